@@ -1,0 +1,16 @@
+"""Where agents act: worlds as plain Gymnasium environments, registered by id.
+
+`gymnasium.make("envs:PythonTask-v0")` imports this package, which registers the ids and nothing heavy.
+"""
+
+import gymnasium
+
+WORLDS = {
+    "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
+    "Office-v0": "envs.browser.office:Office",
+    "Reactor-v0": "envs.lab.reactor:Reactor",
+}
+
+for _id, _entry in WORLDS.items():
+    if _id not in gymnasium.registry:
+        gymnasium.register(id=_id, entry_point=_entry, order_enforce=False, disable_env_checker=True)

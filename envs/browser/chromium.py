@@ -1,0 +1,261 @@
+"""Real Chromium with no network card: one caged browser per process, one fresh context per episode.
+
+The browser runs under a dropped uid in its own pid, mount and (empty) network namespaces, with its own sandbox on,
+and speaks to Playwright over a pipe. Every page is served by Python through `route`; what is not served is refused.
+Not covered: a kernel vulnerability, or a browser one that also breaks Chromium's own sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from experience.errors import EnvironmentFailure, MissingPartError
+
+Result = TypeVar("Result")
+Serve = Callable[[str, str, dict[str, str]], str | None]
+"""(method, path, form) -> HTML, or None for 404."""
+
+_BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
+_FLAGS = ("--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update",
+          "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage")
+_STEP_SECONDS = 20.0
+
+
+def find_browser() -> str:
+    """Path of the browser to use: XP_BROWSER, a small headless Chromium, a full one, or Playwright's own."""
+    for name in (os.environ.get("XP_BROWSER", ""), *_BROWSERS):
+        if name and (path := shutil.which(name)):
+            return path
+    cached = sorted(Path("~/.cache/ms-playwright").expanduser().glob("chromium*/chrome*/*"))
+    for path in cached:
+        if path.name in ("chrome", "chrome-headless-shell", "headless_shell") and os.access(path, os.X_OK):
+            return str(path)
+    raise MissingPartError("no Chromium was found; the browser world needs a real one",
+                           "apt-get install chromium-headless-shell, or: playwright install chromium")
+
+
+def _wrapper(browser: str, directory: Path) -> Path:
+    """A script that starts `browser` in its cage and hands on Playwright's pipe (descriptors 3 and 4)."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise MissingPartError("bubblewrap (bwrap) is not installed; the browser runs in no weaker place",
+                               "apt-get install bubblewrap")
+    cage = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+            "--unshare-net", "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", "--proc", "/proc",
+            "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/home", "--setenv", "HOME", "/home"]
+    for name in ("lib", "lib64", "bin", "sbin"):
+        link = Path("/") / name
+        if link.is_symlink():
+            cage += ["--symlink", os.readlink(link), str(link)]
+        elif link.is_dir():
+            cage += ["--ro-bind", str(link), str(link)]
+    for path in ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives"):
+        if os.path.exists(path):
+            cage += ["--ro-bind", path, path]
+    if not browser.startswith("/usr/"):
+        cage += ["--ro-bind", os.path.dirname(os.path.realpath(browser)), os.path.dirname(os.path.realpath(browser))]
+    if os.geteuid() == 0:
+        uid = str(260_000 + os.getpid() % 50_000)
+        cage = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs", *cage]
+    script = directory / "caged-browser"
+    script.write_text(f'#!/bin/sh\ncd /\nexec {" ".join(cage)} -- {browser} "$@"\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return script
+
+
+class Chromium:
+    """One caged browser and the event loop that drives it. Threads call `wait`."""
+
+    _shared: Chromium | None = None
+    _guard = threading.Lock()
+
+    @classmethod
+    def shared(cls) -> Chromium:
+        """This process's browser, started on first use and again if it died."""
+        with cls._guard:
+            if cls._shared is None or not cls._shared.alive:
+                cls._shared = cls()
+            return cls._shared
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="chromium", daemon=True).start()
+        self._directory = tempfile.TemporaryDirectory(prefix="xp-browser-")
+        self.wait(self._start(), 60.0)
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._browser.is_connected())
+
+    def wait(self, work: Coroutine[Any, Any, Result], seconds: float = _STEP_SECONDS) -> Result:
+        """The result of `work` on the browser's loop. Raises EnvironmentFailure if the browser fails or hangs."""
+        from playwright.async_api import Error
+
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except (Error, TimeoutError) as error:
+            future.cancel()
+            raise EnvironmentFailure(f"the browser failed: {type(error).__name__}: {error}"[:500],
+                                     "the episode ends as env_error") from error
+
+    async def _start(self) -> None:
+        from playwright.async_api import async_playwright
+
+        self._playwright = await async_playwright().start()
+        script = _wrapper(find_browser(), Path(self._directory.name))
+        self._browser = await self._playwright.chromium.launch(
+            executable_path=script, args=list(_FLAGS), chromium_sandbox=True, handle_sigint=False,
+            handle_sigterm=False, handle_sighup=False)
+
+    async def open(self, origin: str, serve: Serve) -> Tab:
+        """A page in a fresh context that knows only `origin`, answered by `serve`."""
+        context = await self._browser.new_context(service_workers="block", accept_downloads=False, permissions=[],
+                                                  viewport={"width": 640, "height": 480}, reduced_motion="reduce")
+
+        async def answer(route: Any) -> None:
+            request = route.request
+            url = urlsplit(request.url)
+            if f"{url.scheme}://{url.netloc}" != origin:
+                await route.abort("blockedbyclient")
+                return
+            form = dict(parse_qsl(request.post_data or "", keep_blank_values=True))
+            html = serve(request.method, url.path, form)
+            await route.fulfill(status=404 if html is None else 200, body=html or "no such page",
+                                content_type="text/html; charset=utf-8")
+
+        await context.route("**/*", answer)
+        await context.route_web_socket("**/*", lambda socket: socket.close())
+        page = await context.new_page()
+        tab = Tab(context, page, await context.new_cdp_session(page), origin)
+        await tab.goto("/")
+        return tab
+
+
+class Tab:
+    """One page of an episode: its accessibility tree as text, and actions on its numbered elements."""
+
+    def __init__(self, context: Any, page: Any, cdp: Any, origin: str) -> None:
+        self._context, self._page, self._cdp, self._origin = context, page, cdp, origin
+        self._elements: list[int] = []
+        self._busy = 0
+        page.on("request", lambda _: self._count(1))
+        page.on("requestfinished", lambda _: self._count(-1))
+        page.on("requestfailed", lambda _: self._count(-1))
+
+    def _count(self, change: int) -> None:
+        self._busy += change
+
+    async def close(self) -> None:
+        await self._context.close()
+
+    async def goto(self, path: str) -> None:
+        await self._page.goto(self._origin + "/" + path.lstrip("/"))
+
+    async def tree(self) -> list[str]:
+        """The elements an agent can use, one line each; line n is element n+1 for the actions."""
+        nodes = (await self._cdp.send("Accessibility.getFullAXTree"))["nodes"]
+        by_id = {node["nodeId"]: node for node in nodes}
+        self._elements, lines = [], []
+        for node in _in_order(nodes[0], by_id):
+            role = node.get("role", {}).get("value")
+            if node.get("ignored") or role not in _SHOWN:
+                continue
+            self._elements.append(node["backendDOMNodeId"])
+            name = node.get("name", {}).get("value", "")
+            lines.append(f"{_SHOWN[role]} {name}{_value(node, by_id)}")
+        return lines
+
+    async def click(self, element: int) -> None:
+        x, y = await self._centre(element)
+        await self._page.mouse.click(x, y)
+        await self._settle()
+
+    async def type(self, element: int, text: str) -> None:
+        """Replaces what the field holds."""
+        await self._cdp.send("DOM.focus", {"backendNodeId": self._node(element)})
+        await self._page.keyboard.press("ControlOrMeta+A")
+        await self._page.keyboard.insert_text(text)
+
+    async def select(self, element: int, option: str) -> None:
+        """Raises ValueError if the list has no such option."""
+        handle = (await self._cdp.send("DOM.resolveNode", {"backendNodeId": self._node(element)}))["object"]["objectId"]
+        found = await self._cdp.send("Runtime.callFunctionOn", {
+            "objectId": handle, "returnByValue": True, "arguments": [{"value": option}], "functionDeclaration": _CHOOSE})
+        if not found["result"].get("value"):
+            raise ValueError(f"no option {option}")
+        await self._settle()
+
+    async def scroll(self, pixels: int) -> None:
+        await self._page.mouse.wheel(0, pixels)
+        await self._settle()
+
+    def _node(self, element: int) -> int:
+        if not 1 <= element <= len(self._elements):
+            raise ValueError(f"no element {element}")
+        return self._elements[element - 1]
+
+    async def _centre(self, element: int) -> tuple[float, float]:
+        node = {"backendNodeId": self._node(element)}
+        await self._cdp.send("DOM.scrollIntoViewIfNeeded", node)
+        quad = (await self._cdp.send("DOM.getContentQuads", node))["quads"][0]
+        return sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
+
+    async def _settle(self) -> None:
+        """Until the input was handled, no request is under way and the document has loaded."""
+        from playwright.async_api import Error
+
+        for _ in range(200):
+            try:
+                await self._page.evaluate(_NEXT_TASK)
+                if self._busy <= 0 and await self._page.evaluate("document.readyState") == "complete":
+                    return
+            except Error as navigating:
+                if "context was destroyed" not in str(navigating):
+                    raise
+        raise EnvironmentFailure("the page did not settle", "the episode ends as env_error")
+
+
+_SHOWN = {"button": "button", "link": "link", "textbox": "text", "combobox": "list", "checkbox": "check",
+          "radio": "radio"}
+_NEXT_TASK = "() => new Promise(done => setTimeout(() => setTimeout(done, 0), 0))"
+_CHOOSE = """function (wanted) {
+  const option = [...(this.options || [])].find(o => o.label === wanted || o.value === wanted);
+  if (!option) return false;
+  this.value = option.value;
+  this.dispatchEvent(new Event("input", {bubbles: true}));
+  this.dispatchEvent(new Event("change", {bubbles: true}));
+  return true;
+}"""
+
+
+def _in_order(node: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [node]
+    for child in node.get("childIds", []):
+        if child in by_id:
+            found += _in_order(by_id[child], by_id)
+    return found
+
+
+def _value(node: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> str:
+    """`=value`, with a list's options behind it, and `=on`/`=off` for boxes."""
+    role = node["role"]["value"]
+    properties = {p["name"]: p["value"].get("value") for p in node.get("properties", [])}
+    if role in ("checkbox", "radio"):
+        return "=on" if properties.get("checked") in ("true", True) else "=off"
+    if role in ("button", "link"):
+        return ""
+    value = f"={node.get('value', {}).get('value', '')}"
+    if role == "combobox":
+        options = [n["name"]["value"] for n in _in_order(node, by_id) if n.get("role", {}).get("value") == "option"]
+        value += f" ({'|'.join(options)})"
+    return value

@@ -1,0 +1,177 @@
+"""browser/office: errands in a small office site, in real Chromium.
+
+The site is a Python object; its pages reach the browser only through the browser's cage (no network). The agent
+sees the page's accessibility tree and acts on its numbered elements. The reward is read from the site's state, the
+server's side, and never from the page: what a page says about itself counts for nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from envs.browser.chromium import Chromium, Tab
+from envs.contract import INVALID, Answer, World
+from experience.signal import SignalKind
+
+ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")
+NAMES = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal")
+PAGES = ("Billing", "Travel", "Staff", "News", "Rooms", "Help", "Legal", "Mail")
+COLOURS = ("red", "blue", "green", "pink", "gold", "teal", "black", "white")
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What to do, and the one change of the site's state that does it. `layout` orders the page's parts."""
+
+    family: str
+    goal: str
+    wanted: tuple[str, ...]
+    choices: tuple[str, ...]
+    layout: tuple[int, ...]
+
+
+class Site:
+    """The office's server: serves one errand's page and records every change that reaches it."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.errand = errand
+        self.changes: list[tuple[str, ...]] = []
+
+    def serve(self, method: str, path: str, form: dict[str, str]) -> str | None:
+        if method == "POST":
+            self.changes.append((path.strip("/"), *(form.get(k, "") for k in ("item", "quantity", "name", "pick")
+                                                     if k in form)))
+            return "<html><body><h1>Thank you</h1></body></html>"
+        if path == "/":
+            return _page(self.errand)
+        if path.strip("/") in PAGES:
+            self.changes.append(("open", path.strip("/")))
+            return f"<html><body><h1>{html.escape(path.strip('/'))}</h1></body></html>"
+        return None
+
+
+def _page(errand: Errand) -> str:
+    options = "".join(f"<option>{html.escape(c)}</option>" for c in errand.choices)
+    parts = {
+        "order": [f'<p><label>Item <select name="item">{options}</select></label></p>',
+                  '<p><label>Qty <input name="quantity" value="1"></label></p>', "<p><button>Order</button></p>"],
+        "name": ['<p><label>Name <input name="name" value=""></label></p>', "<p><button>Save</button></p>",
+                 '<p><a href="/Help">Help</a></p>'],
+        "open": [f'<p><a href="/{html.escape(c)}">{html.escape(c)}</a></p>' for c in errand.choices],
+        "vote": [f'<p><button name="pick" value="{html.escape(c)}">{html.escape(c)}</button></p>'
+                 for c in errand.choices],
+    }[errand.family]
+    body = "".join(parts[i] for i in errand.layout)
+    return f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form></body>'
+
+
+class Office(World[Errand]):
+    max_turns: ClassVar[int] = 5
+    instructions: ClassVar[str] = ("Reply with one line: `click N`, `type N TEXT`, `select N OPTION`, `scroll PIXELS` or "
+                                   "`goto /PATH`, where N is an element's number, e.g. `click 2`")
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "done": SignalKind("fraction", "env_state"), "wrong_change": SignalKind("count", "env_state"),
+        "actions": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "wrong_change": -0.1, "actions": -0.02, INVALID: -0.1}
+    sandbox_tier = "namespaces+chromium"
+
+    _episodes: ClassVar[itertools.count[int]] = itertools.count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tab: Tab | None = None
+
+    def draw(self, rng: np.random.Generator) -> Errand:
+        family = ("order", "name", "open", "vote")[rng.integers(4)]
+        if family == "order":
+            choices = tuple(str(c) for c in rng.choice(ITEMS, size=3, replace=False))
+            item, quantity = choices[rng.integers(3)], str(rng.integers(2, 10))
+            goal, wanted = f"order {quantity} {item}", ("order", item, quantity)
+        elif family == "name":
+            choices, name = (), str(rng.choice(NAMES))
+            goal, wanted = f"save name {name}", ("name", name)
+        else:
+            pool = PAGES if family == "open" else COLOURS
+            choices = tuple(str(c) for c in rng.choice(pool, size=4, replace=False))
+            pick = choices[rng.integers(4)]
+            goal, wanted = f"{family} {pick}", (family, pick)
+        parts = {"order": 3, "name": 3}.get(family, len(choices))
+        return Errand(family, goal, wanted, choices, tuple(int(i) for i in rng.permutation(parts)))
+
+    def signature(self, task: Errand) -> str:
+        shown = "/".join(sorted(task.choices))
+        return f"{task.goal} of {shown}" if task.choices else f"{task.goal} in {task.layout}"
+
+    def begin(self) -> None:
+        self.close()
+        self._site = Site(self.task)
+        self._browser = Chromium.shared()
+        origin = f"http://office{next(Office._episodes)}.test"
+        self._tab = self._browser.wait(self._browser.open(origin, self._site.serve))
+        self._look()
+
+    def close(self) -> None:
+        if self._tab is not None:
+            self._browser.wait(self._tab.close())
+            self._tab = None
+
+    def _look(self) -> None:
+        assert self._tab is not None
+        self._lines = self._browser.wait(self._tab.tree())
+
+    def observe(self) -> str:
+        return "\n".join([self.task.goal, *(f"{n} {line}" for n, line in enumerate(self._lines, 1))])
+
+    def act(self, action: str) -> Answer:
+        assert self._tab is not None
+        verb, *words = action.split(None, 2)
+        if verb == "goto" and len(words) == 1:
+            work = self._tab.goto(words[0])
+        elif verb in ("click", "type", "select", "scroll") and words and words[0].lstrip("-").isdigit():
+            number = int(words[0])
+            if verb in ("click", "scroll") and len(words) == 1:
+                work = self._tab.click(number) if verb == "click" else self._tab.scroll(number)
+            elif verb in ("type", "select") and len(words) == 2:
+                work = self._tab.type(number, words[1]) if verb == "type" else self._tab.select(number, words[1])
+            else:
+                raise ValueError(f"write: {verb} N" + (" TEXT" if verb in ("type", "select") else ""))
+        else:
+            raise ValueError("write: click N, type N TEXT, select N OPTION, scroll PIXELS, goto /PATH")
+        self._browser.wait(work)
+        self._look()
+        if not self._site.changes:
+            return {"actions": 1.0}, False
+        done = self._site.changes == [self.task.wanted]
+        evidence = f"site recorded {self._site.changes}"
+        return {"actions": 1.0, "done": (float(done), evidence), "wrong_change": (float(not done), evidence)}, True
+
+    def expert_action(self) -> str:
+        """Reads the page as the agent does: fills what the goal names, then presses what ends it."""
+        for number, line in enumerate(self._lines, 1):
+            role, _, rest = line.partition(" ")
+            name, _, value = rest.partition("=")
+            if self.task.family == "order" and role == "list" and value.split()[0] != self.task.wanted[1]:
+                return f"select {number} {self.task.wanted[1]}"
+            if self.task.family == "order" and role == "text" and value != self.task.wanted[2]:
+                return f"type {number} {self.task.wanted[2]}"
+            if self.task.family == "name" and role == "text" and value != self.task.wanted[1]:
+                return f"type {number} {self.task.wanted[1]}"
+        ends = {"order": "Order", "name": "Save"}.get(self.task.family, self.task.wanted[-1])
+        for number, line in enumerate(self._lines, 1):
+            if line.partition(" ")[2] == ends:
+                return f"click {number}"
+        raise AssertionError(f"no way to end {self.task.goal!r} on this page: {self._lines}")
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        number = int(rng.integers(1, len(self._lines) + 1))
+        role = self._lines[number - 1].partition(" ")[0]
+        if role == "list":
+            return f"select {number} {rng.choice(self.task.choices)}"
+        if role == "text":
+            return f"type {number} {rng.choice(NAMES) if self.task.family == 'name' else rng.integers(2, 10)}"
+        return f"click {number}"

@@ -1,0 +1,145 @@
+"""code/python: write a Python function for a task, try it, submit it; hidden tests judge it outside the sandbox.
+
+Tasks are compositions of two small operations on an integer, a string or a list. The agent's code runs in the
+cage; what it returns crosses as plain JSON values, and only this process, which the code never touches, compares
+them with the expected ones. Expected values never enter the cage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.contract import INVALID, Answer, World
+from envs.sandbox.cage import TIER, Sandbox
+from experience.signal import SignalKind
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A step of a task: its words, its Python with {} for the operand, and its truth (outside any sandbox)."""
+
+    words: str
+    python: str
+    apply: Callable[[Any], Any]
+
+
+def compose(first: Operation, second: Operation) -> str:
+    """A program for "first, then second"."""
+    inner = first.python.format("x")
+    return f"f=lambda x:{second.python.format(f'({inner})')}"
+
+
+def _integer_operations() -> list[Operation]:
+    made = [Operation("square", "{}**2", lambda x: x * x), Operation("negate", "-{}", lambda x: -x)]
+    for a in range(2, 10):
+        made += [Operation(f"add {a}", f"{{}}+{a}", lambda x, a=a: x + a),
+                 Operation(f"times {a}", f"{{}}*{a}", lambda x, a=a: x * a),
+                 Operation(f"minus {a}", f"{{}}-{a}", lambda x, a=a: x - a),
+                 Operation(f"mod {a}", f"{{}}%{a}", lambda x, a=a: x % a)]
+    return made
+
+
+def _string_operations() -> list[Operation]:
+    made = [Operation("upper", "{}.upper()", str.upper), Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
+            Operation("twice", "{}*2", lambda x: x * 2)]
+    for a in range(1, 5):
+        made += [Operation(f"first {a}", f"{{}}[:{a}]", lambda x, a=a: x[:a]),
+                 Operation(f"drop {a}", f"{{}}[{a}:]", lambda x, a=a: x[a:])]
+    return made
+
+
+def _list_operations() -> list[Operation]:
+    made = [Operation("sort", "sorted({})", sorted), Operation("reverse", "{}[::-1]", lambda x: x[::-1])]
+    for a in range(1, 5):
+        made += [Operation(f"first {a}", f"{{}}[:{a}]", lambda x, a=a: x[:a]),
+                 Operation(f"above {a}", f"[v for v in {{}} if v>{a}]", lambda x, a=a: [v for v in x if v > a])]
+    return made
+
+
+OPERATIONS = {"int": _integer_operations(), "str": _string_operations(), "list": _list_operations()}
+_LETTERS = "abcdefgh"
+
+
+@dataclass(frozen=True)
+class PythonProblem:
+    """f(x): first, then second. `inputs[0]` is shown to the agent, the rest are hidden."""
+
+    kind: str
+    first: Operation
+    second: Operation
+    inputs: tuple[Any, ...]
+
+    def truth(self, x: Any) -> Any:
+        return self.second.apply(self.first.apply(x))
+
+
+def same(expected: Any, got: Any) -> bool:
+    """Equality of plain JSON values with their types: 1 is not True, and nothing else is looked at."""
+    return json.dumps(expected) == json.dumps(got)
+
+
+class PythonTask(World[PythonProblem]):
+    max_turns: ClassVar[int] = 3
+    instructions: ClassVar[str] = ("Reply with one line: `run CODE` to try, or `submit CODE` to finish. CODE is Python "
+                                   "that defines f, e.g. `submit f=lambda x:x+1`")
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "tests_passed": SignalKind("fraction", "verifier"), "example_passed": SignalKind("fraction", "verifier"),
+        "runs": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"tests_passed": 1.0, "runs": -0.05, INVALID: -0.1}
+    sandbox_tier = TIER
+
+    _sandbox: ClassVar[Sandbox | None] = None
+
+    def draw(self, rng: np.random.Generator) -> PythonProblem:
+        kind = ("int", "str", "list")[rng.choice(3, p=[0.5, 0.25, 0.25])]
+        first, second = (OPERATIONS[kind][i] for i in rng.integers(len(OPERATIONS[kind]), size=2))
+        if kind == "int":
+            inputs: tuple[Any, ...] = tuple(int(v) for v in rng.choice(np.arange(2, 40), size=9, replace=False))
+        elif kind == "str":
+            inputs = tuple("".join(rng.choice(list(_LETTERS), size=rng.integers(4, 8))) for _ in range(9))
+        else:
+            inputs = tuple([int(v) for v in rng.integers(0, 9, size=rng.integers(4, 7))] for _ in range(9))
+        return PythonProblem(kind, first, second, inputs)
+
+    def signature(self, task: PythonProblem) -> str:
+        return f"{task.kind}: {task.first.words}, {task.second.words}"
+
+    def begin(self) -> None:
+        self._tried = ""
+        if PythonTask._sandbox is None:
+            PythonTask._sandbox = Sandbox()
+
+    def observe(self) -> str:
+        example = self.task.inputs[0]
+        return f"f({self.task.kind}): {self.task.first.words}, {self.task.second.words}" + (
+            self._tried and f"\nf({json.dumps(example)})={self._tried} want {json.dumps(self.task.truth(example))}")
+
+    def act(self, action: str) -> Answer:
+        verb, *rest = action.split(None, 1)
+        if verb not in ("run", "submit") or not rest:
+            raise ValueError("write: run CODE, or submit CODE")
+        code = rest[0]
+        assert PythonTask._sandbox is not None
+        inputs = self.task.inputs[:1] if verb == "run" else self.task.inputs[1:]
+        outcome = PythonTask._sandbox.run(code, [[x] for x in inputs])
+        correct = [same(self.task.truth(x), value) for x, (kind, value) in zip(inputs, outcome.answers, strict=False)
+                   if kind == "value"]
+        passed = sum(correct) / len(inputs)
+        said = outcome.answers[0][1] if outcome.answers else outcome.ending
+        if verb == "submit":
+            return {"tests_passed": (passed, f"{sum(correct)}/{len(inputs)} {outcome.ending}")}, True
+        self._tried = (said if isinstance(said, str) and outcome.answers[:1] != (("value", said),)
+                       else json.dumps(said))[:40]
+        return {"example_passed": (passed, self._tried), "runs": 1.0}, False
+
+    def expert_action(self) -> str:
+        return f"submit {compose(self.task.first, self.task.second)}"
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        first, second = (OPERATIONS[self.task.kind][i] for i in rng.integers(len(OPERATIONS[self.task.kind]), size=2))
+        return f"submit {compose(first, second)}"

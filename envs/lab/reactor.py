@@ -1,0 +1,167 @@
+"""lab/reactor: make synthesis gas from methane in a stirred reactor, on Cantera's GRI-Mech 3.0.
+
+The agent chooses a temperature and a fuel-air ratio. `simulate` is cheap and biased: it assumes chemical
+equilibrium. `measure` is dear and noisy: one run of the real reactor, a perfectly stirred one with full kinetics,
+a residence time and a heat loss that nobody told the agent. `declare` ends the campaign: the recipe is run once
+more, without noise, and judged by its yield, its heating and the carbon it burns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.contract import INVALID, Answer, World
+from experience.errors import EnvironmentFailure, MissingPartError
+from experience.signal import SignalKind
+
+TEMPERATURES_K = (900, 1600)
+RATIOS = (1.2, 4.0)
+_NOISE = 0.01
+_SETTLED = 10  # residence times until what was there at the start is gone: e^-10
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """pressure in atm, residence time in ms; heat_loss_k is how much colder the reactor is than it was set."""
+
+    pressure: int
+    residence_ms: int
+    heat_loss_k: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """syngas: (H2 + CO) out per 3 CH4 in, 1 is perfect; burnt: fraction of the carbon that left as CO2."""
+
+    syngas: float
+    burnt: float
+
+
+@lru_cache(maxsize=1)
+def _gas() -> Any:
+    try:
+        import cantera
+    except ImportError as missing:
+        raise MissingPartError(f"the lab needs Cantera: {missing}", "pip install cantera") from missing
+    cantera.suppress_deprecation_warnings()
+    return cantera.Solution("gri30.yaml")
+
+
+def _feed(temperature_k: float, ratio: float, pressure: float) -> Any:
+    """The gas set to methane and air at fuel-air equivalence `ratio`."""
+    gas = _gas()
+    gas.TPX = temperature_k, pressure * 101325.0, {"CH4": ratio, "O2": 2.0, "N2": 7.52}
+    return gas
+
+
+def _product(gas: Any, carbon_per_kg: float) -> Product:
+    per_kg = 1.0 / gas.mean_molecular_weight
+    return Product(float(gas["H2"].X[0] + gas["CO"].X[0]) * per_kg / (3 * carbon_per_kg),
+                   float(gas["CO2"].X[0]) * per_kg / carbon_per_kg)
+
+
+@lru_cache(maxsize=4096)
+def equilibrium(temperature_k: float, ratio: float, pressure: float) -> Product:
+    """What the cheap simulation says: infinite residence time."""
+    gas = _feed(temperature_k, ratio, pressure)
+    carbon = float(gas["CH4"].X[0]) / gas.mean_molecular_weight
+    gas.equilibrate("TP")
+    return _product(gas, carbon)
+
+
+@lru_cache(maxsize=4096)
+def stirred_reactor(temperature_k: float, ratio: float, pressure: float, residence_ms: float) -> Product:
+    """Steady state of an isothermal perfectly stirred reactor: what really comes out."""
+    import cantera
+
+    gas = _feed(temperature_k, ratio, pressure)
+    carbon = float(gas["CH4"].X[0]) / gas.mean_molecular_weight
+    upstream = cantera.Reservoir(gas, clone=False)
+    gas.equilibrate("TP")  # an ignited start
+    reactor = cantera.IdealGasConstPressureReactor(gas, energy="off", volume=1e-3, clone=False)
+    downstream = cantera.Reservoir(gas, clone=False)
+    flow = reactor.mass * 1000 / residence_ms
+    inlet = cantera.MassFlowController(upstream, reactor, mdot=flow)
+    outlet = cantera.MassFlowController(reactor, downstream, mdot=flow)
+    network = cantera.ReactorNet([reactor])
+    network.rtol, network.atol = 1e-6, 1e-12
+    try:
+        network.advance(_SETTLED * residence_ms / 1000)
+    except cantera.CanteraError as diverged:
+        raise EnvironmentFailure(f"the reactor did not settle at {temperature_k} K, {ratio}: {diverged}") from diverged
+    del inlet, outlet
+    return _product(reactor.phase, carbon)
+
+
+class Reactor(World[Campaign]):
+    max_turns: ClassVar[int] = 4
+    instructions: ClassVar[str] = ("Reply with one line: `simulate K RATIO` (cheap), `measure K RATIO` (dear) or "
+                                   "`declare K RATIO` (final), e.g. `measure 1300 1.5`")
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "syngas_yield": SignalKind("fraction", "instrument"), "heating": SignalKind("1000 K", "env_state"),
+        "carbon_burnt": SignalKind("fraction", "instrument"), "measured_yield": SignalKind("fraction", "instrument"),
+        "predicted_yield": SignalKind("fraction", "model"), "cost": SignalKind("kEUR", "env_state"),
+        INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"syngas_yield": 4.0, "heating": -1.0, "carbon_burnt": -0.2,
+                                                  "cost": -1.0, INVALID: -0.1}
+
+    def draw(self, rng: np.random.Generator) -> Campaign:
+        return Campaign(int(rng.integers(1, 11)), int(rng.choice([5, 10, 20, 30, 50, 70, 100, 150, 200])),
+                        int(rng.integers(0, 4)) * 20)
+
+    def signature(self, task: Campaign) -> str:
+        return f"{task.pressure} atm, {task.residence_ms} ms"  # the heat loss stays hidden
+
+    def begin(self) -> None:
+        self._notebook: list[str] = []
+
+    def observe(self) -> str:
+        return "\n".join([f"syngas {self.task.pressure}atm {self.task.residence_ms}ms", *self._notebook])
+
+    def act(self, action: str) -> Answer:
+        verb, temperature_k, ratio = read_recipe(action)
+        if verb == "simulate":
+            product = equilibrium(temperature_k, ratio, self.task.pressure)
+            self._notebook.append(f"sim {temperature_k:.0f} {ratio:.1f}={product.syngas:.2f}")
+            return {"predicted_yield": product.syngas, "cost": 0.01}, False
+        product = stirred_reactor(temperature_k - self.task.heat_loss_k, ratio, self.task.pressure,
+                                  self.task.residence_ms)
+        if verb == "measure":
+            reading = product.syngas + float(self.np_random.normal(0, _NOISE))
+            self._notebook.append(f"lab {temperature_k:.0f} {ratio:.1f}={reading:.2f}")
+            return {"measured_yield": reading, "cost": 0.05}, False
+        return {"syngas_yield": (product.syngas, f"{temperature_k:.0f} K, ratio {ratio:.1f}"),
+                "heating": (temperature_k - TEMPERATURES_K[0]) / 1000, "carbon_burnt": product.burnt}, True
+
+    def expert_action(self) -> str:
+        """An engineer who trusts the simulation: simulates two recipes, then declares the better one."""
+        if len(self._notebook) < 2:
+            return f"simulate {self._some_recipe(self.np_random)}"
+        best = max(self._notebook, key=lambda line: line.partition("=")[2])
+        return f"declare {best[4:].partition('=')[0]}"
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        return f"{rng.choice(['simulate', 'measure', 'declare'])} {self._some_recipe(rng)}"
+
+    @staticmethod
+    def _some_recipe(rng: np.random.Generator) -> str:
+        return f"{int(rng.integers(18, 33)) * 50} {int(rng.integers(3, 9)) / 2:.1f}"
+
+
+def read_recipe(action: str) -> tuple[str, float, float]:
+    """(verb, K, ratio) of an action; ValueError says what to write, or which limit was passed."""
+    words = action.split()
+    if len(words) != 3 or words[0] not in ("simulate", "measure", "declare"):
+        raise ValueError("write: simulate|measure|declare K RATIO")
+    try:
+        temperature_k, ratio = float(words[1]), float(words[2])
+    except ValueError:
+        raise ValueError("K and RATIO are numbers") from None
+    for value, (low, high), name in ((temperature_k, TEMPERATURES_K, "K"), (ratio, RATIOS, "RATIO")):
+        if not low <= value <= high:
+            raise ValueError(f"{name} from {low} to {high}")
+    return words[0], temperature_k, ratio

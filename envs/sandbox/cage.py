@@ -1,0 +1,201 @@
+"""The cage: running code of an agent where it can reach nothing.
+
+Tier `namespaces`: bubblewrap (own pid, net, ipc, uts, mount and cgroup namespaces; no /proc, no /dev, nothing
+writable, no environment), a system-call allow-list, a dropped uid, limits on memory, CPU, wall time and output.
+One caged zygote serves many runs: a run is a fork that can neither write a file, nor fork, nor signal, so it
+leaves nothing for the next.
+Not covered: a kernel vulnerability reachable through the allow-list. For code trained to attack, use a VM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envs.sandbox import seccomp
+from experience.errors import EnvironmentFailure, IsolationError
+
+TIER = "namespaces"
+_INSIDE_PYTHON = "/python"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: its output, one answer per call (("value", v) or ("error", text)), and how it ended."""
+
+    ending: str  # ok, timeout or killed
+    stdout: str
+    answers: tuple[tuple[str, Any], ...]
+
+
+def probe() -> str | None:
+    """None if this machine can build the cage, else why not."""
+    try:
+        with Sandbox() as sandbox:
+            outcome = sandbox.run("print(6 * 7)")
+    except (IsolationError, EnvironmentFailure, OSError) as error:
+        return str(error)
+    return None if outcome.stdout == "42\n" else f"a test program printed {outcome.stdout!r} ({outcome.ending})"
+
+
+def _slot_uid() -> int:
+    """A host uid that no account has, its own for each process that starts cages."""
+    return 200_000 + os.getpid() % 50_000
+
+
+def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise IsolationError("bubblewrap (bwrap) is not installed; agent code runs in no weaker place",
+                             "install it: apt-get install bubblewrap")
+    command = [bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
+               "--die-with-parent", "--new-session", "--clearenv", "--hostname", "cage", "--cap-drop", "ALL"]
+    if os.geteuid() == 0:
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+    else:
+        command += ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
+    for folder in ("/usr/lib", "/usr/lib64"):
+        if os.path.isdir(folder):
+            command += ["--ro-bind", folder, folder]
+    for link in ("lib", "lib64"):
+        if os.path.islink(f"/{link}"):
+            command += ["--symlink", f"usr/{link}", f"/{link}"]
+        elif os.path.isdir(f"/{link}"):
+            command += ["--ro-bind", f"/{link}", f"/{link}"]
+    command += ["--perms", "0755", "--dir", _INSIDE_PYTHON]
+    for folder in ("bin", "lib"):
+        source = Path(sys.base_prefix) / folder
+        if folder == "lib" and sys.base_prefix == "/usr":
+            command += ["--symlink", "/usr/lib", f"{_INSIDE_PYTHON}/lib"]
+        else:
+            command += ["--ro-bind", str(source), f"{_INSIDE_PYTHON}/{folder}"]
+    command += ["--ro-bind", str(Path(__file__).with_name("zygote.py")), "/zygote.py", "--remount-ro", "/",
+                "--chdir", "/"]
+    if filter_descriptor is not None:
+        command += ["--seccomp", str(filter_descriptor)]
+    version = sysconfig.get_python_version()
+    return [*command, "--", f"{_INSIDE_PYTHON}/bin/python{version}", "-I", "-S", "/zygote.py", *inside]
+
+
+class Sandbox:
+    """A caged zygote. `run` costs a fork (some 3 ms); the cage itself is built once, when first needed.
+
+    Safe to use from many threads. `filtered=False` is for tests only: the control that must let an attack through.
+    """
+
+    def __init__(self, *, filtered: bool = True) -> None:
+        self._filtered = filtered
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def run(self, code: str, calls: Sequence[Sequence[Any]] = (), entry: str = "f", *, wall_seconds: float = 2.0,
+            cpu_seconds: int = 2, memory_bytes: int = 512 << 20) -> Outcome:
+        """Runs `code`, then `entry(*arguments)` for each call, in a fork that is dead when this returns.
+
+        Answers are plain JSON values made in the cage; what they are worth is judged by the caller, outside.
+        Raises EnvironmentFailure if the cage itself fails (not if the code does).
+        """
+        request = json.dumps({"code": code, "calls": [list(c) for c in calls], "entry": entry,
+                              "cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes}).encode()
+        with self._lock:
+            try:
+                process = self._start()
+                self._send(process, b"%8.3f" % wall_seconds + request)
+                reply = json.loads(self._receive(process, wall_seconds + 20))
+            except (OSError, ValueError, struct.error) as error:
+                self._stop()
+                raise EnvironmentFailure(f"the sandbox did not answer: {error}", "it is built anew for the next run")
+        return Outcome(reply["ending"], reply["stdout"], _answers(reply["results"], len(calls)))
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        uid = _slot_uid() if os.geteuid() == 0 else -1
+        inside = [str(uid), seccomp.filter_bytes("run").hex(), "filtered" if self._filtered else "unfiltered"]
+        with tempfile.TemporaryFile() as program:
+            program.write(seccomp.filter_bytes("cage"))
+            program.seek(0)
+            kept = (program.fileno(),) if self._filtered else ()
+            process = subprocess.Popen(_command(inside, program.fileno() if kept else None), stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=kept, env={}, bufsize=0)
+        self._process = process
+        try:
+            self._receive(process, 20)
+        except (OSError, struct.error):
+            process.kill()
+            reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
+            self._process = None
+            raise IsolationError(f"the namespaces sandbox cannot be built here: {reason or 'no reason given'}",
+                                 "run ./xp doctor; in a container, allow user namespaces or start as root")
+        return process
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+                if pipe:
+                    pipe.close()
+            self._process.wait()
+            self._process = None
+
+    @staticmethod
+    def _send(process: subprocess.Popen[bytes], payload: bytes) -> None:
+        assert process.stdin is not None
+        view = memoryview(struct.pack("<I", len(payload)) + payload)
+        while view:
+            view = view[process.stdin.write(view):]
+
+    @staticmethod
+    def _receive(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+        """One frame. A cage that stays silent is killed, which ends the read."""
+        assert process.stdout is not None
+        watchdog = threading.Timer(seconds, process.kill)
+        watchdog.start()
+        try:
+            size = struct.unpack("<I", _exactly(process.stdout, 4))[0]
+            if size > 1 << 20:
+                raise OSError(f"a frame of {size} bytes")
+            return _exactly(process.stdout, size)
+        finally:
+            watchdog.cancel()
+
+
+def _exactly(pipe: Any, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = pipe.read(count - len(data))
+        if not more:
+            raise OSError("the cage ended")
+        data += more
+    return data
+
+
+def _answers(results: str, expected: int) -> tuple[tuple[str, Any], ...]:
+    """Parses what the fork claims. Anything but a list of (kind, plain value) counts as no answer."""
+    try:
+        parsed = json.loads(results)
+        answers = tuple((kind, value) for kind, value in parsed if kind in ("value", "error"))
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    return answers[:max(expected, 1)]

@@ -1,0 +1,70 @@
+"""System-call filters: what code in the cage may ask of the kernel, as classic BPF.
+
+Two allow-lists; everything else fails with EPERM, and a foreign architecture kills the process.
+"cage" holds for everything that bubblewrap starts; "run" for the fork that runs an agent's code: it has
+no fork, no exec, no signal to others, no socket, no ptrace, no ioctl, no namespace, no key, no memfd.
+Numbers are those of the kernel's headers for (x86_64, aarch64); None where an architecture has no such call.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+
+from experience.errors import IsolationError
+
+_RUN: dict[str, tuple[int | None, int | None]] = {
+    "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "newfstatat": (262, 79),
+    "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214),
+    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67),
+    "pwrite64": (18, 68), "readv": (19, 65), "writev": (20, 66), "access": (21, None), "pipe": (22, None),
+    "pipe2": (293, 59), "select": (23, None), "pselect6": (270, 72), "poll": (7, None), "ppoll": (271, 73),
+    "sched_yield": (24, 124), "mremap": (25, 216), "madvise": (28, 233), "dup": (32, 23), "dup2": (33, None),
+    "dup3": (292, 24), "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "getpid": (39, 172),
+    "gettid": (186, 178), "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176),
+    "getegid": (108, 177), "exit": (60, 93), "exit_group": (231, 94), "uname": (63, 160), "fcntl": (72, 25),
+    "getdents64": (217, 61), "getcwd": (79, 17), "readlink": (89, None), "readlinkat": (267, 78),
+    "stat": (4, None), "lstat": (6, None), "open": (2, None), "openat": (257, 56), "faccessat": (269, 48),
+    "faccessat2": (439, 439), "statx": (332, 291), "futex": (202, 98), "set_robust_list": (273, 99),
+    "get_robust_list": (274, 100), "rseq": (334, 293), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "gettimeofday": (96, 169), "time": (201, None), "getrandom": (318, 278), "sigaltstack": (131, 132),
+    "arch_prctl": (158, None), "getrlimit": (97, 163), "sysinfo": (99, 179), "sched_getaffinity": (204, 123),
+    "getrusage": (98, 165), "times": (100, 153), "restart_syscall": (219, 128), "membarrier": (324, 283),
+    "set_tid_address": (218, 96), "umask": (95, 166), "setitimer": (38, 103), "alarm": (37, None),
+    "getitimer": (36, 102), "prlimit64": (302, 261),
+}
+_PROCESS: dict[str, tuple[int | None, int | None]] = {
+    "fork": (57, None), "vfork": (58, None), "clone": (56, 220), "clone3": (435, 435), "execve": (59, 221),
+    "wait4": (61, 260), "waitid": (247, 95), "kill": (62, 129), "tgkill": (234, 131), "prctl": (157, 167),
+    "seccomp": (317, 277), "setrlimit": (160, 164), "setresuid": (117, 147), "setresgid": (119, 149),
+    "setgroups": (116, 159), "capset": (126, 91), "capget": (125, 90), "ioctl": (16, 29), "chdir": (80, 49),
+    "fchdir": (81, 50), "unlink": (87, None), "unlinkat": (263, 35), "mkdir": (83, None), "setsid": (112, 157),
+    "getpgrp": (111, None), "setpgid": (109, 154), "eventfd2": (290, 19), "fsync": (74, 82),
+}
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+
+_LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
+_NUMBER, _ARCH, _FIRST_ARGUMENT_LOW = 0, 4, 16
+
+
+def filter_bytes(kind: str) -> bytes:
+    """The BPF program of allow-list "cage" or "run" for this machine: 8 bytes an instruction."""
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        raise IsolationError(f"no system-call filter for {machine}", "use x86_64 or aarch64")
+    column, audit = _ARCHITECTURES[machine]
+    table = _RUN if kind == "run" else _RUN | _PROCESS
+    program = [(_LOAD, 0, 0, _ARCH), (_JUMP_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
+    for name, numbers in table.items():
+        number = numbers[column]
+        if number is None:
+            continue
+        if name == "prlimit64" and kind == "run":  # its own limits only
+            program += [(_JUMP_EQUAL, 0, 4, number), (_LOAD, 0, 0, _FIRST_ARGUMENT_LOW), (_JUMP_EQUAL, 0, 1, 0),
+                        (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+        else:
+            program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
+    program.append((_RETURN, 0, 0, _REFUSE))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)

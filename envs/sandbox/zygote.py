@@ -1,0 +1,151 @@
+"""The program inside the cage: waits for requests, forks once for each, and hands back what the fork wrote.
+
+Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32 length, then bytes.
+A request is passed to the fork unread, so that a fork finds no trace of the requests before it.
+argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control).
+"""
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import sys
+import time
+
+OUTPUT_CAP = 1 << 16
+
+
+def drop_privileges(uid):
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(64):
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+    if uid >= 0:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: nobody attaches to the zygote
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+def load_filter(program):
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    if libc.prctl(22, 2, struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 0, 0):
+        os._exit(99)
+
+
+def limit(memory_bytes, cpu_seconds):
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    for what, most in ((resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 32)):
+        resource.setrlimit(what, (most, most))
+
+
+def run(request, result):
+    """In the fork: runs the code; writes [["value", ...] | ["error", text], ...] as JSON for the asked calls."""
+    namespace = {"__name__": "__agent__"}
+    answers = []
+    try:
+        exec(compile(request["code"], "<agent>", "exec"), namespace)
+    except BaseException as error:
+        answers = [["error", f"{type(error).__name__}: {error}"[:300]]]
+    else:
+        for arguments in request["calls"]:
+            try:
+                answers.append(["value", namespace[request["entry"]](*arguments)])
+            except BaseException as error:
+                answers.append(["error", f"{type(error).__name__}: {error}"[:300]])
+    try:
+        payload = json.dumps(answers).encode()
+    except BaseException as error:
+        payload = json.dumps([["error", f"result is not plain data: {type(error).__name__}"]]).encode()
+    sys.stdout.flush()
+    view = memoryview(payload[:OUTPUT_CAP])
+    while view:
+        view = view[os.write(result, view):]
+
+
+def child(raw, output, result, program, filtered):
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    null_read, null_write = os.pipe()
+    os.dup2(null_read, 0)
+    os.close(null_write)
+    result = os.dup2(result, 3)
+    os.closerange(4, 1024)
+    request = json.loads(raw)
+    limit(request["memory_bytes"], request["cpu_seconds"])
+    if filtered:
+        load_filter(program)
+    run(request, result)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def collect(pid, output, result, deadline):
+    """What the fork wrote to both pipes, and how it ended. It is dead when this returns."""
+    kept = {output: bytearray(), result: bytearray()}
+    waiting, ending = {output, result}, "ok"
+    while waiting:
+        left = deadline - time.monotonic()
+        ready = select.select(list(waiting), [], [], max(left, 0))[0] if left > 0 else []
+        if not ready:
+            ending = "timeout"
+            break
+        for descriptor in ready:
+            data = os.read(descriptor, 1 << 16)
+            if not data:
+                waiting.discard(descriptor)
+            elif len(kept[descriptor]) < OUTPUT_CAP:
+                kept[descriptor] += data[:OUTPUT_CAP - len(kept[descriptor])]
+    os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if ending == "ok" and not kept[result]:
+        ending = "timeout" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU else "killed"
+    return {"ending": ending, "stdout": kept[output].decode("utf-8", "replace"),
+            "results": kept[result].decode("utf-8", "replace")}
+
+
+def read_exactly(count):
+    data = b""
+    while len(data) < count:
+        more = os.read(0, count - len(data))
+        if not more:
+            sys.exit(0)
+        data += more
+    return data
+
+
+def main():
+    uid, program, filtered = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3] == "filtered"
+    drop_privileges(uid)
+    gc.freeze()
+    os.write(1, struct.pack("<I", 2) + b"{}")  # ready
+    while True:
+        raw = read_exactly(struct.unpack("<I", read_exactly(4))[0])
+        wall_seconds = float(raw[:8])
+        output, output_end = os.pipe()
+        result, result_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(raw[8:], output_end, result_end, program, filtered)
+            finally:
+                os._exit(98)
+        os.close(output_end)
+        os.close(result_end)
+        reply = json.dumps(collect(pid, output, result, time.monotonic() + wall_seconds)).encode()
+        os.close(output)
+        os.close(result)
+        raw = None
+        os.write(1, struct.pack("<I", len(reply)))
+        view = memoryview(reply)
+        while view:
+            view = view[os.write(1, view):]
+
+
+main()

@@ -1,0 +1,31 @@
+"""Bytes as tokens: every text has exactly one encoding, and nothing is out of vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+class ByteTokenizer:
+    """UTF-8 bytes, then three marks: BEGIN opens a prompt, ACT asks for an action, END ends one."""
+
+    BEGIN, ACT, END = 256, 257, 258
+    size = 259
+
+    @property
+    def name_hash(self) -> str:
+        return hashlib.sha256(b"xp-bytes-v1").hexdigest()
+
+    def prompt(self, text: str) -> np.ndarray:
+        """int32 [P]: BEGIN, the bytes of `text`, ACT."""
+        body = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+        return np.concatenate([[self.BEGIN], body, [self.ACT]]).astype(np.int32)
+
+    def action(self, text: str) -> np.ndarray:
+        """int32 [A]: the bytes of `text`, END."""
+        body = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+        return np.concatenate([body, [self.END]]).astype(np.int32)
+
+    def text(self, ids: np.ndarray) -> str:
+        return bytes(int(i) for i in ids if i < 256).decode("utf-8", "replace")

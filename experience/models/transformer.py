@@ -1,0 +1,118 @@
+"""A small causal transformer for CPUs: pre-norm, rotary positions, tied embeddings, and a key-value cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class TransformerShape:
+    vocabulary: int
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    context: int = 512
+
+
+@dataclass
+class Cache:
+    """Keys and values of the tokens read so far, per layer: [B, H, T, D]."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @classmethod
+    def empty(cls, layers: int) -> Cache:
+        return cls([torch.empty(0)] * layers, [torch.empty(0)] * layers)
+
+    @property
+    def length(self) -> int:
+        return 0 if self.keys[0].dim() < 4 else self.keys[0].shape[2]
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keys[layer].dim() == 4:
+            key = torch.cat([self.keys[layer], key], 2)
+            value = torch.cat([self.values[layer], value], 2)
+        self.keys[layer], self.values[layer] = key, value
+        return key, value
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all sequences but `rows`."""
+        self.keys = [k[rows] for k in self.keys]
+        self.values = [v[rows] for v in self.values]
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+class _Block(nn.Module):
+    def __init__(self, shape: TransformerShape, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads = layer, shape.heads
+        self.norm_attention, self.norm_mlp = nn.RMSNorm(shape.width), nn.RMSNorm(shape.width)
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.out = nn.Linear(shape.width, shape.width, bias=False)
+        self.up = nn.Linear(shape.width, 4 * shape.width, bias=False)
+        self.down = nn.Linear(4 * shape.width, shape.width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        batch, time, width = x.shape
+        q, k, v = self.qkv(self.norm_attention(x)).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)
+        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        x = x + self.out(seen.transpose(1, 2).reshape(batch, time, width))
+        return x + self.down(functional.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
+
+
+class Transformer(nn.Module):
+    """tokens int64 [B, T] -> logits float32 [B, T, V]."""
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.blocks = nn.ModuleList(_Block(shape, layer) for layer in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width)
+        half = shape.width // shape.heads // 2
+        angles = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                scale = 0.02 if "embedding" in name else weight.shape[1] ** -0.5
+                if name.endswith(("out.weight", "down.weight")):
+                    scale /= (2 * shape.layers) ** 0.5
+                nn.init.normal_(weight, std=scale)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of whole sequences, padded on the right if at all."""
+        return self._logits(self._read(tokens, torch.arange(tokens.shape[1])[None], None, None))
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Last hidden states [B, T, width] of whole sequences; `head` turns chosen ones into logits."""
+        return self._read(tokens, torch.arange(tokens.shape[1])[None], None, None)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self._logits(hidden)
+
+    def decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """Logits [B, V] after `tokens` [B, T] at `positions` [B, T]; mask bool [B, 1, T, cached + T], True = seen."""
+        return self._logits(self._read(tokens, positions, mask, cache)[:, -1])
+
+    def _read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        x = self.embedding(tokens)
+        cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # type: ignore[index]
+        for block in self.blocks:
+            x = block(x, cos, sin, mask, cache)
+        return self.norm(x)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.embedding.weight).float()
