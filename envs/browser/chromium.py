@@ -216,8 +216,7 @@ class Tab:
 
         for _ in range(200):
             try:
-                await self._page.evaluate(_NEXT_TASK)
-                if self._busy <= 0 and await self._page.evaluate("document.readyState") == "complete":
+                if await self._page.evaluate(_NEXT_TASK) == "complete" and self._busy <= 0:
                     return
             except Error as navigating:
                 if "context was destroyed" not in str(navigating):
@@ -227,7 +226,8 @@ class Tab:
 
 _SHOWN = {"button": "button", "link": "link", "textbox": "text", "combobox": "list", "checkbox": "check",
           "radio": "radio"}
-_NEXT_TASK = "() => new Promise(done => setTimeout(() => setTimeout(done, 0), 0))"
+_NEXT_TASK = """() => new Promise(done =>
+  setTimeout(() => setTimeout(() => done(document.readyState), 0), 0))"""
 _CHOOSE = """function (wanted) {
   const option = [...(this.options || [])].find(o => o.label === wanted || o.value === wanted);
   if (!option) return false;

@@ -21,7 +21,7 @@ from experience.signal import SignalKind
 ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")
 NAMES = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal")
 PAGES = ("Billing", "Travel", "Staff", "News", "Rooms", "Help", "Legal", "Mail")
-COLOURS = ("red", "blue", "green", "pink", "gold", "teal", "black", "white")
+COLOURS = ("red", "blue", "green", "pink", "tan", "white", "violet", "olive")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Office(World[Errand]):
         self._lines = self._browser.wait(self._tab.tree())
 
     def observe(self) -> str:
-        return "\n".join([self.task.goal, *(f"{n} {line}" for n, line in enumerate(self._lines, 1))])
+        return "\n".join([self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))])
 
     def act(self, action: str) -> Answer:
         assert self._tab is not None

@@ -8,6 +8,7 @@ more, without noise, and judged by its yield, its heating and the carbon it burn
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -39,6 +40,10 @@ class Product:
 
     syngas: float
     burnt: float
+
+
+_one_at_a_time = threading.Lock()
+"""Cantera's objects are not safe to share between threads, and making one costs more than most answers."""
 
 
 @lru_cache(maxsize=1)
@@ -125,11 +130,13 @@ class Reactor(World[Campaign]):
     def act(self, action: str) -> Answer:
         verb, temperature_k, ratio = read_recipe(action)
         if verb == "simulate":
-            product = equilibrium(temperature_k, ratio, self.task.pressure)
+            with _one_at_a_time:
+                product = equilibrium(temperature_k, ratio, self.task.pressure)
             self._notebook.append(f"sim {temperature_k:.0f} {ratio:.1f}={product.syngas:.2f}")
             return {"predicted_yield": product.syngas, "cost": 0.01}, False
-        product = stirred_reactor(temperature_k - self.task.heat_loss_k, ratio, self.task.pressure,
-                                  self.task.residence_ms)
+        with _one_at_a_time:
+            product = stirred_reactor(temperature_k - self.task.heat_loss_k, ratio, self.task.pressure,
+                                      self.task.residence_ms)
         if verb == "measure":
             reading = product.syngas + float(self.np_random.normal(0, _NOISE))
             self._notebook.append(f"lab {temperature_k:.0f} {ratio:.1f}={reading:.2f}")

@@ -96,13 +96,6 @@ class Transformer(nn.Module):
         """Logits of whole sequences, padded on the right if at all."""
         return self._logits(self._read(tokens, torch.arange(tokens.shape[1])[None], None, None))
 
-    def features(self, tokens: Tensor) -> Tensor:
-        """Last hidden states [B, T, width] of whole sequences; `head` turns chosen ones into logits."""
-        return self._read(tokens, torch.arange(tokens.shape[1])[None], None, None)
-
-    def head(self, hidden: Tensor) -> Tensor:
-        return self._logits(hidden)
-
     def decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Logits [B, V] after `tokens` [B, T] at `positions` [B, T]; mask bool [B, 1, T, cached + T], True = seen."""
         return self._logits(self._read(tokens, positions, mask, cache)[:, -1])

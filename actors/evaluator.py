@@ -1,0 +1,55 @@
+"""The evaluator: held-out episodes of pinned policies, and of the random baseline.
+
+Every version meets the same held-out tasks (the same seeds), so differences between versions are paired.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from actors.collector import Lane, Work
+from actors.config import Config
+from actors.pool import Pool
+from experience.evaluation.statistics import Mean, mean_with_interval
+from experience.models.weights import Weights
+from experience.shards.replay import Replay
+
+
+class Evaluator:
+    """Orders evaluations and reads their results from replay's held-out side."""
+
+    def __init__(self, config: Config, pool: Pool, replay: Replay) -> None:
+        self._config, self._pool, self._replay = config, pool, replay
+        self._waiting: set[bytes] = set()
+        self.ordered: list[int] = []
+
+    def baseline(self) -> None:
+        """The random policy on the held-out tasks."""
+        self._order("random", 0, self._config.evaluation.final_episodes, None)
+
+    def order(self, weights: Weights, episodes: int) -> None:
+        """`episodes` held-out episodes a world; asked again with more, the missing ones are added."""
+        if episodes:
+            self.ordered = sorted({*self.ordered, weights.version})
+            self._order("evaluation", weights.version, episodes, weights)
+
+    def _order(self, lane: Lane, version: int, episodes: int, weights: Weights | None) -> None:
+        works = [Work.named(f"{self._config.seed}/{lane}/{version}/{world.id}/{i}", env_id=world.id,
+                            seed=self.seed(i), lane=lane, split="heldout")
+                 for i in range(episodes) for world in self._config.worlds]
+        self._waiting |= {w.work_id for w in works}
+        self._pool.order(works, weights)
+
+    def seed(self, number: int) -> int:
+        return int(np.random.default_rng([self._config.seed, 2, number]).integers(2**31))
+
+    @property
+    def busy(self) -> bool:
+        """Whether an ordered episode has not been seen to end yet."""
+        self._waiting -= self._replay.finished
+        return bool(self._waiting)
+
+    def returns(self, env_id: str, version: int, behaviour: str | None = None) -> Mean:
+        """Mean held-out return of a version in a world; episodes without a known return are left out."""
+        found = [e.total_reward for e in self._replay.held_out(version, env_id, behaviour) if not e.failed]
+        return mean_with_interval([r for r in found if r is not None])

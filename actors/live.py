@@ -1,0 +1,83 @@
+"""The live table of a run, on stderr: redrawn on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.parts import Progress
+
+
+class LiveTable:
+    """`update` may be called as often as one likes."""
+
+    def __init__(self, run: str) -> None:
+        self._run, self._last, self._phase = run, 0.0, ""
+        self._live: Any = None
+        self._fancy = sys.stderr.isatty() and not os.environ.get("CI")
+
+    def __enter__(self) -> LiveTable:
+        print(f"run {self._run}", file=sys.stderr, flush=True)
+        if self._fancy:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=2)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*exc)
+
+    def update(self, progress: Progress) -> None:
+        if self._live is not None:
+            self._live.update(table(progress))
+        elif time.monotonic() - self._last > 10 or progress.phase != self._phase:
+            self._last, self._phase = time.monotonic(), progress.phase
+            print(line(progress), file=sys.stderr, flush=True)
+
+
+def table(progress: Progress) -> Any:
+    from rich.table import Table
+
+    drawn = Table(title=headline(progress), title_justify="left", box=None, pad_edge=False)
+    for name in ("world", "random", "imitation", "now (held-out)", "training"):
+        drawn.add_column(name, justify="left" if name == "world" else "right")
+    for world, by_version in progress.returns.items():
+        first, newest = (by_version.get(0), by_version[max(by_version)]) if by_version else (None, None)
+        drawn.add_row(world, str(progress.random.get(world, "")), str(first or ""), str(newest or ""),
+                      _mean(progress.training.get(world, [])))
+    return drawn
+
+
+def headline(progress: Progress) -> str:
+    steps = progress.steps
+    error = progress.model_error
+    return (f"{progress.seconds:4.0f} s  {progress.phase}  policy v{progress.version}  "
+            f"{steps.get('real', 0)} real + {steps.get('demonstration', 0)} shown + {steps.get('imagined', 0)} imagined "
+            f"steps  lag {progress.lag:.1f}" + (f"  world model {error.exact_kept:.0%} of kept right" if error else ""))
+
+
+def line(progress: Progress) -> str:
+    worlds = "  ".join(f"{w.rpartition(':')[2]} {_mean(r)}" for w, r in progress.training.items() if r)
+    return f"{headline(progress)}  {worlds}"
+
+
+def summary_line(progress: Progress, report: Path) -> str:
+    """What changed, in one line: held-out return of random, imitation and the last version, per world."""
+    parts = []
+    for world, by_version in progress.returns.items():
+        if by_version:
+            parts.append(f"{world.rpartition(':')[2]} {progress.random[world].mean:.2f} → {by_version[min(by_version)].mean:.2f}"
+                         f" → {by_version[max(by_version)].mean:.2f}")
+    return (f"held-out return (random → imitation → v{progress.version}): {', '.join(parts) or 'not evaluated'} · "
+            f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts · report {report}")
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.2f}" if values and not math.isnan(values[0]) else "–"

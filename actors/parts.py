@@ -1,0 +1,254 @@
+"""The parts of a run, assembled and wired: what the main loop names, one method a thought."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from actors.collector import Work, describe_worlds
+from actors.config import Config
+from actors.engines import Engine, Situation, make_engine
+from actors.evaluator import Evaluator
+from actors.pool import Pool, make_pool
+from actors.rundir import RunDirectory
+from experience.evaluation.statistics import Mean
+from experience.learning.learner import Learner, LearnerSettings, Onlooker
+from experience.planning.imagine import imagine
+from experience.planning.world_model import LanguageWorldModel, ModelError
+from experience.policy import Decision
+from experience.reward import RewardModel
+from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.journal import Journal
+from experience.shards.replay import Group, Replay, StalenessLimiter
+from experience.step import Step
+
+
+@dataclass
+class Progress:
+    """What a run has done so far: for the live table, the metrics, the report and the summary."""
+
+    run: str
+    seconds: float = 0.0
+    phase: str = "starting"
+    version: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
+    episodes: int = 0
+    returns: dict[str, dict[int, Mean]] = field(default_factory=dict)
+    random: dict[str, Mean] = field(default_factory=dict)
+    training: dict[str, list[float]] = field(default_factory=dict)
+    model_error: ModelError | None = None
+    lag: float = 0.0
+    imagined: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, int] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    acknowledged: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Every:
+    """True at each n-th version, and at no other."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __call__(self, version: int) -> bool:
+        return version > 0 and version % self._n == 0
+
+
+class Parts:
+    """Learner, replay, pool, evaluator and world model of one run, and what passes between them."""
+
+    def __init__(self, config: Config, directory: RunDirectory, report: Callable[[Progress], None]) -> None:
+        self.config, self.directory, self._report = config, directory, report
+        self._started = self._reported = time.monotonic()
+        self.progress = Progress(directory.name)
+        self.catalogue, weights = describe_worlds(config)
+        self.rewards = RewardModel(weights)
+        self.engine: Engine = make_engine(config.policy, config.seed)
+        self.learner = make_learner(config, self.engine)
+        collecting, learning = config.collecting, config.learning
+        self.replay = Replay(collecting.group_size, learning.max_lag, config.seed)
+        self.groups_per_update = sum(w.groups for w in config.worlds)
+        self._limiter = StalenessLimiter(self.groups_per_update, learning.max_lag)
+        planning = config.planning
+        self.world = LanguageWorldModel(planning.layers, planning.width, config.policy.context,
+                                        planning.keep_fraction, config.seed) if planning.enabled else None
+        self._seen_transitions = 0
+        self._should_imagine = Every(planning.every)
+        self.should_evaluate = Every(config.evaluation.every)
+        self._loop_started: float | None = None
+        self._imagined: Journal | None = None
+        self._catalog = Catalog(directory.shards)
+        self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
+        self.evaluator = Evaluator(config, self.pool, self.replay)
+        self.is_new = not self._resume()
+
+    def _resume(self) -> bool:
+        """Continues from the last checkpoint, if any: its weights, and which groups were learned from."""
+        for steps in self._catalog.follow():
+            self.take(steps)
+        found = self.directory.last_checkpoint()
+        if found is None:
+            return False
+        weights, optimizer, state = found
+        self.learner.restore(weights, optimizer, self.replay.demonstrations())
+        self.replay.forget(state["consumed"])
+        return True
+
+    def demonstrate(self) -> None:
+        """Has the worlds' scripted experts live their episodes, and waits for them and for the random baseline."""
+        self._phase("demonstrations")
+        works = [Work.named(f"{self.config.seed}/demonstration/{w.id}/{i}", env_id=w.id, lane="demonstration",
+                            seed=1_000_000_007 + 7919 * self.config.seed + i)
+                 for w in self.config.worlds for i in range(w.demonstrations)]
+        waiting = {w.work_id for w in works}
+        self.pool.order(works)
+        for shard in self.pool.shards(lambda: waiting <= self.replay.finished and not self.evaluator.busy):
+            self.take(shard)
+        self._phase("imitation")
+
+    def take(self, shard: Sequence[Step]) -> None:
+        """New committed steps go into replay; now and then the world is told."""
+        self.replay.add(shard)
+        if time.monotonic() - self._reported > 2.0:
+            self._show()
+
+    def push(self) -> None:
+        """The present policy to all collectors, and how far they may run ahead."""
+        share = -(-self._limiter.allowed(self.learner.version) // max(self.config.workers, 1))
+        self.pool.push(self.learner.policy(), share)
+        if self._loop_started is None:
+            self._loop_started = time.monotonic()
+            self._phase("acting and learning")
+
+    def budget_is_spent(self) -> bool:
+        budget = self.config.budget
+        started = self._loop_started or time.monotonic()
+        return (self.learner.version >= budget.updates or time.monotonic() - started > 60 * budget.minutes
+                or (budget.steps is not None and self.replay.training_steps >= budget.steps))
+
+    def note(self, metrics: dict[str, float]) -> None:
+        self.progress.metrics |= metrics
+
+    def fit_world_model(self) -> dict[str, float]:
+        """A few steps of the world model on all transitions read so far, and a fresh calibration of its gate."""
+        if self.world is None:
+            return {}
+        new = self.replay.transitions[self._seen_transitions:]
+        self._seen_transitions += len(new)
+        self.world.add(new)
+        loss = self.world.fit(self.config.planning.fit_steps)
+        if self._should_imagine(self.learner.version + 1):
+            self.progress.model_error = self.world.calibrate() or self.progress.model_error
+        return {"model_nll": loss}
+
+    def imagine(self) -> list[Group]:
+        """Groups of imagined branches, if their time has come; they are kept in shards of their own."""
+        planning = self.config.planning
+        if (self.world is None or self.world.transitions < planning.warmup_transitions
+                or not self._should_imagine(self.learner.version + 1)):
+            return []
+        made = imagine(self._act, self.world, self.replay, self.rewards, self.catalogue, groups=planning.groups,
+                       group_size=self.config.collecting.group_size, horizon=planning.horizon)
+        self.progress.imagined += made.branches
+        if self._imagined is None:
+            self._imagined = Journal(self.directory.path / "imagined" / "learner", self.catalogue, durability="os")
+        for step in made.steps:
+            self._imagined.append(step)
+            self.replay.steps_by_source["imagined"] += not step.is_closing
+        return made.groups
+
+    def _act(self, observations: Sequence[str]) -> list[Decision]:
+        """The present policy, for imagined turns: the learner's own model."""
+        self.learner.model.eval()
+        return self.engine.act([Situation(o, "") for o in observations], self.config.policy.temperature)
+
+    def checkpoint(self) -> None:
+        self._log()
+        if self.should_evaluate(self.learner.version):
+            self.save()
+
+    def save(self) -> None:
+        self.directory.save_checkpoint(self.learner.policy(), self.learner.optimizer_state(),
+                                       {"consumed": sorted(self.replay.consumed)})
+
+    def finish(self) -> Progress:
+        """The last evaluation, with the collectors' attention undivided, and the last checkpoint."""
+        self._phase("final evaluation")
+        self.pool.push(self.learner.policy(), 0)
+        self.evaluator.order(self.learner.policy(), self.config.evaluation.final_episodes)
+        for shard in self.pool.shards(lambda: not self.evaluator.busy):
+            self.take(shard)
+        self.save()
+        self._phase("done")
+        self._log()
+        return self.progress
+
+    def close(self) -> None:
+        """Seals everything, and holds the shards against what was acknowledged."""
+        for status in self.pool.status():
+            self.progress.failures.update(status["failures"])
+        self.progress.restarts = self.pool.restarts
+        acknowledged = self.pool.close()
+        if self._imagined is not None:
+            self._imagined.close()
+        self.progress.acknowledged = sum(t + 1 for t in acknowledged.values())
+        check_acknowledged(self.directory.shards, acknowledged)
+
+    def _phase(self, phase: str) -> None:
+        self.progress.phase = phase
+        self._show()
+
+    def _show(self) -> None:
+        self._reported = time.monotonic()
+        progress = self.progress
+        progress.seconds, progress.version = time.monotonic() - self._started, self.learner.version
+        progress.steps, progress.lag = dict(self.replay.steps_by_source), self.replay.mean_lag
+        progress.episodes, progress.dropped = len(self.replay.finished), vars(self.replay.dropped).copy()
+        for world in self.config.worlds:
+            progress.random[world.id] = self.evaluator.returns(world.id, 0, "random")
+            progress.returns[world.id] = {v: self.evaluator.returns(world.id, v) for v in self.evaluator.ordered}
+            progress.training[world.id] = self.replay.recent_returns(world.id)
+        self._report(progress)
+
+    def _log(self) -> None:
+        self._show()
+        progress = self.progress
+        self.directory.log({
+            "version": progress.version, "seconds": progress.seconds, "steps": progress.steps, "lag": progress.lag,
+            "episodes": progress.episodes, "dropped": progress.dropped, "imagined": dict(progress.imagined),
+            "model_error": vars(progress.model_error) if progress.model_error else None,
+            "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
+            "random": {w: vars(m) for w, m in progress.random.items()},
+            "training": {w: sum(r) / len(r) if r else None for w, r in progress.training.items()},
+            "metrics": progress.metrics})
+
+
+def make_learner(config: Config, engine: Engine) -> Learner | Onlooker:
+    if not config.policy.learns:
+        return Onlooker()
+    learning = config.learning
+    settings = LearnerSettings(
+        learning_rate=learning.learning_rate, imitation_rate=learning.imitation_rate,
+        imitation_weight=learning.imitation_weight, observation_weight=learning.observation_weight,
+        clip_below=learning.clip_below, clip_above=learning.clip_above, minibatches=learning.minibatches,
+        micro_batch_tokens=learning.micro_batch_tokens, batch_turns=learning.batch_turns, seed=config.seed)
+    return Learner(engine.model, settings)
+
+
+@contextlib.contextmanager
+def assemble(config: Config, directory: RunDirectory, report: Callable[[Progress], None]) -> Iterator[Parts]:
+    """The run's parts, closed whatever happens: journals sealed, collectors ended."""
+    torch.set_num_threads(config.learning.threads)
+    parts = Parts(config, directory, report)
+    try:
+        yield parts
+    finally:
+        parts.close()

@@ -1,0 +1,211 @@
+"""The pool: collectors in this process or on a Ray cluster, behind one face.
+
+RPC carries references, orders and watermarks; steps go through the shards. A Ray collector that dies is restarted
+by Ray, rebuilds itself from its journal, and is told again what to do. This is the one module that knows Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.collector import Collector, Work
+from actors.config import Config
+from experience.errors import XpError
+from experience.models.weights import Weights
+from experience.shards.catalog import Catalog
+from experience.step import Step
+
+
+class Pool(Protocol):
+    def push(self, weights: Weights, quota: int) -> None:
+        """A new policy for the collectors, and how many groups each may have started in all."""
+
+    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
+        """Episodes to be lived before training goes on, shared among the collectors."""
+
+    def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
+        """Committed steps of any collector, as they become readable; empty lists while nothing is new."""
+
+    restarts: int
+
+    def status(self) -> list[dict[str, Any]]: ...
+
+    def close(self) -> dict[bytes, int]:
+        """Seals all journals; the last acknowledged t per stream."""
+
+
+class LocalPool:
+    """One collector in this process: no Ray, the same collector, the same shards."""
+
+    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
+        self._catalog, self.restarts = catalog, 0
+        self._collector = Collector(config, run_id, directory, 0, 1)
+
+    def push(self, weights: Weights, quota: int) -> None:
+        self._collector.load(weights, quota)
+
+    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
+        self._collector.order(works, weights)
+
+    def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
+        while not until():
+            if not self._collector.pump():
+                self._collector.journal.commit()
+            yield [step for block in self._catalog.follow() for step in block]
+
+    def status(self) -> list[dict[str, Any]]:
+        return [self._collector.status()]
+
+    def close(self) -> dict[bytes, int]:
+        self._collector.close()
+        return dict(self._collector.journal.acknowledged)
+
+
+class _RayCollector:
+    """The actor: a collector whose rounds run in a thread of its own, so that calls are answered meanwhile."""
+
+    def __init__(self, config: Config, run_id: str, directory: Path, index: int, collectors: int) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._collector = Collector(config, run_id, directory, index, collectors)
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def work(self) -> None:
+        """Collects until stopped. An error ends the call, and with it tells the driver."""
+        while not self._stopping:
+            with self._lock:
+                busy = self._collector.pump()
+                if not busy:
+                    self._collector.journal.commit()
+            time.sleep(0.0 if busy else 0.02)
+
+    def load(self, weights: Weights | None, quota: int) -> None:
+        with self._lock:
+            self._collector.load(weights, quota)
+
+    def order(self, works: Sequence[Work], weights: Weights | None) -> None:
+        with self._lock:
+            self._collector.order(works, weights)
+
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            return {**self._collector.status(), "pid": os.getpid()}
+
+    def close(self) -> dict[bytes, int]:
+        self._stopping = True
+        with self._lock:
+            self._collector.close()
+        return dict(self._collector.journal.acknowledged)
+
+
+class RayPool:
+    """Collectors as Ray actors. A dead one comes back and its streams go on."""
+
+    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
+        self._ray, self._catalog = start_ray(config.address), catalog
+        ray = self._ray
+        actor = ray.remote(num_cpus=0.5, max_restarts=-1, max_task_retries=0, max_concurrency=4,
+                           scheduling_strategy="SPREAD")(_RayCollector)
+        self._actors = [actor.remote(config, run_id, directory.resolve(), i, config.workers)
+                        for i in range(config.workers)]
+        self._policy: tuple[Any, int] | None = None
+        self._orders: list[tuple[list[Work], Any]] = []
+        self.restarts = 0
+        self._working = {i: a.work.remote() for i, a in enumerate(self._actors)}
+
+    def push(self, weights: Weights, quota: int) -> None:
+        self._policy = (self._ray.put(weights), quota)  # once; every collector pulls the same bytes
+        for actor in self._actors:
+            actor.load.remote(*self._policy)
+
+    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
+        reference = None if weights is None else self._ray.put(weights)
+        self._orders.append((list(works), reference))
+        for i in range(len(self._actors)):
+            self._send_order(i, list(works), reference)
+
+    def _send_order(self, index: int, works: list[Work], reference: Any) -> None:
+        self._actors[index].order.remote(works[index::len(self._actors)], reference)
+
+    def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
+        while not until():
+            self._revive()
+            steps = [step for block in self._catalog.follow() for step in block]
+            if not steps:
+                time.sleep(0.05)
+            yield steps
+
+    def _revive(self) -> None:
+        """Tells a restarted collector its policy and its orders; it skips what its journal says is done."""
+        ray = self._ray
+        ended, _ = ray.wait(list(self._working.values()), num_returns=len(self._working), timeout=0)
+        for index in [i for i, reference in self._working.items() if reference in ended]:
+            try:
+                ray.get(self._working[index])
+            except ray.exceptions.RayTaskError as error:
+                raise XpError(f"collector {index} failed: {error.cause or error}",
+                              "its log is in the run directory; the run can be resumed") from error
+            except ray.exceptions.RayActorError:
+                self.restarts += 1
+            actor = self._actors[index]
+            if self._policy is not None:
+                actor.load.remote(*self._policy)
+            for works, reference in self._orders:
+                self._send_order(index, works, reference)
+            self._working[index] = actor.work.remote()
+
+    def status(self) -> list[dict[str, Any]]:
+        """One entry a collector that answers within seconds; a restarting one is left out."""
+        asked = [a.status.remote() for a in self._actors]
+        found = []
+        for reference in asked:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                found.append(self._ray.get(reference, timeout=5))
+        return found
+
+    def close(self) -> dict[bytes, int]:
+        """Seals every journal and ends the collectors; what a dead one left open is sealed on resume."""
+        acknowledged: dict[bytes, int] = {}
+        for reference in [a.close.remote() for a in self._actors]:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                acknowledged |= self._ray.get(reference, timeout=60)
+        for actor in self._actors:
+            self._ray.kill(actor)
+        return acknowledged
+
+
+def start_ray(address: str | None) -> Any:
+    """Ray, joined to the cluster at `address` or RAY_ADDRESS, else started on this machine; always with a token."""
+    if "ray" not in sys.modules:  # Ray reads its authentication mode once, when it is imported
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return ray
+    old = os.umask(0o077)  # Ray writes its token file; nobody else may read it
+    try:
+        address = address or os.environ.get("RAY_ADDRESS")
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        else:
+            ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
+                     num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
+                     runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})
+    finally:
+        os.umask(old)
+    return ray
+
+
+def make_pool(config: Config, run_id: str, directory: Path, catalog: Catalog) -> Pool:
+    return (RayPool if config.workers else LocalPool)(config, run_id, directory, catalog)

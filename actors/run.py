@@ -1,0 +1,38 @@
+"""The main loop: collect, learn, plan, push, and again. One screen, the same with and without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actors.config import Config
+from actors.parts import Progress, assemble
+from actors.rundir import RunDirectory
+
+
+def run(config: Config, directory: RunDirectory, report: Callable[[Progress], None] = lambda _: None) -> Progress:
+    """Lives and learns until the budget is spent; what `directory` already holds is continued, not repeated.
+
+    Returns what was reached. Raises XpError for what the user can mend; the shards stay readable in any case.
+    """
+    with assemble(config, directory, report) as parts:
+        learner, replay, pool, evaluator = parts.learner, parts.replay, parts.pool, parts.evaluator
+        if parts.is_new:
+            evaluator.baseline()
+            parts.demonstrate()
+            learner.imitate(replay.demonstrations(), config.learning.imitation_passes)
+        parts.push()
+        evaluator.order(learner.policy(), config.evaluation.final_episodes)
+        for shard in pool.shards(until=parts.budget_is_spent):
+            parts.take(shard)
+            if replay.ready_groups < parts.groups_per_update:
+                continue
+            lived = replay.window(learner.version, parts.groups_per_update)
+            parts.note(learner.improve(lived))                      # direct learning
+            parts.note(parts.fit_world_model())                     # model learning
+            parts.note(learner.improve(parts.imagine(), config.planning.weight))  # planning: the same rule
+            learner.publish()
+            parts.push()                                            # collectors pull it between steps
+            if parts.should_evaluate(learner.version):
+                evaluator.order(learner.policy(), config.evaluation.episodes)
+            parts.checkpoint()
+        return parts.finish()

@@ -1,0 +1,150 @@
+"""The run directory: everything a run is, so that it can be read, resumed and trusted from storage alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actors.config import Config, dump
+from experience.errors import ConfigError, ShardError, XpError
+from experience.models.weights import Weights
+from experience.shards.catalog import Catalog
+from experience.shards.journal import sync_directory
+
+
+class RunDirectory:
+    """Paths and small files of one run. `run.json` is always whole: it is replaced, never edited."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shards, self.checkpoints = path / "shards", path / "checkpoints"
+
+    @classmethod
+    def create(cls, config: Config, origins: dict[str, str], argv: list[str]) -> RunDirectory:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = Path(config.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
+        try:
+            for folder in ("shards", "imagined", "checkpoints", "metrics", "logs"):
+                (path / folder).mkdir(parents=True)
+        except OSError as error:
+            raise XpError(f"{path} cannot be made: {error.strerror}", "set runs_dir to a folder you may write") from error
+        run = cls(path)
+        (path / "config.yaml").write_text(dump(config))
+        (path / "config.origins.json").write_text(json.dumps(origins, indent=1))
+        run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), python=sys.version.split()[0],
+                         machine=platform.platform(), revision=_revision(), attempts=1)
+        latest = path.parent / "latest"
+        draft = path.parent / f".latest-{secrets.token_hex(2)}"
+        draft.symlink_to(path.name)
+        os.replace(draft, latest)
+        return run
+
+    @classmethod
+    def find(cls, name: str, runs_dir: str = "runs") -> RunDirectory:
+        """The run called `name`: a path, a directory's name, a unique beginning of one, or `latest`."""
+        for candidate in (Path(name), Path(runs_dir) / name):
+            if (candidate / "run.json").exists():
+                return cls(candidate.resolve() if candidate.is_symlink() else candidate)
+        found = sorted(p.parent for p in Path(runs_dir).glob(f"{name}*/run.json") if not p.parent.is_symlink())
+        if len(found) == 1:
+            return cls(found[0])
+        known = sorted(p.parent.name for p in Path(runs_dir).glob("*/run.json"))
+        raise ConfigError(f"no run {name!r}" if not found else f"{name!r} begins {len(found)} runs",
+                          f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "run.json").read_text()))
+
+    def write_record(self, **changes: Any) -> None:
+        old = self.record if (self.path / "run.json").exists() else {}
+        _replace(self.path / "run.json", json.dumps(old | changes, indent=1).encode())
+
+    def config(self) -> Config:
+        return Config.model_validate(yaml.safe_load((self.path / "config.yaml").read_text()))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        with open(self.path / "metrics" / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"t": time.time()} | record) + "\n")
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        path = self.path / "metrics" / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else ():
+            yield json.loads(line)
+
+    def save_checkpoint(self, weights: Weights, optimizer: bytes, state: dict[str, Any]) -> None:
+        """Weights, optimiser and what was consumed, published by one rename."""
+        final = self.checkpoints / f"step-{weights.version:06d}"
+        if final.exists():
+            return
+        draft = self.checkpoints / f".draft-{weights.version}-{secrets.token_hex(2)}"
+        draft.mkdir(parents=True)
+        sums = []
+        for name, data in (("policy.safetensors", weights.data), ("optimizer.safetensors", optimizer),
+                           ("state.json", json.dumps(state | {"version": weights.version}).encode())):
+            _replace(draft / name, data)
+            sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
+        _replace(draft / "SHA256SUMS", "".join(sums).encode())
+        sync_directory(draft)
+        os.rename(draft, final)
+        sync_directory(self.checkpoints)
+
+    def last_checkpoint(self) -> tuple[Weights, bytes, dict[str, Any]] | None:
+        found = sorted(self.checkpoints.glob("step-*"))
+        if not found:
+            return None
+        sums = dict(reversed(line.split("  ")) for line in (found[-1] / "SHA256SUMS").read_text().splitlines())
+        data = {name: (found[-1] / name).read_bytes() for name in sums}
+        for name, digest in sums.items():
+            if hashlib.sha256(data[name]).hexdigest() != digest:
+                raise ShardError(f"{found[-1] / name} does not match SHA256SUMS", "remove that checkpoint to use the one "
+                                 "before it")
+        state = json.loads(data["state.json"])
+        weights = Weights(state["version"], data["policy.safetensors"], sums["policy.safetensors"])
+        return weights, data["optimizer.safetensors"], state
+
+    def count(self) -> dict[str, int]:
+        """What the shards hold, read from the shards: rows, and steps (rows with an action) by source."""
+        counts = {"rows": 0, "real": 0, "demonstration": 0, "imagined": 0}
+        for folder in (self.shards, self.path / "imagined"):
+            for steps in Catalog(folder).follow():
+                counts["rows"] += len(steps)
+                for step in steps:
+                    if not step.is_closing:
+                        counts[step.source] = counts.get(step.source, 0) + 1
+        return counts
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_name(path.name + ".draft")
+    with open(draft, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def _revision() -> str:
+    """The source's git revision, `+changes` if the tree differs; empty outside git. Never a remote's address."""
+    try:
+        sha = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return sha.stdout.strip() + ("+changes" if dirty.strip() else "")

@@ -1,0 +1,43 @@
+"""`ray job submit` with checks: what would be uploaded is weighed first, and the run is started by the same command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experience.errors import ConfigError, XpError
+
+_MOST_BYTES = 50 << 20
+
+
+def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
+    """Submits `python -m actors run WORDS`; gives Ray's exit code. Raises XpError before anything is sent."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise ConfigError("no cluster: neither --address nor RAY_ADDRESS is set",
+                          "for example: ./xp submit --address http://127.0.0.1:8265 configs/local.yaml")
+    _check_size(Path.cwd())
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--working-dir", ".",
+               *([] if wait else ["--no-wait"]), "--", "python", "-m", "actors", "run", *words]
+    print(shlex.join(command), file=sys.stderr)
+    return subprocess.call(command, env={**os.environ, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")})
+
+
+def _check_size(root: Path) -> None:
+    """Weighs what Ray would upload: the tracked and untracked files that git does not ignore."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True,
+                                text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return
+    sizes = sorted(((p.stat().st_size, name) for name in listed if (p := root / name).is_file()), reverse=True)
+    total = sum(size for size, _ in sizes)
+    print(f"uploading {total / 2**20:.1f} MiB in {len(sizes)} files", file=sys.stderr)
+    if total > _MOST_BYTES:
+        biggest = "\n  ".join(f"{size / 2**20:8.1f} MiB  {name}" for size, name in sizes[:5])
+        raise XpError(f"the working directory is {total / 2**20:.0f} MiB, the limit is 50\n  {biggest}",
+                      "add what a run does not need to .gitignore or .rayignore")

@@ -1,0 +1,203 @@
+"""The learner: imitates demonstrations, then improves on experience, real or imagined, by one rule.
+
+An algorithm is a row of settings, not a class: source, advantage (leave-one-out within a group, scaled by the
+batch's spread per environment), ratio (token, clipped higher above), aggregation (token mean), plus c·NLL(demos).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from experience.learning.batch import TokenBatch, Turn, micro_batches
+from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
+from experience.learning.returns import leave_one_out
+from experience.models.weights import Weights, pack, unpack
+from experience.shards.replay import Group
+from experience.step import Step
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """Learning rates per optimiser step. `imitation_weight` is c of L = L_PG + c·L_NLL(demonstrations);
+    `observation_weight` adds the NLL of the demonstrations' observations: a model that starts from nothing learns
+    the worlds' language from them (early experience, arXiv 2510.08558)."""
+
+    learning_rate: float = 3e-4
+    imitation_rate: float = 1e-3
+    imitation_weight: float = 0.05
+    observation_weight: float = 0.2
+    clip_below: float = 0.2
+    clip_above: float = 0.28
+    minibatches: int = 4
+    micro_batch_tokens: int = 8192
+    batch_turns: int = 64
+    gradient_norm: float = 1.0
+    remembered_successes: int = 2000
+    seed: int = 0
+
+
+class Learner:
+    """Owns the policy being learned. Invariant: `version` rises by one with every `improve` on real experience."""
+
+    def __init__(self, model: nn.Module, settings: LearnerSettings) -> None:
+        self.model, self.settings = model, settings
+        self.version = 0
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98),
+                                           weight_decay=0.01)
+        self._rng = np.random.default_rng(settings.seed)
+        self._demonstrations: list[Turn] = []
+        self._successes: list[Turn] = []
+
+    def policy(self) -> Weights:
+        return Weights.of(self.model, self.version)
+
+    def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
+        """Supervised fine-tuning: `passes` over the demonstrations' action tokens. Gives the last loss, in nats."""
+        self._demonstrations = [turn for s in demonstrations if (turn := as_turn(s)) is not None]
+        loss = float("nan")
+        per_step = self.settings.batch_turns
+        steps = int(passes * len(self._demonstrations) / per_step)
+        for step in range(steps):
+            progress = step / max(steps, 1)
+            self._set_rate(self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * progress))
+            loss = self._update([], self._sample_demonstrations(per_step), 1.0)["nll"]
+        return {"imitation_nll": loss, "imitation_steps": float(steps)}
+
+    def improve(self, groups: Sequence[Group], weight: float = 1.0) -> dict[str, float]:
+        """One pass of clipped policy gradient over `groups`, with imitation mixed in.
+
+        Where no group tells good from bad, only the imitation term is left; without groups nothing happens.
+        """
+        if not groups:
+            return {}
+        turns, metrics = advantages(groups)
+        self._successes += [t for t in turns if t.advantage > 0 and groups[0].episodes[0].first.source == "real"]
+        del self._successes[:-self.settings.remembered_successes]
+        self._set_rate(self.settings.learning_rate * weight)
+        order = self._rng.permutation(len(turns))
+        parts: dict[str, list[float]] = defaultdict(list)
+        for part in np.array_split(order, max(min(self.settings.minibatches, len(turns)), 1)):
+            demos = self._sample_demonstrations(len(part) // 2 + 1)
+            for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
+                parts[name].append(value)
+        return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
+
+    def publish(self) -> Weights:
+        """The policy after this round's updates, as a new version."""
+        self.version += 1
+        return self.policy()
+
+    def optimizer_state(self) -> bytes:
+        """Adam's moments and step counts, as safetensors."""
+        return pack({f"{i}.{name}": value for i, state in self.optimizer.state_dict()["state"].items()
+                     for name, value in state.items()})
+
+    def restore(self, weights: Weights, optimizer: bytes, demonstrations: Iterable[Step]) -> None:
+        """Continues where `weights` and `optimizer` left off."""
+        weights.put_into(self.model)
+        self.version = weights.version
+        self._demonstrations = [turn for s in demonstrations if (turn := as_turn(s)) is not None]
+        state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
+        for name, value in unpack(optimizer).items():
+            index, _, key = name.partition(".")
+            state[int(index)][key] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": dict(state)})
+
+    def _update(self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float) -> dict[str, float]:
+        """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), accumulated over micro-batches."""
+        settings = self.settings
+        self.model.train()
+        self.optimizer.zero_grad()
+        metrics: dict[str, float] = defaultdict(float)
+        for source, weight in ((turns, 1.0), (demos, imitation_weight)):
+            total = sum(len(t.action) for t in source)
+            if not total or not weight:
+                continue
+            for micro in micro_batches(source, settings.micro_batch_tokens):
+                batch = TokenBatch.of(micro)
+                share = sum(len(t.action) for t in micro) / total
+                logp = token_logprobs(self.model(batch.tokens), batch.tokens)
+                if source is turns:
+                    loss, found = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask,
+                                                          Clip(settings.clip_below, settings.clip_above))
+                    for name, value in found.items():
+                        metrics[name] += value * share
+                else:
+                    loss = negative_log_likelihood(logp, batch.mask)
+                    metrics["nll"] += float(loss.detach()) * share
+                    loss = loss + settings.observation_weight * negative_log_likelihood(logp, batch.observed)
+                (loss * (weight * share)).backward()
+        metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_norm))
+        self.optimizer.step()
+        return dict(metrics)
+
+    def _sample_demonstrations(self, n: int) -> list[Turn]:
+        """From the experts' turns and the policy's own better ones alike (self-imitation, Oh et al. 2018): as the
+        policy finds better ways, the experts' word weighs less."""
+        known = self._demonstrations + self._successes
+        return [known[i] for i in self._rng.integers(len(known), size=n)] if known else []
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+class Onlooker:
+    """A learner that learns nothing, for policies whose weights live elsewhere: versions count rounds."""
+
+    version = 0
+
+    def policy(self) -> Weights:
+        return Weights(self.version, b"", "")
+
+    def publish(self) -> Weights:
+        self.version += 1
+        return self.policy()
+
+    def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
+        return {}
+
+    def improve(self, groups: Sequence[Group], weight: float = 1.0) -> dict[str, float]:
+        return {}
+
+    def optimizer_state(self) -> bytes:
+        return pack({})
+
+    def restore(self, weights: Weights, optimizer: bytes, demonstrations: Iterable[Step]) -> None:
+        self.version = weights.version
+
+
+def as_turn(step: Step, advantage: float = 0.0) -> Turn | None:
+    """The step's exact tokens; None where the engine could not give them: such a step is not learned from."""
+    d = step.decision
+    if d is None or not d.token_exact or len(d.action_ids) == 0:
+        return None
+    return Turn(d.prompt_ids, d.action_ids, d.logprobs, advantage)
+
+
+def advantages(groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
+    """Turns of the groups whose episodes differ in return, each with its episode's advantage.
+
+    Â = leave-one-out within the group, divided by its spread over the batch's groups of the same environment.
+    """
+    raw: dict[str, list[tuple[Group, np.ndarray]]] = defaultdict(list)
+    flat = 0
+    for group in groups:
+        returns = np.array([e.total_reward for e in group.episodes], float)
+        if np.ptp(returns) < 1e-9:
+            flat += 1
+        else:
+            raw[group.episodes[0].first.env_id].append((group, leave_one_out(returns)))
+    turns = []
+    for found in raw.values():
+        spread = float(np.sqrt(np.mean(np.concatenate([a for _, a in found]) ** 2))) + 1e-6
+        for group, advantage in found:
+            for episode, value in zip(group.episodes, advantage, strict=True):
+                turns += [t for s in episode.steps if (t := as_turn(s, float(value) / spread)) is not None]
+    return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}

@@ -1,0 +1,37 @@
+"""From rewards to advantages: pure functions, shapes and sources at each."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experience.errors import RecordError
+
+Floats = NDArray[np.float64]
+
+
+def leave_one_out(returns: Floats) -> Floats:
+    """How much better each of G episodes did than the mean of the others, in units of reward.
+
+    Â_i = R_i − mean_{j≠i} R_j = (R_i − R̄)·G/(G−1)    Kool et al. 2019 (RLOO); Ahmadian et al. 2024
+
+    returns and result: float [G], G ≥ 2. Raises RecordError for a single episode: it has no baseline.
+    """
+    group = len(returns)
+    if group < 2:
+        raise RecordError("a group of one episode has no baseline", "collect groups of two episodes or more")
+    return (returns - returns.mean()) * (group / (group - 1))
+
+
+def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.0) -> Floats:
+    """G_t = R_{t+1} + γ_{t+1} G_{t+1}, with G_T = bootstrap.    Sutton & Barto 2018, eq. 3.9
+
+    rewards, discounts and result: float [T]; γ is given per step and is 0 where the world ended.
+    """
+    if len(rewards) != len(discounts):
+        raise RecordError(f"{len(rewards)} rewards but {len(discounts)} discounts", "give one discount a reward")
+    result, following = np.empty(len(rewards)), bootstrap
+    for t in range(len(rewards) - 1, -1, -1):
+        following = rewards[t] + discounts[t] * following
+        result[t] = following
+    return result

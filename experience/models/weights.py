@@ -1,0 +1,78 @@
+"""Policy weights that travel: safetensors bytes, named by version and hash, refused if anything does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from experience.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One version of a policy. `sha256` is of `data`; whoever loads it checks that first."""
+
+    version: int
+    data: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, model: nn.Module, version: int) -> Weights:
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in _own_tensors(model).items()})
+        return cls(version, data, hashlib.sha256(data).hexdigest())
+
+    def put_into(self, model: nn.Module) -> None:
+        """Copies the weights into `model`. Raises WeightsError if a byte, name, shape or type differs."""
+        expected = _own_tensors(model)
+        tensors = self.tensors()
+        if tensors.keys() != expected.keys():
+            raise WeightsError(f"version {self.version}: tensors {sorted(tensors.keys() ^ expected.keys())[:3]} differ",
+                               "the weights belong to another model; check the policy's shape")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+                    raise WeightsError(f"version {self.version}: {name} is {tuple(tensor.shape)} {tensor.dtype}, the "
+                                       f"model has {tuple(expected[name].shape)} {expected[name].dtype}",
+                                       "the weights belong to another model; check the policy's shape")
+                expected[name].copy_(tensor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        if hashlib.sha256(self.data).hexdigest() != self.sha256:
+            raise WeightsError(f"version {self.version}: the bytes do not match their SHA-256", "push or save it again")
+        try:
+            return dict(load(self.data))
+        except SafetensorError as error:
+            raise WeightsError(f"version {self.version}: {error}", "the file is not safetensors") from error
+
+    def write(self, path: Path) -> None:
+        draft = path.with_suffix(".draft")
+        with open(draft, "wb") as file:
+            file.write(self.data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)  # rename last: a reader sees a whole file or none
+
+    @classmethod
+    def read(cls, path: Path, version: int, sha256: str) -> Weights:
+        return cls(version, path.read_bytes(), sha256)
+
+
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def unpack(data: bytes) -> dict[str, Tensor]:
+    return dict(load(data))
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters by name, each storage once (tied weights are one tensor)."""
+    return dict(model.named_parameters(remove_duplicate=True))

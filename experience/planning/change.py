@@ -1,0 +1,69 @@
+"""Changes: what an action did, as text that a small model can predict and that applies exactly.
+
+A world model that must write the whole next page fails where one that writes the difference succeeds
+(methods: exact match .000 against .763 after 1,000 transitions on a text grid).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from experience.step import Ending
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the world answered: the next observation, the signals' values, and whether it ended."""
+
+    observation: str
+    signals: Mapping[str, float]
+    ended: bool
+
+
+def describe(before: str, answer: Answer) -> str:
+    """`end|go name=value …`, then (unless it ended) one `@n text` per changed line and `@n` where the text stops.
+
+    The inverse is `apply`: apply(before, describe(before, a)) gives a, with signals rounded to 0.01.
+    """
+    head = " ".join(["end" if answer.ended else "go",
+                     *(f"{name}={value:.2f}" for name, value in sorted(answer.signals.items()))])
+    if answer.ended:
+        return head
+    old, new = before.split("\n"), answer.observation.split("\n")
+    changed = [f"@{n} {line}" for n, line in enumerate(new) if n >= len(old) or old[n] != line]
+    if len(new) < len(old):
+        changed.append(f"@{len(new)}")
+    return "\n".join([head, *changed])
+
+
+_SIGNAL = re.compile(r"([A-Za-z_]\w*)=(-?\d+\.\d\d)")
+_LINE = re.compile(r"@(\d+)(?: (.*))?")
+
+
+def apply(before: str, change: str) -> Answer | None:
+    """The answer that `change` tells of; None if it is not a well-formed change of `before`."""
+    head, *rest = change.split("\n")
+    mark, *told = head.split(" ")
+    matches = [_SIGNAL.fullmatch(word) for word in told]
+    if mark not in ("end", "go") or not all(matches) or (mark == "end" and rest):
+        return None
+    signals = {m[1]: float(m[2]) for m in matches if m}
+    lines = before.split("\n")
+    for line in rest:
+        found = _LINE.fullmatch(line)
+        if found is None or int(found[1]) > len(lines):
+            return None
+        number, text = int(found[1]), found[2]
+        if text is None:
+            lines = lines[:number]
+        elif number == len(lines):
+            lines.append(text)
+        else:
+            lines[number] = text
+    return Answer("\n".join(lines), signals, mark == "end")
+
+
+def ended(ending: Ending) -> bool:
+    return ending != "none"

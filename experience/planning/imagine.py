@@ -1,0 +1,93 @@
+"""Dyna: short imagined branches from real stored steps, gated by the model's own uncertainty.
+
+A branch starts at a real observation of a training stream, follows the present policy for at most `horizon`
+turns, and is thrown away where the model is unsure, writes nothing that can happen, or does not reach an end.
+Imagined turns are ordinary steps with source `imagined`, the model's version and the real step they branch from.
+Groups are wholly imagined: no baseline ever mixes real and imagined returns.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from experience.planning.world_model import LanguageWorldModel
+from experience.policy import Decision
+from experience.reward import RewardModel
+from experience.shards.replay import Episode, Group, Replay
+from experience.signal import Signal, SignalKind
+from experience.step import Boundary, Step, discount_after, state_key
+
+Act = Callable[[Sequence[str]], list[Decision]]
+
+
+@dataclass
+class Imagined:
+    """The groups that survived, and what became of all branches, by reason."""
+
+    groups: list[Group]
+    branches: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def steps(self) -> list[Step]:
+        return [s for g in self.groups for e in g.episodes for s in (*e.steps, *([e.closing] if e.closing else []))]
+
+
+@dataclass
+class _Branch:
+    group: int
+    root: Step
+    observation: str
+    steps: list[Step] = field(default_factory=list)
+    fate: str = "unfinished"
+
+
+def imagine(act: Act, model: LanguageWorldModel, replay: Replay, rewards: RewardModel, catalogue: dict[str, SignalKind],
+            *, groups: int, group_size: int, horizon: int) -> Imagined:
+    """`groups` groups of `group_size` branches from uniformly drawn real steps, those that passed the gate."""
+    roots = replay.sample_steps(groups)
+    branches = [_Branch(g, root, root.obs_text) for g, root in enumerate(roots) for _ in range(group_size)]
+    for _ in range(horizon):
+        going = [b for b in branches if b.fate == "unfinished"]
+        if not going:
+            break
+        decisions = act([b.observation for b in going])
+        predictions = model.predict([b.observation for b in going], [d.text for d in decisions])
+        for branch, decision, prediction in zip(going, decisions, predictions, strict=True):
+            if prediction.answer is None:
+                branch.fate = "impossible"
+            elif prediction.uncertainty > model.threshold:
+                branch.fate = "uncertain"
+            elif not set(prediction.answer.signals) <= set(catalogue):
+                branch.fate = "impossible"
+            else:
+                signals = tuple(Signal(n, v, catalogue[n].unit, "model") for n, v in prediction.answer.signals.items())
+                ending = "terminated" if prediction.answer.ended else "none"
+                branch.steps.append(replace(
+                    branch.root, source="imagined", split="train", obs_text=branch.observation, decision=decision,
+                    signals=signals, reward=rewards.reward(branch.root.env_id, signals), ending=ending,
+                    reward_version=rewards.version, discount=discount_after(ending, 1.0),
+                    model_version=model.version, uncertainty=prediction.uncertainty,
+                    parent=(branch.root.stream_id, branch.root.t), step_in_episode=len(branch.steps),
+                    state_key=state_key(branch.observation), boundary=Boundary.NONE, info={}))
+                branch.observation = prediction.answer.observation
+                branch.fate = "ended" if prediction.answer.ended else "unfinished"
+    result = Imagined([], Counter(b.fate for b in branches))
+    for number in range(groups):
+        whole = tuple(_as_episode(b) for b in branches if b.group == number and b.fate == "ended")
+        if len(whole) > 1:
+            result.groups.append(Group(f"imagined-{model.version}-{number}", whole))
+    return result
+
+
+def _as_episode(branch: _Branch) -> Episode:
+    """The branch as a stream of its own, closed by its last imagined observation."""
+    stream = uuid.uuid4().bytes
+    steps = tuple(replace(s, stream_id=stream, t=t, episode=0, work_id=stream,
+                          boundary=Boundary.RESET if t == 0 else Boundary.NONE) for t, s in enumerate(branch.steps))
+    last = steps[-1]
+    closing = replace(last, t=last.t + 1, decision=None, obs_text=branch.observation, signals=(), reward=None,
+                      step_in_episode=len(steps), boundary=Boundary.TERMINATED)
+    return Episode(steps, closing)

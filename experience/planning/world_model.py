@@ -1,0 +1,152 @@
+"""A small language model of the world: predicts changes and signals, never reward, and knows when it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from experience.learning.batch import TokenBatch, Turn, micro_batches
+from experience.learning.losses import negative_log_likelihood, token_logprobs
+from experience.models.decoding import sample
+from experience.models.tokenizer import ByteTokenizer
+from experience.models.transformer import Transformer, TransformerShape
+from experience.planning.change import Answer, apply, describe, ended
+from experience.step import Step
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model thinks an action does. `answer` is None where it wrote nothing that can happen.
+
+    uncertainty: its own negative log-likelihood of the change, in nats; comparable only within one model version.
+    """
+
+    answer: Answer | None
+    uncertainty: float
+
+
+class WorldModel(Protocol):
+    """Any model of a text world: counts, a simulator, a language model."""
+
+    version: int
+
+    def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]: ...
+
+
+@dataclass(frozen=True)
+class ModelError:
+    """How far a model can be trusted, on real transitions that it has not been fitted to.
+
+    exact: fraction predicted exactly; copy: the same for "nothing changes"; exact_kept: among predictions that pass
+    the gate; auroc: P(a wrong prediction is less certain than a right one); n: transitions measured on.
+    """
+
+    exact: float
+    exact_kept: float
+    copy: float
+    auroc: float
+    n: int
+
+
+class LanguageWorldModel:
+    """Reads `observation ⊢ action` and writes the change, one byte at a time.
+
+    One transition in eight is never fitted; on those the gate is calibrated: `threshold` is the `keep_fraction`
+    quantile of the uncertainty there. Invariant: a prediction above `threshold` is never used for learning.
+    """
+
+    def __init__(self, layers: int, width: int, context: int, keep_fraction: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.version, self.threshold = 0, float("-inf")
+        self._tokenizer = ByteTokenizer()
+        self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, context))
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+        self._rng = np.random.default_rng(seed)
+        self._keep_fraction = keep_fraction
+        self._fitted: list[Turn] = []
+        self._kept_out: list[tuple[Step, Answer]] = []
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def transitions(self) -> int:
+        return len(self._fitted) + len(self._kept_out)
+
+    def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
+        """Takes (row, next row) pairs of real or demonstrated experience."""
+        for step, following in transitions:
+            if step.decision is None or any(s.value is None for s in step.signals):
+                continue
+            answer = Answer(following.obs_text, {s.name: s.value for s in step.signals if s.value is not None},
+                            ended(step.ending))
+            if self.transitions % 8 == 7:
+                self._kept_out.append((step, answer))
+            else:
+                prompt = self._prompt(step.obs_text, step.decision.text)
+                change = self._tokenizer.action(describe(step.obs_text, answer))
+                if len(prompt) + len(change) <= self._model.shape.context:
+                    self._fitted.append(Turn(prompt, change, np.zeros(len(change), np.float32)))
+
+    def fit(self, steps: int, batch_turns: int = 16) -> float:
+        """`steps` optimiser steps on a mixture of all and the newest transitions; the last loss, in nats."""
+        loss_value = float("nan")
+        for _ in range(steps if self._fitted else 0):
+            newest = max(len(self._fitted) - 2000, 0)
+            chosen = [self._fitted[i] for i in self._rng.integers(newest, len(self._fitted), size=batch_turns)]
+            self._optimizer.zero_grad()
+            for micro in micro_batches(chosen, 8192):
+                batch = TokenBatch.of(micro)
+                logp = token_logprobs(self._model(batch.tokens), batch.tokens)
+                loss = negative_log_likelihood(logp, batch.mask) * (len(micro) / len(chosen))
+                loss.backward()
+                loss_value = float(loss.detach())
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+            self._optimizer.step()
+        self.version += 1
+        return loss_value
+
+    def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
+        """The likeliest change for each pair."""
+        prompts = [self._prompt(o, a) for o, a in zip(observations, actions, strict=True)]
+        written = sample(self._model, prompts, end=ByteTokenizer.END, most_tokens=72, temperature=0,
+                         generator=self._generator)
+        predictions = []
+        for observation, (ids, logprobs) in zip(observations, written, strict=True):
+            whole = len(ids) > 0 and ids[-1] == ByteTokenizer.END
+            answer = apply(observation, self._tokenizer.text(ids)) if whole else None
+            predictions.append(Prediction(answer, -float(logprobs.sum())))
+        return predictions
+
+    def calibrate(self, most: int = 64) -> ModelError | None:
+        """Measures the model on its newest kept-out transitions and sets the gate; None while there are too few."""
+        checked = self._kept_out[-most:]
+        if len(checked) < 16:
+            return None
+        actions = [s.decision.text for s, _ in checked if s.decision]
+        predictions = self.predict([s.obs_text for s, _ in checked], actions)
+        uncertainty = np.array([p.uncertainty for p in predictions])
+        right = np.array([p.answer is not None and describe(s.obs_text, p.answer) == describe(s.obs_text, a)
+                          for p, (s, a) in zip(predictions, checked, strict=True)])
+        copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
+                           for s, a in checked])
+        self.threshold = float(np.quantile(uncertainty, self._keep_fraction))
+        kept = uncertainty <= self.threshold
+        return ModelError(float(right.mean()), float(right[kept].mean()), float(copied.mean()),
+                          auroc(uncertainty, ~right), len(checked))
+
+    def _prompt(self, observation: str, action: str) -> np.ndarray:
+        return self._tokenizer.prompt(f"{observation}\n> {action}")
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    """P(score of a positive > score of a negative), ties half; 0.5 where one class is missing.
+
+    score float [N], positive bool [N].    Mann & Whitney 1947
+    """
+    if positive.all() or not positive.any():
+        return 0.5
+    difference = score[positive][:, None] - score[~positive][None]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
