@@ -18,8 +18,11 @@ from experience.policy import Decision, VersionSpan
 class Seat(Protocol):
     """What an agent sees of an environment slot."""
 
-    env: Any
-    observation: str
+    @property
+    def env(self) -> Any: ...
+
+    @property
+    def observation(self) -> str: ...
 
 
 class Agent:

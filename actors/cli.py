@@ -139,8 +139,8 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def run_tests(context: typer.Context, long: Annotated[bool, typer.Option("--long", help="the hours-long ones too")] = False,
-              ) -> None:
+def run_tests(context: typer.Context,
+              long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False) -> None:
     """Style, types and every test. Further words go to pytest."""
     from actors.selftest import run_all
 

@@ -84,7 +84,9 @@ class Planning(_Section):
     width: int = Field(96, ge=16, le=4096, description="width of the world model")
     fit_steps: int = Field(6, ge=0, description="optimiser steps of the world model per update")
     every: int = Field(2, ge=1, description="imagine at every n-th update")
-    warmup_transitions: int = Field(600, ge=1, description="real transitions before anything is imagined")
+    first_steps: int = Field(150, ge=0, description="optimiser steps of the world model on the demonstrations")
+    trusted_accuracy: float = Field(0.7, ge=0, le=1, description="imagine only while this share of kept predictions "
+                                                                 "is exactly right on held-out real steps")
     groups: int = Field(6, ge=0, description="imagined groups each time")
     horizon: int = Field(3, ge=1, le=5, description="longest imagined branch, in turns")
     keep_fraction: float = Field(0.5, gt=0, le=1, description="gate: the share of least uncertain predictions kept")

@@ -58,9 +58,11 @@ def table(progress: Progress) -> Any:
 def headline(progress: Progress) -> str:
     steps = progress.steps
     error = progress.model_error
-    return (f"{progress.seconds:4.0f} s  {progress.phase}  policy v{progress.version}  "
-            f"{steps.get('real', 0)} real + {steps.get('demonstration', 0)} shown + {steps.get('imagined', 0)} imagined "
-            f"steps  lag {progress.lag:.1f}" + (f"  world model {error.exact_kept:.0%} of kept right" if error else ""))
+    counts = " + ".join(f"{steps.get(kind, 0)} {word}" for kind, word in (
+        ("real", "real"), ("demonstration", "shown"), ("imagined", "imagined")))
+    model = f"  world model {error.exact_kept:.0%} of kept right" if error else ""
+    return (f"{progress.seconds:4.0f} s  {progress.phase}  policy v{progress.version}  {counts} steps  "
+            f"lag {progress.lag:.1f}{model}")
 
 
 def line(progress: Progress) -> str:
@@ -73,8 +75,8 @@ def summary_line(progress: Progress, report: Path) -> str:
     parts = []
     for world, by_version in progress.returns.items():
         if by_version:
-            parts.append(f"{world.rpartition(':')[2]} {progress.random[world].mean:.2f} → {by_version[min(by_version)].mean:.2f}"
-                         f" → {by_version[max(by_version)].mean:.2f}")
+            means = (progress.random[world].mean, by_version[min(by_version)].mean, by_version[max(by_version)].mean)
+            parts.append(f"{world.rpartition(':')[2]} " + " → ".join(f"{m:.2f}" for m in means))
     return (f"held-out return (random → imitation → v{progress.version}): {', '.join(parts) or 'not evaluated'} · "
             f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts · report {report}")
 

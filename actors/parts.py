@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -71,8 +71,8 @@ class Parts:
         self.progress = Progress(directory.name)
         self.catalogue, weights = describe_worlds(config)
         self.rewards = RewardModel(weights)
-        self.engine: Engine = make_engine(config.policy, config.seed)
-        self.learner = make_learner(config, self.engine)
+        self._engine = make_engine(config.policy, config.seed)
+        self.learner = make_learner(config, self._engine)
         collecting, learning = config.collecting, config.learning
         self.replay = Replay(collecting.group_size, learning.max_lag, config.seed)
         self.groups_per_update = sum(w.groups for w in config.worlds)
@@ -128,23 +128,40 @@ class Parts:
             self._loop_started = time.monotonic()
             self._phase("acting and learning")
 
-    def budget_is_spent(self) -> bool:
+    @property
+    def spent(self) -> float:
+        """How much of the budget is gone, by whichever part goes first; 1 ends the run."""
         budget = self.config.budget
-        started = self._loop_started or time.monotonic()
-        return (self.learner.version >= budget.updates or time.monotonic() - started > 60 * budget.minutes
-                or (budget.steps is not None and self.replay.training_steps >= budget.steps))
+        minutes = (time.monotonic() - (self._loop_started or time.monotonic())) / 60
+        return max(self.learner.version / budget.updates if budget.updates else 1.0, minutes / budget.minutes,
+                   self.replay.training_steps / budget.steps if budget.steps else 0.0)
+
+    def budget_is_spent(self) -> bool:
+        return self.spent >= 1
+
+    @property
+    def rate(self) -> float:
+        """The learning rate falls linearly to a fifth over the budget: what was learned settles."""
+        return 1 - 0.8 * min(self.spent, 1.0)
 
     def note(self, metrics: dict[str, float]) -> None:
         self.progress.metrics |= metrics
 
-    def fit_world_model(self) -> dict[str, float]:
-        """A few steps of the world model on all transitions read so far, and a fresh calibration of its gate."""
+    @contextlib.contextmanager
+    def all_cores(self) -> Iterator[None]:
+        """The learner has the machine to itself."""
+        torch.set_num_threads(os.cpu_count() or 1)
+        yield
+        torch.set_num_threads(self.config.learning.threads)
+
+    def fit_world_model(self, steps: int) -> dict[str, float]:
+        """Some steps of the world model on all transitions read so far, and a fresh calibration of its gate."""
         if self.world is None:
             return {}
         new = self.replay.transitions[self._seen_transitions:]
         self._seen_transitions += len(new)
         self.world.add(new)
-        loss = self.world.fit(self.config.planning.fit_steps)
+        loss = self.world.fit(steps)
         if self._should_imagine(self.learner.version + 1):
             self.progress.model_error = self.world.calibrate() or self.progress.model_error
         return {"model_nll": loss}
@@ -152,8 +169,9 @@ class Parts:
     def imagine(self) -> list[Group]:
         """Groups of imagined branches, if their time has come; they are kept in shards of their own."""
         planning = self.config.planning
-        if (self.world is None or self.world.transitions < planning.warmup_transitions
-                or not self._should_imagine(self.learner.version + 1)):
+        error = self.progress.model_error
+        if (self.world is None or not self._should_imagine(self.learner.version + 1)
+                or error is None or error.exact_kept < planning.trusted_accuracy):
             return []
         made = imagine(self._act, self.world, self.replay, self.rewards, self.catalogue, groups=planning.groups,
                        group_size=self.config.collecting.group_size, horizon=planning.horizon)
@@ -167,8 +185,8 @@ class Parts:
 
     def _act(self, observations: Sequence[str]) -> list[Decision]:
         """The present policy, for imagined turns: the learner's own model."""
-        self.learner.model.eval()
-        return self.engine.act([Situation(o, "") for o in observations], self.config.policy.temperature)
+        self._engine.model.eval()
+        return self._engine.act([Situation(o, "") for o in observations], self.config.policy.temperature)
 
     def checkpoint(self) -> None:
         self._log()
@@ -239,7 +257,8 @@ def make_learner(config: Config, engine: Engine) -> Learner | Onlooker:
         learning_rate=learning.learning_rate, imitation_rate=learning.imitation_rate,
         imitation_weight=learning.imitation_weight, observation_weight=learning.observation_weight,
         clip_below=learning.clip_below, clip_above=learning.clip_above, minibatches=learning.minibatches,
-        micro_batch_tokens=learning.micro_batch_tokens, batch_turns=learning.batch_turns, seed=config.seed)
+        micro_batch_tokens=learning.micro_batch_tokens, batch_turns=learning.batch_turns,
+        temperature=config.policy.temperature or 1.0, seed=config.seed)
     return Learner(engine.model, settings)
 
 

@@ -28,15 +28,14 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
     record = directory.record
     body = [f"<h1>{_text(directory.name)}</h1>", f"<p>{_text(_sentence(progress, record))}</p>", _table(progress),
             _section("Return on held-out tasks, per policy version",
-                     "Greedy actions on tasks that training never draws; bands are 95 % bootstrap intervals. The dotted "
-                     "line is a policy of well-formed random actions; version 0 is imitation alone.",
-                     _plot_returns(progress)),
+                     "Tasks that training never draws; bands are 95 % bootstrap intervals. The dotted line is a policy "
+                     "of well-formed random actions; version 0 is imitation alone.", _plot_returns(progress)),
             _section("Return while training", "Mean of each world's newest 64 training episodes, sampled actions.",
                      _plot_history(history, "training", "return")),
-            _section("Where the data came from", "Steps in the shards by source, as the run went on. Imagined steps are "
-                     "kept in shards of their own.", _plot_sources(history)),
-            _section("World model", "On real transitions it was never fitted to: share predicted exactly, of all and of "
-                     "those that pass the uncertainty gate, beside the copy baseline.", _plot_model(history)),
+            _section("Where the data came from", "Steps in the shards by source, as the run went on. Imagined steps "
+                     "are kept in shards of their own.", _plot_sources(history)),
+            _section("World model", "On real transitions it was never fitted to: share predicted exactly, of all and "
+                     "of those that pass the uncertainty gate, beside the copy baseline.", _plot_model(history)),
             _section("Lag", "Age of the experience learned from, in policy versions.", _plot_lag(history)),
             _section("Kept", "", _kept(progress, counted, record)), _section("Examples", "", _examples(directory))]
     page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(directory.name)}</title>'
@@ -56,17 +55,19 @@ def _section(title: str, note: str, content: str) -> str:
 
 def _sentence(progress: Progress, record: dict[str, Any]) -> str:
     return (f"{progress.version} policy versions in {progress.seconds / 60:.1f} minutes; {progress.episodes} episodes; "
-            f"{progress.acknowledged} rows acknowledged and found on disk; source {record.get('revision') or 'unknown'}, "
-            f"seed {record.get('seed')}.")
+            f"{progress.acknowledged} rows acknowledged and found on disk; "
+            f"source {record.get('revision') or 'unknown'}, seed {record.get('seed')}.")
 
 
 def _table(progress: Progress) -> str:
-    rows = ["<tr><th>world</th><th>random</th><th>imitation (v0)</th><th>last version</th><th>gain over imitation</th></tr>"]
+    heads = ("world", "random", "imitation (v0)", "last version", "gain over imitation")
+    rows = ["<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"]
     for world, by_version in progress.returns.items():
         if not by_version:
             continue
         first, last = by_version[min(by_version)], by_version[max(by_version)]
-        cells = [world, progress.random.get(world, ""), first, f"{last} (v{max(by_version)})", f"{last.mean - first.mean:+.2f}"]
+        gain = f"{last.mean - first.mean:+.2f}"
+        cells = [world, progress.random.get(world, ""), first, f"{last} (v{max(by_version)})", gain]
         rows.append("<tr>" + "".join(f"<td>{_text(c)}</td>" for c in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>" if len(rows) > 1 else ""
 
@@ -173,7 +174,7 @@ def _kept(progress: Progress, counted: dict[str, int], record: dict[str, Any]) -
     rows = {"rows acknowledged": progress.acknowledged, "rows on disk": counted["rows"],
             "steps on disk": ", ".join(f"{counted.get(k, 0)} {k}" for k in ("real", "demonstration", "imagined")),
             "imagined branches": ", ".join(f"{n} {why}" for why, n in progress.imagined.items()) or "none",
-            "left out of learning (episodes)": ", ".join(f"{n} {why}" for why, n in progress.dropped.items() if n) or "none",
+            "episodes left out of learning": ", ".join(f"{n} {w}" for w, n in progress.dropped.items() if n) or "none",
             "failures": ", ".join(f"{n} × {why}" for why, n in progress.failures.items()) or "none",
             "collector restarts": progress.restarts, "machine": record.get("machine", "")}
     return "<table>" + "".join(f"<tr><td>{_text(k)}</td><td>{_text(v)}</td></tr>" for k, v in rows.items()) + "</table>"

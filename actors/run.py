@@ -19,7 +19,9 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
         if parts.is_new:
             evaluator.baseline()
             parts.demonstrate()
-            learner.imitate(replay.demonstrations(), config.learning.imitation_passes)
+            with parts.all_cores():  # the collectors have nothing to do yet
+                parts.note(learner.imitate(replay.demonstrations(), config.learning.imitation_passes))
+                parts.note(parts.fit_world_model(config.planning.first_steps))
         parts.push()
         evaluator.order(learner.policy(), config.evaluation.final_episodes)
         for shard in pool.shards(until=parts.budget_is_spent):
@@ -27,11 +29,11 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
             if replay.ready_groups < parts.groups_per_update:
                 continue
             lived = replay.window(learner.version, parts.groups_per_update)
-            parts.note(learner.improve(lived))                      # direct learning
-            parts.note(parts.fit_world_model())                     # model learning
-            parts.note(learner.improve(parts.imagine(), config.planning.weight))  # planning: the same rule
+            parts.note(learner.improve(lived, parts.rate))  # direct learning
+            parts.note(parts.fit_world_model(config.planning.fit_steps))  # model learning
+            parts.note(learner.improve(parts.imagine(), parts.rate * config.planning.weight))  # planning: the same rule
             learner.publish()
-            parts.push()                                            # collectors pull it between steps
+            parts.push()  # collectors take it up between steps
             if parts.should_evaluate(learner.version):
                 evaluator.order(learner.policy(), config.evaluation.episodes)
             parts.checkpoint()

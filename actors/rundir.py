@@ -38,12 +38,13 @@ class RunDirectory:
             for folder in ("shards", "imagined", "checkpoints", "metrics", "logs"):
                 (path / folder).mkdir(parents=True)
         except OSError as error:
-            raise XpError(f"{path} cannot be made: {error.strerror}", "set runs_dir to a folder you may write") from error
+            raise XpError(f"{path} cannot be made: {error.strerror}",
+                          "set runs_dir to a folder you may write") from error
         run = cls(path)
         (path / "config.yaml").write_text(dump(config))
         (path / "config.origins.json").write_text(json.dumps(origins, indent=1))
-        run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), python=sys.version.split()[0],
-                         machine=platform.platform(), revision=_revision(), attempts=1)
+        run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), revision=_revision(),
+                         python=sys.version.split()[0], machine=platform.platform(), attempts=1)
         latest = path.parent / "latest"
         draft = path.parent / f".latest-{secrets.token_hex(2)}"
         draft.symlink_to(path.name)
@@ -109,12 +110,13 @@ class RunDirectory:
         found = sorted(self.checkpoints.glob("step-*"))
         if not found:
             return None
-        sums = dict(reversed(line.split("  ")) for line in (found[-1] / "SHA256SUMS").read_text().splitlines())
+        lines = (found[-1] / "SHA256SUMS").read_text().splitlines()
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
         data = {name: (found[-1] / name).read_bytes() for name in sums}
         for name, digest in sums.items():
             if hashlib.sha256(data[name]).hexdigest() != digest:
-                raise ShardError(f"{found[-1] / name} does not match SHA256SUMS", "remove that checkpoint to use the one "
-                                 "before it")
+                raise ShardError(f"{found[-1] / name} does not match SHA256SUMS",
+                                 "remove that checkpoint to use the one before it")
         state = json.loads(data["state.json"])
         weights = Weights(state["version"], data["policy.safetensors"], sums["policy.safetensors"])
         return weights, data["optimizer.safetensors"], state

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 def run_all(long: bool, words: Sequence[str]) -> int:
     """0 if all is well. With words, only pytest runs, on them."""
     pytest = [sys.executable, "-m", "pytest", *(["--long"] if long else []), *words]
-    steps = [pytest] if words else [[sys.executable, "-m", "ruff", "check", "."], [sys.executable, "-m", "mypy"], pytest]
+    checks = [[sys.executable, "-m", "ruff", "check", "."], [sys.executable, "-m", "mypy"]]
+    steps = [pytest] if words else [*checks, pytest]
     for step in steps:
         print("$ " + " ".join(["python", *step[1:]]), file=sys.stderr, flush=True)
         code = subprocess.call(step)

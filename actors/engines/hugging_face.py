@@ -27,7 +27,7 @@ class HuggingFaceEngine:
         self.version = weights.version
 
     def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray]:
-        ids = self._tokenizer.encode(action, add_special_tokens=False) + [self._tokenizer.eos_token_id]
+        ids = [*self._tokenizer.encode(action, add_special_tokens=False), self._tokenizer.eos_token_id]
         return self._prompt(situation), np.array(ids, np.int32)
 
     def _prompt(self, situation: Situation) -> np.ndarray:

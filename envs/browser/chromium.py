@@ -36,9 +36,9 @@ def find_browser() -> str:
         if name and (path := shutil.which(name)):
             return path
     cached = sorted(Path("~/.cache/ms-playwright").expanduser().glob("chromium*/chrome*/*"))
-    for path in cached:
-        if path.name in ("chrome", "chrome-headless-shell", "headless_shell") and os.access(path, os.X_OK):
-            return str(path)
+    for file in cached:
+        if file.name in ("chrome", "chrome-headless-shell", "headless_shell") and os.access(file, os.X_OK):
+            return str(file)
     raise MissingPartError("no Chromium was found; the browser world needs a real one",
                            "apt-get install chromium-headless-shell, or: playwright install chromium")
 
@@ -188,9 +188,10 @@ class Tab:
 
     async def select(self, element: int, option: str) -> None:
         """Raises ValueError if the list has no such option."""
-        handle = (await self._cdp.send("DOM.resolveNode", {"backendNodeId": self._node(element)}))["object"]["objectId"]
+        node = await self._cdp.send("DOM.resolveNode", {"backendNodeId": self._node(element)})
         found = await self._cdp.send("Runtime.callFunctionOn", {
-            "objectId": handle, "returnByValue": True, "arguments": [{"value": option}], "functionDeclaration": _CHOOSE})
+            "objectId": node["object"]["objectId"], "returnByValue": True, "arguments": [{"value": option}],
+            "functionDeclaration": _CHOOSE})
         if not found["result"].get("value"):
             raise ValueError(f"no option {option}")
         await self._settle()

@@ -67,13 +67,14 @@ def _page(errand: Errand) -> str:
                  for c in errand.choices],
     }[errand.family]
     body = "".join(parts[i] for i in errand.layout)
-    return f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form></body>'
+    return (f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form>'
+            "</body></html>")
 
 
 class Office(World[Errand]):
     max_turns: ClassVar[int] = 5
-    instructions: ClassVar[str] = ("Reply with one line: `click N`, `type N TEXT`, `select N OPTION`, `scroll PIXELS` or "
-                                   "`goto /PATH`, where N is an element's number, e.g. `click 2`")
+    instructions: ClassVar[str] = ("Reply with one line: `click N`, `type N TEXT`, `select N OPTION`, `scroll PIXELS` "
+                                   "or `goto /PATH`, where N is an element's number, e.g. `click 2`")
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "done": SignalKind("fraction", "env_state"), "wrong_change": SignalKind("count", "env_state"),
         "actions": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
@@ -87,6 +88,9 @@ class Office(World[Errand]):
         self._tab: Tab | None = None
 
     def draw(self, rng: np.random.Generator) -> Errand:
+        goal: str
+        wanted: tuple[str, ...]
+        choices: tuple[str, ...]
         family = ("order", "name", "open", "vote")[rng.integers(4)]
         if family == "order":
             choices = tuple(str(c) for c in rng.choice(ITEMS, size=3, replace=False))
@@ -154,7 +158,7 @@ class Office(World[Errand]):
         """Reads the page as the agent does: fills what the goal names, then presses what ends it."""
         for number, line in enumerate(self._lines, 1):
             role, _, rest = line.partition(" ")
-            name, _, value = rest.partition("=")
+            value = rest.partition("=")[2]
             if self.task.family == "order" and role == "list" and value.split()[0] != self.task.wanted[1]:
                 return f"select {number} {self.task.wanted[1]}"
             if self.task.family == "order" and role == "text" and value != self.task.wanted[2]:

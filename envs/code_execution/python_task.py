@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,34 +35,29 @@ def compose(first: Operation, second: Operation) -> str:
     return f"f=lambda x:{second.python.format(f'({inner})')}"
 
 
-def _integer_operations() -> list[Operation]:
-    made = [Operation("square", "{}**2", lambda x: x * x), Operation("negate", "-{}", lambda x: -x)]
-    for a in range(2, 10):
-        made += [Operation(f"add {a}", f"{{}}+{a}", lambda x, a=a: x + a),
-                 Operation(f"times {a}", f"{{}}*{a}", lambda x, a=a: x * a),
-                 Operation(f"minus {a}", f"{{}}-{a}", lambda x, a=a: x - a),
-                 Operation(f"mod {a}", f"{{}}%{a}", lambda x, a=a: x % a)]
-    return made
+def _with(python: str, words: str, numbers: range, apply: Callable[[Any, int], Any]) -> list[Operation]:
+    """One operation for each number a: {a} in its words and its Python, a as `apply`'s second argument."""
+    return [Operation(words.format(a=a), python.replace("{a}", str(a)), partial(_swap, apply, a)) for a in numbers]
 
 
-def _string_operations() -> list[Operation]:
-    made = [Operation("upper", "{}.upper()", str.upper), Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
-            Operation("twice", "{}*2", lambda x: x * 2)]
-    for a in range(1, 5):
-        made += [Operation(f"first {a}", f"{{}}[:{a}]", lambda x, a=a: x[:a]),
-                 Operation(f"drop {a}", f"{{}}[{a}:]", lambda x, a=a: x[a:])]
-    return made
+def _swap(apply: Callable[[Any, int], Any], a: int, x: Any) -> Any:
+    return apply(x, a)
 
 
-def _list_operations() -> list[Operation]:
-    made = [Operation("sort", "sorted({})", sorted), Operation("reverse", "{}[::-1]", lambda x: x[::-1])]
-    for a in range(1, 5):
-        made += [Operation(f"first {a}", f"{{}}[:{a}]", lambda x, a=a: x[:a]),
-                 Operation(f"above {a}", f"[v for v in {{}} if v>{a}]", lambda x, a=a: [v for v in x if v > a])]
-    return made
-
-
-OPERATIONS = {"int": _integer_operations(), "str": _string_operations(), "list": _list_operations()}
+OPERATIONS: dict[str, list[Operation]] = {
+    "int": [Operation("square", "{}**2", lambda x: x**2), Operation("negate", "-{}", lambda x: -x),
+            *_with("{}+{a}", "add {a}", range(2, 10), lambda x, a: x + a),
+            *_with("{}*{a}", "times {a}", range(2, 10), lambda x, a: x * a),
+            *_with("{}-{a}", "minus {a}", range(2, 10), lambda x, a: x - a),
+            *_with("{}%{a}", "mod {a}", range(2, 10), lambda x, a: x % a)],
+    "str": [Operation("upper", "{}.upper()", lambda x: x.upper()), Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
+            Operation("twice", "{}*2", lambda x: x * 2),
+            *_with("{}[:{a}]", "first {a}", range(1, 5), lambda x, a: x[:a]),
+            *_with("{}[{a}:]", "drop {a}", range(1, 5), lambda x, a: x[a:])],
+    "list": [Operation("sort", "sorted({})", sorted), Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
+             *_with("{}[:{a}]", "first {a}", range(1, 5), lambda x, a: x[:a]),
+             *_with("[v for v in {} if v>{a}]", "above {a}", range(1, 5), lambda x, a: [v for v in x if v > a])],
+}
 _LETTERS = "abcdefgh"
 
 

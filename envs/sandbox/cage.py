@@ -115,7 +115,8 @@ class Sandbox:
                 reply = json.loads(self._receive(process, wall_seconds + 20))
             except (OSError, ValueError, struct.error) as error:
                 self._stop()
-                raise EnvironmentFailure(f"the sandbox did not answer: {error}", "it is built anew for the next run")
+                raise EnvironmentFailure(f"the sandbox did not answer: {error}",
+                                         "it is built anew for the next run") from error
         return Outcome(reply["ending"], reply["stdout"], _answers(reply["results"], len(calls)))
 
     def close(self) -> None:
@@ -147,7 +148,7 @@ class Sandbox:
             reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
             self._process = None
             raise IsolationError(f"the namespaces sandbox cannot be built here: {reason or 'no reason given'}",
-                                 "run ./xp doctor; in a container, allow user namespaces or start as root")
+                                 "run ./xp doctor; in a container, allow user namespaces or start as root") from None
         return process
 
     def _stop(self) -> None:

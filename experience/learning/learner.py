@@ -26,7 +26,8 @@ from experience.step import Step
 class LearnerSettings:
     """Learning rates per optimiser step. `imitation_weight` is c of L = L_PG + c·L_NLL(demonstrations);
     `observation_weight` adds the NLL of the demonstrations' observations: a model that starts from nothing learns
-    the worlds' language from them (early experience, arXiv 2510.08558)."""
+    the worlds' language from them (early experience, arXiv 2510.08558). `temperature` is what collectors sample at:
+    the ratio π/μ compares the same softened distribution on both sides."""
 
     learning_rate: float = 3e-4
     imitation_rate: float = 1e-3
@@ -39,6 +40,7 @@ class LearnerSettings:
     batch_turns: int = 64
     gradient_norm: float = 1.0
     remembered_successes: int = 2000
+    temperature: float = 1.0
     seed: int = 0
 
 
@@ -69,8 +71,8 @@ class Learner:
             loss = self._update([], self._sample_demonstrations(per_step), 1.0)["nll"]
         return {"imitation_nll": loss, "imitation_steps": float(steps)}
 
-    def improve(self, groups: Sequence[Group], weight: float = 1.0) -> dict[str, float]:
-        """One pass of clipped policy gradient over `groups`, with imitation mixed in.
+    def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
+        """One pass of clipped policy gradient over `groups`, with imitation mixed in, at `rate` × the learning rate.
 
         Where no group tells good from bad, only the imitation term is left; without groups nothing happens.
         """
@@ -79,11 +81,11 @@ class Learner:
         turns, metrics = advantages(groups)
         self._successes += [t for t in turns if t.advantage > 0 and groups[0].episodes[0].first.source == "real"]
         del self._successes[:-self.settings.remembered_successes]
-        self._set_rate(self.settings.learning_rate * weight)
+        self._set_rate(self.settings.learning_rate * rate)
         order = self._rng.permutation(len(turns))
         parts: dict[str, list[float]] = defaultdict(list)
         for part in np.array_split(order, max(min(self.settings.minibatches, len(turns)), 1)):
-            demos = self._sample_demonstrations(len(part) // 2 + 1)
+            demos = self._sample_demonstrations(max(len(part), 8))
             for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
                 parts[name].append(value)
         return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
@@ -122,7 +124,8 @@ class Learner:
             for micro in micro_batches(source, settings.micro_batch_tokens):
                 batch = TokenBatch.of(micro)
                 share = sum(len(t.action) for t in micro) / total
-                logp = token_logprobs(self.model(batch.tokens), batch.tokens)
+                logits = self.model(batch.tokens)
+                logp = token_logprobs(logits / settings.temperature if source is turns else logits, batch.tokens)
                 if source is turns:
                     loss, found = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask,
                                                           Clip(settings.clip_below, settings.clip_above))
@@ -163,7 +166,7 @@ class Onlooker:
     def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
         return {}
 
-    def improve(self, groups: Sequence[Group], weight: float = 1.0) -> dict[str, float]:
+    def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
         return {}
 
     def optimizer_state(self) -> bytes:

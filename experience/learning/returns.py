@@ -20,7 +20,8 @@ def leave_one_out(returns: Floats) -> Floats:
     group = len(returns)
     if group < 2:
         raise RecordError("a group of one episode has no baseline", "collect groups of two episodes or more")
-    return (returns - returns.mean()) * (group / (group - 1))
+    advantages: Floats = (returns - returns.mean()) * (group / (group - 1))
+    return advantages
 
 
 def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.0) -> Floats:

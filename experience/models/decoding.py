@@ -54,7 +54,9 @@ def sample(model: Transformer, prompts: Sequence[np.ndarray], *, end: int, most_
 
 def fit(prompt: np.ndarray, room: int) -> np.ndarray:
     """`prompt`, or its first and last tokens where it is longer than `room`."""
-    return prompt if len(prompt) <= room else np.concatenate([prompt[:room // 2], prompt[len(prompt) - (room + 1) // 2:]])
+    if len(prompt) <= room:
+        return prompt
+    return np.concatenate([prompt[:room // 2], prompt[len(prompt) - (room + 1) // 2:]])
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

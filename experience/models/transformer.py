@@ -69,7 +69,8 @@ class _Block(nn.Module):
             k, v = cache.extend(self.layer, k, v)
         seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         x = x + self.out(seen.transpose(1, 2).reshape(batch, time, width))
-        return x + self.down(functional.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
+        added: Tensor = self.down(functional.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
+        return x + added
 
 
 class Transformer(nn.Module):
@@ -105,7 +106,8 @@ class Transformer(nn.Module):
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # type: ignore[index]
         for block in self.blocks:
             x = block(x, cos, sin, mask, cache)
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.embedding.weight).float()

@@ -18,7 +18,7 @@ from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.replay import Episode, Group, Replay
 from experience.signal import Signal, SignalKind
-from experience.step import Boundary, Step, discount_after, state_key
+from experience.step import Boundary, Ending, Step, discount_after, state_key
 
 Act = Callable[[Sequence[str]], list[Decision]]
 
@@ -64,7 +64,7 @@ def imagine(act: Act, model: LanguageWorldModel, replay: Replay, rewards: Reward
                 branch.fate = "impossible"
             else:
                 signals = tuple(Signal(n, v, catalogue[n].unit, "model") for n, v in prediction.answer.signals.items())
-                ending = "terminated" if prediction.answer.ended else "none"
+                ending: Ending = "terminated" if prediction.answer.ended else "none"
                 branch.steps.append(replace(
                     branch.root, source="imagined", split="train", obs_text=branch.observation, decision=decision,
                     signals=signals, reward=rewards.reward(branch.root.env_id, signals), ending=ending,

@@ -91,7 +91,7 @@ class Replay:
             self._extend(step)
 
     def _extend(self, step: Step) -> None:
-        if step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART) and self._open.pop(step.stream_id, None):
+        if step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART) and self._open.pop(step.stream_id, []):
             self.dropped.cut_off += 1  # a crash ended the episode before: it has no return
         if step.is_closing:
             self.finished.add(step.work_id)

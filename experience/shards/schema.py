@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -203,4 +204,4 @@ def _slices(batch: pa.RecordBatch, name: str) -> list[np.ndarray]:
     column = batch.column(name)
     offsets = column.offsets.to_numpy()
     flat = column.values.to_numpy(zero_copy_only=True)
-    return [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [flat[a:b] for a, b in pairwise(offsets)]

@@ -1,0 +1,113 @@
+"""Planning: changes apply exactly, the gate holds, imagined steps say what they are."""
+
+from __future__ import annotations
+
+import string
+import uuid
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as some
+
+from experience.models.tokenizer import ByteTokenizer
+from experience.planning.change import Answer, apply, describe
+from experience.planning.imagine import imagine
+from experience.planning.world_model import LanguageWorldModel, Prediction, auroc
+from experience.policy import Decision, VersionSpan
+from experience.reward import RewardModel
+from experience.shards.replay import Replay
+from experience.signal import Signal, SignalKind
+from experience.step import Step
+from tests.conftest import make_step
+
+CATALOGUE = {"done": SignalKind("fraction", "env_state")}
+REWARDS = RewardModel({"envs:Test-v0": {"done": 1.0}})
+line = some.text(alphabet=string.ascii_letters + string.digits + " =|#@.", max_size=12)
+
+
+@given(before=some.lists(line, min_size=1, max_size=5), after=some.lists(line, min_size=1, max_size=5),
+       ended=some.booleans(), value=some.integers(-500, 500))
+def test_a_change_applied_to_what_was_seen_gives_what_was_seen_next(before: list[str], after: list[str], ended: bool,
+                                                                   value: int) -> None:
+    seen = "\n".join(before)
+    answer = Answer(seen if ended else "\n".join(after), {"done": value / 100}, ended)
+    assert apply(seen, describe(seen, answer)) == answer
+
+
+def test_a_change_that_cannot_happen_is_no_answer() -> None:
+    for change in ("", "stop", "go done=x", "go done=1.00\n@9 far", "go done=1.00\nnonsense", "end done=1.00\n@0 x"):
+        assert apply("one\ntwo", change) is None
+
+
+def test_auroc_is_one_for_a_perfect_and_half_for_an_empty_ranking() -> None:
+    assert auroc(np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, False, True, True])) == 1.0
+    assert auroc(np.array([1.0, 2.0]), np.array([True, True])) == 0.5
+    assert auroc(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
+
+
+def world(n: int) -> list[tuple[Step, Step]]:
+    """A world of doors: the right word opens and ends, a wrong one writes a note."""
+    rng, pairs = np.random.default_rng(0), []
+    for _ in range(n):
+        right, said = rng.choice(["red", "blue", "tan"], 2)
+        done = right == said
+        before = f"door {right}"
+        action = ByteTokenizer().action(f"say {said}")
+        step = make_step(0, uuid.uuid4().bytes, obs_text=before, reward=float(done),
+                         ending="terminated" if done else "none",
+                         signals=(Signal("done", float(done), "fraction", "env_state"),),
+                         decision=Decision(f"say {said}", 0, ByteTokenizer().prompt(before), action,
+                                           np.zeros(len(action), np.float32), (VersionSpan(0, len(action)),), True))
+        pairs.append((step, make_step(1, step.stream_id, closing=True, obs_text=before if done else before + "\nno")))
+    return pairs
+
+
+def test_the_model_learns_a_small_world_and_its_gate_keeps_the_better_half() -> None:
+    model = LanguageWorldModel(layers=2, width=48, context=96, keep_fraction=0.5, seed=0)
+    model.add(world(400))
+    model.fit(220)
+    error = model.calibrate()
+    assert error is not None
+    assert error.exact > 0.7 > error.copy
+    assert error.exact_kept >= error.exact
+
+
+class Certain(LanguageWorldModel):
+    """A model whose predictions are written down: everything ends, `uncertainty` apart."""
+
+    def __init__(self, uncertainty: float) -> None:
+        self.version, self.threshold, self._uncertainty = 5, 1.0, uncertainty
+
+    def predict(self, observations: object, actions: object) -> list[Prediction]:
+        return [Prediction(Answer(o, {"done": float("red" in a)}, True), self._uncertainty)
+                for o, a in zip(observations, actions, strict=True)]  # type: ignore[call-overload]
+
+
+def lived() -> Replay:
+    replay = Replay(group_size=2, max_lag=9)
+    for step, closing in world(20):
+        replay.add([step, closing])
+    return replay
+
+
+def policy(observations: object) -> list[Decision]:
+    words = ["say red", "say blue"]
+    return [Decision(words[i % 2], 3) for i, _ in enumerate(observations)]  # type: ignore[arg-type, var-annotated]
+
+
+def test_imagined_steps_name_their_model_and_the_real_step_they_branch_from() -> None:
+    replay = lived()
+    real = {(s.stream_id, s.t) for e in replay.episodes["real"] for s in e.steps}
+    made = imagine(policy, Certain(0.5), replay, REWARDS, CATALOGUE, groups=2, group_size=4, horizon=3)
+    assert len(made.groups) == 2
+    for step in made.steps:
+        assert step.source == "imagined"
+        assert step.parent in real
+        assert step.model_version == 5
+    assert {e.total_reward for e in made.groups[0].episodes} == {0.0, 1.0}
+
+
+def test_what_the_model_is_unsure_of_is_never_learned_from() -> None:
+    made = imagine(policy, Certain(1.5), lived(), REWARDS, CATALOGUE, groups=2, group_size=4, horizon=3)
+    assert made.groups == []
+    assert made.branches == {"uncertain": 8}

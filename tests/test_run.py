@@ -1,0 +1,166 @@
+"""The whole loop: small real runs in this process, killed and resumed, and under Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actors.config import Config, load
+from actors.parts import Progress
+from actors.run import run
+from actors.rundir import RunDirectory
+from experience.shards.catalog import Catalog, check_acknowledged
+from experience.step import Step
+
+ROOT = Path(__file__).resolve().parent.parent
+Finished = tuple[Config, RunDirectory, Progress]
+SMALL = ["worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}]", "policy.layers=1", "policy.width=32",
+         "policy.heads=4", "policy.max_tokens=24", "policy.context=160", "collecting.slots=8",
+         "collecting.group_size=4",
+         "learning.imitation_passes=4", "planning.first_steps=2", "planning.fit_steps=1", "evaluation.episodes=2",
+         "evaluation.final_episodes=4", "evaluation.every=2", "budget.updates=3"]
+
+
+def configured(tmp_path: Path, *more: str) -> tuple[Config, RunDirectory]:
+    config, origins = load([], [*SMALL, f"runs_dir={tmp_path}", *more])
+    return config, RunDirectory.create(config, origins, ["test"])
+
+
+def steps_of(directory: RunDirectory) -> list[Step]:
+    return [s for block in Catalog(directory.shards).follow() for s in block]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    config, directory = configured(tmp_path_factory.mktemp("runs"))
+    return config, directory, run(config, directory)
+
+
+def test_a_run_reaches_its_budget_and_evaluates_what_it_learned(finished: Finished) -> None:
+    config, _, progress = finished
+    assert progress.version == config.budget.updates
+    returns = progress.returns["envs:PythonTask-v0"]
+    assert returns[0].n == 4
+    assert returns[3].n == 4
+    assert progress.random["envs:PythonTask-v0"].n == 4
+
+
+def test_rows_on_disk_are_the_steps_taken(finished: Finished) -> None:
+    _, directory, progress = finished
+    rows = steps_of(directory)
+    assert len(rows) == progress.acknowledged
+    assert sum(not s.is_closing for s in rows) == progress.steps["real"] + progress.steps["demonstration"]
+
+
+def test_every_row_says_whose_where_and_by_which_policy(finished: Finished) -> None:
+    _, directory, _ = finished
+    for step in steps_of(directory):
+        assert step.env_id == "envs:PythonTask-v0"
+        assert step.sandbox_tier == "namespaces"
+        assert step.task_id
+        assert step.state_key
+        if step.source == "real" and step.decision and step.decision.behaviour_id == "small":
+            assert step.decision.token_exact
+            assert sum(s.tokens for s in step.decision.version_spans) == len(step.decision.action_ids)
+            assert step.decision.version_spans[0].version == step.decision.policy_version
+
+
+def test_held_out_tasks_appear_only_in_evaluation(finished: Finished) -> None:
+    _, directory, _ = finished
+    rows = steps_of(directory)
+    held_out, train = ({s.task_id for s in rows if s.split == split} for split in ("heldout", "train"))
+    assert held_out
+    assert train
+    assert not held_out & train
+
+
+def test_later_versions_act(finished: Finished) -> None:
+    _, directory, _ = finished
+    acted = {s.decision.policy_version for s in steps_of(directory) if s.decision and s.split == "train"}
+    assert max(acted) >= 1
+
+
+def test_a_finished_run_is_not_lived_again_on_resume(finished: Finished) -> None:
+    config, directory, before = finished
+    rows = len(steps_of(directory))
+    again = run(config, directory)
+    assert again.version == before.version
+    assert len(steps_of(directory)) == rows
+
+
+def test_a_report_holds_its_pictures_and_fetches_nothing(finished: Finished) -> None:
+    from actors.report import write_report
+
+    _, directory, progress = finished
+    page = write_report(directory, progress).read_text()
+    assert page.count("<svg") >= 3
+    assert "src=" not in page
+    assert "<script" not in page
+    assert "https://" not in page.replace("https://matplotlib.org/", "")
+
+
+def test_a_run_killed_anywhere_resumes_and_loses_nothing(tmp_path: Path) -> None:
+    words = [*SMALL, f"runs_dir={tmp_path}", "budget.updates=4", "evaluation.every=1"]
+    command = [sys.executable, "-m", "actors", "run", *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(9)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    directory = RunDirectory.find("latest", str(tmp_path))
+    before = {(s.stream_id, s.t) for s in steps_of(directory)}
+    done = subprocess.run([sys.executable, "-m", "actors", "resume", str(directory.path), "--json"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["status"], last["version"]) == ("succeeded", 4)
+    after = [(s.stream_id, s.t) for s in steps_of(directory)]
+    assert before <= set(after)
+    assert len(after) == len(set(after)) == check_acknowledged(directory.shards, {})
+
+
+def test_a_slow_world_ends_its_episode_as_timeout_without_a_reward(tmp_path: Path) -> None:
+    from actors.collector import Collector
+
+    config, directory = configured(tmp_path, "worlds=[{id: 'tests.slow_world:Slow-v0', groups: 1}]",
+                                   "collecting.step_timeout_seconds=0.2", "collecting.slots=2")
+    collector = Collector(config, "r", directory.shards, 0, 1)
+    collector.quota = 1
+    deadline = time.monotonic() + 20
+    while collector.journal.next_t(collector._slots[0].stream_id) < 4 and time.monotonic() < deadline:
+        collector.pump()
+    collector.close()
+    endings = [s.ending for s in steps_of(directory)]
+    assert "timeout" in endings
+    assert all(s.reward is None for s in steps_of(directory) if s.ending == "timeout")
+
+
+def test_a_strangers_plain_gymnasium_environment_joins_by_its_id(tmp_path: Path) -> None:
+    config, directory = configured(tmp_path, "worlds=[{id: 'tests.slow_world:Coin-v0', groups: 1, demonstrations: 0}]",
+                                   "budget.updates=1", "evaluation.final_episodes=0", "evaluation.episodes=0")
+    run(config, directory)
+    rows = [s for s in steps_of(directory) if not s.is_closing]
+    assert {s.signals[0].name for s in rows} == {"env_reward"}
+    assert {s.reward for s in rows} <= {0.0, 1.0}
+
+
+@pytest.mark.timeout(3000)
+def test_a_killed_ray_collector_comes_back_and_its_streams_go_on(
+        tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Random kill -9 of collectors during a run; every acknowledged step is found once at the end."""
+    kills = 200 if request.config.getoption("--long") else 2
+    driver = ROOT / "tests" / "crash" / "kill_collectors.py"
+    done = subprocess.run([sys.executable, str(driver), str(kills), str(tmp_path)], cwd=ROOT, capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] == kills
+    assert found["lost"] == found["doubled"] == 0
+    assert found["restart_marks"] > 0
+
