@@ -1,7 +1,7 @@
 """The command: verbs and exit codes. Everything heavy is imported by the verb that needs it.
 
 stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 usage or configuration, 4 integrity, 5 isolation
-refused, 130 interrupted.
+refused, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def say(text: str) -> None:
 def main() -> None:
     """Runs the command; errors that a user can mend end it with their message and exit code."""
     import os
+    import signal
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that journals are sealed
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")
     try:
         app()
@@ -247,8 +249,8 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
         with LiveTable(directory.name) as table:
             progress = run_loop(config, directory, table.update)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        code = 130 if status == "interrupted" else getattr(error, "exit_code", 1)
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        code = {KeyboardInterrupt: 130, SystemExit: 143}.get(type(error), getattr(error, "exit_code", 1))
         directory.write_record(status=status, exit=code, why=str(error)[:2000], seconds=time.time() - started)
         if as_json:
             print(json.dumps({"event": "done", "status": status, "exit": code, "run": directory.name}), flush=True)

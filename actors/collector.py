@@ -45,7 +45,6 @@ class Work:
     split: str = "train"
     group_id: str = ""
     work_id: bytes = b"\0" * 16
-    tries: int = 0
 
     @classmethod
     def named(cls, name: str, **what: Any) -> Work:

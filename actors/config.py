@@ -100,10 +100,6 @@ class Evaluation(_Section):
     temperature: float = Field(0.0, ge=0, le=10, description="sampling temperature when evaluating; 0 is greedy")
 
 
-class Sandbox(_Section):
-    min_tier: Literal["namespaces"] = Field("namespaces", description="refuse machines that offer less")
-
-
 class Config(_Section):
     """Everything a run can be told. Fewer than 100 keys, each with a default."""
 
@@ -119,7 +115,6 @@ class Config(_Section):
     learning: Learning = Learning()
     planning: Planning = Planning()
     evaluation: Evaluation = Evaluation()
-    sandbox: Sandbox = Sandbox()
 
 
 @dataclass
@@ -315,9 +310,11 @@ def _check_keys(node: _Node, model: type[BaseModel], path: str, problems: _Probl
 
 
 def _suggest(key: str, model: type[BaseModel], path: str) -> str | None:
-    """The nearest known key: of this level, then of the whole schema; by spelling, then by a shared word."""
+    """The nearest known key: the same name elsewhere, else near in spelling (here, then anywhere), else by a word."""
     here = {name: path + name for name in model.model_fields}
     everywhere = {name.rpartition(".")[2]: name for name, _ in keys()} | {n: n for n in Config.model_fields}
+    if key in everywhere:
+        return everywhere[key]
     for known in (here, everywhere):
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
         if close:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,8 +55,11 @@ def require(config: Config) -> None:
     import gymnasium
 
     for world in config.worlds:
+        package, _, name = world.id.rpartition(":")
         try:
-            spec = gymnasium.spec(world.id)
+            if package:
+                import_module(package)  # which registers its ids, as gymnasium.make does
+            spec = gymnasium.spec(name)
         except (gymnasium.error.Error, ModuleNotFoundError) as error:
             raise XpError(f"worlds: {world.id} is not a known environment: {error}",
                           "see ./xp env list; a package's id is written package:Name-v0") from error
@@ -80,8 +84,6 @@ def _package(name: str, optional: bool = False) -> Finding:
 
 def _world_part(part: str, module: str, function: str, good: str) -> Finding:
     """Asks a world's own probe, by name: this room does not import that one."""
-    from importlib import import_module
-
     try:
         said = getattr(import_module(module), function)()
     except MissingPartError as missing:

@@ -100,6 +100,7 @@ class Parts:
         weights, optimizer, state = found
         self.learner.restore(weights, optimizer, self.replay.demonstrations())
         self.replay.forget(state["consumed"])
+        self.evaluator.ordered = self.replay.evaluated_versions()
         return True
 
     def demonstrate(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from actors.collector import Collector, Work
 from actors.config import Config
-from experience.errors import XpError
+from experience.errors import ConfigError, XpError
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.step import Step
@@ -193,11 +193,16 @@ def start_ray(address: str | None) -> Any:
 
     if ray.is_initialized():
         return ray
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("http"):
+        raise ConfigError(f"{address} is a dashboard, where jobs are submitted; a run joins a cluster directly",
+                          "use ./xp submit, or address=auto on a node of the cluster")
     old = os.umask(0o077)  # Ray writes its token file; nobody else may read it
     try:
-        address = address or os.environ.get("RAY_ADDRESS")
         if address:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            in_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which brought the code
+            code = {} if in_a_job else {"working_dir": os.getcwd()}
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, runtime_env=code)
         else:
             ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,

@@ -22,6 +22,7 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
             with parts.all_cores():  # the collectors have nothing to do yet
                 parts.note(learner.imitate(replay.demonstrations(), config.learning.imitation_passes))
                 parts.note(parts.fit_world_model(config.planning.first_steps))
+            parts.save()
         parts.push()
         evaluator.order(learner.policy(), config.evaluation.final_episodes)
         for shard in pool.shards(until=parts.budget_is_spent):

@@ -53,7 +53,7 @@ def test_every_mistake_in_a_file_has_its_line_and_all_come_at_once(tmp_path: Pat
     for expected in ("bad.yaml:2:1\n  workers: 'many'", "bad.yaml:4:3\n  policy.engine: 'smal' is not one of",
                      "did you mean 'small'?", "bad.yaml:5:3\n  policy.temprature: unknown key",
                      "did you mean 'policy.temperature'?", "bad.yaml:6:1\n  seed: duplicate key (first set at",
-                     "worlds[0].group: unknown key", "did you mean 'worlds.groups'?",
+                     "worlds[0].group: unknown key", "did you mean 'worlds[0].groups'?",
                      "bad.yaml:9:1\n  learning_rate: unknown key", "did you mean 'learning.learning_rate'?",
                      "6 problems"):
         assert expected in said, f"{expected!r} not in\n{said}"

@@ -26,7 +26,7 @@ TOKENS = ByteTokenizer()
 
 def tiny(seed: int = 0) -> Transformer:
     torch.manual_seed(seed)
-    return Transformer(TransformerShape(ByteTokenizer.size, layers=2, width=32, heads=4, context=64))
+    return Transformer(TransformerShape(ByteTokenizer.size, layers=2, width=32, heads=4, context=160))
 
 
 def test_leave_one_out_is_the_return_less_the_mean_of_the_others() -> None:
@@ -129,7 +129,7 @@ def test_weights_travel_and_damaged_or_foreign_ones_are_refused() -> None:
     assert Weights.of(receiver, 7).sha256 == sent.sha256
     with pytest.raises(WeightsError, match="SHA-256"):
         Weights(7, sent.data[:-1] + bytes([sent.data[-1] ^ 1]), sent.sha256).put_into(receiver)
-    wide = Transformer(TransformerShape(ByteTokenizer.size, layers=2, width=64, heads=4, context=64))
+    wide = Transformer(TransformerShape(ByteTokenizer.size, layers=2, width=64, heads=4, context=160))
     with pytest.raises(WeightsError, match="another model"):
         sent.put_into(wide)
 
@@ -155,7 +155,7 @@ def test_a_learner_that_resumes_takes_the_same_next_step() -> None:
 def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_not() -> None:
     """Four buttons; the experts press at random. Reward tells which is right; only the gradient can find it."""
     torch.manual_seed(0)
-    learner = Learner(tiny(), LearnerSettings(learning_rate=2e-3, imitation_weight=0.1, batch_turns=16,
+    learner = Learner(tiny(), LearnerSettings(learning_rate=2e-3, imitation_weight=0.5, batch_turns=16,
                                               minibatches=2))
     prompt, rng = TOKENS.prompt("press the right one"), np.random.default_rng(0)
 
@@ -164,7 +164,7 @@ def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_n
         return Decision(text, 0, prompt, action, np.zeros(len(action), np.float32), (VersionSpan(0, len(action)),), True)
 
     shown = [make_step(0, decision=decided(f"press {rng.integers(4)}"), source="demonstration") for _ in range(40)]
-    learner.imitate(shown, passes=40)
+    learner.imitate(shown, passes=160)
     generator = torch.Generator().manual_seed(0)
 
     def press(n: int) -> list[tuple[np.ndarray, np.ndarray]]:

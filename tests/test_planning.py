@@ -72,7 +72,7 @@ def test_the_model_learns_a_small_world_and_its_gate_keeps_the_better_half() -> 
     assert error.exact_kept >= error.exact
 
 
-class Certain(LanguageWorldModel):
+class Certain:
     """A model whose predictions are written down: everything ends, `uncertainty` apart."""
 
     def __init__(self, uncertainty: float) -> None:

@@ -101,8 +101,8 @@ class Office(World[Errand]):
             goal, wanted = f"save name {name}", ("name", name)
         else:
             pool = PAGES if family == "open" else COLOURS
-            choices = tuple(str(c) for c in rng.choice(pool, size=4, replace=False))
-            pick = choices[rng.integers(4)]
+            choices = tuple(str(c) for c in rng.choice(pool, size=3, replace=False))
+            pick = choices[rng.integers(3)]
             goal, wanted = f"{family} {pick}", (family, pick)
         parts = {"order": 3, "name": 3}.get(family, len(choices))
         return Errand(family, goal, wanted, choices, tuple(int(i) for i in rng.permutation(parts)))

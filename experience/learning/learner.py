@@ -16,9 +16,9 @@ from torch import nn
 
 from experience.learning.batch import TokenBatch, Turn, micro_batches
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
-from experience.learning.returns import leave_one_out
+from experience.learning.returns import discounted_returns, leave_one_out
 from experience.models.weights import Weights, pack, unpack
-from experience.shards.replay import Group
+from experience.shards.replay import Episode, Group
 from experience.step import Step
 
 
@@ -184,6 +184,12 @@ def as_turn(step: Step, advantage: float = 0.0) -> Turn | None:
     return Turn(d.prompt_ids, d.action_ids, d.logprobs, advantage)
 
 
+def _return(episode: Episode) -> float:
+    """The discounted return of its first state. Its rewards are known: replay leaves out what is not."""
+    rewards = np.array([s.reward for s in episode.steps], float)
+    return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float))[0])
+
+
 def advantages(groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
     """Turns of the groups whose episodes differ in return, each with its episode's advantage.
 
@@ -192,7 +198,7 @@ def advantages(groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
     raw: dict[str, list[tuple[Group, np.ndarray]]] = defaultdict(list)
     flat = 0
     for group in groups:
-        returns = np.array([e.total_reward for e in group.episodes], float)
+        returns = np.array([_return(e) for e in group.episodes])
         if np.ptp(returns) < 1e-9:
             flat += 1
         else:

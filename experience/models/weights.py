@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -51,18 +49,6 @@ class Weights:
             return dict(load(self.data))
         except SafetensorError as error:
             raise WeightsError(f"version {self.version}: {error}", "the file is not safetensors") from error
-
-    def write(self, path: Path) -> None:
-        draft = path.with_suffix(".draft")
-        with open(draft, "wb") as file:
-            file.write(self.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)  # rename last: a reader sees a whole file or none
-
-    @classmethod
-    def read(cls, path: Path, version: int, sha256: str) -> Weights:
-        return cls(version, path.read_bytes(), sha256)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:

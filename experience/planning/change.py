@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experience.step import Ending
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -63,7 +61,3 @@ def apply(before: str, change: str) -> Answer | None:
         else:
             lines[number] = text
     return Answer("\n".join(lines), signals, mark == "end")
-
-
-def ended(ending: Ending) -> bool:
-    return ending != "none"

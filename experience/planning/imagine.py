@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from experience.planning.world_model import LanguageWorldModel
+from experience.planning.world_model import WorldModel
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.replay import Episode, Group, Replay
@@ -44,7 +44,7 @@ class _Branch:
     fate: str = "unfinished"
 
 
-def imagine(act: Act, model: LanguageWorldModel, replay: Replay, rewards: RewardModel, catalogue: dict[str, SignalKind],
+def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, catalogue: dict[str, SignalKind],
             *, groups: int, group_size: int, horizon: int) -> Imagined:
     """`groups` groups of `group_size` branches from uniformly drawn real steps, those that passed the gate."""
     roots = replay.sample_steps(groups)

@@ -14,7 +14,7 @@ from experience.learning.losses import negative_log_likelihood, token_logprobs
 from experience.models.decoding import sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
-from experience.planning.change import Answer, apply, describe, ended
+from experience.planning.change import Answer, apply, describe
 from experience.step import Step
 
 
@@ -30,9 +30,10 @@ class Prediction:
 
 
 class WorldModel(Protocol):
-    """Any model of a text world: counts, a simulator, a language model."""
+    """Any model of a text world: counts, a simulator, a language model. Above `threshold` it is not to be believed."""
 
     version: int
+    threshold: float
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]: ...
 
@@ -81,7 +82,7 @@ class LanguageWorldModel:
             if step.decision is None or any(s.value is None for s in step.signals):
                 continue
             answer = Answer(following.obs_text, {s.name: s.value for s in step.signals if s.value is not None},
-                            ended(step.ending))
+                            step.ending != "none")
             if self.transitions % 8 == 7:
                 self._kept_out.append((step, answer))
             else:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.dataset as dataset
 
 from experience.errors import ShardError
@@ -27,17 +26,13 @@ class Catalog:
 
     def follow(self) -> Iterator[list[Step]]:
         """The steps committed since the last call, a block at a time."""
-        for _, steps in self.follow_blocks():
-            yield steps
-
-    def follow_blocks(self) -> Iterator[tuple[pa.RecordBatch, list[Step]]]:
         for segment in self.segments():
             key = f"{segment.parent.name}/{segment.stem}"
             if key not in self._readers:
                 self._readers[key] = (BlockReader(segment), PromptDeltas())
             reader, deltas = self._readers[key]
             for batch in reader.read():
-                yield batch, to_steps(batch, deltas)
+                yield to_steps(batch, deltas)
 
     def segments(self) -> list[Path]:
         """Segments in the order they were written, per writer; open and sealed."""

@@ -21,7 +21,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -372,11 +372,3 @@ class BlockReader:
 def read_blocks(path: Path) -> Iterator[pa.RecordBatch]:
     """All acknowledged record batches of one segment, open or sealed."""
     return BlockReader(path).read()
-
-
-def write_all(directory: Path, catalogue: Mapping[str, SignalKind], steps: Sequence[Step], **metadata: Any) -> None:
-    """Writes `steps` as one sealed shard: for imagined or imported experience."""
-    journal = Journal(directory, catalogue, metadata=metadata)
-    for step in steps:
-        journal.append(step)
-    journal.close()

@@ -154,6 +154,10 @@ class Replay:
                 and (d.behaviour_id == behaviour if behaviour else d.behaviour_id != "random")
                 and (env_id is None or e.first.env_id == env_id)]
 
+    def evaluated_versions(self) -> list[int]:
+        return sorted({d.policy_version for e in self._held_out
+                       if (d := e.first.decision) and d.behaviour_id != "random"})
+
     def sample_steps(self, n: int, sources: Sequence[Source] = ("real",)) -> list[Step]:
         """`n` steps drawn uniformly, with replacement, from training episodes of `sources`."""
         return [w[0] for w in self.windows(n, 1, sources)]

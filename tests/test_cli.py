@@ -1,0 +1,75 @@
+"""The command: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def xp(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "actors", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_help_names_the_verbs_that_work_and_no_others() -> None:
+    out = xp("--help").stdout
+    for verb in ("demo", "run", "resume", "submit", "ls", "show", "test", "doctor", "config", "env"):
+        assert f"\n  {verb} " in out.replace("│", " ").replace("  ", " ").replace("\n ", "\n  "), verb
+    assert "query" not in out
+
+
+def test_doctor_finds_every_part_of_this_machine() -> None:
+    done = xp("doctor", "--json")
+    found = {line["part"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 0, done.stdout
+    assert found["sandbox"]["found"] == "tier namespaces"
+    assert found["browser"]["ok"]
+
+
+def test_worlds_are_listed_with_their_ids() -> None:
+    ids = [json.loads(line)["id"] for line in xp("env", "list", "--json").stdout.splitlines()]
+    assert ids == ["envs:PythonTask-v0", "envs:Office-v0", "envs:Reactor-v0"]
+
+
+@pytest.mark.parametrize(("words", "code", "says"), [
+    (["show", "no-such-run"], 2, "no run 'no-such-run'"), (["config", "explain", "learning.maxlag"], 2, "learning.max_lag"),
+    (["run", "worlds=[{id: 'nowhere:No-v0'}]"], 1, "nowhere"), (["frobnicate"], 2, "frobnicate"),
+    (["submit", "configs/local.yaml"], 2, "RAY_ADDRESS")])
+def test_a_mistake_ends_with_its_code_and_a_next_step(words: list[str], code: int, says: str) -> None:
+    done = xp(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_key_is_explained_with_who_set_it() -> None:
+    out = xp("config", "explain", "learning.max_lag", "learning.max_lag=7").stdout
+    assert "learning.max_lag = 7" in out
+    assert "override 'learning.max_lag=7'" in out
+
+
+def test_a_dry_run_prints_the_configuration_and_starts_nothing(tmp_path: Path) -> None:
+    done = xp("run", "-c", "configs/demo.yaml", "--dry-run", f"runs_dir={tmp_path}")
+    assert done.returncode == 0
+    assert "workers: 2" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_tells_its_launch_and_its_end_as_json_and_can_be_listed_and_shown(tmp_path: Path) -> None:
+    done = xp("run", "--json", f"runs_dir={tmp_path}", "worlds=[{id: 'tests.slow_world:Coin-v0', groups: 1, demonstrations: 0}]",
+              "policy.layers=1", "policy.width=32", "policy.heads=4", "policy.max_tokens=4", "policy.context=64",
+              "budget.updates=1", "evaluation.episodes=0", "evaluation.final_episodes=0", "planning.enabled=false")
+    assert done.returncode == 0, done.stderr
+    launch, end = map(json.loads, done.stdout.splitlines())
+    assert (launch["event"], end["event"], end["status"], end["exit"]) == ("launch", "done", "succeeded", 0)
+    listed = json.loads(xp("ls", "--json", "--runs-dir", str(tmp_path)).stdout)
+    assert (listed["run"], listed["status"]) == (launch["run"], "succeeded")
+    shown = json.loads(xp("show", launch["dir"], "--json").stdout)
+    assert shown["counted"]["rows"] == end["acked_steps"]
+    assert (Path(launch["dir"]) / "report.html").exists()
