@@ -50,8 +50,7 @@ class Learner:
     def __init__(self, model: nn.Module, settings: LearnerSettings) -> None:
         self.model, self.settings = model, settings
         self.version = 0
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98),
-                                           weight_decay=0.01)
+        self.optimizer = self._new_optimizer()
         self._rng = np.random.default_rng(settings.seed)
         self._demonstrations: list[Turn] = []
         self._successes: list[Turn] = []
@@ -69,10 +68,14 @@ class Learner:
             progress = step / max(steps, 1)
             self._set_rate(self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * progress))
             loss = self._update([], self._sample_demonstrations(per_step), 1.0)["nll"]
+        # Adam's second moments now hold the small gradients of a finished imitation; policy gradients are a hundred
+        # times larger, and their first steps would be as much too long.
+        self.optimizer = self._new_optimizer()
         return {"imitation_nll": loss, "imitation_steps": float(steps)}
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
-        """One pass of clipped policy gradient over `groups`, with imitation mixed in, at `rate` × the learning rate.
+        """One pass of clipped policy gradient over `groups`, with imitation mixed in, at `rate` × the learning rate
+        (less in the first five versions, while Adam's moments settle).
 
         Where no group tells good from bad, only the imitation term is left; without groups nothing happens.
         """
@@ -81,7 +84,7 @@ class Learner:
         turns, metrics = advantages(groups)
         self._successes += [t for t in turns if t.advantage > 0 and groups[0].episodes[0].first.source == "real"]
         del self._successes[:-self.settings.remembered_successes]
-        self._set_rate(self.settings.learning_rate * rate)
+        self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
         order = self._rng.permutation(len(turns))
         parts: dict[str, list[float]] = defaultdict(list)
         for part in np.array_split(order, max(min(self.settings.minibatches, len(turns)), 1)):
@@ -145,6 +148,10 @@ class Learner:
         policy finds better ways, the experts' word weighs less."""
         known = self._demonstrations + self._successes
         return [known[i] for i in self._rng.integers(len(known), size=n)] if known else []
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.model.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.98),
+                                 weight_decay=0.01)
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
