@@ -199,9 +199,9 @@ class Parts:
                                        {"consumed": sorted(self.replay.consumed)})
 
     def finish(self) -> Progress:
-        """The last evaluation, with the collectors' attention undivided, and the last checkpoint."""
+        """Learns from the last whole groups, then evaluates with the collectors' attention undivided, and saves."""
+        self._learn_from_the_rest()
         self._phase("final evaluation")
-        self.pool.push(self.learner.policy(), 0)
         self.evaluator.order(self.learner.policy(), self.config.evaluation.final_episodes)
         for shard in self.pool.shards(lambda: not self.evaluator.busy):
             self.take(shard)
@@ -209,6 +209,19 @@ class Parts:
         self._phase("done")
         self._log()
         return self.progress
+
+    def _learn_from_the_rest(self) -> None:
+        """Nothing new is begun; a run too short for one whole update waits for one group and learns from that."""
+        self.pool.push(self.learner.policy(), 0)
+        patience = time.monotonic() + self.config.collecting.step_timeout_seconds
+        if self.learner.version == 0 and self.config.budget.updates:
+            for shard in self.pool.shards(lambda: self.replay.ready_groups > 0 or time.monotonic() > patience):
+                self.take(shard)
+            lived = self.replay.window(self.learner.version, self.groups_per_update)
+            if lived:
+                self.note(self.learner.improve(lived))
+                self.learner.publish()
+                self.pool.push(self.learner.policy(), 0)
 
     def close(self) -> None:
         """Seals everything, and holds the shards against what was acknowledged."""

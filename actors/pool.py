@@ -99,7 +99,7 @@ class _RayCollector:
 
     def status(self) -> dict[str, Any]:
         with self._lock:
-            return {**self._collector.status(), "pid": os.getpid()}
+            return {**self._collector.status(), "pid": os.getpid(), "index": self._collector.index}
 
     def close(self) -> dict[bytes, int]:
         self._stopping = True
@@ -121,6 +121,7 @@ class RayPool:
         self._policy: tuple[Any, int] | None = None
         self._orders: list[tuple[list[Work], Any]] = []
         self.restarts = 0
+        self._fell: dict[int, float] = {}
         self._working = {i: a.work.remote() for i, a in enumerate(self._actors)}
 
     def push(self, weights: Weights, quota: int) -> None:
@@ -156,7 +157,9 @@ class RayPool:
                 raise XpError(f"collector {index} failed: {error.cause or error}",
                               "its log is in the run directory; the run can be resumed") from error
             except ray.exceptions.RayActorError:
-                self.restarts += 1
+                if time.monotonic() - self._fell.get(index, 0.0) > 10:  # later failures are of the same restart
+                    self.restarts += 1
+                self._fell[index] = time.monotonic()
             actor = self._actors[index]
             if self._policy is not None:
                 actor.load.remote(*self._policy)
@@ -164,13 +167,14 @@ class RayPool:
                 self._send_order(index, works, reference)
             self._working[index] = actor.work.remote()
 
-    def status(self) -> list[dict[str, Any]]:
-        """One entry a collector that answers within seconds; a restarting one is left out."""
+    def status(self, seconds: float = 5.0) -> list[dict[str, Any]]:
+        """One entry a collector that answers within `seconds`; a restarting one is left out."""
         asked = [a.status.remote() for a in self._actors]
         found = []
+        deadline = time.monotonic() + seconds
         for reference in asked:
             with contextlib.suppress(self._ray.exceptions.RayError):
-                found.append(self._ray.get(reference, timeout=5))
+                found.append(self._ray.get(reference, timeout=max(deadline - time.monotonic(), 0.01)))
         return found
 
     def close(self) -> dict[bytes, int]:

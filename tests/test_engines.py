@@ -107,10 +107,16 @@ def test_a_real_openai_server_acts_and_its_steps_are_marked_as_not_token_exact(s
 
 def folder_of_smollm(tmp_path: Path) -> str:
     """SmolLM2 as a folder that the server can be asked for by name."""
+    from transformers import AutoModelForCausalLM
+
     from experience.models.hugging_face import load
 
     model, tokenizer = load("smollm2")
-    model.lm.save_pretrained(tmp_path / "smollm2")
+    config = model.lm.config
+    del config.quantization_config  # a GGUF file cannot be written back; its numbers in float32 can
+    plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(model.lm.state_dict())
+    plain.save_pretrained(tmp_path / "smollm2")
     tokenizer.save_pretrained(tmp_path / "smollm2")
     return str(tmp_path / "smollm2")
 

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from experience.step import Boundary
 
 
 def main(kills: int, where: str) -> None:
+    workers = 2 if kills < 20 else 4
     config, origins = load([], [
-        "workers=2", "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "policy.layers=1", "policy.width=32",
+        f"workers={workers}", "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "policy.layers=1", "policy.width=32",
         "policy.heads=4", "policy.max_tokens=8", "policy.context=128", "collecting.slots=4", "planning.enabled=false", f"runs_dir={where}"])
     directory = RunDirectory.create(config, origins, sys.argv)
     catalog, rng = Catalog(directory.shards), random.Random(0)
@@ -35,26 +37,29 @@ def main(kills: int, where: str) -> None:
     pool.order([Work.named(f"w{i}", env_id="envs:PythonTask-v0", seed=i, lane="random") for i in range(8)])
     told: dict[bytes, int] = {}
     seen: list[tuple[bytes, int]] = []
-    killed, next_kill = 0, time.monotonic() + 3
-    before, advanced = 0, True
-    stop = [False]
-    for shard in pool.shards(lambda: stop[0]):
-        seen += [(s.stream_id, s.t) for s in shard]
-        advanced = advanced or len(seen) > before
-        if time.monotonic() < next_kill or not advanced:
+    killed, away, finished = 0, set[int](), threading.Event()
+    of_stream: dict[bytes, int] = {}
+    next_kill = time.monotonic() + 3
+    for shard in pool.shards(finished.is_set):
+        for step in shard:
+            seen.append((step.stream_id, step.t))
+            if step.boundary & Boundary.WORKER_RESTART:
+                away.discard(of_stream.get(step.stream_id, -1))  # it came back, and its stream goes on
+        if killed == kills and not away:
+            finished.set()
+        if time.monotonic() < next_kill or killed == kills or len(away) == config.workers:
             continue
-        if killed == kills:
-            stop[0] = True
-            continue
-        answers = pool.status()
-        for status in answers:
+        answers = {status["index"]: status for status in pool.status(seconds=1)}
+        for index, status in answers.items():
             for stream, t in status["acknowledged"].items():
-                told[stream] = max(t, told.get(stream, -1))
-        if answers:
-            os.kill(rng.choice(answers)["pid"], signal.SIGKILL)
+                told[stream], of_stream[stream] = max(t, told.get(stream, -1)), index
+        ready = [index for index in answers if index not in away and answers[index]["acknowledged"]]
+        if ready:
+            victim = rng.choice(ready)
+            os.kill(answers[victim]["pid"], signal.SIGKILL)
             killed += 1
-            before, advanced = len(seen), False  # the run must go on before the next kill
-            next_kill = time.monotonic() + 0.2 + rng.random()
+            away.add(victim)
+        next_kill = time.monotonic() + 0.5 * rng.random()
     last = pool.close()
     rows = [step for block in Catalog(directory.shards).follow() for step in block]
     found = [(s.stream_id, s.t) for s in rows]

@@ -14,7 +14,7 @@ SAFE = "kept in"
 # name: a program that prints "escaped" if it reaches what it must not
 HOSTILE = {
     "reads the shadow file": "open('/etc/shadow').read(); print('escaped')",
-    "reads another process": "open('/proc/1/environ').read(); print('escaped')",
+    "reads another process": "open('/proc/self/environ').read(); print('escaped')",
     "lists the home": "import os; os.listdir('/root'); print('escaped')",
     "writes the root": "open('/owned', 'w').write('x'); print('escaped')",
     "writes a library": "open('/usr/lib/owned', 'w').write('x'); print('escaped')",
@@ -95,9 +95,9 @@ def test_a_memory_bomb_fails_inside(cage: Sandbox) -> None:
 
 def test_a_run_finds_no_trace_of_the_run_before(cage: Sandbox) -> None:
     cage.run("secret = 'the-hidden-input-' + '91173'", calls=[["the-hidden-argument-91173"]])
-    search = ("import gc\nfound = [o for o in gc.get_objects() for s in ([o] if isinstance(o, str) else "
+    search = ("import gc\nneedle = ''.join(['hidden', '-argu', 'ment'])\nfound = [o for o in gc.get_objects() for s in ([o] if isinstance(o, str) else "
               "list(o.values()) if isinstance(o, dict) else list(o) if isinstance(o, (list, tuple)) else [])\n"
-              "         if isinstance(s, str) and 'hidden-arg' + 'ument' in s]\nprint(len(found))")
+              "         if isinstance(s, str) and needle in s and s is not needle]\nprint(len(found))")
     assert cage.run(search).stdout.strip() == "0"
 
 
