@@ -34,7 +34,8 @@ class Pool(Protocol):
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         """Committed steps of any collector, as they become readable; empty lists while nothing is new."""
 
-    restarts: int
+    @property
+    def restarts(self) -> int: ...
 
     def status(self) -> list[dict[str, Any]]: ...
 
@@ -45,8 +46,10 @@ class Pool(Protocol):
 class LocalPool:
     """One collector in this process: no Ray, the same collector, the same shards."""
 
+    restarts = 0
+
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
-        self._catalog, self.restarts = catalog, 0
+        self._catalog = catalog
         self._collector = Collector(config, run_id, directory, 0, 1)
 
     def push(self, weights: Weights, quota: int) -> None:
@@ -114,14 +117,13 @@ class RayPool:
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
         self._ray, self._catalog = start_ray(config.address), catalog
         ray = self._ray
+        self._directory, self._incarnations = directory, _incarnations(directory) + config.workers
         actor = ray.remote(num_cpus=0.5, max_restarts=-1, max_task_retries=0, max_concurrency=4,
                            scheduling_strategy="SPREAD")(_RayCollector)
         self._actors = [actor.remote(config, run_id, directory.resolve(), i, config.workers)
                         for i in range(config.workers)]
         self._policy: tuple[Any, int] | None = None
         self._orders: list[tuple[list[Work], Any]] = []
-        self.restarts = 0
-        self._fell: dict[int, float] = {}
         self._working = {i: a.work.remote() for i, a in enumerate(self._actors)}
 
     def push(self, weights: Weights, quota: int) -> None:
@@ -146,6 +148,11 @@ class RayPool:
                 time.sleep(0.05)
             yield steps
 
+    @property
+    def restarts(self) -> int:
+        """How often a collector came back, as their journals' incarnations tell."""
+        return max(_incarnations(self._directory) - self._incarnations, 0)
+
     def _revive(self) -> None:
         """Tells a restarted collector its policy and its orders; it skips what its journal says is done."""
         ray = self._ray
@@ -157,9 +164,7 @@ class RayPool:
                 raise XpError(f"collector {index} failed: {error.cause or error}",
                               "its log is in the run directory; the run can be resumed") from error
             except ray.exceptions.RayActorError:
-                if time.monotonic() - self._fell.get(index, 0.0) > 10:  # later failures are of the same restart
-                    self.restarts += 1
-                self._fell[index] = time.monotonic()
+                pass  # it is dead or on its way back; told again below until it takes the work up
             actor = self._actors[index]
             if self._policy is not None:
                 actor.load.remote(*self._policy)
@@ -186,6 +191,10 @@ class RayPool:
         for actor in self._actors:
             self._ray.kill(actor)
         return acknowledged
+
+
+def _incarnations(directory: Path) -> int:
+    return len(list(directory.glob("*/epoch-*")))
 
 
 def start_ray(address: str | None) -> Any:

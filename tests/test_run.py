@@ -110,7 +110,10 @@ def test_a_run_killed_anywhere_resumes_and_loses_nothing(tmp_path: Path) -> None
     words = [*SMALL, f"runs_dir={tmp_path}", "budget.updates=4", "evaluation.every=1"]
     command = [sys.executable, "-m", "actors", "run", *words]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    time.sleep(9)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("latest/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.wait()
     directory = RunDirectory.find("latest", str(tmp_path))
