@@ -65,7 +65,7 @@ def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, di
 
 @app.command()
 def demo(overrides: Overrides = None, as_json: Json = False) -> None:
-    """Three worlds, a small model, Ray: collect, learn, improve, and a report. About 7 minutes on 2 cores."""
+    """Three worlds, a small model, Ray: collect, learn, improve, and a report. About 8 minutes on 2 cores."""
     config, origins = _load([Path("configs/demo.yaml")], overrides)
     _run(config, origins, as_json)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from experience.signal import Signal
 
@@ -31,7 +32,7 @@ class RewardModel:
 
     weights: Mapping[str, Mapping[str, float]]
 
-    @property
+    @cached_property
     def version(self) -> str:
         canonical = json.dumps({k: dict(sorted(v.items())) for k, v in sorted(self.weights.items())})
         return "linear-" + hashlib.sha256(canonical.encode()).hexdigest()[:12]
