@@ -147,6 +147,7 @@ class Tab:
     def __init__(self, context: Any, page: Any, cdp: Any, origin: str) -> None:
         self._context, self._page, self._cdp, self._origin = context, page, cdp, origin
         self._elements: list[int] = []
+        self._names: list[str] = []
         self._busy = 0
         page.on("request", lambda _: self._count(1))
         page.on("requestfinished", lambda _: self._count(-1))
@@ -165,15 +166,32 @@ class Tab:
         """The elements an agent can use, one line each; line n is element n+1 for the actions."""
         nodes = (await self._cdp.send("Accessibility.getFullAXTree"))["nodes"]
         by_id = {node["nodeId"]: node for node in nodes}
-        self._elements, lines = [], []
+        self._elements, self._names, lines = [], [], []
         for node in _in_order(nodes[0], by_id):
             role = node.get("role", {}).get("value")
             if node.get("ignored") or role not in _SHOWN:
                 continue
             self._elements.append(node["backendDOMNodeId"])
-            name = node.get("name", {}).get("value", "")
-            lines.append(f"{_SHOWN[role]} {name}{_value(node, by_id)}")
+            self._names.append(node.get("name", {}).get("value", ""))
+            lines.append(f"{_SHOWN[role]} {self._names[-1]}{_value(node, by_id)}")
         return lines
+
+    def find(self, words: str) -> tuple[int, str]:
+        """The element that `words` begins with, by its number or its whole name, and the words after it.
+
+        Raises ValueError where none or several are meant.
+        """
+        first, _, rest = words.partition(" ")
+        if first.isdigit():
+            self._node(int(first))
+            return int(first), rest
+        meant = [name for name in set(self._names) if name and (words + " ").startswith(name + " ")]
+        if not meant:
+            raise ValueError(f"no element {first}")
+        name = max(meant, key=len)
+        if self._names.count(name) > 1:
+            raise ValueError(f"several elements {name}: use a number")
+        return self._names.index(name) + 1, words[len(name) + 1:]
 
     async def click(self, element: int) -> None:
         x, y = await self._centre(element)

@@ -1,7 +1,7 @@
 """browser/office: errands in a small office site, in real Chromium.
 
 The site is a Python object; its pages reach the browser only through the browser's cage (no network). The agent
-sees the page's accessibility tree and acts on its numbered elements. The reward is read from the site's state, the
+sees the page's accessibility tree and acts on its elements, by number or by name. The reward is read from the site's state, the
 server's side, and never from the page: what a page says about itself counts for nothing.
 """
 
@@ -72,9 +72,10 @@ def _page(errand: Errand) -> str:
 
 
 class Office(World[Errand]):
+    env_version: ClassVar[str] = "2"
     max_turns: ClassVar[int] = 5
-    instructions: ClassVar[str] = ("Reply with one line: `click N`, `type N TEXT`, `select N OPTION`, `scroll PIXELS` "
-                                   "or `goto /PATH`, where N is an element's number, e.g. `click 2`")
+    instructions: ClassVar[str] = ("Reply with one line: `click X`, `type X TEXT`, `select X OPTION`, `scroll PIXELS` "
+                                   "or `goto /PATH`, where X is an element's number or name, e.g. `click 2`")
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "done": SignalKind("fraction", "env_state"), "wrong_change": SignalKind("count", "env_state"),
         "actions": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
@@ -133,19 +134,19 @@ class Office(World[Errand]):
 
     def act(self, action: str) -> Answer:
         assert self._tab is not None
-        verb, *words = action.split(None, 2)
-        if verb == "goto" and len(words) == 1:
-            work = self._tab.goto(words[0])
-        elif verb in ("click", "type", "select", "scroll") and words and words[0].lstrip("-").isdigit():
-            number = int(words[0])
-            if verb in ("click", "scroll") and len(words) == 1:
-                work = self._tab.click(number) if verb == "click" else self._tab.scroll(number)
-            elif verb in ("type", "select") and len(words) == 2:
-                work = self._tab.type(number, words[1]) if verb == "type" else self._tab.select(number, words[1])
-            else:
-                raise ValueError(f"write: {verb} N" + (" TEXT" if verb in ("type", "select") else ""))
+        verb, _, words = action.partition(" ")
+        if verb == "goto" and words:
+            work = self._tab.goto(words)
+        elif verb == "scroll" and words.lstrip("-").isdigit():
+            work = self._tab.scroll(int(words))
+        elif verb in ("click", "type", "select") and words:
+            element, rest = self._tab.find(words)
+            if bool(rest) == (verb == "click"):
+                raise ValueError("write: " + ("click X" if verb == "click" else f"{verb} X TEXT"))
+            work = (self._tab.click(element) if verb == "click" else
+                    self._tab.type(element, rest) if verb == "type" else self._tab.select(element, rest))
         else:
-            raise ValueError("write: click N, type N TEXT, select N OPTION, scroll PIXELS, goto /PATH")
+            raise ValueError("write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH")
         self._browser.wait(work)
         self._look()
         if not self._site.changes:
@@ -156,19 +157,18 @@ class Office(World[Errand]):
 
     def expert_action(self) -> str:
         """Reads the page as the agent does: fills what the goal names, then presses what ends it."""
-        for number, line in enumerate(self._lines, 1):
+        for line in self._lines:
             role, _, rest = line.partition(" ")
-            value = rest.partition("=")[2]
+            name, _, value = rest.partition("=")
             if self.task.family == "order" and role == "list" and value.split()[0] != self.task.wanted[1]:
-                return f"select {number} {self.task.wanted[1]}"
+                return f"select {name} {self.task.wanted[1]}"
             if self.task.family == "order" and role == "text" and value != self.task.wanted[2]:
-                return f"type {number} {self.task.wanted[2]}"
+                return f"type {name} {self.task.wanted[2]}"
             if self.task.family == "name" and role == "text" and value != self.task.wanted[1]:
-                return f"type {number} {self.task.wanted[1]}"
+                return f"type {name} {self.task.wanted[1]}"
         ends = {"order": "Order", "name": "Save"}.get(self.task.family, self.task.wanted[-1])
-        for number, line in enumerate(self._lines, 1):
-            if line.partition(" ")[2] == ends:
-                return f"click {number}"
+        if any(line.partition(" ")[2] == ends for line in self._lines):
+            return f"click {ends}"
         raise AssertionError(f"no way to end {self.task.goal!r} on this page: {self._lines}")
 
     def random_action(self, rng: np.random.Generator) -> str:
