@@ -140,6 +140,39 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
     print(f"  shards: {directory.shards}")
 
 
+@app.command()
+def verify(name: RunName = "latest", as_json: Json = False,
+           deep: Annotated[bool, typer.Option("--deep", help="also SHA-256 of whole shards, every value")] = False,
+           ) -> None:
+    """Checksums, gaps, doubled rows, schema, manifests: what is wrong, and what can be mended. Exit 4 if anything is."""
+    from actors.rundir import RunDirectory
+    from experience.shards.verify import verify as verify_store
+
+    directory = RunDirectory.find(name)
+    found = verify_store(directory.shards, deep=deep)
+    for problem in found.problems:
+        print(json.dumps(vars(problem)) if as_json else
+              f"{problem.where}: {problem.what}\n  {'can be mended: ' if problem.repairable else ''}{problem.remedy}")
+    summary = {"run": directory.name, "segments": found.segments, "rows": found.rows, "bytes": found.bytes,
+               "problems": len(found.problems)}
+    print(json.dumps(summary) if as_json else
+          f"{directory.name}: {found.segments} segments, {found.rows} rows, {found.bytes / 1e6:.1f} MB: "
+          + (f"{len(found.problems)} problems" if found.problems else "nothing is wrong"))
+    sys.exit(4 if found.problems else 0)
+
+
+@app.command()
+def query(name: RunName, sql: Annotated[str, typer.Argument(help="over tables steps and imagined, e.g. \"select env_id, "
+                                                                 "avg(reward) from steps group by all\"")],
+          as_json: Json = False) -> None:
+    """SQL (DuckDB) over a run's rows, those of a segment still being written included."""
+    from actors.query import run_query
+    from actors.rundir import RunDirectory
+
+    directory = RunDirectory.find(name)
+    run_query({"steps": directory.shards, "imagined": directory.path / "imagined"}, sql, as_json)
+
+
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_tests(context: typer.Context,
               long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False) -> None:

@@ -25,7 +25,8 @@ from experience.errors import EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
 from experience.reward import RewardModel
-from experience.shards.journal import Journal, read_blocks
+from experience.shards.blocks import read_blocks
+from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind, read_signals
 from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
 
@@ -132,14 +133,21 @@ class Collector:
     def status(self) -> dict[str, Any]:
         """Acknowledged steps per stream (the highest t), the policy version in use, failures by cause."""
         return {"acknowledged": dict(self.journal.acknowledged), "version": self._engine.version,
-                "failures": dict(self.failures), "idle": self.idle}
+                "failures": dict(self.failures), "idle": self.idle, "paused": self.journal.paused}
 
     @property
     def idle(self) -> bool:
         return not self._orders and not self._group and all(s.work is None for s in self._slots)
 
     def pump(self, patience_seconds: float = 0.05) -> bool:
-        """One round: finished environments are recorded, waiting ones answered. False if there was nothing to do."""
+        """One round: finished environments are recorded, waiting ones answered. False if there was nothing to do.
+
+        On a full disk nothing new is begun and nothing in memory grows, until there is room again.
+        """
+        if self.journal.paused:
+            time.sleep(patience_seconds)
+            self.journal.commit()
+            return True
         for slot in self._slots:
             if slot.work is None:
                 self._begin(slot)

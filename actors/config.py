@@ -74,6 +74,7 @@ class Learning(_Section):
     micro_batch_tokens: int = Field(8192, ge=64, description="tokens that go through the model at once")
     clip_below: float = Field(0.2, ge=0, lt=1, description="ratio clip, lower side")
     clip_above: float = Field(0.28, ge=0, description="ratio clip, upper side")
+    negative_weight: float = Field(1.0, ge=0, le=1, description="weight of advantages below zero")
     max_lag: int = Field(2, ge=0, description="experience older than this many versions is not learned from")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the learner; imitation uses all cores")
 

@@ -142,8 +142,8 @@ class Parts:
 
     @property
     def rate(self) -> float:
-        """The learning rate falls linearly to a fifth over the budget: what was learned settles."""
-        return 1 - 0.8 * min(self.spent, 1.0)
+        """The learning rate falls linearly to a twentieth over the budget: what was learned settles."""
+        return 1 - 0.95 * min(self.spent, 1.0)
 
     def note(self, metrics: dict[str, float]) -> None:
         self.progress.metrics |= metrics
@@ -270,7 +270,8 @@ def make_learner(config: Config, engine: Engine) -> Learner | Onlooker:
     settings = LearnerSettings(
         learning_rate=learning.learning_rate, imitation_rate=learning.imitation_rate,
         imitation_weight=learning.imitation_weight, observation_weight=learning.observation_weight,
-        clip_below=learning.clip_below, clip_above=learning.clip_above, minibatches=learning.minibatches,
+        clip_below=learning.clip_below, clip_above=learning.clip_above, negative_weight=learning.negative_weight,
+        minibatches=learning.minibatches,
         micro_batch_tokens=learning.micro_batch_tokens, batch_turns=learning.batch_turns,
         temperature=config.policy.temperature or 1.0, seed=config.seed)
     return Learner(engine.model, settings)

@@ -20,7 +20,7 @@ from actors.config import Config, dump
 from experience.errors import ConfigError, ShardError, XpError
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
-from experience.shards.journal import sync_directory
+from experience.shards.disk import REAL
 
 
 class RunDirectory:
@@ -102,9 +102,9 @@ class RunDirectory:
             _replace(draft / name, data)
             sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
         _replace(draft / "SHA256SUMS", "".join(sums).encode())
-        sync_directory(draft)
+        REAL.sync_directory(draft)
         os.rename(draft, final)
-        sync_directory(self.checkpoints)
+        REAL.sync_directory(self.checkpoints)
 
     def last_checkpoint(self) -> tuple[Weights, bytes, dict[str, Any]] | None:
         found = sorted(self.checkpoints.glob("step-*"))

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from experience.shards.journal import Journal
+from tests.conftest import CATALOGUE, make_step
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -18,9 +21,9 @@ def xp(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_the_verbs_that_work_and_no_others() -> None:
     out = xp("--help").stdout
-    for verb in ("demo", "run", "resume", "submit", "ls", "show", "test", "doctor", "config", "env"):
+    for verb in ("demo", "run", "resume", "submit", "ls", "show", "verify", "query", "test", "doctor", "config", "env"):
         assert f"\n  {verb} " in out.replace("│", " ").replace("  ", " ").replace("\n ", "\n  "), verb
-    assert "query" not in out
+    assert "export" not in out
 
 
 def test_doctor_finds_every_part_of_this_machine() -> None:
@@ -73,3 +76,41 @@ def test_a_run_tells_its_launch_and_its_end_as_json_and_can_be_listed_and_shown(
     shown = json.loads(xp("show", launch["dir"], "--json").stdout)
     assert shown["counted"]["rows"] == end["acked_steps"]
     assert (Path(launch["dir"]) / "report.html").exists()
+
+
+def a_run_on_disk(tmp_path: Path, steps: int = 20) -> Path:
+    """A run directory with one writer's shards, as a run leaves it."""
+    run = tmp_path / "runs" / "small-1"
+    journal = Journal(run / "shards" / "collector-0000", CATALOGUE, batch_rows=5)
+    for t in range(steps):
+        journal.append(make_step(t, closing=t % 5 == 4))
+    journal.close()
+    (run / "imagined").mkdir()
+    (run / "run.json").write_text(json.dumps({"status": "succeeded"}))
+    return run
+
+
+def test_verify_says_what_is_wrong_and_ends_with_4(tmp_path: Path) -> None:
+    run = a_run_on_disk(tmp_path)
+    good = xp("verify", str(run), "--deep", "--json")
+    assert good.returncode == 0
+    assert json.loads(good.stdout)["rows"] == 20
+    shard = next((run / "shards").glob("*/*.arrow"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(data)
+    bad = xp("verify", str(run))
+    assert bad.returncode == 4
+    assert "are damaged" in bad.stdout and "restore the file" in bad.stdout and shard.name in bad.stdout
+
+
+def test_query_answers_sql_over_a_runs_rows_and_refuses_files(tmp_path: Path) -> None:
+    run = a_run_on_disk(tmp_path)
+    answer = xp("query", str(run), "select count(*) as n, sum(signal(signals, 'done')) as done from steps", "--json")
+    assert json.loads(answer.stdout) == {"n": 20, "done": 8.0}
+    Journal(run / "shards" / "collector-0001", CATALOGUE, batch_rows=1).append(make_step(0, b"u" * 16))
+    assert "21" in xp("query", str(run), "select count(*) from steps").stdout, "a segment still being written too"
+    wrong = xp("query", str(run), "select nonsense from steps")
+    assert wrong.returncode == 2 and "nonsense" in wrong.stderr
+    outside = xp("query", str(run), "select * from read_csv('/etc/passwd')")
+    assert outside.returncode == 2 and "root" not in outside.stdout

@@ -187,3 +187,11 @@ def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_n
         learner.publish()
     assert before < 0.6
     assert success() > 0.8
+
+
+def test_failures_weigh_as_much_as_they_are_told_to() -> None:
+    group = group_of([1.0, 0.0, 0.0, 0.0])
+    whole, _ = advantages([group])
+    asymmetric, _ = advantages([group], negative_weight=0.2)
+    for a, b in zip(whole, asymmetric, strict=True):
+        assert b.advantage == pytest.approx(a.advantage * (0.2 if a.advantage < 0 else 1.0))

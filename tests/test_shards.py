@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experience.errors import FencedError, ShardError
+from experience.shards.blocks import COMMIT, read_blocks
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.journal import COMMIT, Journal, read_blocks, recover
+from experience.shards.disk import Disk
+from experience.shards.journal import Journal, recover
 from experience.shards.schema import FIELDS
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
@@ -180,9 +184,11 @@ def test_a_manifest_line_that_was_changed_breaks_the_chain(tmp_path: Path) -> No
         journal.close()
     manifest = tmp_path / "w" / "MANIFEST"
     first, second = manifest.read_text().splitlines()
-    manifest.write_text(json.dumps(json.loads(first) | {"rows": 9}) + "\n" + second + "\n")
-    with pytest.raises(ShardError, match="chain"):
-        recover(tmp_path / "w")
+    changed = json.dumps(json.loads(first.partition(" ")[2]) | {"rows": 9})
+    for line in (changed, f"{zlib.crc32(changed.encode()):08x} {changed}"):  # by accident, and by someone who knows how
+        manifest.write_text(line + "\n" + second + "\n")
+        with pytest.raises(ShardError, match="chain"):
+            recover(tmp_path / "w")
 
 
 def test_shards_open_with_stock_pyarrow_duckdb_and_polars(tmp_path: Path) -> None:
@@ -199,20 +205,37 @@ def test_shards_open_with_stock_pyarrow_duckdb_and_polars(tmp_path: Path) -> Non
     assert frame["len"][0] == 50
 
 
-def test_a_write_that_fails_leaves_nothing_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path / "w", CATALOGUE, commit_seconds=10)
+class FullDisk(Disk):
+    """A real disk that says it is full, by a failing sync or by its free space."""
+
+    free, refusing = 1 << 40, False
+
+    def free_bytes(self, directory: Path) -> int:
+        return self.free
+
+    def sync(self, descriptor: int) -> None:
+        if self.refusing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().sync(descriptor)
+
+
+@pytest.mark.parametrize("how", ["low water", "a failing sync"])
+def test_a_full_disk_pauses_and_everything_is_kept_once_there_is_room(tmp_path: Path, how: str) -> None:
+    disk = FullDisk()
+    journal = Journal(tmp_path / "w", CATALOGUE, commit_seconds=10, disk=disk)
     for t in range(10):
         journal.append(make_step(t))
     journal.commit()
-    import os
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     journal.append(make_step(10))
-    monkeypatch.setattr(os, "fdatasync", full)
-    with pytest.raises(OSError, match="No space"):
-        journal.commit()
-    monkeypatch.undo()
-    assert journal.acknowledged[b"s" * 16] == 9
-    assert Journal(tmp_path / "w", CATALOGUE).next_t(b"s" * 16) in (10, 11)
+    disk.free, disk.refusing = (1 << 20, False) if how == "low water" else (1 << 40, True)
+    journal.commit()
+    assert journal.paused and journal.acknowledged[b"s" * 16] == 9
+    if how == "low water":
+        assert next((tmp_path / "w").glob("*.arrow")), "what was acknowledged is sealed while there is room"
+    with pytest.raises((ShardError, OSError), match=r"could not be kept|No space"):
+        journal.close()
+    disk.free, disk.refusing = 1 << 40, False
+    journal.commit()
+    assert not journal.paused and journal.acknowledged[b"s" * 16] == 10
+    journal.close()
+    assert [s.t for s in read(tmp_path)] == list(range(11))

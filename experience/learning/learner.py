@@ -27,7 +27,9 @@ class LearnerSettings:
     """Learning rates per optimiser step. `imitation_weight` is c of L = L_PG + c·L_NLL(demonstrations);
     `observation_weight` adds the NLL of the demonstrations' observations: a model that starts from nothing learns
     the worlds' language from them (early experience, arXiv 2510.08558). `temperature` is what collectors sample at:
-    the ratio π/μ compares the same softened distribution on both sides."""
+    the ratio π/μ compares the same softened distribution on both sides. `negative_weight` scales advantages
+    below zero: under 1, a policy that is pushed off what failed by stale samples does not unlearn what it can do
+    (asymmetric REINFORCE, arXiv 2506.20520)."""
 
     learning_rate: float = 3e-4
     imitation_rate: float = 1e-3
@@ -35,6 +37,7 @@ class LearnerSettings:
     observation_weight: float = 0.2
     clip_below: float = 0.2
     clip_above: float = 0.28
+    negative_weight: float = 1.0
     minibatches: int = 4
     micro_batch_tokens: int = 8192
     batch_turns: int = 64
@@ -81,7 +84,7 @@ class Learner:
         """
         if not groups:
             return {}
-        turns, metrics = advantages(groups)
+        turns, metrics = advantages(groups, self.settings.negative_weight)
         self._successes += [t for t in turns if t.advantage > 0 and groups[0].episodes[0].first.source == "real"]
         del self._successes[:-self.settings.remembered_successes]
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
@@ -197,10 +200,11 @@ def _return(episode: Episode) -> float:
     return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float))[0])
 
 
-def advantages(groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
+def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
     """Turns of the groups whose episodes differ in return, each with its episode's advantage.
 
-    Â = leave-one-out within the group, divided by its spread over the batch's groups of the same environment.
+    Â = leave-one-out within the group, divided by its spread over the batch's groups of the same environment, and
+    times `negative_weight` where it is below zero.
     """
     raw: dict[str, list[tuple[Group, np.ndarray]]] = defaultdict(list)
     flat = 0
@@ -214,6 +218,7 @@ def advantages(groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
     for found in raw.values():
         spread = float(np.sqrt(np.mean(np.concatenate([a for _, a in found]) ** 2))) + 1e-6
         for group, advantage in found:
-            for episode, value in zip(group.episodes, advantage, strict=True):
-                turns += [t for s in episode.steps if (t := as_turn(s, float(value) / spread)) is not None]
+            for episode, value in zip(group.episodes, advantage / spread, strict=True):
+                scaled = float(value) * (negative_weight if value < 0 else 1.0)
+                turns += [t for s in episode.steps if (t := as_turn(s, scaled)) is not None]
     return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}

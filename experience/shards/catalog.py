@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as dataset
 
 from experience.errors import ShardError
-from experience.shards.journal import BlockReader, read_blocks
-from experience.shards.schema import PromptDeltas, to_steps
+from experience.shards.blocks import BlockReader, read_blocks
+from experience.shards.schema import PromptDeltas, schema, signal_names, to_steps
 from experience.step import Step
 
 
@@ -23,6 +24,7 @@ class Catalog:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._readers: dict[str, tuple[BlockReader, PromptDeltas]] = {}
+        self._given: dict[bytes, int] = {}
 
     def follow(self) -> Iterator[list[Step]]:
         """The steps committed since the last call, a block at a time."""
@@ -32,7 +34,14 @@ class Catalog:
                 self._readers[key] = (BlockReader(segment), PromptDeltas())
             reader, deltas = self._readers[key]
             for batch in reader.read():
-                yield to_steps(batch, deltas)
+                yield [step for step in to_steps(batch, deltas) if self._is_new(step)]
+
+    def _is_new(self, step: Step) -> bool:
+        """A block whose sync failed may have been seen here before its writer took it back and wrote it again."""
+        if step.t <= self._given.get(step.stream_id, -1):
+            return False
+        self._given[step.stream_id] = step.t
+        return True
 
     def segments(self) -> list[Path]:
         """Segments in the order they were written, per writer; open and sealed."""
@@ -41,9 +50,24 @@ class Catalog:
             found[(path.parent.name, path.stem)] = path  # sealed after open: a rename in between is seen once
         return [found[key] for key in sorted(found)]
 
-    def dataset(self) -> dataset.Dataset:
-        """The sealed shards as a pyarrow dataset, for DuckDB, Polars or pyarrow itself."""
-        return dataset.dataset([str(p) for p in sorted(self.directory.glob("*/*.arrow"))], format="ipc")
+    def dataset(self, *, growing: bool = False) -> dataset.Dataset:
+        """The sealed shards as a pyarrow dataset, for DuckDB, Polars or pyarrow itself; `growing` adds what is
+        committed to segments still being written, read now, into memory."""
+        plain = schema({}).remove_metadata()
+        parts = [dataset.dataset([str(p) for p in sorted(self.directory.glob("*/*.arrow"))], format="ipc",
+                                 schema=plain)]
+        if growing:
+            batches = [b.replace_schema_metadata(None) for path in self.segments() if path.suffix == ".open"
+                       for b in read_blocks(path)]
+            parts.append(dataset.dataset(pa.Table.from_batches(batches, plain)))
+        return dataset.dataset(parts)
+
+    def signal_names(self) -> list[str]:
+        """The signals' names in the order of their codes, as the first segment says."""
+        for path in self.segments():
+            for batch in read_blocks(path):
+                return [name for name, _, _ in signal_names(batch.schema)]
+        return []
 
 
 def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int]) -> int:

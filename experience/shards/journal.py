@@ -1,77 +1,48 @@
 """The journal: steps appended by one writer, acknowledged when they are on disk, sealed into shards.
 
-A segment being written is two files:
-    seg-<epoch>-<n>.open     Arrow IPC file bytes, no footer yet: one record batch a commit
-    seg-<epoch>-<n>.commit   one 32-byte record a commit: end u64 | last_seq u64 | rows u32 | crc32 u32 | t_ns u64
-The CRC covers the block's bytes and the record's other fields. A commit is acknowledged after `fdatasync` of the
-data, then of the record. Readers and recovery trust only the commit log, and check a block before Arrow parses it.
-Sealing writes the footer, syncs, renames to `.arrow` (the commit log stays, to check blocks by) and adds a line to
-MANIFEST with the file's SHA-256, chained to the line before.
+A segment being written is `seg-<epoch>-<n>.open`, an Arrow IPC file without its footer, one record batch a commit,
+and its commit log (see blocks). A commit is acknowledged after `fdatasync` of the data, then of the record, and a
+last look at the fence. Sealing writes the footer, syncs, renames to `.arrow` (the commit log stays, to check blocks
+by) and adds a line to the manifest.
 
-Covers: kill -9 at any instant, power loss for acknowledged steps (where the disk honours fdatasync), torn tails,
-damaged blocks (noticed), two incarnations of one writer (the older one is refused at its next commit).
+Covers: kill -9 at any instant; power loss for acknowledged steps (where the disk honours fdatasync, and unless
+durability is `os`); torn tails; damaged blocks (noticed); two incarnations of one writer (the older is refused before
+it acknowledges); a write or sync that fails (never retried on the same file: the segment is closed at its last
+acknowledged byte and a new one begun); a full disk (pauses; a reserve keeps room to seal).
 Does not cover: a disk that lies about syncing; damage that is repaired by no copy.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import struct
+import contextlib
 import time
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from experience.errors import FencedError, ShardError
-from experience.shards.schema import PromptDeltas, check_schema, schema, to_batch
+from experience.shards.blocks import COMMIT, BlockReader, Commit, read_blocks, read_commits
+from experience.shards.disk import REAL, Disk
+from experience.shards.manifest import append_manifest, read_manifest
+from experience.shards.schema import PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
 from experience.step import Step
 
 Durability = Literal["sync", "group", "os"]
-COMMIT = struct.Struct("<QQIIQ")
-_UNSEALED = struct.Struct("<QQIQ")
-FIRST_BLOCK = 8  # an IPC file opens with the magic and padding; the stream proper follows
+_RESERVE = "RESERVE"
+_RESERVE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One acknowledged block: bytes [start, end) of the segment, `rows` rows up to row number `last_seq`."""
-
-    start: int
-    end: int
-    last_seq: int
-    rows: int
-    crc: int
-    t_ns: int
-
-    def matches(self, block: bytes | memoryview) -> bool:
-        head = zlib.crc32(_UNSEALED.pack(self.end, self.last_seq, self.rows, self.t_ns))
-        return len(block) == self.end - self.start and zlib.crc32(block, head) == self.crc
-
-
-def read_commits(log: bytes, start: int = 0, last_seq: int = -1) -> Iterator[Commit]:
-    """The self-consistent records at the head of a commit log; a torn or impossible record ends it."""
-    for offset in range(0, len(log) - COMMIT.size + 1, COMMIT.size):
-        end, seq, rows, crc, t_ns = COMMIT.unpack_from(log, offset)
-        if end <= start or rows == 0 or seq != last_seq + rows:
-            return
-        yield Commit(start, end, seq, rows, crc, t_ns)
-        start, last_seq = end, seq
-
-
-class _Bytes:
-    """A file that Arrow writes to: every byte goes to the descriptor, the running CRC and the block length."""
+class _Sink:
+    """A file that Arrow writes to: keeps what was written until it is taken."""
 
     closed = False
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor, self.offset, self._pending = descriptor, 0, bytearray()
+    def __init__(self) -> None:
+        self._taken, self._pending = 0, bytearray()
 
     def write(self, data: Any) -> int:
         self._pending += data
@@ -79,10 +50,11 @@ class _Bytes:
 
     def take(self) -> bytes:
         block, self._pending = bytes(self._pending), bytearray()
+        self._taken += len(block)
         return block
 
     def tell(self) -> int:
-        return self.offset + len(self._pending)
+        return self._taken + len(self._pending)
 
     def flush(self) -> None: ...
     def writable(self) -> bool: return True
@@ -91,18 +63,18 @@ class _Bytes:
     def close(self) -> None: self.closed = True
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view):]
+@dataclass
+class _Segment:
+    """The segment being written. Invariant: its first `commits` records, and their blocks, are acknowledged."""
 
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    path: Path
+    data: int
+    log: int
+    sink: _Sink = field(default_factory=_Sink)
+    writer: Any = None
+    end: int = 0
+    last_seq: int = -1
+    commits: int = 0
 
 
 class Journal:
@@ -110,23 +82,28 @@ class Journal:
 
     Invariant: `acknowledged[stream]` is the highest t whose row, and every row before it, is on disk.
     Opening a journal fences older incarnations, recovers what they left, and continues their streams.
+    While less than `low_water_bytes` are free, or a disk says it is full, `paused` is True: steps are kept in memory
+    and no longer acknowledged; each commit tries again.
     """
 
     def __init__(self, directory: Path, catalogue: Mapping[str, SignalKind], *, durability: Durability = "group",
                  commit_seconds: float = 0.05, batch_rows: int = 64, seal_bytes: int = 256 << 20,
-                 metadata: Mapping[str, Any] | None = None) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.durability = directory, durability
+                 low_water_bytes: int = 64 << 20, metadata: Mapping[str, Any] | None = None,
+                 disk: Disk = REAL) -> None:
+        self.directory, self.durability, self.paused = directory, durability, False
         self._commit_seconds, self._batch_rows, self._seal_bytes = commit_seconds, batch_rows, seal_bytes
-        self.epoch = _next_epoch(directory)
-        self.acknowledged: dict[bytes, int] = recover(directory)
+        self._low_water_bytes, self._disk = low_water_bytes, disk
+        disk.make_directory(directory)
+        self.epoch = _next_epoch(directory, disk)
+        self.acknowledged: dict[bytes, int] = recover(directory, disk)
         self._next_t = {stream: t + 1 for stream, t in self.acknowledged.items()}
         self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {}))
         self._deltas = PromptDeltas()
         self._buffer: list[Step] = []
         self._oldest = 0.0
-        self._number, self._seq = 0, -1
-        self._sink: _Bytes | None = None
+        self._number = 0
+        self._segment: _Segment | None = None
+        self._broken: _Segment | None = None
 
     def next_t(self, stream: bytes) -> int:
         return self._next_t.get(stream, 0)
@@ -154,221 +131,262 @@ class Journal:
         return not self._buffer
 
     def commit(self) -> None:
-        """Puts the buffer on disk and acknowledges it. Any error leaves it unacknowledged and closes the segment."""
+        """Puts the buffer on disk and acknowledges it.
+
+        A full disk pauses. Raises FencedError if a newer incarnation took over, OSError if the disk failed: what was
+        in the buffer stays there, unacknowledged, and the next commit tries it in a new segment.
+        """
         if not self._buffer:
             return
-        if (self.directory / f"epoch-{self.epoch + 1:06d}").exists():
-            raise FencedError(f"{self.directory}: incarnation {self.epoch} was replaced by a newer one",
-                              "this process lost its place and must end")
-        if self._sink is None:
-            self._open_segment()
-        assert self._sink is not None
-        rows = len(self._buffer)
-        batch = to_batch(self._buffer, self._schema, self._deltas)
-        self._writer.write_batch(batch)
-        block = self._sink.take()
-        _write_all(self._sink.descriptor, block)
-        end, t_ns, self._seq = self._sink.offset + len(block), time.time_ns(), self._seq + rows
-        crc = zlib.crc32(block, zlib.crc32(_UNSEALED.pack(end, self._seq, rows, t_ns)))
-        self._sync(self._sink.descriptor)
-        _write_all(self._log, COMMIT.pack(end, self._seq, rows, crc, t_ns))
-        self._sync(self._log)
-        self._sink.offset = end
+        self._check_fence()
+        self.paused = self._disk.free_bytes(self.directory) < self._low_water_bytes
+        if self.paused:
+            self.seal()
+            return
+        try:
+            self._mend()
+            segment = self._segment = self._segment or self._open_segment()
+            self._write(segment)
+            self._check_fence()  # a newer one that came meanwhile may have read the log before our record was there
+        except OSError as error:
+            self._give_up_segment()
+            self.paused = error.errno in _FULL
+            if not self.paused:
+                raise
+            return
         for step in self._buffer:
             self.acknowledged[step.stream_id] = step.t
         self._buffer.clear()
-        if end >= self._seal_bytes:
-            self.seal()
+        if segment.end >= self._seal_bytes:
+            with contextlib.suppress(OSError):  # what it holds is safe; the next commit seals it
+                self.seal()
 
     def seal(self) -> Path | None:
         """Closes the open segment into an immutable shard; None if there was nothing to seal."""
-        if self._sink is None:
+        self._mend()
+        segment = self._segment
+        if segment is None:
             return None
-        self._writer.close()
-        _write_all(self._sink.descriptor, self._sink.take())
-        os.fsync(self._sink.descriptor)
-        os.close(self._sink.descriptor)
-        os.close(self._log)
-        self._sink = None
-        return _publish(self._open_path)
+        try:
+            segment.writer.close()
+            self._disk.write(segment.data, segment.sink.take())
+            self._disk.sync(segment.data)
+            self._close_descriptors(segment)
+            _publish(segment.path, self._disk)
+        except OSError:
+            self._give_up_segment()
+            self._mend()
+        self._segment = None
+        return segment.path.with_suffix(".arrow")
 
     def close(self) -> None:
+        """Commits and seals. Raises ShardError if the disk is full and steps are left that nobody has."""
         self.commit()
+        if self._buffer:
+            raise ShardError(f"{self.directory}: the disk is full; {len(self._buffer)} steps could not be kept",
+                             "free some space and resume the run")
         self.seal()
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.remove(self.directory / _RESERVE)
 
-    def _open_segment(self) -> None:
-        name = f"seg-{self.epoch:06d}-{self._number:06d}"
-        self._number, self._seq = self._number + 1, -1
-        self._open_path = self.directory / f"{name}.open"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._sink = _Bytes(os.open(self._open_path, flags, 0o644))
-        self._log = os.open(self._open_path.with_suffix(".commit"), flags, 0o644)
-        sync_directory(self.directory)
+    def _write(self, segment: _Segment) -> None:
+        segment.writer.write_batch(to_batch(self._buffer, self._schema, self._deltas))
+        block, rows = segment.sink.take(), len(self._buffer)
+        commit = Commit.of(block, segment.end, segment.last_seq + rows, rows, time.time_ns())
+        self._disk.write(segment.data, block)
+        self._sync(segment.data)
+        self._disk.write(segment.log, commit.pack())
+        self._sync(segment.log)
+        segment.end, segment.last_seq, segment.commits = commit.end, commit.last_seq, segment.commits + 1
+
+    def _open_segment(self) -> _Segment:
+        self._keep_reserve()
+        path = self.directory / f"seg-{self.epoch:06d}-{self._number:06d}.open"
+        self._number += 1
+        data = self._disk.create(path)
+        try:
+            log = self._disk.create(path.with_suffix(".commit"))
+        except OSError:
+            self._disk.close(data)
+            self._disk.remove(path)
+            raise
+        segment = _Segment(path, data, log)
+        self._segment = segment
+        self._disk.sync_directory(self.directory)
         self._deltas.forget()
-        self._writer = pa.ipc.new_file(pa.PythonFile(self._sink, mode="w"), self._schema)
+        segment.writer = pa.ipc.new_file(pa.PythonFile(segment.sink, mode="w"), self._schema)
+        return segment
+
+    def _give_up_segment(self) -> None:
+        """After a failed call the file's unacknowledged bytes are anybody's guess: it is not written to again."""
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            self._broken = segment
+            with contextlib.suppress(OSError):
+                self._close_descriptors(segment)
+
+    def _mend(self) -> None:
+        """Seals a segment that was given up, at its last acknowledged byte. Until that works nothing else is written:
+        rows that may be in it are written again only once they are surely not."""
+        broken = self._broken
+        if broken is None:
+            return
+        try:
+            _truncate_log(broken.path, broken.commits, self._disk)
+            _seal_in_place(broken.path, self._disk)
+        except OSError as error:
+            if error.errno in _FULL:
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.remove(self.directory / _RESERVE)  # room for the footer, at the next try
+            raise
+        self._broken = None
+
+    def _keep_reserve(self) -> None:
+        if _RESERVE in self._disk.names(self.directory):
+            return
+        descriptor = self._disk.create(self.directory / _RESERVE)
+        try:
+            self._disk.write(descriptor, bytes(_RESERVE_BYTES if self._low_water_bytes else 0))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._disk.remove(self.directory / _RESERVE)
+            raise
+        finally:
+            self._disk.close(descriptor)
+
+    def _check_fence(self) -> None:
+        if self._disk.exists(self.directory / f"epoch-{self.epoch + 1:06d}"):
+            raise FencedError(f"{self.directory}: incarnation {self.epoch} was replaced by a newer one",
+                              "this process lost its place and must end")
+
+    def _close_descriptors(self, segment: _Segment) -> None:
+        for name in ("data", "log"):
+            descriptor = getattr(segment, name)
+            setattr(segment, name, -1)
+            if descriptor >= 0:
+                self._disk.close(descriptor)
 
     def _sync(self, descriptor: int) -> None:
         if self.durability != "os":
-            os.fdatasync(descriptor)
+            self._disk.sync(descriptor)
 
 
-def _next_epoch(directory: Path) -> int:
+_FULL = (28, 122)  # ENOSPC, EDQUOT
+
+
+def _next_epoch(directory: Path, disk: Disk) -> int:
     """Takes the next incarnation number; creating its file exclusively is the fence."""
-    taken = [int(p.name.partition("-")[2]) for p in directory.glob("epoch-*")]
-    epoch = max(taken, default=-1) + 1
+    epoch = 1 + max((int(name.split("-")[1].partition(".")[0]) for name in disk.names(directory)
+                     if name.startswith(("epoch-", "seg-"))), default=-1)
     while True:
         try:
-            os.close(os.open(directory / f"epoch-{epoch:06d}", os.O_CREAT | os.O_EXCL, 0o644))
-            sync_directory(directory)
+            disk.close(disk.create(directory / f"epoch-{epoch:06d}"))
+            disk.sync_directory(directory)
             return epoch
         except FileExistsError:
             epoch += 1
 
 
-def recover(directory: Path) -> dict[bytes, int]:
+def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
     """Seals what earlier incarnations left open, keeping exactly the acknowledged rows.
 
     Returns the last acknowledged t per stream, over all shards of this writer.
     Raises ShardError if an acknowledged block is damaged: that is never repaired silently.
     """
-    for path in sorted(directory.glob("*.open")):
-        _recover_segment(path)
-    known = {line["file"] for line in read_manifest(directory)}
-    for path in sorted(directory.glob("*.arrow")):
-        if path.name not in known:  # killed between the rename and the manifest line
-            _append_manifest(path)
+    names = disk.names(directory)
+    for name in names:
+        path = directory / name
+        if path.suffix in (".draft", ".log-draft"):
+            disk.remove(path)
+        elif path.suffix == ".open" and path.with_suffix(".arrow").name in names:
+            disk.remove(path)  # killed after its copy was sealed
+        elif path.suffix == ".open":
+            _seal_copy(path, disk)
+    known = {line["file"] for line in read_manifest(directory, disk)}
+    shards = [directory / name for name in disk.names(directory) if name.endswith(".arrow")]
     last: dict[bytes, int] = {}
-    for path in sorted(directory.glob("*.arrow")):
-        for batch in read_blocks(path):
+    for path in shards:
+        for batch in read_blocks(path, disk):
             for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
                 last[stream] = max(t, last.get(stream, -1))
+        if path.name not in known:  # killed between the rename and the manifest line
+            append_manifest(path, disk)
     return last
 
 
-def _recover_segment(path: Path) -> None:
-    log_path = path.with_suffix(".commit")
-    commits = list(read_commits(log_path.read_bytes())) if log_path.exists() else []
+def _seal_copy(path: Path, disk: Disk) -> None:
+    """Seals what another incarnation left open, as a copy: should it still be writing, it writes to the old files."""
+    log = path.with_suffix(".commit")
+    commits = list(read_commits(disk.read(log))) if disk.exists(log) else []
     if not commits:  # nothing was ever acknowledged
-        path.unlink()
-        log_path.unlink(missing_ok=True)
+        disk.remove(path)
+        if disk.exists(log):
+            disk.remove(log)
         return
-    batches = list(read_blocks(path))
-    draft = path.with_suffix(".draft")
-    sink = _Bytes(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
-    try:
-        # The same batches through the same writer give the same bytes at the same offsets, and then the footer.
-        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        whole = sink.take()
-        acknowledged = path.read_bytes()[:commits[-1].end]
-        if whole[:len(acknowledged)] != acknowledged:
-            raise ShardError(f"{path}: recovery would change acknowledged bytes", "keep the file and report it")
-        _write_all(sink.descriptor, whole)
-        os.fsync(sink.descriptor)
-    finally:
-        os.close(sink.descriptor)
-    with open(log_path, "r+b") as log:
-        log.truncate(len(commits) * COMMIT.size)
-        os.fsync(log.fileno())
-    os.replace(draft, path)
-    _publish(path)
+    footer = _footer(path, disk)
+    for draft, parts in ((path.with_suffix(".log-draft"), [b"".join(c.pack() for c in commits)]),
+                         (path.with_suffix(".draft"), [disk.read(path, c.start, c.end) for c in commits] + [footer])):
+        descriptor = disk.create(draft)
+        try:
+            for part in parts:
+                disk.write(descriptor, part)
+            disk.sync(descriptor)
+        finally:
+            disk.close(descriptor)
+    disk.rename(path.with_suffix(".log-draft"), log)
+    disk.sync_directory(path.parent)
+    disk.rename(path.with_suffix(".draft"), path.with_suffix(".arrow"))
+    disk.sync_directory(path.parent)
+    disk.remove(path)
+    append_manifest(path.with_suffix(".arrow"), disk)
 
 
-def _publish(path: Path) -> Path:
+def _seal_in_place(path: Path, disk: Disk) -> None:
+    """Seals our own segment at its last commit; it needs room for the footer alone."""
+    log, sealed = path.with_suffix(".commit"), path.with_suffix(".arrow")
+    commits = list(read_commits(disk.read(log)))
+    if not commits:
+        for leftover in (path, log):
+            if disk.exists(leftover):
+                disk.remove(leftover)
+        return
+    if disk.exists(sealed):  # the failure came after the rename
+        disk.sync_directory(path.parent)
+        if sealed.name not in {line["file"] for line in read_manifest(path.parent, disk)}:
+            append_manifest(sealed, disk)
+        return
+    footer = _footer(path, disk)
+    with disk.appending(path) as descriptor:
+        disk.truncate(descriptor, commits[-1].end)
+        disk.write(descriptor, footer)
+        disk.sync(descriptor)
+    _publish(path, disk)
+
+
+def _truncate_log(path: Path, commits: int, disk: Disk) -> None:
+    """Takes back a record that may be there although its commit failed."""
+    with disk.appending(path.with_suffix(".commit")) as log:
+        disk.truncate(log, commits * COMMIT.size)
+        disk.sync(log)
+
+
+def _footer(path: Path, disk: Disk) -> bytes:
+    """What the writer would have put behind the committed blocks: the same batches give the same bytes, then it."""
+    sink, reader, writer = _Sink(), BlockReader(path, disk), None
+    for commit, block in reader.blocks():
+        batch = reader.parse(block, commit)
+        writer = writer or pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema)
+        writer.write_batch(batch)
+        if sink.take() != block:
+            raise ShardError(f"{path}: sealing would change acknowledged bytes", "keep the file and report it")
+    assert writer is not None
+    writer.close()
+    return sink.take()
+
+
+def _publish(path: Path, disk: Disk) -> Path:
     sealed = path.with_suffix(".arrow")
-    os.rename(path, sealed)  # a reader sees a whole shard or an open segment, never half of one
-    sync_directory(path.parent)
-    _append_manifest(sealed)
+    disk.rename(path, sealed)  # a reader sees a whole shard or an open segment, never half of one
+    disk.sync_directory(path.parent)
+    append_manifest(sealed, disk)
     return sealed
-
-
-def read_manifest(directory: Path) -> list[dict[str, Any]]:
-    """The manifest's lines. Each carries the hash of the one before, so a dropped or swapped line shows."""
-    path, lines, previous = directory / "MANIFEST", [], ""
-    if not path.exists():
-        return []
-    for number, raw in enumerate(path.read_text().splitlines(keepends=True), 1):
-        if not raw.endswith("\n"):
-            break  # a torn last line was never relied on; it is written again
-        line = json.loads(raw)
-        if line["previous"] != previous:
-            raise ShardError(f"{path}:{number}: the chain is broken", "a line was lost or changed; restore the file")
-        previous = hashlib.sha256(raw.encode()).hexdigest()
-        lines.append(line)
-    return lines
-
-
-def _append_manifest(sealed: Path) -> None:
-    path = sealed.parent / "MANIFEST"
-    read_manifest(sealed.parent)
-    whole = path.read_bytes() if path.exists() else b""
-    kept = whole[:whole.rfind(b"\n") + 1]
-    previous = hashlib.sha256(kept.splitlines(keepends=True)[-1]).hexdigest() if kept else ""
-    commits = list(read_commits(sealed.with_suffix(".commit").read_bytes()))
-    digest = hashlib.sha256(sealed.read_bytes()).hexdigest()
-    line = json.dumps({"file": sealed.name, "rows": commits[-1].last_seq + 1, "bytes": sealed.stat().st_size,
-                       "sha256": digest, "previous": previous}) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.ftruncate(descriptor, len(kept))
-        os.lseek(descriptor, 0, os.SEEK_END)
-        _write_all(descriptor, line.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_directory(sealed.parent)
-
-
-class BlockReader:
-    """Reads a segment block by block as its commit log grows, checking each before Arrow sees it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._start, self._last_seq, self._records = 0, -1, 0
-        self._schema: pa.Schema | None = None
-
-    def read(self) -> Iterator[pa.RecordBatch]:
-        """The record batches committed since the last call. Raises ShardError on damage."""
-        try:
-            with open(self.path.with_suffix(".commit"), "rb") as log:
-                log.seek(self._records * COMMIT.size)
-                commits = list(read_commits(log.read(), self._start, self._last_seq))
-        except FileNotFoundError:
-            return
-        if not commits:
-            return
-        with self._open_data() as data:
-            for commit in commits:
-                data.seek(commit.start)
-                block = data.read(commit.end - commit.start)
-                if not commit.matches(block):
-                    raise ShardError(f"{self.path}: rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} "
-                                     f"(bytes {commit.start} to {commit.end}) are damaged",
-                                     "restore the file from a copy; the other blocks are readable")
-                yield self._parse(block, commit)
-                self._start, self._last_seq, self._records = commit.end, commit.last_seq, self._records + 1
-
-    def _open_data(self) -> Any:
-        try:
-            return open(self.path, "rb")
-        except FileNotFoundError:  # sealed since we looked
-            self.path = self.path.with_suffix(".arrow")
-            return open(self.path, "rb")
-
-    def _parse(self, block: bytes, commit: Commit) -> pa.RecordBatch:
-        stream = pa.BufferReader(block)
-        if self._schema is None:
-            stream.seek(FIRST_BLOCK)
-            self._schema = pa.ipc.read_schema(stream)
-            check_schema(self._schema, str(self.path))
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(stream), self._schema)
-        if batch.num_rows != commit.rows:
-            raise ShardError(f"{self.path}: a block holds {batch.num_rows} rows, its commit says {commit.rows}",
-                             "restore the file from a copy")
-        return batch
-
-
-def read_blocks(path: Path) -> Iterator[pa.RecordBatch]:
-    """All acknowledged record batches of one segment, open or sealed."""
-    return BlockReader(path).read()

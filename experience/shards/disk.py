@@ -1,0 +1,92 @@
+"""What the store asks of an operating system: all of it, so that a test can cut the power or fail any call.
+
+A descriptor is opened to be written to; reading goes by path. Every call may raise OSError.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Disk:
+    """The real one. What is written survives power loss after `sync`; a name that came, went or changed, after
+    `sync_directory` of its directory."""
+
+    def make_directory(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+
+    def create(self, path: Path) -> int:
+        """A new empty file. Raises FileExistsError if there is one: creating is how a writer's fence is taken."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def reopen(self, path: Path) -> int:
+        """A file to go on with, at its end; made if missing."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def write_some(self, descriptor: int, data: memoryview) -> int:
+        """Appends the head of `data`; returns how many bytes of it."""
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        os.ftruncate(descriptor, size)
+
+    def sync(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        os.replace(old, new)
+
+    def remove(self, path: Path) -> None:
+        os.unlink(path)
+
+    def sync_directory(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: Path, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes [start, end), fewer where the file is shorter."""
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read() if end is None else file.read(end - start)
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def names(self, directory: Path) -> list[str]:
+        return sorted(os.listdir(directory))
+
+    def directories(self, directory: Path) -> list[Path]:
+        return sorted(p for p in directory.iterdir() if p.is_dir()) if directory.exists() else []
+
+    def free_bytes(self, directory: Path) -> int:
+        return shutil.disk_usage(directory).free
+
+    # What follows needs only what stands above.
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Appends all of `data`, however many calls it takes."""
+        view = memoryview(data)
+        while view:
+            view = view[self.write_some(descriptor, view):]
+
+    @contextmanager
+    def appending(self, path: Path) -> Iterator[int]:
+        """A descriptor at the end of `path`, closed afterwards whatever happens."""
+        descriptor = self.reopen(path)
+        try:
+            yield descriptor
+        finally:
+            self.close(descriptor)
+
+
+REAL = Disk()

@@ -1,0 +1,75 @@
+"""The manifest: one line a sealed shard, with its SHA-256, chained to the line before.
+
+A line is JSON with its own CRC-32, so that a torn last line is told from a damaged one: the first was never relied
+on and is written again, the second is an error. A line that was dropped, changed or swapped breaks the chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from experience.errors import ShardError
+from experience.shards.blocks import read_commits
+from experience.shards.disk import REAL, Disk
+
+NAME = "MANIFEST"
+
+
+def read_manifest(directory: Path, disk: Disk = REAL) -> list[dict[str, Any]]:
+    """The lines' contents: file, rows, bytes, sha256, previous. Raises ShardError where the chain is broken."""
+    return [content for content, _ in _lines(directory, disk)]
+
+
+def append_manifest(sealed: Path, disk: Disk = REAL) -> None:
+    """Adds `sealed`, an immutable shard that is on disk, and syncs."""
+    directory = sealed.parent
+    lines = _lines(directory, disk)
+    data = disk.read(sealed)
+    commits = list(read_commits(disk.read(sealed.with_suffix(".commit"))))
+    line = _line({"file": sealed.name, "rows": commits[-1].last_seq + 1, "bytes": len(data),
+                  "sha256": hashlib.sha256(data).hexdigest(), "previous": _hash(lines[-1][1]) if lines else ""})
+    with disk.appending(directory / NAME) as descriptor:
+        disk.truncate(descriptor, sum(len(raw) for _, raw in lines))  # a torn last line goes
+        disk.write(descriptor, line)
+        disk.sync(descriptor)
+    disk.sync_directory(directory)
+
+
+def _lines(directory: Path, disk: Disk) -> list[tuple[dict[str, Any], bytes]]:
+    try:
+        whole = disk.read(directory / NAME)
+    except FileNotFoundError:
+        return []
+    lines: list[tuple[dict[str, Any], bytes]] = []
+    pieces = whole.splitlines(keepends=True)
+    for number, raw in enumerate(pieces, 1):
+        content = _content(raw)
+        if content is None and number == len(pieces):
+            break
+        if content is None or content["previous"] != (_hash(lines[-1][1]) if lines else ""):
+            raise ShardError(f"{directory / NAME}:{number}: the chain is broken",
+                             "a line was lost or changed; restore the file from a copy")
+        lines.append((content, raw))
+    return lines
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    body = json.dumps(content)
+    return f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
+
+
+def _content(raw: bytes) -> dict[str, Any] | None:
+    """What a line says; None unless it is whole and its CRC is right."""
+    crc, _, body = raw[:-1].partition(b" ")
+    if not raw.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
+        return None
+    content: dict[str, Any] = json.loads(body)
+    return content
+
+
+def _hash(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

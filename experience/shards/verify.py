@@ -1,0 +1,115 @@
+"""Verification: what is wrong with a store, where, and what can be done about it. Nothing is changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experience.errors import ShardError
+from experience.shards.blocks import COMMIT, BlockReader, read_commits
+from experience.shards.disk import REAL, Disk
+from experience.shards.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`repairable`: opening the journal again (./xp resume) mends it without losing a row."""
+
+    where: str
+    what: str
+    remedy: str
+    repairable: bool = False
+
+
+@dataclass
+class Verified:
+    """What was looked at, and what is wrong with it."""
+
+    segments: int = 0
+    rows: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
+    """Checks every writer's directory below `store`.
+
+    Always: the manifests' chains, that every shard is there with its number of rows, commit logs, the CRC of every
+    block before Arrow parses it, schemas, and that each stream is gapless and holds nothing twice. `deep` also holds
+    whole shards against their SHA-256, and every value against its type.
+    """
+    result = Verified()
+    streams: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+    for writer in disk.directories(store):
+        result.problems += _writer(writer, deep, disk, result, streams)
+    for stream, spans in streams.items():
+        expected = 0
+        for first, last in sorted(spans):
+            if first != expected:
+                kind = "rows are missing" if first > expected else "rows are doubled"
+                result.problems.append(Problem(f"stream {stream.hex()}", f"{kind} at t = {min(first, expected)}",
+                                               "restore the shard that held them from a copy"))
+            expected = max(expected, last + 1)
+    return result
+
+
+def _writer(directory: Path, deep: bool, disk: Disk, result: Verified,
+            streams: dict[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
+    try:
+        listed = {line["file"]: line for line in read_manifest(directory, disk)}
+    except ShardError as error:
+        yield Problem(str(directory / "MANIFEST"), str(error), "restore it from a copy")
+        listed = {}
+    names = disk.names(directory)
+    for name in sorted(listed.keys() - set(names)):
+        yield Problem(str(directory / name), "the manifest names it, but it is not there", "restore it from a copy")
+    for name in names:
+        path = directory / name
+        if path.suffix not in (".arrow", ".open"):
+            continue
+        result.segments += 1
+        line = listed.get(name)
+        if path.suffix == ".arrow" and line is None:
+            yield Problem(str(path), "a sealed shard is not in the manifest", "resume the run: it is added", True)
+        if line is not None and deep:
+            whole = disk.read(path)
+            if len(whole) != line["bytes"] or hashlib.sha256(whole).hexdigest() != line["sha256"]:
+                yield Problem(str(path), f"its bytes differ from the manifest's SHA-256 ({len(whole)} bytes, "
+                              f"{line['bytes']} expected)", "restore the file from a copy")
+        yield from _segment(path, line["rows"] if line else None, deep, disk, result, streams)
+
+
+def _segment(path: Path, rows: int | None, deep: bool, disk: Disk, result: Verified,
+             streams: dict[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
+    log_path = path.with_suffix(".commit")
+    log = disk.read(log_path) if disk.exists(log_path) else b""
+    commits = list(read_commits(log))
+    if path.suffix == ".arrow" and len(commits) * COMMIT.size != len(log):
+        yield Problem(str(log_path), f"record {len(commits)} is damaged", "restore the file from a copy")
+    if path.suffix == ".arrow" and rows is not None and (commits[-1].last_seq + 1 if commits else 0) != rows:
+        yield Problem(str(log_path), f"it tells of {commits[-1].last_seq + 1 if commits else 0} rows, the manifest "
+                      f"of {rows}", "restore the file from a copy")
+    reader = BlockReader(path, disk)
+    for commit in commits:
+        try:
+            block = disk.read(path, commit.start, commit.end)
+            if not commit.matches(block):
+                raise ShardError(f"rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} (bytes {commit.start} "
+                                 f"to {commit.end}) are damaged")
+            batch = reader.parse(block, commit)
+            if deep:
+                batch.validate(full=True)
+        except (ShardError, ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
+            yield Problem(str(path), str(error).partition("\n")[0], "restore the file from a copy")
+            continue
+        result.rows += commit.rows
+        result.bytes += len(block)
+        for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
+            spans = streams[stream]
+            if spans and spans[-1][1] == t - 1:
+                spans[-1] = (spans[-1][0], t)
+            else:
+                spans.append((t, t))
