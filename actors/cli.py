@@ -144,7 +144,7 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
 def verify(name: RunName = "latest", as_json: Json = False,
            deep: Annotated[bool, typer.Option("--deep", help="also SHA-256 of whole shards, every value")] = False,
            ) -> None:
-    """Checksums, gaps, doubled rows, schema, manifests: what is wrong, and what can be mended. Exit 4 if anything is."""
+    """Checksums, gaps, doubled rows, schema, manifests: what is wrong and can be mended. Exit 4 if anything is."""
     from actors.rundir import RunDirectory
     from experience.shards.verify import verify as verify_store
 
@@ -162,8 +162,8 @@ def verify(name: RunName = "latest", as_json: Json = False,
 
 
 @app.command()
-def query(name: RunName, sql: Annotated[str, typer.Argument(help="over tables steps and imagined, e.g. \"select env_id, "
-                                                                 "avg(reward) from steps group by all\"")],
+def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps and imagined, e.g. "
+                                                            "'select env_id, avg(reward) from steps group by all'")],
           as_json: Json = False) -> None:
     """SQL (DuckDB) over a run's rows, those of a segment still being written included."""
     from actors.query import run_query

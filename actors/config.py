@@ -67,6 +67,7 @@ class Learning(_Section):
     imitation_passes: float = Field(20.0, ge=0, description="passes over the demonstrations before acting")
     imitation_rate: float = Field(2e-3, gt=0, lt=1, description="its peak learning rate")
     imitation_weight: float = Field(0.05, ge=0, description="c of L = L_PG + c L_NLL(demonstrations)")
+    imitation_ratio: float = Field(1.0, ge=0, description="turns imitated for each turn of experience learned from")
     observation_weight: float = Field(0.2, ge=0, description="weight of predicting the demonstrations' observations")
     learning_rate: float = Field(3e-4, gt=0, lt=1, description="of policy-gradient updates")
     minibatches: int = Field(4, ge=1, description="optimiser steps an update")

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -267,13 +267,9 @@ def make_learner(config: Config, engine: Engine) -> Learner | Onlooker:
     if not config.policy.learns:
         return Onlooker()
     learning = config.learning
-    settings = LearnerSettings(
-        learning_rate=learning.learning_rate, imitation_rate=learning.imitation_rate,
-        imitation_weight=learning.imitation_weight, observation_weight=learning.observation_weight,
-        clip_below=learning.clip_below, clip_above=learning.clip_above, negative_weight=learning.negative_weight,
-        minibatches=learning.minibatches,
-        micro_batch_tokens=learning.micro_batch_tokens, batch_turns=learning.batch_turns,
-        temperature=config.policy.temperature or 1.0, seed=config.seed)
+    known = {f.name for f in fields(LearnerSettings)}
+    shared = {name: value for name, value in learning if name in known}
+    settings = LearnerSettings(**shared, temperature=config.policy.temperature or 1.0, seed=config.seed)
     return Learner(engine.model, settings)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from experience.errors import RecordError, WeightsError
 from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.learner import Learner, LearnerSettings, advantages
+from experience.learning.learner import Learner, LearnerSettings, advantages, best_turns
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
 from experience.models.decoding import sample
@@ -195,3 +195,7 @@ def test_failures_weigh_as_much_as_they_are_told_to() -> None:
     asymmetric, _ = advantages([group], negative_weight=0.2)
     for a, b in zip(whole, asymmetric, strict=True):
         assert b.advantage == pytest.approx(a.advantage * (0.2 if a.advantage < 0 else 1.0))
+
+
+def test_one_episode_a_task_is_imitated_and_none_where_all_are_alike() -> None:
+    assert len(best_turns([group_of([0.2, 1.0, 1.0, 0.0]), group_of([0.5, 0.5])])) == 1

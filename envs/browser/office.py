@@ -1,8 +1,8 @@
 """browser/office: errands in a small office site, in real Chromium.
 
 The site is a Python object; its pages reach the browser only through the browser's cage (no network). The agent
-sees the page's accessibility tree and acts on its elements, by number or by name. The reward is read from the site's state, the
-server's side, and never from the page: what a page says about itself counts for nothing.
+sees the page's accessibility tree and acts on its elements, by number or by name. The reward is read from the
+site's state, the server's side, and never from the page: what a page says about itself counts for nothing.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from experience.step import Step
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """Learning rates per optimiser step. `imitation_weight` is c of L = L_PG + c·L_NLL(demonstrations);
+    """Learning rates per optimiser step. `imitation_weight` is c of L = L_PG + c·L_NLL(demonstrations),
+    and `imitation_ratio` how many turns are imitated for each that is learned from;
     `observation_weight` adds the NLL of the demonstrations' observations: a model that starts from nothing learns
     the worlds' language from them (early experience, arXiv 2510.08558). `temperature` is what collectors sample at:
     the ratio π/μ compares the same softened distribution on both sides. `negative_weight` scales advantages
@@ -34,6 +35,7 @@ class LearnerSettings:
     learning_rate: float = 3e-4
     imitation_rate: float = 1e-3
     imitation_weight: float = 0.05
+    imitation_ratio: float = 1.0
     observation_weight: float = 0.2
     clip_below: float = 0.2
     clip_above: float = 0.28
@@ -85,13 +87,13 @@ class Learner:
         if not groups:
             return {}
         turns, metrics = advantages(groups, self.settings.negative_weight)
-        self._successes += [t for t in turns if t.advantage > 0 and groups[0].episodes[0].first.source == "real"]
+        self._successes += best_turns(g for g in groups if g.episodes[0].first.source == "real")
         del self._successes[:-self.settings.remembered_successes]
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
         order = self._rng.permutation(len(turns))
         parts: dict[str, list[float]] = defaultdict(list)
         for part in np.array_split(order, max(min(self.settings.minibatches, len(turns)), 1)):
-            demos = self._sample_demonstrations(max(len(part), 8))
+            demos = self._sample_demonstrations(max(int(self.settings.imitation_ratio * len(part)), 8))
             for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
                 parts[name].append(value)
         return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
@@ -147,8 +149,8 @@ class Learner:
         return dict(metrics)
 
     def _sample_demonstrations(self, n: int) -> list[Turn]:
-        """From the experts' turns and the policy's own better ones alike (self-imitation, Oh et al. 2018): as the
-        policy finds better ways, the experts' word weighs less."""
+        """From the experts' turns and the policy's own best ones alike (self-imitation, Oh et al. 2018): as the
+        policy solves more tasks, the experts' word weighs less."""
         known = self._demonstrations + self._successes
         return [known[i] for i in self._rng.integers(len(known), size=n)] if known else []
 
@@ -198,6 +200,17 @@ def _return(episode: Episode) -> float:
     """The discounted return of its first state. Its rewards are known: replay leaves out what is not."""
     rewards = np.array([s.reward for s in episode.steps], float)
     return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float))[0])
+
+
+def best_turns(groups: Iterable[Group]) -> list[Turn]:
+    """The turns of the best episode of each group that differs in return: one a task, so that easy tasks, solved by
+    many episodes, do not drown the others."""
+    turns = []
+    for group in groups:
+        returns = [_return(e) for e in group.episodes]
+        if np.ptp(returns) >= 1e-9:
+            turns += [t for s in group.episodes[int(np.argmax(returns))].steps if (t := as_turn(s)) is not None]
+    return turns
 
 
 def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
