@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experience.errors import ConfigError, XpError
+from experience.errors import ConfigError, MissingPartError, XpError
 
 if TYPE_CHECKING:
     from actors.config import Config
@@ -171,6 +171,25 @@ def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the table
 
     directory = RunDirectory.find(name)
     run_query({"steps": directory.shards, "imagined": directory.path / "imagined"}, sql, as_json)
+
+
+@app.command()
+def bench(what: Annotated[str, typer.Argument(help="store")], as_json: Json = False,
+          rows: Annotated[int, typer.Option(help="how many rows of about 4 KB")] = 20_000,
+          rounds: Annotated[int, typer.Option(help="interleaved rounds")] = 5) -> None:
+    """The store against its peers and the machine's limits, in one run. Some minutes, nothing else running."""
+    if what != "store":
+        raise ConfigError(f"no benchmark {what!r}", "there is: store")
+    try:
+        import datasets  # noqa: F401
+        import lance  # noqa: F401
+        import orjson  # noqa: F401
+    except ImportError as error:
+        raise MissingPartError(f"the peers are not installed: {error.name} is missing",
+                               ".venv/bin/uv pip install -p .venv -r benchmarks/store/requirements.txt") from error
+    from benchmarks.store.bench import main as measure
+
+    measure(as_json, rows, rounds)
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections import Counter
@@ -94,12 +95,14 @@ class Parts:
         """Continues from the last checkpoint, if any: its weights, and which groups were learned from."""
         for steps in self._catalog.follow():
             self.take(steps)
-        found = self.directory.last_checkpoint()
-        if found is None:
+        saved = self.directory.last_checkpoint()
+        if saved is None:
             return False
-        weights, optimizer, state = found
-        self.learner.restore(weights, optimizer, self.replay.demonstrations())
-        self.replay.forget(state["consumed"])
+        self.learner.restore(saved, self.replay.demonstrations(), self.replay.restore(saved))
+        if self.world is not None and "world_model.json" in saved:
+            self._seen_transitions = json.loads(saved["parts.json"])["seen_transitions"]
+            self.world.add(self.replay.transitions[:self._seen_transitions])
+            self.world.restore(saved)
         self.evaluator.ordered = self.replay.evaluated_versions()
         return True
 
@@ -195,8 +198,11 @@ class Parts:
             self.save()
 
     def save(self) -> None:
-        self.directory.save_checkpoint(self.learner.policy(), self.learner.optimizer_state(),
-                                       {"consumed": sorted(self.replay.consumed)})
+        """Weights, moments, world model, random states and the cursor into the store, in one atomic checkpoint."""
+        world = self.world.save() if self.world is not None else {}
+        about = {"parts.json": json.dumps({"seen_transitions": self._seen_transitions}).encode()}
+        self.directory.save_checkpoint(self.learner.version,
+                                       {**self.learner.save(), **self.replay.save(), **world, **about})
 
     def finish(self) -> Progress:
         """Learns from the last whole groups, then evaluates with the collectors' attention undivided, and saves."""

@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import yaml
 
 from actors.config import Config, dump
 from experience.errors import ConfigError, ShardError, XpError
-from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL
+from experience.shards.redact import Redactor
 
 
 class RunDirectory:
@@ -29,6 +29,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.shards, self.checkpoints = path / "shards", path / "checkpoints"
+        self._redactor = Redactor.of_environment()
 
     @classmethod
     def create(cls, config: Config, origins: dict[str, str], argv: list[str]) -> RunDirectory:
@@ -74,7 +75,7 @@ class RunDirectory:
 
     def write_record(self, **changes: Any) -> None:
         old = self.record if (self.path / "run.json").exists() else {}
-        _replace(self.path / "run.json", json.dumps(old | changes, indent=1).encode())
+        _replace(self.path / "run.json", json.dumps(old | self._redactor.value(changes), indent=1).encode())
 
     def config(self) -> Config:
         return Config.model_validate(yaml.safe_load((self.path / "config.yaml").read_text()))
@@ -82,44 +83,41 @@ class RunDirectory:
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
         with open(self.path / "metrics" / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"t": time.time()} | record) + "\n")
+            file.write(json.dumps({"t": time.time()} | self._redactor.value(record)) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         path = self.path / "metrics" / "metrics.jsonl"
         for line in path.read_text().splitlines() if path.exists() else ():
             yield json.loads(line)
 
-    def save_checkpoint(self, weights: Weights, optimizer: bytes, state: dict[str, Any]) -> None:
-        """Weights, optimiser and what was consumed, published by one rename."""
-        final = self.checkpoints / f"step-{weights.version:06d}"
+    def save_checkpoint(self, version: int, files: Mapping[str, bytes]) -> None:
+        """Everything a learner goes on from, published by one rename: all of it or none."""
+        final = self.checkpoints / f"step-{version:06d}"
         if final.exists():
             return
-        draft = self.checkpoints / f".draft-{weights.version}-{secrets.token_hex(2)}"
+        draft = self.checkpoints / f".draft-{version}-{secrets.token_hex(2)}"
         draft.mkdir(parents=True)
-        sums = []
-        for name, data in (("policy.safetensors", weights.data), ("optimizer.safetensors", optimizer),
-                           ("state.json", json.dumps(state | {"version": weights.version}).encode())):
+        for name, data in files.items():
             _replace(draft / name, data)
-            sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
-        _replace(draft / "SHA256SUMS", "".join(sums).encode())
+        sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+        _replace(draft / "SHA256SUMS", sums.encode())
         REAL.sync_directory(draft)
         os.rename(draft, final)
         REAL.sync_directory(self.checkpoints)
 
-    def last_checkpoint(self) -> tuple[Weights, bytes, dict[str, Any]] | None:
+    def last_checkpoint(self) -> dict[str, bytes] | None:
+        """The files of the newest one. Raises ShardError if a byte of them differs from what was saved."""
         found = sorted(self.checkpoints.glob("step-*"))
         if not found:
             return None
         lines = (found[-1] / "SHA256SUMS").read_text().splitlines()
-        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-        data = {name: (found[-1] / name).read_bytes() for name in sums}
-        for name, digest in sums.items():
-            if hashlib.sha256(data[name]).hexdigest() != digest:
+        files = {}
+        for digest, name in (line.split("  ") for line in lines):
+            files[name] = (found[-1] / name).read_bytes()
+            if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ShardError(f"{found[-1] / name} does not match SHA256SUMS",
                                  "remove that checkpoint to use the one before it")
-        state = json.loads(data["state.json"])
-        weights = Weights(state["version"], data["policy.safetensors"], sums["policy.safetensors"])
-        return weights, data["optimizer.safetensors"], state
+        return files
 
     def count(self) -> dict[str, int]:
         """What the shards hold, read from the shards: rows, and steps (rows with an action) by source."""

@@ -239,3 +239,60 @@ def test_a_full_disk_pauses_and_everything_is_kept_once_there_is_room(tmp_path: 
     assert not journal.paused and journal.acknowledged[b"s" * 16] == 10
     journal.close()
     assert [s.t for s in read(tmp_path)] == list(range(11))
+
+
+def test_a_reader_that_saw_a_block_before_its_sync_failed_is_given_its_rows_once(tmp_path: Path) -> None:
+    class Failing(Disk):
+        fails = 0
+
+        def sync(self, descriptor: int) -> None:
+            self.fails -= 1
+            if self.fails == 0:
+                assert [s.t for s in catalog_rows()] == [0, 1], "the block was visible before it was synced"
+                raise OSError(errno.EIO, "the disk is going")
+            super().sync(descriptor)
+
+    catalog = Catalog(tmp_path)
+
+    def catalog_rows() -> list[Step]:
+        seen.extend(step for block in catalog.follow() for step in block)
+        return seen
+
+    seen: list[Step] = []
+    disk = Failing()
+    journal = Journal(tmp_path / "w", CATALOGUE, batch_rows=10, commit_seconds=10, disk=disk)
+    journal.append(make_step(0))
+    journal.append(make_step(1))
+    disk.fails = 2  # the record's sync, after the data's
+    with pytest.raises(OSError, match="going"):
+        journal.commit()
+    journal.append(make_step(2))
+    journal.close()
+    assert [s.t for s in catalog_rows()] == [0, 1, 2]
+    assert [s.t for s in read(tmp_path)] == [0, 1, 2]
+
+
+def test_a_newer_incarnation_that_comes_meanwhile_is_seen_before_anything_is_acknowledged(tmp_path: Path) -> None:
+    class Racing(Disk):
+        until = 0
+
+        def sync(self, descriptor: int) -> None:
+            super().sync(descriptor)
+            self.until -= 1
+            if self.until == 0:  # the data is on disk, its record is not
+                newer.append(Journal(tmp_path / "w", CATALOGUE))
+
+    newer: list[Journal] = []
+    disk = Racing()
+    old = Journal(tmp_path / "w", CATALOGUE, commit_seconds=10, disk=disk)
+    old.append(make_step(0))
+    old.commit()
+    old.append(make_step(1))
+    disk.until = 1
+    with pytest.raises(FencedError):
+        old.commit()
+    assert old.acknowledged[b"s" * 16] == 0
+    newer[0].append(make_step(1))
+    newer[0].close()
+    assert [s.t for s in read(tmp_path)] == [0, 1]
+    assert recover(tmp_path / "w") == {b"s" * 16: 1}

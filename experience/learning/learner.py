@@ -6,8 +6,9 @@ batch's spread per environment), ratio (token, clipped higher above), aggregatio
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 from experience.learning.batch import TokenBatch, Turn, micro_batches
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
-from experience.models.weights import Weights, pack, unpack
+from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.shards.replay import Episode, Group
 from experience.step import Step
 
@@ -103,21 +104,22 @@ class Learner:
         self.version += 1
         return self.policy()
 
-    def optimizer_state(self) -> bytes:
-        """Adam's moments and step counts, as safetensors."""
-        return pack({f"{i}.{name}": value for i, state in self.optimizer.state_dict()["state"].items()
-                     for name, value in state.items()})
+    def save(self) -> dict[str, bytes]:
+        """What the next update depends on, by file name: weights, Adam's moments, random state."""
+        about = {"version": self.version, "random": self._rng.bit_generator.state}
+        return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
+                "learner.json": json.dumps(about).encode()}
 
-    def restore(self, weights: Weights, optimizer: bytes, demonstrations: Iterable[Step]) -> None:
-        """Continues where `weights` and `optimizer` left off."""
-        weights.put_into(self.model)
-        self.version = weights.version
+    def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
+                learned_from: Iterable[Group]) -> None:
+        """Continues where `save` was called. With the same demonstrations, and the groups learned from until then in
+        their order, every later update is the same, bit for bit."""
+        about = json.loads(saved["learner.json"])
+        self.version, self._rng.bit_generator.state = about["version"], about["random"]
+        Weights.read(self.version, saved["policy.safetensors"]).put_into(self.model)
+        unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
         self._demonstrations = [turn for s in demonstrations if (turn := as_turn(s)) is not None]
-        state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
-        for name, value in unpack(optimizer).items():
-            index, _, key = name.partition(".")
-            state[int(index)][key] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": dict(state)})
+        self._successes = best_turns(learned_from)[-self.settings.remembered_successes:]
 
     def _update(self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float) -> dict[str, float]:
         """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), accumulated over micro-batches."""
@@ -181,11 +183,12 @@ class Onlooker:
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
         return {}
 
-    def optimizer_state(self) -> bytes:
-        return pack({})
+    def save(self) -> dict[str, bytes]:
+        return {"learner.json": json.dumps({"version": self.version}).encode()}
 
-    def restore(self, weights: Weights, optimizer: bytes, demonstrations: Iterable[Step]) -> None:
-        self.version = weights.version
+    def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
+                learned_from: Iterable[Group]) -> None:
+        self.version = json.loads(saved["learner.json"])["version"]
 
 
 def as_turn(step: Step, advantage: float = 0.0) -> Turn | None:

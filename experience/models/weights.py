@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,9 +24,13 @@ class Weights:
     sha256: str
 
     @classmethod
+    def read(cls, version: int, data: bytes) -> Weights:
+        return cls(version, data, hashlib.sha256(data).hexdigest())
+
+    @classmethod
     def of(cls, model: nn.Module, version: int) -> Weights:
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in _own_tensors(model).items()})
-        return cls(version, data, hashlib.sha256(data).hexdigest())
+        return cls.read(version, data)
 
     def put_into(self, model: nn.Module) -> None:
         """Copies the weights into `model`. Raises WeightsError if a byte, name, shape or type differs."""
@@ -57,6 +62,21 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def unpack(data: bytes) -> dict[str, Tensor]:
     return dict(load(data))
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
+    """Its moments and step counts, as safetensors."""
+    return pack({f"{i}.{name}": value for i, state in optimizer.state_dict()["state"].items()
+                 for name, value in state.items()})
+
+
+def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
+    """Puts moments and step counts back; rates are set by whoever steps it."""
+    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in unpack(data).items():
+        index, _, key = name.partition(".")
+        state[int(index)][key] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})
 
 
 def _own_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from experience.learning.losses import negative_log_likelihood, token_logprobs
 from experience.models.decoding import sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
+from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer, apply, describe
 from experience.step import Step
 
@@ -108,6 +110,21 @@ class LanguageWorldModel:
             self._optimizer.step()
         self.version += 1
         return loss_value
+
+    def save(self) -> dict[str, bytes]:
+        """What the next fit depends on besides the transitions, by file name."""
+        about = {"version": self.version, "threshold": self.threshold, "random": self._rng.bit_generator.state}
+        return {"world_model.safetensors": Weights.of(self._model, self.version).data,
+                "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
+                "world_model.json": json.dumps(about).encode()}
+
+    def restore(self, saved: Mapping[str, bytes]) -> None:
+        """Continues where `save` was called; the transitions seen until then are added by the caller."""
+        about = json.loads(saved["world_model.json"])
+        self.version, self.threshold = about["version"], about["threshold"]
+        self._rng.bit_generator.state = about["random"]
+        Weights.read(self.version, saved["world_model.safetensors"]).put_into(self._model)
+        unpack_optimizer(saved["world_model_optimizer.safetensors"], self._optimizer)
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         """The likeliest change for each pair."""

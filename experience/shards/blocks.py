@@ -118,6 +118,15 @@ class BlockReader:
         return batch
 
 
+    def parse_at(self, mapped: pa.Buffer, start: int) -> pa.RecordBatch:
+        """A block that was read before, without a copy, from its mapped file."""
+        stream = pa.BufferReader(mapped)
+        stream.seek(start or FIRST_BLOCK)
+        if not start:
+            pa.ipc.read_schema(stream)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(stream), self._schema)
+
+
 def read_blocks(path: Path, disk: Disk = REAL) -> Iterator[pa.RecordBatch]:
     """All acknowledged record batches of one segment, open or sealed."""
     return BlockReader(path, disk).read()

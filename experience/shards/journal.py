@@ -27,6 +27,7 @@ from experience.errors import FencedError, ShardError
 from experience.shards.blocks import COMMIT, BlockReader, Commit, read_blocks, read_commits
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import append_manifest, read_manifest
+from experience.shards.redact import Redactor
 from experience.shards.schema import PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
 from experience.step import Step
@@ -89,7 +90,7 @@ class Journal:
     def __init__(self, directory: Path, catalogue: Mapping[str, SignalKind], *, durability: Durability = "group",
                  commit_seconds: float = 0.05, batch_rows: int = 64, seal_bytes: int = 256 << 20,
                  low_water_bytes: int = 64 << 20, metadata: Mapping[str, Any] | None = None,
-                 disk: Disk = REAL) -> None:
+                 redactor: Redactor | None = None, disk: Disk = REAL) -> None:
         self.directory, self.durability, self.paused = directory, durability, False
         self._commit_seconds, self._batch_rows, self._seal_bytes = commit_seconds, batch_rows, seal_bytes
         self._low_water_bytes, self._disk = low_water_bytes, disk
@@ -98,6 +99,7 @@ class Journal:
         self.acknowledged: dict[bytes, int] = recover(directory, disk)
         self._next_t = {stream: t + 1 for stream, t in self.acknowledged.items()}
         self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {}))
+        self._redactor = redactor or Redactor.of_environment()
         self._deltas = PromptDeltas()
         self._buffer: list[Step] = []
         self._oldest = 0.0
@@ -109,7 +111,8 @@ class Journal:
         return self._next_t.get(stream, 0)
 
     def append(self, step: Step) -> bool:
-        """Buffers `step` and commits when due; True once it is acknowledged. A t seen before is dropped."""
+        """Buffers `step`, without the secrets it may hold, and commits when due; True once it is acknowledged. A t
+        seen before is dropped."""
         expected = self.next_t(step.stream_id)
         if step.t < expected:
             return True
@@ -118,7 +121,7 @@ class Journal:
                              "a stream's t is gapless; mark lost time with Boundary.GAP")
         if not self._buffer:
             self._oldest = time.monotonic()
-        self._buffer.append(step)
+        self._buffer.append(self._redactor.step(step))
         self._next_t[step.stream_id] = step.t + 1
         if self.durability == "sync" or len(self._buffer) >= self._batch_rows:
             self.commit()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,8 @@ class Replay:
         self.transitions: list[tuple[Step, Step]] = []
         """(row, next row) of real and demonstrated training episodes: what a world model learns from."""
         self.finished: set[bytes] = set()
-        self.consumed: list[str] = []
+        self.consumed: list[tuple[str, bool]] = []
+        """Groups given out, in order, each with whether it was learned from or dropped."""
         self.training_steps = 0
         self._lags: list[int] = []
         self._rng = np.random.default_rng(seed)
@@ -126,26 +128,26 @@ class Replay:
         Failed episodes and episodes of unknown reward leave their group; each is counted in `dropped`.
         """
         given, self._ready = self._ready[:most], self._ready[most:] if most else []
-        self.consumed += [g.group_id for g in given]
         fresh = []
         for group in given:
-            if version - group.oldest_version > self.max_lag:
-                self.dropped.stale += len(group.episodes)
-                continue
-            self._lags.append(version - group.oldest_version)
-            kept = []
-            for episode in group.episodes:
-                if episode.failed:
-                    self.dropped.failed += 1
-                elif episode.total_reward is None:
-                    self.dropped.unknown_reward += 1
-                else:
-                    kept.append(episode)
-            if len(kept) > 1:
-                fresh.append(Group(group.group_id, tuple(kept)))
-            else:
-                self.dropped.alone += len(kept)  # nothing to compare it with
+            kept = self._usable(group, version)
+            self.consumed.append((group.group_id, kept is not None))
+            fresh += [kept] if kept else []
         return fresh
+
+    def _usable(self, group: Group, version: int) -> Group | None:
+        if version - group.oldest_version > self.max_lag:
+            self.dropped.stale += len(group.episodes)
+            return None
+        self._lags.append(version - group.oldest_version)
+        for episode in group.episodes:
+            self.dropped.failed += episode.failed
+            self.dropped.unknown_reward += not episode.failed and episode.total_reward is None
+        kept = _comparable(group)
+        if len(kept.episodes) > 1:
+            return kept
+        self.dropped.alone += len(kept.episodes)  # nothing to compare it with
+        return None
 
     def held_out(self, version: int, env_id: str | None = None, behaviour: str | None = None) -> list[Episode]:
         """Held-out episodes acted by policy `version` (not the random baseline, unless `behaviour` names it):
@@ -192,11 +194,32 @@ class Replay:
         """Mean age, in versions, of the groups given out lately."""
         return float(np.mean(self._lags[-64:])) if self._lags else 0.0
 
-    def forget(self, consumed: Iterable[str]) -> None:
-        """Takes these groups as given out: a learner that resumes has learned from them."""
-        self.consumed = list(consumed)
-        known = set(self.consumed)
-        self._ready = [g for g in self._ready if g.group_id not in known]
+    def save(self) -> dict[str, bytes]:
+        """The cursor: which groups were given out, and the sampler's random state. Belongs beside the weights."""
+        about = {"consumed": self.consumed, "dropped": vars(self.dropped), "random": self._rng.bit_generator.state}
+        return {"replay.json": json.dumps(about).encode()}
+
+    def restore(self, saved: Mapping[str, bytes]) -> list[Group]:
+        """After the store was read again: what `save` knew as given out is not given out again, all else is.
+
+        Returns the groups that were learned from, in their order.
+        """
+        about = json.loads(saved["replay.json"])
+        self.consumed = [(group_id, used) for group_id, used in about["consumed"]]
+        self.dropped, self._rng.bit_generator.state = Dropped(**about["dropped"]), about["random"]
+        ready = {g.group_id: g for g in self._ready}
+        missing = [group_id for group_id, _ in self.consumed if group_id not in ready]
+        if missing:
+            raise ShardError(f"{len(missing)} groups that were learned from are not in the store, {missing[0]} first",
+                             "the checkpoint belongs to another store, or shards were lost: ./xp verify says which")
+        given = {group_id for group_id, _ in self.consumed}
+        self._ready = [g for g in self._ready if g.group_id not in given]
+        return [_comparable(ready[group_id]) for group_id, used in self.consumed if used]
+
+
+def _comparable(group: Group) -> Group:
+    """The group less what says nothing about the agent: failed episodes, and those of unknown reward."""
+    return Group(group.group_id, tuple(e for e in group.episodes if not e.failed and e.total_reward is not None))
 
 
 @dataclass(frozen=True)

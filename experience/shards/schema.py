@@ -83,11 +83,41 @@ def check_schema(found: pa.Schema, where: str) -> None:
         raise ShardError(f"{where}: the schema is not {SCHEMA_ID}", "the file was not written by this version of xp")
 
 
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.array(offsets)
+
+
 def _ragged(parts: Sequence[np.ndarray], dtype: Any, value_type: pa.DataType) -> pa.Array:
-    offsets = np.zeros(len(parts) + 1, np.int32)
-    np.cumsum([len(p) for p in parts], out=offsets[1:])
     flat = np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, type=value_type))
+    return pa.ListArray.from_arrays(_offsets([len(p) for p in parts]), pa.array(flat, type=value_type))
+
+
+def _numbers(values: Sequence[Any], of: pa.DataType) -> pa.Array:
+    """A primitive column; None becomes null."""
+    dtype = of.to_pandas_dtype()
+    if None not in values:
+        return pa.array(np.fromiter(values, dtype, len(values)), type=of)
+    missing = np.fromiter((v is None for v in values), bool, len(values))
+    if missing.all():
+        return pa.nulls(len(values), of)
+    return pa.array(np.fromiter((0 if v is None else v for v in values), dtype, len(values)), type=of, mask=missing)
+
+
+def _ids(values: Sequence[bytes | None]) -> pa.Array:
+    """A column of 16-byte ids; None becomes null."""
+    if None in values:
+        return pa.array(values, type=_ID)
+    return pa.Array.from_buffers(_ID, len(values), [None, pa.py_buffer(b"".join(values))])  # type: ignore[arg-type]
+
+
+def _lists(rows: Sequence[Sequence[Any]], of: pa.DataType, columns: Mapping[str, Any]) -> pa.Array:
+    """A column of lists of structs from the structs' flattened `columns`."""
+    fields = [of.field(i) for i in range(of.num_fields)]
+    flat = pa.StructArray.from_arrays([pa.array(columns[f.name], type=f.type) if f.type == pa.string()
+                                       else _numbers(columns[f.name], f.type) for f in fields], fields=fields)
+    return pa.ListArray.from_arrays(_offsets([len(r) for r in rows]), flat)
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
@@ -140,34 +170,48 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
         else:
             kept[i], new = deltas.shrink(step.stream_id, d.prompt_ids, d.action_ids)
             prompts.append(new)
-    columns: dict[str, Any] = {name: [getattr(s, name) for s in steps] for name in (
-        "stream_id", "t", "episode", "step_in_episode", "work_id", "group_id", "env_id", "env_version", "task_id",
-        "split", "seed", "sandbox_tier", "t_start_ns", "t_end_ns", "source", "model_version", "uncertainty",
-        "obs_text", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
-        "reward_version", "discount", "ending")}
-    columns |= {
-        "parent_stream": [s.parent[0] if s.parent else None for s in steps],
+    spans = [d.version_spans if d else () for d in decisions]
+    every_span = [v for row in spans for v in row]
+    signals = [s.signals for s in steps]
+    every_signal = [g for row in signals for g in row]
+    columns: dict[str, Any] = {
+        "parent_stream": _ids([s.parent[0] if s.parent else None for s in steps]),
         "parent_t": [s.parent[1] if s.parent else None for s in steps],
-        "obs_blobs": [None] * len(steps), "obs_struct": [None] * len(steps), "tool_calls": [None] * len(steps),
         "prompt_prefix_len": kept, "prompt_ids": _ragged(prompts, np.int32, pa.int32()),
         "action_text": [d.text if d else None for d in decisions],
         "action_ids": _ragged([d.action_ids if d else _EMPTY_IDS for d in decisions], np.int32, pa.int32()),
         "action_logprobs": _ragged([d.logprobs if d else _EMPTY_LOGPROBS for d in decisions],
                                    np.float32, pa.float32()),
-        "version_spans": [[{"version": v.version, "n_tokens": v.tokens} for v in d.version_spans] if d else []
-                          for d in decisions],
+        "version_spans": _lists(spans, _SPAN, {"version": [v.version for v in every_span],
+                                               "n_tokens": [v.tokens for v in every_span]}),
         "policy_version": [d.policy_version if d else None for d in decisions],
         "behaviour_id": [d.behaviour_id if d else "" for d in decisions],
         "decoder": [d.decoder if d else "" for d in decisions],
         "token_exact": [bool(d and d.token_exact) for d in decisions],
         "action_struct": [s.action_struct or None for s in steps],
-        "signals": [[{"code": codes[g.name], "value": g.value, "evidence": g.evidence} for g in s.signals]
-                    for s in steps],
-        "boundary": [int(s.boundary) for s in steps],
+        "signals": _lists(signals, _SIGNAL, {"code": [codes[g.name] for g in every_signal],
+                                             "value": [g.value for g in every_signal],
+                                             "evidence": [g.evidence for g in every_signal]}),
         "info": [json.dumps(dict(s.info)).encode() if s.info else None for s in steps],
     }
-    arrays = [columns[n] if isinstance(columns[n], pa.Array) else pa.array(columns[n], type=t) for n, t, _ in FIELDS]
+    arrays = []
+    for name, type_, _ in FIELDS:
+        values = columns[name] if name in columns else [getattr(s, name, None) for s in steps]
+        if isinstance(values, pa.Array):
+            arrays.append(values)
+        elif pa.types.is_fixed_size_binary(type_):
+            arrays.append(_ids(values))
+        elif name in _NOT_YET:
+            arrays.append(pa.nulls(len(steps), type_))
+        elif pa.types.is_primitive(type_):
+            arrays.append(_numbers(values, type_))
+        else:
+            arrays.append(pa.array(values, type=type_))
     return pa.RecordBatch.from_arrays(arrays, schema=target)
+
+
+_NOT_YET = ("obs_blobs", "obs_struct", "tool_calls")
+"""Columns of the record that nothing writes so far."""
 
 
 def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:

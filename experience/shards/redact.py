@@ -1,0 +1,110 @@
+"""Redaction: secrets never reach a shard, in any of the forms that programs give them.
+
+Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET or PASSWORD), plain
+and in a dozen encodings, and what looks like a well-known kind of credential. Where a step's text was changed, its
+token ids go too: ids beside clean text would spell the secret; the step is then no longer token-exact, and so are
+the episode's later ones, whose prompts may repeat it.
+Does not cover: a secret that the process does not know and that has no known shape; a model's own paraphrase of one.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from experience.step import Boundary, Step
+
+MARK = "[redacted]"
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_SHORTEST = 8
+_KNOWN_SHAPES = (
+    r"\bsk-[A-Za-z0-9_-]{20,}", r"\bgh[pousr]_[A-Za-z0-9]{36,}", r"\bgithub_pat_[A-Za-z0-9_]{22,}",
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", r"\bxox[abprs]-[A-Za-z0-9-]{10,}", r"\bhf_[A-Za-z0-9]{30,}",
+    r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*",
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    r"(?<=://)[^/\s:@]{1,64}:[^/\s@]{3,}(?=@)")
+
+
+def encodings(secret: str) -> Iterator[str]:
+    """The forms in which `secret` may turn up inside other text. Base64 has three, by where in a longer text the
+    secret began; of those only the characters that the secret alone decides."""
+    raw = secret.encode()
+    yield secret
+    for lead in range(3):
+        start, end = -(-lead * 8 // 6), (lead + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(b"\0" * lead + raw).decode()[start:end]
+    yield base64.b32encode(raw).decode().rstrip("=")
+    yield raw.hex()
+    yield raw.hex().upper()
+    yield quote(secret, safe="")
+    yield "".join(f"%{b:02X}" for b in raw)
+    yield "".join(f"%{b:02x}" for b in raw)
+    yield json.dumps(secret)[1:-1]
+    yield "".join(f"\\u{ord(c):04x}" for c in secret)
+    yield "".join(f"\\x{b:02x}" for b in raw)
+    yield html.escape(secret)
+    yield "".join(f"&#{ord(c)};" for c in secret)
+    yield secret[::-1]
+
+
+class Redactor:
+    """Replaces secrets in text and steps."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        literal = {form for secret in secrets if len(secret) >= _SHORTEST for form in encodings(secret)
+                   if len(form) >= _SHORTEST - 1}
+        longest_first = sorted(literal, key=lambda form: (-len(form), form))
+        self._pattern = re.compile("|".join([*map(re.escape, longest_first), *_KNOWN_SHAPES]))
+        self._tainted: set[bytes] = set()
+
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Redactor:
+        return cls(value for name, value in environment.items() if _SECRET_NAME.search(name))
+
+    def text(self, text: str) -> str:
+        return self._pattern.sub(MARK, text)
+
+    def value(self, value: Any) -> Any:
+        """A JSON value, its strings and keys redacted."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(k)): self.value(v) for k, v in value.items()}
+        return [self.value(v) for v in value] if isinstance(value, list | tuple) else value
+
+    def step(self, step: Step) -> Step:
+        """`step`, or where it holds a secret, a copy without."""
+        if step.boundary & Boundary.RESET:
+            self._tainted.discard(step.stream_id)
+        decision = step.decision
+        texts = [step.obs_text, decision.text if decision else "", step.task_id]
+        clean = [self.text(t) for t in texts]
+        evidence = [self.text(s.evidence) for s in step.signals]
+        about = self.value(step.info)
+        struct = step.action_struct.decode("latin-1")
+        seen = clean[0] != texts[0] or clean[1] != texts[1]
+        if seen:
+            self._tainted.add(step.stream_id)
+        if decision is not None and step.stream_id in self._tainted:
+            decision = replace(decision, text=clean[1], prompt_ids=_NO_IDS, action_ids=_NO_IDS,
+                               logprobs=_NO_LOGPROBS, version_spans=(), token_exact=False)
+        elif (clean == texts and about == step.info and self.text(struct) == struct
+              and all(e == s.evidence for e, s in zip(evidence, step.signals, strict=True))):
+            return step
+        return replace(step, obs_text=clean[0], task_id=clean[2], decision=decision, info=about,
+                       action_struct=self.text(struct).encode("latin-1"),
+                       signals=tuple(replace(s, evidence=e) for s, e in zip(step.signals, evidence, strict=True)))
+
+
+_NO_IDS = np.empty(0, np.int32)
+_NO_LOGPROBS = np.empty(0, np.float32)

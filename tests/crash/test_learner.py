@@ -1,0 +1,129 @@
+"""A learner killed anywhere goes on as if nothing had happened: the same weights, and every group learned from once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.rundir import RunDirectory
+from experience.errors import ShardError
+from experience.learning.learner import Learner, LearnerSettings
+from experience.models.tokenizer import ByteTokenizer
+from experience.models.transformer import Transformer, TransformerShape
+from experience.policy import Decision, VersionSpan
+from experience.shards.catalog import Catalog
+from experience.shards.journal import Journal
+from experience.shards.replay import Replay
+from tests.conftest import CATALOGUE, make_step
+
+GROUP, GROUPS, PER_UPDATE = 4, 36, 2
+
+
+def a_store(directory: Path) -> None:
+    """Groups of one-turn episodes, and some demonstrations."""
+    journal, rng, tokens = Journal(directory / "w", CATALOGUE), np.random.default_rng(0), ByteTokenizer()
+    stream = b"s" * 16
+    for number in range(GROUPS + 3):
+        shown = number < 3
+        for _ in range(GROUP):
+            action = tokens.action(f"press {rng.integers(4)}")
+            decision = Decision("press", 0, tokens.prompt(f"page {number}"), action,
+                                rng.normal(-1, 0.1, len(action)).astype(np.float32), (VersionSpan(0, len(action)),),
+                                token_exact=True, behaviour_id="expert" if shown else "small")
+            common = {"work_id": rng.bytes(16), "source": "demonstration" if shown else "real",
+                      "group_id": "" if shown else f"0-{number}"}
+            journal.append(make_step(journal.next_t(stream), stream, decision=decision, ending="terminated",
+                                     reward=float(rng.integers(3)), discount=0.0, **common))
+            journal.append(make_step(journal.next_t(stream), stream, closing=True, ending="terminated", **common))
+    journal.close()
+
+
+def learn(run: Path, patience: float = 0.0) -> str:
+    """The learner's side of a run: resumes if it can, learns from all there is, saving after each update."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    directory = RunDirectory(run)
+    learner = Learner(Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), LearnerSettings(minibatches=2))
+    replay = Replay(GROUP, max_lag=1000, seed=0)
+    for steps in Catalog(directory.shards).follow():
+        replay.add(steps)
+    saved = directory.last_checkpoint()
+    if saved is None:
+        learner.imitate(replay.demonstrations(), 2)
+    else:
+        learner.restore(saved, replay.demonstrations(), replay.restore(saved))
+    while replay.ready_groups:
+        learner.improve(replay.window(learner.version, PER_UPDATE))
+        learner.publish()
+        directory.save_checkpoint(learner.version, learner.save() | replay.save())
+        time.sleep(patience)
+    return learner.policy().sha256
+
+
+def consumed(run: Path) -> list[list[object]]:
+    saved = RunDirectory(run).last_checkpoint()
+    assert saved is not None
+    return list(json.loads(saved["replay.json"])["consumed"])
+
+
+def in_a_child(run: Path, kill_after: float | None) -> bool:
+    """Whether a forked learner came to its end; killed after `kill_after` seconds otherwise."""
+    child = os.fork()
+    if child == 0:
+        try:
+            learn(run)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), "a learner that resumes never fails"
+    return status == 0
+
+
+def test_a_learner_killed_at_random_ends_with_the_same_weights_and_each_group_once(
+        tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    wanted = 200 if request.config.getoption("--long") else 12
+    (tmp_path / "plain" / "checkpoints").mkdir(parents=True)
+    a_store(tmp_path / "plain" / "shards")
+    started = time.monotonic()
+    assert in_a_child(tmp_path / "plain", None)
+    whole = time.monotonic() - started
+    truth, order = _final(tmp_path / "plain"), consumed(tmp_path / "plain")
+    assert len(order) == GROUPS
+    rng, kills, rounds = random.Random(0), 0, 0
+    while kills < wanted:
+        rounds += 1
+        run = tmp_path / f"killed-{rounds}"
+        (run / "checkpoints").mkdir(parents=True)
+        os.symlink(tmp_path / "plain" / "shards", run / "shards")
+        while not in_a_child(run, rng.uniform(0, whole)):
+            kills += 1
+        assert _final(run) == truth
+        assert consumed(run) == order
+
+
+def _final(run: Path) -> bytes:
+    saved = RunDirectory(run).last_checkpoint()
+    assert saved is not None
+    return saved["policy.safetensors"] + saved["optimizer.safetensors"]
+
+
+def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir(parents=True)
+    a_store(tmp_path / "shards")
+    learn(tmp_path)
+    saved = RunDirectory(tmp_path).last_checkpoint()
+    assert saved is not None
+    with pytest.raises(ShardError, match="another store"):
+        Replay(GROUP, max_lag=1000).restore(saved)

@@ -1,0 +1,98 @@
+"""Redaction: no secret reaches a file, in whatever form it was written."""
+
+from __future__ import annotations
+
+import random
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experience.policy import Decision, VersionSpan
+from experience.shards.blocks import read_blocks
+from experience.shards.catalog import Catalog
+from experience.shards.journal import Journal
+from experience.shards.redact import MARK, Redactor, encodings
+from experience.signal import Signal
+from experience.step import Boundary
+from tests.conftest import CATALOGUE, make_step
+
+FORMS = 12
+
+
+def secrets(count: int) -> list[str]:
+    rng = random.Random(0)
+    alphabet = string.ascii_letters + string.digits + "+/=_-.&<\"\\"
+    return ["".join(rng.choices(alphabet, k=rng.randint(12, 40))) for _ in range(count)]
+
+
+def planted(secret: str) -> list[str]:
+    """The secret in different encodings, inside other text as a program would leave it there."""
+    import base64
+    import html
+    import json
+    from urllib.parse import quote
+
+    raw = secret.encode()
+    return [secret, base64.b64encode(b"user:" + raw + b" and more").decode(), base64.urlsafe_b64encode(raw).decode(),
+            base64.b64encode(b"x" + raw + b"!").decode(), base64.b32encode(raw).decode(), raw.hex(), raw.hex().upper(),
+            quote(secret, safe=""), "".join(f"%{b:02X}" for b in raw), json.dumps({"k": secret}),
+            "".join(f"\\u{ord(c):04x}" for c in secret), html.escape(secret)]
+
+
+def test_no_planted_secret_in_any_encoding_is_in_any_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    known = secrets(1000 if request.config.getoption("--long") else 40)
+    redactor = Redactor(known)
+    journal = Journal(tmp_path / "w", CATALOGUE, redactor=redactor, batch_rows=64)
+    t = 0
+    for i, secret in enumerate(known):
+        forms = planted(secret)
+        assert len(forms) == FORMS
+        for n, form in enumerate(forms):
+            text = f"before {form} after"
+            ids = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+            place = (i + n) % 4
+            journal.append(make_step(
+                t, boundary=Boundary.RESET, obs_text=text if place == 0 else "page", task_id="t",
+                decision=Decision(text if place == 1 else "act", 0, ids if place == 0 else ids[:0],
+                                  ids if place == 1 else ids[:0], np.zeros(len(ids) if place == 1 else 0, np.float32),
+                                  (VersionSpan(0, len(ids)),) if place == 1 else (), token_exact=place < 2),
+                signals=(Signal("done", 1.0, "fraction", "env_state", text if place == 2 else ""),),
+                info={"said": [text]} if place == 3 else {}))
+            t += 1
+    journal.close()
+    rows = sum(len(steps) for steps in Catalog(tmp_path).follow())
+    assert rows == t
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    ids = b"".join(b.column(c).values.to_numpy().astype(np.uint8).tobytes() for p in tmp_path.glob("w/*.arrow")
+                   for b in read_blocks(p) for c in ("prompt_ids", "action_ids"))
+    for secret in known:
+        for form in encodings(secret):
+            assert form.encode() not in everything, form
+            assert form.encode() not in ids, form
+
+
+def test_clean_text_is_left_as_it_is() -> None:
+    redactor = Redactor(["correct horse battery"])
+    for step in map(make_step, range(300)):
+        assert redactor.step(step) is step
+
+
+def test_known_kinds_of_credentials_are_found_without_being_told() -> None:
+    redactor = Redactor()
+    for text in ("key sk-" + "a1B2" * 8, "ghp_" + "x" * 36, "AKIA" + "ABCD1234" * 2, "postgres://me:hunter2pass@db/x",
+                 "Authorization: Bearer " + "q9" * 12, "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nmore"):
+        assert MARK in redactor.text(text), text
+    assert redactor.text("submit f=lambda x:x+1") == "submit f=lambda x:x+1"
+
+
+def test_ids_beside_redacted_text_go_and_so_do_the_episodes_later_ones() -> None:
+    redactor = Redactor(["open sesame 1234"])
+    first = redactor.step(make_step(0, obs_text="the word is open sesame 1234"))
+    later = redactor.step(make_step(1, boundary=Boundary.NONE))
+    fresh = redactor.step(make_step(2, boundary=Boundary.RESET))
+    assert first.obs_text == f"the word is {MARK}"
+    for step in (first, later):
+        assert step.decision is not None and not step.decision.token_exact and len(step.decision.prompt_ids) == 0
+    assert fresh.decision is not None and fresh.decision.token_exact
