@@ -307,7 +307,7 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
         if as_json:
             print(json.dumps({"event": "done", "status": status, "exit": code, "run": directory.name}), flush=True)
         raise
-    held_out = {world: {"random": str(progress.random[world]),
+    held_out = {world: {"random": str(progress.random[world]), "gain": str(progress.gain.get(world, "")),
                         **{f"v{v}": str(m) for v, m in by_version.items()}}
                 for world, by_version in progress.returns.items()}
     directory.write_record(status="succeeded", exit=0, seconds=time.time() - started, version=progress.version,
@@ -319,7 +319,8 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
         print(json.dumps({"event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
                           "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,
                           "acked_steps": progress.acknowledged, "seconds": round(time.time() - started, 1),
-                          "held_out": {w: {"random": vars(progress.random[w]), "versions": {
+                          "held_out": {w: {"random": vars(progress.random[w]),
+                                           "gain": vars(progress.gain[w]) if w in progress.gain else None, "versions": {
                               str(v): vars(m) for v, m in by.items()}} for w, by in progress.returns.items()},
                           "report": str(report)}), flush=True)
     else:

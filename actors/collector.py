@@ -127,7 +127,7 @@ class Collector:
             assert isinstance(agent, Agent)
             if self.config.policy.learns:
                 agent.load(weights)
-        waiting = {w.work_id for w in self._orders}
+        waiting = {w.work_id for w in [*self._orders, *(s.work for s in self._slots if s.work)]}
         self._orders.extend(w for w in works if w.work_id not in self._done and w.work_id not in waiting)
 
     def status(self) -> dict[str, Any]:

@@ -49,7 +49,16 @@ class Evaluator:
         self._waiting -= self._replay.finished
         return bool(self._waiting)
 
+    def gain(self, env_id: str, before: int, after: int) -> Mean:
+        """Mean difference in held-out return between two versions, on the tasks that both have met."""
+        first, last = (self._by_task(env_id, version) for version in (before, after))
+        return mean_with_interval([last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())])
+
+    def _by_task(self, env_id: str, version: int) -> dict[int, float]:
+        return {e.first.seed: r for e in self._replay.held_out(version, env_id)
+                if not e.failed and (r := e.total_reward) is not None}
+
     def returns(self, env_id: str, version: int, behaviour: str | None = None) -> Mean:
         """Mean held-out return of a version in a world; episodes without a known return are left out."""
-        found = [e.total_reward for e in self._replay.held_out(version, env_id, behaviour) if not e.failed]
-        return mean_with_interval([r for r in found if r is not None])
+        return mean_with_interval([r for e in self._replay.held_out(version, env_id, behaviour)
+                                   if not e.failed and (r := e.total_reward) is not None])

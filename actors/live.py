@@ -71,12 +71,15 @@ def line(progress: Progress) -> str:
 
 
 def summary_line(progress: Progress, report: Path) -> str:
-    """What changed, in one line: held-out return of random, imitation and the last version, per world."""
+    """What changed, in one line: held-out return of random, imitation and the last version, per world, and the gain
+    over imitation with its 95 % interval, taken task by task."""
     parts = []
     for world, by_version in progress.returns.items():
         if by_version:
             means = (progress.random[world].mean, by_version[min(by_version)].mean, by_version[max(by_version)].mean)
-            parts.append(f"{world.rpartition(':')[2]} " + " → ".join(f"{m:.2f}" for m in means))
+            gain = progress.gain.get(world)
+            parts.append(f"{world.rpartition(':')[2]} " + " → ".join(f"{m:.2f}" for m in means)
+                         + (f" (gain {gain})" if gain and gain.n and max(by_version) else ""))
     return (f"held-out return (random → imitation → v{progress.version}): {', '.join(parts) or 'not evaluated'} · "
             f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts · report {report}")
 

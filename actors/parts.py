@@ -42,6 +42,7 @@ class Progress:
     episodes: int = 0
     returns: dict[str, dict[int, Mean]] = field(default_factory=dict)
     random: dict[str, Mean] = field(default_factory=dict)
+    gain: dict[str, Mean] = field(default_factory=dict)
     training: dict[str, list[float]] = field(default_factory=dict)
     model_error: ModelError | None = None
     lag: float = 0.0
@@ -253,6 +254,8 @@ class Parts:
         for world in self.config.worlds:
             progress.random[world.id] = self.evaluator.returns(world.id, 0, "random")
             progress.returns[world.id] = {v: self.evaluator.returns(world.id, v) for v in self.evaluator.ordered}
+            if self.evaluator.ordered:
+                progress.gain[world.id] = self.evaluator.gain(world.id, 0, self.evaluator.ordered[-1])
             progress.training[world.id] = self.replay.recent_returns(world.id)
         self._report(progress)
 
@@ -265,6 +268,7 @@ class Parts:
             "model_error": vars(progress.model_error) if progress.model_error else None,
             "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
             "random": {w: vars(m) for w, m in progress.random.items()},
+            "gain": {w: vars(m) for w, m in progress.gain.items()},
             "training": {w: sum(r) / len(r) if r else None for w, r in progress.training.items()},
             "metrics": progress.metrics})
 

@@ -60,13 +60,13 @@ def _sentence(progress: Progress, record: dict[str, Any]) -> str:
 
 
 def _table(progress: Progress) -> str:
-    heads = ("world", "random", "imitation (v0)", "last version", "gain over imitation")
+    heads = ("world", "random", "imitation (v0)", "last version", "gain over imitation, task by task")
     rows = ["<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"]
     for world, by_version in progress.returns.items():
         if not by_version:
             continue
         first, last = by_version[min(by_version)], by_version[max(by_version)]
-        gain = f"{last.mean - first.mean:+.2f}"
+        gain = progress.gain.get(world) or ""
         cells = [world, progress.random.get(world, ""), first, f"{last} (v{max(by_version)})", gain]
         rows.append("<tr>" + "".join(f"<td>{_text(c)}</td>" for c in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>" if len(rows) > 1 else ""

@@ -155,6 +155,17 @@ def test_the_pages_words_about_itself_earn_nothing(made: Any) -> None:
     assert "done" not in info["signals"]
 
 
+def test_an_errand_done_wrongly_is_a_wrong_change_and_not_done(made: Any) -> None:
+    world = made["envs:Office-v0"]
+    world.reset(seed=1)
+    while world.task.family != "vote":
+        world.reset()
+    wrong = next(c for c in world.task.choices if c != world.task.wanted[1])
+    _, reward, terminated, _, info = world.step(f"click {wrong}")
+    assert terminated and reward < 0
+    assert (info["signals"]["done"][0], info["signals"]["wrong_change"][0]) == (0.0, 1.0)
+
+
 def test_a_page_reaches_nothing_but_its_own_site(made: Any) -> None:
     world = made["envs:Office-v0"]
     world.reset(seed=1)

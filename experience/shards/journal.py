@@ -354,7 +354,6 @@ def _seal_in_place(path: Path, disk: Disk) -> None:
                 disk.remove(leftover)
         return
     if disk.exists(sealed):  # the failure came after the rename
-        disk.sync_directory(path.parent)
         if sealed.name not in {line["file"] for line in read_manifest(path.parent, disk)}:
             append_manifest(sealed, disk)
         return

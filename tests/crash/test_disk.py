@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 from collections import Counter
@@ -43,7 +44,8 @@ def live(journal: Journal, count: int, acks: list[tuple[int, dict[bytes, int]]],
     """Appends `count` steps over two streams, some batches by commit, and notes what was acknowledged when."""
     for i in range(count):
         stream = STREAMS[i % 3 == 0]
-        journal.append(make_step(journal.next_t(stream), stream))
+        with contextlib.suppress(OSError):
+            journal.append(make_step(journal.next_t(stream), stream))
         acks.append((len(disk.log), dict(journal.acknowledged)))
 
 
@@ -58,9 +60,14 @@ def power_cut_states(wanted: int, seed: int) -> int:
             acks = [(0, floor)]
             journal = Journal(WRITER, CATALOGUE, batch_rows=rng.choice((1, 2, 3)), commit_seconds=10,
                               seal_bytes=rng.choice((1, 9_000, 30_000)), low_water_bytes=0, disk=disk)
+            if rng.random() < 0.4:  # power often goes when disks do
+                disk.fault = Fault(rng.randint(1, 30), errno.EIO, frozenset(rng.choice(
+                    ((), ("sync",), ("sync_directory",), ("rename",), ("write",)))), for_ever=rng.random() < 0.3)
             live(journal, rng.randint(1, 8), acks, disk)
             if rng.random() < 0.5:
-                journal.close()
+                with contextlib.suppress(OSError):
+                    journal.close()
+                acks.append((len(disk.log), dict(journal.acknowledged)))
             appended = {s: journal.next_t(s) for s in STREAMS}
             go_on_from = rng.randint(0, len(disk.log))
             for instant, image in power_cuts(disk, 4, rng):

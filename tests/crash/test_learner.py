@@ -93,7 +93,7 @@ def in_a_child(run: Path, kill_after: float | None) -> bool:
 
 def test_a_learner_killed_at_random_ends_with_the_same_weights_and_each_group_once(
         tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    wanted = 200 if request.config.getoption("--long") else 12
+    wanted = 200 if request.config.getoption("--long") else 6
     (tmp_path / "plain" / "checkpoints").mkdir(parents=True)
     a_store(tmp_path / "plain" / "shards")
     started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -64,6 +65,15 @@ def test_a_hostile_program_is_kept_in(name: str, cage: Sandbox) -> None:
 def test_without_the_system_call_filter_it_gets_out(name: str) -> None:
     with Sandbox(filtered=False) as open_cage:
         assert "escaped" in open_cage.run(HOSTILE[name]).stdout
+
+
+def test_without_the_system_call_filter_there_is_still_no_network() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2); print('escaped')"
+        outside = subprocess.run([sys.executable, "-c", connect], capture_output=True, text=True, timeout=20)
+        assert "escaped" in outside.stdout
+        with Sandbox(filtered=False) as open_cage:
+            assert "escaped" not in open_cage.run(connect).stdout
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
