@@ -167,3 +167,20 @@ def test_a_killed_ray_collector_comes_back_and_its_streams_go_on(
     assert found["lost"] == found["doubled"] == found["followed_not_kept"] == 0
     assert found["restart_marks"] >= kills
 
+
+
+def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts(tmp_path: Path) -> None:
+    from actors.collector import Collector, Work
+
+    config, directory = configured(tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2")
+    works = [Work.named(f"w{i}", env_id="envs:PythonTask-v0", lane="random", seed=i, split="heldout") for i in range(3)]
+    for _ in range(2):
+        collector = Collector(config, "r", directory.shards, 0, 1)
+        collector.order(works)
+        deadline = time.monotonic() + 30
+        while not collector.idle and time.monotonic() < deadline:
+            collector.order(works)  # those under way and those done are known
+            collector.pump()
+        collector.close()
+        closing = [s.work_id for s in steps_of(directory) if s.is_closing]
+        assert sorted(closing) == sorted(w.work_id for w in works)
