@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from experience.errors import FencedError, ShardError
@@ -296,3 +297,11 @@ def test_a_newer_incarnation_that_comes_meanwhile_is_seen_before_anything_is_ack
     newer[0].close()
     assert [s.t for s in read(tmp_path)] == [0, 1]
     assert recover(tmp_path / "w") == {b"s" * 16: 1}
+
+
+def test_rows_are_picked_by_a_predicate_without_reading_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "w", 50)
+    found = Catalog(tmp_path).where(lambda batch: pc.greater(batch["reward"], 10.0))
+    assert found.column("t").to_pylist() == [t for t in range(50) if t % 5 != 4 and 0.25 * t > 10]
+    some = Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 7), columns=["obs_text"])
+    assert some.to_pydict() == {"obs_text": ["page 7 — ünïcode"]}

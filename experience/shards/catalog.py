@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as dataset
 
@@ -61,6 +62,27 @@ class Catalog:
                        for b in read_blocks(path)]
             parts.append(dataset.dataset(pa.Table.from_batches(batches, plain)))
         return dataset.dataset(parts)
+
+    def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
+        """The sealed rows that `predicate` picks of each batch, e.g. `lambda b: pc.greater(b["reward"], 0)`.
+
+        Shards are mapped, so only what the predicate reads and what it picks is touched. As with `dataset`, blocks are
+        not held against their CRC: `./xp verify` does that.
+        """
+        plain = schema({}).remove_metadata()
+        found = []
+        for path in sorted(self.directory.glob("*/*.arrow")):
+            shard = pa.ipc.open_file(pa.memory_map(str(path)))
+            for number in range(shard.num_record_batches):
+                batch = shard.get_batch(number)
+                picked = np.flatnonzero(predicate(batch).fill_null(False).to_numpy(zero_copy_only=False))
+                if len(picked) == 0:
+                    continue
+                rows = (batch if columns is None else batch.select(columns)).replace_schema_metadata(None)
+                breaks = np.flatnonzero(np.diff(picked) != 1) + 1  # runs of rows, each a view without a copy
+                found += [rows.slice(run[0], len(run)) for run in np.split(picked, breaks)]
+        wanted = plain if columns is None else pa.schema([plain.field(name) for name in columns])
+        return pa.Table.from_batches(found, wanted).combine_chunks()
 
     def signal_names(self) -> list[str]:
         """The signals' names in the order of their codes, as the first segment says."""

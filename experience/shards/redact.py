@@ -26,12 +26,15 @@ from experience.step import Boundary, Step
 MARK = "[redacted]"
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
-_KNOWN_SHAPES = (
-    r"\bsk-[A-Za-z0-9_-]{20,}", r"\bgh[pousr]_[A-Za-z0-9]{36,}", r"\bgithub_pat_[A-Za-z0-9_]{22,}",
-    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", r"\bxox[abprs]-[A-Za-z0-9-]{10,}", r"\bhf_[A-Za-z0-9]{30,}",
-    r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*",
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
-    r"(?<=://)[^/\s:@]{1,64}:[^/\s@]{3,}(?=@)")
+_KNOWN_SHAPES = {  # what must be there at all: the shape
+    "sk-": r"\bsk-[A-Za-z0-9_-]{20,}", **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"},
+    "github_pat_": r"\bgithub_pat_[A-Za-z0-9_]{22,}", "AKIA": r"\bAKIA[0-9A-Z]{16}\b",
+    "ASIA": r"\bASIA[0-9A-Z]{16}\b", **{f"xox{kind}-": rf"\bxox{kind}-[A-Za-z0-9-]{{10,}}" for kind in "abprs"},
+    "hf_": r"\bhf_[A-Za-z0-9]{30,}",
+    "eyJ": r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+    "Bearer ": r"\bBearer [A-Za-z0-9._~+/-]{16,}=*",
+    "PRIVATE KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    "://": r"(?<=://)[^/\s:@]{1,64}:[^/\s@]{3,}(?=@)"}
 
 
 def encodings(secret: str) -> Iterator[str]:
@@ -57,14 +60,20 @@ def encodings(secret: str) -> Iterator[str]:
     yield secret[::-1]
 
 
+def _rarest(word: str) -> str:
+    """The character of `word` that ordinary text holds least."""
+    return max(word, key=lambda c: (not c.isalnum() and c not in " .,-", c.isupper(), c.isdigit(), c))
+
+
 class Redactor:
     """Replaces secrets in text and steps."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         literal = {form for secret in secrets if len(secret) >= _SHORTEST for form in encodings(secret)
                    if len(form) >= _SHORTEST - 1}
-        longest_first = sorted(literal, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join([*map(re.escape, longest_first), *_KNOWN_SHAPES]))
+        longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
+        self._forms = [(_rarest(form), form) for form in longest_first]
+        self._shapes = [(_rarest(sign), sign, re.compile(shape)) for sign, shape in _KNOWN_SHAPES.items()]
         self._tainted: set[bytes] = set()
 
     @classmethod
@@ -72,7 +81,13 @@ class Redactor:
         return cls(value for name, value in environment.items() if _SECRET_NAME.search(name))
 
     def text(self, text: str) -> str:
-        return self._pattern.sub(MARK, text)
+        for character, form in self._forms:  # one character is looked for ten times faster than a word
+            if character in text and form in text:
+                text = text.replace(form, MARK)
+        for character, sign, shape in self._shapes:
+            if character in text and sign in text:
+                text = shape.sub(MARK, text)
+        return text
 
     def value(self, value: Any) -> Any:
         """A JSON value, its strings and keys redacted."""
@@ -84,26 +99,25 @@ class Redactor:
 
     def step(self, step: Step) -> Step:
         """`step`, or where it holds a secret, a copy without."""
-        if step.boundary & Boundary.RESET:
+        if self._tainted and step.boundary & Boundary.RESET:
             self._tainted.discard(step.stream_id)
         decision = step.decision
-        texts = [step.obs_text, decision.text if decision else "", step.task_id]
-        clean = [self.text(t) for t in texts]
-        evidence = [self.text(s.evidence) for s in step.signals]
-        about = self.value(step.info)
-        struct = step.action_struct.decode("latin-1")
-        seen = clean[0] != texts[0] or clean[1] != texts[1]
-        if seen:
-            self._tainted.add(step.stream_id)
-        if decision is not None and step.stream_id in self._tainted:
-            decision = replace(decision, text=clean[1], prompt_ids=_NO_IDS, action_ids=_NO_IDS,
-                               logprobs=_NO_LOGPROBS, version_spans=(), token_exact=False)
-        elif (clean == texts and about == step.info and self.text(struct) == struct
-              and all(e == s.evidence for e, s in zip(evidence, step.signals, strict=True))):
+        whole = "\0".join((step.obs_text, decision.text if decision else "", step.task_id,
+                           step.action_struct.decode("latin-1"), json.dumps(dict(step.info)) if step.info else "",
+                           *(s.evidence for s in step.signals)))
+        if self.text(whole) == whole and step.stream_id not in self._tainted:
             return step
-        return replace(step, obs_text=clean[0], task_id=clean[2], decision=decision, info=about,
-                       action_struct=self.text(struct).encode("latin-1"),
-                       signals=tuple(replace(s, evidence=e) for s, e in zip(step.signals, evidence, strict=True)))
+        clean = replace(step, obs_text=self.text(step.obs_text), task_id=self.text(step.task_id),
+                        action_struct=self.text(step.action_struct.decode("latin-1")).encode("latin-1"),
+                        info=self.value(step.info),
+                        signals=tuple(replace(s, evidence=self.text(s.evidence)) for s in step.signals))
+        said = self.text(decision.text) if decision else ""
+        if clean.obs_text != step.obs_text or (decision and said != decision.text):
+            self._tainted.add(step.stream_id)
+        if decision is None or step.stream_id not in self._tainted:
+            return clean
+        return replace(clean, decision=replace(decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS,
+                                               logprobs=_NO_LOGPROBS, version_spans=(), token_exact=False))
 
 
 _NO_IDS = np.empty(0, np.int32)

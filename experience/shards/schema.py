@@ -137,7 +137,8 @@ class PromptDeltas:
         self._context: dict[bytes, np.ndarray] = {}
 
     def shrink(self, stream: bytes, prompt: np.ndarray, action: np.ndarray) -> tuple[int, np.ndarray]:
-        kept = common_prefix(self._context.get(stream, prompt[:0]), prompt)
+        context = self._context.get(stream)
+        kept = 0 if context is None or not len(prompt) else common_prefix(context, prompt)
         self._context[stream] = np.concatenate([prompt, action])
         return kept, prompt[kept:]
 

@@ -158,18 +158,22 @@ class WindowReader:
     def gather(self, streams: np.ndarray, firsts: np.ndarray, k: int, columns: Sequence[str]) -> Windows:
         """The windows' `columns`, each as one contiguous array."""
         numbers = np.concatenate([self._rows[s].view[t:t + k] for s, t in zip(streams, firsts, strict=True)])
-        block = np.searchsorted(self._block_row.view, numbers, side="right") - 1
-        row = numbers - self._block_row.view[block]
-        starts = np.flatnonzero(np.concatenate([[True], (np.diff(block) != 0) | (np.diff(row) != 1)]))
-        ends = np.append(starts[1:], len(row))
-        runs = [(self._block(int(b)), int(a), int(a) + int(size))
-                for b, a, size in zip(block[starts], row[starts], ends - starts, strict=True)]
+        at = np.searchsorted(self._block_row.view, numbers, side="right") - 1
+        rows = (numbers - self._block_row.view[at]).tolist()
+        blocks = [self._blocks.get(b) or self._block(b) for b in at.tolist()]
         windows = Windows({}, {})
         for name in columns:
+            views = [block[name] for block in blocks]
+            dtype = _dtype(name)
             if pa.types.is_primitive(TYPES[name]):
-                windows.numbers[name] = np.concatenate([handle[name][a:b] for handle, a, b in runs]).reshape(-1, k)
+                values = np.fromiter((view[row] for view, row in zip(views, rows, strict=True)), dtype, len(rows))
+                windows.numbers[name] = values.reshape(-1, k)
             else:
-                windows.ragged[name] = _ragged([handle[name] for handle, _, _ in runs], runs, len(row))
+                pieces = [data[ends[row]:ends[row + 1]] for (data, ends), row in zip(views, rows, strict=True)]
+                values = np.frombuffer(bytearray().join(pieces), dtype)
+                offsets = np.zeros(len(rows) + 1, np.int64)
+                np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)) // dtype.itemsize, out=offsets[1:])
+                windows.ragged[name] = Ragged(values, offsets)
         return windows
 
     def _block(self, number: int) -> dict[str, Any]:
@@ -197,7 +201,8 @@ class WindowReader:
 
 
 class _Columns(dict[str, Any]):
-    """Column name -> numpy view, or (values, offsets) for text and lists."""
+    """Column name -> its values as a list, or (mapped bytes, where each row begins and ends in them) for text and
+    lists. Plain lists and memory views: rows are picked one by one, where numpy costs several times as much."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         super().__init__()
@@ -206,26 +211,22 @@ class _Columns(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         column = self._batch.column(name)
         if pa.types.is_primitive(column.type):
-            filled = column.fill_null(float("nan") if pa.types.is_floating(column.type) else 0) \
-                if column.null_count else column
-            self[name] = filled.to_numpy(zero_copy_only=False)
-        elif pa.types.is_list(column.type):
-            self[name] = (column.values.to_numpy(), column.offsets.to_numpy())
+            unknown = float("nan") if pa.types.is_floating(column.type) else 0
+            self[name] = column.fill_null(unknown).to_pylist() if column.null_count else column.to_pylist()
+        elif pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type):
+            width = _dtype(name).itemsize
+            self[name] = (memoryview(column.buffers()[3] or b""), (column.offsets.to_numpy() * width).tolist())
         elif pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type):
-            buffers = column.buffers()
-            self[name] = (np.frombuffer(buffers[2] or b"", np.uint8), np.frombuffer(
-                buffers[1], np.int64, len(column) + 1, column.offset * 8))
+            ends = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1)
+            self[name] = (memoryview(column.buffers()[2] or b""), ends.tolist())
         else:
             raise ShardError(f"column {name} ({column.type}) cannot be gathered", "read it with Catalog.dataset()")
         return self[name]
 
 
-def _ragged(columns: Sequence[tuple[np.ndarray, np.ndarray]], runs: Sequence[tuple[Any, int, int]],
-            rows: int) -> Ragged:
-    offsets, at, row = np.zeros(rows + 1, np.int64), 0, 0
-    pieces = []
-    for (values, ends), (_, a, b) in zip(columns, runs, strict=True):
-        pieces.append(values[ends[a]:ends[b]])
-        offsets[row + 1:row + 1 + b - a] = ends[a + 1:b + 1] - (ends[a] - at)
-        at, row = at + len(pieces[-1]), row + b - a
-    return Ragged(np.concatenate(pieces), offsets)
+def _dtype(name: str) -> np.dtype[Any]:
+    of = TYPES[name]
+    if pa.types.is_large_string(of) or pa.types.is_large_binary(of):
+        return np.dtype(np.uint8)
+    dtype: np.dtype[Any] = np.dtype((of.value_type if pa.types.is_list(of) else of).to_pandas_dtype())
+    return dtype
