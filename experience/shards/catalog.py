@@ -12,7 +12,7 @@ import pyarrow.dataset as dataset
 
 from experience.errors import ShardError
 from experience.shards.blocks import BlockReader, read_blocks
-from experience.shards.schema import PromptDeltas, schema, signal_names, to_steps
+from experience.shards.schema import PLAIN, PromptDeltas, signal_names, to_steps
 from experience.step import Step
 
 
@@ -54,13 +54,12 @@ class Catalog:
     def dataset(self, *, growing: bool = False) -> dataset.Dataset:
         """The sealed shards as a pyarrow dataset, for DuckDB, Polars or pyarrow itself; `growing` adds what is
         committed to segments still being written, read now, into memory."""
-        plain = schema({}).remove_metadata()
         parts = [dataset.dataset([str(p) for p in sorted(self.directory.glob("*/*.arrow"))], format="ipc",
-                                 schema=plain)]
+                                 schema=PLAIN)]
         if growing:
             batches = [b.replace_schema_metadata(None) for path in self.segments() if path.suffix == ".open"
                        for b in read_blocks(path)]
-            parts.append(dataset.dataset(pa.Table.from_batches(batches, plain)))
+            parts.append(dataset.dataset(pa.Table.from_batches(batches, PLAIN)))
         return dataset.dataset(parts)
 
     def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
@@ -69,7 +68,6 @@ class Catalog:
         Shards are mapped, so only what the predicate reads and what it picks is touched. As with `dataset`, blocks are
         not held against their CRC: `./xp verify` does that.
         """
-        plain = schema({}).remove_metadata()
         found = []
         for path in sorted(self.directory.glob("*/*.arrow")):
             shard = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -81,7 +79,7 @@ class Catalog:
                 rows = (batch if columns is None else batch.select(columns)).replace_schema_metadata(None)
                 breaks = np.flatnonzero(np.diff(picked) != 1) + 1  # runs of rows, each a view without a copy
                 found += [rows.slice(run[0], len(run)) for run in np.split(picked, breaks)]
-        wanted = plain if columns is None else pa.schema([plain.field(name) for name in columns])
+        wanted = PLAIN if columns is None else pa.schema([PLAIN.field(name) for name in columns])
         return pa.Table.from_batches(found, wanted).combine_chunks()
 
     def signal_names(self) -> list[str]:

@@ -63,12 +63,15 @@ FIELDS: tuple[tuple[str, pa.DataType, bool], ...] = (
 TYPES = {name: type_ for name, type_, _ in FIELDS}
 
 
+PLAIN = pa.schema([pa.field(n, t, nullable=null) for n, t, null in FIELDS])
+"""The columns alone, without the metadata that each writer adds."""
+
+
 def schema(catalogue: Mapping[str, SignalKind], **metadata: Any) -> pa.Schema:
     """Schema v1 whose metadata holds the signal catalogue (its order gives the codes) and `metadata`."""
     described = {"schema_id": SCHEMA_ID,
                  "signals": [[name, kind.unit, kind.source] for name, kind in sorted(catalogue.items())], **metadata}
-    return pa.schema([pa.field(n, t, nullable=null) for n, t, null in FIELDS],
-                     metadata={k: json.dumps(v) for k, v in described.items()})
+    return PLAIN.with_metadata({k: json.dumps(v) for k, v in described.items()})
 
 
 def signal_names(of: pa.Schema) -> list[tuple[str, str, str]]:
@@ -78,8 +81,7 @@ def signal_names(of: pa.Schema) -> list[tuple[str, str, str]]:
 
 def check_schema(found: pa.Schema, where: str) -> None:
     """Raises ShardError unless `found` has exactly our fields: a foreign file is never half understood."""
-    expected = pa.schema([pa.field(n, t, nullable=null) for n, t, null in FIELDS])
-    if not found.equals(expected):
+    if not found.equals(PLAIN):
         raise ShardError(f"{where}: the schema is not {SCHEMA_ID}", "the file was not written by this version of xp")
 
 

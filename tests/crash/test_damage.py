@@ -76,6 +76,7 @@ def what_reads(files: dict[Path, bytes]) -> tuple[list[int], bool]:
     return rows, told
 
 
+@pytest.mark.timeout(0)
 def test_all_damage_is_noticed_and_nothing_false_is_ever_read(request: pytest.FixtureRequest) -> None:
     wanted = 100_000 if request.config.getoption("--long") else 1_500
     rng, files = random.Random(0), a_store()

@@ -84,6 +84,7 @@ def power_cut_states(wanted: int, seed: int) -> int:
     return states
 
 
+@pytest.mark.timeout(0)
 def test_no_power_cut_loses_or_doubles_an_acknowledged_step(request: pytest.FixtureRequest) -> None:
     wanted = 1_000_000 if request.config.getoption("--long") else 3_000
     assert power_cut_states(wanted, seed=0) >= wanted

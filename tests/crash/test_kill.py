@@ -29,6 +29,7 @@ def write_until_killed(directory: Path, told: int) -> None:
             os.write(told, struct.pack("<16sq", stream, journal.acknowledged.get(stream, -1)))
 
 
+@pytest.mark.timeout(0)
 def test_a_writer_killed_at_random_instants_loses_and_doubles_nothing(
         tmp_path: Path, request: pytest.FixtureRequest) -> None:
     kills = 10_000 if request.config.getoption("--long") else 60

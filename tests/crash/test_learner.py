@@ -91,6 +91,7 @@ def in_a_child(run: Path, kill_after: float | None) -> bool:
     return status == 0
 
 
+@pytest.mark.timeout(0)
 def test_a_learner_killed_at_random_ends_with_the_same_weights_and_each_group_once(
         tmp_path: Path, request: pytest.FixtureRequest) -> None:
     wanted = 200 if request.config.getoption("--long") else 6
