@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experience.errors import ShardError
+from experience.shards.amend import FOLDER, amendments
 from experience.shards.blocks import COMMIT, BlockReader, read_commits
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
@@ -45,6 +46,10 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
     streams: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
     for writer in disk.directories(store):
         result.problems += _writer(writer, deep, disk, result, streams)
+    try:
+        amendments(store, disk)
+    except ShardError as error:
+        result.problems.append(Problem(str(store / FOLDER), str(error).partition("\n")[0], "restore it from a copy"))
     for stream, spans in streams.items():
         expected = 0
         for first, last in sorted(spans):
