@@ -354,8 +354,8 @@ def _seal_in_place(path: Path, disk: Disk) -> None:
                 disk.remove(leftover)
         return
     if disk.exists(sealed):  # the failure came after the rename
-        if sealed.name not in {line["file"] for line in read_manifest(path.parent, disk)}:
-            append_manifest(sealed, disk)
+        disk.sync_directory(path.parent)
+        append_manifest(sealed, disk)
         return
     footer = _footer(path, disk)
     with disk.appending(path) as descriptor:

@@ -1,7 +1,7 @@
 """The manifest: one line a sealed shard, with its SHA-256, chained to the line before.
 
-A line is JSON with its own CRC-32, so that a torn last line is told from a damaged one: the first was never relied
-on and is written again, the second is an error. A line that was dropped, changed or swapped breaks the chain.
+A line is JSON with its own CRC-32. A last line that is not whole counts as not there, and the shard is added again; a
+line that was dropped, changed or swapped before that breaks the chain.
 """
 
 from __future__ import annotations
@@ -25,17 +25,26 @@ def read_manifest(directory: Path, disk: Disk = REAL) -> list[dict[str, Any]]:
 
 
 def append_manifest(sealed: Path, disk: Disk = REAL) -> None:
-    """Adds `sealed`, an immutable shard that is on disk, and syncs."""
+    """Adds `sealed`, an immutable shard that is on disk. The manifest is replaced by a longer one, so that no failure
+    leaves half a line; a last line for the same shard, which a failure may have left in doubt, is written again."""
     directory = sealed.parent
     lines = _lines(directory, disk)
+    if lines and lines[-1][0]["file"] == sealed.name:
+        lines.pop()
     data = disk.read(sealed)
     commits = list(read_commits(disk.read(sealed.with_suffix(".commit"))))
     line = _line({"file": sealed.name, "rows": commits[-1].last_seq + 1, "bytes": len(data),
                   "sha256": hashlib.sha256(data).hexdigest(), "previous": _hash(lines[-1][1]) if lines else ""})
-    with disk.appending(directory / NAME) as descriptor:
-        disk.truncate(descriptor, sum(len(raw) for _, raw in lines))  # a torn last line goes
-        disk.write(descriptor, line)
+    draft = directory / f"{NAME}.draft"
+    if disk.exists(draft):
+        disk.remove(draft)
+    descriptor = disk.create(draft)
+    try:
+        disk.write(descriptor, b"".join(raw for _, raw in lines) + line)
         disk.sync(descriptor)
+    finally:
+        disk.close(descriptor)
+    disk.rename(draft, directory / NAME)
     disk.sync_directory(directory)
 
 

@@ -14,7 +14,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,8 @@ from experience.step import Boundary, Step
 MARK = "[redacted]"
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
+_HEAD = _SHORTEST - 1
+_MANY = 300
 _KNOWN_SHAPES = {  # what must be there at all: the shape
     "sk-": r"\bsk-[A-Za-z0-9_-]{20,}", **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"},
     "github_pat_": r"\bgithub_pat_[A-Za-z0-9_]{22,}", "AKIA": r"\bAKIA[0-9A-Z]{16}\b",
@@ -70,9 +72,10 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         literal = {form for secret in secrets if len(secret) >= _SHORTEST for form in encodings(secret)
-                   if len(form) >= _SHORTEST - 1}
+                   if len(form) >= _HEAD}
         longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
         self._forms = [(_rarest(form), form) for form in longest_first]
+        self._heads = {form[:_HEAD] for _, form in self._forms}
         self._shapes = [(_rarest(sign), sign, re.compile(shape)) for sign, shape in _KNOWN_SHAPES.items()]
         self._tainted: set[bytes] = set()
 
@@ -81,13 +84,20 @@ class Redactor:
         return cls(value for name, value in environment.items() if _SECRET_NAME.search(name))
 
     def text(self, text: str) -> str:
-        for character, form in self._forms:  # one character is looked for ten times faster than a word
+        for character, form in self._candidates(text):  # one character is looked for ten times faster than a word
             if character in text and form in text:
                 text = text.replace(form, MARK)
         for character, sign, shape in self._shapes:
             if character in text and sign in text:
                 text = shape.sub(MARK, text)
         return text
+
+    def _candidates(self, text: str) -> Sequence[tuple[str, str]]:
+        """The forms to look for: all, or where there are very many, those whose first letters are in `text`."""
+        if len(self._forms) < _MANY:
+            return self._forms
+        begun = {text[i:i + _HEAD] for i in range(len(text) - _HEAD + 1)} & self._heads
+        return [found for found in self._forms if found[1][:_HEAD] in begun] if begun else []
 
     def value(self, value: Any) -> Any:
         """A JSON value, its strings and keys redacted."""
@@ -103,7 +113,7 @@ class Redactor:
             self._tainted.discard(step.stream_id)
         decision = step.decision
         whole = "\0".join((step.obs_text, decision.text if decision else "", step.task_id,
-                           step.action_struct.decode("latin-1"), json.dumps(dict(step.info)) if step.info else "",
+                           step.action_struct.decode("latin-1"), *_strings(step.info),
                            *(s.evidence for s in step.signals)))
         if self.text(whole) == whole and step.stream_id not in self._tainted:
             return step
@@ -118,6 +128,19 @@ class Redactor:
             return clean
         return replace(clean, decision=replace(decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS,
                                                logprobs=_NO_LOGPROBS, version_spans=(), token_exact=False))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings and keys of a JSON value, as they are: not escaped once more."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
 
 
 _NO_IDS = np.empty(0, np.int32)

@@ -112,9 +112,9 @@ class SimulatedDisk(Disk):
 
     def rename(self, old: Path, new: Path) -> None:
         self._call("rename")
-        self.names_now[new] = self._find(old)
+        inode = self.names_now[new] = self._find(old)
         del self.names_now[old]
-        self.log.append(("rename", old, new))
+        self.log.append(("rename", old, (new, inode)))
 
     def remove(self, path: Path) -> None:
         self._call("remove")
@@ -170,7 +170,8 @@ def power_cuts(disk: SimulatedDisk, per_instant: int, rng: random.Random) -> Ite
         if kind == "name":
             pending.append(("name", what, None if how is None else shadow(how)))  # type: ignore[arg-type]
         elif kind == "rename":
-            pending.append(("rename", what, how))  # type: ignore[arg-type]
+            new, inode = how  # type: ignore[misc]
+            pending.append(("rename", what, (new, shadow(inode))))  # type: ignore[arg-type]
         elif kind == "sync_directory":
             for change in pending:
                 _rename(durable, change)
@@ -184,9 +185,11 @@ def power_cuts(disk: SimulatedDisk, per_instant: int, rng: random.Random) -> Ite
 
 def _rename(names: dict[Path, Inode], change: tuple[str, Path, object]) -> None:
     kind, path, what = change
-    if kind == "rename":
-        if path in names:
-            names[what] = names.pop(path)  # type: ignore[index]
+    if kind == "rename":  # of one file, whatever else has that name by then
+        new, inode = what  # type: ignore[misc]
+        if names.get(path) is inode:
+            del names[path]
+        names[new] = inode
     elif what is None:
         names.pop(path, None)
     else:
