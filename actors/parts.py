@@ -238,6 +238,9 @@ class Parts:
         acknowledged = self.pool.close()
         if self._imagined is not None:
             self._imagined.close()
+        for steps in self._catalog.follow():  # what the collectors committed while they ended
+            self.replay.add(steps)
+        self.progress.steps = dict(self.replay.steps_by_source)
         self.progress.acknowledged = sum(t + 1 for t in acknowledged.values())
         check_acknowledged(self.directory.shards, acknowledged)
 
