@@ -46,6 +46,8 @@ class Work:
     split: str = "train"
     group_id: str = ""
     work_id: bytes = b"\0" * 16
+    version: int = -1
+    """The policy version that an evaluation is pinned to."""
 
     @classmethod
     def named(cls, name: str, **what: Any) -> Work:
@@ -101,6 +103,7 @@ class Collector:
         self._orders: deque[Work] = deque()
         self._group: deque[Work] = deque()
         self._agents: dict[Lane, Agent | Expert | Random] = {}
+        self._pinned: dict[int, Weights] = {}
         self._engine = make_engine(config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch)
         self._agents["train"] = Agent(self._engine, config.policy.temperature)
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
@@ -123,11 +126,10 @@ class Collector:
             if "evaluation" not in self._agents:
                 self._agents["evaluation"] = Agent(make_engine(self.config.policy, self.config.seed),
                                                    self.config.evaluation.temperature)
-            agent = self._agents["evaluation"]
-            assert isinstance(agent, Agent)
-            if self.config.policy.learns:
-                agent.load(weights)
+            self._pinned[weights.version] = weights
         waiting = {w.work_id for w in [*self._orders, *(s.work for s in self._slots if s.work)]}
+        wanted = {w.version for w in [*self._orders, *works, *(s.work for s in self._slots if s.work)]}
+        self._pinned = {version: pinned for version, pinned in self._pinned.items() if version in wanted}
         self._orders.extend(w for w in works if w.work_id not in self._done and w.work_id not in waiting)
 
     def status(self) -> dict[str, Any]:
@@ -153,8 +155,13 @@ class Collector:
                 self._begin(slot)
         self._take_finished(patience_seconds)
         ready = [s for s in self._slots if s.is_ready]
-        for lane in dict.fromkeys(s.work.lane for s in ready if s.work):
-            self._answer(lane, [s for s in ready if s.work and s.work.lane == lane])
+        for lane, version in dict.fromkeys((s.work.lane, s.work.version) for s in ready if s.work):
+            if lane == "evaluation" and version in self._pinned and self.config.policy.learns:
+                agent = self._agents[lane]
+                assert isinstance(agent, Agent)
+                if agent.engine.version != version:
+                    agent.load(self._pinned[version])
+            self._answer(lane, [s for s in ready if s.work and (s.work.lane, s.work.version) == (lane, version)])
         self.journal.commit_if_due()
         return any(s.work is not None for s in self._slots)
 

@@ -35,7 +35,7 @@ class Evaluator:
 
     def _order(self, lane: Lane, version: int, episodes: int, weights: Weights | None) -> None:
         works = [Work.named(f"{self._config.seed}/{lane}/{version}/{world.id}/{i}", env_id=world.id,
-                            seed=self.seed(i), lane=lane, split="heldout")
+                            seed=self.seed(i), lane=lane, split="heldout", version=-1 if weights is None else version)
                  for i in range(episodes) for world in self._config.worlds]
         self._waiting |= {w.work_id for w in works}
         self._pool.order(works, weights)
