@@ -104,6 +104,7 @@ class Collector:
         self._group: deque[Work] = deque()
         self._agents: dict[Lane, Agent | Expert | Random] = {}
         self._pinned: dict[int, Weights] = {}
+        self._evaluating: int | None = None
         self._engine = make_engine(config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch)
         self._agents["train"] = Agent(self._engine, config.policy.temperature)
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
@@ -159,8 +160,9 @@ class Collector:
             if lane == "evaluation" and version in self._pinned and self.config.policy.learns:
                 agent = self._agents[lane]
                 assert isinstance(agent, Agent)
-                if agent.engine.version != version:
+                if self._evaluating != version:
                     agent.load(self._pinned[version])
+                    self._evaluating = version
             self._answer(lane, [s for s in ready if s.work and (s.work.lane, s.work.version) == (lane, version)])
         self.journal.commit_if_due()
         return any(s.work is not None for s in self._slots)

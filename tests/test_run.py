@@ -184,3 +184,26 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
         collector.close()
         closing = [s.work_id for s in steps_of(directory) if s.is_closing]
         assert sorted(closing) == sorted(w.work_id for w in works)
+
+
+def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path: Path) -> None:
+    from actors.collector import Collector, Work
+    from actors.engines import make_engine
+    from experience.models.weights import Weights
+
+    config, directory = configured(tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2")
+    collector = Collector(config, "r", directory.shards, 0, 1)
+    texts = {}
+    for version, seed in ((0, 5), (1, 6)):  # untrained, and different: each babbles in its own way
+        model = make_engine(config.policy, seed).model
+        collector.order([Work.named(f"{version}/{i}", env_id="envs:PythonTask-v0", lane="evaluation", seed=1,
+                                    split="heldout", version=version) for i in range(3)], Weights.of(model, version))
+    deadline = time.monotonic() + 30
+    while not collector.idle and time.monotonic() < deadline:
+        collector.pump()
+    collector.close()
+    for step in steps_of(directory):
+        if step.decision and step.step_in_episode == 0:
+            texts.setdefault(step.decision.policy_version, set()).add(step.decision.text)
+    assert {version: len(said) for version, said in texts.items()} == {0: 1, 1: 1}
+    assert texts[0] != texts[1]
