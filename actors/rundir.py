@@ -133,10 +133,7 @@ class RunDirectory:
 
 def _replace(path: Path, data: bytes) -> None:
     draft = path.with_name(path.name + ".draft")
-    with open(draft, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    REAL.write_file(draft, [data])
     os.replace(draft, path)
 
 

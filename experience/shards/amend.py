@@ -57,12 +57,7 @@ def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL) -> Pa
     folder = store / FOLDER
     disk.make_directory(folder)
     draft = folder / f".draft-{secrets.token_hex(4)}"
-    descriptor = disk.create(draft)
-    try:
-        disk.write(descriptor, sink.getvalue())
-        disk.sync(descriptor)
-    finally:
-        disk.close(descriptor)
+    disk.write_file(draft, [sink.getvalue()])
     number = 1 + max((int(p.stem.partition("-")[0]) for p in _files(store, disk)), default=-1)
     final = folder / f"{number:06d}-{hashlib.sha256(sink.getvalue()).hexdigest()}.parquet"
     disk.rename(draft, final)

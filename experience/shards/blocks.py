@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 from experience.errors import ShardError
 from experience.shards.disk import REAL, Disk
 from experience.shards.schema import check_schema
+
+T = TypeVar("T")
 
 COMMIT = struct.Struct("<QQIIQ")
 _UNSEALED = struct.Struct("<QQIQ")
@@ -83,24 +86,26 @@ class BlockReader:
         except FileNotFoundError:
             return
         for commit in list(read_commits(log, self._start, self._last_seq)):
-            block = self._data(commit)
-            if not commit.matches(block):
-                raise ShardError(f"{self.path}: rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} "
-                                 f"(bytes {commit.start} to {commit.end}) are damaged",
-                                 "restore the file from a copy; the other blocks are readable")
+            block = self.block(commit)
             self._start, self._last_seq, self._records = commit.end, commit.last_seq, self._records + 1
             yield commit, block
 
-    def skip(self, commit: Commit) -> None:
-        """Goes on behind a block that is damaged."""
-        self._start, self._last_seq, self._records = commit.end, commit.last_seq, self._records + 1
+    def block(self, commit: Commit) -> bytes:
+        """The bytes of one block. Raises ShardError if they are not what was committed."""
+        block = self.where_it_is(lambda path: self._disk.read(path, commit.start, commit.end))
+        if not commit.matches(block):
+            raise ShardError(f"{self.path}: rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} "
+                             f"(bytes {commit.start} to {commit.end}) are damaged",
+                             "restore the file from a copy; the other blocks are readable")
+        return block
 
-    def _data(self, commit: Commit) -> bytes:
+    def where_it_is(self, read: Callable[[Path], T]) -> T:
+        """What `read` finds in the segment, which may have been sealed since we looked."""
         try:
-            return self._disk.read(self.path, commit.start, commit.end)
-        except FileNotFoundError:  # sealed since we looked
+            return read(self.path)
+        except FileNotFoundError:
             self.path = self.path.with_suffix(".arrow")
-            return self._disk.read(self.path, commit.start, commit.end)
+            return read(self.path)
 
     def parse(self, block: bytes, commit: Commit) -> pa.RecordBatch:
         stream = pa.BufferReader(block)
@@ -117,7 +122,6 @@ class BlockReader:
                              "restore the file from a copy")
         return batch
 
-
     def parse_at(self, mapped: pa.Buffer, start: int) -> pa.RecordBatch:
         """A block that was read before, without a copy, from its mapped file."""
         stream = pa.BufferReader(mapped)
@@ -130,3 +134,8 @@ class BlockReader:
 def read_blocks(path: Path, disk: Disk = REAL) -> Iterator[pa.RecordBatch]:
     """All acknowledged record batches of one segment, open or sealed."""
     return BlockReader(path, disk).read()
+
+
+def keys(batch: pa.RecordBatch) -> Iterator[tuple[bytes, int]]:
+    """(stream, t) of each row."""
+    return zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True)

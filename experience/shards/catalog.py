@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as dataset
 
 from experience.errors import ShardError
-from experience.shards.blocks import BlockReader, read_blocks
+from experience.shards.blocks import BlockReader, Commit, keys, read_blocks
 from experience.shards.schema import PLAIN, PromptDeltas, signal_names, to_steps
 from experience.step import Step
 
@@ -24,18 +24,24 @@ class Catalog:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._readers: dict[str, tuple[BlockReader, PromptDeltas]] = {}
+        self._readers: dict[str, BlockReader] = {}
+        self._deltas: dict[BlockReader, PromptDeltas] = defaultdict(PromptDeltas)
         self._given: dict[bytes, int] = {}
 
     def follow(self) -> Iterator[list[Step]]:
         """The steps committed since the last call, a block at a time."""
+        for reader, _, batch in self.blocks():
+            yield [step for step in to_steps(batch, self._deltas[reader]) if self._is_new(step)]
+
+    def blocks(self) -> Iterator[tuple[BlockReader, Commit, pa.RecordBatch]]:
+        """The same as blocks. Rows that a writer took back after a failed sync may come twice."""
         for segment in self.segments():
             key = f"{segment.parent.name}/{segment.stem}"
             if key not in self._readers:
-                self._readers[key] = (BlockReader(segment), PromptDeltas())
-            reader, deltas = self._readers[key]
-            for batch in reader.read():
-                yield [step for step in to_steps(batch, deltas) if self._is_new(step)]
+                self._readers[key] = BlockReader(segment)
+            reader = self._readers[key]
+            for commit, block in reader.blocks():
+                yield reader, commit, reader.parse(block, commit)
 
     def _is_new(self, step: Step) -> bool:
         """A block whose sync failed may have been seen here before its writer took it back and wrote it again."""
@@ -95,7 +101,7 @@ def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int]) -> in
     found: dict[bytes, list[int]] = defaultdict(list)
     for segment in Catalog(directory).segments():
         for batch in read_blocks(segment):
-            for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
+            for stream, t in keys(batch):
                 found[stream].append(t)
     for stream in found.keys() | acknowledged.keys():
         rows, last = sorted(found[stream]), acknowledged.get(stream, -1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,6 +78,19 @@ class Disk:
         view = memoryview(data)
         while view:
             view = view[self.write_some(descriptor, view):]
+
+    def write_file(self, path: Path, parts: Iterable[bytes]) -> None:
+        """A new file whose contents are on disk; its name is not before `sync_directory`. What an earlier try left
+        under that name goes."""
+        if self.exists(path):
+            self.remove(path)
+        descriptor = self.create(path)
+        try:
+            for part in parts:
+                self.write(descriptor, part)
+            self.sync(descriptor)
+        finally:
+            self.close(descriptor)
 
     @contextmanager
     def appending(self, path: Path) -> Iterator[int]:

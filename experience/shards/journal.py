@@ -18,13 +18,14 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from experience.errors import FencedError, ShardError
-from experience.shards.blocks import COMMIT, BlockReader, Commit, read_blocks, read_commits
+from experience.shards.blocks import COMMIT, BlockReader, Commit, keys, read_blocks, read_commits
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import append_manifest, read_manifest
 from experience.shards.redact import Redactor
@@ -310,7 +311,7 @@ def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
     last: dict[bytes, int] = {}
     for path in shards:
         for batch in read_blocks(path, disk):
-            for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
+            for stream, t in keys(batch):
                 last[stream] = max(t, last.get(stream, -1))
         if path.name not in known:  # killed between the rename and the manifest line
             append_manifest(path, disk)
@@ -327,15 +328,8 @@ def _seal_copy(path: Path, disk: Disk) -> None:
             disk.remove(log)
         return
     footer = _footer(path, disk)
-    for draft, parts in ((path.with_suffix(".log-draft"), [b"".join(c.pack() for c in commits)]),
-                         (path.with_suffix(".draft"), [disk.read(path, c.start, c.end) for c in commits] + [footer])):
-        descriptor = disk.create(draft)
-        try:
-            for part in parts:
-                disk.write(descriptor, part)
-            disk.sync(descriptor)
-        finally:
-            disk.close(descriptor)
+    disk.write_file(path.with_suffix(".log-draft"), [b"".join(c.pack() for c in commits)])
+    disk.write_file(path.with_suffix(".draft"), chain((disk.read(path, c.start, c.end) for c in commits), [footer]))
     disk.rename(path.with_suffix(".log-draft"), log)
     disk.sync_directory(path.parent)
     disk.rename(path.with_suffix(".draft"), path.with_suffix(".arrow"))

@@ -36,14 +36,7 @@ def append_manifest(sealed: Path, disk: Disk = REAL) -> None:
     line = _line({"file": sealed.name, "rows": commits[-1].last_seq + 1, "bytes": len(data),
                   "sha256": hashlib.sha256(data).hexdigest(), "previous": _hash(lines[-1][1]) if lines else ""})
     draft = directory / f"{NAME}.draft"
-    if disk.exists(draft):
-        disk.remove(draft)
-    descriptor = disk.create(draft)
-    try:
-        disk.write(descriptor, b"".join(raw for _, raw in lines) + line)
-        disk.sync(descriptor)
-    finally:
-        disk.close(descriptor)
+    disk.write_file(draft, [b"".join(raw for _, raw in lines) + line])
     disk.rename(draft, directory / NAME)
     disk.sync_directory(directory)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experience.errors import ShardError
 from experience.shards.amend import FOLDER, amendments
-from experience.shards.blocks import COMMIT, BlockReader, read_commits
+from experience.shards.blocks import COMMIT, BlockReader, keys, read_commits
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
 
@@ -100,19 +100,15 @@ def _segment(path: Path, rows: int | None, deep: bool, disk: Disk, result: Verif
     reader = BlockReader(path, disk)
     for commit in commits:
         try:
-            block = disk.read(path, commit.start, commit.end)
-            if not commit.matches(block):
-                raise ShardError(f"rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} (bytes {commit.start} "
-                                 f"to {commit.end}) are damaged")
-            batch = reader.parse(block, commit)
+            batch = reader.parse(reader.block(commit), commit)
             if deep:
                 batch.validate(full=True)
         except (ShardError, ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
             yield Problem(str(path), str(error).partition("\n")[0], "restore the file from a copy")
             continue
         result.rows += commit.rows
-        result.bytes += len(block)
-        for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
+        result.bytes += commit.end - commit.start
+        for stream, t in keys(batch):
             spans = streams[stream]
             if spans and spans[-1][1] == t - 1:
                 spans[-1] = (spans[-1][0], t)
