@@ -189,12 +189,12 @@ def ours_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
     for row in rows:
         journal.append(row["step"])
     journal.commit()  # not sealed: the store is still growing
-    reader = WindowReader(folder)
+    reader = WindowReader(folder, COLUMNS)
     reader.refresh()
 
     def draw(_: np.random.Generator) -> int:
         reader.refresh()
-        found = reader.gather(*reader.draw(BATCH, WINDOW), WINDOW, COLUMNS)
+        found = reader.gather(reader.draw(BATCH, WINDOW))
         return int(sum(len(r.values) for r in found.ragged.values())) + found.numbers["reward"].size
 
     draw.journal = journal  # type: ignore[attr-defined]  # keeps the segment open

@@ -30,18 +30,19 @@ class Catalog:
 
     def follow(self) -> Iterator[list[Step]]:
         """The steps committed since the last call, a block at a time."""
-        for reader, _, batch in self.blocks():
+        for reader, commit, block in self.blocks():
+            batch = reader.parse(block, commit)
             yield [step for step in to_steps(batch, self._deltas[reader]) if self._is_new(step)]
 
-    def blocks(self) -> Iterator[tuple[BlockReader, Commit, pa.RecordBatch]]:
-        """The same as blocks. Rows that a writer took back after a failed sync may come twice."""
+    def blocks(self) -> Iterator[tuple[BlockReader, Commit, bytes]]:
+        """The same as checked blocks. Rows that a writer took back after a failed sync may come twice."""
         for segment in self.segments():
             key = f"{segment.parent.name}/{segment.stem}"
             if key not in self._readers:
                 self._readers[key] = BlockReader(segment)
             reader = self._readers[key]
             for commit, block in reader.blocks():
-                yield reader, commit, reader.parse(block, commit)
+                yield reader, commit, block
 
     def _is_new(self, step: Step) -> bool:
         """A block whose sync failed may have been seen here before its writer took it back and wrote it again."""
