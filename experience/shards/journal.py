@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -38,26 +38,43 @@ _RESERVE = "RESERVE"
 _RESERVE_BYTES = 1 << 20
 
 
+class _Encoder:
+    """An Arrow file in the making: gives the bytes of each part as it comes."""
+
+    def __init__(self, of: pa.Schema) -> None:
+        self._pending: list[bytes] = []
+        self._file = pa.BufferedOutputStream(pa.PythonFile(_Sink(self._pending), mode="w"), 1 << 20)
+        self._writer = pa.ipc.new_file(self._file, of)
+
+    def block(self, batch: pa.RecordBatch) -> bytes:
+        self._writer.write_batch(batch)
+        return self._take()
+
+    def footer(self) -> bytes:
+        self._writer.close()
+        return self._take()
+
+    def _take(self) -> bytes:
+        self._file.flush()
+        block = b"".join(self._pending)
+        self._pending.clear()
+        return block
+
+
 class _Sink:
-    """A file that Arrow writes to: keeps what was written until it is taken."""
+    """A file, as Arrow wants one, that is a list of what was written."""
 
     closed = False
 
-    def __init__(self) -> None:
-        self._taken, self._pending = 0, bytearray()
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts, self._size = parts, 0
 
-    def write(self, data: Any) -> int:
-        self._pending += data
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        self._size += len(data)
         return len(data)
 
-    def take(self) -> bytes:
-        block, self._pending = bytes(self._pending), bytearray()
-        self._taken += len(block)
-        return block
-
-    def tell(self) -> int:
-        return self._taken + len(self._pending)
-
+    def tell(self) -> int: return self._size
     def flush(self) -> None: ...
     def writable(self) -> bool: return True
     def readable(self) -> bool: return False
@@ -72,8 +89,7 @@ class _Segment:
     path: Path
     data: int
     log: int
-    sink: _Sink = field(default_factory=_Sink)
-    writer: Any = None
+    encoder: _Encoder
     end: int = 0
     last_seq: int = -1
     commits: int = 0
@@ -172,8 +188,7 @@ class Journal:
         if segment is None:
             return None
         try:
-            segment.writer.close()
-            self._disk.write(segment.data, segment.sink.take())
+            self._disk.write(segment.data, segment.encoder.footer())
             self._disk.sync(segment.data)
             self._close_descriptors(segment)
             _publish(segment.path, self._disk)
@@ -194,8 +209,7 @@ class Journal:
             self._disk.remove(self.directory / _RESERVE)
 
     def _write(self, segment: _Segment) -> None:
-        segment.writer.write_batch(to_batch(self._buffer, self._schema, self._deltas))
-        block, rows = segment.sink.take(), len(self._buffer)
+        block, rows = segment.encoder.block(to_batch(self._buffer, self._schema, self._deltas)), len(self._buffer)
         commit = Commit.of(block, segment.end, segment.last_seq + rows, rows, time.time_ns())
         self._disk.write(segment.data, block)
         self._sync(segment.data)
@@ -214,11 +228,9 @@ class Journal:
             self._disk.close(data)
             self._disk.remove(path)
             raise
-        segment = _Segment(path, data, log)
-        self._segment = segment
+        segment = self._segment = _Segment(path, data, log, _Encoder(self._schema))
         self._disk.sync_directory(self.directory)
         self._deltas.forget()
-        segment.writer = pa.ipc.new_file(pa.PythonFile(segment.sink, mode="w"), self._schema)
         return segment
 
     def _give_up_segment(self) -> None:
@@ -368,16 +380,14 @@ def _truncate_log(path: Path, commits: int, disk: Disk) -> None:
 
 def _footer(path: Path, disk: Disk) -> bytes:
     """What the writer would have put behind the committed blocks: the same batches give the same bytes, then it."""
-    sink, reader, writer = _Sink(), BlockReader(path, disk), None
+    reader, encoder = BlockReader(path, disk), None
     for commit, block in reader.blocks():
         batch = reader.parse(block, commit)
-        writer = writer or pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema)
-        writer.write_batch(batch)
-        if sink.take() != block:
+        encoder = encoder or _Encoder(batch.schema)
+        if encoder.block(batch) != block:
             raise ShardError(f"{path}: sealing would change acknowledged bytes", "keep the file and report it")
-    assert writer is not None
-    writer.close()
-    return sink.take()
+    assert encoder is not None
+    return encoder.footer()
 
 
 def _publish(path: Path, disk: Disk) -> Path:

@@ -28,15 +28,16 @@ _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", r
 _SHORTEST = 8
 _HEAD = _SHORTEST - 1
 _MANY = 300
-_KNOWN_SHAPES = {  # what must be there at all: the shape
-    "sk-": r"\bsk-[A-Za-z0-9_-]{20,}", **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"},
-    "github_pat_": r"\bgithub_pat_[A-Za-z0-9_]{22,}", "AKIA": r"\bAKIA[0-9A-Z]{16}\b",
-    "ASIA": r"\bASIA[0-9A-Z]{16}\b", **{f"xox{kind}-": rf"\bxox{kind}-[A-Za-z0-9-]{{10,}}" for kind in "abprs"},
-    "hf_": r"\bhf_[A-Za-z0-9]{30,}",
-    "eyJ": r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
-    "Bearer ": r"\bBearer [A-Za-z0-9._~+/-]{16,}=*",
-    "PRIVATE KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
-    "://": r"(?<=://)[^/\s:@]{1,64}:[^/\s@]{3,}(?=@)"}
+_KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
+    ("-", "sk-", r"\bsk-[A-Za-z0-9_-]{20,}"), ("_", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}"),
+    ("_", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}"), ("K", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
+    ("S", "ASIA", r"\bASIA[0-9A-Z]{16}\b"), ("-", "xox", r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
+    ("_", "hf_", r"\bhf_[A-Za-z0-9]{30,}"),
+    ("J", "eyJ", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+    ("B", "Bearer ", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*"),
+    ("Y", "PRIVATE KEY",
+     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"),
+    (":", "://", r"(?<=://)[^/\s:@]{1,64}:[^/\s@]{3,}(?=@)"))
 
 
 def encodings(secret: str) -> Iterator[str]:
@@ -76,7 +77,7 @@ class Redactor:
         longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
         self._forms = [(_rarest(form), form) for form in longest_first]
         self._heads = {form[:_HEAD] for _, form in self._forms}
-        self._shapes = [(_rarest(sign), sign, re.compile(shape)) for sign, shape in _KNOWN_SHAPES.items()]
+        self._shapes = [(character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES]
         self._tainted: set[bytes] = set()
 
     @classmethod

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from functools import cache
+from itertools import chain, pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -158,63 +160,65 @@ class PromptDeltas:
         self._context.clear()
 
 
-_EMPTY_IDS = np.empty(0, np.int32)
-_EMPTY_LOGPROBS = np.empty(0, np.float32)
+_NO_DECISION = Decision(text=None, policy_version=None, behaviour_id="", decoder="")  # type: ignore[arg-type]
+_OF_STEP = ("stream_id", "t", "episode", "step_in_episode", "work_id", "group_id", "env_id", "env_version", "task_id",
+            "split", "seed", "sandbox_tier", "t_start_ns", "t_end_ns", "source", "model_version", "uncertainty",
+            "obs_text", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
+            "reward_version", "discount", "ending", "boundary", "signals", "info", "parent", "action_struct")
+_OF_DECISION = ("policy_version", "behaviour_id", "decoder", "token_exact", "action_ids", "version_spans")
+_NOT_YET = ("obs_blobs", "obs_struct", "tool_calls")
+"""Columns of the record that nothing writes so far."""
+_step_values, _decision_values = attrgetter(*_OF_STEP), attrgetter(*_OF_DECISION)
 
 
 def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> pa.RecordBatch:
     """One record batch of `steps`, columns built from numpy."""
-    codes = {name: code for code, (name, _, _) in enumerate(signal_names(target))}
-    decisions = [s.decision for s in steps]
+    decisions = [s.decision or _NO_DECISION for s in steps]
+    columns: dict[str, Any] = dict(zip(_OF_STEP, zip(*map(_step_values, steps), strict=True), strict=True))
+    columns |= zip(_OF_DECISION, zip(*map(_decision_values, decisions), strict=True), strict=True)
     prompts, kept = [], np.zeros(len(steps), np.int32)
-    for i, (step, d) in enumerate(zip(steps, decisions, strict=True)):
-        if d is None:
-            prompts.append(_EMPTY_IDS)
+    for i, (stream, d) in enumerate(zip(columns["stream_id"], decisions, strict=True)):
+        if d is _NO_DECISION:
+            prompts.append(d.prompt_ids)
         else:
-            kept[i], new = deltas.shrink(step.stream_id, d.prompt_ids, d.action_ids)
+            kept[i], new = deltas.shrink(stream, d.prompt_ids, d.action_ids)
             prompts.append(new)
-    spans = [d.version_spans if d else () for d in decisions]
-    every_span = [v for row in spans for v in row]
-    signals = [s.signals for s in steps]
-    every_signal = [g for row in signals for g in row]
-    columns: dict[str, Any] = {
-        "parent_stream": _ids([s.parent[0] if s.parent else None for s in steps]),
-        "parent_t": [s.parent[1] if s.parent else None for s in steps],
-        "prompt_prefix_len": kept, "prompt_ids": _ragged(prompts, np.int32, pa.int32()),
-        "action_text": [d.text if d else None for d in decisions],
-        "action_ids": _ragged([d.action_ids if d else _EMPTY_IDS for d in decisions], np.int32, pa.int32()),
-        "action_logprobs": _ragged([d.logprobs if d else _EMPTY_LOGPROBS for d in decisions],
-                                   np.float32, pa.float32()),
-        "version_spans": _lists(spans, _SPAN, {"version": [v.version for v in every_span],
-                                               "n_tokens": [v.tokens for v in every_span]}),
-        "policy_version": [d.policy_version if d else None for d in decisions],
-        "behaviour_id": [d.behaviour_id if d else "" for d in decisions],
-        "decoder": [d.decoder if d else "" for d in decisions],
-        "token_exact": [bool(d and d.token_exact) for d in decisions],
-        "action_struct": [s.action_struct or None for s in steps],
-        "signals": _lists(signals, _SIGNAL, {"code": [codes[g.name] for g in every_signal],
-                                             "value": [g.value for g in every_signal],
-                                             "evidence": [g.evidence for g in every_signal]}),
-        "info": [json.dumps(dict(s.info)).encode() if s.info else None for s in steps],
+    codes = _codes(target.metadata[b"signals"])
+    signals = list(chain.from_iterable(columns["signals"]))
+    spans = list(chain.from_iterable(columns["version_spans"]))
+    columns |= {
+        "parent_stream": _ids([p and p[0] for p in columns["parent"]]),
+        "parent_t": [p and p[1] for p in columns["parent"]],
+        "prompt_prefix_len": pa.array(kept), "prompt_ids": _ragged(prompts, np.int32, pa.int32()),
+        "action_text": [d.text for d in decisions],
+        "action_ids": _ragged(columns["action_ids"], np.int32, pa.int32()),
+        "action_logprobs": _ragged([d.logprobs for d in decisions], np.float32, pa.float32()),
+        "version_spans": _lists(columns["version_spans"], _SPAN, {"version": [v.version for v in spans],
+                                                                  "n_tokens": [v.tokens for v in spans]}),
+        "action_struct": [a or None for a in columns["action_struct"]],
+        "signals": _lists(columns["signals"], _SIGNAL, {"code": [codes[g.name] for g in signals],
+                                                        "value": [g.value for g in signals],
+                                                        "evidence": [g.evidence for g in signals]}),
+        "info": [json.dumps(dict(i)).encode() if i else None for i in columns["info"]],
     }
-    arrays = []
-    for name, type_, _ in FIELDS:
-        values = columns[name] if name in columns else [getattr(s, name, None) for s in steps]
-        if isinstance(values, pa.Array):
-            arrays.append(values)
-        elif pa.types.is_fixed_size_binary(type_):
-            arrays.append(_ids(values))
-        elif name in _NOT_YET:
-            arrays.append(pa.nulls(len(steps), type_))
-        elif pa.types.is_primitive(type_):
-            arrays.append(_numbers(values, type_))
-        else:
-            arrays.append(pa.array(values, type=type_))
-    return pa.RecordBatch.from_arrays(arrays, schema=target)
+    return pa.RecordBatch.from_arrays([_column(columns.get(name), type_, len(steps)) for name, type_, _ in FIELDS],
+                                      schema=target)
 
 
-_NOT_YET = ("obs_blobs", "obs_struct", "tool_calls")
-"""Columns of the record that nothing writes so far."""
+@cache
+def _codes(signals: bytes) -> dict[str, int]:
+    """Signal name to code, as a schema's metadata says."""
+    return {name: code for code, (name, _, _) in enumerate(json.loads(signals))}
+
+
+def _column(values: Any, of: pa.DataType, rows: int) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if values is None:
+        return pa.nulls(rows, of)
+    if pa.types.is_fixed_size_binary(of):
+        return _ids(values)
+    return _numbers(values, of) if pa.types.is_primitive(of) else pa.array(values, type=of)
 
 
 def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:
