@@ -46,6 +46,19 @@ def discount_after(ending: Ending, gamma: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Blob:
+    """What stands in a step for a large observation: SHA-256 of its bytes (32), media type, size in bytes, width and
+    height in pixels (0: not an image, or unknown), and what it shows, e.g. "screenshot"."""
+
+    hash: bytes
+    media: str
+    nbytes: int
+    w: int = 0
+    h: int = 0
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Row t of a stream. Without a decision it is the closing row of an episode: its last observation.
 
@@ -73,6 +86,7 @@ class Step:
     model_version: int | None = None
     uncertainty: float | None = None
     state_key: int = 0
+    obs_blobs: tuple[Blob, ...] = ()
     decision: Decision | None = None
     action_struct: bytes = b""
     option_id: int | None = None

@@ -19,8 +19,10 @@ VERSIONS = sorted(p.parent.name for p in HERE.glob("*/expected.json"))
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_store_of_an_older_format_gives_what_was_written(version: str) -> None:
-    found = [plain(s) for block in Catalog(HERE / version).follow() for s in block]
     expected = json.loads((HERE / version / "expected.json").read_text())
+    fields = expected[0].keys()  # later formats add some
+    found = [{name: value for name, value in plain(s).items() if name in fields}
+             for block in Catalog(HERE / version).follow() for s in block]
     assert sorted(found, key=lambda s: (s["stream_id"], s["t"])) == sorted(
         expected, key=lambda s: (s["stream_id"], s["t"]))
     assert not verify(HERE / version, deep=True).problems

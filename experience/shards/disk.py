@@ -59,6 +59,9 @@ class Disk:
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
 
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
     def exists(self, path: Path) -> bool:
         return path.exists()
 

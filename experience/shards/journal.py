@@ -25,6 +25,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from experience.errors import FencedError, ShardError
+from experience.shards.blobs import Packer
 from experience.shards.blocks import COMMIT, BlockReader, Commit, keys, read_blocks, read_commits
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import append_manifest, read_manifest
@@ -98,7 +99,8 @@ class _Segment:
 class Journal:
     """Appends steps of any number of streams for one writer. Acknowledged steps survive kill -9.
 
-    Invariant: `acknowledged[stream]` is the highest t whose row, and every row before it, is on disk.
+    Invariant: `acknowledged[stream]` is the highest t whose row, and every row before it, with the blobs that they
+    name, is on disk.
     Opening a journal fences older incarnations, recovers what they left, and continues their streams.
     While less than `low_water_bytes` are free, or a disk says it is full, `paused` is True: steps are kept in memory
     and no longer acknowledged; each commit tries again.
@@ -117,6 +119,7 @@ class Journal:
         self._next_t = {stream: t + 1 for stream, t in self.acknowledged.items()}
         self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {}))
         self._redactor = redactor or Redactor.of_environment()
+        self.blobs = Packer(directory, self.epoch, disk, durable=durability != "os")
         self._deltas = PromptDeltas()
         self._buffer: list[Step] = []
         self._oldest = 0.0
@@ -164,15 +167,18 @@ class Journal:
             self.seal()
             return
         try:
+            self.blobs.flush()
+        except OSError as error:
+            self._pause_or_raise(error)
+            return
+        try:
             self._mend()
             segment = self._segment = self._segment or self._open_segment()
             self._write(segment)
             self._check_fence()  # a newer one that came meanwhile may have read the log before our record was there
         except OSError as error:
             self._give_up_segment()
-            self.paused = error.errno in _FULL
-            if not self.paused:
-                raise
+            self._pause_or_raise(error)
             return
         for step in self._buffer:
             self.acknowledged[step.stream_id] = step.t
@@ -180,6 +186,11 @@ class Journal:
         if segment.end >= self._seal_bytes:
             with contextlib.suppress(OSError):  # what it holds is safe; the next commit seals it
                 self.seal()
+
+    def _pause_or_raise(self, error: OSError) -> None:
+        self.paused = error.errno in _FULL
+        if not self.paused:
+            raise error
 
     def seal(self) -> Path | None:
         """Closes the open segment into an immutable shard; None if there was nothing to seal."""
@@ -205,6 +216,7 @@ class Journal:
             raise ShardError(f"{self.directory}: the disk is full; {len(self._buffer)} steps could not be kept",
                              "free some space and resume the run")
         self.seal()
+        self.blobs.close()
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove(self.directory / _RESERVE)
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from experience.errors import ShardError
 from experience.policy import Decision, VersionSpan
 from experience.signal import Signal, SignalKind
-from experience.step import Boundary, Step
+from experience.step import Blob, Boundary, Step
 
 SCHEMA_ID = "xp.step.v1"
 
@@ -119,8 +119,8 @@ def _ids(values: Sequence[bytes | None]) -> pa.Array:
 def _lists(rows: Sequence[Sequence[Any]], of: pa.DataType, columns: Mapping[str, Any]) -> pa.Array:
     """A column of lists of structs from the structs' flattened `columns`."""
     fields = [of.field(i) for i in range(of.num_fields)]
-    flat = pa.StructArray.from_arrays([pa.array(columns[f.name], type=f.type) if f.type == pa.string()
-                                       else _numbers(columns[f.name], f.type) for f in fields], fields=fields)
+    flat = pa.StructArray.from_arrays([_numbers(columns[f.name], f.type) if pa.types.is_primitive(f.type)
+                                       else pa.array(columns[f.name], type=f.type) for f in fields], fields=fields)
     return pa.ListArray.from_arrays(_offsets([len(r) for r in rows]), flat)
 
 
@@ -163,11 +163,9 @@ class PromptDeltas:
 _NO_DECISION = Decision(text=None, policy_version=None, behaviour_id="", decoder="")  # type: ignore[arg-type]
 _OF_STEP = ("stream_id", "t", "episode", "step_in_episode", "work_id", "group_id", "env_id", "env_version", "task_id",
             "split", "seed", "sandbox_tier", "t_start_ns", "t_end_ns", "source", "model_version", "uncertainty",
-            "obs_text", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
+            "obs_text", "obs_blobs", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
             "reward_version", "discount", "ending", "boundary", "signals", "info", "parent", "action_struct")
 _OF_DECISION = ("policy_version", "behaviour_id", "decoder", "token_exact", "action_ids", "version_spans")
-_NOT_YET = ("obs_blobs", "obs_struct", "tool_calls")
-"""Columns of the record that nothing writes so far."""
 _step_values, _decision_values = attrgetter(*_OF_STEP), attrgetter(*_OF_DECISION)
 
 
@@ -185,6 +183,7 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
             prompts.append(new)
     codes = _codes(target.metadata[b"signals"])
     signals = list(chain.from_iterable(columns["signals"]))
+    blobs = list(chain.from_iterable(columns["obs_blobs"]))
     spans = list(chain.from_iterable(columns["version_spans"]))
     columns |= {
         "parent_stream": _ids([p and p[0] for p in columns["parent"]]),
@@ -195,6 +194,8 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
         "action_logprobs": _ragged([d.logprobs for d in decisions], np.float32, pa.float32()),
         "version_spans": _lists(columns["version_spans"], _SPAN, {"version": [v.version for v in spans],
                                                                   "n_tokens": [v.tokens for v in spans]}),
+        "obs_blobs": _lists(columns["obs_blobs"], _BLOB, {f.name: [getattr(b, f.name) for b in blobs] for f in _BLOB})
+        if blobs else None,
         "action_struct": [a or None for a in columns["action_struct"]],
         "signals": _lists(columns["signals"], _SIGNAL, {"code": [codes[g.name] for g in signals],
                                                         "value": [g.value for g in signals],
@@ -241,7 +242,8 @@ def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:
                                names[s["code"]][2], s["evidence"]) for s in row["signals"])
         parent = None if row["parent_stream"] is None else (row["parent_stream"], row["parent_t"])
         steps.append(Step(
-            decision=decision, signals=signals, parent=parent, boundary=Boundary(row["boundary"]),
+            decision=decision, signals=signals, parent=parent,
+            obs_blobs=tuple(Blob(**b) for b in row["obs_blobs"] or ()), boundary=Boundary(row["boundary"]),
             info=json.loads(row["info"]) if row["info"] else {}, action_struct=row["action_struct"] or b"",
             **{name: row[name] for name in (
                 "stream_id", "t", "env_id", "obs_text", "source", "episode", "step_in_episode", "work_id", "group_id",

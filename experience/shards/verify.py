@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experience.errors import ShardError
 from experience.shards.amend import FOLDER, amendments
+from experience.shards.blobs import BlobReader, named_blobs
 from experience.shards.blocks import COMMIT, BlockReader, keys, read_commits
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
@@ -32,6 +33,7 @@ class Verified:
     segments: int = 0
     rows: int = 0
     bytes: int = 0
+    blobs: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -44,8 +46,10 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
     """
     result = Verified()
     streams: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+    named: set[bytes] = set()
     for writer in disk.directories(store):
-        result.problems += _writer(writer, deep, disk, result, streams)
+        result.problems += _writer(writer, deep, disk, result, streams, named)
+    result.problems += _blobs(store, named, deep, disk, result)
     try:
         amendments(store, disk)
     except ShardError as error:
@@ -61,8 +65,22 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
     return result
 
 
+def _blobs(store: Path, named: set[bytes], deep: bool, disk: Disk, result: Verified) -> Iterator[Problem]:
+    """Every blob that a row names must be there; `deep`: and be what its name says."""
+    reader = BlobReader(store, disk)
+    for digest in sorted(named):
+        try:
+            if deep:
+                result.bytes += len(reader.read(digest))
+            elif digest not in reader:
+                raise ShardError(f"blob {digest.hex()} is missing")
+        except (ShardError, OSError) as error:
+            yield Problem(str(store), str(error).partition("\n")[0], "restore the pack that held it from a copy")
+    result.blobs = len(named)
+
+
 def _writer(directory: Path, deep: bool, disk: Disk, result: Verified,
-            streams: dict[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
+            streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
     try:
         listed = {line["file"]: line for line in read_manifest(directory, disk)}
     except ShardError as error:
@@ -84,11 +102,11 @@ def _writer(directory: Path, deep: bool, disk: Disk, result: Verified,
             if len(whole) != line["bytes"] or hashlib.sha256(whole).hexdigest() != line["sha256"]:
                 yield Problem(str(path), f"its bytes differ from the manifest's SHA-256 ({len(whole)} bytes, "
                               f"{line['bytes']} expected)", "restore the file from a copy")
-        yield from _segment(path, line["rows"] if line else None, deep, disk, result, streams)
+        yield from _segment(path, line["rows"] if line else None, deep, disk, result, streams, named)
 
 
 def _segment(path: Path, rows: int | None, deep: bool, disk: Disk, result: Verified,
-             streams: dict[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
+             streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
     log_path = path.with_suffix(".commit")
     log = disk.read(log_path) if disk.exists(log_path) else b""
     commits = list(read_commits(log))
@@ -108,6 +126,7 @@ def _segment(path: Path, rows: int | None, deep: bool, disk: Disk, result: Verif
             continue
         result.rows += commit.rows
         result.bytes += commit.end - commit.start
+        named |= named_blobs(batch)
         for stream, t in keys(batch):
             spans = streams[stream]
             if spans and spans[-1][1] == t - 1:

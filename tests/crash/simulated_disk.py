@@ -126,6 +126,9 @@ class SimulatedDisk(Disk):
         self._call("sync_directory")
         self.log.append(("sync_directory", path, None))
 
+    def size(self, path: Path) -> int:
+        return len(self._find(path).data)
+
     def exists(self, path: Path) -> bool:
         return path in self.names_now
 

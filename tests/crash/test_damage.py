@@ -22,7 +22,8 @@ def a_store(steps: int = 40) -> dict[Path, bytes]:
     journal = Journal(WRITER, CATALOGUE, batch_rows=5, commit_seconds=10, seal_bytes=30_000, low_water_bytes=0,
                       disk=disk)
     for t in range(steps):
-        journal.append(make_step(t))
+        shown = (journal.blobs.put(b"picture %d" % t * 50, "image/png"),) if t % 2 else ()
+        journal.append(make_step(t, obs_blobs=shown))
     journal.close()
     return {p: b for p, b in disk.files().items() if not p.name.startswith("epoch")}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.blocks import read_blocks
+from experience.shards.blobs import BlobReader, named_blobs
+from experience.shards.blocks import keys, read_blocks
 from experience.shards.disk import Disk
 from experience.shards.journal import Journal, recover
 from experience.shards.manifest import read_manifest
@@ -24,13 +25,22 @@ STREAMS = (b"a" * 16, b"b" * 16)
 
 def rows(disk: Disk) -> dict[bytes, list[int]]:
     found: dict[bytes, list[int]] = {s: [] for s in STREAMS}
+    blobs = BlobReader(WRITER.parent, disk)
     stems = {name.partition(".")[0]: name for name in sorted(disk.names(WRITER), reverse=True)
              if name.endswith((".arrow", ".open"))}
     for name in sorted(stems.values()):
         for batch in read_blocks(WRITER / name, disk):
-            for stream, t in zip(batch.column("stream_id").to_pylist(), batch.column("t").to_pylist(), strict=True):
+            for stream, t in keys(batch):
                 found[stream].append(t)
+            assert all(blobs.read(digest) for digest in named_blobs(batch))
     return found
+
+
+def append(journal: Journal, stream: bytes) -> None:
+    """The stream's next step; some show what an earlier one did, some show nothing."""
+    t = journal.next_t(stream)
+    picture = journal.blobs.put(b"picture %d" % (t // 2) * 40, "image/png")
+    journal.append(make_step(t, stream, obs_blobs=(picture,) if t % 3 else ()))
 
 
 def check(disk: Disk, acknowledged: dict[bytes, int], appended: dict[bytes, int]) -> None:
@@ -45,7 +55,7 @@ def live(journal: Journal, count: int, acks: list[tuple[int, dict[bytes, int]]],
     for i in range(count):
         stream = STREAMS[i % 3 == 0]
         with contextlib.suppress(OSError):
-            journal.append(make_step(journal.next_t(stream), stream))
+            append(journal, stream)
         acks.append((len(disk.log), dict(journal.acknowledged)))
 
 
@@ -110,7 +120,7 @@ def live_through(disk: SimulatedDisk, steps: int) -> tuple[dict[bytes, int], dic
     for i in range(steps):
         stream = STREAMS[i % 3 == 0]
         try:
-            journal.append(make_step(journal.next_t(stream), stream))
+            append(journal, stream)
         except OSError as error:
             seen[errno.errorcode[error.errno]] += 1
     for _ in range(4):
