@@ -25,6 +25,7 @@ from experience.errors import EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
 from experience.reward import RewardModel
+from experience.shards.blobs import describe
 from experience.shards.blocks import read_blocks
 from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind, read_signals
@@ -93,6 +94,7 @@ class Collector:
         self._name = f"collector-{index:04d}"
         self._catalogue, weights = describe_worlds(config)
         self._rewards = RewardModel(weights)
+        self._arguments = {w.id: w.arguments for w in config.worlds}
         done = _done_before(directory / self._name, config.collecting.group_size)
         self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
                                commit_seconds=config.collecting.commit_seconds,
@@ -211,10 +213,9 @@ class Collector:
         slot.deadline = time.monotonic() + self.config.collecting.step_timeout_seconds
         slot.future = self._threads.submit(call, *arguments)
 
-    @staticmethod
-    def _reset(slot: _Slot, work: Work) -> Any:
+    def _reset(self, slot: _Slot, work: Work) -> Any:
         if work.env_id not in slot.envs:
-            slot.envs[work.env_id] = gymnasium.make(work.env_id)
+            slot.envs[work.env_id] = _make(work.env_id, self._arguments[work.env_id])
         return slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
 
     def _take_finished(self, patience_seconds: float) -> None:
@@ -307,9 +308,11 @@ class Collector:
         boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
         slot.boundary = Boundary.NONE
         world = slot.envs[work.env_id].unwrapped if work.env_id in slot.envs else None
+        seen = tuple(self.journal.blobs.put(data, *describe(data), role=role)
+                     for role, data in slot.info.get("images", {}).items())
         self.journal.append(Step(
             stream_id=slot.stream_id, t=self.journal.next_t(slot.stream_id), env_id=work.env_id,
-            obs_text=slot.observation, source=source, episode=slot.episode, step_in_episode=slot.turn,
+            obs_text=slot.observation, obs_blobs=seen, source=source, episode=slot.episode, step_in_episode=slot.turn,
             work_id=work.work_id, group_id=work.group_id, env_version=getattr(world, "env_version", ""),
             task_id=str(slot.info.get("task_id", work.seed)), split=str(slot.info.get("split", work.split)),
             seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
@@ -317,12 +320,16 @@ class Collector:
             reward_version=self._rewards.version, boundary=boundary, **answer))
 
 
+def _make(env_id: str, arguments: Mapping[str, Any]) -> Any:
+    return gymnasium.make(env_id, **arguments)
+
+
 def describe_worlds(config: Config) -> tuple[dict[str, SignalKind], dict[str, Mapping[str, float]]]:
     """The union of the worlds' signal catalogues, and the reward weights in force per environment id."""
     catalogue: dict[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
     weights: dict[str, Mapping[str, float]] = {}
     for world in config.worlds:
-        made = gymnasium.make(world.id)
+        made = _make(world.id, world.arguments)
         catalogue |= getattr(made.unwrapped, "signal_catalogue", {})
         own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
         weights[world.id] = own if world.rewards is None else world.rewards

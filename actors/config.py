@@ -33,6 +33,8 @@ class Budget(_Section):
 
 class World(_Section):
     id: str = Field(description="a Gymnasium id, e.g. envs:Reactor-v0; a stranger's package works the same way")
+    arguments: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="given to the environment's constructor, e.g. {screenshots: true}")
     groups: int = Field(2, ge=0, description="groups of this world in every update")
     demonstrations: int = Field(100, ge=0, description="episodes of the world's scripted expert, stored once")
     rewards: dict[str, float] | None = Field(None, description="weights of signals; null takes the world's own")

@@ -69,6 +69,10 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         """What the agent sees now."""
         raise NotImplementedError
 
+    def images(self) -> dict[str, bytes]:
+        """What it looks like now, by what it shows (e.g. "screenshot"): bytes as PNG, JPEG or WebP."""
+        return {}
+
     def act(self, action: str) -> Answer:
         """Does `action`; returns the measured signals and whether the task has ended. Raises ValueError, having
         changed nothing, for an action that cannot be read."""
@@ -114,7 +118,7 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
     def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
         return {"signals": signals, "task_id": self.signature(self.task), "split": self.split,
-                "state": self.observe()}
+                "state": self.observe(), "images": self.images()}
 
 
 def _printable(text: str) -> str:

@@ -16,7 +16,9 @@ from actors.config import Config, load
 from actors.parts import Progress
 from actors.run import run
 from actors.rundir import RunDirectory
+from experience.shards.blobs import BlobReader, entries, packs
 from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.verify import verify
 from experience.step import Step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +59,21 @@ def test_rows_on_disk_are_the_steps_taken(finished: Finished) -> None:
     rows = steps_of(directory)
     assert len(rows) == progress.acknowledged
     assert sum(not s.is_closing for s in rows) == progress.steps["real"] + progress.steps["demonstration"]
+
+
+def test_what_the_browser_showed_is_kept_with_the_row_once(tmp_path: Path) -> None:
+    config, directory = configured(
+        tmp_path, "worlds=[{id: 'envs:Office-v0', groups: 0, demonstrations: 3, arguments: {screenshots: true}}]",
+        "budget.updates=0", "evaluation.final_episodes=1", "evaluation.episodes=1")
+    run(config, directory)
+    rows, blobs = steps_of(directory), BlobReader(directory.shards)
+    shown = [blob for step in rows for blob in step.obs_blobs]
+    assert len(shown) == len(rows) > 10
+    assert {(b.media, b.role) for b in shown} == {("image/png", "screenshot")}
+    assert all(blobs.read(b.hash).startswith(b"\x89PNG") and b.w > 200 and b.h > 100 for b in shown)
+    kept = sum(1 for writer in directory.shards.iterdir() for pack in packs(writer) for _ in entries(pack))
+    assert kept == len({b.hash for b in shown}) <= len(shown)
+    assert not verify(directory.shards, deep=True).problems
 
 
 def test_every_row_says_whose_where_and_by_which_policy(finished: Finished) -> None:

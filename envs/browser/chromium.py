@@ -162,6 +162,11 @@ class Tab:
     async def goto(self, path: str) -> None:
         await self._page.goto(self._origin + "/" + path.lstrip("/"))
 
+    async def screenshot(self) -> bytes:
+        """The visible part of the page, as PNG."""
+        image: bytes = await self._page.screenshot(type="png")
+        return image
+
     async def tree(self) -> list[str]:
         """The elements an agent can use, one line each; line n is element n+1 for the actions."""
         nodes = (await self._cdp.send("Accessibility.getFullAXTree"))["nodes"]

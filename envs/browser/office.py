@@ -84,8 +84,9 @@ class Office(World[Errand]):
 
     _episodes: ClassVar[itertools.count[int]] = itertools.count()
 
-    def __init__(self) -> None:
+    def __init__(self, screenshots: bool = False) -> None:
         super().__init__()
+        self._screenshots = screenshots
         self._tab: Tab | None = None
 
     def draw(self, rng: np.random.Generator) -> Errand:
@@ -131,6 +132,10 @@ class Office(World[Errand]):
 
     def observe(self) -> str:
         return "\n".join([self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))])
+
+    def images(self) -> dict[str, bytes]:
+        assert self._tab is not None
+        return {"screenshot": self._browser.wait(self._tab.screenshot())} if self._screenshots else {}
 
     def act(self, action: str) -> Answer:
         assert self._tab is not None

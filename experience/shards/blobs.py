@@ -45,7 +45,7 @@ class Packer:
         self._pending: dict[bytes, bytes] = {}
         self._pack, self._size, self._number = -1, 0, 0
 
-    def put(self, data: bytes, media: str, *, width: int = 0, height: int = 0, role: str = "") -> Blob:
+    def put(self, data: bytes, media: str, width: int = 0, height: int = 0, *, role: str = "") -> Blob:
         """What a step carries in place of `data`, which reaches the disk with the next commit, once."""
         if len(data) > MOST_BYTES:
             raise ShardError(f"a blob of {len(data)} bytes", f"keep blobs under {MOST_BYTES >> 20} MiB")
@@ -121,6 +121,14 @@ class BlobReader:
                 for digest, place in entries(pack, self._disk, self._ends.get(pack, 0)):
                     self._places.setdefault(digest, place)
                     self._ends[pack] = place.start + place.size
+
+
+def describe(data: bytes) -> tuple[str, int, int]:
+    """(media type, width, height) by an image's first bytes; the size is 0 unless it is PNG."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png", *struct.unpack_from(">II", data, 16)
+    known = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+    return next((media for head, media in known.items() if data.startswith(head)), "application/octet-stream"), 0, 0
 
 
 def packs(directory: Path, disk: Disk = REAL) -> list[Path]:
