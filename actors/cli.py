@@ -162,6 +162,24 @@ def verify(name: RunName = "latest", as_json: Json = False,
 
 
 @app.command()
+def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lance")] = "parquet",
+            keep_days: Annotated[float | None, typer.Option(help="let go of older rows; default: none")] = None,
+            as_json: Json = False) -> None:
+    """Moves a run's sealed shards into the cold tier: smaller, sorted, and read together with the new ones."""
+    from actors.rundir import RunDirectory
+    from experience.shards.cold import compact as compact_store
+
+    if to not in ("parquet", "lance"):
+        raise ConfigError(f"--to {to}: no such format", "choose parquet or lance")
+    before = 0 if keep_days is None else time.time_ns() - int(keep_days * 86_400e9)
+    directory = RunDirectory.find(name)
+    done = compact_store(directory.shards, to, let_go_before_ns=before)  # type: ignore[arg-type]
+    print(json.dumps({"run": directory.name, **vars(done)}) if as_json else
+          f"{directory.name}: {done.shards} shards, {done.rows} rows, {done.bytes_before / 1e6:.1f} MB are now "
+          f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go")
+
+
+@app.command()
 def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps and imagined, e.g. "
                                                             "'select env_id, avg(reward) from steps group by all'")],
           as_json: Json = False) -> None:

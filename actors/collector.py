@@ -26,7 +26,7 @@ from experience.models.weights import Weights
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.blobs import describe
-from experience.shards.blocks import read_blocks
+from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind, read_signals
 from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
@@ -350,16 +350,13 @@ class _Done:
 def _done_before(directory: Path, group_size: int) -> _Done:
     done = _Done()
     finished: Counter[int] = Counter()
-    for segment in [*directory.glob("*.arrow"), *directory.glob("*.open")]:
-        for batch in read_blocks(segment):
-            for stream, episode, work, group, action in zip(*(batch.column(c).to_pylist() for c in (
-                    "stream_id", "episode", "work_id", "group_id", "action_text")), strict=True):
-                done.next_episode[stream] = max(done.next_episode.get(stream, 0), episode + 1)
-                number = int(group.partition("-")[2]) if group else -1
-                done.next_group = max(done.next_group, number + 1)
-                if action is None:
-                    done.work_ids.add(work)
-                    finished[number] += 1
+    for step in (step for steps in Catalog(directory.parent, writer=directory.name).follow() for step in steps):
+        done.next_episode[step.stream_id] = step.episode + 1
+        number = int(step.group_id.partition("-")[2]) if step.group_id else -1
+        done.next_group = max(done.next_group, number + 1)
+        if step.is_closing:
+            done.work_ids.add(step.work_id)
+            finished[number] += 1
     whole = sum(1 for number, episodes in finished.items() if number >= 0 and episodes >= group_size)
     done.void_groups = done.next_group - whole
     return done

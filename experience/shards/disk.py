@@ -5,11 +5,14 @@ A descriptor is opened to be written to; reading goes by path. Every call may ra
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from experience.errors import ShardError
 
 
 class Disk:
@@ -45,6 +48,25 @@ class Disk:
 
     def remove(self, path: Path) -> None:
         os.unlink(path)
+
+    def remove_tree(self, path: Path) -> None:
+        """A file, or a directory and all below it."""
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    @contextmanager
+    def lock(self, path: Path) -> Iterator[None]:
+        """The only one who holds `path`, as long as this process lives. Raises ShardError if another does."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise ShardError(f"{path} is held by another process", "wait until it is done") from error
+        finally:
+            os.close(descriptor)
 
     def sync_directory(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

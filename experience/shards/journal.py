@@ -27,6 +27,7 @@ import pyarrow as pa
 from experience.errors import FencedError, ShardError
 from experience.shards.blobs import Packer
 from experience.shards.blocks import COMMIT, BlockReader, Commit, keys, read_blocks, read_commits
+from experience.shards.cold import read_snapshot
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import append_manifest, read_manifest
 from experience.shards.redact import Redactor
@@ -318,7 +319,7 @@ def _next_epoch(directory: Path, disk: Disk) -> int:
 def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
     """Seals what earlier incarnations left open, keeping exactly the acknowledged rows.
 
-    Returns the last acknowledged t per stream, over all shards of this writer.
+    Returns the last acknowledged t per stream, over all shards of this writer, hot and cold.
     Raises ShardError if an acknowledged block is damaged: that is never repaired silently.
     """
     names = disk.names(directory)
@@ -332,8 +333,11 @@ def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
             _seal_copy(path, disk)
     known = {line["file"] for line in read_manifest(directory, disk)}
     shards = [directory / name for name in disk.names(directory) if name.endswith(".arrow")]
-    last: dict[bytes, int] = {}
+    snapshot = read_snapshot(directory.parent, disk)
+    last = snapshot.last(directory.name)
     for path in shards:
+        if f"{directory.name}/{path.name}" in snapshot.replaced:
+            continue
         for batch in read_blocks(path, disk):
             for stream, t in keys(batch):
                 last[stream] = max(t, last.get(stream, -1))

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from experience.errors import ShardError
 from experience.shards.amend import FOLDER, amendments
 from experience.shards.blobs import BlobReader, named_blobs
 from experience.shards.blocks import COMMIT, BlockReader, keys, read_commits
+from experience.shards.cold import Part, read_snapshot
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
 
@@ -47,15 +50,22 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
     result = Verified()
     streams: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
     named: set[bytes] = set()
+    try:
+        snapshot = read_snapshot(store, disk)
+    except ShardError as error:
+        return Verified(problems=[Problem(str(store / "snapshots"), str(error).partition("\n")[0],
+                                          "restore it from a copy")])
     for writer in disk.directories(store):
-        result.problems += _writer(writer, deep, disk, result, streams, named)
+        result.problems += _writer(writer, snapshot.replaced, deep, disk, result, streams, named)
+    for part in snapshot.parts:
+        result.problems += _part(store, part, deep, disk, result, streams, named)
     result.problems += _blobs(store, named, deep, disk, result)
     try:
         amendments(store, disk)
     except ShardError as error:
         result.problems.append(Problem(str(store / FOLDER), str(error).partition("\n")[0], "restore it from a copy"))
     for stream, spans in streams.items():
-        expected = 0
+        expected = snapshot.let_go.get(stream.hex(), 0)
         for first, last in sorted(spans):
             if first != expected:
                 kind = "rows are missing" if first > expected else "rows are doubled"
@@ -79,10 +89,45 @@ def _blobs(store: Path, named: set[bytes], deep: bool, disk: Disk, result: Verif
     result.blobs = len(named)
 
 
-def _writer(directory: Path, deep: bool, disk: Disk, result: Verified,
+def _part(store: Path, part: Part, deep: bool, disk: Disk, result: Verified,
+          streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
+    path, rows = part.path(store), 0
+    if not disk.exists(path):
+        yield Problem(str(path), "the snapshot names it, but it is not there", "restore it from a copy")
+        return
+    if deep and part.sha256 and hashlib.sha256(disk.read(path)).hexdigest() != part.sha256:
+        yield Problem(str(path), "its bytes differ from the snapshot's SHA-256", "restore the file from a copy")
+    try:
+        for batch in part.batches(store, disk):
+            if deep:
+                batch.validate(full=True)
+            rows += batch.num_rows
+            named |= named_blobs(batch)
+            _note(batch, streams)
+    except (ShardError, ValueError, OSError) as error:
+        yield Problem(str(path), str(error).partition("\n")[0], "restore the file from a copy")
+        return
+    if rows != part.rows:
+        yield Problem(str(path), f"it holds {rows} rows, the snapshot says {part.rows}", "restore it from a copy")
+    result.segments += 1
+    result.rows += rows
+    result.bytes += part.bytes
+
+
+def _note(batch: pa.RecordBatch, streams: dict[bytes, list[tuple[int, int]]]) -> None:
+    for stream, t in keys(batch):
+        spans = streams[stream]
+        if spans and spans[-1][1] == t - 1:
+            spans[-1] = (spans[-1][0], t)
+        else:
+            spans.append((t, t))
+
+
+def _writer(directory: Path, replaced: frozenset[str], deep: bool, disk: Disk, result: Verified,
             streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
     try:
-        listed = {line["file"]: line for line in read_manifest(directory, disk)}
+        listed = {line["file"]: line for line in read_manifest(directory, disk)
+                  if f"{directory.name}/{line['file']}" not in replaced}
     except ShardError as error:
         yield Problem(str(directory / "MANIFEST"), str(error), "restore it from a copy")
         listed = {}
@@ -91,7 +136,7 @@ def _writer(directory: Path, deep: bool, disk: Disk, result: Verified,
         yield Problem(str(directory / name), "the manifest names it, but it is not there", "restore it from a copy")
     for name in names:
         path = directory / name
-        if path.suffix not in (".arrow", ".open"):
+        if path.suffix not in (".arrow", ".open") or f"{directory.name}/{name}" in replaced:
             continue
         result.segments += 1
         line = listed.get(name)
@@ -127,9 +172,4 @@ def _segment(path: Path, rows: int | None, deep: bool, disk: Disk, result: Verif
         result.rows += commit.rows
         result.bytes += commit.end - commit.start
         named |= named_blobs(batch)
-        for stream, t in keys(batch):
-            spans = streams[stream]
-            if spans and spans[-1][1] == t - 1:
-                spans[-1] = (spans[-1][0], t)
-            else:
-                spans.append((t, t))
+        _note(batch, streams)

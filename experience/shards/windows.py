@@ -7,6 +7,7 @@ row, and 20 bytes a block with 16 more for each wanted column.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from experience.shards.samplers import Sampler, Uniform
 from experience.shards.schema import TYPES
 from experience.step import SOURCES, Boundary, Source
 
+_INDEXED = ("boundary", "source", "split", "policy_version")
 _BREAKS = int(Boundary.WORKER_RESTART | Boundary.GAP)
 _SOURCE, _HELD_OUT, _BREAK, _GIVEN_AGAIN = 0b11, 4, 8, 16  # bits of a row's mark
 _NO_VERSION = np.iinfo(np.int32).max
@@ -96,9 +98,13 @@ class _Column:
 class _Mapped:
     """One segment's file in memory, seen as bytes and as the widths that its columns have."""
 
-    def __init__(self, path: Path) -> None:
-        self.buffer = pa.memory_map(str(path)).read_buffer()
-        self._bytes = np.frombuffer(self.buffer, np.uint8)
+    def __init__(self, buffer: pa.Buffer) -> None:
+        self.buffer = buffer
+        self._bytes = np.frombuffer(buffer, np.uint8)
+
+    @classmethod
+    def of(cls, path: Path) -> _Mapped:
+        return cls(pa.memory_map(str(path)).read_buffer())
 
     @property
     def size(self) -> int:
@@ -129,8 +135,7 @@ class WindowReader:
         self._rng = np.random.default_rng(seed)
         self._columns = {name: _Column(name) for name in columns}
         self._keys = {name: _Column(name) for name in ("stream_id", "t")}
-        self._segments: dict[BlockReader, int] = {}
-        self._ends: list[int] = []  # how far each segment is indexed
+        self._segments: dict[BlockReader | _Mapped, int] = {}
         self._mapped: dict[int, _Mapped] = {}
         self._block_row, self._block_segment = _Growing(np.int64), _Growing(np.int32)
         self._last: dict[bytes, tuple[int, int]] = {}  # stream -> (its last row's number, t)
@@ -140,22 +145,43 @@ class WindowReader:
     def refresh(self) -> int:
         """Takes in what was committed since; returns how many rows."""
         before = self.rows
+        for part in self._catalog.parts():
+            self._thaw(part.batches(self._catalog.directory))
+        grown = set()
         for reader, commit, block in self._catalog.blocks():
-            batch = reader.parse(block, commit)
-            if reader not in self._segments:
-                self._segments[reader] = len(self._segments)
-                self._ends.append(0)
-            segment = self._segments[reader]
-            self._ends[segment] = commit.end
-            self._block_row.extend(np.array([self.rows]))
-            self._block_segment.extend(np.array([segment]))
-            origin = pa.py_buffer(block).address - commit.start
-            for name, column in self._columns.items():
-                column.note(batch.column(name), origin)
-            for name, column in self._keys.items():
-                column.note(batch.column(name), origin)
-            self._index(batch)
+            segment = self._segments.setdefault(reader, len(self._segments))
+            self._note(reader.parse(block, commit), segment, pa.py_buffer(block).address - commit.start)
+            grown.add(reader)
+        for reader in grown:  # now: a mapped file stays readable when a compaction removes it
+            self._mapped[self._segments[reader]] = reader.where_it_is(_Mapped.of)
         return self.rows - before
+
+    def _thaw(self, batches: Iterator[pa.RecordBatch]) -> None:
+        """Cold rows, uncompressed again in a temporary file that goes with this process."""
+        wanted = list(dict.fromkeys((*self._columns, *self._keys, *_INDEXED)))
+        with tempfile.TemporaryFile() as file:
+            writer = None
+            for batch in batches:
+                batch = batch.select(wanted)
+                writer = writer or pa.ipc.new_file(file, batch.schema)
+                writer.write_batch(batch)
+            if writer is None:
+                return
+            writer.close()
+            file.flush()
+            mapped = _Mapped(pa.memory_map(f"/proc/self/fd/{file.fileno()}").read_buffer())
+        segment = self._segments[mapped] = len(self._segments)
+        self._mapped[segment] = mapped
+        thawed = pa.ipc.open_file(mapped.buffer)
+        for number in range(thawed.num_record_batches):
+            self._note(thawed.get_batch(number), segment, mapped.buffer.address)
+
+    def _note(self, batch: pa.RecordBatch, segment: int, origin: int) -> None:
+        self._block_row.extend(np.array([self.rows]))
+        self._block_segment.extend(np.array([segment]))
+        for name, column in (*self._columns.items(), *self._keys.items()):
+            column.note(batch.column(name), origin)
+        self._index(batch)
 
     def _index(self, batch: pa.RecordBatch) -> None:
         ids = np.frombuffer(batch.column("stream_id").buffers()[1], "V16", batch.num_rows)
@@ -181,7 +207,7 @@ class WindowReader:
             at = at[~again]
             if len(at) == 0:
                 continue
-            if t[at[0]] != last_t + 1:
+            if t[at[0]] != last_t + 1 and last >= 0:
                 raise ShardError(f"stream {stream.hex()} jumps from t = {last_t} to {t[at[0]]}",
                                  "./xp verify says what is missing")
             rows = self.rows + at
@@ -283,11 +309,7 @@ class WindowReader:
         order = np.argsort(segment, kind="stable")
         numbers, starts = np.unique(segment[order], return_index=True)
         for number, where in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-            mapped = self._mapped.get(number)
-            if mapped is None or mapped.size < self._ends[number]:
-                reader = list(self._segments)[number]
-                mapped = self._mapped[number] = reader.where_it_is(_Mapped)
-            yield mapped, where
+            yield self._mapped[number], where
 
 
 def _gather_numbers(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], guide: np.ndarray, values: np.ndarray,

@@ -6,6 +6,7 @@ there or not (a gap reads as zeros), each unsynced change of a directory there o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 from collections.abc import Iterator
@@ -121,6 +122,13 @@ class SimulatedDisk(Disk):
         self._find(path)
         del self.names_now[path]
         self.log.append(("name", path, None))
+
+    def remove_tree(self, path: Path) -> None:
+        self.remove(path)
+
+    @contextlib.contextmanager
+    def lock(self, path: Path) -> Iterator[None]:
+        yield
 
     def sync_directory(self, path: Path) -> None:
         self._call("sync_directory")

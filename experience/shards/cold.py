@@ -1,0 +1,318 @@
+"""The cold tier: sealed shards compacted into Parquet (or Lance), and old rows let go. No row is ever edited.
+
+    snapshots/<v>.json               immutable; each names every cold part, the shards that parts stand for, and which
+                                     rows were let go; the highest version holds
+    cold/part-<v>-<n>.parquet        rows sorted by stream and t; zstd, with page checksums
+A part is written, synced, read back and compared before a snapshot names it, and the shards go only after that: at
+any instant each row is in a shard or in a part of the newest snapshot. One compaction at a time (a lock that a crash
+frees). What a killed one left is not named by any snapshot, and the next one removes it.
+Covers: a kill or a power cut at any instant; readers that follow meanwhile (they are given each row once).
+Does not cover: Lance's own files, once written, are checked by Lance alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as dataset
+import pyarrow.parquet as parquet
+
+from experience.errors import MissingPartError, ShardError
+from experience.shards.blobs import named_blobs, sweep
+from experience.shards.blocks import read_blocks
+from experience.shards.disk import REAL, Disk
+from experience.shards.manifest import read_manifest
+from experience.shards.schema import FIELDS, PLAIN
+
+Format = Literal["parquet", "lance"]
+_FOLDER, _SNAPSHOTS = "cold", "snapshots"
+_PART_BYTES = 256 << 20
+_WORDS = [name for name, of, _ in FIELDS if pa.types.is_string(of)]  # few different values: worth a dictionary
+
+
+@dataclass(frozen=True)
+class Part:
+    """One cold file. `streams`: by writer and stream (hex), the first and last t that it holds."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    streams: Mapping[str, Mapping[str, tuple[int, int]]]
+
+    def path(self, store: Path) -> Path:
+        return store / _FOLDER / self.file
+
+    def batches(self, store: Path, disk: Disk = REAL) -> Iterator[pa.RecordBatch]:
+        """Its rows, by stream and t. Raises ShardError if a page is damaged."""
+        path = self.path(store)
+        if path.suffix == ".lance":
+            yield from _lance().dataset(str(path)).to_batches()
+            return
+        try:
+            source = parquet.ParquetFile(io.BytesIO(disk.read(path)), page_checksum_verification=True)
+            yield from source.iter_batches()
+        except (OSError, pa.ArrowException) as error:
+            raise ShardError(f"{path} is damaged: {error}", "restore the file from a copy") from error
+
+
+    def dataset(self, store: Path) -> dataset.Dataset:
+        """The same rows, read as they are needed; Lance's are read now, into memory."""
+        path = self.path(store)
+        if path.suffix == ".lance":
+            return dataset.dataset(pa.Table.from_batches(self.batches(store)).replace_schema_metadata(None))
+        options = dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+        return dataset.dataset(str(path), schema=PLAIN,
+                               format=dataset.ParquetFileFormat(default_fragment_scan_options=options))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What of the store is cold. `replaced`: the shards ("writer/seg-…") that parts stand for; `let_go`: by stream
+    (hex), how many of its first rows are gone."""
+
+    version: int = 0
+    parts: tuple[Part, ...] = ()
+    replaced: frozenset[str] = frozenset()
+    let_go: Mapping[str, int] = field(default_factory=dict)
+
+    def last(self, writer: str) -> dict[bytes, int]:
+        """The highest t of each of a writer's streams that is cold, or gone."""
+        found: dict[bytes, int] = {}
+        for part in self.parts:
+            for stream, (_, last) in part.streams.get(writer, {}).items():
+                key = bytes.fromhex(stream)
+                found[key] = max(last, found.get(key, -1))
+        return found
+
+
+def newest_snapshot(store: Path, disk: Disk = REAL) -> int:
+    """The version of the newest one; 0 if there is none."""
+    return int(next(iter(reversed(_snapshots(store, disk))), "0").partition(".")[0])
+
+
+def read_snapshot(store: Path, disk: Disk = REAL) -> Snapshot:
+    """The newest one. Raises ShardError if it is damaged."""
+    names = _snapshots(store, disk)
+    if not names:
+        return Snapshot()
+    path = store / _SNAPSHOTS / names[-1]
+    body, _, digest = disk.read(path).rpartition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ShardError(f"{path} is damaged", "restore the file from a copy")
+    content = json.loads(body)
+    parts = tuple(Part(**part) for part in content["parts"])
+    return Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"])
+
+
+def _snapshots(store: Path, disk: Disk) -> list[str]:
+    folder = store / _SNAPSHOTS
+    return [n for n in disk.names(folder) if n.endswith(".json")] if folder in disk.directories(store) else []
+
+
+def _publish(store: Path, snapshot: Snapshot, disk: Disk) -> None:
+    folder = store / _SNAPSHOTS
+    content = {**asdict(snapshot), "replaced": sorted(snapshot.replaced)}
+    body = json.dumps(content).encode()
+    draft = folder / "draft"
+    disk.write_file(draft, [body + b"\n" + hashlib.sha256(body).hexdigest().encode()])
+    disk.rename(draft, folder / f"{snapshot.version:06d}.json")
+    disk.sync_directory(folder)
+
+
+@dataclass
+class Compacted:
+    """What a compaction did."""
+
+    shards: int = 0
+    rows: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    rows_let_go: int = 0
+    blobs_dropped: int = 0
+
+
+def compact(store: Path, to: Format = "parquet", *, let_go_before_ns: int = 0, disk: Disk = REAL) -> Compacted:
+    """Moves every sealed shard into the cold tier, and lets go of rows that ended before `let_go_before_ns` (0: none).
+
+    Of a stream only its beginning is let go, as far as the next row whose prompt stands on its own. Blobs that no row
+    names any more go too, unless a segment is still being written. Raises ShardError if another compaction runs, or a
+    shard is damaged: then nothing has changed.
+    """
+    for folder in (_FOLDER, _SNAPSHOTS):
+        disk.make_directory(store / folder)
+    with disk.lock(store / _SNAPSHOTS / "LOCK"):
+        snapshot, done = read_snapshot(store, disk), Compacted()
+        _remove_leftovers(store, snapshot, disk)
+        snapshot = _add_parts(store, snapshot, to, done, disk)
+        if let_go_before_ns:
+            snapshot = _let_go(store, snapshot, to, let_go_before_ns, done, disk)
+        _remove_leftovers(store, snapshot, disk)
+        if not any(name.endswith(".open") for d in disk.directories(store) for name in disk.names(d)):
+            named = (digest for part in snapshot.parts for b in part.batches(store, disk) for digest in named_blobs(b))
+            done.blobs_dropped, _ = sweep(store, named, disk)
+        return done
+
+
+def _add_parts(store: Path, snapshot: Snapshot, to: Format, done: Compacted, disk: Disk) -> Snapshot:
+    """Reads every sealed shard that is not cold yet; shards of equal signal catalogues share a part."""
+    waiting: dict[bytes, list[tuple[Path, list[pa.RecordBatch]]]] = defaultdict(list)
+    sizes: dict[bytes, int] = defaultdict(int)
+    for shard in _sealed(store, snapshot, disk):
+        batches = list(read_blocks(shard, disk))
+        kind = batches[0].schema.metadata[b"signals"]
+        waiting[kind].append((shard, batches))
+        sizes[kind] += disk.size(shard)
+        if sizes[kind] >= _PART_BYTES:
+            snapshot = _add_part(store, snapshot, waiting.pop(kind), to, done, disk)
+            sizes[kind] = 0
+    for shards in waiting.values():
+        snapshot = _add_part(store, snapshot, shards, to, done, disk)
+    return snapshot
+
+
+def _sealed(store: Path, snapshot: Snapshot, disk: Disk) -> Iterator[Path]:
+    for directory in disk.directories(store):
+        for line in read_manifest(directory, disk):
+            if f"{directory.name}/{line['file']}" not in snapshot.replaced:
+                yield directory / line["file"]
+
+
+def _add_part(store: Path, snapshot: Snapshot, shards: Sequence[tuple[Path, list[pa.RecordBatch]]], to: Format,
+              done: Compacted, disk: Disk) -> Snapshot:
+    streams = {writer: _spans([b for shard, batches in shards for b in batches if shard.parent.name == writer])
+               for writer in sorted({shard.parent.name for shard, _ in shards})}
+    first = shards[0][1][0].schema
+    table = pa.Table.from_batches([b.replace_schema_metadata(first.metadata) for _, batches in shards for b in batches])
+    version = snapshot.version + 1
+    part = _write(store, f"part-{version:06d}.{to}", table, streams, disk)
+    done.shards += len(shards)
+    done.rows += part.rows
+    done.bytes_before += sum(disk.size(shard) for shard, _ in shards)
+    done.bytes_after += part.bytes
+    new = Snapshot(version, (*snapshot.parts, part), snapshot.replaced | {
+        f"{shard.parent.name}/{shard.name}" for shard, _ in shards}, snapshot.let_go)
+    _publish(store, new, disk)
+    return new
+
+
+def _spans(batches: Sequence[pa.RecordBatch]) -> dict[str, tuple[int, int]]:
+    """By stream, the first and last t."""
+    table = pa.Table.from_batches(batches).select(["stream_id", "t"])
+    found = table.group_by("stream_id").aggregate([("t", "min"), ("t", "max")]).to_pylist()
+    return {row["stream_id"].hex(): (row["t_min"], row["t_max"]) for row in found}
+
+
+def _write(store: Path, name: str, table: pa.Table, streams: Mapping[str, Mapping[str, tuple[int, int]]],
+           disk: Disk) -> Part:
+    """A part on disk that was read back and found equal to `table`, sorted."""
+    table = table.take(pc.sort_indices(table.select(["stream_id", "t"]), [("stream_id", "ascending"),
+                                                                          ("t", "ascending")])).combine_chunks()
+    path = store / _FOLDER / name
+    if path.suffix == ".lance":
+        size, digest = _write_lance(path, table, disk), ""
+    else:
+        sink = io.BytesIO()
+        parquet.write_table(
+            table, sink, version="2.6", compression="zstd", compression_level=3, row_group_size=8_000,
+            data_page_size=64 << 10, write_page_index=True, write_page_checksum=True, use_dictionary=_WORDS,
+            column_encoding={"action_logprobs.list.element": "BYTE_STREAM_SPLIT", "t": "DELTA_BINARY_PACKED"},
+            sorting_columns=parquet.SortingColumn.from_ordering(table.schema, [("stream_id", "ascending"),
+                                                                               ("t", "ascending")]))
+        size, digest = sink.tell(), hashlib.sha256(sink.getbuffer()).hexdigest()
+        disk.write_file(path, [sink.getvalue()])
+    disk.sync_directory(path.parent)
+    part = Part(name, table.num_rows, size, digest, streams)
+    if not pa.Table.from_batches(part.batches(store, disk)).equals(table):
+        raise ShardError(f"{path} does not read back as what was written", "keep the store as it is and report it")
+    return part
+
+
+def _write_lance(path: Path, table: pa.Table, disk: Disk) -> int:
+    _lance().write_dataset(table, str(path))
+    size = 0
+    for file in path.rglob("*"):  # Lance itself does not sync
+        if file.is_file():
+            size += file.stat().st_size
+            with disk.appending(file) as descriptor:
+                disk.sync(descriptor)
+        else:
+            disk.sync_directory(file)
+    disk.sync_directory(path)
+    return size
+
+
+def _lance() -> Any:
+    try:
+        import lance
+    except ImportError as error:
+        raise MissingPartError("a part of this store is in Lance's format, which is not installed",
+                               ".venv/bin/uv pip install -p .venv pylance") from error
+    return lance
+
+
+def _let_go(store: Path, snapshot: Snapshot, to: Format, before_ns: int, done: Compacted, disk: Disk) -> Snapshot:
+    """Parts that hold rows to be let go are written again without them."""
+    let_go, parts = dict(snapshot.let_go), []
+    version = snapshot.version + 1
+    for number, part in enumerate(snapshot.parts):
+        table = pa.Table.from_batches(part.batches(store, disk))
+        kept = _kept(table, before_ns, let_go)
+        if kept.all():
+            parts.append(part)
+            continue
+        done.rows_let_go += int((~kept).sum())
+        rest = table.filter(pa.array(kept))
+        if rest.num_rows:
+            here = {stream.hex() for stream in rest.column("stream_id").unique().to_pylist()}
+            streams = {w: {s: (max(first, let_go.get(s, 0)), last) for s, (first, last) in of.items() if s in here}
+                       for w, of in part.streams.items()}
+            parts.append(_write(store, f"part-{version:06d}-{number}.{to}", rest, streams, disk))
+    if done.rows_let_go == 0:
+        return snapshot
+    new = Snapshot(version, tuple(parts), snapshot.replaced, let_go)
+    _publish(store, new, disk)
+    return new
+
+
+def _kept(table: pa.Table, before_ns: int, let_go: dict[str, int]) -> np.ndarray:
+    """Which rows stay; notes in `let_go` where each stream now begins. Parts must come in the order of their rows."""
+    stream, t = table.column("stream_id").to_numpy(), table.column("t").to_numpy()
+    old = table.column("t_end_ns").to_numpy() < before_ns
+    alone = table.column("prompt_prefix_len").to_numpy() == 0
+    kept = np.ones(len(t), bool)
+    starts = np.flatnonzero(np.r_[True, stream[1:] != stream[:-1]]) if len(t) else np.empty(0, int)
+    for a, b in zip(starts, [*starts[1:], len(t)], strict=True):
+        name = stream[a].hex()
+        if t[a] != let_go.get(name, 0):  # an earlier part kept the rows before
+            continue
+        count = b - a if old[a:b].all() else int(np.argmin(old[a:b]))
+        while count < b - a and not alone[a + count]:
+            count -= 1
+        if count:
+            kept[a:a + count] = False
+            let_go[name] = int(t[a]) + count
+    return kept
+
+
+def _remove_leftovers(store: Path, snapshot: Snapshot, disk: Disk) -> None:
+    """Shards that a part stands for, and cold files that the newest snapshot does not name."""
+    for name in snapshot.replaced:
+        shard = store / name
+        for leftover in (shard.with_suffix(".commit"), shard):
+            if disk.exists(leftover):
+                disk.remove(leftover)
+    wanted = {part.file for part in snapshot.parts}
+    for name in disk.names(store / _FOLDER):
+        if name not in wanted:
+            disk.remove_tree(store / _FOLDER / name)
