@@ -166,6 +166,17 @@ def test_an_errand_done_wrongly_is_a_wrong_change_and_not_done(made: Any) -> Non
     assert (info["signals"]["done"][0], info["signals"]["wrong_change"][0]) == (0.0, 1.0)
 
 
+def test_an_order_half_right_is_half_done_and_still_a_wrong_change(made: Any) -> None:
+    world = made["envs:Office-v0"]
+    world.reset(seed=1)
+    while world.task.family != "order" or world.task.choices[0] == world.task.wanted[1]:
+        world.reset()
+    world.step(f"type Qty {world.task.wanted[2]}")  # and the item stays the first of the list
+    _, reward, terminated, _, info = world.step("click Order")
+    assert terminated and 0 < reward < 0.5
+    assert (info["signals"]["done"][0], info["signals"]["wrong_change"][0]) == (0.5, 1.0)
+
+
 def test_a_page_reaches_nothing_but_its_own_site(made: Any) -> None:
     world = made["envs:Office-v0"]
     world.reset(seed=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,8 +72,15 @@ def _page(errand: Errand) -> str:
             "</body></html>")
 
 
+def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> float:
+    """How much of what was asked for (an item and a quantity, a name, a pick) the one recorded change has right."""
+    if len(changes) != 1 or len(changes[0]) != len(wanted) or changes[0][0] != wanted[0]:
+        return 0.0
+    return sum(a == b for a, b in zip(changes[0][1:], wanted[1:], strict=True)) / (len(wanted) - 1)
+
+
 class Office(World[Errand]):
-    env_version: ClassVar[str] = "2"
+    env_version: ClassVar[str] = "3"
     max_turns: ClassVar[int] = 5
     instructions: ClassVar[str] = ("Reply with one line: `click X`, `type X TEXT`, `select X OPTION`, `scroll PIXELS` "
                                    "or `goto /PATH`, where X is an element's number or name, e.g. `click 2`")
@@ -156,9 +164,8 @@ class Office(World[Errand]):
         self._look()
         if not self._site.changes:
             return {"actions": 1.0}, False
-        done = self._site.changes == [self.task.wanted]
-        evidence = f"site recorded {self._site.changes}"
-        return {"actions": 1.0, "done": (float(done), evidence), "wrong_change": (float(not done), evidence)}, True
+        done, evidence = _share_done(self.task.wanted, self._site.changes), f"site recorded {self._site.changes}"
+        return {"actions": 1.0, "done": (done, evidence), "wrong_change": (float(done < 1), evidence)}, True
 
     def expert_action(self) -> str:
         """Reads the page as the agent does: fills what the goal names, then presses what ends it."""
