@@ -179,6 +179,40 @@ def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lanc
           f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go")
 
 
+@app.command("export")
+def export_run(name: RunName, to: Annotated[str, typer.Option(help="jsonl, atif, parquet, hf, minari or lerobot")],
+               out: Annotated[Path, typer.Option(help="a new folder")], as_json: Json = False) -> None:
+    """A run's rows in the formats of others. What each keeps stands in docs/exchange.md."""
+    from actors.rundir import RunDirectory
+    from experience.shards.exchange import export
+
+    _say_exchanged(export(RunDirectory.find(name).shards, to, out), str(out), as_json)
+
+
+@app.command("import")
+def import_run(source: Annotated[Path, typer.Argument(help="a file or folder")],
+               of: Annotated[str, typer.Option("--from", help="jsonl, atif or minari")],
+               name: Annotated[str, typer.Option(help="the new run's name")] = "imported",
+               as_json: Json = False, runs_dir: str = "runs") -> None:
+    """A new run that holds the experience of others, to be read, queried and exported like any."""
+    from actors.rundir import RunDirectory
+    from experience.shards.exchange import bring_in
+
+    path = Path(runs_dir) / name
+    if path.exists():
+        raise ConfigError(f"{path} exists already", "choose another --name")
+    done = bring_in(source, of, path / "shards")
+    RunDirectory(path).write_record(status="imported", exit=0, argv=sys.argv[1:], started=time.time(),
+                                    acked_steps=done.rows, episodes=done.episodes)
+    _say_exchanged(done, str(path), as_json)
+
+
+def _say_exchanged(done: Any, where: str, as_json: bool) -> None:
+    print(json.dumps({"path": where, **vars(done)}) if as_json else
+          f"{where}: {done.rows} rows" + (f", {done.episodes} episodes" if done.episodes else "")
+          + (f"; {done.left_out} episodes without a last observation left out" if done.left_out else ""))
+
+
 @app.command()
 def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps and imagined, e.g. "
                                                             "'select env_id, avg(reward) from steps group by all'")],

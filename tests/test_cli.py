@@ -21,9 +21,10 @@ def xp(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_the_verbs_that_work_and_no_others() -> None:
     out = xp("--help").stdout
-    for verb in ("demo", "run", "resume", "submit", "ls", "show", "verify", "query", "test", "doctor", "config", "env"):
+    for verb in ("demo", "run", "resume", "submit", "ls", "show", "verify", "query", "compact", "export", "import",
+                 "bench", "test", "doctor", "config", "env"):
         assert f"\n  {verb} " in out.replace("│", " ").replace("  ", " ").replace("\n ", "\n  "), verb
-    assert "export" not in out
+    assert "viewer" not in out
 
 
 def test_doctor_finds_every_part_of_this_machine() -> None:
@@ -114,3 +115,20 @@ def test_query_answers_sql_over_a_runs_rows_and_refuses_files(tmp_path: Path) ->
     assert wrong.returncode == 2 and "nonsense" in wrong.stderr
     outside = xp("query", str(run), "select * from read_csv('/etc/passwd')")
     assert outside.returncode == 2 and "root" not in outside.stdout
+
+
+def test_a_run_goes_cold_goes_out_and_comes_in_again_as_a_run(tmp_path: Path) -> None:
+    run = a_run_on_disk(tmp_path)
+    done = json.loads(xp("compact", str(run), "--json").stdout)
+    assert (done["shards"], done["rows"]) == (1, 20) and done["bytes_after"] < done["bytes_before"]
+    out = json.loads(xp("export", str(run), "--to", "jsonl", "--out", str(tmp_path / "out"), "--json").stdout)
+    assert (out["rows"], out["files"]) == (20, ["steps.jsonl"])
+    words = ("import", str(tmp_path / "out"), "--from", "jsonl", "--name", "theirs", "--runs-dir", str(tmp_path / "runs"))
+    assert json.loads(xp(*words, "--json").stdout)["rows"] == 20
+    theirs = str(tmp_path / "runs" / "theirs")
+    assert xp("verify", theirs, "--deep").returncode == 0
+    assert json.loads(xp("show", theirs, "--json").stdout)["counted"]["rows"] == 20
+    assert json.loads(xp("query", theirs, "select count(*) n from steps", "--json").stdout) == {"n": 20}
+    again = xp(*words)
+    assert again.returncode == 2 and "--name" in again.stderr
+    assert "jsonl, atif" in xp("export", str(run), "--to", "csv", "--out", str(tmp_path / "x")).stderr

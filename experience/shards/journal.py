@@ -27,7 +27,7 @@ import pyarrow as pa
 from experience.errors import FencedError, ShardError
 from experience.shards.blobs import Packer
 from experience.shards.blocks import COMMIT, BlockReader, Commit, keys, read_blocks, read_commits
-from experience.shards.cold import read_snapshot
+from experience.shards.cold import newest_snapshot, read_snapshot
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import append_manifest, read_manifest
 from experience.shards.redact import Redactor
@@ -338,9 +338,14 @@ def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
     for path in shards:
         if f"{directory.name}/{path.name}" in snapshot.replaced:
             continue
-        for batch in read_blocks(path, disk):
-            for stream, t in keys(batch):
-                last[stream] = max(t, last.get(stream, -1))
+        try:
+            for batch in read_blocks(path, disk):
+                for stream, t in keys(batch):
+                    last[stream] = max(t, last.get(stream, -1))
+        except FileNotFoundError:
+            if newest_snapshot(directory.parent, disk) == snapshot.version:
+                raise
+            return recover(directory, disk)  # the shard went cold meanwhile
         if path.name not in known:  # killed between the rename and the manifest line
             append_manifest(path, disk)
     return last
