@@ -26,7 +26,8 @@ from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.journal import Journal
-from experience.shards.replay import Group, Replay, StalenessLimiter
+from experience.shards.limits import RateLimiter
+from experience.shards.replay import Group, Replay
 from experience.step import Step
 
 
@@ -78,7 +79,7 @@ class Parts:
         collecting, learning = config.collecting, config.learning
         self.replay = Replay(collecting.group_size, learning.max_lag, config.seed)
         self.groups_per_update = sum(w.groups for w in config.worlds)
-        self._limiter = StalenessLimiter(self.groups_per_update, learning.max_lag)
+        self._limiter = RateLimiter.staleness(self.groups_per_update, learning.max_lag)
         planning = config.planning
         self.world = LanguageWorldModel(planning.layers, planning.width, config.policy.context,
                                         planning.keep_fraction, config.seed) if planning.enabled else None
@@ -127,7 +128,8 @@ class Parts:
 
     def push(self) -> None:
         """The present policy to all collectors, and how far they may run ahead."""
-        share = -(-self._limiter.allowed(self.learner.version) // max(self.config.workers, 1))
+        self._limiter.counts.version, self._limiter.counts.sampled = self.learner.version, len(self.replay.consumed)
+        share = -(-self._limiter.inserts_allowed() // max(self.config.workers, 1))
         self.pool.push(self.learner.policy(), share)
         if self._loop_started is None:
             self._loop_started = time.monotonic()
@@ -203,7 +205,8 @@ class Parts:
         world = self.world.save() if self.world is not None else {}
         about = {"parts.json": json.dumps({"seen_transitions": self._seen_transitions}).encode()}
         self.directory.save_checkpoint(self.learner.version,
-                                       {**self.learner.save(), **self.replay.save(), **world, **about})
+                                       {**self.learner.save(), **self.replay.save(), **self._limiter.save(), **world,
+                                        **about})
 
     def finish(self) -> Progress:
         """Learns from the last whole groups, then evaluates with the collectors' attention undivided, and saves."""

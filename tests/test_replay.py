@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.replay import Replay, StalenessLimiter
+from experience.shards.replay import Replay
 from experience.step import Boundary, Step
 from tests.conftest import make_step
 
@@ -95,8 +95,3 @@ def test_windows_never_leave_their_episode() -> None:
     for window in replay.windows(50, 3):
         assert len({s.stream_id for s in window}) == 1
         assert [s.t for s in window] == list(range(window[0].t, window[0].t + 3))
-
-
-def test_collecting_runs_ahead_by_the_staleness_bound_and_no_further() -> None:
-    limiter = StalenessLimiter(groups_per_update=4, max_lag=2)
-    assert [limiter.allowed(v) for v in (0, 1, 5)] == [12, 16, 32]

@@ -1,4 +1,4 @@
-"""Replay: which stored steps a learner sees, and the bound on how far collecting may run ahead of it."""
+"""Replay: which stored steps a learner sees."""
 
 from __future__ import annotations
 
@@ -220,18 +220,3 @@ class Replay:
 def _comparable(group: Group) -> Group:
     """The group less what says nothing about the agent: failed episodes, and those of unknown reward."""
     return Group(group.group_id, tuple(e for e in group.episodes if not e.failed and e.total_reward is not None))
-
-
-@dataclass(frozen=True)
-class StalenessLimiter:
-    """How many groups may have been started when the learner is at a version.
-
-    capacity = (η + version + 1)·B − started, after AReaL (arXiv 2505.24298), eq. 3:
-    with B groups an update, no group is older than η versions when it is learned from.
-    """
-
-    groups_per_update: int
-    max_lag: int
-
-    def allowed(self, version: int) -> int:
-        return (self.max_lag + version + 1) * self.groups_per_update
