@@ -1,0 +1,78 @@
+"""Sealed shards on an object store (S3, GCS, HDFS …) through pyarrow.fs: sent there, followed and verified from there.
+
+What is sealed never changes, so it is sent once; manifests and snapshots go after what they name: a
+reader there sees whole shards only. Rows of a segment still being written stay local until it is sealed.
+Does not cover: the object store's own durability; deletions by others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.fs as fs
+
+from experience.shards.disk import REAL, Disk
+
+_SEALED = (".commit", ".blobs", ".arrow", ".parquet")  # in this order, then what names them
+_NAMES = ("MANIFEST", ".json")
+
+
+class RemoteDisk(Disk):
+    """Reads below `base` of a filesystem as if it were a directory: for `Catalog`, `BlobReader` and `verify`."""
+
+    def __init__(self, filesystem: fs.FileSystem, base: str) -> None:
+        self._files = fs.SubTreeFileSystem(base, filesystem)
+
+    def read(self, path: Path, start: int = 0, end: int | None = None) -> bytes:
+        with self._files.open_input_file(_name(path)) as file:
+            size = file.size()
+            stop = size if end is None else min(end, size)
+            data: bytes = file.read_at(max(stop - start, 0), start)
+        return data
+
+    def size(self, path: Path) -> int:
+        info = self._files.get_file_info(_name(path))
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError(str(path))
+        return int(info.size)
+
+    def exists(self, path: Path) -> bool:
+        return bool(self._files.get_file_info(_name(path)).type != fs.FileType.NotFound)
+
+    def names(self, directory: Path) -> list[str]:
+        return sorted(info.base_name for info in self._list(directory))
+
+    def directories(self, directory: Path) -> list[Path]:
+        return sorted(directory / info.base_name for info in self._list(directory)
+                      if info.type == fs.FileType.Directory)
+
+    def _list(self, directory: Path) -> list[fs.FileInfo]:
+        return list(self._files.get_file_info(fs.FileSelector(_name(directory), allow_not_found=True)))
+
+    def send(self, path: Path, data: bytes) -> None:
+        """An object is there whole or not at all."""
+        self._files.create_dir(_name(path.parent))
+        with self._files.open_output_stream(_name(path)) as out:
+            out.write(data)
+
+
+def mirror(store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL) -> int:
+    """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as often as you like."""
+    sent = 0
+    for directory in disk.directories(store):
+        present = set(remote.names(there / directory.name))
+        names = disk.names(directory)
+        sealed = [name for suffix in _SEALED for name in names if name.endswith(suffix) and (
+            suffix != ".commit" or name.replace(".commit", ".arrow") in names)]
+        for name in [*(n for n in sealed if n not in present or n.endswith(".blobs")),
+                     *(n for n in names if n.endswith(_NAMES))]:
+            data = disk.read(directory / name)
+            if name in present and remote.size(there / directory.name / name) == len(data):
+                continue
+            remote.send(there / directory.name / name, data)
+            sent += len(data)
+    return sent
+
+
+def _name(path: Path) -> str:
+    return "" if path == Path() else path.as_posix()
