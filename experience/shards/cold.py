@@ -116,8 +116,10 @@ def read_snapshot(store: Path, disk: Disk = REAL) -> Snapshot:
 
 
 def _snapshots(store: Path, disk: Disk) -> list[str]:
-    folder = store / _SNAPSHOTS
-    return [n for n in disk.names(folder) if n.endswith(".json")] if folder in disk.directories(store) else []
+    try:
+        return [n for n in disk.names(store / _SNAPSHOTS) if n.endswith(".json")]
+    except FileNotFoundError:
+        return []
 
 
 def _publish(store: Path, snapshot: Snapshot, disk: Disk) -> None:
