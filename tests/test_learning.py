@@ -10,7 +10,7 @@ import torch
 
 from experience.errors import RecordError, WeightsError
 from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.learner import Learner, LearnerSettings, advantages, best_turns
+from experience.learning.learner import Learner, LearnerSettings, advantages, best_turns, expert_returns
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
 from experience.models.decoding import sample
@@ -197,4 +197,13 @@ def test_failures_weigh_as_much_as_they_are_told_to() -> None:
 
 
 def test_one_episode_a_task_is_imitated_and_none_where_all_are_alike() -> None:
-    assert len(best_turns([group_of([0.2, 1.0, 1.0, 0.0]), group_of([0.5, 0.5])])) == 1
+    groups = [group_of([0.2, 1.0, 1.0, 0.0]), group_of([0.5, 0.5]), group_of([0.4, -0.1])]
+    (env_id,) = {g.episodes[0].first.env_id for g in groups}
+    assert len(best_turns(groups, {})) == 2
+    assert len(best_turns(groups, {env_id: 0.9})) == 1, "half a success is not imitated"
+
+
+def test_an_experts_bar_is_what_nine_of_ten_of_its_episodes_reach() -> None:
+    shown = [make_step(t, bytes([t]) * 16, env_id="a" if t < 20 else "b", reward=float(t)) for t in range(21)]
+    bar = expert_returns([*shown, make_step(0, b"u" * 16, env_id="a", reward=None)])
+    assert bar == {"a": pytest.approx(1.9), "b": 20.0}

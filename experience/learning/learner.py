@@ -60,13 +60,14 @@ class Learner:
         self._rng = np.random.default_rng(settings.seed)
         self._demonstrations: list[Turn] = []
         self._successes: list[Turn] = []
+        self._bar: dict[str, float] = {}
 
     def policy(self) -> Weights:
         return Weights.of(self.model, self.version)
 
     def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
         """Supervised fine-tuning: `passes` over the demonstrations' action tokens. Gives the last loss, in nats."""
-        self._demonstrations = [turn for s in demonstrations if (turn := as_turn(s)) is not None]
+        self._take_demonstrations(demonstrations)
         loss = float("nan")
         per_step = self.settings.batch_turns
         steps = int(passes * len(self._demonstrations) / per_step)
@@ -88,7 +89,7 @@ class Learner:
         if not groups:
             return {}
         turns, metrics = advantages(groups, self.settings.negative_weight)
-        self._successes += best_turns(g for g in groups if g.episodes[0].first.source == "real")
+        self._successes += best_turns((g for g in groups if g.episodes[0].first.source == "real"), self._bar)
         del self._successes[:-self.settings.remembered_successes]
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
         order = self._rng.permutation(len(turns))
@@ -118,8 +119,13 @@ class Learner:
         self.version, self._rng.bit_generator.state = about["version"], about["random"]
         Weights.read(self.version, saved["policy.safetensors"]).put_into(self.model)
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
-        self._demonstrations = [turn for s in demonstrations if (turn := as_turn(s)) is not None]
-        self._successes = best_turns(learned_from)[-self.settings.remembered_successes:]
+        self._take_demonstrations(demonstrations)
+        self._successes = best_turns(learned_from, self._bar)[-self.settings.remembered_successes:]
+
+    def _take_demonstrations(self, demonstrations: Iterable[Step]) -> None:
+        shown = list(demonstrations)
+        self._demonstrations = [turn for s in shown if (turn := as_turn(s)) is not None]
+        self._bar = expert_returns(shown)
 
     def _update(self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float) -> dict[str, float]:
         """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), accumulated over micro-batches."""
@@ -205,13 +211,26 @@ def _return(episode: Episode) -> float:
     return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float))[0])
 
 
-def best_turns(groups: Iterable[Group]) -> list[Turn]:
-    """The turns of the best episode of each group that differs in return: one a task, so that easy tasks, solved by
-    many episodes, do not drown the others."""
+def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
+    """By environment, the return that nine of ten of its expert's episodes reach."""
+    episodes: dict[tuple[bytes, int], list[Step]] = defaultdict(list)
+    for step in demonstrations:
+        episodes[step.stream_id, step.episode].append(step)
+    returns: dict[str, list[float]] = defaultdict(list)
+    for steps in episodes.values():
+        if all(s.reward is not None for s in steps):
+            returns[steps[0].env_id].append(_return(Episode(tuple(steps), None)))
+    return {env_id: float(np.percentile(of, 10)) for env_id, of in returns.items()}
+
+
+def best_turns(groups: Iterable[Group], bar: Mapping[str, float]) -> list[Turn]:
+    """The turns of the best episode of each group that differs in return, if it is as good as an expert's (`bar`, by
+    environment): one a task, so that easy tasks, solved by many episodes, do not drown the others. The best of a group
+    that failed, or half succeeded, is learned from as every other is, and not imitated: it holds what made it fail."""
     turns = []
     for group in groups:
         returns = [_return(e) for e in group.episodes]
-        if np.ptp(returns) >= 1e-9:
+        if np.ptp(returns) >= 1e-9 and max(returns) >= bar.get(group.episodes[0].first.env_id, -np.inf):
             turns += [t for s in group.episodes[int(np.argmax(returns))].steps if (t := as_turn(s)) is not None]
     return turns
 
