@@ -54,6 +54,11 @@ class Packer:
             self._pending[digest] = data
         return Blob(digest, media, len(data), width, height, role)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are blobs that are not on disk yet."""
+        return bool(self._pending)
+
     def flush(self) -> None:
         """Raises OSError if the disk failed: then nothing of it counts, and the next try is in a new pack."""
         if not self._pending:

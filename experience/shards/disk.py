@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,6 +96,10 @@ class Disk:
 
     def free_bytes(self, directory: Path) -> int:
         return shutil.disk_usage(directory).free
+
+    def thread(self) -> Executor:
+        """Who writes and syncs for one journal, one call after another, while its owner goes on."""
+        return ThreadPoolExecutor(1, "journal")
 
     # What follows needs only what stands above.
 

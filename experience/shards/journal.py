@@ -2,7 +2,8 @@
 
 A segment being written is `seg-<epoch>-<n>.open`, an Arrow IPC file without its footer, one record batch a commit,
 and its commit log (see blocks). A commit is acknowledged after `fdatasync` of the data, then of the record, and a
-last look at the fence. Sealing writes the footer, syncs, renames to `.arrow` (the commit log stays, to check blocks
+last look at the fence. A thread waits for the disk; what is committed meanwhile shares the next pair of syncs (group
+commit), and the caller's worlds go on. Sealing writes the footer, syncs, renames to `.arrow` (the commit log stays, to check blocks
 by) and adds a line to the manifest.
 
 Covers: kill -9 at any instant; power loss for acknowledged steps (where the disk honours fdatasync, and unless
@@ -15,9 +16,11 @@ Does not cover: a disk that lies about syncing; damage that is repaired by no co
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +41,8 @@ from experience.step import Step
 Durability = Literal["sync", "group", "os"]
 _RESERVE = "RESERVE"
 _RESERVE_BYTES = 1 << 20
+_MOST_WAITING = 4
+"""Blocks that may wait while others are on their way."""
 
 
 class _Encoder:
@@ -95,6 +100,24 @@ class _Segment:
     end: int = 0
     last_seq: int = -1
     commits: int = 0
+    encoded: int = 0
+    sha256: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Encoded steps, not yet on disk."""
+
+    encoded: bytes
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """Blocks on their way to the disk, acknowledged once they have landed."""
+
+    blocks: list[_Block]
+    landed: Future[None]
 
 
 class Journal:
@@ -127,6 +150,9 @@ class Journal:
         self._number = 0
         self._segment: _Segment | None = None
         self._broken: _Segment | None = None
+        self._waiting: list[_Block] = []
+        self._flight: _Flight | None = None
+        self._thread = disk.thread()
 
     def next_t(self, stream: bytes) -> int:
         return self._next_t.get(stream, 0)
@@ -144,22 +170,39 @@ class Journal:
             self._oldest = time.monotonic()
         self._buffer.append(self._redactor.step(step))
         self._next_t[step.stream_id] = step.t + 1
-        if self.durability == "sync" or len(self._buffer) >= self._batch_rows:
+        if self.durability == "sync":
             self.commit()
-        return self.commit_if_due()
+        elif len(self._buffer) >= self._batch_rows or self._is_due():
+            self._launch()
+        return not self._buffer and self._flight is None
 
     def commit_if_due(self) -> bool:
-        """Commits a buffer older than `commit_seconds`; True if nothing is left unacknowledged."""
-        if self._buffer and time.monotonic() - self._oldest >= self._commit_seconds:
-            self.commit()
-        return not self._buffer
+        """Sends a buffer older than `commit_seconds` to the disk and acknowledges what has arrived there, without
+        waiting for it; True if nothing is left unacknowledged."""
+        self._land(wait=False)
+        if self._is_due():
+            self._launch()
+        return not self._buffer and self._flight is None
+
+    def _is_due(self) -> bool:
+        return bool(self._buffer) and time.monotonic() - self._oldest >= self._commit_seconds
 
     def commit(self) -> None:
-        """Puts the buffer on disk and acknowledges it.
+        """Puts all that was appended on disk and acknowledges it.
 
         A full disk pauses. Raises FencedError if a newer incarnation took over, OSError if the disk failed: what was
-        in the buffer stays there, unacknowledged, and the next commit tries it in a new segment.
+        not acknowledged stays in the buffer, and the next commit tries it in a new segment.
         """
+        self._launch()
+        self._land()
+        with contextlib.suppress(OSError):  # what it holds is safe; the next commit seals it
+            self._seal_if_full()
+
+    def _launch(self) -> None:
+        """Sends the buffer on its way to the disk, as soon as the block before it has landed. Raises as commit does."""
+        self._seal_if_full()
+        if self._segment is None or self.blobs.pending:  # the thread is idle while a file is opened or blobs are kept
+            self._land()
         if not self._buffer:
             return
         self._check_fence()
@@ -175,18 +218,67 @@ class Journal:
         try:
             self._mend()
             segment = self._segment = self._segment or self._open_segment()
-            self._write(segment)
-            self._check_fence()  # a newer one that came meanwhile may have read the log before our record was there
         except OSError as error:
             self._give_up_segment()
             self._pause_or_raise(error)
             return
-        for step in self._buffer:
-            self.acknowledged[step.stream_id] = step.t
-        self._buffer.clear()
-        if segment.end >= self._seal_bytes:
-            with contextlib.suppress(OSError):  # what it holds is safe; the next commit seals it
-                self.seal()
+        block = _Block(segment.encoder.block(to_batch(self._buffer, self._schema, self._deltas)), self._buffer)
+        segment.encoded += len(block.encoded)
+        self._waiting.append(block)
+        self._buffer = []
+        if len(self._waiting) >= _MOST_WAITING:
+            self._settle()
+        self._land(wait=False)
+
+    def _land(self, wait: bool = True) -> None:
+        """Acknowledges what has arrived on the disk, and sends what waited; with `wait`, until nothing is left."""
+        self._take_off()
+        while self._flight is not None and (wait or self._flight.landed.done()):
+            self._settle()
+            self._take_off()
+
+    def _take_off(self) -> None:
+        if self._flight is None and self._waiting:
+            blocks, self._waiting = self._waiting, []
+            assert self._segment is not None
+            self._flight = _Flight(blocks, self._thread.submit(self._write, self._segment, blocks))
+
+    def _write(self, segment: _Segment, blocks: list[_Block]) -> None:
+        """In the thread: the blocks, then the records that make them count."""
+        end, last_seq, records = segment.end, segment.last_seq, b""
+        for block in blocks:
+            commit = Commit.of(block.encoded, end, last_seq + len(block.steps), len(block.steps), time.time_ns())
+            end, last_seq, records = commit.end, commit.last_seq, records + commit.pack()
+            self._disk.write(segment.data, block.encoded)
+            segment.sha256.update(block.encoded)
+        self._sync(segment.data)
+        self._disk.write(segment.log, records)
+        self._sync(segment.log)
+        segment.end, segment.last_seq, segment.commits = end, last_seq, segment.commits + len(blocks)
+
+    def _settle(self) -> None:
+        """Waits for what is on its way and acknowledges it; if it did not arrive, its steps are in the buffer again."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        try:
+            flight.landed.result()
+            self._check_fence()  # a newer one that came meanwhile may have read the log before our records were there
+        except BaseException as error:
+            self._buffer[:0] = [step for block in [*flight.blocks, *self._waiting] for step in block.steps]
+            self._waiting.clear()  # they were encoded for the segment that is given up
+            self._give_up_segment()
+            if not isinstance(error, OSError):
+                raise
+            self._pause_or_raise(error)
+            return
+        for block in flight.blocks:
+            for step in block.steps:
+                self.acknowledged[step.stream_id] = step.t
+
+    def _seal_if_full(self) -> None:
+        if self._segment is not None and self._segment.encoded >= self._seal_bytes:
+            self.seal()
 
     def _pause_or_raise(self, error: OSError) -> None:
         self.paused = error.errno in _FULL
@@ -194,16 +286,20 @@ class Journal:
             raise error
 
     def seal(self) -> Path | None:
-        """Closes the open segment into an immutable shard; None if there was nothing to seal."""
+        """Closes the open segment into an immutable shard; None if there was nothing to seal. Raises as commit does."""
+        self._land()
+        self._check_fence()
         self._mend()
         segment = self._segment
         if segment is None:
             return None
+        footer = segment.encoder.footer()
+        segment.sha256.update(footer)
         try:
-            self._disk.write(segment.data, segment.encoder.footer())
+            self._disk.write(segment.data, footer)
             self._disk.sync(segment.data)
             self._close_descriptors(segment)
-            _publish(segment.path, self._disk)
+            _publish(segment.path, self._disk, segment.sha256.hexdigest())
         except OSError:
             self._give_up_segment()
             self._mend()
@@ -218,17 +314,9 @@ class Journal:
                              "free some space and resume the run")
         self.seal()
         self.blobs.close()
+        self._thread.shutdown()
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove(self.directory / _RESERVE)
-
-    def _write(self, segment: _Segment) -> None:
-        block, rows = segment.encoder.block(to_batch(self._buffer, self._schema, self._deltas)), len(self._buffer)
-        commit = Commit.of(block, segment.end, segment.last_seq + rows, rows, time.time_ns())
-        self._disk.write(segment.data, block)
-        self._sync(segment.data)
-        self._disk.write(segment.log, commit.pack())
-        self._sync(segment.log)
-        segment.end, segment.last_seq, segment.commits = commit.end, commit.last_seq, segment.commits + 1
 
     def _open_segment(self) -> _Segment:
         self._keep_reserve()
@@ -411,9 +499,9 @@ def _footer(path: Path, disk: Disk) -> bytes:
     return encoder.footer()
 
 
-def _publish(path: Path, disk: Disk) -> Path:
+def _publish(path: Path, disk: Disk, sha256: str | None = None) -> Path:
     sealed = path.with_suffix(".arrow")
     disk.rename(path, sealed)  # a reader sees a whole shard or an open segment, never half of one
     disk.sync_directory(path.parent)
-    append_manifest(sealed, disk)
+    append_manifest(sealed, disk, sha256)
     return sealed

@@ -24,17 +24,17 @@ def read_manifest(directory: Path, disk: Disk = REAL) -> list[dict[str, Any]]:
     return [content for content, _ in _lines(directory, disk)]
 
 
-def append_manifest(sealed: Path, disk: Disk = REAL) -> None:
-    """Adds `sealed`, an immutable shard that is on disk. The manifest is replaced by a longer one, so that no failure
+def append_manifest(sealed: Path, disk: Disk = REAL, sha256: str | None = None) -> None:
+    """Adds `sealed`, an immutable shard that is on disk; its `sha256` is read off it unless the writer, who knows what
+    it wrote, tells. The manifest is replaced by a longer one, so that no failure
     leaves half a line; a last line for the same shard, which a failure may have left in doubt, is written again."""
     directory = sealed.parent
     lines = _lines(directory, disk)
     if lines and lines[-1][0]["file"] == sealed.name:
         lines.pop()
-    data = disk.read(sealed)
     commits = list(read_commits(disk.read(sealed.with_suffix(".commit"))))
-    line = _line({"file": sealed.name, "rows": commits[-1].last_seq + 1, "bytes": len(data),
-                  "sha256": hashlib.sha256(data).hexdigest(), "previous": _hash(lines[-1][1]) if lines else ""})
+    line = _line({"file": sealed.name, "rows": commits[-1].last_seq + 1, "bytes": disk.size(sealed),
+                  "sha256": sha256 or _hash(disk.read(sealed)), "previous": _hash(lines[-1][1]) if lines else ""})
     draft = directory / f"{NAME}.draft"
     disk.write_file(draft, [b"".join(raw for _, raw in lines) + line])
     disk.rename(draft, directory / NAME)

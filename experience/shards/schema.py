@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any
@@ -138,21 +138,21 @@ class PromptDeltas:
     """
 
     def __init__(self) -> None:
-        self._context: dict[bytes, np.ndarray] = {}
+        self._context: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
     def shrink(self, stream: bytes, prompt: np.ndarray, action: np.ndarray) -> tuple[int, np.ndarray]:
         context = self._context.get(stream)
-        kept = 0 if context is None or not len(prompt) else common_prefix(context, prompt)
-        self._context[stream] = np.concatenate([prompt, action])
+        kept = 0 if context is None or not len(prompt) else common_prefix(np.concatenate(context), prompt)
+        self._context[stream] = prompt, action
         return kept, prompt[kept:]
 
     def expand(self, stream: bytes, kept: int, new: np.ndarray, action: np.ndarray) -> np.ndarray:
-        context = self._context.get(stream, new[:0])
+        context = np.concatenate(self._context.get(stream, (new[:0],)))
         if kept > len(context):
             raise ShardError(f"stream {stream.hex()}: a prompt keeps {kept} tokens of a context of {len(context)}",
                              "read the stream's rows in order, from the start of a segment")
         prompt = np.concatenate([context[:kept], new])
-        self._context[stream] = np.concatenate([prompt, action])
+        self._context[stream] = prompt, action
         return prompt
 
     def forget(self) -> None:
@@ -217,6 +217,21 @@ def _column(values: Any, of: pa.DataType, rows: int) -> pa.Array:
         return values
     if values is None:
         return pa.nulls(rows, of)
+    if type(values[0]) in _REPEATABLE and values.count(values[0]) == rows:
+        return _repeated(values[0], of, rows)
+    return _built(values, of)
+
+
+_REPEATABLE = (str, bytes, int, bool, type(None))  # not float: 0.0 equals -0.0
+
+
+@lru_cache(maxsize=512)
+def _repeated(value: Any, of: pa.DataType, rows: int) -> pa.Array:
+    """Most columns of a block hold one value over and over."""
+    return _built((value,) * rows, of)
+
+
+def _built(values: Sequence[Any], of: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_binary(of):
         return _ids(values)
     return _numbers(values, of) if pa.types.is_primitive(of) else pa.array(values, type=of)

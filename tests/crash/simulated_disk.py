@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from experience.shards.disk import Disk
 
@@ -46,6 +48,27 @@ class Fault:
         hit = self.seen == self.at or (self.for_ever and self.seen > self.at)
         self.fired += hit
         return hit
+
+
+class _AsLateAsPossible(Future):  # type: ignore[type-arg]
+    """Runs its call only when its result is asked for: whoever relies on it earlier is found out. It says that it is
+    done when it is asked for the second time, so that work piles up behind it."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call, self._asked = call, 0
+
+    def result(self, timeout: float | None = None) -> Any:
+        return self._call()
+
+    def done(self) -> bool:
+        self._asked += 1
+        return self._asked >= 2
+
+
+class _SameThread(Executor):
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        return _AsLateAsPossible(lambda: call(*arguments, **named))
 
 
 class SimulatedDisk(Disk):
@@ -153,6 +176,9 @@ class SimulatedDisk(Disk):
 
     def free_bytes(self, directory: Path) -> int:
         return 1 << 40
+
+    def thread(self) -> Executor:
+        return _SameThread()
 
     def files(self) -> dict[Path, bytes]:
         return {p: bytes(i.data) for p, i in self.names_now.items()}
