@@ -186,8 +186,7 @@ def measure(count: int, repeat: int) -> Iterator[Row]:
             opened.callback(peer.close)
             reverb = {"append": lambda: peer("append"), "windows": lambda: peer("windows")}
 
-        few = rows[:count // 4]
-        appends: dict[str, Measured] = {name: per_second(work, write, few, *more) for name, write, more in (
+        appends: dict[str, Measured] = {name: per_second(work, write, rows, *more) for name, write, more in (
             ("ours (synced)", append.ours_append, ()), ("ours (not synced)", append.ours_append_os, ()),
             ("Lance", append.lance_append, ()), ("HF datasets", append.huggingface_append, ()),
             ("Parquet", append.parquet_append, ()), ("SQLite WAL", append.sqlite_append, ()),
@@ -196,7 +195,7 @@ def measure(count: int, repeat: int) -> Iterator[Row]:
         for name, library, write in (("TorchRL (padded)", "torchrl", append.torchrl_append),
                                      ("Minari", "minari", append.minari_append)):
             if _installed(library):
-                appends[name] = per_second(work, write, few)
+                appends[name] = per_second(work, write, rows)
         if reverb:
             appends["Reverb"] = reverb["append"]
         found = rounds(appends, repeat)
@@ -221,7 +220,7 @@ def measure(count: int, repeat: int) -> Iterator[Row]:
             draws["Reverb"] = reverb["windows"]
         found = rounds(draws, repeat)
         yield from compare("W3 windows", "windows/s", found, "ours (growing)", "limit",
-                           {"HF datasets": 2.0, "Lance, a take a batch": 10.0, "Reverb": 2.0})
+                           {"HF datasets": 2.0, "Lance, a take a window": 10.0, "Reverb": 2.0})
 
         found = rounds({name: scans_per_second(work, prepare, rows) for name, prepare in (
             ("ours", scan.ours_filter), ("Lance", scan.lance_filter), ("Parquet", scan.parquet_filter))}, repeat)

@@ -3,8 +3,8 @@
 A segment being written is `seg-<epoch>-<n>.open`, an Arrow IPC file without its footer, one record batch a commit,
 and its commit log (see blocks). A commit is acknowledged after `fdatasync` of the data, then of the record, and a
 last look at the fence. A thread waits for the disk; what is committed meanwhile shares the next pair of syncs (group
-commit), and the caller's worlds go on. Sealing writes the footer, syncs, renames to `.arrow` (the commit log stays, to check blocks
-by) and adds a line to the manifest.
+commit), and the caller's worlds go on. Sealing writes the footer, syncs, renames to `.arrow` (the commit log stays, to
+check blocks by) and adds a line to the manifest.
 
 Covers: kill -9 at any instant; power loss for acknowledged steps (where the disk honours fdatasync, and unless
 durability is `os`); torn tails; damaged blocks (noticed); two incarnations of one writer (the older is refused before
