@@ -228,7 +228,8 @@ def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the table
 @app.command()
 def bench(what: Annotated[str, typer.Argument(help="store")], as_json: Json = False,
           rows: Annotated[int, typer.Option(help="how many rows of about 4 KB")] = 20_000,
-          rounds: Annotated[int, typer.Option(help="interleaved rounds")] = 5) -> None:
+          rounds: Annotated[int, typer.Option(help="interleaved rounds")] = 5,
+          plot: Annotated[Path | None, typer.Option(help="where to draw the ratios, e.g. store.png")] = None) -> None:
     """The store against its peers and the machine's limits, in one run. Some minutes, nothing else running."""
     if what != "store":
         raise ConfigError(f"no benchmark {what!r}", "there is: store")
@@ -241,7 +242,7 @@ def bench(what: Annotated[str, typer.Argument(help="store")], as_json: Json = Fa
                                ".venv/bin/uv pip install -p .venv -r benchmarks/store/requirements.txt") from error
     from benchmarks.store.bench import main as measure
 
-    measure(as_json, rows, rounds)
+    measure(as_json, rows, rounds, plot)
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from benchmarks.store.rows import COMMIT_ROWS, STREAMS, commits
+from benchmarks.store.rows import BATCH, COMMIT_ROWS, STREAMS, WINDOW, commits
 from experience.policy import Decision, VersionSpan
 from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind
@@ -120,17 +120,18 @@ def raw_append(rows: list[dict[str, Any]], folder: Path, sync: bool) -> None:
     os.close(descriptor)
 
 
-def torchrl_append(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Texts and tokens padded to one shape, as its memory-mapped storage needs (5 rows in 1,000 are cut)."""
+def torchrl_append(rows: list[dict[str, Any]], folder: Path, sampler: Any = None) -> Any:
+    """Texts and tokens padded to one shape, as its memory-mapped storage needs (5 in 1,000 are cut); the buffer."""
     import torch
     from tensordict import TensorDict
     from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
 
     buffer = TensorDictReplayBuffer(storage=LazyMemmapStorage(len(rows), scratch_dir=str(folder)),
-                                    batch_size=COMMIT_ROWS)
+                                    batch_size=BATCH * WINDOW, sampler=sampler)
     widths = {"obs_text": (8192, np.uint8), "action_ids": (1024, np.int32), "action_logprobs": (1024, np.float32)}
     for part in commits(rows):
-        columns: dict[str, Any] = {"reward": torch.tensor([r["reward"] for r in part])}
+        columns: dict[str, Any] = {"reward": torch.tensor([r["reward"] for r in part]),
+                                   "stream": torch.tensor([r["stream"] for r in part])}
         for name, (width, of) in widths.items():
             padded = np.zeros((len(part), width), of)
             for i, row in enumerate(part):
@@ -139,9 +140,10 @@ def torchrl_append(rows: list[dict[str, Any]], folder: Path) -> None:
                 padded[i, :len(value)] = value[:width]
             columns[name] = torch.from_numpy(padded)
         buffer.extend(TensorDict(columns, batch_size=[len(part)]))
+    return buffer
 
 
-def minari_append(rows: list[dict[str, Any]], folder: Path) -> None:
+def minari_append(rows: list[dict[str, Any]], folder: Path) -> Any:
     """An episode of 100 rows at a time; text spaces, as it has none for token ids of varying number."""
     import gymnasium
     import minari
@@ -160,3 +162,4 @@ def minari_append(rows: list[dict[str, Any]], folder: Path) -> None:
                                                       action_space=space)
         else:
             data.storage.update_episodes([episode])
+    return data

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,10 @@ def measure(count: int, repeat: int) -> Iterator[Row]:
             ("ours (growing)", windows.ours_windows), ("HF datasets", windows.huggingface_windows),
             ("Lance, a take a batch", windows.lance_windows), ("Lance, a take a window", windows.lance_windows_singly),
             ("limit", windows.memcpy_windows))}
+        for name, library, prepare in (("TorchRL (padded)", "torchrl", windows.torchrl_windows),
+                                       ("Minari", "minari", windows.minari_windows)):
+            if _installed(library):
+                draws[name] = windows_per_second(work, prepare, rows)
         if reverb:
             draws["Reverb"] = reverb["windows"]
         found = rounds(draws, repeat)
@@ -249,11 +253,34 @@ def _without(found: Mapping[str, list[float]], *names: str) -> dict[str, list[fl
     return {name: values for name, values in found.items() if name not in names}
 
 
-def main(as_json: bool, count: int = 20_000, repeat: int = 5) -> None:
+def draw_plot(found: Sequence[Row], path: Path) -> None:
+    """Every row's ratio with its interval, on a logarithmic axis: right of 1 we win; a diamond is a goal."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(found) + 1), layout="constrained")
+    for place, row in enumerate(reversed(found)):
+        low, high = row.interval
+        axes.barh(place, row.ratio - 1, left=1, color="#2a7f62" if row.ratio >= 1 else "#b5482f", height=0.6)
+        axes.plot([low, high], [place, place], color="black", linewidth=1)
+        if row.goal is not None:
+            axes.plot(row.goal, place, "D", color="#e0a526", markersize=5)
+    axes.set(xscale="log", yticks=range(len(found)), xlabel="ours over the peer's (times: the peer's over ours)",
+             yticklabels=[f"{r.workload} · {r.peer} · {r.durability}".rstrip(" ·") for r in reversed(found)])
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.tick_params(labelsize=7)
+    figure.savefig(path, dpi=130)
+
+
+def main(as_json: bool, count: int = 20_000, repeat: int = 5, plot: Path | None = None) -> None:
+    found = []
     if not as_json:
         print(f"{'workload':<11} {'peer':<30} {'synced (ours / theirs)':<24} {'ours':>9} {'theirs':>9} {'limit':>9} "
               f"{'ratio':>6}  middle half    goal")
     for row in measure(count, repeat):
+        found.append(row)
         if as_json:
             print(json.dumps(asdict(row)), flush=True)
             continue
@@ -261,3 +288,5 @@ def main(as_json: bool, count: int = 20_000, repeat: int = 5) -> None:
         limit = "" if row.limit is None else f"{row.limit:,.0f}"
         print(f"{row.workload:<11} {row.peer:<30} {row.durability:<24} {row.ours:>9,.0f} {row.theirs:>9,.0f} "
               f"{limit:>9} {row.ratio:>6.2f}  {row.interval[0]:.2f} to {row.interval[1]:.2f}  {goal}", flush=True)
+    if plot is not None:
+        draw_plot(found, plot)

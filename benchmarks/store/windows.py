@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.store.append import CATALOGUE, as_table, huggingface_append
+from benchmarks.store.append import CATALOGUE, as_table, huggingface_append, minari_append, torchrl_append
 from benchmarks.store.rows import BATCH, COLUMNS, COMMIT_ROWS, STREAMS, WINDOW, by_stream
 from experience.shards.journal import Journal
 from experience.shards.windows import WindowReader
@@ -90,6 +90,35 @@ def lance_windows_singly(rows: list[dict[str, Any]], folder: Path) -> Draw:
     def draw(rng: np.random.Generator) -> int:
         return sum(_touch(stored.take(range(int(s), int(s) + WINDOW), columns=list(COLUMNS)))
                    for s in _starts(len(rows), rng))
+
+    return draw
+
+
+def torchrl_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
+    from torchrl.data import SliceSampler
+
+    buffer = torchrl_append(by_stream(rows), folder, SliceSampler(num_slices=BATCH, traj_key="stream"))
+
+    def draw(_: np.random.Generator) -> int:
+        sample = buffer.sample()
+        return sum(int(sample[name].numpy().copy().size) for name in COLUMNS)
+
+    return draw
+
+
+def minari_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
+    """A window from each of 256 episodes, which it reads whole. Token ids are text there, and are read as numbers."""
+    data = minari_append(by_stream(rows), folder)
+
+    def draw(rng: np.random.Generator) -> int:
+        total = 0
+        for number in rng.integers(0, data.total_episodes, BATCH):
+            episode = data[int(number)]
+            start = int(rng.integers(0, len(episode) - WINDOW + 1))
+            part = slice(start, start + WINDOW)
+            total += np.array(episode.rewards[part]).size + len("".join(episode.observations[part]).encode())
+            total += np.array(",".join(episode.actions[part]).split(","), np.int32).size
+        return total
 
     return draw
 
