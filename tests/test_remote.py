@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.fs as fs
+import pytest
 
 from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog
@@ -28,9 +31,25 @@ def write(store: Path, rows: int, *, close: bool = True) -> Journal:
     return journal
 
 
-def test_what_is_sealed_is_sent_once_and_reads_the_same_from_there(tmp_path: Path) -> None:
-    (tmp_path / "bucket").mkdir()
-    remote = RemoteDisk(fs.LocalFileSystem(), str(tmp_path / "bucket"))
+@pytest.fixture(params=["local", "s3"])
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteDisk]:
+    """A directory, and a bucket behind the real S3 protocol (moto's server on loopback, pyarrow's client)."""
+    if request.param == "local":
+        (tmp_path / "bucket").mkdir()
+        yield RemoteDisk(fs.LocalFileSystem(), str(tmp_path / "bucket"))
+        return
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    bucket = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", access_key="test", secret_key="test",
+                             region="us-east-1", allow_bucket_creation=True)
+    name = f"bucket-{uuid.uuid4()}"
+    bucket.create_dir(name)
+    yield RemoteDisk(bucket, name)
+    server.stop()
+
+
+def test_what_is_sealed_is_sent_once_and_reads_the_same_from_there(tmp_path: Path, remote: RemoteDisk) -> None:
     store, catalog = tmp_path / "store", Catalog(THERE, disk=remote)
     write(store, 10)
     assert mirror(store, remote, THERE) > 0 and mirror(store, remote, THERE) == 0
@@ -48,9 +67,7 @@ def test_what_is_sealed_is_sent_once_and_reads_the_same_from_there(tmp_path: Pat
     assert not found.problems and (found.rows, found.blobs) == (16, 16)
 
 
-def test_cold_parts_are_read_from_there_too(tmp_path: Path) -> None:
-    (tmp_path / "bucket").mkdir()
-    remote = RemoteDisk(fs.LocalFileSystem(), str(tmp_path / "bucket"))
+def test_cold_parts_are_read_from_there_too(tmp_path: Path, remote: RemoteDisk) -> None:
     write(tmp_path / "store", 10)
     compact(tmp_path / "store")
     write(tmp_path / "store", 5)
