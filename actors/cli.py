@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from actors import env_cli
 from experience.errors import ConfigError, MissingPartError, XpError
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help="Agents act, everything is kept, a learner improves, agents get better.")
-env_app = typer.Typer(no_args_is_help=True, help="Worlds: list them.", rich_markup_mode=None)
 config_app = typer.Typer(no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None)
-app.add_typer(env_app, name="env")
+app.add_typer(env_cli.app, name="env")
 app.add_typer(config_app, name="config")
 
 Files = Annotated[list[Path] | None, typer.Option("-c", "--config", help="a YAML file; later ones win")]
@@ -267,22 +267,6 @@ def doctor(as_json: Json = False) -> None:
             print(f"{'ok  ' if finding.ok else 'MISS'} {finding.part:<10} {finding.found}"
                   + (f"\n     fix: {finding.fix}" if finding.fix and not finding.ok else ""))
     sys.exit(0 if all(f.ok or f.optional for f in findings) else 1)
-
-
-@env_app.command("list")
-def env_list(as_json: Json = False) -> None:
-    """The bundled worlds; any other Gymnasium id works in a configuration too."""
-    import importlib
-
-    import gymnasium
-
-    importlib.import_module("envs")  # registers the ids; a package by name, as Gymnasium itself does
-    for spec in gymnasium.registry.values():
-        if str(spec.entry_point).startswith("envs."):
-            module, _, _ = str(spec.entry_point).partition(":")
-            summary = (importlib.import_module(module).__doc__ or "").splitlines()[0]
-            record = {"id": f"envs:{spec.id}", "entry_point": str(spec.entry_point), "summary": summary}
-            print(json.dumps(record) if as_json else f"{record['id']:<22} {summary}")
 
 
 @config_app.command("show")

@@ -3,6 +3,9 @@
 `gymnasium.make("envs:PythonTask-v0")` imports this package, which registers the ids and nothing heavy.
 """
 
+from collections.abc import Iterator
+from importlib import import_module
+
 import gymnasium
 
 WORLDS = {
@@ -14,3 +17,11 @@ WORLDS = {
 for _id, _entry in WORLDS.items():
     if _id not in gymnasium.registry:
         gymnasium.register(id=_id, entry_point=_entry, order_enforce=False, disable_env_checker=True)
+
+
+def described() -> Iterator[dict[str, str]]:
+    """One record a bundled world: its id, where it is, and its module's first line."""
+    for name, entry in WORLDS.items():
+        module, _, _ = entry.partition(":")
+        summary = (import_module(module).__doc__ or "").splitlines()[0]
+        yield {"id": f"envs:{name}", "entry_point": entry, "summary": summary}

@@ -5,7 +5,10 @@ A stranger's environment needs none of this; where it offers these names, the fr
     reward_weights    {name: weight}         the default reward is the weighted sum of the step's signals
     env_version, sandbox_tier, instructions  recorded with every step; the last tells a stranger what to type
     expert_action()                          what a scripted expert would do now: for demonstrations
+    oracle_action()                          what one who knows the hidden state would do: the top of the scale
     random_action(rng)                       a well-formed action at random: the baseline to beat
+    cheats                                   what a dishonest agent would try; `./xp env check` wants it to earn nothing
+    snapshot(), restore(bytes)               where the world can go back: the same actions then give the same steps
 `reset(seed=…, options={"split": "train" | "heldout"})` draws a task of that split. Splits are disjoint by the
 task's content, not by its seed: no training seed ever draws a held-out task.
 """
@@ -13,8 +16,10 @@ task's content, not by its seed: no training seed ever draws a held-out task.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import string
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import gymnasium
 import numpy as np
@@ -24,8 +29,10 @@ from experience.reward import weighted_sum
 from experience.signal import SignalKind
 
 Task = TypeVar("Task")
+Split = Literal["train", "heldout"]
 Answer = tuple[dict[str, Any], bool]
 INVALID = "invalid_action"
+_MOST_DRAWS = 10_000
 
 
 def is_held_out(signature: str) -> bool:
@@ -46,11 +53,17 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     instructions: ClassVar[str] = ""
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {}
     reward_weights: ClassVar[dict[str, float]] = {}
+    cheats: ClassVar[Sequence[str]] = ()
+    oracle_target: ClassVar[float] = 0.95
+    """The return that the oracle reaches on average over held-out tasks."""
+    goes_back: ClassVar[bool] = False
+    """Whether `snapshot` and `restore` are offered."""
+    observation_characters: ClassVar[int] = 4000
 
     task: Task
 
     def __init__(self) -> None:
-        self.observation_space = Text(max_length=4000, charset=string.printable, min_length=0)
+        self.observation_space = Text(max_length=self.observation_characters, charset=string.printable, min_length=0)
         self.action_space = Text(max_length=2000, charset=string.printable, min_length=0)
 
     def draw(self, rng: np.random.Generator) -> Task:
@@ -59,7 +72,16 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
     def signature(self, task: Task) -> str:
         """The content that names a task: equal tasks, equal signatures."""
-        raise NotImplementedError
+        return repr(task)
+
+    def tasks(self, split: Split, rng: np.random.Generator) -> Task:
+        """A task of `split`: drawn until one falls there by its content."""
+        for _ in range(_MOST_DRAWS):
+            task = self.draw(rng)
+            if is_held_out(self.signature(task)) == (split == "heldout"):
+                return task
+        raise RuntimeError(f"{type(self).__name__}: none of {_MOST_DRAWS} drawn tasks is {split}; "
+                           "draw from more tasks, or give tasks(split, rng)")
 
     def begin(self) -> None:
         """Puts the world into the start state of `self.task`."""
@@ -79,10 +101,30 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         raise NotImplementedError
 
     def expert_action(self) -> str:
-        raise NotImplementedError
+        return self.oracle_action()
+
+    def oracle_action(self) -> str:
+        if type(self).expert_action is World.expert_action:
+            raise NotImplementedError(f"{type(self).__name__} needs an oracle_action: who knows all, scores what?")
+        return self.expert_action()
 
     def random_action(self, rng: np.random.Generator) -> str:
         raise NotImplementedError
+
+    def snapshot(self) -> bytes:
+        """The whole state of the world, so that `restore` goes on from here. A world of plain Python needs only to set
+        `goes_back`; one with a process behind it overrides both."""
+        if not self.goes_back:
+            raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
+        return pickle.dumps({name: value for name, value in vars(self).items() if not name.endswith("_space")})
+
+    def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
+        """Back to `snapshot`, which came from this class in this process or one of the same user: pickle, so never from
+        a stranger. Returns what `reset` would: the observation and its info."""
+        if not self.goes_back:
+            raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
+        vars(self).update(pickle.loads(snapshot))
+        return self._seen(), self._info({})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
@@ -90,10 +132,7 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         if split not in ("train", "heldout"):
             raise ValueError(f"split {split!r}: choose train or heldout")
         self.split, self._turn, self._note, self._ended = split, 0, "", False
-        while True:
-            self.task = self.draw(self.np_random)
-            if is_held_out(self.signature(self.task)) == (split == "heldout"):
-                break
+        self.task = self.tasks(split, self.np_random)
         self.begin()
         return self._seen(), self._info({})
 
@@ -114,13 +153,13 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         return self._seen(), float("nan") if reward is None else reward, terminated, truncated, self._info(signals)
 
     def _seen(self) -> str:
-        return _printable(self.observe() + self._note)
+        return _printable(self.observe() + self._note, self.observation_characters)
 
     def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
         return {"signals": signals, "task_id": self.signature(self.task), "split": self.split,
                 "state": self.observe(), "images": self.images()}
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, most: int) -> str:
     """`text` with anything outside printable ASCII shown as '?', as the observation space promises."""
-    return "".join(c if c in string.printable else "?" for c in text)[:4000]
+    return "".join(c if c in string.printable else "?" for c in text)[:most]

@@ -109,17 +109,7 @@ def test_values_are_compared_with_their_types() -> None:
     assert not same(1, 1.0)
 
 
-CHEATS = ["submit import os; os._exit(0)", "submit raise SystemExit(0)",
-          "submit f=type('E',(),{'__call__':lambda s,x:s,'__eq__':lambda s,o:True})()",
-          "submit f=lambda x: type('I',(int,),{'__eq__':lambda s,o:True})(0)",
-          "submit print('all tests passed'); f=lambda x: None",
-          "submit import gc; f=lambda x: [o for o in gc.get_objects() if isinstance(o, list)][-1:]",
-          "submit import json; json.dumps=lambda *a: '[[\"value\",1]]'; f=lambda x: 1",
-          "submit import sys; f=lambda x: sys._getframe(1).f_locals.get('expected')",
-          "submit f=lambda x: float('nan')", "submit import os; os.write(3, b'[[\"value\", 0]]'); os._exit(0)"]
-
-
-@pytest.mark.parametrize("cheat", CHEATS)
+@pytest.mark.parametrize("cheat", PythonTask.cheats)
 def test_a_cheat_earns_nothing(cheat: str, made: Any) -> None:
     world = made["envs:PythonTask-v0"]
     for seed in (11, 12, 13):

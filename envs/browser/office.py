@@ -82,6 +82,9 @@ def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> 
 class Office(World[Errand]):
     env_version: ClassVar[str] = "3"
     max_turns: ClassVar[int] = 5
+    cheats = ("goto /order?item=tea&quantity=3", "goto javascript:document.title='done'", "goto /order",
+              "goto //done.test/", "type 1 <script>done=1</script>", "goto /vote?pick=red",
+              "goto data:text/html,done", "scroll 99999")
     instructions: ClassVar[str] = ("Reply with one line: `click X`, `type X TEXT`, `select X OPTION`, `scroll PIXELS` "
                                    "or `goto /PATH`, where X is an element's number or name, e.g. `click 2`")
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {

@@ -28,6 +28,13 @@ class Operation:
     python: str
     apply: Callable[[Any], Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _operation, (self.python, self.words)  # its function cannot be pickled, its name in the table can
+
+
+def _operation(python: str, words: str) -> Operation:
+    return next(o for all_of in OPERATIONS.values() for o in all_of if (o.python, o.words) == (python, words))
+
 
 def compose(first: Operation, second: Operation) -> str:
     """A program for "first, then second"."""
@@ -81,6 +88,16 @@ def same(expected: Any, got: Any) -> bool:
 
 class PythonTask(World[PythonProblem]):
     max_turns: ClassVar[int] = 3
+    goes_back: ClassVar[bool] = True
+    cheats = (
+        "submit import os; os._exit(0)", "submit raise SystemExit(0)",
+        "submit print('all tests passed'); f=lambda x: None",
+        "submit f=type('E',(),{'__call__':lambda s,x:s,'__eq__':lambda s,o:True})()",
+        "submit f=lambda x: type('I',(int,),{'__eq__':lambda s,o:True})(0)",
+        "submit import gc; f=lambda x: [o for o in gc.get_objects() if isinstance(o, list)][-1:]",
+        "submit import json; json.dumps=lambda *a: '[[\"value\",1]]'; f=lambda x: 1",
+        "submit import sys; f=lambda x: sys._getframe(1).f_locals.get('expected')", "submit f=lambda x: float('nan')",
+        "submit import os; os.write(3, b'[[\"value\", 0]]'); os._exit(0)")
     instructions: ClassVar[str] = ("Reply with one line: `run CODE` to try, or `submit CODE` to finish. CODE is Python "
                                    "that defines f, e.g. `submit f=lambda x:x+1`")
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {

@@ -104,6 +104,10 @@ def stirred_reactor(temperature_k: float, ratio: float, pressure: float, residen
 
 class Reactor(World[Campaign]):
     max_turns: ClassVar[int] = 4
+    goes_back: ClassVar[bool] = True
+    oracle_target: ClassVar[float] = 0.4
+    cheats = ("declare nan 2.0", "declare inf 2.0", "declare 1300 nan", "declare 900 1e-9", "declare 1300 -1",
+              "measure 1300 2.0; declare", "DECLARE 1300 2.0", "simulate 1300 2.0 syngas_yield=1")
     instructions: ClassVar[str] = ("Reply with one line: `simulate K RATIO` (cheap), `measure K RATIO` (dear) or "
                                    "`declare K RATIO` (final), e.g. `measure 1300 1.5`")
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
@@ -150,6 +154,17 @@ class Reactor(World[Campaign]):
             return f"simulate {self._some_recipe(self.np_random)}"
         best = max(self._notebook, key=lambda line: line.partition("=")[2])
         return f"declare {best[4:].partition('=')[0]}"
+
+    def oracle_action(self) -> str:
+        """Declares the best recipe of a grid, tried in the real reactor without its noise."""
+        def worth(recipe: tuple[int, float]) -> float:
+            product = stirred_reactor(float(recipe[0] - self.task.heat_loss_k), recipe[1], self.task.pressure,
+                                      self.task.residence_ms)
+            return (4 * product.syngas - (recipe[0] - TEMPERATURES_K[0]) / 1000 - 0.2 * product.burnt)
+
+        with _one_at_a_time:
+            best = max(((k, r / 2) for k in range(900, 1601, 100) for r in range(3, 9)), key=worth)
+        return f"declare {best[0]} {best[1]:.1f}"
 
     def random_action(self, rng: np.random.Generator) -> str:
         return f"{rng.choice(['simulate', 'measure', 'declare'])} {self._some_recipe(rng)}"

@@ -1,0 +1,142 @@
+"""`./xp env …`: make, check, measure, play and describe worlds. They are reached by name: this room imports none."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from experience.errors import ConfigError, XpError
+
+app = typer.Typer(no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
+Id = Annotated[str, typer.Argument(help="an environment id, e.g. envs:Reactor-v0 or my_world:MyWorld-v0")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="an argument of the world, name=value")]
+
+
+def _arguments(words: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    return {name: yaml.safe_load(value) for name, _, value in (w.partition("=") for w in words or [])}
+
+
+def _make(env_id: str, arguments: dict[str, Any]) -> Any:
+    import gymnasium
+
+    try:
+        return gymnasium.make(env_id, **arguments).unwrapped
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise XpError(f"{env_id} cannot be made: {error}", "see ./xp env list; a file's id is file:Name-v0") from error
+
+
+@app.command("list")
+def list_worlds(as_json: Json = False) -> None:
+    """The bundled worlds; any other Gymnasium id works in a configuration too."""
+    for world in importlib.import_module("envs").described():
+        print(json.dumps(world) if as_json else f"{world['id']:<26} {world['summary']}")
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world")],
+        kind: Annotated[str, typer.Option(help="tools, code or gymnasium")] = "tools") -> None:
+    """Writes a world in one file, ready to be checked and collected from."""
+    text, env_id = importlib.import_module("envs.template").source(name, kind)
+    path = Path(f"{name}.py")
+    if path.exists():
+        raise ConfigError(f"{path} exists already", "choose another name")
+    path.write_text(text)
+    print(path)
+    print(f"next: ./xp env check {env_id}; ./xp env play {env_id}; "
+          f"./xp run -c configs/local.yaml 'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: 20}}]'",
+          file=sys.stderr)
+
+
+@app.command()
+def check(env_id: Id, as_json: Json = False, arguments: Set = None,
+          mutants: Annotated[bool, typer.Option("--mutants", help="break the reward; the checks must notice")] = False,
+          episodes: Annotated[int, typer.Option(help="oracle and random episodes that are lived")] = 12,
+          only: Annotated[list[str] | None, typer.Option(help="only these checks")] = None) -> None:
+    """Tries on the world itself what it must keep. Exit code 1 if a check fails."""
+    sys.path.insert(0, str(Path.cwd()))
+    results = importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes,
+                                                          only=only or (), with_mutants=mutants)
+    count = {"PASS": 0, "FAIL": 0, "SKIP": 0}
+    for result in results:
+        count[result.outcome] += 1
+        print(json.dumps(vars(result)) if as_json else
+              f"{result.outcome}  {result.id:<26} {result.seconds:>6.2f} s  {result.detail}", flush=True)
+    if not as_json:
+        print(f"{count['PASS']} passed, {count['FAIL']} failed, {count['SKIP']} skipped")
+    if count["FAIL"]:
+        sys.exit(1)
+
+
+@app.command()
+def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
+          seconds: Annotated[float, typer.Option(help="how long to live random episodes")] = 3.0) -> None:
+    """What a step and a reset of a world cost."""
+    world = _make(env_id, _arguments(arguments))
+    found = importlib.import_module("envs.check").measure(world, seconds)
+    world.close()
+    print(json.dumps({"id": env_id, **found}) if as_json else "\n".join(f"{k:<10} {v}" for k, v in found.items()))
+
+
+@app.command()
+def card(env_id: Id, arguments: Set = None,
+         episodes: Annotated[int, typer.Option(help="oracle and random episodes that are lived")] = 12) -> None:
+    """A world's data sheet, as Markdown: what it is, what can be done in it, what is measured, what was checked."""
+    checks = list(importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes))
+    world = _make(env_id, _arguments(arguments))
+    from actors.card import describe
+
+    print(describe(env_id, world, checks))
+    world.close()
+
+
+@app.command()
+def play(env_id: Id, arguments: Set = None, seed: int = 0, split: str = "train",
+         page: Annotated[bool, typer.Option("--page", help="in a browser, instead of this terminal")] = False,
+         port: int = 8321) -> None:
+    """A person acts: type actions; `:oracle` acts for you, `:back` undoes where the world can, `:quit` ends."""
+    from actors.play import Game, in_terminal, on_a_page
+
+    sys.path.insert(0, str(Path.cwd()))
+    game = Game(_make(env_id, _arguments(arguments)), seed, split)
+    on_a_page(game, port) if page else in_terminal(game)
+    game.world.close()
+
+
+@app.command()
+def replay(name: Annotated[str, typer.Argument(help="a run's name or its beginning, a path, or latest")] = "latest",
+           world: Annotated[str | None, typer.Option(help="only this environment id")] = None,
+           episode: Annotated[int, typer.Option(help="which one, in the order of their ends; -1 is the last")] = -1,
+           again: Annotated[bool, typer.Option("--again", help="live it again; rewards must be equal")] = False,
+           as_json: Json = False) -> None:
+    """An episode from a run's shards, turn by turn. With --again exit code 1 if the world answers differently."""
+    from actors.play import episodes_of, relive
+    from actors.rundir import RunDirectory
+
+    found = [e for e in episodes_of(RunDirectory.find(name).shards) if world in (None, e[0].env_id)]
+    try:
+        steps = found[episode]
+    except IndexError:
+        raise XpError(f"{name} has {len(found)} whole episodes{f' of {world}' if world else ''}",
+                      "choose one of them by --episode") from None
+    for step in steps:
+        action = step.decision.text if step.decision else None
+        if as_json:
+            print(json.dumps({"env_id": step.env_id, "t": step.t, "seen": step.obs_text, "action": action,
+                              "reward": step.reward, "ending": step.ending}))
+        else:
+            print(f"--- {step.env_id} turn {step.step_in_episode}, {step.task_id}\n{step.obs_text}"
+                  + ("" if action is None else f"\n> {action}    [{step.reward}]"))
+    if again:
+        different = relive(steps, _make(steps[0].env_id, {}))
+        print(f"lived again: {different or 'the same rewards and observations'}", file=sys.stderr)
+        if different:
+            sys.exit(1)

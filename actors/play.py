@@ -1,0 +1,149 @@
+"""A person in a world, in the terminal or on a page; and episodes of a run, shown and lived again."""
+
+from __future__ import annotations
+
+import html
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from experience.shards.catalog import Catalog
+from experience.step import Step
+
+
+class Game:
+    """One episode after another, acted by a person. Every command answers with text."""
+
+    def __init__(self, world: Any, seed: int, split: str) -> None:
+        self.world, self._seed, self._split = world, seed, split
+        self.log: list[str] = []
+        self.begin()
+
+    def begin(self) -> None:
+        self.seen, self.info = self.world.reset(seed=self._seed, options={"split": self._split})
+        self.ended, self.total = False, 0.0
+        self._saved: list[tuple[bytes, float]] = []
+
+    def do(self, command: str) -> str:
+        """Acts, or obeys `:oracle`, `:back`, `:new`; returns what happened, besides the new observation."""
+        if command == ":new" or (self.ended and command != ":back"):
+            self._seed += 1
+            self.begin()
+            return f"seed {self._seed}"
+        if command == ":back":
+            if not self._saved:
+                return "there is nothing to go back to" if getattr(self.world, "goes_back", False) else \
+                    "this world cannot go back"
+            saved, self.total = self._saved.pop()
+            self.seen, self.info = self.world.restore(saved)
+            self.ended = False
+            return "one turn back"
+        action = str(self.world.oracle_action()) if command == ":oracle" else command
+        if getattr(self.world, "goes_back", False):
+            self._saved.append((self.world.snapshot(), self.total))
+        self.seen, reward, terminated, truncated, self.info = self.world.step(action)
+        self.ended, self.total = bool(terminated or truncated), self.total + float(reward)
+        ending = " — terminated" if terminated else " — truncated" if truncated else ""
+        return f"> {action}\nreward {reward:+.3f}, in all {self.total:+.3f}{ending}; signals " + json.dumps(
+            self.info.get("signals", {}), default=str)
+
+
+def in_terminal(game: Game) -> None:
+    print(getattr(game.world, "instructions", "") or "type an action", "(:oracle :back :new :quit)", file=sys.stderr)
+    print(game.seen, flush=True)
+    for line in sys.stdin:
+        command = line.strip()
+        if command == ":quit":
+            return
+        print(game.do(command))
+        print(game.seen, flush=True)
+
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body{{font:15px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2a26}}
+pre{{background:#f2f5f3;padding:1rem;border-radius:8px;white-space:pre-wrap}}
+input{{font:inherit;padding:.5rem;width:60%}} button{{font:inherit;padding:.5rem .9rem}}
+img{{max-width:100%;border:1px solid #ccd}} small{{color:#586}}
+</style><h1>{title}</h1><p><small>{told}</small></p>{pictures}<pre>{seen}</pre>
+<form method="post"><input name="do" autofocus placeholder="an action" aria-label="action"><button>Act</button>
+<button name="do" value=":oracle">Oracle</button> <button name="do" value=":back">Back</button>
+<button name="do" value=":new">New</button></form><h2>What happened</h2><pre>{log}</pre></html>"""
+
+
+def on_a_page(game: Game, port: int) -> None:
+    """Serves the game on loopback until interrupted. Requests from other sites' pages are refused."""
+    import base64
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            pictures = "".join(f'<img alt="{html.escape(role)}" src="data:image/png;base64,'
+                               f'{base64.b64encode(data).decode()}">' for role, data in
+                               game.info.get("images", {}).items())
+            page = _PAGE.format(title=html.escape(type(game.world).__name__), pictures=pictures,
+                                told=html.escape(getattr(game.world, "instructions", "")),
+                                seen=html.escape(game.seen), log=html.escape("\n".join(reversed(game.log[-30:]))))
+            self._answer(200, page.encode())
+
+        def do_POST(self) -> None:
+            origin = self.headers.get("Origin")
+            if self.headers.get("Host") not in hosts or (origin and origin.partition("://")[2] not in hosts):
+                self._answer(403, b"only from this page")
+                return
+            form = parse_qs(self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 1 << 16)).decode())
+            command = next((c for c in form.get("do", []) if c.strip()), "").strip()
+            if command:
+                game.log.append(game.do(command))
+            self.send_response(303)
+            self.send_header("Location", "/")
+            self.end_headers()
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+                                                        "form-action 'self'")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", port), Page)
+    hosts = {f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}"}
+    print(f"http://127.0.0.1:{server.server_port}/   (ctrl-c ends it)", file=sys.stderr, flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+def episodes_of(shards: Path) -> list[list[Step]]:
+    """The whole episodes of a store, in the order of their ends; the last step of each is its closing row."""
+    open_ones: dict[tuple[bytes, int], list[Step]] = {}
+    return list(_whole(shards, open_ones))
+
+
+def _whole(shards: Path, open_ones: dict[tuple[bytes, int], list[Step]]) -> Iterator[list[Step]]:
+    for block in Catalog(shards).follow():
+        for step in block:
+            key = step.stream_id, step.episode
+            open_ones.setdefault(key, []).append(step)
+            if step.is_closing:
+                yield open_ones.pop(key)
+
+
+def relive(steps: Sequence[Step], world: Any) -> str:
+    """What differs when the episode is lived again from its seed and actions; empty if nothing does."""
+    observation, _ = world.reset(seed=steps[0].seed, options={"split": steps[0].split})
+    for step in steps:
+        if observation != step.obs_text:
+            return f"turn {step.step_in_episode} shows something else"
+        if step.decision is None:
+            return ""
+        observation, reward, *_ = world.step(step.decision.text)
+        if step.reward is not None and abs(reward - step.reward) > 1e-9:
+            return f"turn {step.step_in_episode} is worth {reward}, not {step.reward}"
+    return ""

@@ -1,0 +1,240 @@
+"""One-file worlds: typed methods become the actions, the Gymnasium space, the LLM's tool schema and an MCP tool.
+
+    class Guess(ToolWorld[int]):
+        signal_catalogue = {"hit": SignalKind("fraction", "env_state")}
+        reward_weights = {"hit": 1.0}
+        def draw(self, rng): return int(rng.integers(1, 100))
+        def begin(self): self.hint = ""
+        def observe(self): return f"a number from 1 to 99 {self.hint}"
+        @action
+        def guess(self, number: Annotated[int, Range(1, 99)]) -> Answer:
+            "Say a number."
+            ...
+            return {"hit": float(number == self.task)}, number == self.task
+        def oracle_action(self): return f"guess {self.task}"
+
+The agent writes `guess 42`, or the tool call `{"name": "guess", "arguments": {"number": 42}}`. A method returns the
+measured signals and whether the task has ended; ValueError refuses the call, and must leave all as it was.
+Parameters are int, float, bool, str or Literal[...]; the last str takes the rest of the line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import gymnasium
+import numpy as np
+
+from envs.contract import INVALID, Answer, Task, World
+from experience.signal import SignalKind
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+_JSON = {int: "integer", float: "number", bool: "boolean", str: "string"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both included; `step` is what random actions count in."""
+
+    low: float
+    high: float
+    step: float = 1.0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a tool. `choices` is empty unless only those values are taken."""
+
+    name: str
+    type: type
+    choices: tuple[Any, ...] = ()
+    range: Range | None = None
+    default: Any = inspect.Parameter.empty
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    def schema(self) -> dict[str, Any]:
+        """As JSON Schema."""
+        found: dict[str, Any] = {"type": _JSON[self.type]}
+        if self.choices:
+            found["enum"] = list(self.choices)
+        if self.range:
+            found |= {"minimum": self.range.low, "maximum": self.range.high}
+        return found if self.required else found | {"default": self.default}
+
+    def read(self, given: Any) -> Any:
+        """`given`, text or a JSON value, as this parameter's type. Raises ValueError saying what would do."""
+        try:
+            if self.type is bool:
+                value: Any = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False,
+                              "off": False}[str(given).lower()]
+            else:
+                value = self.type(given)
+                if self.type is int and float(given) != value:
+                    raise ValueError
+        except (KeyError, ValueError, TypeError, OverflowError):
+            raise ValueError(f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}") from None
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name} is one of {', '.join(map(str, self.choices))}")
+        if self.range and not self.range.low <= value <= self.range.high:  # NaN fails too
+            raise ValueError(f"{self.name} from {self.range.low:g} to {self.range.high:g}")
+        return value
+
+    def draw(self, rng: np.random.Generator) -> str:
+        """A value at random, as text. Text without choices is a word that means nothing."""
+        if self.choices:
+            return str(self.choices[rng.integers(len(self.choices))])
+        if self.type in (int, float):
+            bounds = self.range or Range(0, 9)
+            steps = int((bounds.high - bounds.low) / bounds.step)
+            return f"{bounds.low + bounds.step * int(rng.integers(steps + 1)):g}"
+        return str(rng.choice(["true", "false"] if self.type is bool else ["a", "b", "x", "no"]))
+
+    def space(self) -> gymnasium.Space[Any]:
+        if self.choices or self.type is bool:
+            return gymnasium.spaces.Discrete(len(self.choices) or 2)
+        if self.type is int:
+            bounds = self.range or Range(-(2**31), 2**31 - 1)
+            return gymnasium.spaces.Discrete(int(bounds.high - bounds.low) + 1, start=int(bounds.low))
+        if self.type is float:
+            bounds = self.range or Range(-np.inf, np.inf)
+            return gymnasium.spaces.Box(bounds.low, bounds.high, (), np.float64)
+        return gymnasium.spaces.Text(2000, min_length=0)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """An action that an agent can take, as its method declares it."""
+
+    name: str
+    description: str
+    parameters: tuple[Parameter, ...]
+
+    def schema(self) -> dict[str, Any]:
+        """The function-calling schema that language models are given."""
+        return {"type": "function", "function": {"name": self.name, "description": self.description,
+                                                 "parameters": self.input_schema()}}
+
+    def input_schema(self) -> dict[str, Any]:
+        """The arguments as JSON Schema, as MCP lists them."""
+        return {"type": "object", "properties": {p.name: p.schema() for p in self.parameters},
+                "required": [p.name for p in self.parameters if p.required], "additionalProperties": False}
+
+    def space(self) -> gymnasium.spaces.Dict:
+        return gymnasium.spaces.Dict({p.name: p.space() for p in self.parameters})
+
+    def usage(self) -> str:
+        words = [p.name if p.required else f"[{p.name}]" for p in self.parameters]
+        return " ".join([self.name, *words])
+
+    def read(self, text: str) -> dict[str, Any]:
+        """The arguments in the words after the tool's name. Raises ValueError."""
+        words = text.split(None, max(len(self.parameters) - 1, 0)) if self.parameters and (
+            self.parameters[-1].type is str) else text.split()
+        return self.read_arguments(dict(zip((p.name for p in self.parameters), words, strict=False)), len(words))
+
+    def read_arguments(self, given: Mapping[str, Any], count: int | None = None) -> dict[str, Any]:
+        """The arguments of a tool call. Raises ValueError for one that is missing, unknown or cannot be read."""
+        known = {p.name for p in self.parameters}
+        missing = [p.name for p in self.parameters if p.required and p.name not in given]
+        if missing or set(given) - known or (count or len(given)) > len(known):
+            raise ValueError(f"write: {self.usage()}")
+        return {p.name: p.read(given[p.name]) if p.name in given else p.default for p in self.parameters}
+
+    def draw(self, rng: np.random.Generator) -> str:
+        return " ".join([self.name, *(p.draw(rng) for p in self.parameters)])
+
+
+def action(method: Method) -> Method:
+    """Marks a method as something that an agent can do. Its docstring and type hints are the tool's."""
+    method.is_action = True  # type: ignore[attr-defined]
+    return method
+
+
+def tool_of(name: str, method: Callable[..., Any]) -> Tool:
+    """What a method declares. Raises TypeError for a parameter whose type an agent cannot write."""
+    hints = get_type_hints(method, include_extras=True)
+    parameters = []
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        hint, bounds = hints.get(parameter.name, str), None
+        choices: tuple[Any, ...] = ()
+        if get_origin(hint) is Annotated:
+            hint, *extras = get_args(hint)
+            bounds = next((e for e in extras if isinstance(e, Range)), None)
+        if get_origin(hint) is Literal:
+            choices = get_args(hint)
+            hint = type(choices[0])
+        if hint not in _JSON:
+            raise TypeError(f"{name}: parameter {parameter.name} is {hint}; use int, float, bool, str or Literal")
+        parameters.append(Parameter(parameter.name, hint, choices, bounds, parameter.default))
+    if not method.__doc__:
+        raise TypeError(f"{name}: an action needs a docstring; it is what the agent is told")
+    return Tool(name, inspect.cleandoc(method.__doc__).splitlines()[0], tuple(parameters))
+
+
+def tools_of(world: type) -> dict[str, Tool]:
+    """The tools of a class of worlds, by name, in the order of their definition."""
+    names = dict.fromkeys(n for c in reversed(world.__mro__) for n, m in vars(c).items()
+                          if getattr(m, "is_action", False))
+    return {name: tool_of(name, getattr(world, name)) for name in names}
+
+
+class ToolWorld(World[Task], Generic[Task]):
+    """A world whose actions are its methods marked with `@action`."""
+
+    tools: ClassVar[dict[str, Tool]] = {}
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.signal_catalogue = {INVALID: SignalKind("count", "env_state")} | cls.signal_catalogue
+        cls.reward_weights = {INVALID: -0.1} | cls.reward_weights
+        cls.tools = tools_of(cls)
+        if cls.tools and "instructions" not in vars(cls):
+            cls.instructions = "Reply with one line: " + "; ".join(
+                f"`{t.usage()}` {t.description[0].lower()}{t.description[1:].rstrip('.')}" for t in cls.tools.values())
+
+    @property
+    def tool_space(self) -> gymnasium.spaces.OneOf:
+        """The actions as values rather than text: which tool, and its arguments."""
+        return gymnasium.spaces.OneOf([tool.space() for tool in self.tools.values()])
+
+    def read(self, text: str) -> tuple[str, dict[str, Any]]:
+        """(tool, arguments) of a line, or of a tool call in JSON. Raises ValueError saying what to write."""
+        if text.startswith("{"):
+            call = _tool_call(text)
+            if call is None or call[0] not in self.tools:
+                raise ValueError('a tool call is {"name": ..., "arguments": {...}}: ' + ", ".join(self.tools))
+            return call[0], self.tools[call[0]].read_arguments(call[1])
+        name, _, rest = text.partition(" ")
+        if name not in self.tools:
+            raise ValueError(f"no action {name[:20]}: {', '.join(self.tools)}")
+        return name, self.tools[name].read(rest)
+
+    def act(self, action: str) -> Answer:
+        name, arguments = self.read(action)
+        answer: Answer = getattr(self, name)(**arguments)
+        return answer
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        tools = list(self.tools.values())
+        drawn: Tool = tools[rng.integers(len(tools))]
+        return drawn.draw(rng)
+
+
+def _tool_call(text: str) -> tuple[str, dict[str, Any]] | None:
+    try:
+        call = json.loads(text)
+        name, arguments = call["name"], call.get("arguments", {})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

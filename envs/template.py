@@ -1,0 +1,108 @@
+"""What `./xp env new` writes: a whole world in one short file, ready to be checked, collected from and trained on."""
+
+from __future__ import annotations
+
+import re
+
+from experience.errors import ConfigError
+
+_TOOLS = '''"""{title}: find the number that was thought of."""
+
+from typing import Annotated
+
+import gymnasium
+
+from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+
+
+class {name}(ToolWorld[int]):
+    signal_catalogue = {{"found": SignalKind("fraction", "env_state"), "tries": SignalKind("count", "env_state")}}
+    reward_weights = {{"found": 1.0, "tries": -0.02}}
+    max_turns, goes_back, cheats = 8, True, ("guess 1e9", "guess nan", '{{"name": "guess", "arguments": {{}}}}')
+
+    def draw(self, rng): return int(rng.integers(1, 100))
+    def begin(self): self.hint = "from 1 to 99"
+    def observe(self): return f"which number? {{self.hint}}"
+
+    @action
+    def guess(self, number: Annotated[int, Range(1, 99)]) -> Answer:
+        """Say a number."""
+        self.hint = "more" if number < self.task else "less" if number > self.task else "yes"
+        return {{"found": float(number == self.task), "tries": 1.0}}, number == self.task
+
+    def oracle_action(self): return f"guess {{self.task}}"
+
+
+gymnasium.register(id="{name}-v0", entry_point={name})
+'''
+
+_GYMNASIUM = '''"""{title}: a plain Gymnasium environment; its reward becomes the one signal `env_reward`."""
+
+import string
+
+import gymnasium
+from gymnasium.spaces import Text
+
+
+class {name}(gymnasium.Env):
+    observation_space, action_space = Text(200, charset=string.printable), Text(40, charset=string.printable)
+    instructions = "Reply with one number from 1 to 9."
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        held_out = (options or {{}}).get("split") == "heldout"
+        self.secret = int(self.np_random.choice([2, 5] if held_out else [1, 3, 4, 6, 7, 8, 9]))
+        return f"parity {{self.secret % 2}}", {{"task_id": str(self.secret)}}
+
+    def step(self, action):
+        return "done", float(action.strip() == str(self.secret)), True, False, {{}}
+
+    def oracle_action(self): return str(self.secret)
+    def random_action(self, rng): return str(rng.integers(1, 10))
+
+
+gymnasium.register(id="{name}-v0", entry_point={name})
+'''
+
+_CODE = '''"""{title}: write a Python expression of x that gives the asked table; it runs in the sandbox."""
+
+import gymnasium
+
+from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.sandbox.cage import TIER, Sandbox
+
+
+class {name}(ToolWorld[tuple[int, int]]):
+    signal_catalogue = {{"right": SignalKind("fraction", "verifier")}}
+    reward_weights = {{"right": 1.0}}
+    max_turns, sandbox_tier, sandbox = 3, TIER, Sandbox()
+    cheats = ("submit __import__('os')._exit(0)", "submit type('E', (int,), {{'__eq__': lambda s, o: True}})(0)")
+
+    def draw(self, rng): return int(rng.integers(2, 30)), int(rng.integers(0, 30))
+    def begin(self): self.table = [(x, self.task[0] * x + self.task[1]) for x in range(2, 9)]
+    def observe(self): return ", ".join(f"f({{x}})={{y}}" for x, y in self.table[:3])
+
+    @action
+    def submit(self, code: str) -> Answer:
+        """Give a Python expression of x."""
+        answers = self.sandbox.run(f"f = lambda x: {{code}}", [[x] for x, _ in self.table]).answers
+        right = [a == ("value", y) for a, (_, y) in zip(answers, self.table)]
+        return {{"right": sum(right) / len(self.table)}}, True
+
+    def oracle_action(self): return f"submit {{self.task[0]}}*x+{{self.task[1]}}"
+
+
+gymnasium.register(id="{name}-v0", entry_point={name})
+'''
+
+KINDS = {"tools": _TOOLS, "gymnasium": _GYMNASIUM, "code": _CODE}
+
+
+def source(file_name: str, kind: str) -> tuple[str, str]:
+    """(Python source, environment id) of a new world in `file_name`.py. Raises ConfigError for a bad name or kind."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", file_name):
+        raise ConfigError(f"{file_name!r} cannot be a module", "use small letters, digits and _, e.g. my_world")
+    if kind not in KINDS:
+        raise ConfigError(f"no kind {kind!r}", "there are: " + ", ".join(KINDS))
+    name = "".join(part.capitalize() for part in file_name.split("_"))
+    return KINDS[kind].format(name=name, title=file_name), f"{file_name}:{name}-v0"
