@@ -12,6 +12,9 @@ WORLDS = {
     "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
     "Office-v0": "envs.browser.office:Office",
     "Reactor-v0": "envs.lab.reactor:Reactor",
+    "Materials-v0": "envs.lab.materials:Materials",
+    "Battery-v0": "envs.lab.battery:Battery",
+    "Coach-v0": "envs.health.coach:Coach",
 }
 
 for _id, _entry in WORLDS.items():
