@@ -15,6 +15,7 @@ WORLDS = {
     "Materials-v0": "envs.lab.materials:Materials",
     "Battery-v0": "envs.lab.battery:Battery",
     "Coach-v0": "envs.health.coach:Coach",
+    "Coq-v0": "envs.proof.coq:Coq",
 }
 
 for _id, _entry in WORLDS.items():

@@ -1,8 +1,9 @@
 """System-call filters: what code in the cage may ask of the kernel, as classic BPF.
 
-Two allow-lists; everything else fails with EPERM, and a foreign architecture kills the process.
+Two allow-lists and a list of what is refused: a refused call fails with EPERM, a foreign architecture kills.
 "cage" holds for everything that bubblewrap starts; "run" for the fork that runs an agent's code: it has
-no fork, no exec, no signal to others, no socket, no ptrace, no ioctl, no namespace, no key, no memfd.
+no fork, no exec, no signal to others, no socket, no ptrace, no ioctl, no namespace, no key, no memfd. "programs" is for
+whole programs of others, which need much: it refuses what they never do.
 Numbers are those of the kernel's headers for (x86_64, aarch64); None where an architecture has no such call.
 """
 
@@ -42,9 +43,27 @@ _PROCESS: dict[str, tuple[int | None, int | None]] = {
     "fchdir": (81, 50), "unlink": (87, None), "unlinkat": (263, 35), "mkdir": (83, None), "setsid": (112, 157),
     "getpgrp": (111, None), "setpgid": (109, 154), "eventfd2": (290, 19), "fsync": (74, 82),
 }
+_REFUSED: dict[str, tuple[int | None, int | None]] = {
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "mount": (165, 40),
+    "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "setns": (308, 268), "unshare": (272, 97),
+    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432),
+    "mount_setattr": (442, 442), "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264),
+    "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427), "personality": (135, 92), "settimeofday": (164, 170), "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266), "adjtimex": (159, 171), "swapon": (167, 224), "swapoff": (168, 225),
+    "reboot": (169, 142), "syslog": (103, 116), "acct": (163, 89), "quotactl": (179, 60), "modify_ldt": (154, None),
+    "iopl": (172, None), "ioperm": (173, None), "lookup_dcookie": (212, 18), "vhangup": (153, 58),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "mbind": (237, 235), "migrate_pages": (256, 238),
+    "move_pages": (279, 239), "fanotify_init": (300, 262),
+}
+_NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW* of clone's flags
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
-_LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_LOAD, _JUMP_EQUAL, _AND_JUMP, _RETURN = 0x20, 0x15, 0x45, 0x06
+_NOT_THERE = 0x00050000 | errno.ENOSYS
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 _NUMBER, _ARCH, _FIRST_ARGUMENT_LOW = 0, 4, 16
 
@@ -55,6 +74,8 @@ def filter_bytes(kind: str) -> bytes:
     if machine not in _ARCHITECTURES:
         raise IsolationError(f"no system-call filter for {machine}", "use x86_64 or aarch64")
     column, audit = _ARCHITECTURES[machine]
+    if kind == "programs":
+        return _packed(_refusing(column, audit))
     table = _RUN if kind == "run" else _RUN | _PROCESS
     program = [(_LOAD, 0, 0, _ARCH), (_JUMP_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     for name, numbers in table.items():
@@ -67,4 +88,26 @@ def filter_bytes(kind: str) -> bytes:
         else:
             program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     program.append((_RETURN, 0, 0, _REFUSE))
+    return _packed(program)
+
+
+def _refusing(column: int, audit: int) -> list[tuple[int, int, int, int]]:
+    """Everything is allowed but `_REFUSED`, clone into new namespaces, and sockets other than local and inet ones
+    (there is no network card in the place)."""
+    clone, clone3 = (56, 435) if column == 0 else (220, 435)
+    socket = 41 if column == 0 else 198
+    program = [(_LOAD, 0, 0, _ARCH), (_JUMP_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
+    for numbers in _REFUSED.values():
+        number = numbers[column]
+        if number is not None:
+            program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+    program += [(_JUMP_EQUAL, 0, 1, clone3), (_RETURN, 0, 0, _NOT_THERE),  # glibc then falls back to clone
+                (_JUMP_EQUAL, 0, 4, clone), (_LOAD, 0, 0, _FIRST_ARGUMENT_LOW), (_AND_JUMP, 0, 1, _NEW_NAMESPACES),
+                (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+    program += [(_JUMP_EQUAL, 0, 6, socket), (_LOAD, 0, 0, _FIRST_ARGUMENT_LOW), (_JUMP_EQUAL, 3, 0, 1),
+                (_JUMP_EQUAL, 2, 0, 2), (_JUMP_EQUAL, 1, 0, 10), (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+    return [*program, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _packed(program: list[tuple[int, int, int, int]]) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)

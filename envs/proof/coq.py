@@ -1,0 +1,398 @@
+"""proof/coq: prove a lemma in Coq, tactic by tactic; the kernel judges.
+
+A real coqtop keeps the proof state; the agent sends tactics, takes them back, or searches. What closes the last goal
+is not yet a proof: a second Coq (coqc, a fresh process in its own place) compiles the whole file, with the original
+statement written out once more, and only "Closed under the global context" counts. Lemmas are drawn from families
+(propositions, linear arithmetic, ring identities, recursion by induction, lists); miniF2F or other files of lemmas
+come from the user's path (`lemmas=`).
+Covers: Admitted, axioms, shadowed notations, loaded files and plugins: an agent sends tactics only, never commands.
+Does not cover: a bug in Coq's kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.sandbox import confine
+from experience.errors import EnvironmentFailure, MissingPartError
+
+HEADER = ("From Coq Require Import Lia ZArith List Arith.", "Import ListNotations.")
+TACTIC_SECONDS, JUDGE_SECONDS = 4, 60
+_PROMPT = re.compile(rb"<prompt>[^<]*< (\d+) \|[^<]*< </prompt>")
+_FORBIDDEN = re.compile(r"\(\*|\*\)|\"|\b(admit|give_up|Admitted|Abort|Axiom|Parameter|Conjecture|Hypothesis|Variable|"
+                        r"exact_no_check|vm_cast_no_check|native_cast_no_check|change_no_check|fail_timeout)\b")
+
+
+@dataclass(frozen=True)
+class Lemma:
+    """What to prove: definitions that it needs, the statement, and a proof that a person wrote."""
+
+    family: str
+    definitions: str
+    statement: str
+    proof: tuple[str, ...] = ()
+
+
+def _proposition(rng: np.random.Generator) -> Lemma:
+    a, b, c = (str(x) for x in rng.choice(list("PQRSTU"), 3, replace=False))
+    made = [(f"{a} /\\ {b} -> {b} /\\ {a}"), (f"({a} -> {b}) -> ({b} -> {c}) -> {a} -> {c}"),
+            (f"{a} \\/ {b} -> ({a} -> {c}) -> ({b} -> {c}) -> {c}"),
+            (f"{a} /\\ ({b} \\/ {c}) -> {a} /\\ {b} \\/ {a} /\\ {c}"),
+            (f"~ ({a} \\/ {b}) -> ~ {a} /\\ ~ {b}"), (f"({a} -> {b} -> {c}) -> {a} /\\ {b} -> {c}"),
+            (f"{a} -> ~ ~ {a}"), (f"({a} -> {b}) -> ~ {b} -> ~ {a}")]
+    statement = made[rng.integers(len(made))]
+    return Lemma("proposition", "", f"forall {a} {b} {c} : Prop, {statement}", ("tauto.",))
+
+
+def _linear(rng: np.random.Generator) -> Lemma:
+    k, m, n = (int(x) for x in rng.integers(1, 30, 3))
+    made = [f"forall a b : nat, a <= b -> a + {k} <= b + {k + m}",
+            f"forall a b : nat, a + {k} < b -> {m} * a < {m} * b",
+            f"forall x y : Z, (x + {k} = y -> {m} * x + {k * m} = {m} * y)%Z",
+            f"forall a : nat, {k} < a -> exists b, a = b + {k}",
+            f"forall a b c : nat, a < b -> b < c -> a + {min(k, 2)} <= c + {n}"]
+    which = int(rng.integers(len(made)))
+    proof = ("intros a h.", f"exists (a - {k}).", "lia.") if which == 3 else ("intros.", "lia.")
+    return Lemma("linear", "", made[which], proof)
+
+
+def _ring(rng: np.random.Generator) -> Lemma:
+    k, m = (int(x) for x in rng.integers(2, 20, 2))
+    made = [f"forall x : Z, ((x + {k}) * (x - {k}) = x * x - {k * k})%Z",
+            f"forall x y : Z, ((x + {k} * y) * (x + {m} * y) = x * x + {k + m} * (x * y) + {k * m} * (y * y))%Z",
+            f"forall x y : Z, ({k} * (x + y) * {m} = {k * m} * y + {k * m} * x)%Z",
+            f"forall x : Z, ((x + {k}) * (x + {k}) * (x + {k}) = "
+            f"x * x * x + {3 * k} * (x * x) + {3 * k * k} * x + {k ** 3})%Z"]
+    return Lemma("ring", "", made[rng.integers(len(made))], ("intros.", "ring."))
+
+
+def _recursion(rng: np.random.Generator) -> Lemma:
+    k, c = (int(x) for x in rng.integers(1, 12, 2))
+    define = f"Fixpoint f (n : nat) : nat := match n with O => {c} | S m => {k} + f m end."
+    made = [f"forall n, f n = {c} + {k} * n", f"forall n, {c} <= f n", "forall n m, n <= m -> f n <= f m",
+            f"forall n, f (S n) = f n + {k}"]
+    which = int(rng.integers(len(made)))
+    proofs = [("induction n as [|n h].", "reflexivity.", "simpl.", "lia."), ("induction n as [|n h].", "simpl.", "lia.",
+              "simpl.", "lia."), ("intros n m h.", "induction h as [|m h i].", "lia.", "simpl.", "lia."),
+              ("intros n.", "simpl.", "lia.")]
+    return Lemma("recursion", define, made[which], proofs[which])
+
+
+def _lists(rng: np.random.Generator) -> Lemma:
+    k = int(rng.integers(1, 12))
+    made: list[tuple[str, tuple[str, ...]]] = [
+        (f"forall l : list nat, length (map (fun x => x + {k}) l) = length l", ("intros l.", "apply map_length.")),
+        (f"forall l m : list nat, length (l ++ m ++ repeat {k} {k}) = length l + length m + {k}",
+         ("intros l m.", "repeat rewrite app_length.", "rewrite repeat_length.", "lia.")),
+        (f"forall l : list nat, map (fun x => x + 0) (l ++ [{k}]) = map (fun x => x) (l ++ [{k}])",
+         ("intros l.", "apply map_ext.", "intros a.", "lia.")),
+        (f"forall l m : list nat, rev (l ++ [{k}] ++ m) = rev m ++ [{k}] ++ rev l",
+         ("intros l m.", "repeat rewrite rev_app_distr.", "simpl.", "rewrite app_assoc_reverse.", "reflexivity.")),
+        (f"forall (l : list nat) (x : nat), In x l -> In (x + {k}) (map (fun y => y + {k}) l)",
+         ("intros l x h.", f"exact (in_map (fun y => y + {k}) l x h)."))]
+    statement, proof = made[rng.integers(len(made))]
+    return Lemma("list", "", statement, proof)
+
+
+FAMILIES: tuple[Callable[[np.random.Generator], Lemma], ...] = (_proposition, _linear, _ring, _recursion, _lists)
+
+
+class Coqtop:
+    """One coqtop in its place. Sentences go in, goals or an error come out; a state can be gone back to."""
+
+    def __init__(self) -> None:
+        coqtop = shutil.which("coqtop")
+        if coqtop is None:
+            raise MissingPartError("proof/coq needs Coq 8.16 or newer", "./xp setup proofs")
+        self._process = confine.start([coqtop, "-q", "-emacs"], pipes={
+            "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, tmp_bytes=64 << 20)
+        self._pending = b""
+        self.state = 1
+        self._until_prompt(30)
+        for sentence in HEADER:
+            self.say(sentence, 30)
+        self.start = self.state
+
+    def say(self, sentence: str, seconds: float = TACTIC_SECONDS + 10) -> str:
+        """What Coq answers to one sentence. Raises ValueError with Coq's own words for an error (nothing has changed),
+        EnvironmentFailure if it fell silent."""
+        before = self.state
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(sentence.encode() + b"\n")
+        except OSError as error:
+            raise EnvironmentFailure(f"coqtop ended: {error}") from error
+        answer = self._until_prompt(seconds)
+        if "Error:" in answer or "Syntax error" in answer:
+            if self.state != before:
+                self.back(before)
+            raise ValueError(" ".join(answer.rpartition("Error:")[2].split())[:200])
+        return answer
+
+    def goals(self) -> str:
+        """The open goals; asked for, since coqtop tells of itself only those that it thinks are news."""
+        return _shown(self.say("Show.")) or "No more goals."
+
+    def back(self, state: int) -> None:
+        """To an earlier state, as if nothing had been said since."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"BackTo %d.\n" % state)
+        self._until_prompt(10)
+
+    def _until_prompt(self, seconds: float) -> str:
+        assert self._process.stdout is not None
+        watchdog = threading.Timer(seconds, self._process.kill)
+        watchdog.start()
+        try:
+            while True:
+                found = _PROMPT.search(self._pending)
+                if found:
+                    answer, self._pending = self._pending[:found.start()], self._pending[found.end():]
+                    self.state = int(found[1])
+                    return answer.decode("utf-8", "replace")
+                more = self._process.stdout.read(1 << 16)
+                if not more:
+                    said = self._pending[-200:].decode("utf-8", "replace").strip()
+                    raise EnvironmentFailure(f"coqtop ended or fell silent: {said}",
+                                             "it is started anew for the next episode")
+                self._pending += more
+                if len(self._pending) > 1 << 20:
+                    self._process.kill()
+        finally:
+            watchdog.cancel()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
+        self._process.wait()
+
+
+def checked_tactic(text: str) -> str:
+    """`text` as one Coq sentence that is a tactic. Raises ValueError for anything that is, or may hold, a command."""
+    text = " ".join(text.split())
+    if not text.endswith("."):
+        text += "."
+    if not re.match(r"[a-z]|[-+*]+ ?[a-z]|[{}]", text):
+        raise ValueError("a tactic begins with a small letter; commands are refused")
+    if _FORBIDDEN.search(text):
+        raise ValueError("admit, comments and strings are refused")
+    if re.search(r"\.\s", text):
+        raise ValueError("one tactic at a time")
+    return text
+
+
+def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
+    """Empty if a fresh Coq accepts the proof of exactly that statement without axioms, else what it said.
+
+    The statement is written a second time and proved by the first, so that nothing in between can have changed it.
+    """
+    coqc = shutil.which("coqc")
+    if coqc is None:
+        raise MissingPartError("proof/coq needs coqc", "./xp setup proofs")
+    text = "\n".join([*HEADER, lemma.definitions, f"Lemma sol : {lemma.statement}.", "Proof.", *tactics, "Qed.",
+                      f"Definition judged : {lemma.statement} := sol.", "Print Assumptions judged.", ""])
+    try:
+        done = confine.run(["sh", "-c", f"cd /tmp && cat > proof.v && {coqc} -q proof.v"], told=text.encode(),
+                           seconds=JUDGE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no verdict in {JUDGE_SECONDS} s"
+    said = done.stdout.decode("utf-8", "replace")
+    if done.returncode == 0 and said.strip().endswith("Closed under the global context"):
+        return ""
+    return " ".join(said.split())[-300:] or f"coqc ended with {done.returncode}"
+
+
+def read_lemmas(path: Path) -> list[Lemma]:
+    """The Theorem and Lemma statements of .v files (miniF2F's, say): definitions before each are kept with it."""
+    found = []
+    for file in sorted(path.rglob("*.v")) if path.is_dir() else [path]:
+        text = re.sub(r"\(\*.*?\*\)", "", file.read_text(), flags=re.DOTALL)
+        for match in re.finditer(r"\b(?:Theorem|Lemma)\s+(\w+)\s*(.*?)\.\s*Proof\b", text, re.DOTALL):
+            binders, statement = _at_the_colon(match[2])
+            whole = f"forall {' '.join(binders.split())}, {statement}" if binders.strip() else statement
+            found.append(Lemma(file.stem, "", " ".join(whole.split())))
+    if not found:
+        raise MissingPartError(f"{path} holds no Theorem or Lemma", "give a .v file or a folder of them")
+    return found
+
+
+class Coq(ToolWorld[Lemma]):
+    max_turns: ClassVar[int] = 12
+    sandbox_tier = "namespaces"
+    goes_back: ClassVar[bool] = True
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "proved": SignalKind("fraction", "verifier"), "tactics": SignalKind("count", "env_state"),
+        "errors": SignalKind("count", "verifier"), "goals_left": SignalKind("count", "verifier")}
+    reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
+    cheats = (
+        "tactic admit", "tactic Admitted", "tactic Axiom a : False", "tactic give_up", "tactic (* *) admit.",
+        "tactic Unset Guard Checking", "tactic idtac. Admitted", "tactic Notation \"x = y\" := True",
+        "tactic Load \"/tmp/x\"", "tactic Redirect \"x\" Print nat", "tactic Declare ML Module \"x\"",
+        "tactic exact_no_check I", "tactic vm_cast_no_check I", "tactic Abort", "tactic Qed", "tactic abstract admit",
+        "tactic Ltac lia := idtac", "tactic Require Import Classical", "tactic Parameter x : False",
+        "tactic Extraction \"x\" nat", "search Admitted. Axiom a : False", "undo")
+    oracle_target: ClassVar[float] = 0.9
+
+    _machine: ClassVar[Coqtop | None] = None
+    _one_at_a_time: ClassVar[threading.RLock] = threading.RLock()
+    _owner: ClassVar[Any] = None
+
+    def __init__(self, lemmas: str | None = None) -> None:
+        super().__init__()
+        self._given = read_lemmas(Path(lemmas).expanduser()) if lemmas else []
+
+    def draw(self, rng: np.random.Generator) -> Lemma:
+        if self._given:
+            return self._given[rng.integers(len(self._given))]
+        return FAMILIES[rng.integers(len(FAMILIES))](rng)
+
+    def signature(self, task: Lemma) -> str:
+        return f"{task.definitions} {task.statement}".strip()
+
+    def begin(self) -> None:
+        self._done: list[str] = []
+        self._goal = self._goals = ""
+        self._replay()
+
+    def _replay(self) -> Coqtop:
+        """The shared coqtop, in this episode's proof state: it serves whoever speaks, one at a time."""
+        with Coq._one_at_a_time:
+            machine = Coq._machine
+            if machine is None or not machine.alive:
+                machine = Coq._machine = Coqtop()
+                Coq._owner = None
+            if Coq._owner is not self or not self._goals:
+                machine.back(machine.start)
+                if self.task.definitions:
+                    machine.say(self.task.definitions)
+                machine.say(f"Lemma sol : {self.task.statement}.")
+                self._states = [machine.state]
+                for tactic in self._done:
+                    machine.say(_timed(tactic))
+                    self._states.append(machine.state)
+                Coq._owner = self
+                self._goals = machine.goals()
+            return machine
+
+    def observe(self) -> str:
+        return "\n".join([*([self.task.definitions] if self.task.definitions else []), self._goals])
+
+    @action
+    def tactic(self, text: str) -> Answer:
+        """Apply one Coq tactic."""
+        sentence = checked_tactic(text)
+        with Coq._one_at_a_time:
+            machine = self._replay()
+            try:
+                machine.say(_timed(sentence))
+            except ValueError as wrong:
+                self._note = f"\n! {wrong}"
+                return {"tactics": 1.0, "errors": (1.0, str(wrong))}, False
+            except EnvironmentFailure:
+                self._goals = ""  # a tactic that killed Coq is an error of its own; the state is built anew
+                Coq._machine, Coq._owner = None, None
+                self._replay()
+                self._note = "\n! that ended Coq"
+                return {"tactics": 1.0, "errors": (1.0, "coqtop ended")}, False
+            self._done.append(sentence)
+            self._states.append(machine.state)
+            self._goals = machine.goals()
+        left = _goals_left(self._goals)
+        signals: dict[str, Any] = {"tactics": 1.0, "goals_left": float(left)}
+        if left:
+            return signals, False
+        verdict = judge(self.task, self._done)
+        return signals | {"proved": (float(not verdict), verdict or "closed under the global context")}, True
+
+    @action
+    def undo(self) -> Answer:
+        """Take the last tactic back."""
+        if not self._done:
+            raise ValueError("nothing to undo")
+        with Coq._one_at_a_time:
+            self._replay()
+            self._done.pop()
+            self._goals = ""
+            self._replay()
+        return {"tactics": 1.0}, False
+
+    @action
+    def search(self, pattern: str) -> Answer:
+        """List lemmas about a name or pattern."""
+        if not re.fullmatch(r"[\w() +*<=_/\\-]{1,60}", pattern):
+            raise ValueError("a pattern is names, _ and operators")
+        with Coq._one_at_a_time:
+            machine = self._replay()
+            try:
+                said = machine.say(f"Search ({pattern}).")
+            except ValueError as wrong:
+                said = str(wrong)
+            machine.back(self._states[-1])
+        self._note = "\n" + "\n".join(said.strip().splitlines()[:12])[:800]
+        return {"tactics": 1.0}, False
+
+    def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
+        with Coq._one_at_a_time:
+            Coq._owner = None  # the proof is said again to coqtop before the next tactic
+            return super().restore(snapshot)
+
+    def oracle_action(self) -> str:
+        if len(self._done) < len(self.task.proof):
+            return f"tactic {self.task.proof[len(self._done)]}"
+        return "undo"
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        return "tactic " + str(rng.choice(["intros.", "simpl.", "lia.", "ring.", "reflexivity.", "auto.", "split.",
+                                           "induction n.", "tauto.", "left.", "right.", "assumption.", "intros l."]))
+
+    def close(self) -> None:
+        with Coq._one_at_a_time:
+            if Coq._owner is self:
+                Coq._owner = None
+        super().close()
+
+
+def _at_the_colon(text: str) -> tuple[str, str]:
+    """What stands before and after the first colon outside parentheses."""
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == ":" and depth == 0:
+            return text[:i], text[i + 1:]
+    return "", text
+
+
+def _timed(tactic: str) -> str:
+    """A tactic that Coq itself ends in time; bullets and braces take none."""
+    return f"Timeout {TACTIC_SECONDS} {tactic}" if tactic[0].islower() else tactic
+
+
+def _goals_left(said: str) -> int:
+    if "No more goals" in said or "No more subgoals" in said:
+        return 0
+    found = re.search(r"(\d+) (?:sub)?goals?", said)
+    return int(found[1]) if found else 1
+
+
+def _shown(said: str) -> str:
+    """Coq's answer as the agent sees it: hypotheses, a line, and the goal; other goals as conclusions."""
+    lines = [re.sub(r" \(ID \d+\)", "", line).rstrip() for line in said.splitlines()]
+    kept = [line.strip() for line in lines if line.strip() and not line.startswith(("<infomsg>", "</infomsg>"))]
+    return "\n".join(itertools.islice(kept, 40))

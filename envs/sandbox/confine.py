@@ -1,0 +1,89 @@
+"""Programs of others (a proof assistant, a shell, an office) in a place of their own: bubblewrap around any command.
+
+Own user, pid, network, ipc, uts and mount namespaces, a dropped uid, /usr read-only, an empty home and /tmp of limited
+size, no environment but what is given, and a system-call filter that refuses what such programs never need (ptrace,
+keys, bpf, perf, mounts, new namespaces, modules, io_uring, sockets but those within the place).
+Does not cover: a kernel vulnerability. For an agent's own code, which needs far less, see cage.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.sandbox import seccomp
+from experience.errors import IsolationError
+
+_ETC = ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives", "/etc/ocamlfind.conf",
+        "/etc/libreoffice")
+
+
+def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None = None, tmp_bytes: int = 256 << 20,
+          filtered: int | None = None, chdir: str = "/") -> list[str]:
+    """The words before a command that put it into its place. `writable` maps a directory outside to its path inside;
+    `filtered` is a descriptor that holds a system-call filter. Raises IsolationError without bubblewrap."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise IsolationError("bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
+                             "apt-get install bubblewrap")
+    words = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+             "--unshare-net", "--die-with-parent", "--new-session", "--clearenv", "--hostname", "place",
+             "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev",
+             "--size", str(tmp_bytes), "--tmpfs", "/tmp", "--size", str(tmp_bytes), "--tmpfs", "/home",
+             "--setenv", "HOME", "/home", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin", "--setenv", "LANG",
+             "C.UTF-8"]
+    for name in ("lib", "lib64", "bin", "sbin"):
+        link = Path("/") / name
+        if link.is_symlink():
+            words += ["--symlink", os.readlink(link), str(link)]
+        elif link.is_dir():
+            words += ["--ro-bind", str(link), str(link)]
+    for path in (*_ETC, *map(str, readable)):
+        if os.path.exists(path):
+            words += ["--ro-bind", path, path]
+    for outside, inside in (writable or {}).items():
+        words += ["--bind", str(outside), inside]
+    words += ["--chdir", chdir]
+    if filtered is not None:
+        words += ["--seccomp", str(filtered)]
+    if os.geteuid() == 0:
+        uid = str(slot_uid())
+        words = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs", *words]
+    return [*words, "--"]
+
+
+def slot_uid() -> int:
+    """A host uid that no account has, its own for each process that starts places."""
+    return 310_000 + os.getpid() % 50_000
+
+
+def start(command: Sequence[str], *, environment: Mapping[str, str] | None = None, pipes: Mapping[str, Any],
+          **where: Any) -> subprocess.Popen[bytes]:
+    """`command` running in its place. `pipes` are Popen's stdin, stdout and stderr; `where` is for `place`."""
+    with tempfile.TemporaryFile() as program:
+        program.write(seccomp.filter_bytes("programs"))
+        program.seek(0)
+        words = place(filtered=program.fileno(), **where)
+        told = [w for name, value in (environment or {}).items() for w in ("--setenv", name, value)]
+        words[-1:] = [*told, "--"]
+        return subprocess.Popen([*words, *command], pass_fds=(program.fileno(),), bufsize=0, **pipes)
+
+
+def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
+        **where: Any) -> subprocess.CompletedProcess[bytes]:
+    """`command` from start to end, `told` on its stdin, its output kept (stderr with stdout). It is dead when this
+    returns; a subprocess.TimeoutExpired tells that it was ended."""
+    process = start(command, pipes={"stdin": subprocess.PIPE, "stdout": subprocess.PIPE,
+                                    "stderr": subprocess.STDOUT}, **where)
+    try:
+        output, _ = process.communicate(told, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(list(command), process.returncode, output)
