@@ -16,6 +16,7 @@ WORLDS = {
     "Battery-v0": "envs.lab.battery:Battery",
     "Coach-v0": "envs.health.coach:Coach",
     "Coq-v0": "envs.proof.coq:Coq",
+    "Metamath-v0": "envs.proof.metamath:Metamath",
 }
 
 for _id, _entry in WORLDS.items():

@@ -549,8 +549,8 @@ def _listing(directory: Path) -> set[str]:
 
 
 def _long_words(actions: Sequence[str]) -> list[str]:
-    """What an oracle says beyond a verb: arguments of a dozen characters or more."""
-    return [words for a in actions if len(words := a.partition(" ")[2]) >= 12]
+    """What an oracle says beyond a verb: arguments that are too long to be there by chance."""
+    return [words for a in actions if len(words := a.partition(" ")[2]) >= 20]
 
 
 MUTANTS: dict[str, Callable[[dict[str, float]], dict[str, float]]] = {

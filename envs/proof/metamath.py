@@ -1,0 +1,167 @@
+"""proof/metamath: prove theorems of set.mm, label by label, before two judges.
+
+The agent works the stack of a proof (push a label, pop it again) in a kernel of our own; a finished proof is put in
+the database's place of the old one and verified once more by `metamath`, the reference program, in a place of its
+own. Only what stands before a theorem may be used for it. Theorems are those of the database whose unpacked proofs
+are short; one in five, chosen by content for ever, is held out, and so is what is proved by a held-out one alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.contract import is_held_out
+from envs.proof.metamath_kernel import Assertion, Database, Proof
+from envs.sandbox import confine
+from experience.errors import MissingPartError
+
+SET_MM = "/usr/share/metamath/databases/set.mm"
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,40}")
+
+
+@lru_cache(maxsize=2)
+def _database(path: str, theorems: int) -> Database:
+    return Database(Path(path), theorems)
+
+
+@lru_cache(maxsize=2)
+def _tasks(path: str, theorems: int, longest: int) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """(label, labels of its proof) per split. A training proof uses no held-out theorem."""
+    database = _database(path, theorems)
+    found: dict[str, list[tuple[str, tuple[str, ...]]]] = {"train": [], "heldout": []}
+    for assertion in database.assertions.values():
+        if not assertion.proved or assertion.statement[0] != "|-":
+            continue
+        if sum(len(part) for part in assertion.proof) > 40 * longest:
+            continue
+        try:
+            steps = database.unpack(assertion)
+        except ValueError:
+            continue
+        if len(steps) > longest:
+            continue
+        held = is_held_out(" ".join(assertion.statement))
+        cited = (database.assertions[s] for s in steps if s in database.assertions)
+        if not held and any(c.proved and is_held_out(" ".join(c.statement)) for c in cited):
+            continue
+        found["heldout" if held else "train"].append((assertion.label, tuple(steps)))
+    return found
+
+
+def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str:
+    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said."""
+    metamath = shutil.which("metamath")
+    if metamath is None:
+        raise MissingPartError("proof/metamath needs the metamath program", "./xp setup proofs")
+    start = database.text.index(goal.label, goal.end)
+    proof_from = database.text.index("$=", start)
+    head = database.text[:proof_from]
+    whole = f"{head}$= {' '.join(steps)} $.\n" + "$}\n" * (head.count("${") - head.count("$}"))
+    try:
+        done = confine.run(["sh", "-c", "cd /tmp && cat > a.mm && printf 'read a.mm\\nverify proof "
+                            f"{goal.label}\\nexit\\nyes\\n' | {metamath}"], told=whole.encode(), seconds=60)
+    except subprocess.TimeoutExpired:
+        return "no verdict in 60 s"
+    said = done.stdout.decode("utf-8", "replace")
+    verdict = said.rpartition("if you want to check them.")[2]  # where all is well, it repeats the label and no more
+    return "" if verdict.split() == ["MM>", goal.label, "MM>"] else " ".join(said.split())[-300:]
+
+
+class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "proved": SignalKind("fraction", "verifier"), "steps": SignalKind("count", "env_state"),
+        "refused": SignalKind("count", "verifier")}
+    reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "steps": -0.002, "refused": -0.01}
+    sandbox_tier = "namespaces"
+    goes_back: ClassVar[bool] = True
+    oracle_target: ClassVar[float] = 0.9
+    cheats = ("push ?", "push $= ax-1 $.", "push wph $. x $p |- ph $= ", "push NONSUCH", "pop", "push ( ) A",
+              '{"name": "push", "arguments": {"label": "../x"}}', "push $[ /etc/passwd $]", "lookup ax-mp", "push qed")
+
+    def __init__(self, database: str = SET_MM, theorems: int = 2000, longest: int = 25) -> None:
+        super().__init__()
+        self._where, self._longest = (database, theorems), longest
+        self.max_turns = 2 * longest  # type: ignore[misc]
+
+    @property
+    def database(self) -> Database:
+        return _database(*self._where)
+
+    def tasks(self, split: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
+        among = _tasks(*self._where, self._longest)[split]
+        return among[int(rng.integers(len(among)))]
+
+    def signature(self, task: tuple[str, tuple[str, ...]]) -> str:
+        return task[0]
+
+    @property
+    def goal(self) -> Assertion:
+        return self.database.assertions[self.task[0]]
+
+    def begin(self) -> None:
+        self._steps: list[str] = []
+
+    def _proof(self) -> Proof:
+        proof = Proof(self.database, self.goal)
+        for label in self._steps:
+            proof.push(label)
+        return proof
+
+    def observe(self) -> str:
+        goal = self.goal
+        hypotheses = [f"{h.label}: {' '.join(h.statement)}" for h in goal.hypotheses]
+        stack = [" ".join(s) for s in self._proof().stack]
+        return "\n".join([f"prove {' '.join(goal.statement)}", *hypotheses, "stack:", *stack[-8:]])
+
+    @action
+    def push(self, label: str) -> Answer:
+        """Use a hypothesis, axiom or earlier theorem on the stack."""
+        if not _LABEL.fullmatch(label):
+            raise ValueError("a label is letters, digits, . _ and -")
+        proof = self._proof()
+        try:
+            proof.push(label)
+        except ValueError as refused:
+            self._note = f"\n! {refused}"
+            return {"steps": 1.0, "refused": (1.0, str(refused)[:200])}, False
+        self._steps.append(label)
+        if not proof.complete:
+            return {"steps": 1.0}, False
+        verdict = second_opinion(self.database, self.goal, self._steps)
+        return {"steps": 1.0, "proved": (float(not verdict), verdict or "verified by metamath")}, True
+
+    @action
+    def pop(self) -> Answer:
+        """Take the last step back."""
+        if not self._steps:
+            raise ValueError("nothing to take back")
+        self._steps.pop()
+        return {"steps": 1.0}, False
+
+    @action
+    def lookup(self, label: str) -> Answer:
+        """Show what a label says."""
+        found = self.database.assertions.get(label)
+        if found is None or self.database.order[label] >= self.database.order[self.task[0]]:
+            raise ValueError("no such label here")
+        told = [" ".join(h.statement) for h in found.hypotheses]
+        self._note = f"\n{label}: {' ; '.join(told)} => {' '.join(found.statement)}"
+        return {"steps": 1.0}, False
+
+    def oracle_action(self) -> str:
+        done, proof = len(self._steps), self.task[1]
+        if tuple(self._steps) != proof[:done]:
+            return "pop"
+        return f"push {proof[done]}"
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        labels = [*(h.label for h in self.goal.hypotheses), "ax-mp", "ax-1", "ax-2", "wi", "wn", "syl", "a1i"]
+        return f"push {labels[int(rng.integers(len(labels)))]}"
