@@ -10,6 +10,7 @@ import gymnasium
 
 WORLDS = {
     "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
+    "HumanEval-v0": "envs.code_execution.human_eval:HumanEval",
     "Office-v0": "envs.browser.office:Office",
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",

@@ -56,6 +56,8 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     cheats: ClassVar[Sequence[str]] = ()
     oracle_target: ClassVar[float] = 0.95
     """The return that the oracle reaches on average over held-out tasks."""
+    splits: ClassVar[Sequence[Split]] = ("train", "heldout")
+    """What may be asked for; the first is the default. A world for evaluation alone has only held-out tasks."""
     goes_back: ClassVar[bool] = False
     """Whether `snapshot` and `restore` are offered."""
     observation_characters: ClassVar[int] = 4000
@@ -128,9 +130,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        split = (options or {}).get("split", "train")
-        if split not in ("train", "heldout"):
-            raise ValueError(f"split {split!r}: choose train or heldout")
+        split = (options or {}).get("split", self.splits[0])
+        if split not in self.splits:
+            raise ValueError(f"split {split!r}: {type(self).__name__} has {' and '.join(self.splits)}")
         self.split, self._turn, self._note, self._ended = split, 0, "", False
         self.task = self.tasks(split, self.np_random)
         self.begin()
