@@ -18,6 +18,12 @@ WORLDS = {
     "Coach-v0": "envs.health.coach:Coach",
     "Coq-v0": "envs.proof.coq:Coq",
     "Metamath-v0": "envs.proof.metamath:Metamath",
+    "Text-v0": "envs.text:Text",
+    "Reasoning-v0": "envs.bridges.reasoning:Reasoning",
+    "Household-v0": "envs.bridges.text_world:Household",
+    "Science-v0": "envs.bridges.science_world:Science",
+    "Arena-v0": "envs.bridges.text_arena:Arena",
+    "Duel-v0": "envs.bridges.petting_zoo:Duel",
 }
 
 for _id, _entry in WORLDS.items():

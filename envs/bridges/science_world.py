@@ -1,0 +1,91 @@
+"""text/science: ScienceWorld, elementary-school science in a simulated house: boil, melt, grow, wire, measure.
+
+Needs Java. Tasks are its 30 families with their own training and test variations. It lists what is in a room in an
+order that differs from run to run; here lists are sorted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import ClassVar
+
+import numpy as np
+
+from envs.contract import INVALID, Answer, Split, World
+from experience.errors import MissingPartError
+from experience.signal import SignalKind
+
+
+class Science(World[tuple[str, int]]):
+    instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `go to kitchen` or `pick up thermometer`"
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "progress": SignalKind("fraction", "env_state"), INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"progress": 1.0, INVALID: -0.02}
+    oracle_target: ClassVar[float] = 0.9
+    cheats = ("score", "win", "focus on agent", "reset task", "task 100", "look around. win", "0")
+
+    def __init__(self, task: str = "find-living-thing", max_turns: int = 60) -> None:
+        super().__init__()
+        if shutil.which("java") is None:
+            raise MissingPartError("text/science needs Java", "./xp setup text")
+        try:
+            from scienceworld import ScienceWorldEnv
+        except ImportError as missing:
+            raise MissingPartError(f"text/science needs scienceworld: {missing}", "./xp setup text") from missing
+        self._family, self.max_turns = task, max_turns  # type: ignore[misc]
+        self._inside = ScienceWorldEnv("", envStepLimit=10_000)
+        if task not in self._inside.get_task_names():
+            raise ValueError(f"task {task!r}: choose one of {', '.join(self._inside.get_task_names())}")
+        self._inside.load(task, 0, "easy", generateGoldPath=False)
+        self._variations = {"train": list(self._inside.get_variations_train()),
+                            "heldout": list(self._inside.get_variations_test())}
+
+    def tasks(self, split: Split, rng: np.random.Generator) -> tuple[str, int]:
+        among = self._variations[split]
+        return self._family, int(among[int(rng.integers(len(among)))])
+
+    def signature(self, task: tuple[str, int]) -> str:
+        return f"{task[0]} {task[1]}"
+
+    def begin(self) -> None:
+        self._inside.load(*self.task, "easy", generateGoldPath=True)
+        self._told, info = self._inside.reset()
+        self._gold = list(self._inside.get_gold_action_sequence())
+        self._score, self._done, self._wanted = 0.0, 0, str(info["taskDesc"]).partition(":")[2].strip()
+
+    def observe(self) -> str:
+        return f"{self._wanted}\n{_in_order(self._told)}"
+
+    def act(self, action: str) -> Answer:
+        told, _, over, info = self._inside.step(action)
+        if told.startswith(("No known action", "Unknown action")):
+            raise ValueError("no such action")
+        self._told = told
+        score = max(float(info["score"]), 0.0) / 100
+        self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
+        gained, self._score = score - self._score, score
+        return {"progress": (gained, f"score {score:.2f}")}, bool(over)
+
+    def oracle_action(self) -> str:
+        return str(self._gold[self._done]) if self._done < len(self._gold) else "look around"
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        valid = sorted(self._inside.get_valid_action_object_combinations())
+        return str(valid[int(rng.integers(len(valid)))])
+
+    def close(self) -> None:
+        self._inside.close()
+        super().close()
+
+
+def _in_order(told: str) -> str:
+    """`told` with each run of indented lines sorted."""
+    lines: list[str] = []
+    run: list[str] = []
+    for line in [*told.strip().splitlines(), ""]:
+        if line.startswith("\t"):
+            run.append(line)
+        else:
+            lines += [*sorted(run), line]
+            run = []
+    return "\n".join(lines).strip()

@@ -1,0 +1,85 @@
+"""text/household: TextWorldExpress, text games of a house (find the coin, cook, sort, calculate), with gold paths.
+
+Needs Java; its server is a child of this process. Its own folds are the splits: train, and test for held-out tasks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.contract import INVALID, Answer, Split, World
+from experience.errors import MissingPartError
+from experience.signal import SignalKind
+
+GAMES = {"coin": "numLocations=7,includeDoors=1,numDistractorItems=4", "twc": "numLocations=2,numItemsToPutAway=1,"
+         "includeDoors=0,limitInventorySize=0", "arithmetic": "", "sorting": "", "mapreader":
+         "numLocations=4,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0"}
+
+
+class Household(World[tuple[str, int]]):
+    instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `take coin` or `open door to east`"
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "progress": SignalKind("fraction", "env_state"), "won": SignalKind("count", "env_state"),
+        "lost": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"progress": 1.0, "lost": -0.5, INVALID: -0.05}
+    max_turns: ClassVar[int] = 30
+    cheats = ("inventory", "win", "score 100", "take coin take coin", "look around; take coin", "restart", "xyzzy")
+    oracle_target: ClassVar[float] = 0.9
+
+    _server: ClassVar[Any] = None
+
+    def __init__(self, game: str = "coin") -> None:
+        super().__init__()
+        if game not in GAMES:
+            raise ValueError(f"game {game!r}: choose one of {', '.join(GAMES)}")
+        if shutil.which("java") is None:
+            raise MissingPartError("text/household needs Java", "./xp setup text")
+        try:
+            from textworld_express import TextWorldExpressEnv
+        except ImportError as missing:
+            raise MissingPartError(f"text/household needs textworld-express: {missing}", "./xp setup text") from missing
+        self.game = game
+        self._inside = TextWorldExpressEnv(envStepLimit=10_000)
+        self._inside.load(gameName=game, gameParams=GAMES[game])
+
+    def tasks(self, split: Split, rng: np.random.Generator) -> tuple[str, int]:
+        return ("train" if split == "train" else "test"), int(rng.integers(2**30))
+
+    def signature(self, task: tuple[str, int]) -> str:
+        return f"{self.game} {task[0]} {task[1]}"
+
+    def begin(self) -> None:
+        fold, seed = self.task
+        self._told, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
+        self._gold, self._score = list(self._inside.getGoldActionSequence()), 0.0
+        self._valid, self._wanted = list(info["validActions"]), str(info.get("taskDescription", ""))
+        self._done = 0
+
+    def observe(self) -> str:
+        return f"{self._wanted}\n{self._told.strip()}".strip()
+
+    def act(self, action: str) -> Answer:
+        if action not in self._valid:
+            raise ValueError("not an action here, e.g. " + ", ".join(sorted(self._valid)[:6]))
+        self._told, _, _, info = self._inside.step(action)
+        before, self._score = self._score, float(info["scoreRaw"]) if "scoreRaw" in info else float(info["score"])
+        self._valid = list(info["validActions"])
+        self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
+        won, lost = bool(info["tasksuccess"]), bool(info["taskfailure"])
+        return {"progress": (self._score - before, f"score {self._score}"), "won": float(won),
+                "lost": float(lost)}, won or lost
+
+    def oracle_action(self) -> str:
+        """The game's own gold path, from its start."""
+        return str(self._gold[self._done]) if self._done < len(self._gold) else "look around"
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        valid = sorted(self._valid)
+        return str(valid[int(rng.integers(len(valid)))])
+
+    def close(self) -> None:
+        self._inside.close() if hasattr(self._inside, "close") else None
+        super().close()

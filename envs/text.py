@@ -1,0 +1,115 @@
+"""text/gymnasium: any Gymnasium environment as text, its observations and actions rendered and read by their spaces.
+
+    ./xp env play envs:Text-v0 --set id=CartPole-v1
+Numbers are written with four significant digits; a dictionary is a line a key. The tasks are seeds. A stranger's
+reward is the one signal. Snapshots are offered where the environment can be copied and is deterministic after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from envs.contract import INVALID, Answer, World
+from experience.errors import EnvironmentFailure
+from experience.signal import SignalKind
+
+
+def shown(space: spaces.Space[Any], value: Any) -> str:
+    """A value of `space` as text."""
+    match space:
+        case spaces.Discrete() | spaces.Text():
+            return str(value)
+        case spaces.Box() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            array = np.asarray(value)
+            if array.size > 256:
+                return f"array of {'x'.join(map(str, array.shape))}, mean {array.mean():.4g}"
+            return "\n".join(" ".join(f"{v:.4g}" for v in row) for row in np.atleast_2d(array))
+        case spaces.Dict():
+            return "\n".join(f"{name}: {shown(part, value[name])}" for name, part in space.spaces.items())
+        case spaces.Tuple():
+            return "\n".join(shown(part, v) for part, v in zip(space.spaces, value, strict=True))
+    return json.dumps(value, default=str)
+
+
+def read(space: spaces.Space[Any], text: str) -> Any:
+    """The action that `text` means. Raises ValueError saying what to write."""
+    words = text.replace(",", " ").split()
+    try:
+        match space:
+            case spaces.Text():
+                value: Any = text
+            case spaces.Discrete():
+                value = int(words[0]) if len(words) == 1 else None
+            case spaces.MultiDiscrete() | spaces.MultiBinary() | spaces.Box():
+                value = np.array([float(w) for w in words]).reshape(space.shape).astype(space.dtype)
+            case _:
+                value = spaces.utils.flatten_space(space) and json.loads(text)
+    except (ValueError, IndexError, json.JSONDecodeError):
+        value = None
+    if value is None or not space.contains(value):
+        raise ValueError(f"write an action of {described(space)}")
+    return value
+
+
+def described(space: spaces.Space[Any]) -> str:
+    """What to write for an action of `space`."""
+    match space:
+        case spaces.Discrete():
+            return f"one whole number from {space.start} to {space.start + space.n - 1}"
+        case spaces.Box():
+            return f"{int(np.prod(space.shape))} numbers from {space.low.min():g} to {space.high.max():g}"
+    return str(space)
+
+
+class Text(World[int]):
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "env_reward": SignalKind("1", "env_state"), INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
+
+    def __init__(self, id: str = "CartPole-v1", max_turns: int = 200, **arguments: Any) -> None:
+        super().__init__()
+        self.inner = gymnasium.make(id, **arguments)
+        self.max_turns = max_turns  # type: ignore[misc]
+        self.instructions = f"Reply with {described(self.inner.action_space)}"  # type: ignore[misc]
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(2**31))
+
+    def begin(self) -> None:
+        self._seen_inside, _ = self.inner.reset(seed=self.task)
+        self._over = False
+
+    def observe(self) -> str:
+        return shown(self.inner.observation_space, self._seen_inside)
+
+    def act(self, action: str) -> Answer:
+        chosen = read(self.inner.action_space, action)
+        try:
+            self._seen_inside, reward, terminated, truncated, _ = self.inner.step(chosen)
+        except Exception as error:  # a stranger's world may raise anything
+            raise EnvironmentFailure(f"{self.inner.spec.id if self.inner.spec else self.inner}: {error}") from error
+        return {"env_reward": float(reward)}, bool(terminated or truncated)
+
+    def oracle_action(self) -> str:
+        raise NotImplementedError("a stranger's environment comes without an oracle")
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        self.inner.action_space.seed(int(rng.integers(2**31)))
+        return shown(self.inner.action_space, self.inner.action_space.sample())
+
+    def snapshot(self) -> bytes:
+        raise NotImplementedError("use fork(): a stranger's state is copied, not written")
+
+    def fork(self) -> Text:
+        """A world in the same state that goes its own way."""
+        return copy.deepcopy(self)
+
+    def close(self) -> None:
+        self.inner.close()
+        super().close()
