@@ -12,6 +12,7 @@ WORLDS = {
     "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
     "HumanEval-v0": "envs.code_execution.human_eval:HumanEval",
     "Office-v0": "envs.browser.office:Office",
+    "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",
     "Battery-v0": "envs.lab.battery:Battery",
