@@ -6,6 +6,7 @@ waited for by nobody. The same class runs in this process and inside a Ray actor
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections import Counter, deque
@@ -91,6 +92,7 @@ class Collector:
 
     def __init__(self, config: Config, run_id: str, directory: Path, index: int, collectors: int) -> None:
         self.config, self.index, self._collectors = config, index, collectors
+        os.environ["XP_MIN_TIER"] = config.sandbox.min_tier  # for the worlds, which know no configuration
         self._name = f"collector-{index:04d}"
         self._catalogue, weights = describe_worlds(config)
         self._rewards = RewardModel(weights)

@@ -65,6 +65,11 @@ class Collecting(_Section):
     commit_seconds: float = Field(0.05, gt=0, le=10, description="group: the longest wait for an acknowledgement")
 
 
+class SandboxSection(_Section):
+    min_tier: Literal["landlock", "namespaces"] = Field(
+        "namespaces", description="the weakest place that agent code may run in; a machine that offers less is refused")
+
+
 class Learning(_Section):
     imitation_passes: float = Field(20.0, ge=0, description="passes over the demonstrations before acting")
     imitation_rate: float = Field(2e-3, gt=0, lt=1, description="its peak learning rate")
@@ -115,6 +120,7 @@ class Config(_Section):
     worlds: list[World] = Field([World(id="envs:PythonTask-v0")], min_length=1, description="where agents act")
     budget: Budget = Budget()
     policy: Policy = Policy()
+    sandbox: SandboxSection = Field(default_factory=SandboxSection)
     collecting: Collecting = Collecting()
     learning: Learning = Learning()
     planning: Planning = Planning()

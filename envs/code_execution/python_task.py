@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Answer, World
-from envs.sandbox.cage import TIER, Sandbox
+from envs.sandbox.cage import Sandbox, tier
 from experience.signal import SignalKind
 
 
@@ -104,9 +104,11 @@ class PythonTask(World[PythonProblem]):
         "tests_passed": SignalKind("fraction", "verifier"), "example_passed": SignalKind("fraction", "verifier"),
         "runs": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"tests_passed": 1.0, "runs": -0.05, INVALID: -0.1}
-    sandbox_tier = TIER
-
     _sandbox: ClassVar[Sandbox | None] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sandbox_tier = tier()
 
     def draw(self, rng: np.random.Generator) -> PythonProblem:
         kind = ("int", "str", "list")[rng.choice(3, p=[0.5, 0.25, 0.25])]

@@ -2,6 +2,9 @@
 
 Tier `namespaces`: bubblewrap (own pid, net, ipc, uts, mount and cgroup namespaces; no /proc, no /dev, nothing
 writable, no environment), a system-call allow-list, a dropped uid, limits on memory, CPU, wall time and output.
+Tier `landlock`, where no namespaces can be made: the same allow-list, uid and limits, and the kernel's Landlock (files
+to read are Python's own, none to write, no TCP, no signal out). Which one is asked of the kernel by trying; a machine
+that offers less than XP_MIN_TIER (by default namespaces) is refused. `gvisor` is not offered.
 One caged zygote serves many runs: a run is a fork that can neither write a file, nor fork, nor signal, so it
 leaves nothing for the next.
 Not covered: a kernel vulnerability reachable through the allow-list. For code trained to attack, use a VM.
@@ -20,13 +23,15 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from envs.sandbox import seccomp
 from experience.errors import EnvironmentFailure, IsolationError
 
-TIER = "namespaces"
+TIERS = ("landlock", "namespaces")
+"""From the weakest to the strongest."""
 _INSIDE_PYTHON = "/python"
 
 
@@ -39,14 +44,29 @@ class Outcome:
     answers: tuple[tuple[str, Any], ...]
 
 
-def probe() -> str | None:
-    """None if this machine can build the cage, else why not."""
+@cache
+def probe(tier: str = TIERS[-1]) -> str | None:
+    """None if this machine can build the cage of that tier, else why not."""
     try:
-        with Sandbox() as sandbox:
+        with Sandbox(tier=tier) as sandbox:
             outcome = sandbox.run("print(6 * 7)")
     except (IsolationError, EnvironmentFailure, OSError) as error:
         return str(error)
     return None if outcome.stdout == "42\n" else f"a test program printed {outcome.stdout!r} ({outcome.ending})"
+
+
+def tier() -> str:
+    """The strongest tier that this machine offers. Raises IsolationError if that is less than XP_MIN_TIER asks."""
+    least = os.environ.get("XP_MIN_TIER", TIERS[-1])
+    if least not in TIERS:
+        raise IsolationError(f"sandbox.min_tier {least!r} is not offered", f"there are: {', '.join(TIERS)}")
+    why = {}
+    for offered in reversed(TIERS[TIERS.index(least):]):
+        why[offered] = probe(offered)
+        if why[offered] is None:
+            return offered
+    raise IsolationError("; ".join(f"{name}: {reason}" for name, reason in why.items()),
+                         "run ./xp doctor; in a container, allow user namespaces, or set sandbox.min_tier: landlock")
 
 
 def _slot_uid() -> int:
@@ -88,14 +108,25 @@ def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
     return [*command, "--", f"{_INSIDE_PYTHON}/bin/python{version}", "-I", "-S", "/zygote.py", *inside]
 
 
+def _python() -> tuple[str, str]:
+    """(a Python that a dropped uid may run, its prefix): ours, or the system's where ours is in a private place."""
+    for prefix in (Path(sys.base_prefix), Path("/usr")):
+        python = prefix / "bin" / f"python{sysconfig.get_python_version()}"
+        parents = [python, *python.parents]
+        if python.exists() and (os.geteuid() != 0 or all(p.stat().st_mode & 0o5 == 5 for p in parents)):
+            return str(python), str(prefix)
+    raise IsolationError("no Python that another user may run", "install the system's python3")
+
+
 class Sandbox:
     """A caged zygote. `run` costs a fork (some 3 ms); the cage itself is built once, when first needed.
 
-    Safe to use from many threads. `filtered=False` is for tests only: the control that must let an attack through.
+    Safe to use from many threads. `filtered=False` and `closed=False` are for tests only: the controls that must let an
+    attack through, without the system-call filter and without Landlock.
     """
 
-    def __init__(self, *, filtered: bool = True) -> None:
-        self._filtered = filtered
+    def __init__(self, *, tier: str = "", filtered: bool = True, closed: bool = True) -> None:
+        self._tier, self._filtered, self._closed = tier, filtered, closed
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -133,13 +164,23 @@ class Sandbox:
         if self._process is not None and self._process.poll() is None:
             return self._process
         uid = _slot_uid() if os.geteuid() == 0 else -1
+        self._tier = self._tier or tier()
         inside = [str(uid), seccomp.filter_bytes("run").hex(), "filtered" if self._filtered else "unfiltered"]
+        if self._tier == "landlock":
+            python, prefix = _python()
+            paths = [p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{prefix}/bin", f"{prefix}/lib")
+                     if os.path.isdir(p)] if self._closed else []
+            words = [python, "-I", "-S", str(Path(__file__).with_name("zygote.py")), *inside, "landlock", *paths]
+            return self._begin(words, ())
         with tempfile.TemporaryFile() as program:
             program.write(seccomp.filter_bytes("cage"))
             program.seek(0)
             kept = (program.fileno(),) if self._filtered else ()
-            process = subprocess.Popen(_command(inside, program.fileno() if kept else None), stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=kept, env={}, bufsize=0)
+            return self._begin(_command(inside, program.fileno() if kept else None), kept)
+
+    def _begin(self, words: Sequence[str], kept: Sequence[int]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   pass_fds=kept, env={}, bufsize=0, cwd="/")
         self._process = process
         try:
             self._receive(process, 20)
@@ -147,7 +188,7 @@ class Sandbox:
             process.kill()
             reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
             self._process = None
-            raise IsolationError(f"the namespaces sandbox cannot be built here: {reason or 'no reason given'}",
+            raise IsolationError(f"the {self._tier} sandbox cannot be built here: {reason or 'no reason given'}",
                                  "run ./xp doctor; in a container, allow user namespaces or start as root") from None
         return process
 

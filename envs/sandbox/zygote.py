@@ -2,7 +2,8 @@
 
 Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32 length, then bytes.
 A request is passed to the fork unread, so that a fork finds no trace of the requests before it.
-argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control).
+argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control), and
+in tier landlock that word and the directories that may be read.
 """
 
 import ctypes
@@ -29,6 +30,29 @@ def drop_privileges(uid):
         os.setresuid(uid, uid, uid)
     libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: nobody attaches to the zygote
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+def close_with_landlock(paths):
+    """From here on only what is below `paths` may be read, nothing written, no TCP used, nobody outside signalled."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(444, None, 0, 1)  # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
+    if version < 1:
+        sys.exit("the kernel has no Landlock, or it is switched off")
+    files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
+    attributes = struct.pack("<QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = libc.syscall(444, ctypes.create_string_buffer(attributes, size), size, 0)
+    if ruleset < 0:
+        sys.exit("landlock_create_ruleset failed")
+    for path in paths:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        rule = struct.pack("<Qi", 0b1101, place)  # execute, read files, read directories
+        if libc.syscall(445, ruleset, 1, ctypes.create_string_buffer(rule, len(rule)), 0):
+            sys.exit("landlock_add_rule failed for " + path)
+        os.close(place)
+    if libc.syscall(446, ruleset, 0):
+        sys.exit("landlock_restrict_self failed")
+    os.close(ruleset)
 
 
 def load_filter(program):
@@ -123,6 +147,8 @@ def read_exactly(count):
 def main():
     uid, program, filtered = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3] == "filtered"
     drop_privileges(uid)
+    if sys.argv[4:5] == ["landlock"] and sys.argv[5:]:
+        close_with_landlock(sys.argv[5:])
     os.environ.clear()
     gc.freeze()
     os.write(1, struct.pack("<I", 2) + b"{}")  # ready
