@@ -226,13 +226,19 @@ def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the table
 
 
 @app.command()
-def bench(what: Annotated[str, typer.Argument(help="store")], as_json: Json = False,
-          rows: Annotated[int, typer.Option(help="how many rows of about 4 KB")] = 20_000,
-          rounds: Annotated[int, typer.Option(help="interleaved rounds")] = 5,
-          plot: Annotated[Path | None, typer.Option(help="where to draw the ratios, e.g. store.png")] = None) -> None:
-    """The store against its peers and the machine's limits, in one run. Some minutes, nothing else running."""
+def bench(what: Annotated[str, typer.Argument(help="store or worlds")], as_json: Json = False,
+          rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
+          rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
+          plot: Annotated[Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")] = None,
+          write: Annotated[bool, typer.Option("--write", help="worlds: into docs/environments.md")] = False) -> None:
+    """The store against its peers, or every world in a table. Some minutes, with nothing else running."""
+    if what == "worlds":
+        from benchmarks.worlds.table import main as measure_worlds
+
+        measure_worlds(as_json, write)
+        return
     if what != "store":
-        raise ConfigError(f"no benchmark {what!r}", "there is: store")
+        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds")
     try:
         import datasets  # noqa: F401
         import lance  # noqa: F401

@@ -120,7 +120,7 @@ class Config(_Section):
     worlds: list[World] = Field([World(id="envs:PythonTask-v0")], min_length=1, description="where agents act")
     budget: Budget = Budget()
     policy: Policy = Policy()
-    sandbox: SandboxSection = Field(default_factory=SandboxSection)
+    sandbox: SandboxSection = SandboxSection()
     collecting: Collecting = Collecting()
     learning: Learning = Learning()
     planning: Planning = Planning()

@@ -83,7 +83,7 @@ def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
     world = _make(env_id, _arguments(arguments))
     found = importlib.import_module("envs.check").measure(world, seconds)
     world.close()
-    print(json.dumps({"id": env_id, **found}) if as_json else "\n".join(f"{k:<10} {v}" for k, v in found.items()))
+    print(json.dumps({"id": env_id, **found}) if as_json else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items()))
 
 
 @app.command()

@@ -508,16 +508,16 @@ class Checker:
 
     def check_resource_envelope(self) -> str:
         """What a step and a reset cost."""
-        return "; ".join(f"{name} {value}" for name, value in measure(self.world).items())
+        return "; ".join(f"{name} {value:.3g}" for name, value in measure(self.world).items())
 
 
 def checks() -> list[str]:
     return [name.removeprefix("check_") for name in vars(Checker) if name.startswith("check_")]
 
 
-def measure(world: Any, seconds: float = 2.0) -> dict[str, str]:
-    """Wall time per step (p50, p99), resets per second, CPU time per step (children included), memory of this process
-    and its children: of random episodes lived for `seconds`."""
+def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
+    """Wall time per step (p50, p99), resets per second, CPU time per step (resets and children included), memory of
+    this process and its children: of random episodes lived for `seconds`."""
     import psutil
 
     me, rng = psutil.Process(), np.random.default_rng(0)
@@ -539,8 +539,8 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, str]:
     spent = (_cpu(me) - cpu) / max(len(steps), 1)
     memory = sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]) / 2**20
     p50, p99 = np.quantile(steps, [0.5, 0.99]) * 1000
-    return {"step p50": f"{p50:.2f} ms", "p99": f"{p99:.2f} ms", "resets/s": f"{1 / np.median(resets):.0f}",
-            "CPU/step": f"{spent * 1000:.2f} ms", "memory": f"{memory:.0f} MiB"}
+    return {"step_p50_ms": float(p50), "step_p99_ms": float(p99), "resets_per_second": float(1 / np.median(resets)),
+            "cpu_ms_per_step": spent * 1000, "memory_mib": memory}
 
 
 def _cpu(process: Any) -> float:

@@ -11,9 +11,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-pytest.importorskip("miniwob", reason="./xp setup browser")
+pytest.importorskip("miniwob", reason="./xp setup worlds")
 if shutil.which("chromium-headless-shell") is None:
-    pytest.skip("chromium-headless-shell is not installed: ./xp setup browser", allow_module_level=True)
+    pytest.skip("chromium-headless-shell is not installed: ./xp setup worlds", allow_module_level=True)
 
 from envs.browser.chromium import Chromium
 from envs.browser.devtools import Devtools, ax_lines

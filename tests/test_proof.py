@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup proofs")
+needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup worlds")
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_lemmas_come_from_a_users_files(tmp_path: Path) -> None:
     assert world.step("tactic lia.")[4]["signals"]["proved"][0] == 1.0
 
 
-needs_metamath = pytest.mark.skipif(shutil.which("metamath") is None, reason="Metamath is not installed: ./xp setup proofs")
+needs_metamath = pytest.mark.skipif(shutil.which("metamath") is None, reason="Metamath is not installed: ./xp setup worlds")
 
 
 @pytest.fixture(scope="module")
 def metamath() -> Any:
     if not Path("/usr/share/metamath/databases/set.mm").exists():
-        pytest.skip("set.mm is not installed: ./xp setup proofs")
+        pytest.skip("set.mm is not installed: ./xp setup worlds")
     return gymnasium.make("envs:Metamath-v0").unwrapped
 
 

@@ -25,7 +25,7 @@ class Duel(World[int]):
         try:
             self._inside: Any = importlib.import_module(f"pettingzoo.{game}").env()
         except ImportError as missing:
-            raise MissingPartError(f"text/duel needs pettingzoo: {missing}", "./xp setup text") from missing
+            raise MissingPartError(f"text/duel needs pettingzoo: {missing}", "./xp setup worlds") from missing
         self.game, self._alone = game, opponent != "self"
 
     def draw(self, rng: np.random.Generator) -> int:

@@ -19,7 +19,7 @@ def _dataset(name: str, seed: int) -> Any:
             warnings.simplefilter("ignore")
             import reasoning_gym
     except ImportError as missing:
-        raise MissingPartError(f"text/reasoning needs reasoning-gym: {missing}", "./xp setup text") from missing
+        raise MissingPartError(f"text/reasoning needs reasoning-gym: {missing}", "./xp setup worlds") from missing
     return reasoning_gym.create_dataset(name, size=500, seed=seed)
 
 

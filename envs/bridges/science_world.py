@@ -27,11 +27,11 @@ class Science(World[tuple[str, int]]):
     def __init__(self, task: str = "find-living-thing", max_turns: int = 60) -> None:
         super().__init__()
         if shutil.which("java") is None:
-            raise MissingPartError("text/science needs Java", "./xp setup text")
+            raise MissingPartError("text/science needs Java", "./xp setup worlds")
         try:
             from scienceworld import ScienceWorldEnv
         except ImportError as missing:
-            raise MissingPartError(f"text/science needs scienceworld: {missing}", "./xp setup text") from missing
+            raise MissingPartError(f"text/science needs scienceworld: {missing}", "./xp setup worlds") from missing
         self._family, self.max_turns = task, max_turns  # type: ignore[misc]
         self._inside = ScienceWorldEnv("", envStepLimit=10_000)
         if task not in self._inside.get_task_names():

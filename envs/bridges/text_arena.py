@@ -29,7 +29,7 @@ class Arena(World[int]):
         try:
             import textarena
         except ImportError as missing:
-            raise MissingPartError(f"text/games needs textarena: {missing}", "./xp setup text") from missing
+            raise MissingPartError(f"text/games needs textarena: {missing}", "./xp setup worlds") from missing
         self._make = textarena.make
         self.game, self._players, self._alone = game, players, opponent != "self"
 

@@ -36,11 +36,11 @@ class Household(World[tuple[str, int]]):
         if game not in GAMES:
             raise ValueError(f"game {game!r}: choose one of {', '.join(GAMES)}")
         if shutil.which("java") is None:
-            raise MissingPartError("text/household needs Java", "./xp setup text")
+            raise MissingPartError("text/household needs Java", "./xp setup worlds")
         try:
             from textworld_express import TextWorldExpressEnv
         except ImportError as missing:
-            raise MissingPartError(f"text/household needs textworld-express: {missing}", "./xp setup text") from missing
+            raise MissingPartError(f"text/household needs a package: {missing}", "./xp setup worlds") from missing
         self.game = game
         self._inside = TextWorldExpressEnv(envStepLimit=10_000)
         self._inside.load(gameName=game, gameParams=GAMES[game])

@@ -45,7 +45,7 @@ def html() -> Path:
 
     spec = find_spec("miniwob")
     if spec is None or spec.origin is None:
-        raise MissingPartError("browser/miniwob needs PyPI's miniwob", "./xp setup browser")
+        raise MissingPartError("browser/miniwob needs PyPI's miniwob", "./xp setup worlds")
     return Path(spec.origin).resolve().parent / "html"
 
 

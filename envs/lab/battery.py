@@ -60,7 +60,7 @@ def _simulation(kind: str) -> Any:
     try:
         import pybamm
     except ImportError as missing:
-        raise MissingPartError(f"lab/battery needs PyBaMM: {missing}", "./xp setup labs") from missing
+        raise MissingPartError(f"lab/battery needs PyBaMM: {missing}", "./xp setup worlds") from missing
     pybamm.set_logging_level("ERROR")
     values = pybamm.ParameterValues("OKane2022")
     values.update({"Current function [A]": "[input]"})

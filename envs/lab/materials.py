@@ -60,7 +60,7 @@ def _database(system: str, energy_permille: int) -> Any:
     try:
         import pycalphad
     except ImportError as missing:
-        raise MissingPartError(f"lab/materials needs pycalphad: {missing}", "./xp setup labs") from missing
+        raise MissingPartError(f"lab/materials needs pycalphad: {missing}", "./xp setup worlds") from missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         database = pycalphad.Database(str(Path(pycalphad.__file__).parent / "tests/databases" / SYSTEMS[system][0]))

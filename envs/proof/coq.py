@@ -114,7 +114,7 @@ class Coqtop:
     def __init__(self) -> None:
         coqtop = shutil.which("coqtop")
         if coqtop is None:
-            raise MissingPartError("proof/coq needs Coq 8.16 or newer", "./xp setup proofs")
+            raise MissingPartError("proof/coq needs Coq 8.16 or newer", "./xp setup worlds")
         self._process = confine.start([coqtop, "-q", "-emacs"], pipes={
             "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, tmp_bytes=64 << 20)
         self._pending = b""
@@ -205,7 +205,7 @@ def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
     """
     coqc = shutil.which("coqc")
     if coqc is None:
-        raise MissingPartError("proof/coq needs coqc", "./xp setup proofs")
+        raise MissingPartError("proof/coq needs coqc", "./xp setup worlds")
     text = "\n".join([*HEADER, lemma.definitions, f"Lemma sol : {lemma.statement}.", "Proof.", *tactics, "Qed.",
                       f"Definition judged : {lemma.statement} := sol.", "Print Assumptions judged.", ""])
     try:

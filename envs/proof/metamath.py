@@ -60,7 +60,7 @@ def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str
     """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said."""
     metamath = shutil.which("metamath")
     if metamath is None:
-        raise MissingPartError("proof/metamath needs the metamath program", "./xp setup proofs")
+        raise MissingPartError("proof/metamath needs the metamath program", "./xp setup worlds")
     start = database.text.index(goal.label, goal.end)
     proof_from = database.text.index("$=", start)
     head = database.text[:proof_from]

@@ -60,7 +60,7 @@ class Database:
 
     def __init__(self, path: Path, most: int) -> None:
         if not path.exists():
-            raise MissingPartError(f"no Metamath database at {path}", "./xp setup proofs, or give database=PATH")
+            raise MissingPartError(f"no Metamath database at {path}", "./xp setup worlds, or give database=PATH")
         self.text = re.sub(r"\$\(\s.*?\s\$\)", lambda comment: " " * len(comment[0]), path.read_text(), flags=re.DOTALL)
         """Without its comments, which the reference program would read for markup."""
         self.assertions: dict[str, Assertion] = {}

@@ -1,0 +1,83 @@
+"""Every bundled world in one table, measured in a process of its own: ./xp bench worlds [--json]
+
+What a step and a reset cost (random actions, CPU of all child processes included), and what random actions, doing
+nothing and the oracle return over held-out tasks, with the standard error. A world that lacks a part is a row that says
+so. `write` puts the table into docs/environments.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PAGE = Path("docs/environments.md")
+_BEGIN, _END = "<!-- table -->", "<!-- /table -->"
+
+
+def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
+    """One world's row. For a process of its own."""
+    from envs.check import Checker, do_nothing, do_oracle, do_random, live, measure
+
+    checker = Checker(env_id)
+    world = checker.world
+    row: dict[str, Any] = {"id": env_id, **measure(world, seconds), "tier": getattr(world, "sandbox_tier", ""),
+                           "signals": sorted(world.signal_catalogue), "goes_back": bool(world.goes_back), "tools": len(getattr(world, "tools", {})) or 1}
+    for name, choose in (("random", do_random), ("nothing", do_nothing), ("oracle", do_oracle)):
+        try:
+            returns = [live(world, seed, choose, "heldout").total for seed in range(episodes)]
+        except NotImplementedError:
+            row[name] = row[f"{name}_error"] = None
+            continue
+        row[name] = statistics.mean(returns)
+        row[f"{name}_error"] = statistics.stdev(returns) / math.sqrt(episodes)
+    checker.close()
+    return row
+
+
+def rows(seconds: float = 3.0, episodes: int = 24) -> Iterator[dict[str, Any]]:
+    import envs
+
+    for name in envs.WORLDS:
+        words = ["-m", "benchmarks.worlds.table", f"envs:{name}", str(seconds), str(episodes)]
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=1200)
+        if done.returncode:
+            yield {"id": f"envs:{name}", "missing": done.stderr.strip().splitlines()[-1][:160]}
+        else:
+            yield json.loads(done.stdout.splitlines()[-1])
+
+
+HEAD = ("| world | step p50 / p99 ms | resets/s | CPU ms/step | MiB | goes back | random | nothing | oracle |\n"
+        "|---|---|---|---|---|---|---|---|---|")
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as Markdown."""
+    if "missing" in row:
+        return f"| {row['id']} | {row['missing'].replace('|', '/')} | | | | | | | |"
+    returns = ["—" if row[n] is None else f"{row[n]:.2f} ± {row[n + '_error']:.2f}"
+               for n in ("random", "nothing", "oracle")]
+    return (f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / {row['step_p99_ms']:.1f} | "
+            f"{row['resets_per_second']:,.0f} | {row['cpu_ms_per_step']:.2f} | {row['memory_mib']:.0f} | "
+            f"{'yes' if row['goes_back'] else 'no'} | {' | '.join(returns)} |")
+
+
+def main(as_json: bool, write: bool = False) -> None:
+    found = []
+    if not as_json:
+        print(HEAD)
+    for row in rows():
+        found.append(line(row))
+        print(json.dumps(row) if as_json else found[-1], flush=True)
+    if write:
+        head, _, rest = PAGE.read_text().partition(_BEGIN)
+        PAGE.write_text("\n".join([head + _BEGIN, HEAD, *found, _END + rest.partition(_END)[2]]))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))))
