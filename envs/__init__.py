@@ -11,6 +11,7 @@ import gymnasium
 WORLDS = {
     "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
     "HumanEval-v0": "envs.code_execution.human_eval:HumanEval",
+    "Repo-v0": "envs.code_execution.repo:Repo",
     "Office-v0": "envs.browser.office:Office",
     "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
     "Reactor-v0": "envs.lab.reactor:Reactor",

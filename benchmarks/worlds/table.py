@@ -27,7 +27,7 @@ def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
     checker = Checker(env_id)
     world = checker.world
     row: dict[str, Any] = {"id": env_id, **measure(world, seconds), "tier": getattr(world, "sandbox_tier", ""),
-                           "signals": sorted(world.signal_catalogue), "goes_back": bool(world.goes_back), "tools": len(getattr(world, "tools", {})) or 1}
+                           "signals": sorted(world.signal_catalogue), "goes_back": bool(world.goes_back)}
     for name, choose in (("random", do_random), ("nothing", do_nothing), ("oracle", do_oracle)):
         try:
             returns = [live(world, seed, choose, "heldout").total for seed in range(episodes)]

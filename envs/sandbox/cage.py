@@ -108,7 +108,7 @@ def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
     return [*command, "--", f"{_INSIDE_PYTHON}/bin/python{version}", "-I", "-S", "/zygote.py", *inside]
 
 
-def _python() -> tuple[str, str]:
+def shared_python() -> tuple[str, str]:
     """(a Python that a dropped uid may run, its prefix): ours, or the system's where ours is in a private place."""
     for prefix in (Path(sys.base_prefix), Path("/usr")):
         python = prefix / "bin" / f"python{sysconfig.get_python_version()}"
@@ -167,7 +167,7 @@ class Sandbox:
         self._tier = self._tier or tier()
         inside = [str(uid), seccomp.filter_bytes("run").hex(), "filtered" if self._filtered else "unfiltered"]
         if self._tier == "landlock":
-            python, prefix = _python()
+            python, prefix = shared_python()
             paths = [p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{prefix}/bin", f"{prefix}/lib")
                      if os.path.isdir(p)] if self._closed else []
             words = [python, "-I", "-S", str(Path(__file__).with_name("zygote.py")), *inside, "landlock", *paths]

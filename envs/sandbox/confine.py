@@ -24,9 +24,10 @@ _ETC = ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives"
 
 
 def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None = None, tmp_bytes: int = 256 << 20,
-          filtered: int | None = None, chdir: str = "/") -> list[str]:
-    """The words before a command that put it into its place. `writable` maps a directory outside to its path inside;
-    `filtered` is a descriptor that holds a system-call filter. Raises IsolationError without bubblewrap."""
+          data: Mapping[str, int] | None = None, filtered: int | None = None, chdir: str = "/") -> list[str]:
+    """The words before a command that put it into its place. `writable` maps a directory outside to its path inside,
+    `data` a path inside to a descriptor that holds what is to be read there, over what may stand there; `filtered` is a
+    descriptor that holds a system-call filter. Raises IsolationError without bubblewrap."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise IsolationError("bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
@@ -48,6 +49,8 @@ def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None 
             words += ["--ro-bind", path, path]
     for outside, inside in (writable or {}).items():
         words += ["--bind", str(outside), inside]
+    for inside, descriptor in (data or {}).items():
+        words += ["--ro-bind-data", str(descriptor), inside]
     words += ["--chdir", chdir]
     if filtered is not None:
         words += ["--seccomp", str(filtered)]
@@ -71,7 +74,8 @@ def start(command: Sequence[str], *, environment: Mapping[str, str] | None = Non
         words = place(filtered=program.fileno(), **where)
         told = [w for name, value in (environment or {}).items() for w in ("--setenv", name, value)]
         words[-1:] = [*told, "--"]
-        return subprocess.Popen([*words, *command], pass_fds=(program.fileno(),), bufsize=0, **pipes)
+        return subprocess.Popen([*words, *command], bufsize=0, **pipes,
+                                pass_fds=(program.fileno(), *where.get("data", {}).values()))
 
 
 def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
