@@ -87,6 +87,13 @@ def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
 
 
 @app.command()
+def serve(env_id: Id, arguments: Set = None) -> None:
+    """A world as an MCP server on stdin and stdout: its actions are the tools."""
+    sys.path.insert(0, str(Path.cwd()))
+    importlib.import_module("envs.bridges.mcp_server").serve(_make(env_id, _arguments(arguments)))
+
+
+@app.command()
 def card(env_id: Id, arguments: Set = None,
          episodes: Annotated[int, typer.Option(help="oracle and random episodes that are lived")] = 12) -> None:
     """A world's data sheet, as Markdown: what it is, what can be done in it, what is measured, what was checked."""

@@ -13,6 +13,7 @@ WORLDS = {
     "HumanEval-v0": "envs.code_execution.human_eval:HumanEval",
     "Repo-v0": "envs.code_execution.repo:Repo",
     "Office-v0": "envs.browser.office:Office",
+    "Intranet-v0": "envs.browser.intranet:Intranet",
     "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",
@@ -26,6 +27,7 @@ WORLDS = {
     "Science-v0": "envs.bridges.science_world:Science",
     "Arena-v0": "envs.bridges.text_arena:Arena",
     "Duel-v0": "envs.bridges.petting_zoo:Duel",
+    "Mcp-v0": "envs.bridges.mcp_server:Mcp",
 }
 
 for _id, _entry in WORLDS.items():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from envs.browser.devtools import ax_lines
 from envs.sandbox.confine import place
 from experience.errors import EnvironmentFailure, MissingPartError
 
@@ -172,6 +173,25 @@ class Tab:
             lines.append(f"{_SHOWN[role]} {self._names[-1]}{_value(node, by_id)}")
         return lines
 
+    async def lines(self) -> list[str]:
+        """Everything that can be read or used, as the fast path shows it: [number] role "name" = value (states). A page
+        that has just loaded is waited for until its tree is built."""
+        for _ in range(50):
+            nodes = (await self._cdp.send("Accessibility.getFullAXTree"))["nodes"]
+            if len(nodes) > 1:
+                break
+            await asyncio.sleep(0.005)
+        names = {n["backendDOMNodeId"]: n.get("name", {}).get("value", "") for n in nodes if "backendDOMNodeId" in n
+                 and n.get("role", {}).get("value") in _SHOWN}  # a label's text has its field's name, and is not meant
+        self._elements, self._names = [], []
+
+        def number(node: int) -> int:
+            self._elements.append(node)
+            self._names.append(names.get(node, "").strip())
+            return len(self._elements)
+
+        return ax_lines(nodes, number)
+
     def find(self, words: str) -> tuple[int, str]:
         """The element that `words` begins with, by its number or its whole name, and the words after it.
 
@@ -196,7 +216,12 @@ class Tab:
 
     async def type(self, element: int, text: str) -> None:
         """Replaces what the field holds."""
-        await self._cdp.send("DOM.focus", {"backendNodeId": self._node(element)})
+        from playwright.async_api import Error
+
+        try:
+            await self._cdp.send("DOM.focus", {"backendNodeId": self._node(element)})
+        except Error:
+            raise ValueError(f"element {element} takes no text") from None
         await self._page.keyboard.press("ControlOrMeta+A")
         await self._page.keyboard.insert_text(text)
 
@@ -220,9 +245,14 @@ class Tab:
         return self._elements[element - 1]
 
     async def _centre(self, element: int) -> tuple[float, float]:
+        from playwright.async_api import Error
+
         node = {"backendNodeId": self._node(element)}
-        await self._cdp.send("DOM.scrollIntoViewIfNeeded", node)
-        quad = (await self._cdp.send("DOM.getContentQuads", node))["quads"][0]
+        try:
+            await self._cdp.send("DOM.scrollIntoViewIfNeeded", node)
+            quad = (await self._cdp.send("DOM.getContentQuads", node))["quads"][0]
+        except (Error, IndexError):
+            raise ValueError(f"element {element} cannot be seen") from None
         return sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
 
     async def _settle(self) -> None:

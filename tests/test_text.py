@@ -1,0 +1,60 @@
+"""Any Gymnasium environment as text, and games for two."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from envs.text import Text, read, shown
+
+
+@pytest.mark.parametrize("space", [
+    spaces.Discrete(4), spaces.Discrete(3, start=-1), spaces.Box(-1, 1, (3,)), spaces.MultiDiscrete([3, 4]), spaces.MultiBinary(3)])
+def test_an_action_survives_being_written_and_read(space: spaces.Space) -> None:
+    space.seed(0)
+    for _ in range(20):
+        value = space.sample()
+        assert np.allclose(read(space, shown(space, value)), value, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["", "x", "9", "-1", "1.5", "1 1", "nan", "1e99"])
+def test_an_action_outside_the_space_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(ValueError, match="one whole number from 0 to 3"):
+        read(spaces.Discrete(4), text)
+
+
+def test_a_strangers_environment_earns_its_own_rewards() -> None:
+    world, plain = Text("CartPole-v1"), gymnasium.make("CartPole-v1")
+    world.tasks = lambda split, rng: 5  # type: ignore[method-assign]
+    seen, _ = world.reset(seed=0)
+    state, _ = plain.reset(seed=5)
+    for step in range(30):
+        assert seen == shown(plain.observation_space, state)
+        seen, reward, terminated, _, info = world.step(str(step % 2))
+        state, theirs, over, _, _ = plain.step(step % 2)
+        assert (reward, terminated) == (theirs, over) and info["signals"]["env_reward"] == theirs
+        if over:
+            break
+
+
+def test_a_fork_goes_its_own_way() -> None:
+    world = Text("CartPole-v1")
+    world.reset(seed=1)
+    other = world.fork()
+    assert world.step("0")[0] != other.step("1")[0]
+    assert world.step("1")[0] != other.step("1")[0]
+
+
+def test_in_self_play_each_sides_reward_goes_to_who_moved() -> None:
+    pytest.importorskip("pettingzoo", reason="./xp setup worlds")
+    pytest.importorskip("pygame", reason="./xp setup worlds")
+    world = gymnasium.make("envs:Duel-v0", opponent="self").unwrapped
+    seen, _ = world.reset(seed=0)
+    players = []
+    for move in "03142":  # the first player fills the top row... of columns: 0 3 6 / 1 4 7 / 2 5 8
+        players.append(seen.split(",")[0])
+        seen, reward, terminated, _, info = world.step(move)
+    assert players == ["player_1", "player_2", "player_1", "player_2", "player_1"]
+    assert terminated and reward == 1.0 and info["signals"]["player"] == 0.0
