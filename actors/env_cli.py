@@ -81,7 +81,7 @@ def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
           seconds: Annotated[float, typer.Option(help="how long to live random episodes")] = 3.0) -> None:
     """What a step and a reset of a world cost."""
     world = _make(env_id, _arguments(arguments))
-    found = importlib.import_module("envs.check").measure(world, seconds)
+    found = importlib.import_module("envs.episode").measure(world, seconds)
     world.close()
     print(json.dumps({"id": env_id, **found}) if as_json else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items()))
 

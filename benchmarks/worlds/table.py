@@ -22,7 +22,8 @@ _BEGIN, _END = "<!-- table -->", "<!-- /table -->"
 
 def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
     """One world's row. For a process of its own."""
-    from envs.check import Checker, do_nothing, do_oracle, do_random, live, measure
+    from envs.check import Checker
+    from envs.episode import do_nothing, do_oracle, do_random, live, measure
 
     checker = Checker(env_id)
     world = checker.world

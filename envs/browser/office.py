@@ -8,15 +8,14 @@ site's state, the server's side, and never from the page: what a page says about
 from __future__ import annotations
 
 import html
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from envs.browser.chromium import Chromium, Tab
-from envs.contract import INVALID, Answer, World
+from envs.browser.site_world import SiteWorld
+from envs.contract import INVALID, Answer
 from experience.signal import SignalKind
 
 ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")
@@ -79,7 +78,7 @@ def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> 
     return sum(a == b for a, b in zip(changes[0][1:], wanted[1:], strict=True)) / (len(wanted) - 1)
 
 
-class Office(World[Errand]):
+class Office(SiteWorld[Errand]):
     env_version: ClassVar[str] = "3"
     max_turns: ClassVar[int] = 5
     cheats = ("goto /order?item=tea&quantity=3", "goto javascript:document.title='done'", "goto /order",
@@ -91,15 +90,6 @@ class Office(World[Errand]):
         "done": SignalKind("fraction", "env_state"), "wrong_change": SignalKind("count", "env_state"),
         "actions": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "wrong_change": -0.1, "actions": -0.02, INVALID: -0.1}
-    sandbox_tier = "namespaces+chromium"
-
-    _episodes: ClassVar[itertools.count[int]] = itertools.count()
-
-    def __init__(self, screenshots: bool = False) -> None:
-        super().__init__()
-        self._screenshots = screenshots
-        self._tab: Tab | None = None
-
     def draw(self, rng: np.random.Generator) -> Errand:
         goal: str
         wanted: tuple[str, ...]
@@ -125,45 +115,32 @@ class Office(World[Errand]):
         return f"{task.goal} of {shown}" if task.choices else f"{task.goal} in {task.layout}"
 
     def begin(self) -> None:
-        self.close()
         self._site = Site(self.task)
-        self._browser = Chromium.shared()
-        origin = f"http://office{next(Office._episodes)}.test"
-        self._tab = self._browser.wait(self._browser.open(origin, self._site.serve))
+        self.visit("office", self._site.serve)
         self._look()
 
-    def close(self) -> None:
-        if self._tab is not None:
-            self._browser.wait(self._tab.close())
-            self._tab = None
-
     def _look(self) -> None:
-        assert self._tab is not None
-        self._lines = self._browser.wait(self._tab.tree())
+        self._lines = self.wait(self.tab.tree())
 
     def observe(self) -> str:
         return "\n".join([self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))])
 
-    def images(self) -> dict[str, bytes]:
-        assert self._tab is not None
-        return {"screenshot": self._browser.wait(self._tab.screenshot())} if self._screenshots else {}
-
     def act(self, action: str) -> Answer:
-        assert self._tab is not None
+        tab = self.tab
         verb, _, words = action.partition(" ")
         if verb == "goto" and words:
-            work = self._tab.goto(words)
+            work = tab.goto(words)
         elif verb == "scroll" and words.lstrip("-").isdigit():
-            work = self._tab.scroll(int(words))
+            work = tab.scroll(int(words))
         elif verb in ("click", "type", "select") and words:
-            element, rest = self._tab.find(words)
+            element, rest = tab.find(words)
             if bool(rest) == (verb == "click"):
                 raise ValueError("write: " + ("click X" if verb == "click" else f"{verb} X TEXT"))
-            work = (self._tab.click(element) if verb == "click" else
-                    self._tab.type(element, rest) if verb == "type" else self._tab.select(element, rest))
+            work = (tab.click(element) if verb == "click" else
+                    tab.type(element, rest) if verb == "type" else tab.select(element, rest))
         else:
             raise ValueError("write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH")
-        self._browser.wait(work)
+        self.wait(work)
         self._look()
         if not self._site.changes:
             return {"actions": 1.0}, False
