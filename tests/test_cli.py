@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import envs
 from experience.shards.journal import Journal
 from tests.conftest import CATALOGUE, make_step
 
@@ -36,8 +37,9 @@ def test_doctor_finds_every_part_of_this_machine() -> None:
 
 
 def test_worlds_are_listed_with_their_ids() -> None:
-    ids = [json.loads(line)["id"] for line in xp("env", "list", "--json").stdout.splitlines()]
-    assert ids == ["envs:PythonTask-v0", "envs:Office-v0", "envs:Reactor-v0"]
+    listed = [json.loads(line) for line in xp("env", "list", "--json").stdout.splitlines()]
+    assert [w["id"] for w in listed] == [f"envs:{name}" for name in envs.WORLDS] and len(listed) == 19
+    assert all(w["summary"] for w in listed), "a world says in a line what it is, without its heavy parts"
 
 
 @pytest.mark.parametrize(("words", "code", "says"), [
