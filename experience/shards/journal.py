@@ -258,11 +258,14 @@ class Journal:
 
     def _settle(self) -> None:
         """Waits for what is on its way and acknowledges it; if it did not arrive, its steps are in the buffer again."""
-        flight, self._flight = self._flight, None
+        flight = self._flight
         if flight is None:
             return
+        failed = flight.landed.exception()  # a signal that interrupts the wait leaves the flight on its way
+        self._flight = None
         try:
-            flight.landed.result()
+            if failed is not None:
+                raise failed
             self._check_fence()  # a newer one that came meanwhile may have read the log before our records were there
         except BaseException as error:
             self._buffer[:0] = [step for block in [*flight.blocks, *self._waiting] for step in block.steps]

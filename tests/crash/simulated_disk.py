@@ -58,8 +58,12 @@ class _AsLateAsPossible(Future):  # type: ignore[type-arg]
         super().__init__()
         self._call, self._asked = call, 0
 
-    def result(self, timeout: float | None = None) -> Any:
-        return self._call()
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        try:
+            self._call()
+        except Exception as error:  # noqa: BLE001  whatever it was is handed to who asks
+            return error
+        return None
 
     def done(self) -> bool:
         self._asked += 1

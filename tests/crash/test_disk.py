@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -181,3 +183,30 @@ def test_a_sync_that_failed_is_never_tried_again_on_the_same_file() -> None:
     assert first not in disk.names_now and first.with_suffix(".arrow") in disk.names_now
     journal.close()
     assert disk.open_descriptors == 0
+
+
+class SlowDisk(Disk):
+    def sync(self, descriptor: int) -> None:
+        time.sleep(0.3)
+        super().sync(descriptor)
+
+
+def test_a_signal_while_waiting_for_the_disk_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """What a signal's handler raises in the wait is no failure of the disk: the block is still on its way."""
+    def ended(*_: object) -> None:
+        raise SystemExit(143)
+
+    journal = Journal(tmp_path / "w", CATALOGUE, low_water_bytes=0, disk=SlowDisk())
+    journal.append(make_step(0))
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(SystemExit):
+            journal.commit()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    journal.append(make_step(1))
+    journal.close()
+    assert [t for path in (tmp_path / "w").glob("*.arrow") for batch in read_blocks(path) for _, t in keys(batch)] == [0, 1]
+    shards = [path.name for path in (tmp_path / "w").glob("*.arrow")]
+    assert len(shards) == 1 and shards[0].endswith("-000000.arrow"), "the first segment was not given up under the thread"
