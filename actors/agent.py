@@ -11,12 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from actors.engines import Engine, Situation
+from actors.options import Intents, choose, library_of
 from experience.models.weights import Weights
+from experience.planning.option import Library
 from experience.policy import Decision, VersionSpan
 
 
 class Seat(Protocol):
     """What an agent sees of an environment slot."""
+
+    intents: Intents
 
     @property
     def env(self) -> Any: ...
@@ -25,18 +29,34 @@ class Seat(Protocol):
     def observation(self) -> str: ...
 
 
+NO_OPTIONS = Library()
+
+
+def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
+    """What the policy must answer: options may be started wherever none is under way."""
+    world = seat.env.unwrapped
+    actions = tuple(getattr(world, "actions", ()))
+    if actions and not seat.intents.running:
+        actions += tuple(options.admissible(seat.observation))
+    return Situation(seat.intents.read(seat.observation), getattr(world, "instructions", ""), actions)
+
+
 class Agent:
     """An engine's model as a policy. Prompts hold the observation and, for models that read, the instructions."""
 
     def __init__(self, engine: Engine, temperature: float) -> None:
-        self.engine, self.temperature = engine, temperature
+        self.engine, self.temperature, self.options = engine, temperature, NO_OPTIONS
 
     def load(self, weights: Weights) -> None:
         self.engine.load(weights)
+        self.options = library_of(weights)
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
-        situations = [Situation(s.observation, getattr(s.env.unwrapped, "instructions", "")) for s in seats]
-        return self.engine.act(situations, self.temperature)
+        """What each option under way does next, and elsewhere the policy: an action, or an option that it starts."""
+        return choose(seats, self.options, self._ask)
+
+    def _ask(self, seats: Sequence[Seat]) -> list[Decision]:
+        return self.engine.act([situation(s, self.options) for s in seats], self.temperature)
 
 
 class Expert:
@@ -48,9 +68,8 @@ class Expert:
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
         decisions = []
         for seat in seats:
-            situation = Situation(seat.observation, getattr(seat.env.unwrapped, "instructions", ""))
             text = seat.env.unwrapped.expert_action()
-            encoded = self._engine.encode(situation, text)
+            encoded = self._engine.encode(situation(seat), text)
             if encoded is None:
                 decisions.append(Decision(text, policy_version=0, behaviour_id="expert"))
                 continue

@@ -22,7 +22,8 @@ import numpy as np
 from actors.agent import Agent, Expert, Random
 from actors.config import Config
 from actors.engines import make_engine
-from experience.errors import EngineError
+from actors.options import Intents
+from experience.errors import ConfigError, EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -73,6 +74,7 @@ class _Slot:
     turn: int = 0
     t_start_ns: int = 0
     boundary: Boundary = Boundary.NONE
+    intents: Intents = field(default_factory=Intents)
 
     @property
     def env(self) -> Any:
@@ -101,6 +103,7 @@ class Collector:
         self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
                                commit_seconds=config.collecting.commit_seconds,
                                metadata={"run": run_id, "rewards": self._rewards.version})
+        self._rng = np.random.default_rng([config.seed, 3, index, self.journal.epoch])
         self._done = done.work_ids
         self._next_group, self._void_groups = done.next_group, done.void_groups
         self.quota = 0
@@ -110,7 +113,8 @@ class Collector:
         self._pinned: dict[int, Weights] = {}
         self._evaluating: int | None = None
         self._engine = make_engine(config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch)
-        self._agents["train"] = Agent(self._engine, config.policy.temperature)
+        self._acting = Agent(self._engine, config.policy.temperature)
+        self._agents["train"] = self._acting
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
         streams = [uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
                    for n in range(config.collecting.slots)]
@@ -122,7 +126,7 @@ class Collector:
     def load(self, weights: Weights | None, quota: int) -> None:
         """The policy for training steps from now on, and how many groups may have been started in all."""
         if weights is not None and self.config.policy.learns:
-            self._engine.load(weights)
+            self._acting.load(weights)
         self.quota = quota
 
     def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
@@ -258,7 +262,16 @@ class Collector:
         self._engine_failures = 0
         for slot, decision in zip(seats, decisions, strict=True):
             slot.decision, slot.t_start_ns = decision, time.time_ns()
-            self._submit(slot, slot.env.step, decision.text)
+            if slot.intents.is_choice:
+                self._record_choice(slot)
+            else:
+                self._submit(slot, slot.env.step, decision.text)
+
+    def _record_choice(self, slot: _Slot) -> None:
+        """An option was started: a row of its own, in which nothing was measured and no time passed."""
+        self._append(slot, slot.decision, reward=0.0, discount=1.0)
+        slot.turn += 1
+        slot.decision = None
 
     def _record(self, slot: _Slot, observation: str, reward: float, terminated: bool, truncated: bool,
                 info: Mapping[str, Any]) -> None:
@@ -270,8 +283,11 @@ class Collector:
         else:  # a plain Gymnasium environment: its reward is the one signal there is
             signals = (Signal("env_reward", float(reward), "1", "env_state"),)
             value = float(reward)
+        marks = slot.intents.mark
+        if slot.intents.arrived(observation, self._rng) or (ending != "none" and slot.intents.running):
+            slot.boundary |= Boundary.OPTION_END
         self._append(slot, slot.decision, signals=signals, reward=value, ending=ending,
-                     discount=discount_after(ending, self.config.collecting.discount))
+                     discount=discount_after(ending, self.config.collecting.discount), marks=marks)
         slot.turn += 1
         slot.decision = None
         slot.observation, slot.info = observation, info
@@ -295,7 +311,7 @@ class Collector:
 
     def _close_episode(self, slot: _Slot, observation: str, ending: Ending, info: Mapping[str, Any]) -> None:
         assert slot.work is not None
-        slot.decision = None
+        slot.decision, slot.intents = None, Intents()
         mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(ending, Boundary.NONE)
         slot.boundary |= mark
         slot.observation = observation
@@ -303,9 +319,11 @@ class Collector:
         self._done.add(slot.work.work_id)
         slot.work, slot.observation, slot.info = None, "", {}
 
-    def _append(self, slot: _Slot, decision: Decision | None, **answer: Any) -> None:
+    def _append(self, slot: _Slot, decision: Decision | None, *, marks: tuple[int | None, int | None] | None = None,
+                **answer: Any) -> None:
         work = slot.work
         assert work is not None
+        option_id, option_step = marks or slot.intents.mark
         source: Source = "demonstration" if work.lane == "demonstration" else "real"
         boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
         slot.boundary = Boundary.NONE
@@ -319,6 +337,7 @@ class Collector:
             task_id=str(slot.info.get("task_id", work.seed)), split=str(slot.info.get("split", work.split)),
             seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
             t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
+            option_id=option_id, option_step=option_step,
             reward_version=self._rewards.version, boundary=boundary, **answer))
 
 
@@ -337,6 +356,19 @@ def describe_worlds(config: Config) -> tuple[dict[str, SignalKind], dict[str, Ma
         weights[world.id] = own if world.rewards is None else world.rewards
         made.close()
     return catalogue, weights
+
+
+def listed_actions(config: Config) -> tuple[str, ...]:
+    """All actions of the run's one world, for policies that choose from a list. Raises ConfigError where there is no
+    such list, or more than one."""
+    made = [_make(world.id, world.arguments) for world in config.worlds]
+    lists = {tuple(getattr(env.unwrapped, "actions", ())) for env in made}
+    for env in made:
+        env.close()
+    if len(lists) != 1 or not (actions := lists.pop()):
+        raise ConfigError("policy.engine=table needs one list of actions, and these worlds have none or several",
+                          "use worlds with an attribute `actions`, e.g. envs:KeyDoor-v0, one kind a run")
+    return actions
 
 
 @dataclass

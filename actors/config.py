@@ -41,7 +41,7 @@ class World(_Section):
 
 
 class Policy(_Section):
-    engine: Literal["small", "hugging_face", "openai"] = Field("small", description="who runs the model")
+    engine: Literal["small", "hugging_face", "openai", "table"] = Field("small", description="who runs the model")
     layers: int = Field(3, ge=1, le=64, description="small: transformer blocks")
     width: int = Field(128, ge=16, le=4096, description="small: model width, a multiple of 2 x heads")
     heads: int = Field(8, ge=1, le=64, description="small: attention heads")
@@ -53,6 +53,7 @@ class Policy(_Section):
     api_key_env: str = Field("OPENAI_API_KEY", description="openai: NAME of the environment variable with the key")
     timeout_seconds: float = Field(120.0, gt=0, description="openai: for one request")
     retries: int = Field(4, ge=0, le=20, description="openai: further tries after a failed request")
+    epsilon: float = Field(0.1, ge=0, le=1, description="table: share of training actions taken at random")
     learns: bool = Field(True, description="whether the learner updates this policy")
 
 
@@ -83,6 +84,10 @@ class Learning(_Section):
     clip_below: float = Field(0.2, ge=0, lt=1, description="ratio clip, lower side")
     clip_above: float = Field(0.28, ge=0, description="ratio clip, upper side")
     negative_weight: float = Field(1.0, ge=0, le=1, description="weight of advantages below zero")
+    advantage: Literal["group", "turn"] = Field("group", description="group: an episode against its group; "
+                                                                    "turn: a turn against a learned value function")
+    value_rate: float = Field(1e-3, gt=0, lt=1, description="turn: learning rate of the value function")
+    step_size: float = Field(0.1, gt=0, le=1, description="table: α of Q-learning")
     max_lag: int = Field(2, ge=0, description="experience older than this many versions is not learned from")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the learner; imitation uses all cores")
 
@@ -94,11 +99,12 @@ class Planning(_Section):
     fit_steps: int = Field(6, ge=0, description="optimiser steps of the world model per update")
     every: int = Field(2, ge=1, description="imagine at every n-th update")
     first_steps: int = Field(150, ge=0, description="optimiser steps of the world model on the demonstrations")
-    trusted_accuracy: float = Field(0.7, ge=0, le=1, description="imagine only while this share of kept predictions "
-                                                                 "is exactly right on held-out real steps")
+    trusted_accuracy: float = Field(0.9, ge=0, le=1, description="gate: predictions are believed up to the uncertainty "
+                                                                 "at which this share of held-out ones is right")
     groups: int = Field(6, ge=0, description="imagined groups each time")
     horizon: int = Field(3, ge=1, le=5, description="longest imagined branch, in turns")
-    keep_fraction: float = Field(0.5, gt=0, le=1, description="gate: the share of least uncertain predictions kept")
+    updates: int = Field(10, ge=0, description="table: planning updates after each real step (Dyna-Q)")
+    curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
     weight: float = Field(0.5, ge=0, le=1, description="learning rate of imagined against real updates")
 
 
@@ -369,7 +375,7 @@ def _check_sense(config: Config, merged: _Node, problems: _Problems) -> None:
     if policy.engine == "openai" and not policy.base_url:
         problems.add(place, "policy.base_url: the openai engine needs its server",
                      "set policy.base_url=http://127.0.0.1:8000/v1")
-    if policy.engine != "small" and not policy.model:
+    if policy.engine in ("hugging_face", "openai") and not policy.model:
         problems.add(place, f"policy.model: the {policy.engine} engine needs a model", "set policy.model=NAME")
     if policy.engine == "openai" and policy.learns:
         problems.add(place, "policy.learns: a server's weights cannot be updated from here", "set policy.learns=false")

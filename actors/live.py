@@ -60,7 +60,7 @@ def headline(progress: Progress) -> str:
     error = progress.model_error
     counts = " + ".join(f"{steps.get(kind, 0)} {word}" for kind, word in (
         ("real", "real"), ("demonstration", "shown"), ("imagined", "imagined")))
-    model = f"  world model {error.exact_kept:.0%} of kept right" if error else ""
+    model = f"  world model {error.exact:.0%} right, {error.kept:.0%} believed" if error else ""
     return (f"{progress.seconds:4.0f} s  {progress.phase}  policy v{progress.version}  {counts} steps  "
             f"lag {progress.lag:.1f}{model}")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 
-from actors.collector import Work, describe_worlds
+from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
 from actors.evaluator import Evaluator
@@ -20,7 +20,9 @@ from actors.pool import Pool, make_pool
 from actors.rundir import RunDirectory
 from experience.evaluation.statistics import Mean
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
+from experience.learning.value import ValueFunction
 from experience.planning.imagine import imagine
+from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import LanguageWorldModel, ModelError
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -40,6 +42,8 @@ class Progress:
     phase: str = "starting"
     version: int = 0
     steps: dict[str, int] = field(default_factory=dict)
+    training_steps: int = 0
+    """Real steps of training episodes: what learning cost."""
     episodes: int = 0
     returns: dict[str, dict[int, Mean]] = field(default_factory=dict)
     random: dict[str, Mean] = field(default_factory=dict)
@@ -75,14 +79,13 @@ class Parts:
         self.catalogue, weights = describe_worlds(config)
         self.rewards = RewardModel(weights)
         self._engine = make_engine(config.policy, config.seed)
-        self.learner = make_learner(config, self._engine)
+        self.learner = make_learner(config, self._engine, self.rewards)
         collecting, learning = config.collecting, config.learning
         self.replay = Replay(collecting.group_size, learning.max_lag, config.seed)
         self.groups_per_update = sum(w.groups for w in config.worlds)
         self._limiter = RateLimiter.staleness(self.groups_per_update, learning.max_lag)
         planning = config.planning
-        self.world = LanguageWorldModel(planning.layers, planning.width, config.policy.context,
-                                        planning.keep_fraction, config.seed) if planning.enabled else None
+        self.world = make_world_model(config)
         self._seen_transitions = 0
         self._should_imagine = Every(planning.every)
         self.should_evaluate = Every(config.evaluation.every)
@@ -178,10 +181,11 @@ class Parts:
         planning = self.config.planning
         error = self.progress.model_error
         if (self.world is None or not self._should_imagine(self.learner.version + 1)
-                or error is None or error.exact_kept < planning.trusted_accuracy):
+                or error is None or error.exact_kept is None):
             return []
         made = imagine(self._act, self.world, self.replay, self.rewards, self.catalogue, groups=planning.groups,
-                       group_size=self.config.collecting.group_size, horizon=planning.horizon)
+                       group_size=self.config.collecting.group_size, horizon=planning.horizon,
+                       discount=self.config.collecting.discount, value=self.learner.value)
         self.progress.imagined += made.branches
         if self._imagined is None:
             self._imagined = Journal(self.directory.path / "imagined" / "learner", self.catalogue, durability="os")
@@ -193,7 +197,7 @@ class Parts:
     def _act(self, observations: Sequence[str]) -> list[Decision]:
         """The present policy, for imagined turns: the learner's own model."""
         self._engine.model.eval()
-        return self._engine.act([Situation(o, "") for o in observations], self.config.policy.temperature)
+        return self._engine.act([Situation(o) for o in observations], self.config.policy.temperature)
 
     def checkpoint(self) -> None:
         self._log()
@@ -256,6 +260,7 @@ class Parts:
         progress = self.progress
         progress.seconds, progress.version = time.monotonic() - self._started, self.learner.version
         progress.steps, progress.lag = dict(self.replay.steps_by_source), self.replay.mean_lag
+        progress.training_steps = self.replay.training_steps
         progress.episodes, progress.dropped = len(self.replay.finished), vars(self.replay.dropped).copy()
         for world in self.config.worlds:
             progress.random[world.id] = self.evaluator.returns(world.id, 0, "random")
@@ -269,7 +274,8 @@ class Parts:
         self._show()
         progress = self.progress
         self.directory.log({
-            "version": progress.version, "seconds": progress.seconds, "steps": progress.steps, "lag": progress.lag,
+            "version": progress.version, "seconds": progress.seconds, "steps": progress.steps,
+            "training_steps": progress.training_steps, "lag": progress.lag,
             "episodes": progress.episodes, "dropped": progress.dropped, "imagined": dict(progress.imagined),
             "model_error": vars(progress.model_error) if progress.model_error else None,
             "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
@@ -279,14 +285,29 @@ class Parts:
             "metrics": progress.metrics})
 
 
-def make_learner(config: Config, engine: Engine) -> Learner | Onlooker:
+def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learner | TabularLearner | Onlooker:
     if not config.policy.learns:
         return Onlooker()
-    learning = config.learning
+    learning, planning = config.learning, config.planning
+    if config.policy.engine == "table":
+        return TabularLearner(listed_actions(config), rewards, DynaSettings(
+            learning.step_size, config.collecting.discount, planning.updates if planning.enabled else 0,
+            planning.curiosity, seed=config.seed))
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, temperature=config.policy.temperature or 1.0, seed=config.seed)
-    return Learner(engine.model, settings)
+    value = ValueFunction(2, 64, config.policy.context, config.seed, learning_rate=learning.value_rate) \
+        if learning.advantage == "turn" else None
+    return Learner(engine.model, settings, value)
+
+
+def make_world_model(config: Config) -> LanguageWorldModel | None:
+    """The language model of the world; a table's learner counts for itself."""
+    planning = config.planning
+    if not planning.enabled or config.policy.engine == "table":
+        return None
+    return LanguageWorldModel(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy,
+                              config.seed)
 
 
 @contextlib.contextmanager

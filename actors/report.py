@@ -151,7 +151,8 @@ def _plot_model(history: Sequence[dict[str, Any]]) -> str:
     def paint(axes: Any) -> None:
         for key, label, colour in (("exact_kept", "kept by the gate", _COLOURS[0]), ("exact", "all", _COLOURS[1]),
                                    ("copy", "copy baseline", "#888")):
-            axes[0].plot([v for v, _ in points], [e[key] for _, e in points], label=label, color=colour)
+            shares = [math.nan if e[key] is None else e[key] for _, e in points]
+            axes[0].plot([v for v, _ in points], shares, label=label, color=colour)
         axes[0].set(xlabel="policy version", ylabel="predicted exactly", ylim=(-0.02, 1.02))
         axes[0].legend(frameon=False)
 

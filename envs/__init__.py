@@ -22,6 +22,7 @@ WORLDS = {
     "Coq-v0": "envs.proof.coq:Coq",
     "Metamath-v0": "envs.proof.metamath:Metamath",
     "Text-v0": "envs.text:Text",
+    "KeyDoor-v0": "envs.grid:KeyDoor",
     "Reasoning-v0": "envs.bridges.reasoning:Reasoning",
     "Household-v0": "envs.bridges.text_world:Household",
     "Science-v0": "envs.bridges.science_world:Science",

@@ -30,7 +30,7 @@ from experience.errors import MissingPartError, RecordError, XpError
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
-from experience.signal import SignalKind, read_signals
+from experience.signal import Signal, SignalKind, read_signals
 from experience.step import Ending, Step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,25 +159,30 @@ class Checker:
             if INVALID in getattr(self.world, "signal_catalogue", {}) and (
                     INVALID not in after["signals"] or after.get("state") != before.get("state")):
                 raise Failed(f"action {nonsense!r} was not refused, or changed the state")
+            self._read(after.get("signals", {}))
         return f"{len(tools)} tools: {', '.join(tools)}" if tools else "text actions; nonsense is refused"
 
     def check_reward_well_formed(self) -> str:
         """Every signal is declared and finite or None, and the reward is their weighted sum."""
-        catalogue = getattr(self.world, "signal_catalogue", {"env_reward": SignalKind("1", "env_state")})
         weights = getattr(self.world, "reward_weights", {"env_reward": 1.0})
         rewards = RewardModel({self.env_id: weights})
         steps = 0
         for episode in [*self.lived[:4], *self.random[:4]]:
             for signals, reward in zip(episode.signals, episode.rewards, strict=True):
-                try:
-                    measured = read_signals({"signals": signals}, catalogue)
-                except RecordError as wrong:
-                    raise Failed(str(wrong).splitlines()[0]) from wrong
+                measured = self._read(signals)
                 expected = rewards.reward(self.env_id, measured)
                 if not (np.isnan(reward) if expected is None else np.isclose(reward, expected)):
                     raise Failed(f"reward {reward} is not the weighted sum {expected} of {signals}")
                 steps += 1
         return f"{steps} steps; weights {json.dumps(dict(weights))}"[:160]
+
+    def _read(self, signals: Mapping[str, Any]) -> tuple[Signal, ...]:
+        """Raises Failed for a signal that the world has not declared, or that is no number."""
+        catalogue = getattr(self.world, "signal_catalogue", {"env_reward": SignalKind("1", "env_state")})
+        try:
+            return read_signals({"signals": signals}, catalogue)
+        except RecordError as wrong:
+            raise Failed(str(wrong).splitlines()[0]) from wrong
 
     # Does the same thing happen again?
 

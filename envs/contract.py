@@ -4,6 +4,7 @@ A stranger's environment needs none of this; where it offers these names, the fr
     signal_catalogue  {name: SignalKind}     unit and source of each entry of info["signals"]
     reward_weights    {name: weight}         the default reward is the weighted sum of the step's signals
     env_version, sandbox_tier, instructions  recorded with every step; the last tells a stranger what to type
+    actions                                  every action there is, where they can be listed: for tables and for search
     expert_action()                          what a scripted expert would do now: for demonstrations
     oracle_action()                          what one who knows the hidden state would do: the top of the scale
     random_action(rng)                       a well-formed action at random: the baseline to beat
@@ -49,8 +50,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
     env_version: ClassVar[str] = "1"
     sandbox_tier: str = "none-needed"
-    max_turns: ClassVar[int] = 4
+    max_turns: int = 4
     instructions: ClassVar[str] = ""
+    actions: tuple[str, ...] = ()
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {}
     reward_weights: ClassVar[dict[str, float]] = {}
     cheats: ClassVar[Sequence[str]] = ()

@@ -75,8 +75,11 @@ class Text(World[int]):
     def __init__(self, id: str = "CartPole-v1", max_turns: int = 200, **arguments: Any) -> None:
         super().__init__()
         self.inner = gymnasium.make(id, **arguments)
-        self.max_turns = max_turns  # type: ignore[misc]
+        self.max_turns = max_turns
         self.instructions = f"Reply with {described(self.inner.action_space)}"  # type: ignore[misc]
+        space = self.inner.action_space
+        if isinstance(space, spaces.Discrete) and space.n <= 100:
+            self.actions = tuple(str(space.start + i) for i in range(int(space.n)))
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(2**31))

@@ -30,12 +30,17 @@ line = some.text(alphabet=string.ascii_letters + string.digits + " =|#@.", max_s
 def test_a_change_applied_to_what_was_seen_gives_what_was_seen_next(before: list[str], after: list[str], ended: bool,
                                                                    value: int) -> None:
     seen = "\n".join(before)
-    answer = Answer(seen if ended else "\n".join(after), {"done": value / 100}, ended)
+    answer = Answer(seen if ended else "\n".join(after), {"done": value / 100} if value else {}, ended)
     assert apply(seen, describe(seen, answer)) == answer
 
 
+def test_a_signal_of_zero_is_not_told_for_it_adds_nothing() -> None:
+    assert describe("a", Answer("b", {"done": 0.0, "cost": 1.5}, False)) == "@0 b\ngo cost=1.5"
+    assert describe("a", Answer("x" * 100, {"done": 1.0}, True)) == "end done=1"
+
+
 def test_a_change_that_cannot_happen_is_no_answer() -> None:
-    for change in ("", "stop", "go done=x", "go done=1.00\n@9 far", "go done=1.00\nnonsense", "end done=1.00\n@0 x"):
+    for change in ("", "stop", "go done=x", "@9 far\ngo done=1", "nonsense\ngo done=1", "end done=1\n@0 x"):
         assert apply("one\ntwo", change) is None
 
 
@@ -63,7 +68,7 @@ def world(n: int) -> list[tuple[Step, Step]]:
 
 
 def test_the_model_learns_a_small_world_and_its_gate_keeps_the_better_half() -> None:
-    model = LanguageWorldModel(layers=2, width=48, context=96, keep_fraction=0.5, seed=0)
+    model = LanguageWorldModel(layers=2, width=48, context=96, trusted_accuracy=0.95, seed=0)
     model.add(world(400))
     model.fit(220)
     error = model.calibrate()

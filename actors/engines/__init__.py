@@ -1,4 +1,4 @@
-"""Who runs the language model: one seam, three engines.
+"""Who runs the model: one seam, four engines.
 
 Situation -> Decision. An engine that learns takes new weights by `load`; one that does not refuses.
 """
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What an agent must answer: the observation, and how this world wants its answers written."""
+    """What an agent must answer: the observation, how this world wants its answers written, and, where the world can
+    list them, all answers that there are."""
 
     observation: str
-    instructions: str
+    instructions: str = ""
+    actions: tuple[str, ...] = ()
 
 
 def messages(situation: Situation) -> list[dict[str, str]]:
@@ -63,6 +65,10 @@ class Engine(Protocol):
 
 def make_engine(policy: Policy, seed: int) -> Engine:
     """The engine that the configuration names. Heavy libraries are imported only by the one that needs them."""
+    if policy.engine == "table":
+        from actors.engines.table import TableEngine
+
+        return TableEngine(policy.epsilon, seed)
     if policy.engine == "small":
         from actors.engines.small import SmallEngine
         from experience.models.tokenizer import ByteTokenizer

@@ -18,7 +18,7 @@ class Duel(World[int]):
         "outcome": SignalKind("fraction", "env_state"), "player": SignalKind("count", "env_state"),
         INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"outcome": 1.0, INVALID: -0.1}
-    max_turns: ClassVar[int] = 60
+    max_turns = 60
 
     def __init__(self, game: str = "classic.tictactoe_v3", opponent: str = "random") -> None:
         super().__init__()

@@ -21,7 +21,7 @@ class Arena(World[int]):
         "outcome": SignalKind("fraction", "env_state"), "player": SignalKind("count", "env_state"),
         INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"outcome": 1.0, INVALID: -0.1}
-    max_turns: ClassVar[int] = 40
+    max_turns = 40
     oracle_target: ClassVar[float] = 0.9
 
     def __init__(self, game: str = "TicTacToe-v0", players: int = 2, opponent: str = "random") -> None:

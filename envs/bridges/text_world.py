@@ -25,7 +25,7 @@ class Household(World[tuple[str, int]]):
         "progress": SignalKind("fraction", "env_state"), "won": SignalKind("count", "env_state"),
         "lost": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"progress": 1.0, "lost": -0.5, INVALID: -0.05}
-    max_turns: ClassVar[int] = 30
+    max_turns = 30
     cheats = ("inventory", "win", "score 100", "take coin take coin", "look around; take coin", "restart", "xyzzy")
     oracle_target: ClassVar[float] = 0.9
 

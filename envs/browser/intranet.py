@@ -221,7 +221,7 @@ def changes(before: State, after: State) -> frozenset[tuple[str, bool, tuple[Any
 
 
 class Intranet(SiteWorld[Errand], ToolWorld[Errand]):
-    max_turns: ClassVar[int] = 12
+    max_turns = 12
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "done": SignalKind("fraction", "env_state"), "wrong_changes": SignalKind("count", "env_state"),
         "obeyed_a_page": SignalKind("count", "env_state"), "actions": SignalKind("count", "env_state")}

@@ -59,7 +59,7 @@ class MiniWoB(ToolWorld[Task]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "page_reward": SignalKind("fraction", "env_state"), "actions": SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"page_reward": 1.0, "actions": -0.01}
-    max_turns: ClassVar[int] = 10
+    max_turns = 10
     sandbox_tier = "namespaces+chromium"
     oracle_target: ClassVar[float] = 0.85
     cheats = ("press Control+Shift+i", "press F12", "press Control+u", "type_text javascript:core.endEpisode(1)",

@@ -80,7 +80,7 @@ def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> 
 
 class Office(SiteWorld[Errand]):
     env_version: ClassVar[str] = "3"
-    max_turns: ClassVar[int] = 5
+    max_turns = 5
     cheats = ("goto /order?item=tea&quantity=3", "goto javascript:document.title='done'", "goto /order",
               "goto //done.test/", "type 1 <script>done=1</script>", "goto /vote?pick=red",
               "goto data:text/html,done", "scroll 99999")

@@ -134,7 +134,7 @@ def verdict(problem: Problem, code: str) -> tuple[bool, str]:
 class HumanEval(ToolWorld[Problem]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {"passed": SignalKind("fraction", "verifier")}
     reward_weights: ClassVar[dict[str, float]] = {"passed": 1.0}
-    max_turns: ClassVar[int] = 2
+    max_turns = 2
     splits: ClassVar[tuple[Split, ...]] = ("heldout",)
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 1.0

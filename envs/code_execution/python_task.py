@@ -87,7 +87,7 @@ def same(expected: Any, got: Any) -> bool:
 
 
 class PythonTask(World[PythonProblem]):
-    max_turns: ClassVar[int] = 3
+    max_turns = 3
     goes_back: ClassVar[bool] = True
     cheats = (
         "submit import os; os._exit(0)", "submit raise SystemExit(0)",

@@ -129,7 +129,7 @@ class Repo(ToolWorld[Fault]):
         "mended": SignalKind("fraction", "verifier"), "test_runs": SignalKind("count", "env_state"),
         "edits": SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"mended": 1.0, "test_runs": -0.01, "edits": -0.01}
-    max_turns: ClassVar[int] = 16
+    max_turns = 16
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.95

@@ -41,7 +41,7 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         "simulated": SignalKind("property", "model"), "calibration": SignalKind("fraction", "instrument"),
         "cost": SignalKind("kEUR", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"value": 1.0, "calibration": 0.02, "cost": -1.0}
-    max_turns: ClassVar[int] = 8
+    max_turns = 8
     goes_back: ClassVar[bool] = True
     noise: ClassVar[float] = 0.01
     scale: ClassVar[float] = 0.05

@@ -103,7 +103,7 @@ def stirred_reactor(temperature_k: float, ratio: float, pressure: float, residen
 
 
 class Reactor(World[Campaign]):
-    max_turns: ClassVar[int] = 4
+    max_turns = 4
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.4
     cheats = ("declare nan 2.0", "declare inf 2.0", "declare 1300 nan", "declare 900 1e-9", "declare 1300 -1",

@@ -234,7 +234,7 @@ def read_lemmas(path: Path) -> list[Lemma]:
 
 
 class Coq(ToolWorld[Lemma]):
-    max_turns: ClassVar[int] = 12
+    max_turns = 12
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {

@@ -18,6 +18,7 @@ from torch import nn
 from experience.learning.batch import TokenBatch, Turn, micro_batches
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
+from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.shards.replay import Episode, Group
 from experience.step import Step
@@ -53,8 +54,8 @@ class LearnerSettings:
 class Learner:
     """Owns the policy being learned. Invariant: `version` rises by one with every `improve` on real experience."""
 
-    def __init__(self, model: nn.Module, settings: LearnerSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: nn.Module, settings: LearnerSettings, value: ValueFunction | None = None) -> None:
+        self.model, self.settings, self.value = model, settings, value
         self.version = 0
         self.optimizer = self._new_optimizer()
         self._rng = np.random.default_rng(settings.seed)
@@ -88,7 +89,13 @@ class Learner:
         """
         if not groups:
             return {}
-        turns, metrics = advantages(groups, self.settings.negative_weight)
+        if self.value is None:
+            turns, metrics = advantages(groups, self.settings.negative_weight)
+        else:
+            lived = [e for g in groups for e in g.episodes if e.first.source == "real"]
+            fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
+            turns, metrics = turn_advantages(groups, self.value, self.settings.negative_weight)
+            metrics |= fitted
         self._successes += best_turns((g for g in groups if g.episodes[0].first.source == "real"), self._bar)
         del self._successes[:-self.settings.remembered_successes]
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
@@ -109,7 +116,7 @@ class Learner:
         """What the next update depends on, by file name: weights, Adam's moments, random state."""
         about = {"version": self.version, "random": self._rng.bit_generator.state}
         return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
-                "learner.json": json.dumps(about).encode()}
+                "learner.json": json.dumps(about).encode(), **(self.value.save() if self.value else {})}
 
     def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
                 learned_from: Iterable[Group]) -> None:
@@ -119,8 +126,11 @@ class Learner:
         self.version, self._rng.bit_generator.state = about["version"], about["random"]
         Weights.read(self.version, saved["policy.safetensors"]).put_into(self.model)
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
+        groups = list(learned_from)
+        if self.value is not None:
+            self.value.restore(saved, [e for g in groups for e in g.episodes])
         self._take_demonstrations(demonstrations)
-        self._successes = best_turns(learned_from, self._bar)[-self.settings.remembered_successes:]
+        self._successes = best_turns(groups, self._bar)[-self.settings.remembered_successes:]
 
     def _take_demonstrations(self, demonstrations: Iterable[Step]) -> None:
         shown = list(demonstrations)
@@ -174,7 +184,7 @@ class Learner:
 class Onlooker:
     """A learner that learns nothing, for policies whose weights live elsewhere: versions count rounds."""
 
-    version = 0
+    version, value = 0, None
 
     def policy(self) -> Weights:
         return Weights(self.version, b"", "")
@@ -206,9 +216,11 @@ def as_turn(step: Step, advantage: float = 0.0) -> Turn | None:
 
 
 def _return(episode: Episode) -> float:
-    """The discounted return of its first state. Its rewards are known: replay leaves out what is not."""
+    """The discounted return of its first state, with the value at its end where one was estimated. Its rewards are
+    known: replay leaves out what is not."""
     rewards = np.array([s.reward for s in episode.steps], float)
-    return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float))[0])
+    end = episode.closing.value_estimate if episode.closing else None
+    return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float), end or 0.0)[0])
 
 
 def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
@@ -257,3 +269,22 @@ def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[l
                 scaled = float(value) * (negative_weight if value < 0 else 1.0)
                 turns += [t for s in episode.steps if (t := as_turn(s, scaled)) is not None]
     return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
+
+
+def turn_advantages(groups: Sequence[Group], value: ValueFunction,
+                    negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
+    """All turns of the groups, each with its own advantage: how much better it turned out than its state promised.
+
+    Â_t = G^λ_t − v(O_t), divided by its root mean square over the environment's turns (Schulman et al. 2016, eq. 16)
+    """
+    raw: dict[str, list[tuple[Step, float]]] = defaultdict(list)
+    episodes = [e for g in groups for e in g.episodes]
+    for episode, v, target in zip(episodes, *value.targets(episodes), strict=True):
+        raw[episode.first.env_id] += zip(episode.steps, (target - v).tolist(), strict=True)
+    turns = []
+    for found in raw.values():
+        spread = float(np.sqrt(np.mean([a**2 for _, a in found]))) + 1e-6
+        for step, advantage in found:
+            scaled = advantage / spread * (negative_weight if advantage < 0 else 1.0)
+            turns += [t] if (t := as_turn(step, scaled)) is not None else []
+    return turns, {"groups": float(len(groups)), "turns": float(len(turns))}

@@ -36,3 +36,19 @@ def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.
         following = rewards[t] + discounts[t] * following
         result[t] = following
     return result
+
+
+def lambda_returns(rewards: Floats, discounts: Floats, values_next: Floats, trace: float) -> Floats:
+    """G_t = R_{t+1} + γ_{t+1} ((1 − λ) v(S_{t+1}) + λ G_{t+1}), with G_T = v(S_T).    Sutton & Barto 2018, eq. 12.18
+
+    rewards, discounts, values_next (v of what followed each step) and result: float [T]; λ = 1 is Monte Carlo with a
+    bootstrapped end, λ = 0 one-step TD. Raises RecordError if the lengths differ.
+    """
+    if not len(rewards) == len(discounts) == len(values_next):
+        raise RecordError(f"{len(rewards)} rewards, {len(discounts)} discounts, {len(values_next)} values",
+                          "give one discount and one next value a reward")
+    result, following = np.empty(len(rewards)), float(values_next[-1]) if len(values_next) else 0.0
+    for t in range(len(rewards) - 1, -1, -1):
+        following = rewards[t] + discounts[t] * ((1 - trace) * values_next[t] + trace * following)
+        result[t] = following
+    return result

@@ -17,11 +17,13 @@ from experience.errors import WeightsError
 
 @dataclass(frozen=True)
 class Weights:
-    """One version of a policy. `sha256` is of `data`; whoever loads it checks that first."""
+    """One version of a policy. `sha256` is of `data`; whoever loads it checks that first. `options` is the library of
+    options that it was learned with (`Library.dump`), empty for none."""
 
     version: int
     data: bytes
     sha256: str
+    options: bytes = b""
 
     @classmethod
     def read(cls, version: int, data: bytes) -> Weights:

@@ -20,32 +20,43 @@ class Answer:
     ended: bool
 
 
-def describe(before: str, answer: Answer) -> str:
-    """`end|go name=value …`, then (unless it ended) one `@n text` per changed line and `@n` where the text stops.
+_LONGEST_END = 40
+"""Characters that the last screen of an episode is worth: nothing is done there any more."""
 
-    The inverse is `apply`: apply(before, describe(before, a)) gives a, with signals rounded to 0.01.
+
+def describe(before: str, answer: Answer) -> str:
+    """One `@n text` per changed line and `@n` where the text stops, then `end|go name=value …`.
+
+    State first, consequences last: what an action earns follows from where it leads, and a model that has just written
+    where finds it there to read. Of an ended episode only a short change is told.
+    The inverse is `apply`: apply(before, describe(before, a)) gives a, with signals rounded to 0.01, less the zeros.
     """
-    head = " ".join(["end" if answer.ended else "go",
-                     *(f"{name}={value:.2f}" for name, value in sorted(answer.signals.items()))])
-    if answer.ended:
-        return head
     old, new = before.split("\n"), answer.observation.split("\n")
     changed = [f"@{n} {line}" for n, line in enumerate(new) if n >= len(old) or old[n] != line]
     if len(new) < len(old):
         changed.append(f"@{len(new)}")
-    return "\n".join([head, *changed])
+    if answer.ended and len("\n".join(changed)) > _LONGEST_END:
+        changed = []
+    return "\n".join([*changed, event(answer)])
 
 
-_SIGNAL = re.compile(r"([A-Za-z_]\w*)=(-?\d+\.\d\d)")
+def event(answer: Answer) -> str:
+    """`end|go name=value …`: what was measured, and whether it is over. A zero is not told: it adds nothing."""
+    told = {name: text for name, value in sorted(answer.signals.items())
+            if (text := f"{value:.2f}".rstrip("0").rstrip(".")) not in ("0", "-0")}
+    return " ".join(["end" if answer.ended else "go", *(f"{name}={text}" for name, text in told.items())])
+
+
+_SIGNAL = re.compile(r"([A-Za-z_]\w*)=(-?\d+(?:\.\d\d?)?)")
 _LINE = re.compile(r"@(\d+)(?: (.*))?")
 
 
 def apply(before: str, change: str) -> Answer | None:
     """The answer that `change` tells of; None if it is not a well-formed change of `before`."""
-    head, *rest = change.split("\n")
-    mark, *told = head.split(" ")
+    *rest, last = change.split("\n")
+    mark, *told = last.split(" ")
     matches = [_SIGNAL.fullmatch(word) for word in told]
-    if mark not in ("end", "go") or not all(matches) or (mark == "end" and rest):
+    if mark not in ("end", "go") or not all(matches):
         return None
     signals = {m[1]: float(m[2]) for m in matches if m}
     lines = before.split("\n")

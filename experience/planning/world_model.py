@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,11 +14,11 @@ import torch
 
 from experience.learning.batch import TokenBatch, Turn, micro_batches
 from experience.learning.losses import negative_log_likelihood, token_logprobs
-from experience.models.decoding import sample
+from experience.models.decoding import fit, sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.planning.change import Answer, apply, describe
+from experience.planning.change import Answer, apply, describe, event
 from experience.step import Step
 
 
@@ -44,39 +46,52 @@ class WorldModel(Protocol):
 class ModelError:
     """How far a model can be trusted, on real transitions that it has not been fitted to.
 
-    exact: fraction predicted exactly; copy: the same for "nothing changes"; exact_kept: among predictions that pass
-    the gate; auroc: P(a wrong prediction is less certain than a right one); n: transitions measured on.
+    exact: fraction predicted exactly; copy: the same for "nothing changes"; kept: fraction that passes the gate, and
+    exact_kept among those (None: none passes); auroc: P(a wrong prediction is less certain than a right one); n:
+    transitions measured on.
     """
 
     exact: float
-    exact_kept: float
+    exact_kept: float | None
+    kept: float
     copy: float
     auroc: float
     n: int
 
 
-class LanguageWorldModel:
-    """Reads `observation ⊢ action` and writes the change, one byte at a time.
+LONGEST_CHANGE = 72
+"""Tokens. A transition that changes more is not learned, and counted in `too_long`."""
 
-    One transition in eight is never fitted; on those the gate is calibrated: `threshold` is the `keep_fraction`
-    quantile of the uncertainty there. Invariant: a prediction above `threshold` is never used for learning.
+
+class LanguageWorldModel:
+    """Reads `observation ⊢ action` and writes the change, one byte at a time. `context` is the room for what it reads;
+    of a longer prompt it sees the first and the last part.
+
+    One transition in eight is never fitted; on those the gate is calibrated: `threshold` is the largest uncertainty up
+    to which a share of at least `trusted_accuracy` is exactly right there. Not a quantile: what matters most (a door
+    that opens) is rare, rarer is less certain, and a quantile would cut just that off for ever.
+    Invariant: a prediction above `threshold` is never used for learning.
     """
 
-    def __init__(self, layers: int, width: int, context: int, keep_fraction: float, seed: int) -> None:
+    def __init__(self, layers: int, width: int, context: int, trusted_accuracy: float, seed: int) -> None:
         torch.manual_seed(seed)
         self.version, self.threshold = 0, float("-inf")
         self._tokenizer = ByteTokenizer()
-        self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, context))
+        self._room = context
+        self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, context + LONGEST_CHANGE))
+        self._believed = copy.deepcopy(self._model).requires_grad_(False)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
         self._rng = np.random.default_rng(seed)
-        self._keep_fraction = keep_fraction
+        self._trusted_accuracy = trusted_accuracy
         self._fitted: list[Turn] = []
+        self._by_event: dict[str, list[int]] = defaultdict(list)
         self._kept_out: list[tuple[Step, Answer]] = []
+        self.too_long = self._steps = 0
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
     def transitions(self) -> int:
-        return len(self._fitted) + len(self._kept_out)
+        return len(self._fitted) + len(self._kept_out) + self.too_long
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
         """Takes (row, next row) pairs of real or demonstrated experience."""
@@ -84,21 +99,22 @@ class LanguageWorldModel:
             if step.decision is None or any(s.value is None for s in step.signals):
                 continue
             answer = Answer(following.obs_text, {s.name: s.value for s in step.signals if s.value is not None},
-                            step.ending != "none")
+                            step.ending == "terminated")
             if self.transitions % 8 == 7:
                 self._kept_out.append((step, answer))
             else:
                 prompt = self._prompt(step.obs_text, step.decision.text)
                 change = self._tokenizer.action(describe(step.obs_text, answer))
-                if len(prompt) + len(change) <= self._model.shape.context:
+                self.too_long += len(change) > LONGEST_CHANGE
+                if len(change) <= LONGEST_CHANGE:
+                    self._by_event[event(answer)].append(len(self._fitted))
                     self._fitted.append(Turn(prompt, change, np.zeros(len(change), np.float32)))
 
     def fit(self, steps: int, batch_turns: int = 16) -> float:
-        """`steps` optimiser steps on a mixture of all and the newest transitions; the last loss, in nats."""
+        """`steps` optimiser steps on the transitions seen so far; the last loss, in nats."""
         loss_value = float("nan")
         for _ in range(steps if self._fitted else 0):
-            newest = max(len(self._fitted) - 2000, 0)
-            chosen = [self._fitted[i] for i in self._rng.integers(newest, len(self._fitted), size=batch_turns)]
+            chosen = self._sample(batch_turns)
             self._optimizer.zero_grad()
             for micro in micro_batches(chosen, 8192):
                 batch = TokenBatch.of(micro)
@@ -108,28 +124,50 @@ class LanguageWorldModel:
                 loss_value = float(loss.detach())
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
             self._optimizer.step()
+            self._average()
         self.version += 1
         return loss_value
 
+    def _average(self) -> None:
+        """The weights that predict are the running mean of the last hundred steps': a single step's are too noisy for
+        predictions that must be exact to the byte (Polyak & Juditsky 1992)."""
+        self._steps += 1
+        new = max(0.01, 1 / self._steps)
+        with torch.no_grad():
+            for mean, weight in zip(self._believed.parameters(), self._model.parameters(), strict=True):
+                mean.lerp_(weight, new)
+
+    def _sample(self, n: int) -> list[Turn]:
+        """Half of them uniform, half by event (the signals and whether it ended): a wrong reward or end misleads
+        planning more than a wrong state does, and what is rewarded is rare."""
+        events = list(self._by_event.values())
+        uniform = self._rng.integers(len(self._fitted), size=n - n // 2)
+        kinds = self._rng.integers(len(events), size=n // 2)
+        rare = [events[k][int(self._rng.integers(len(events[k])))] for k in kinds]
+        return [self._fitted[i] for i in (*uniform, *rare)]
+
     def save(self) -> dict[str, bytes]:
         """What the next fit depends on besides the transitions, by file name."""
-        about = {"version": self.version, "threshold": self.threshold, "random": self._rng.bit_generator.state}
+        about = {"version": self.version, "threshold": self.threshold, "steps": self._steps,
+                 "random": self._rng.bit_generator.state}
         return {"world_model.safetensors": Weights.of(self._model, self.version).data,
+                "world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
                 "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
                 "world_model.json": json.dumps(about).encode()}
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
         about = json.loads(saved["world_model.json"])
-        self.version, self.threshold = about["version"], about["threshold"]
+        self.version, self.threshold, self._steps = about["version"], about["threshold"], about["steps"]
         self._rng.bit_generator.state = about["random"]
         Weights.read(self.version, saved["world_model.safetensors"]).put_into(self._model)
+        Weights.read(self.version, saved["world_model_mean.safetensors"]).put_into(self._believed)
         unpack_optimizer(saved["world_model_optimizer.safetensors"], self._optimizer)
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         """The likeliest change for each pair."""
         prompts = [self._prompt(o, a) for o, a in zip(observations, actions, strict=True)]
-        written = sample(self._model, prompts, end=ByteTokenizer.END, most_tokens=72, temperature=0,
+        written = sample(self._believed, prompts, end=ByteTokenizer.END, most_tokens=LONGEST_CHANGE, temperature=0,
                          generator=self._generator)
         predictions = []
         for observation, (ids, logprobs) in zip(observations, written, strict=True):
@@ -138,7 +176,7 @@ class LanguageWorldModel:
             predictions.append(Prediction(answer, -float(logprobs.sum())))
         return predictions
 
-    def calibrate(self, most: int = 64) -> ModelError | None:
+    def calibrate(self, most: int = 128) -> ModelError | None:
         """Measures the model on its newest kept-out transitions and sets the gate; None while there are too few."""
         checked = self._kept_out[-most:]
         if len(checked) < 16:
@@ -150,13 +188,24 @@ class LanguageWorldModel:
                           for p, (s, a) in zip(predictions, checked, strict=True)])
         copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
                            for s, a in checked])
-        self.threshold = float(np.quantile(uncertainty, self._keep_fraction))
+        self.threshold = gate(uncertainty, right, self._trusted_accuracy)
         kept = uncertainty <= self.threshold
-        return ModelError(float(right.mean()), float(right[kept].mean()), float(copied.mean()),
-                          auroc(uncertainty, ~right), len(checked))
+        return ModelError(float(right.mean()), float(right[kept].mean()) if kept.any() else None, float(kept.mean()),
+                          float(copied.mean()), auroc(uncertainty, ~right), len(checked))
 
     def _prompt(self, observation: str, action: str) -> np.ndarray:
-        return self._tokenizer.prompt(f"{observation}\n> {action}")
+        return fit(self._tokenizer.prompt(f"{observation}\n> {action}"), self._room)
+
+
+def gate(uncertainty: np.ndarray, right: np.ndarray, accuracy: float) -> float:
+    """The largest uncertainty u such that of the predictions up to u, at least eight, a share of `accuracy` is right;
+    −∞ if there is none. uncertainty float [N], right bool [N]."""
+    order = np.argsort(uncertainty, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    # Equal uncertainties pass or fail together.
+    last_of_equals = np.append(np.diff(uncertainty[order]) > 0, True)
+    passing = np.flatnonzero((share >= accuracy) & last_of_equals & (np.arange(len(order)) >= 7))
+    return float(uncertainty[order][passing[-1]]) if len(passing) else float("-inf")
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:

@@ -1,0 +1,117 @@
+"""Dyna-Q and Dyna-Q+ in the mazes of Sutton & Barto 2018, through collector, shards and learner.
+
+Each life is a stream of its own with a learner of its own; the policy acts on what was committed until its last turn
+but one, as every policy of this framework does.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from actors.config import Config, load
+from actors.pool import LocalPool
+from benchmarks.planning.record import Row, row
+from benchmarks.planning.worlds import Maze
+from experience.models.table import Table
+from experience.planning.tabular import Dyna, DynaSettings
+from experience.reward import RewardModel
+from experience.shards.catalog import Catalog
+from experience.step import Step
+
+WORLD = "benchmarks.planning.worlds:Maze-v0"
+ACTIONS = Maze.actions
+
+
+@dataclass
+class Life:
+    """One stream's learner, and what it lived: its rewards, and the lengths of its episodes."""
+
+    learner: Dyna
+    rewards: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    last: Step | None = None
+
+    def take(self, step: Step) -> None:
+        """The next row of the stream: the answer to the one before is whole now, and is learned from."""
+        if self.last is not None and self.last.decision is not None:
+            self.learner.learn(self.last, step)
+        self.last = step
+        if step.decision is not None:
+            self.rewards.append(step.reward or 0.0)
+        else:
+            self.lengths.append(step.step_in_episode)
+
+
+def live(layout: str, lives: int, settings: DynaSettings, until: Callable[[Life], bool]) -> list[Life]:
+    """`lives` streams with learners of those settings, each at least until it has lived enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        config, _ = load([], [
+            f"worlds=[{{id: '{WORLD}', arguments: {{layout: {layout}}}}}]", "policy.engine=table", "policy.epsilon=0.1",
+            f"collecting.slots={lives}", "collecting.group_size=2", "collecting.durability=os",
+            "collecting.commit_seconds=0.002", f"seed={settings.seed}"])
+        return list(_live(config, Path(folder), settings, until))
+
+
+def _live(config: Config, folder: Path, settings: DynaSettings, until: Callable[[Life], bool]) -> Iterator[Life]:
+    pool = LocalPool(config, "bench", folder, Catalog(folder))
+    rewards = RewardModel({WORLD: {"env_reward": 1.0}})
+    found: dict[bytes, Life] = {}
+    try:
+        for shard in pool.shards(lambda: len(found) == config.collecting.slots and all(map(until, found.values()))):
+            for step in shard:
+                if step.stream_id not in found:
+                    own = DynaSettings(**{**vars(settings), "seed": settings.seed + len(found)})
+                    found[step.stream_id] = Life(Dyna(ACTIONS, rewards, own))
+                found[step.stream_id].take(step)
+            values = {o: v for life in found.values() for o, v in life.learner.values.items()}
+            pool.push(Table.weights(ACTIONS, values, 0), 10**9)
+    finally:
+        pool.close()
+    yield from found.values()
+
+
+def figure_8_2(lives: int = 30, episodes: int = 50) -> Iterator[Row]:
+    """The Dyna maze: planning steps against episodes until the path is near the shortest (14 steps)."""
+    near: dict[int, list[int]] = {}
+    for updates in (0, 5, 50):
+        lived = live("dyna", lives, DynaSettings(updates=updates), lambda life: len(life.lengths) >= episodes)
+        curve = np.mean([life.lengths[:episodes] for life in lived], 0)
+        near[updates] = [int(np.argmax(curve <= 20)) + 1 if (curve <= 20).any() else episodes + 1]
+        total = [float(sum(life.lengths[:episodes])) for life in lived]
+        yield row(f"Dyna maze, n={updates}: real steps in {episodes} episodes", "S&B fig. 8.2 (plot)", "steps", total,
+                  {0: "<= 7000", 5: "<= 2200", 50: "<= 2200"}[updates],
+                  {"first episode of mean length <= 20": float(near[updates][0])}, "α=.1 ε=.1 γ=.95; shortest 14")
+
+
+def changing_mazes(lives: int = 20) -> Iterator[Row]:
+    """Figures 8.4 and 8.5: what curiosity earns after the world has changed."""
+    for figure, layout, steps, updates, curiosity, goal in (
+            ("8.4", "blocking", 3000, 10, 1e-4, ">= 1.3"), ("8.5", "shortcut", 6000, 50, 1e-3, ">= 1.15")):
+        earned = {}
+        for kappa in (0.0, curiosity):
+            lived = live(layout, lives, DynaSettings(step_size=1.0, updates=updates, curiosity=kappa),
+                         lambda life: len(life.rewards) >= steps)  # noqa: B023  called before the loop goes on
+            earned[kappa] = np.array([sum(life.rewards[:steps]) for life in lived])
+        plus, plain = earned[curiosity], earned[0.0]
+        yield row(f"{layout} maze: reward of Dyna-Q+ over Dyna-Q after {steps} steps",
+                  f"S&B fig. {figure}: Dyna-Q+ above Dyna-Q (plot)", "ratio", list(plus / plain.mean()), goal,
+                  {"Dyna-Q+": float(plus.mean()), "Dyna-Q": float(plain.mean())},
+                  f"n={updates}, κ={curiosity:g}, α=1 ε=.1 γ=.95")
+
+
+def sweeping(lives: int = 20) -> Iterator[Row]:
+    """Prioritised sweeping against uniform planning: model updates until the path is the shortest."""
+    needed = {}
+    for name, settings in (("uniform", DynaSettings(step_size=0.5, updates=5)),
+                           ("sweeping", DynaSettings(step_size=0.5, updates=5, sweep=1e-4))):
+        lived = live("dyna", lives, settings, lambda life: len(life.lengths) >= 12)
+        needed[name] = [float(sum(life.lengths[:12])) for life in lived]
+    ratio = np.array(needed["sweeping"]) / np.mean(needed["uniform"])
+    yield row("prioritised sweeping over uniform planning: real steps in 12 episodes", "S&B fig. 8.4 ex.: 5 to 10 × "
+              "fewer updates", "ratio", list(ratio), "<= 0.9",
+              {name: float(np.mean(v)) for name, v in needed.items()}, "n=5, α=.5, θ=1e-4")

@@ -1,0 +1,133 @@
+"""A value function over what was seen: the discounted return that the present policy can expect from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from experience.learning.returns import Floats, lambda_returns
+from experience.models.decoding import fit
+from experience.models.tokenizer import ByteTokenizer
+from experience.models.transformer import Transformer, TransformerShape
+from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
+from experience.shards.replay import Episode
+
+_MOST_REMEMBERED = 256
+"""Episodes. Older ones tell of a policy that is no more."""
+
+
+class ValueFunction:
+    """v(o) by a small transformer that reads the observation; its own network, so that no policy's gradient moves it.
+
+    Targets are λ-returns of lived turns (Sutton & Barto 2018, eq. 12.2); the loss is Huber's.
+    """
+
+    def __init__(self, layers: int, width: int, context: int, seed: int, trace: float = 0.95,
+                 learning_rate: float = 1e-3) -> None:
+        self.trace = trace
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._model = _Regressor(TransformerShape(ByteTokenizer.size, layers, width, 4, context))
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=learning_rate, betas=(0.9, 0.98),
+                                            weight_decay=0.01)
+        self._rng = np.random.default_rng(seed)
+        self._tokenizer = ByteTokenizer()
+        self._recent: list[Episode] = []
+
+    def __call__(self, observations: Sequence[str]) -> Floats:
+        """float [N]: the value of each observation, in units of reward."""
+        order = sorted(range(len(observations)), key=lambda i: len(observations[i]))
+        values = np.zeros(len(observations))
+        self._model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(order), 256):
+                part = order[start:start + 256]
+                values[part] = self._model(*self._tokens([observations[i] for i in part])).double().numpy()
+        return values
+
+    def targets(self, episodes: Sequence[Episode]) -> tuple[list[Floats], list[Floats]]:
+        """Per episode, float [T] each: the values of its observations, and the λ-returns that they should have been.
+
+        A truncated or unfinished episode bootstraps from its last observation; a terminated one ends at 0.
+        """
+        seen = [[s.obs_text for s in e.steps] + [e.closing.obs_text if e.closing else ""] for e in episodes]
+        flat = self([text for texts in seen for text in texts])
+        values, returns, start = [], [], 0
+        for episode, texts in zip(episodes, seen, strict=True):
+            v = flat[start:start + len(texts)]
+            start += len(texts)
+            rewards = np.array([s.reward for s in episode.steps], float)
+            discounts = np.array([s.discount for s in episode.steps], float)
+            values.append(v[:-1])
+            returns.append(lambda_returns(rewards, discounts, v[1:], self.trace))
+        return values, returns
+
+    def fit(self, episodes: Sequence[Episode], passes: int = 2, batch: int = 64) -> dict[str, float]:
+        """Some passes over `episodes` and twice as many remembered ones; the last loss, and the fraction of variance
+        that was explained before."""
+        if not episodes:
+            return {}
+        older = self._rng.integers(len(self._recent), size=2 * len(episodes)).tolist() if self._recent else ()
+        chosen = [*episodes, *(self._recent[i] for i in older)]
+        self.remember(episodes)
+        values, returns = self.targets(chosen)
+        target, before = np.concatenate(returns), np.concatenate(values)
+        seen = [s.obs_text for e in chosen for s in e.steps]
+        self._model.train()
+        for _ in range(passes):
+            order = self._rng.permutation(len(seen))
+            for part in np.array_split(order, -(-len(seen) // batch)):
+                guess = self._model(*self._tokens([seen[i] for i in part]))
+                loss = functional.huber_loss(guess, torch.from_numpy(target[part].astype(np.float32)))
+                self._optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+                self._optimizer.step()
+        spread = float(target.var())
+        explained = 1 - float(((target - before) ** 2).mean()) / spread if spread > 1e-12 else 0.0
+        return {"value_loss": float(loss.detach()), "value_explained": explained}
+
+    def remember(self, episodes: Sequence[Episode]) -> None:
+        """What later fits may come back to: the newest `_MOST_REMEMBERED` episodes."""
+        self._recent = [*self._recent, *episodes][-_MOST_REMEMBERED:]
+
+    def save(self) -> dict[str, bytes]:
+        about = {"random": self._rng.bit_generator.state}
+        return {"value.safetensors": Weights.of(self._model, 0).data,
+                "value_optimizer.safetensors": pack_optimizer(self._optimizer),
+                "value.json": json.dumps(about).encode()}
+
+    def restore(self, saved: Mapping[str, bytes], fitted_to: Sequence[Episode]) -> None:
+        """Continues where `save` was called, given all real episodes that it was fitted to, in their order."""
+        self.remember(fitted_to)
+        self._rng.bit_generator.state = json.loads(saved["value.json"])["random"]
+        Weights.read(0, saved["value.safetensors"]).put_into(self._model)
+        unpack_optimizer(saved["value_optimizer.safetensors"], self._optimizer)
+
+    def _tokens(self, observations: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """tokens int64 [B, T], padded on the right, and where each text ends, int64 [B]."""
+        prompts = [fit(self._tokenizer.prompt(o), self._model.shape.context) for o in observations]
+        tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, :len(prompt)] = prompt
+        return torch.from_numpy(tokens), torch.tensor([len(p) - 1 for p in prompts])
+
+
+class _Regressor(Transformer):
+    """tokens int64 [B, T], last int64 [B] -> float [B]: one number read off each text's last token."""
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__(shape)
+        self.head = nn.Linear(shape.width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tensor, last: Tensor) -> Tensor:  # type: ignore[override]
+        hidden = self._read(tokens, torch.arange(tokens.shape[1])[None], None, None)
+        read: Tensor = self.head(hidden[torch.arange(len(last)), last])[:, 0]
+        return read

@@ -1,0 +1,119 @@
+"""Finding options: subtasks that respect the reward (STOMP), and programs that succeeded and succeed again (skills).
+
+Sutton, Machado, Holland, Timbers, Tanno & White 2022 (arXiv 2202.03466): a feature gives a subtask, a subtask an
+option, an option a model, and models make planning shorter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from experience.planning.option import Condition, Learned, Library, Program, option_id
+from experience.planning.smdp import Bools, FiniteWorld, Floats, Model, backup
+from experience.shards.replay import Episode
+from experience.step import state_key
+
+
+def reward_respecting(world: FiniteWorld, name: str, feature: Bools, values: Floats, bonus: float,
+                      sweeps: int = 200) -> Learned:
+    """The option that earns the true reward on its way and stops wherever v̂(s) + w̄·x(s) is worth more than going on.
+
+    feature bool [S]: where the subtask's feature holds; values float [S]: the present v̂; bonus w̄ in units of reward.
+    """
+    return _option(world, name, world.models, values + bonus * feature, sweeps)
+
+
+def shortest_path(world: FiniteWorld, name: str, feature: Bools, sweeps: int = 200) -> Learned:
+    """The option that attains the feature as soon as it can, whatever that costs: what reward-respecting ones are
+    compared with."""
+    blind = [Model(np.zeros(len(world.states)), m.arrival, m.starts) for m in world.models]
+    return _option(world, name, blind, np.where(feature, 1.0, 0.0), sweeps)
+
+
+def _option(world: FiniteWorld, name: str, models: Sequence[Model], stopping: Floats, sweeps: int) -> Learned:
+    """π and β of optimal stopping: u(s) = max_a r + γP max(stopping, u). Where no action may start, it has stopped."""
+    u = np.full(len(world.states), -np.inf)
+    for _ in range(sweeps):
+        q = backup(models, np.maximum(stopping, u))
+        u = q.max(0)
+    known = np.flatnonzero(np.isfinite(u))
+    return Learned.over(name, {world.states[i]: world.actions[int(q[:, i].argmax())] for i in known},
+                        [world.states[i] for i in known if stopping[i] >= u[i]])
+
+
+Replays = Callable[[Episode, Sequence[str]], float]
+"""Does those actions again in the task of that episode, from its start, in the environment; the return."""
+
+
+def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Library, *, shortest: int = 2,
+                  longest: int = 8, least_uses: int = 2, most: int = 4) -> Library:
+    """`library` with the programs that most of the successful `episodes` share and that verify.
+
+    Proposed: runs of `shortest` to `longest` actions found in at least `least_uses` episodes, by turns saved. Verified:
+    the episode it came from is lived again in the environment and must earn what it earned. Kept: `most` at once, none
+    that is part of one kept before it, none that was ever retired. Precondition: the first words that all observations
+    before it share.
+    """
+    shown = [e for e in episodes if e.steps and not e.failed]
+    uses: dict[tuple[str, ...], dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for number, episode in enumerate(shown):
+        turns = [(s.obs_text, s.decision.text) for s in episode.steps if s.decision and s.option_step != 0]
+        for length in range(shortest, longest + 1):
+            for start in range(len(turns) - length + 1):
+                part = turns[start:start + length]
+                uses[tuple(a for _, a in part)][number].append(part[0][0])
+    found = sorted((a for a, where in uses.items() if len(where) >= least_uses),
+                   key=lambda a: (-(len(a) - 1) * len(uses[a]), a))
+    kept: list[tuple[str, ...]] = []
+    for actions in found:
+        if len(kept) == most:
+            break
+        if any(_within(actions, longer) or _within(longer, actions) for longer in kept):
+            continue
+        name = f"skill-{state_key(chr(31).join(actions)):016x}"[:14]
+        if name in library.records:
+            continue
+        source = shown[min(uses[actions])]
+        again = replays(source, [s.decision.text for s in source.steps if s.decision and s.option_step != 0])
+        if source.total_reward is None or abs(again - source.total_reward) > 1e-6:
+            continue
+        seen = [o for where in uses[actions].values() for o in where]
+        library = library.add(Program(name, actions, common_start(seen)))
+        kept.append(actions)
+    return library
+
+
+def retire(library: Library, episodes: Sequence[Episode], *, least_uses: int = 8, margin: float = 0.0) -> Library:
+    """Without the options whose uses, at least `least_uses`, ended in episodes that earned less on average than the
+    others by more than `margin`; none is judged on fewer."""
+    returns: Mapping[int, list[float]] = defaultdict(list)
+    every = [(e, r) for e in episodes if not e.failed and (r := e.total_reward) is not None]
+    for episode, earned in every:
+        for used in {s.option_id for s in episode.steps if s.option_id is not None}:
+            returns[used].append(earned)
+    bad = []
+    for option in library:
+        uses = returns.get(option_id(option.name), [])
+        others = [r for e, r in every if all(s.option_id != option_id(option.name) for s in e.steps)]
+        if len(uses) >= least_uses and others and float(np.mean(uses)) < float(np.mean(others)) - margin:
+            bad.append(option.name)
+    return library.retire(bad) if bad else library
+
+
+def common_start(observations: Sequence[str]) -> Condition:
+    """The condition that an observation begins with the words that all of `observations` begin with."""
+    shared = observations[0]
+    for other in observations[1:]:
+        length = next((i for i, (a, b) in enumerate(zip(shared, other, strict=False)) if a != b),
+                      min(len(shared), len(other)))
+        shared = shared[:length]
+    whole = re.match(r"(?:.*\W)?", shared, re.DOTALL)
+    return Condition(r"\A" + re.escape(whole[0] if whole else ""))
+
+
+def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
+    return any(tuple(whole[i:i + len(part)]) == tuple(part) for i in range(len(whole) - len(part) + 1))

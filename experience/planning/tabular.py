@@ -1,0 +1,261 @@
+"""Tables: a world model that counts, and Dyna on it. The planning of Sutton & Barto 2018, chapter 8.
+
+The same steps that a language model learns from: an action's index stands for its text, an observation for its state.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from experience.models.table import Table
+from experience.models.weights import Weights
+from experience.planning.change import Answer
+from experience.planning.world_model import Prediction
+from experience.reward import RewardModel, weighted_sum
+from experience.shards.replay import Group
+from experience.step import Step
+
+Pair = tuple[str, str]
+
+
+class TabularModel:
+    """Counts what followed each (observation, action). The likeliest answer is predicted; its uncertainty is
+    1/√n + the frequency of other answers, and infinite (answer None) where the pair was never tried."""
+
+    threshold = float("inf")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._answers: dict[Pair, dict[Answer, int]] = {}
+        self._tried: list[Pair] = []
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """What was tried, in the order of the first time."""
+        return self._tried
+
+    def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
+        """Takes (row, next row) pairs. Steps with unknown signals are left out."""
+        for step, following in transitions:
+            if step.decision is not None and all(s.value is not None for s in step.signals):
+                self.count(step.obs_text, step.decision.text, answer_of(step, following))
+
+    def count(self, observation: str, action: str, answer: Answer) -> None:
+        pair = (observation, action)
+        if pair not in self._answers:
+            self._answers[pair] = defaultdict(int)
+            self._tried.append(pair)
+        self._answers[pair][answer] += 1
+        self.version += 1
+
+    def forget(self, observation: str, action: str) -> None:
+        """The next answer counts alone: for worlds that change, where only the newest is true."""
+        if (observation, action) in self._answers:
+            self._answers[observation, action].clear()
+
+    def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
+        predictions = []
+        for pair in zip(observations, actions, strict=True):
+            answers = self._answers.get(pair)
+            if not answers:
+                predictions.append(Prediction(None, float("inf")))
+                continue
+            n = sum(answers.values())
+            likeliest = max(answers, key=answers.__getitem__)
+            predictions.append(Prediction(likeliest, n**-0.5 + 1 - answers[likeliest] / n))
+        return predictions
+
+    def sample(self, rng: np.random.Generator) -> tuple[str, str, Answer]:
+        """A pair that was tried, uniformly, and one of its answers by their frequency."""
+        pair = self._tried[int(rng.random() * len(self._tried))]
+        answers = self._answers[pair]
+        if len(answers) == 1:
+            return *pair, next(iter(answers))
+        counts = np.fromiter(answers.values(), float)
+        return *pair, list(answers)[int(rng.choice(len(counts), p=counts / counts.sum()))]
+
+    def answers(self, observation: str, action: str) -> Mapping[Answer, float]:
+        """Each answer seen, with its frequency."""
+        found = self._answers.get((observation, action), {})
+        n = sum(found.values())
+        return {answer: count / n for answer, count in found.items()}
+
+
+def answer_of(step: Step, following: Step) -> Answer:
+    return Answer(following.obs_text, _Signals((s.name, s.value) for s in step.signals if s.value is not None),
+                  step.ending == "terminated")
+
+
+class _Signals(dict[str, float]):
+    """Signals that can be counted: equal by content, and hashable. Never changed once made."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items())))
+
+
+@dataclass(frozen=True)
+class DynaSettings:
+    """step_size α, discount γ, `updates` n of planning after each real step. curiosity κ > 0 is Dyna-Q+: in planning,
+    an action not tried for τ steps is worth κ√τ more, and untried ones are thought to change nothing. `sweep` θ > 0
+    plans in the order of |δ| > θ (prioritised sweeping) instead of uniformly. `newest_only` keeps, of each pair, the
+    newest answer: S&B's deterministic model."""
+
+    step_size: float = 0.1
+    discount: float = 0.95
+    updates: int = 0
+    curiosity: float = 0.0
+    sweep: float = 0.0
+    newest_only: bool = True
+    seed: int = 0
+
+
+class Dyna:
+    """Q-learning on real steps, the same update on imagined ones.
+
+    Q(S,A) ← Q(S,A) + α [R + γ max_a Q(S',a) − Q(S,A)]    Sutton & Barto 2018, p. 164 (Dyna-Q), 8.3 (Dyna-Q+), 8.4
+    """
+
+    def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
+        self.actions, self.settings, self.model = tuple(actions), settings, TabularModel()
+        self.values: dict[str, list[float]] = {}
+        self.planned = 0
+        """Planning updates done."""
+        self._index = {action: i for i, action in enumerate(self.actions)}
+        self._rewards, self._known_rewards = rewards, dict[Answer, float]()
+        self._env_id = ""
+        self._time, self._last_tried = 0, dict[Pair, int]()
+        self._sources: dict[str, set[Pair]] = defaultdict(set)
+        self._queue: list[tuple[float, Pair]] = []
+        self._queued: dict[Pair, float] = {}
+        self._rng = np.random.default_rng(settings.seed)
+
+    def learn(self, step: Step, following: Step) -> None:
+        """One real step: direct learning, model learning, planning. Steps whose reward is unknown, and actions that
+        the world does not list, teach nothing."""
+        action = step.decision.text if step.decision else ""
+        if action not in self._index or step.reward is None:
+            return
+        self._env_id, self._time = step.env_id, self._time + 1
+        answer, pair = answer_of(step, following), (step.obs_text, action)
+        self._update(*pair, answer, step.reward)
+        if pair not in self._last_tried and self.settings.curiosity:
+            for other in self.actions:  # never tried: thought to lead nowhere, for nothing
+                if (step.obs_text, other) not in self._last_tried:
+                    self.model.count(step.obs_text, other, Answer(step.obs_text, _Signals(), False))
+                    self._last_tried[step.obs_text, other] = 0
+        if self.settings.newest_only or not self._last_tried.get(pair):
+            self.model.forget(*pair)
+        self._last_tried[pair] = self._time
+        self.model.count(*pair, answer)
+        self._plan(pair, answer)
+
+    def _plan(self, pair: Pair, answer: Answer) -> None:
+        if self.settings.sweep:
+            self._sources[answer.observation].add(pair)
+            self._queue_if_surprising(pair)
+            for _ in range(self.settings.updates):
+                if not self._sweep():
+                    break
+            return
+        for _ in range(self.settings.updates):
+            observation, action, predicted = self.model.sample(self._rng)
+            self._update(observation, action, predicted, self._imagined_reward((observation, action), predicted))
+            self.planned += 1
+
+    def _sweep(self) -> bool:
+        """Updates the pair of the highest priority, and queues those that lead to it. False if nothing is queued."""
+        while self._queue:
+            priority, pair = heapq.heappop(self._queue)
+            if self._queued.get(pair) != -priority:
+                continue  # queued again since, higher
+            del self._queued[pair]
+            for answer in self.model.answers(*pair):
+                self._update(*pair, answer, self._imagined_reward(pair, answer))
+            self.planned += 1
+            for source in self._sources[pair[0]]:
+                self._queue_if_surprising(source)
+            return True
+        return False
+
+    def _queue_if_surprising(self, pair: Pair) -> None:
+        surprise = max((abs(self._error(*pair, answer, self._imagined_reward(pair, answer)))
+                        for answer in self.model.answers(*pair)), default=0.0)
+        if surprise > max(self.settings.sweep, self._queued.get(pair, 0.0)):
+            self._queued[pair] = surprise
+            heapq.heappush(self._queue, (-surprise, pair))
+
+    def _imagined_reward(self, pair: Pair, answer: Answer) -> float:
+        """The model predicts signals; what they are worth is said by the reward model, and by curiosity."""
+        reward = self._known_rewards.get(answer)
+        if reward is None:
+            reward = weighted_sum(answer.signals, self._rewards.weights.get(self._env_id, {})) or 0.0
+            self._known_rewards[answer] = reward
+        if self.settings.curiosity:
+            reward += self.settings.curiosity * (self._time - self._last_tried[pair]) ** 0.5
+        return reward
+
+    def _update(self, observation: str, action: str, answer: Answer, reward: float) -> None:
+        row = self._row(observation)
+        row[self._index[action]] += self.settings.step_size * self._error(observation, action, answer, reward)
+
+    def _error(self, observation: str, action: str, answer: Answer, reward: float) -> float:
+        ahead = 0.0 if answer.ended else self.settings.discount * max(self._row(answer.observation))
+        return reward + ahead - self._row(observation)[self._index[action]]
+
+    def _row(self, observation: str) -> list[float]:
+        row = self.values.get(observation)
+        if row is None:
+            row = self.values[observation] = [0.0] * len(self.actions)
+        return row
+
+
+class TabularLearner:
+    """Dyna as the learner of a run: `./xp run … policy.engine=table`."""
+
+    value = None
+
+    def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
+        self.dyna, self.version = Dyna(actions, rewards, settings), 0
+
+    def policy(self) -> Weights:
+        return Table.weights(self.dyna.actions, self.dyna.values, self.version)
+
+    def publish(self) -> Weights:
+        self.version += 1
+        return self.policy()
+
+    def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
+        """Learns from the demonstrations as from any experience, once: values are off-policy."""
+        for step, following in pairwise((*demonstrations, None)):
+            if step is not None and step.ending == "terminated":
+                self.dyna.learn(step, step)
+            elif step is not None and following is not None and (
+                    (step.stream_id, step.t + 1) == (following.stream_id, following.t)):
+                self.dyna.learn(step, following)
+        return {"states": float(len(self.dyna.values))}
+
+    def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
+        for group in groups:
+            for episode in group.episodes:
+                if episode.closing is not None:
+                    for step, following in zip(episode.steps, (*episode.steps[1:], episode.closing), strict=True):
+                        self.dyna.learn(step, following)
+        return {"states": float(len(self.dyna.values)), "planned": float(self.dyna.planned)} if groups else {}
+
+    def save(self) -> dict[str, bytes]:
+        return {"policy.safetensors": self.policy().data,
+                "learner.json": json.dumps({"version": self.version}).encode()}
+
+    def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
+                learned_from: Iterable[Group]) -> None:
+        """A table is a function of what was lived: it is learned again, in the same order."""
+        self.imitate(demonstrations, 1.0)
+        self.improve(list(learned_from))
+        self.version = json.loads(saved["learner.json"])["version"]
