@@ -102,7 +102,7 @@ class Planning(_Section):
     trusted_accuracy: float = Field(0.9, ge=0, le=1, description="gate: predictions are believed up to the uncertainty "
                                                                  "at which this share of held-out ones is right")
     groups: int = Field(6, ge=0, description="imagined groups each time")
-    horizon: int = Field(3, ge=1, le=5, description="longest imagined branch, in turns")
+    horizon: int = Field(3, ge=1, le=32, description="longest imagined branch, in turns; errors add up along it")
     updates: int = Field(10, ge=0, description="table: planning updates after each real step (Dyna-Q)")
     curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
     weight: float = Field(0.5, ge=0, le=1, description="learning rate of imagined against real updates")

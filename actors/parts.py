@@ -32,6 +32,10 @@ from experience.shards.limits import RateLimiter
 from experience.shards.replay import Group, Replay
 from experience.step import Step
 
+_TRUSTED_VALUE = 0.2
+"""An unfinished imagined branch is worth what the value function says; one that explains less of the variance of new
+returns than this says nothing yet, and a policy that follows it unlearns what it can do."""
+
 
 @dataclass
 class Progress:
@@ -183,9 +187,12 @@ class Parts:
         if (self.world is None or not self._should_imagine(self.learner.version + 1)
                 or error is None or error.exact_kept is None):
             return []
+        value = self.learner.value
+        if value is not None and value.explained < _TRUSTED_VALUE:
+            return []
         made = imagine(self._act, self.world, self.replay, self.rewards, self.catalogue, groups=planning.groups,
                        group_size=self.config.collecting.group_size, horizon=planning.horizon,
-                       discount=self.config.collecting.discount, value=self.learner.value)
+                       discount=self.config.collecting.discount, value=value)
         self.progress.imagined += made.branches
         if self._imagined is None:
             self._imagined = Journal(self.directory.path / "imagined" / "learner", self.catalogue, durability="os")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -136,8 +137,8 @@ def test_collectors_record_the_option_its_age_and_its_end(tmp_path: Path) -> Non
     pool = LocalPool(config, "test", tmp_path, Catalog(tmp_path))
     pool.push(Table.weights(actions, {"0 0": [0.0, 0.0, 0.0, 0.0, 1.0]}, 0, library.dump()), 1)
     rows: list[Step] = []
-    for shard in pool.shards(lambda: any(s.boundary & Boundary.OPTION_END for s in rows)):
-        rows += shard
+    for shard in pool.shards(lambda: len(rows) > 60):
+        rows.extend(shard)
     pool.close()
     assert rows[0].decision is not None and rows[0].decision.text == f"use {start.name}"
     assert (rows[0].option_id, rows[0].option_step, rows[0].reward, rows[0].discount) == (
@@ -229,7 +230,7 @@ def test_an_smdp_step_discounts_by_the_time_it_took() -> None:
             make_step(2, obs_text="b", decision=Decision("on", 0), reward=2.0, option_id=number, option_step=2,
                       boundary=Boundary.OPTION_END),
             make_step(3, closing=True, obs_text="c")]
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         learner.learn(row, following)
     assert learner.values["a"][1] == pytest.approx(0.2)
     assert learner.durations["use walk"] == [2]

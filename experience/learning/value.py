@@ -38,6 +38,8 @@ class ValueFunction:
         self._rng = np.random.default_rng(seed)
         self._tokenizer = ByteTokenizer()
         self._recent: list[Episode] = []
+        self.explained = 0.0
+        """Running share of the variance of λ-returns in new episodes that was known before they were learned from."""
 
     def __call__(self, observations: Sequence[str]) -> Floats:
         """float [N]: the value of each observation, in units of reward."""
@@ -68,15 +70,15 @@ class ValueFunction:
         return values, returns
 
     def fit(self, episodes: Sequence[Episode], passes: int = 2, batch: int = 64) -> dict[str, float]:
-        """Some passes over `episodes` and twice as many remembered ones; the last loss, and the fraction of variance
-        that was explained before."""
+        """Some passes over `episodes` and twice as many remembered ones; the last loss, and `explained`."""
         if not episodes:
             return {}
         older = self._rng.integers(len(self._recent), size=2 * len(episodes)).tolist() if self._recent else ()
         chosen = [*episodes, *(self._recent[i] for i in older)]
         self.remember(episodes)
         values, returns = self.targets(chosen)
-        target, before = np.concatenate(returns), np.concatenate(values)
+        self._judge(np.concatenate(values[:len(episodes)]), np.concatenate(returns[:len(episodes)]))
+        target = np.concatenate(returns)
         seen = [s.obs_text for e in chosen for s in e.steps]
         self._model.train()
         for _ in range(passes):
@@ -88,16 +90,20 @@ class ValueFunction:
                 loss.backward()
                 nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
                 self._optimizer.step()
-        spread = float(target.var())
-        explained = 1 - float(((target - before) ** 2).mean()) / spread if spread > 1e-12 else 0.0
-        return {"value_loss": float(loss.detach()), "value_explained": explained}
+        return {"value_loss": float(loss.detach()), "value_explained": self.explained}
+
+    def _judge(self, values: Floats, returns: Floats) -> None:
+        spread = float(returns.var())
+        if spread > 1e-12:
+            now = 1 - float(((returns - values) ** 2).mean()) / spread
+            self.explained += 0.2 * (max(now, -1.0) - self.explained)
 
     def remember(self, episodes: Sequence[Episode]) -> None:
         """What later fits may come back to: the newest `_MOST_REMEMBERED` episodes."""
         self._recent = [*self._recent, *episodes][-_MOST_REMEMBERED:]
 
     def save(self) -> dict[str, bytes]:
-        about = {"random": self._rng.bit_generator.state}
+        about = {"random": self._rng.bit_generator.state, "explained": self.explained}
         return {"value.safetensors": Weights.of(self._model, 0).data,
                 "value_optimizer.safetensors": pack_optimizer(self._optimizer),
                 "value.json": json.dumps(about).encode()}
@@ -105,7 +111,8 @@ class ValueFunction:
     def restore(self, saved: Mapping[str, bytes], fitted_to: Sequence[Episode]) -> None:
         """Continues where `save` was called, given all real episodes that it was fitted to, in their order."""
         self.remember(fitted_to)
-        self._rng.bit_generator.state = json.loads(saved["value.json"])["random"]
+        about = json.loads(saved["value.json"])
+        self._rng.bit_generator.state, self.explained = about["random"], about["explained"]
         Weights.read(0, saved["value.safetensors"]).put_into(self._model)
         unpack_optimizer(saved["value_optimizer.safetensors"], self._optimizer)
 

@@ -1,0 +1,136 @@
+"""Planning at decision time: it does what thinking says, it costs the world nothing, and it knows when not to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from experience.errors import RecordError
+from experience.planning.campaign import Campaign
+from experience.planning.change import Answer
+from experience.planning.lookahead import Search, in_model
+from experience.planning.search import gumbel_search, softmax
+from experience.planning.tabular import TabularModel
+from experience.planning.world_model import Prediction
+from experience.policy import Decision
+
+
+def corridor() -> TabularModel:
+    """Cells 0 to 4; `right` from 3 ends with 1, `left` from 1 ends with nothing."""
+    model = TabularModel()
+    for cell in range(1, 4):
+        model.count(str(cell), "right", Answer(str(cell + 1), Signals(cell == 3), cell == 3))
+        model.count(str(cell), "left", Answer(str(cell - 1), Signals(False), cell == 1))
+    return model
+
+
+def Signals(done: bool) -> dict[str, float]:
+    from experience.planning.tabular import _Signals
+    return _Signals({"done": float(done)})
+
+
+class Both:
+    """A policy that samples either way, in turn, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, observations: Sequence[str]) -> list[Decision]:
+        self.asked += observations
+        return [Decision(("left", "right")[i % 2], 0) for i, _ in enumerate(observations)]
+
+
+def search(model: object, policy: object, threshold: float = float("inf"), value: float = 0.0) -> Search[str]:
+    return Search(policy, in_model(model), lambda seen: np.full(len(seen), value),  # type: ignore[arg-type]
+                  lambda _, answer: answer.signals.get("done", 0.0), "lookahead", candidates=2, horizon=3,
+                  discount=0.9, threshold=threshold)
+
+
+def test_lookahead_does_what_its_thoughts_say_is_best() -> None:
+    (chosen, score), = search(corridor(), Both())(["3"], ["3"])
+    assert (chosen.text, score) == ("right", 1.0)
+    assert not chosen.token_exact and "lookahead m=2 h=3" in chosen.decoder
+
+
+def test_a_policy_that_leaves_no_choice_is_followed_without_a_thought() -> None:
+    class Sure(Both):
+        def __call__(self, observations: Sequence[str]) -> list[Decision]:
+            return [Decision("left", 7) for _ in observations]
+
+    class Untouched:
+        def predict(self, *_: object) -> list[Prediction]:
+            raise AssertionError("there was nothing to think about")
+
+    (chosen, score), = search(Untouched(), Sure())(["3"], ["3"])
+    assert (chosen.text, chosen.policy_version, score) == ("left", 7, None)
+
+
+def test_what_the_model_is_unsure_of_is_worth_what_stands_there_and_no_more() -> None:
+    (_, score), = search(corridor(), Both(), threshold=0.5, value=0.25)(["3"], ["3"])
+    assert score == 0.25, "each pair was counted once: its uncertainty is 1"
+
+
+def test_gumbel_search_finds_the_one_good_action_among_many() -> None:
+    def expand(state: object, action: int) -> tuple[object, float, float, list[float], float]:
+        return state, float(action == 7), 0.0, [0.0] * 16, 0.0
+
+    found = [gumbel_search("s", [0.0] * 16, 0.0, expand, simulations=32, rng=np.random.default_rng(seed)).action
+             for seed in range(50)]
+    assert found.count(7) == 50
+
+
+def test_the_improved_policy_is_worth_at_least_the_prior_under_any_values() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        logits, q = rng.normal(size=6), rng.normal(size=6)
+        found = gumbel_search("s", list(logits), float(softmax(logits) @ q),
+                              lambda s, a, q=q: (s, float(q[a]), 0.0, [0.0] * 6, 0.0),  # type: ignore[misc]
+                              simulations=8, rng=rng)
+        assert found.policy @ q >= softmax(logits) @ q - 1e-9
+        assert found.policy.sum() == pytest.approx(1.0)
+
+
+def test_gumbel_search_looks_further_than_one_step() -> None:
+    """Only left, left, right is rewarded; every state looks the same to the prior."""
+    def expand(state: object, action: int) -> tuple[object, float, float, list[float], float]:
+        path = (*state, action)  # type: ignore[misc]
+        return path, float(path == (0, 0, 1)), float(len(path) < 3), [0.0, 0.0], 0.0
+
+    found = [gumbel_search((), [0.0, 0.0], 0.0, expand, simulations=64, rng=np.random.default_rng(s)).action
+             for s in range(20)]
+    assert found.count(0) >= 18
+
+
+def line(n: int = 40) -> np.ndarray:
+    return np.linspace(0, 1, n)[:, None]
+
+
+def measured(simulated: np.ndarray | None, truth: np.ndarray) -> int:
+    """Measurements until the best candidate was found."""
+    campaign, rng = Campaign(line(), simulated, noise=0.01), np.random.default_rng(0)
+    for n in range(40):
+        chosen = campaign.next(rng)
+        if chosen == int(truth.argmax()):
+            return n + 1
+        campaign.tell(chosen, float(truth[chosen]))
+    return 40
+
+
+def test_a_campaign_trusts_a_simulator_that_is_right_and_drops_one_that_is_not() -> None:
+    x = line()[:, 0]
+    truth = np.sin(9 * x) + x
+    assert measured(truth + 0.1 * np.cos(20 * x), truth) <= measured(None, truth)
+    campaign = Campaign(line(), np.cos(23 * x), noise=0.01)
+    for i in range(0, 40, 3):
+        campaign.tell(i, float(truth[i]))
+    assert abs(campaign.belief().share) < 0.2
+    assert np.abs(campaign.belief().mean - truth).max() < 0.2
+
+
+def test_an_experiment_that_failed_is_not_a_measurement() -> None:
+    with pytest.raises(RecordError, match="nan"):
+        Campaign(line()).tell(0, float("nan"))
+    with pytest.raises(RecordError, match="simulated"):
+        Campaign(line(), np.zeros(3))
