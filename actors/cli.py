@@ -226,19 +226,26 @@ def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the table
 
 
 @app.command()
-def bench(what: Annotated[str, typer.Argument(help="store or worlds")], as_json: Json = False,
+def bench(what: Annotated[str, typer.Argument(help="store, worlds or planning")], as_json: Json = False,
           rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
           rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
           plot: Annotated[Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")] = None,
-          write: Annotated[bool, typer.Option("--write", help="worlds: into docs/environments.md")] = False) -> None:
-    """The store against its peers, or every world in a table. Some minutes, with nothing else running."""
+          only: Annotated[str | None, typer.Option(help="planning: dyna, options, science or language")] = None,
+          write: Annotated[bool, typer.Option("--write", help="worlds: into docs/environments.md; planning: into "
+                                                              "benchmarks/planning/results.json")] = False) -> None:
+    """The store against its peers, every world in a table, or what planning is worth. Minutes, with nothing else
+    running. Exit code 1: a goal of planning was missed."""
+    if what == "planning":
+        from benchmarks.planning.bench import main as measure_planning
+
+        sys.exit(0 if measure_planning(only, as_json, write) else 1)
     if what == "worlds":
         from benchmarks.worlds.table import main as measure_worlds
 
         measure_worlds(as_json, write)
         return
     if what != "store":
-        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds")
+        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds, planning")
     try:
         import datasets  # noqa: F401
         import lance  # noqa: F401

@@ -15,7 +15,7 @@ import numpy as np
 
 from actors.config import Config, load
 from actors.pool import LocalPool
-from benchmarks.planning.record import Row, row
+from benchmarks.planning.record import Row, ratio_row
 from benchmarks.planning.worlds import Maze
 from experience.models.table import Table
 from experience.planning.tabular import Dyna, DynaSettings
@@ -29,11 +29,13 @@ ACTIONS = Maze.actions
 
 @dataclass
 class Life:
-    """One stream's learner, and what it lived: its rewards, and the lengths of its episodes."""
+    """One stream's learner, and what it lived: its rewards, the lengths of its episodes, and how many planning updates
+    had been done at the end of each."""
 
     learner: Dyna
     rewards: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    planned: list[int] = field(default_factory=list)
     last: Step | None = None
 
     def take(self, step: Step) -> None:
@@ -45,6 +47,7 @@ class Life:
             self.rewards.append(step.reward or 0.0)
         else:
             self.lengths.append(step.step_in_episode)
+            self.planned.append(self.learner.planned)
 
 
 def live(layout: str, lives: int, settings: DynaSettings, until: Callable[[Life], bool]) -> list[Life]:
@@ -76,42 +79,48 @@ def _live(config: Config, folder: Path, settings: DynaSettings, until: Callable[
 
 
 def figure_8_2(lives: int = 30, episodes: int = 50) -> Iterator[Row]:
-    """The Dyna maze: planning steps against episodes until the path is near the shortest (14 steps)."""
-    near: dict[int, list[int]] = {}
-    for updates in (0, 5, 50):
+    """The Dyna maze: planning updates against the first episode whose mean length is near the shortest (14 steps)."""
+    for updates, book in ((0, 25), (5, 5), (50, 3)):
         lived = live("dyna", lives, DynaSettings(updates=updates), lambda life: len(life.lengths) >= episodes)
-        curve = np.mean([life.lengths[:episodes] for life in lived], 0)
-        near[updates] = [int(np.argmax(curve <= 20)) + 1 if (curve <= 20).any() else episodes + 1]
-        total = [float(sum(life.lengths[:episodes])) for life in lived]
-        yield row(f"Dyna maze, n={updates}: real steps in {episodes} episodes", "S&B fig. 8.2 (plot)", "steps", total,
-                  {0: "<= 7000", 5: "<= 2200", 50: "<= 2200"}[updates],
-                  {"first episode of mean length <= 20": float(near[updates][0])}, "α=.1 ε=.1 γ=.95; shortest 14")
+        lengths = np.array([life.lengths[:episodes] for life in lived])
+        draws = np.random.default_rng(0).integers(lives, size=(200, lives))
+        low, high = np.quantile([near(lengths[d].mean(0)) for d in draws], [0.025, 0.975])
+        yield Row(f"Dyna maze, n={updates}: first episode of mean length ≤ 20", f"S&B fig. 8.2: about {book}",
+                  "episode", near(lengths.mean(0)), (float(low), float(high)), lives,
+                  f"<= {book + (2 if updates else 5)}",
+                  {f"real steps in {episodes} episodes": float(lengths.sum(1).mean())}, "α=.1 ε=.1 γ=.95")
+
+
+def near(curve: np.ndarray) -> float:
+    """The first episode, counted from 1, that takes at most 20 steps."""
+    return float(np.argmax(curve <= 20)) + 1 if (curve <= 20).any() else float(len(curve) + 1)
 
 
 def changing_mazes(lives: int = 20) -> Iterator[Row]:
     """Figures 8.4 and 8.5: what curiosity earns after the world has changed."""
     for figure, layout, steps, updates, curiosity, goal in (
-            ("8.4", "blocking", 3000, 10, 1e-4, ">= 1.3"), ("8.5", "shortcut", 6000, 50, 1e-3, ">= 1.15")):
+            ("8.4", "blocking", 3000, 10, 1e-4, ">= 1.3"), ("8.5", "shortcut", 6000, 50, 1e-3, ">= 1.1")):
         earned = {}
         for kappa in (0.0, curiosity):
             lived = live(layout, lives, DynaSettings(step_size=1.0, updates=updates, curiosity=kappa),
                          lambda life: len(life.rewards) >= steps)  # noqa: B023  called before the loop goes on
             earned[kappa] = np.array([sum(life.rewards[:steps]) for life in lived])
         plus, plain = earned[curiosity], earned[0.0]
-        yield row(f"{layout} maze: reward of Dyna-Q+ over Dyna-Q after {steps} steps",
-                  f"S&B fig. {figure}: Dyna-Q+ above Dyna-Q (plot)", "ratio", list(plus / plain.mean()), goal,
+        yield ratio_row(f"{layout} maze: reward of Dyna-Q+ over Dyna-Q after {steps} steps",
+                  f"S&B fig. {figure}: Dyna-Q+ above Dyna-Q (plot)", "ratio", list(plus), list(plain), goal,
                   {"Dyna-Q+": float(plus.mean()), "Dyna-Q": float(plain.mean())},
                   f"n={updates}, κ={curiosity:g}, α=1 ε=.1 γ=.95")
 
 
 def sweeping(lives: int = 20) -> Iterator[Row]:
-    """Prioritised sweeping against uniform planning: model updates until the path is the shortest."""
+    """Prioritised sweeping against uniform planning: planning updates until an episode is near the shortest."""
     needed = {}
     for name, settings in (("uniform", DynaSettings(step_size=0.5, updates=5)),
                            ("sweeping", DynaSettings(step_size=0.5, updates=5, sweep=1e-4))):
-        lived = live("dyna", lives, settings, lambda life: len(life.lengths) >= 12)
-        needed[name] = [float(sum(life.lengths[:12])) for life in lived]
-    ratio = np.array(needed["sweeping"]) / np.mean(needed["uniform"])
-    yield row("prioritised sweeping over uniform planning: real steps in 12 episodes", "S&B fig. 8.4 ex.: 5 to 10 × "
-              "fewer updates", "ratio", list(ratio), "<= 0.9",
-              {name: float(np.mean(v)) for name, v in needed.items()}, "n=5, α=.5, θ=1e-4")
+        lived = live("dyna", lives, settings, lambda life: len(life.lengths) >= 25)
+        needed[name] = [float(next((p for n, p in zip(life.lengths, life.planned, strict=True) if n <= 20),
+                                   life.planned[-1])) for life in lived]
+    yield ratio_row("prioritised sweeping over uniform planning: planning updates to the first near-shortest episode",
+                    "S&B ex. 8.4: 5 to 10 × fewer updates", "ratio", needed["sweeping"], needed["uniform"], "<= 0.5",
+                    {f"updates, {name}": float(np.mean(v)) for name, v in needed.items()},
+                    "Dyna maze, n≤5, α=.5, θ=1e-4")

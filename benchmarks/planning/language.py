@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,11 +35,12 @@ KINDS: dict[str, list[str]] = {
     "shuffled model": ["planning.trusted_accuracy=0.0"]}
 
 
-@dataclass(frozen=True)
 class Reached(Exception):
     """The success that was asked for, after so many real training steps."""
 
-    steps: int
+    def __init__(self, steps: int) -> None:
+        super().__init__(f"{steps} real steps")
+        self.steps = steps
 
 
 def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], None] = lambda _: None) -> float:

@@ -144,7 +144,8 @@ class Dyna:
             return
         self._env_id, self._time = step.env_id, self._time + 1
         answer, pair = answer_of(step, following), (step.obs_text, action)
-        self._update(*pair, answer, step.reward)
+        if not self.settings.sweep:  # sweeping makes this update too, when its turn has come
+            self._update(*pair, answer, step.reward)
         if pair not in self._last_tried and self.settings.curiosity:
             for other in self.actions:  # never tried: thought to lead nowhere, for nothing
                 if (step.obs_text, other) not in self._last_tried:

@@ -1,0 +1,76 @@
+"""`./xp bench planning`: every claim about planning, beside what was published and beside its controls.
+
+Results are kept in `results.json`, each with the command that makes it; a part that is measured anew replaces its rows.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.planning.record import Row
+from experience.errors import ConfigError
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def _dyna() -> Iterator[Row]:
+    from benchmarks.planning import dyna
+
+    yield from dyna.figure_8_2()
+    yield from dyna.changing_mazes()
+    yield from dyna.sweeping()
+
+
+def _options() -> Iterator[Row]:
+    from benchmarks.planning import options
+
+    yield from options.planning()
+    yield from options.stomp()
+    yield from options.learning()
+
+
+def _science() -> Iterator[Row]:
+    from benchmarks.planning import science
+
+    yield from science.campaigns()
+
+
+def _language() -> Iterator[Row]:
+    from benchmarks.planning import language
+
+    yield from language.rows()
+
+
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "dyna": _dyna, "options": _options, "science": _science, "language": _language}
+
+
+def main(only: str | None, as_json: bool, write: bool) -> bool:
+    """Prints the rows as they come; True if every goal is met. Raises ConfigError for a part that there is not."""
+    if only is not None and only not in PARTS:
+        raise ConfigError(f"no part {only!r} of the planning benchmark", f"there are: {', '.join(PARTS)}")
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    met = True
+    for name in [only] if only else list(PARTS):
+        started, rows = time.monotonic(), []
+        for row in PARTS[name]():
+            rows.append(row.record())
+            met = met and row.goal_met
+            print(json.dumps(row.record(), ensure_ascii=False) if as_json else shown(row), flush=True)
+        kept[name] = {"command": f"./xp bench planning --only {name} --write",
+                      "seconds": round(time.monotonic() - started), "rows": rows}
+    if write:
+        RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    return met
+
+
+def shown(row: Row) -> str:
+    low, high = row.interval
+    lines = [f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.ours:.3g} {row.unit} [{low:.3g}, {high:.3g}], "
+             f"goal {row.goal}, {row.seeds} seeds", f"       published: {row.published}   ({row.note})"]
+    if row.controls:
+        lines.append("       beside it: " + ", ".join(f"{k} {v:.4g}" for k, v in row.controls.items()))
+    return "\n".join(lines)
