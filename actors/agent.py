@@ -12,6 +12,7 @@ import numpy as np
 
 from actors.engines import Engine, Situation
 from actors.options import Intents, choose, library_of
+from actors.planner import Planner
 from experience.models.weights import Weights
 from experience.planning.option import Library
 from experience.policy import Decision, VersionSpan
@@ -21,6 +22,9 @@ class Seat(Protocol):
     """What an agent sees of an environment slot."""
 
     intents: Intents
+
+    @property
+    def env_id(self) -> str: ...
 
     @property
     def env(self) -> Any: ...
@@ -44,19 +48,47 @@ def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
 class Agent:
     """An engine's model as a policy. Prompts hold the observation and, for models that read, the instructions."""
 
-    def __init__(self, engine: Engine, temperature: float) -> None:
-        self.engine, self.temperature, self.options = engine, temperature, NO_OPTIONS
+    def __init__(self, engine: Engine, temperature: float, planner: Planner | None = None) -> None:
+        self.engine, self.temperature, self.options, self._planner = engine, temperature, NO_OPTIONS, planner
 
     def load(self, weights: Weights) -> None:
         self.engine.load(weights)
         self.options = library_of(weights)
+        if self._planner is not None:
+            self._planner.load(weights)
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
         """What each option under way does next, and elsewhere the policy: an action, or an option that it starts."""
         return choose(seats, self.options, self._ask)
 
+    def close(self) -> None:
+        if self._planner is not None:
+            self._planner.close()
+
     def _ask(self, seats: Sequence[Seat]) -> list[Decision]:
-        return self.engine.act([situation(s, self.options) for s in seats], self.temperature)
+        planned = self._plan([seat for seat in seats if not seat.intents.running]) if self._planner else {}
+        left = iter(self._by_policy([seat for seat in seats if id(seat) not in planned]))
+        return [planned[id(seat)] if id(seat) in planned else next(left) for seat in seats]
+
+    def _plan(self, seats: Sequence[Seat]) -> dict[int, Decision]:
+        """What was thought best, by seat, where there is something to think with."""
+        assert self._planner is not None
+        decisions: dict[int, Decision] = {}
+        for env_id in dict.fromkeys(seat.env_id for seat in seats):
+            here = [seat for seat in seats if seat.env_id == env_id]
+            world = here[0].env.unwrapped
+            actions, rules = tuple(getattr(world, "actions", ())), getattr(world, "instructions", "")
+
+            def ask(seen: Sequence[str], actions: tuple[str, ...] = actions, rules: str = rules) -> list[Decision]:
+                return self.engine.act([Situation(o, rules, actions) for o in seen], self.temperature or 1.0)
+
+            found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
+                                         [seat.observation for seat in here], ask)
+            decisions |= {id(seat): d for seat, d in zip(here, found or [], strict=False)}
+        return decisions
+
+    def _by_policy(self, seats: Sequence[Seat]) -> list[Decision]:
+        return [] if not seats else self.engine.act([situation(s, self.options) for s in seats], self.temperature)
 
 
 class Expert:

@@ -21,8 +21,9 @@ import numpy as np
 
 from actors.agent import Agent, Expert, Random
 from actors.config import Config
-from actors.engines import make_engine
+from actors.engines import Engine, make_engine
 from actors.options import Intents
+from actors.planner import Planner
 from experience.errors import ConfigError, EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
@@ -77,6 +78,11 @@ class _Slot:
     intents: Intents = field(default_factory=Intents)
 
     @property
+    def env_id(self) -> str:
+        assert self.work is not None
+        return self.work.env_id
+
+    @property
     def env(self) -> Any:
         assert self.work is not None
         return self.envs[self.work.env_id]
@@ -113,7 +119,7 @@ class Collector:
         self._pinned: dict[int, Weights] = {}
         self._evaluating: int | None = None
         self._engine = make_engine(config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch)
-        self._acting = Agent(self._engine, config.policy.temperature)
+        self._acting = self._agent(self._engine, config.policy.temperature)
         self._agents["train"] = self._acting
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
         streams = [uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
@@ -122,6 +128,11 @@ class Collector:
         self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix=self._name)
         self.failures: Counter[str] = Counter()
         self._engine_failures = 0
+
+    def _agent(self, engine: Engine, temperature: float) -> Agent:
+        """The policy as an agent, with a planner if the configuration wants one."""
+        thinks = self.config.planning.candidates > 0
+        return Agent(engine, temperature, Planner(self.config, self._rewards) if thinks else None)
 
     def load(self, weights: Weights | None, quota: int) -> None:
         """The policy for training steps from now on, and how many groups may have been started in all."""
@@ -133,8 +144,8 @@ class Collector:
         """Work to be done before training goes on; evaluation is pinned to `weights`."""
         if weights is not None:
             if "evaluation" not in self._agents:
-                self._agents["evaluation"] = Agent(make_engine(self.config.policy, self.config.seed),
-                                                   self.config.evaluation.temperature)
+                self._agents["evaluation"] = self._agent(make_engine(self.config.policy, self.config.seed),
+                                                         self.config.evaluation.temperature)
             self._pinned[weights.version] = weights
         waiting = {w.work_id for w in [*self._orders, *(s.work for s in self._slots if s.work)]}
         wanted = {w.version for w in [*self._orders, *works, *(s.work for s in self._slots if s.work)]}
@@ -182,6 +193,9 @@ class Collector:
                 self._close_episode(slot, slot.observation, "cancelled", {})
         self.journal.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for agent in self._agents.values():
+            if isinstance(agent, Agent):
+                agent.close()
         for slot in self._slots:
             for env in slot.envs.values():
                 try:
@@ -338,6 +352,7 @@ class Collector:
             seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
             t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
             option_id=option_id, option_step=option_step,
+            value_estimate=decision.value_estimate if decision else None,
             reward_version=self._rewards.version, boundary=boundary, **answer))
 
 

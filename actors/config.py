@@ -105,6 +105,10 @@ class Planning(_Section):
     horizon: int = Field(3, ge=1, le=32, description="longest imagined branch, in turns; errors add up along it")
     updates: int = Field(10, ge=0, description="table: planning updates after each real step (Dyna-Q)")
     curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
+    candidates: int = Field(0, ge=0, le=64, description="lookahead: actions tried in thought each turn; 0 is off")
+    thought: Literal["model", "fork"] = Field("model", description="lookahead in the world model, or in forks of the "
+                                                                   "worlds that can go back")
+    skills: int = Field(0, ge=0, le=64, description="programs kept as options: found in successes, replayed before use")
     weight: float = Field(0.5, ge=0, le=1, description="learning rate of imagined against real updates")
 
 

@@ -18,10 +18,12 @@ from actors.engines import Engine, Situation, make_engine
 from actors.evaluator import Evaluator
 from actors.pool import Pool, make_pool
 from actors.rundir import RunDirectory
+from actors.skills import Skills
 from experience.evaluation.statistics import Mean
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
 from experience.learning.value import ValueFunction
 from experience.planning.imagine import imagine
+from experience.planning.option import Library
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import LanguageWorldModel, ModelError
 from experience.policy import Decision
@@ -32,6 +34,8 @@ from experience.shards.limits import RateLimiter
 from experience.shards.replay import Group, Replay
 from experience.step import Step
 
+_RECENT_EPISODES = 400
+"""Real training episodes that skills are found in and judged by."""
 _TRUSTED_VALUE = 0.2
 """An unfinished imagined branch is worth what the value function says; one that explains less of the variance of new
 returns than this says nothing yet, and a policy that follows it unlearns what it can do."""
@@ -56,6 +60,7 @@ class Progress:
     model_error: ModelError | None = None
     lag: float = 0.0
     imagined: Counter[str] = field(default_factory=Counter)
+    skills: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
@@ -95,6 +100,7 @@ class Parts:
         self.should_evaluate = Every(config.evaluation.every)
         self._loop_started: float | None = None
         self._imagined: Journal | None = None
+        self._skills = Skills(self.rewards, self.catalogue, {w.id: w.arguments for w in config.worlds}, planning.skills)
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)
@@ -112,6 +118,9 @@ class Parts:
             self._seen_transitions = json.loads(saved["parts.json"])["seen_transitions"]
             self.world.add(self.replay.transitions[:self._seen_transitions])
             self.world.restore(saved)
+        if "options.json" in saved:
+            self._skills.library = Library.load(saved["options.json"])
+            self.learner.options = saved["options.json"] if len(self._skills.library) else b""
         self.evaluator.ordered = self.replay.evaluated_versions()
         return True
 
@@ -134,7 +143,9 @@ class Parts:
             self._show()
 
     def push(self) -> None:
-        """The present policy to all collectors, and how far they may run ahead."""
+        """The present policy to all collectors, with what its planner thinks with, and how far they may run ahead."""
+        if self.config.planning.candidates and self.learner.value is not None:
+            self.learner.planner = self.learner.value.beliefs() | (self.world.beliefs() if self.world else {})
         self._limiter.counts.version, self._limiter.counts.sampled = self.learner.version, len(self.replay.consumed)
         share = -(-self._limiter.inserts_allowed() // max(self.config.workers, 1))
         self.pool.push(self.learner.policy(), share)
@@ -201,6 +212,17 @@ class Parts:
             self.replay.steps_by_source["imagined"] += not step.is_closing
         return made.groups
 
+    def curate(self) -> None:
+        """Options: found in the best episodes, tried again in the world, pushed with the policy, and retired."""
+        if not self.config.planning.skills or not self.should_evaluate(self.learner.version + 1):
+            return
+        recent = self.replay.episodes["real"][-_RECENT_EPISODES:]
+        best = [e for e in recent if (r := e.total_reward) is not None and r > 0 and e.steps[-1].ending == "terminated"]
+        if self._skills.curate(best, recent):
+            self.learner.options = self._skills.library.dump()
+            self.learner.show(self._skills.turns(best, self._engine))
+        self.progress.skills = len(self._skills.library)
+
     def _act(self, observations: Sequence[str]) -> list[Decision]:
         """The present policy, for imagined turns: the learner's own model."""
         self._engine.model.eval()
@@ -214,7 +236,8 @@ class Parts:
     def save(self) -> None:
         """Weights, moments, world model, random states and the cursor into the store, in one atomic checkpoint."""
         world = self.world.save() if self.world is not None else {}
-        about = {"parts.json": json.dumps({"seen_transitions": self._seen_transitions}).encode()}
+        about = {"parts.json": json.dumps({"seen_transitions": self._seen_transitions}).encode(),
+                 "options.json": self._skills.library.dump()}
         self.directory.save_checkpoint(self.learner.version,
                                        {**self.learner.save(), **self.replay.save(), **self._limiter.save(), **world,
                                         **about})
@@ -250,6 +273,7 @@ class Parts:
             self.progress.failures.update(status["failures"])
         self.progress.restarts = self.pool.restarts
         acknowledged = self.pool.close()
+        self._skills.close()
         if self._imagined is not None:
             self._imagined.close()
         for steps in self._catalog.follow():  # what the collectors committed while they ended
@@ -284,6 +308,7 @@ class Parts:
             "version": progress.version, "seconds": progress.seconds, "steps": progress.steps,
             "training_steps": progress.training_steps, "lag": progress.lag,
             "episodes": progress.episodes, "dropped": progress.dropped, "imagined": dict(progress.imagined),
+            "skills": progress.skills,
             "model_error": vars(progress.model_error) if progress.model_error else None,
             "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
             "random": {w: vars(m) for w, m in progress.random.items()},

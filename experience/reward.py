@@ -38,4 +38,8 @@ class RewardModel:
         return "linear-" + hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def reward(self, env_id: str, signals: Iterable[Signal]) -> float | None:
-        return weighted_sum({s.name: s.value for s in signals}, self.weights.get(env_id, {}))
+        return self.of_values(env_id, {s.name: s.value for s in signals})
+
+    def of_values(self, env_id: str, values: Mapping[str, float | None]) -> float | None:
+        """Of signals by name, as a world model predicts them."""
+        return weighted_sum(values, self.weights.get(env_id, {}))

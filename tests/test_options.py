@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from actors.config import load
+from actors.engines import Situation
 from actors.options import Intents, choose
 from actors.pool import LocalPool
+from actors.skills import Skills
 from benchmarks.planning.options import four_rooms, hallway_options, shown
 from benchmarks.planning.worlds import CELLS, HALLWAYS
 from experience.errors import RecordError
 from experience.models.table import Table
+from experience.models.tokenizer import ByteTokenizer
 from experience.planning.discovery import common_start, induce_skills, retire, reward_respecting, shortest_path
 from experience.planning.option import Condition, Learned, Library, Program, Subgoal, option_id
 from experience.planning.smdp import OptionLearner, OptionSettings, interrupted, learned_models, value_iteration
 from experience.policy import Decision
+from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.replay import Episode
 from experience.signal import Signal
@@ -267,3 +273,44 @@ def test_a_skill_that_does_worse_than_doing_without_is_retired_and_not_proposed_
 def test_a_precondition_is_what_all_its_starts_begin_with() -> None:
     condition = common_start(["open mail: inbox 3", "open mail: inbox 12"])
     assert condition("open mail: inbox 7") and not condition("open calendar")
+
+
+def by_oracle(seeds: int) -> list[Episode]:
+    """Episodes of KeyDoor's oracle, as rows."""
+    world, found = gymnasium.make("envs:KeyDoor-v0").unwrapped, []
+    for seed in range(seeds):
+        seen, _ = world.reset(seed=seed)
+        steps: list[Step] = []
+        ended = False
+        while not ended:
+            action = world.oracle_action()
+            after, reward, ended, _, info = world.step(action)
+            steps.append(make_step(len(steps), seed.to_bytes(16, "little"), env_id="envs:KeyDoor-v0", seed=seed,
+                                   obs_text=seen, decision=Decision(action, 0), reward=reward,
+                                   signals=tuple(Signal(n, v, "1", "env_state") for n, v in info["signals"].items()),
+                                   ending="terminated" if ended else "none"))
+            seen = after
+        found.append(Episode(tuple(steps), make_step(len(steps), seed.to_bytes(16, "little"), closing=True)))
+    return found
+
+
+def test_skills_are_found_in_successes_and_kept_because_the_world_says_so_again() -> None:
+    world = gymnasium.make("envs:KeyDoor-v0").unwrapped
+    lived = by_oracle(30)
+    skills = Skills(RewardModel({"envs:KeyDoor-v0": world.reward_weights}), world.signal_catalogue, {}, most=3)
+    assert skills.curate(lived, lived)
+    assert len(skills.library) == 3
+    assert all(len(o.actions) >= 2 for o in skills.library)  # type: ignore[union-attr]
+    shown_to = skills.turns(lived, Tokens())
+    assert shown_to and all(ByteTokenizer().text(t.action).startswith("use skill-") for t in shown_to)
+    forged = [Episode((replace(e.steps[0], reward=5.0), *e.steps[1:]), e.closing) for e in lived]
+    suspicious = Skills(RewardModel({"envs:KeyDoor-v0": world.reward_weights}), world.signal_catalogue, {}, most=3)
+    assert not suspicious.curate(forged, forged), "what the world does not confirm is no skill"
+    skills.close()
+
+
+class Tokens:
+    """The one thing that skills ask of an engine: its tokens."""
+
+    def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray]:
+        return ByteTokenizer().prompt(situation.observation), ByteTokenizer().action(action)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
+from actors.collector import Work
+from actors.config import load
+from actors.pool import LocalPool
 from experience.errors import RecordError
+from experience.learning.value import ValueFunction
+from experience.models.table import Table
 from experience.planning.campaign import Campaign
 from experience.planning.change import Answer
 from experience.planning.lookahead import Search, in_model
@@ -15,6 +23,8 @@ from experience.planning.search import gumbel_search, softmax
 from experience.planning.tabular import TabularModel
 from experience.planning.world_model import Prediction
 from experience.policy import Decision
+from experience.shards.catalog import Catalog
+from experience.step import Step
 
 
 def corridor() -> TabularModel:
@@ -134,3 +144,35 @@ def test_an_experiment_that_failed_is_not_a_measurement() -> None:
         Campaign(line()).tell(0, float("nan"))
     with pytest.raises(RecordError, match="simulated"):
         Campaign(line(), np.zeros(3))
+
+
+def success(tmp_path: Path, *settings: str) -> tuple[float, list[Step]]:
+    """Mean return of an untaught table on sixteen grids, and the rows."""
+    config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0', arguments: {size: 3}}]", "policy.engine=table",
+                          "policy.epsilon=1.0", "collecting.slots=8", "collecting.group_size=2", "evaluation.temperature=1.0",
+                          *settings])
+    pool = LocalPool(config, "test", tmp_path, Catalog(tmp_path))
+    weights = replace(Table.weights((), {}, 0), planner=ValueFunction(2, 64, config.policy.context, 0).beliefs())
+    works = [Work.named(str(i), env_id="envs:KeyDoor-v0", seed=i, lane="evaluation", split="heldout", version=0)
+             for i in range(16)]
+    pool.order(works, weights)
+    rows: list[Step] = []
+    for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 16):
+        rows.extend(shard)
+    pool.close()
+    return sum(s.reward or 0.0 for s in rows) / 16, rows
+
+
+def test_thinking_in_forks_makes_a_policy_better_and_acts_in_the_world_once_a_turn(tmp_path: Path) -> None:
+    plain, _ = success(tmp_path / "plain")
+    thought, rows = success(tmp_path / "forks", "planning.candidates=8", "planning.thought=fork", "planning.horizon=4")
+    assert thought > plain + 0.2
+    acted = [s for s in rows if s.decision]
+    assert all("lookahead in forks" in s.decision.decoder for s in acted if s.value_estimate is not None)  # type: ignore[union-attr]
+    assert sum(s.value_estimate is not None for s in acted) > len(acted) / 2
+    world = gymnasium.make("envs:KeyDoor-v0", size=3).unwrapped
+    first = [s for s in acted if s.work_id == Work.named("0", env_id="", seed=0).work_id]
+    seen, _ = world.reset(seed=0, options={"split": "heldout"})
+    for step in first:  # the real world went where its own actions led, and no thought had moved it
+        assert step.obs_text == seen
+        seen = world.step(step.decision.text)[0]  # type: ignore[union-attr]

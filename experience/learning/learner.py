@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,10 @@ class Learner:
     def __init__(self, model: nn.Module, settings: LearnerSettings, value: ValueFunction | None = None) -> None:
         self.model, self.settings, self.value = model, settings, value
         self.version = 0
+        self.options = b""
+        """The library of options that goes with the policy (`Library.dump`)."""
+        self.planner: Mapping[str, bytes] = {}
+        """What its planner thinks with where it acts."""
         self.optimizer = self._new_optimizer()
         self._rng = np.random.default_rng(settings.seed)
         self._demonstrations: list[Turn] = []
@@ -64,7 +68,11 @@ class Learner:
         self._bar: dict[str, float] = {}
 
     def policy(self) -> Weights:
-        return Weights.of(self.model, self.version)
+        return replace(Weights.of(self.model, self.version), options=self.options, planner=self.planner)
+
+    def show(self, turns: Iterable[Turn]) -> None:
+        """Turns to be imitated from now on as the policy's own best ones are."""
+        self._successes = [*self._successes, *turns][-self.settings.remembered_successes:]
 
     def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
         """Supervised fine-tuning: `passes` over the demonstrations' action tokens. Gives the last loss, in nats."""
@@ -184,7 +192,8 @@ class Learner:
 class Onlooker:
     """A learner that learns nothing, for policies whose weights live elsewhere: versions count rounds."""
 
-    version, value = 0, None
+    version, value, options = 0, None, b""
+    planner: Mapping[str, bytes] = {}
 
     def policy(self) -> Weights:
         return Weights(self.version, b"", "")
@@ -198,6 +207,9 @@ class Onlooker:
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
         return {}
+
+    def show(self, turns: Iterable[Turn]) -> None:
+        pass
 
     def save(self) -> dict[str, bytes]:
         return {"learner.json": json.dumps({"version": self.version}).encode()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from safetensors import SafetensorError
@@ -18,12 +18,14 @@ from experience.errors import WeightsError
 @dataclass(frozen=True)
 class Weights:
     """One version of a policy. `sha256` is of `data`; whoever loads it checks that first. `options` is the library of
-    options that it was learned with (`Library.dump`), empty for none."""
+    options that it was learned with (`Library.dump`), empty for none; `planner`, by name, what its planner thinks with.
+    """
 
     version: int
     data: bytes
     sha256: str
     options: bytes = b""
+    planner: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, version: int, data: bytes) -> Weights:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from experience.learning.value import ValueFunction
+from experience.planning.option import USE
 from experience.planning.world_model import WorldModel
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -59,7 +60,7 @@ def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, c
         decisions = act([b.observation for b in going])
         predictions = model.predict([b.observation for b in going], [d.text for d in decisions])
         for branch, decision, prediction in zip(going, decisions, predictions, strict=True):
-            if prediction.answer is None:
+            if prediction.answer is None or decision.text.startswith(USE):  # a world knows nothing of options
                 branch.fate = "impossible"
             elif prediction.uncertainty > model.threshold:
                 branch.fate = "uncertain"

@@ -18,7 +18,7 @@ from experience.models.table import Table
 from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.planning.world_model import Prediction
-from experience.reward import RewardModel, weighted_sum
+from experience.reward import RewardModel
 from experience.shards.replay import Group
 from experience.step import Step
 
@@ -196,7 +196,7 @@ class Dyna:
         """The model predicts signals; what they are worth is said by the reward model, and by curiosity."""
         reward = self._known_rewards.get(answer)
         if reward is None:
-            reward = weighted_sum(answer.signals, self._rewards.weights.get(self._env_id, {})) or 0.0
+            reward = self._rewards.of_values(self._env_id, answer.signals) or 0.0
             self._known_rewards[answer] = reward
         if self.settings.curiosity:
             reward += self.settings.curiosity * (self._time - self._last_tried[pair]) ** 0.5
@@ -220,7 +220,8 @@ class Dyna:
 class TabularLearner:
     """Dyna as the learner of a run: `./xp run … policy.engine=table`."""
 
-    value = None
+    value, options = None, b""
+    planner: Mapping[str, bytes] = {}
 
     def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
         self.dyna, self.version = Dyna(actions, rewards, settings), 0
@@ -231,6 +232,9 @@ class TabularLearner:
     def publish(self) -> Weights:
         self.version += 1
         return self.policy()
+
+    def show(self, turns: object) -> None:
+        """A table has no use for tokens."""
 
     def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
         """Learns from the demonstrations as from any experience, once: values are off-policy."""

@@ -164,6 +164,19 @@ class LanguageWorldModel:
         Weights.read(self.version, saved["world_model_mean.safetensors"]).put_into(self._believed)
         unpack_optimizer(saved["world_model_optimizer.safetensors"], self._optimizer)
 
+    def beliefs(self) -> dict[str, bytes]:
+        """What another process needs to predict as this one does, and no more."""
+        about = {"version": self.version, "threshold": self.threshold if np.isfinite(self.threshold) else None}
+        return {"world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
+                "world_model.json": json.dumps(about).encode()}
+
+    def believe(self, beliefs: Mapping[str, bytes]) -> None:
+        """Predicts from now on as the model whose `beliefs` these are."""
+        about = json.loads(beliefs["world_model.json"])
+        self.version, threshold = about["version"], about["threshold"]
+        self.threshold = float("-inf") if threshold is None else threshold
+        Weights.read(self.version, beliefs["world_model_mean.safetensors"]).put_into(self._believed)
+
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         """The likeliest change for each pair."""
         prompts = [self._prompt(o, a) for o, a in zip(observations, actions, strict=True)]

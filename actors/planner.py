@@ -1,0 +1,86 @@
+"""Lookahead where the agent acts: in the pushed world model, or in true forks of worlds that go back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+
+from actors.config import Config
+from experience.learning.value import ValueFunction
+from experience.models.weights import Weights
+from experience.planning.change import Answer
+from experience.planning.lookahead import Search, in_model
+from experience.planning.world_model import LanguageWorldModel, Prediction
+from experience.policy import Decision
+from experience.reward import RewardModel
+
+Ask = Callable[[Sequence[str]], list[Decision]]
+
+
+class Planner:
+    """Thinks before it acts, with the model and the value function that came with the policy. What no model came for,
+    and what may not be forked, is decided by the policy alone."""
+
+    def __init__(self, config: Config, rewards: RewardModel) -> None:
+        self._settings, self._discount, self._rewards = config.planning, config.collecting.discount, rewards
+        planning, context = config.planning, config.policy.context
+        self._model = LanguageWorldModel(planning.layers, planning.width, context, planning.trusted_accuracy,
+                                         config.seed)
+        self._value = ValueFunction(2, 64, context, config.seed)
+        self._arguments: dict[str, dict[str, Any]] = {w.id: dict(w.arguments) for w in config.worlds}
+        self._forks: dict[str, Any] = {}
+        self._loaded = False
+
+    def load(self, weights: Weights) -> None:
+        """Raises WeightsError if what was pushed belongs to models of another shape."""
+        self._loaded = bool(weights.planner)
+        if self._loaded:
+            self._value.believe(weights.planner)
+            if self._settings.thought == "model":
+                self._model.believe(weights.planner)
+
+    def decide(self, env_id: str, worlds: Sequence[Any], observations: Sequence[str],
+               ask: Ask) -> list[Decision] | None:
+        """The decisions for situations of one world, each with the value that spoke for it; None where there is nothing
+        to think with."""
+        settings = self._settings
+        if not self._loaded or (settings.thought == "fork" and not getattr(worlds[0], "goes_back", False)):
+            return None
+
+        def reward(_: int, answer: Answer) -> float:
+            return self._rewards.of_values(env_id, answer.signals) or 0.0
+
+        shared: Mapping[str, Any] = {"candidates": settings.candidates, "horizon": settings.horizon,
+                                     "discount": self._discount}
+        if settings.thought == "fork":
+            forked = Search(ask, lambda places, actions: self._fork(env_id, places, actions), self._value, reward,
+                            "lookahead in forks", **shared)
+            found = forked([world.snapshot() for world in worlds], observations)
+        else:
+            modelled = Search(ask, in_model(self._model), self._value, reward, "lookahead in the model",
+                              threshold=self._model.threshold, **shared)
+            found = modelled(observations, observations)
+        return [replace(decision, value_estimate=score) for decision, score in found]
+
+    def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
+        """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""
+        if env_id not in self._forks:
+            self._forks[env_id] = gymnasium.make(env_id, **self._arguments[env_id]).unwrapped
+            self._forks[env_id].reset(seed=0)
+        world, found = self._forks[env_id], []
+        for snapshot, action in zip(snapshots, actions, strict=True):
+            world.restore(snapshot)
+            seen, _, terminated, truncated, info = world.step(action)
+            signals = {n: v[0] if isinstance(v, tuple) else v for n, v in info["signals"].items()}
+            known = {n: float(v) for n, v in signals.items() if v is not None}
+            after = snapshot if terminated or truncated else world.snapshot()
+            found.append((after, Prediction(Answer(seen, known, terminated or truncated), 0.0)))
+        return found
+
+    def close(self) -> None:
+        for world in self._forks.values():
+            world.close()
+

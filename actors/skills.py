@@ -1,0 +1,77 @@
+"""Skills of a run: programs found in its successes, tried again in the world, pushed with the policy, and retired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from actors.engines import Engine, Situation
+from experience.learning.batch import Turn
+from experience.planning.discovery import induce_skills, retire
+from experience.planning.option import USE, Library, Program
+from experience.reward import RewardModel
+from experience.shards.replay import Episode
+from experience.signal import SignalKind, read_signals
+
+
+class Skills:
+    """The library of a run. Invariant: a skill in it has earned, replayed in the real world, what it had earned."""
+
+    def __init__(self, rewards: RewardModel, catalogue: Mapping[str, SignalKind],
+                 arguments: Mapping[str, Mapping[str, Any]], most: int) -> None:
+        self.library = Library()
+        self._rewards, self._catalogue, self._arguments, self._most = rewards, catalogue, arguments, most
+        self._worlds: dict[str, Any] = {}
+
+    def curate(self, successes: Sequence[Episode], recent: Sequence[Episode]) -> bool:
+        """Retires what does worse than doing without, in `recent`, and looks for new skills in `successes` while there
+        is room. True if the library changed."""
+        before = self.library
+        self.library = retire(self.library, recent)
+        room = self._most - len(self.library)
+        if room > 0:
+            self.library = induce_skills(successes, self._replay, self.library, most=room)
+        return self.library is not before
+
+    def turns(self, successes: Sequence[Episode], engine: Engine) -> list[Turn]:
+        """How one would have started the skills: `use NAME` where a success did what the skill does."""
+        found = []
+        for option in self.library:
+            if not isinstance(option, Program):
+                continue
+            for episode in successes:
+                done = [(s.obs_text, s.decision.text) for s in episode.steps if s.decision and s.option_step != 0]
+                for start in range(len(done) - len(option.actions) + 1):
+                    seen, actions = done[start][0], tuple(a for _, a in done[start:start + len(option.actions)])
+                    if actions != option.actions or not option.starts(seen):
+                        continue
+                    encoded = engine.encode(Situation(seen), USE + option.name)
+                    if encoded is not None:
+                        prompt, action = encoded
+                        found.append(Turn(prompt, action, np.zeros(len(action), np.float32)))
+        return found
+
+    def _replay(self, episode: Episode, actions: Sequence[str]) -> float:
+        """The return of `actions` in the task of `episode`, lived again in a world of its own; NaN if it ends early."""
+        first = episode.first
+        if first.env_id not in self._worlds:
+            self._worlds[first.env_id] = gymnasium.make(first.env_id, **self._arguments.get(first.env_id, {}))
+        world = self._worlds[first.env_id]
+        world.reset(seed=first.seed, options={"split": first.split})
+        total = 0.0
+        for number, action in enumerate(actions):
+            _, reward, terminated, truncated, info = world.step(action)
+            if "signals" in info:
+                known = self._rewards.reward(first.env_id, read_signals(info, self._catalogue))
+                reward = float("nan") if known is None else known
+            total += float(reward)
+            if (terminated or truncated) and number + 1 < len(actions):
+                return float("nan")
+        return total
+
+    def close(self) -> None:
+        for world in self._worlds.values():
+            world.close()
