@@ -14,6 +14,7 @@ from benchmarks.planning.record import Row
 from experience.errors import ConfigError
 
 RESULTS = Path(__file__).parent / "results.json"
+PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
 
 
 def _dyna() -> Iterator[Row]:
@@ -64,7 +65,25 @@ def main(only: str | None, as_json: bool, write: bool) -> bool:
                       "seconds": round(time.monotonic() - started), "rows": rows}
     if write:
         RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        head, _, rest = PAGE.read_text().partition("<!-- results -->")
+        PAGE.write_text(f"{head}<!-- results -->\n{table(kept)}<!-- end -->{rest.partition('<!-- end -->')[2]}")
     return met
+
+
+def table(kept: dict[str, dict[str, object]]) -> str:
+    """The kept results as Markdown, each part under the command that makes it."""
+    lines = []
+    for part in kept.values():
+        lines += ["", f"`{part['command']}` ({part['seconds']} s on 2 cores):", "",
+                  "| claim | published | here (95 % interval) | goal | seeds | beside it |",
+                  "|---|---|---|---|---|---|"]
+        for row in part["rows"]:  # type: ignore[attr-defined]
+            low, high = row["interval"]
+            beside = "; ".join(f"{k} {v:.4g}" for k, v in row["controls"].items())
+            goal = row["goal"] if row["goal_met"] else f"{row['goal']}, **missed**"
+            here = f"{row['ours']:.3g} {row['unit']} ({low:.3g} to {high:.3g})"
+            lines.append(f"| {row['name']} | {row['published']} | {here} | {goal} | {row['seeds']} | {beside} |")
+    return "\n".join(lines) + "\n"
 
 
 def shown(row: Row) -> str:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from actors import parts
+from actors import parts, planner
+from actors.collector import Lane, Work
 from actors.config import Config, load
 from actors.parts import Progress
+from actors.pool import LocalPool
 from actors.run import run
 from actors.rundir import RunDirectory
+from benchmarks.planning.record import Row, row
+from experience.models.weights import Weights
 from experience.planning.world_model import LanguageWorldModel, Prediction
+from experience.shards.catalog import Catalog
+from experience.shards.replay import Replay
 
 CONFIG = "configs/keydoor.yaml"
 WORLD = "envs:KeyDoor-v0"
@@ -59,7 +67,8 @@ def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], N
                 if mean.n >= config.evaluation.episodes and version not in seen:
                     seen.add(version)
                     watch(f"{kind} seed {seed} v{version} {cost.get(version, 0)} steps: {mean.mean:.2f} "
-                          f"({progress.seconds:.0f} s, model {progress.model_error}, {dict(progress.imagined)})")
+                          f"({progress.seconds:.0f} s, model {progress.model_error}, {dict(progress.imagined)}, "
+                          f"value {progress.metrics.get('value_explained', 0.0):.2f})")
                     if mean.mean >= SUCCESS:
                         raise Reached(cost.get(version, progress.training_steps))
 
@@ -78,3 +87,98 @@ def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], N
 def _shuffled(config: Config) -> LanguageWorldModel:
     planning = config.planning
     return Shuffled(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy, config.seed)
+
+
+def lived(folder: Path, seed: int, transitions: int) -> Replay:
+    """Training episodes of the expert and of random actions, half each, through collector and shards."""
+    config, _ = load([CONFIG], [f"seed={seed}"])
+    pool, replay, number = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1), 0
+    try:
+        while len(replay.transitions) < transitions:
+            lanes: tuple[Lane, ...] = ("demonstration", "random")
+            works = [Work.named(f"{lane}/{number + i}", env_id=WORLD, seed=seed * 1_000_000 + number + i, lane=lane)
+                     for i in range(64) for lane in lanes]
+            number += 64
+            waiting = {w.work_id for w in works}
+            pool.order(works)
+            for shard in pool.shards(lambda: waiting <= replay.finished):  # noqa: B023
+                replay.add(shard)
+    finally:
+        pool.close()
+    return replay
+
+
+def world_model(seeds: int = 3) -> Iterator[Row]:
+    """The model's exactness on transitions it was not fitted to, and what its gate is worth."""
+    errors = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            replay = lived(Path(folder), seed, 4000)
+        order = np.random.default_rng(seed).permutation(len(replay.transitions))[:4000]
+        model = LanguageWorldModel(2, 64, 64, 0.95, seed)
+        model.add([replay.transitions[i] for i in order])
+        for _ in range(15):
+            model.fit(100)
+        error = model.calibrate(400)
+        assert error is not None
+        errors.append(error)
+    note = "key-door grid 5×5, 4,000 transitions of expert and random episodes, 1,500 updates, 100 k parameters"
+    yield row("LM world model: exact match on kept-out transitions", "none; our own trial: .89", "share",
+              [e.exact for e in errors], ">= 0.85", {"copy baseline": float(np.mean([e.copy for e in errors]))}, note)
+    yield row("LM world model: AUROC of its uncertainty for being wrong", "none; our own trial: .75", "AUROC",
+              [e.auroc for e in errors], ">= 0.7", {}, note)
+    yield row("LM world model: exact match of what the gate keeps, over all", "none", "difference",
+              [(e.exact_kept or 0.0) - e.exact for e in errors], ">= 0.0",
+              {"share kept": float(np.mean([e.kept for e in errors]))}, note)
+
+
+def lookahead(seeds: int = 2, updates: int = 30, episodes: int = 96) -> Iterator[Row]:
+    """The same frozen policy with and without thinking; in the model, in forks (perfect), in a shuffled model."""
+    found: dict[str, list[float]] = {"without": [], "in the model": [], "in forks": [], "in a shuffled model": []}
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            config, origins = load([CONFIG], [
+                "planning.groups=0", f"budget.updates={updates}", f"seed={seed}", f"runs_dir={folder}",
+                "evaluation.every=1000", "evaluation.final_episodes=8"])
+            directory = RunDirectory.create(config, origins, ["bench"])
+            run(config, directory)
+            saved = directory.last_checkpoint()
+            assert saved is not None
+            weights = replace(Weights.read(updates, saved["policy.safetensors"]), planner={
+                n: saved[n] for n in ("value.safetensors", "world_model.json", "world_model_mean.safetensors")})
+            for way, settings in (("without", []), ("in the model", ["planning.candidates=4"]),
+                                  ("in forks", ["planning.candidates=4", "planning.thought=fork"]),
+                                  ("in a shuffled model", ["planning.candidates=4"])):
+                plain = planner.LanguageWorldModel
+                if way == "in a shuffled model":
+                    planner.LanguageWorldModel = Shuffled  # type: ignore[misc]
+                try:
+                    found[way].append(evaluated(weights, seed, episodes, settings, Path(folder) / way))
+                finally:
+                    planner.LanguageWorldModel = plain  # type: ignore[misc]
+    gained = [a - b for a, b in zip(found["in the model"], found["without"], strict=True)]
+    yield row("lookahead: held-out success with it less without, same policy",
+              "WebDreamer: 17.6 → 23.6 % on VisualWebArena", "points of 1", gained, ">= 0.2",
+              {f"success {way}": float(np.mean(v)) for way, v in found.items()},
+              "m=4, h=3, learned model and value; one real action a turn")
+
+
+def evaluated(weights: Weights, seed: int, episodes: int, settings: Sequence[str], folder: Path) -> float:
+    """Mean held-out return of a frozen policy."""
+    config, _ = load([CONFIG], [*settings, "planning.horizon=3", f"seed={seed}"])
+    pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
+    works = [Work.named(f"evaluation/{i}", env_id=WORLD, seed=10_000_000 + i, lane="evaluation", split="heldout",
+                        version=weights.version) for i in range(episodes)]
+    waiting = {w.work_id for w in works}
+    try:
+        pool.order(works, weights)
+        for shard in pool.shards(lambda: waiting <= replay.finished):
+            replay.add(shard)
+    finally:
+        pool.close()
+    return float(np.mean([e.total_reward for e in replay.held_out(weights.version, WORLD)]))
+
+
+def rows() -> Iterator[Row]:
+    yield from world_model()
+    yield from lookahead()

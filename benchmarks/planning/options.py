@@ -17,6 +17,7 @@ from experience.planning.discovery import reward_respecting, shortest_path
 from experience.planning.option import Learned, Library
 from experience.planning.smdp import FiniteWorld, Floats, Model, OptionLearner, OptionSettings, value_iteration
 from experience.shards.catalog import Catalog
+from experience.step import Step
 
 WORLD = "benchmarks.planning.worlds:FourRooms-v0"
 
@@ -150,7 +151,9 @@ def learning(lives: int = 12, episodes: int = 30) -> Iterator[Row]:
 def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[int]:
     """Turns of the world in each of the first episodes of one life."""
     learner = OptionLearner(tuple(MOVES), library, OptionSettings(intra=intra))
-    last, lengths, turns = None, [], 0
+    last: Step | None = None
+    lengths: list[int] = []
+    turns = 0
     config, _ = load([], [f"worlds=[{{id: '{WORLD}'}}]", f"seed={seed}", "policy.engine=table", "policy.epsilon=0.1",
                           "collecting.slots=1", "collecting.group_size=2", "collecting.durability=os",
                           "collecting.commit_seconds=1e-6"])

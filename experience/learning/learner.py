@@ -65,6 +65,7 @@ class Learner:
         self._rng = np.random.default_rng(settings.seed)
         self._demonstrations: list[Turn] = []
         self._successes: list[Turn] = []
+        self._spread: dict[str, float] = {}
         self._bar: dict[str, float] = {}
 
     def policy(self) -> Weights:
@@ -102,7 +103,7 @@ class Learner:
         else:
             lived = [e for g in groups for e in g.episodes if e.first.source == "real"]
             fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
-            turns, metrics = turn_advantages(groups, self.value, self.settings.negative_weight)
+            turns, metrics = turn_advantages(groups, self.value, self._spread, self.settings.negative_weight)
             metrics |= fitted
         self._successes += best_turns((g for g in groups if g.episodes[0].first.source == "real"), self._bar)
         del self._successes[:-self.settings.remembered_successes]
@@ -122,7 +123,7 @@ class Learner:
 
     def save(self) -> dict[str, bytes]:
         """What the next update depends on, by file name: weights, Adam's moments, random state."""
-        about = {"version": self.version, "random": self._rng.bit_generator.state}
+        about = {"version": self.version, "random": self._rng.bit_generator.state, "spread": self._spread}
         return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
                 "learner.json": json.dumps(about).encode(), **(self.value.save() if self.value else {})}
 
@@ -132,6 +133,7 @@ class Learner:
         their order, every later update is the same, bit for bit."""
         about = json.loads(saved["learner.json"])
         self.version, self._rng.bit_generator.state = about["version"], about["random"]
+        self._spread = about["spread"]
         Weights.read(self.version, saved["policy.safetensors"]).put_into(self.model)
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
         groups = list(learned_from)
@@ -283,20 +285,24 @@ def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[l
     return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
 
 
-def turn_advantages(groups: Sequence[Group], value: ValueFunction,
+def turn_advantages(groups: Sequence[Group], value: ValueFunction, spread: dict[str, float],
                     negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
     """All turns of the groups, each with its own advantage: how much better it turned out than its state promised.
 
-    Â_t = G^λ_t − v(O_t), divided by its root mean square over the environment's turns (Schulman et al. 2016, eq. 16)
+    Â_t = G^λ_t − v(O_t), divided by the root mean square of it over the environment's real turns (Schulman et al. 2016,
+    eq. 16). `spread` keeps that by environment: imagined turns are measured by the last real ones, so that a small
+    difference between values is not blown up to the size of a reward.
     """
-    raw: dict[str, list[tuple[Step, float]]] = defaultdict(list)
+    raw: dict[tuple[str, bool], list[tuple[Step, float]]] = defaultdict(list)
     episodes = [e for g in groups for e in g.episodes]
     for episode, v, target in zip(episodes, *value.targets(episodes), strict=True):
-        raw[episode.first.env_id] += zip(episode.steps, (target - v).tolist(), strict=True)
+        raw[episode.first.env_id, episode.first.source == "imagined"] += zip(episode.steps, (target - v).tolist(),
+                                                                             strict=True)
     turns = []
-    for found in raw.values():
-        spread = float(np.sqrt(np.mean([a**2 for _, a in found]))) + 1e-6
+    for (env_id, imagined), found in raw.items():
+        if not imagined or env_id not in spread:
+            spread[env_id] = float(np.sqrt(np.mean([a**2 for _, a in found]))) + 1e-6
         for step, advantage in found:
-            scaled = advantage / spread * (negative_weight if advantage < 0 else 1.0)
+            scaled = advantage / spread[env_id] * (negative_weight if advantage < 0 else 1.0)
             turns += [t] if (t := as_turn(step, scaled)) is not None else []
     return turns, {"groups": float(len(groups)), "turns": float(len(turns))}

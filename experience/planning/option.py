@@ -23,7 +23,8 @@ class Option(Protocol):
     """I, π, β over observations and `age`, the number of actions that it has taken. `act` gives None where the option
     knows no way on: it is over there."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def starts(self, observation: str) -> bool: ...
 

@@ -1,0 +1,182 @@
+"""A world model of numbers: an ensemble of small networks that agree where they have seen enough.
+
+For worlds whose observations are a fixed form with numbers in it. What is predicted is the change of each number, the
+signals and whether it ends; the uncertainty is how far the members are apart, in units of what is usual there
+(Chua et al. 2018, PETS; Janner et al. 2019, MBPO).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from experience.errors import RecordError
+from experience.planning.change import Answer
+from experience.planning.world_model import ModelError, Prediction, auroc, gate
+from experience.step import Step
+
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A transition as numbers: input (numbers seen, action), change of the numbers, signals, 1 where it ended."""
+
+    given: np.ndarray
+    change: np.ndarray
+    signals: np.ndarray
+    ended: float
+
+
+class EnsembleModel:
+    """`members` networks, each fitted to its own bootstrap of the transitions; their mean predicts.
+
+    `actions` lists the actions that there are; `signals` the names of what is measured. A prediction is right if every
+    number is within `tolerance` of the usual change of that number, and the end is as it was.
+    """
+
+    def __init__(self, actions: Sequence[str], signals: Sequence[str], members: int = 5, width: int = 64,
+                 tolerance: float = 0.2, trusted_accuracy: float = 0.9, seed: int = 0) -> None:
+        self.version, self.threshold = 0, float("-inf")
+        self._actions, self._signals, self._members, self._width = tuple(actions), tuple(signals), members, width
+        self._tolerance, self._trusted_accuracy, self._seed = tolerance, trusted_accuracy, seed
+        self._rows: list[_Row] = []
+        self._kept_out: list[tuple[str, str, Answer]] = []
+        self._form: str | None = None
+        self._rng = np.random.default_rng(seed)
+        self._nets: _Ensemble | None = None
+
+    def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
+        """Takes (row, next row) pairs. Raises RecordError where an observation is of another form than those before."""
+        for step, following in transitions:
+            if step.decision is None or step.decision.text not in self._actions:
+                continue
+            values = {s.name: s.value for s in step.signals if s.value is not None}
+            answer = Answer(following.obs_text, values, step.ending == "terminated")
+            if (len(self._rows) + len(self._kept_out)) % 8 == 7:
+                self._kept_out.append((step.obs_text, step.decision.text, answer))
+            else:
+                before, after = self._numbers(step.obs_text), self._numbers(following.obs_text)
+                self._rows.append(_Row(self._given(before, step.decision.text), after - before,
+                                       np.array([values.get(n, 0.0) for n in self._signals]), float(answer.ended)))
+
+    def fit(self, steps: int, batch: int = 128) -> float:
+        """`steps` optimiser steps of all members together; the last loss."""
+        if not self._rows:
+            return float("nan")
+        given, target = (torch.from_numpy(np.array(part, np.float32)) for part in (
+            [r.given for r in self._rows], [np.concatenate([r.change, r.signals]) for r in self._rows]))
+        ended = torch.tensor([r.ended for r in self._rows])
+        if self._nets is None:
+            self._nets = _Ensemble(self._members, given.shape[1], self._width, target.shape[1] + 1, self._seed)
+            self._optimizer = torch.optim.Adam(self._nets.parameters(), lr=1e-3)
+        self._nets.scale(given, target)
+        # A member sees two rows of three, always the same ones: where rows are few, members differ.
+        own = [np.flatnonzero(np.random.default_rng([self._seed, m]).random(len(self._rows)) < 2 / 3)
+               for m in range(self._members)]
+        loss = torch.zeros(())
+        for _ in range(steps):
+            rows = torch.from_numpy(np.array([self._rng.choice(o if len(o) else len(self._rows), batch) for o in own]))
+            out = self._nets(given[rows])
+            loss = functional.mse_loss(out[..., :-1], self._nets.scaled(target[rows]))
+            loss = loss + functional.binary_cross_entropy_with_logits(out[..., -1], ended[rows])
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+        self.version += 1
+        return float(loss.detach())
+
+    def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
+        """The members' mean, written in the form of the observation; unsure without bound before the first fit, and of
+        an action that is not listed."""
+        known = [i for i, a in enumerate(actions) if a in self._actions and self._nets is not None]
+        predictions = [Prediction(None, float("inf"))] * len(observations)
+        if not known or self._nets is None:
+            return predictions
+        before = np.array([self._numbers(observations[i]) for i in known])
+        given = np.array([self._given(b, actions[i]) for b, i in zip(before, known, strict=True)], np.float32)
+        with torch.inference_mode():
+            out = self._nets(torch.from_numpy(given).expand(self._members, -1, -1))
+            apart = out[..., :-1].std(0).amax(-1) + torch.sigmoid(out[..., -1]).std(0)
+            mean = self._nets.unscaled(out[..., :-1].mean(0)).numpy()
+            ended = torch.sigmoid(out[..., -1]).mean(0).numpy() > 0.5
+        width = before.shape[1]
+        for row, i in enumerate(known):
+            signals = dict(zip(self._signals, mean[row, width:].astype(float).tolist(), strict=True))
+            seen = self._written(observations[i], before[row] + mean[row, :width])
+            predictions[i] = Prediction(Answer(seen, signals, bool(ended[row])), float(apart[row]))
+        return predictions
+
+    def calibrate(self, most: int = 512) -> ModelError | None:
+        """As LanguageWorldModel.calibrate, with `right` as this class has it; copy is "no number changes"."""
+        checked = self._kept_out[-most:]
+        if len(checked) < 16 or self._nets is None:
+            return None
+        predictions = self.predict([o for o, _, _ in checked], [a for _, a, _ in checked])
+        usual = np.array([r.change for r in self._rows]).std(0) + 1e-9
+        right, copied = [], []
+        for (observation, _, answer), prediction in zip(checked, predictions, strict=True):
+            truth, before = self._numbers(answer.observation), self._numbers(observation)
+            guess = self._numbers(prediction.answer.observation) if prediction.answer else truth + np.inf
+            agrees = prediction.answer is not None and prediction.answer.ended == answer.ended
+            right.append(agrees and bool((np.abs(guess - truth) <= self._tolerance * usual).all()))
+            copied.append(not answer.ended and bool((np.abs(before - truth) <= self._tolerance * usual).all()))
+        uncertainty, good = np.array([p.uncertainty for p in predictions]), np.array(right)
+        self.threshold = gate(uncertainty, good, self._trusted_accuracy)
+        kept = uncertainty <= self.threshold
+        return ModelError(float(good.mean()), float(good[kept].mean()) if kept.any() else None, float(kept.mean()),
+                          float(np.mean(copied)), auroc(uncertainty, ~good), len(checked))
+
+    def _numbers(self, observation: str) -> np.ndarray:
+        form = _NUMBER.sub("#", observation)
+        if self._form is None:
+            self._form = form
+        if form != self._form:
+            raise RecordError(f"observation of the form {form[:60]!r}, those before were {self._form[:60]!r}",
+                              "use a model of text for worlds whose screens differ")
+        return np.array([float(n) for n in _NUMBER.findall(observation)])
+
+    def _given(self, numbers: np.ndarray, action: str) -> np.ndarray:
+        return np.concatenate([numbers, [float(action == a) for a in self._actions]])
+
+    @staticmethod
+    def _written(observation: str, numbers: np.ndarray) -> str:
+        values = iter(numbers.tolist())
+        return _NUMBER.sub(lambda _: f"{next(values):.4g}", observation)
+
+
+class _Ensemble(nn.Module):
+    """M two-layer networks at once: float [M, B, I] -> float [M, B, O]; inputs and targets are scaled to unit size."""
+
+    def __init__(self, members: int, inputs: int, width: int, outputs: int, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            sizes = ((inputs, width), (width, width), (width, outputs))
+            self.weights = nn.ParameterList(torch.randn(members, i, o) * (2 / i) ** 0.5 for i, o in sizes)
+            self.biases = nn.ParameterList(torch.zeros(members, 1, o) for _, o in sizes)
+        self.stats: Mapping[str, Tensor] = {}
+
+    def scale(self, given: Tensor, target: Tensor) -> None:
+        if not self.stats:
+            self.stats = {"centre": given.mean(0), "spread": given.std(0) + 1e-6,
+                          "middle": target.mean(0), "usual": target.std(0) + 1e-6}
+
+    def scaled(self, target: Tensor) -> Tensor:
+        return (target - self.stats["middle"]) / self.stats["usual"]
+
+    def unscaled(self, out: Tensor) -> Tensor:
+        return out * self.stats["usual"] + self.stats["middle"]
+
+    def forward(self, given: Tensor) -> Tensor:
+        x = (given - self.stats["centre"]) / self.stats["spread"]
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            x = functional.silu(x) if layer < 2 else x
+        return x

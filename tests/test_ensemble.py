@@ -1,0 +1,67 @@
+"""The ensemble of numbers: it learns real dynamics, knows where it has not been, and refuses what is no form of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from experience.errors import RecordError
+from experience.planning.ensemble import EnsembleModel
+from experience.policy import Decision
+from experience.signal import Signal
+from experience.step import Step
+from tests.conftest import make_step
+
+
+def cartpole(n: int, seed: int) -> list[tuple[Step, Step]]:
+    """Random transitions of Gymnasium's CartPole as text."""
+    world = gymnasium.make("envs:Text-v0").unwrapped
+    rng, found, seen, ended = np.random.default_rng(seed), [], "", True
+    while len(found) < n:
+        if ended:
+            seen, _ = world.reset(seed=seed * 10_000 + len(found))
+        action = str(rng.choice(world.actions))
+        after, reward, terminated, truncated, _ = world.step(action)
+        ended = terminated or truncated
+        found.append((make_step(0, obs_text=seen, decision=Decision(action, 0), reward=reward,
+                                signals=(Signal("env_reward", reward, "1", "env_state"),),
+                                ending="terminated" if terminated else "truncated" if truncated else "none"),
+                      make_step(1, closing=True, obs_text=after)))
+        seen = after
+    return found
+
+
+def test_it_learns_cartpole_and_keeps_the_better_part() -> None:
+    model = EnsembleModel(("0", "1"), ("env_reward",))
+    model.add(cartpole(2000, 0))
+    model.fit(400)
+    error = model.calibrate()
+    assert error is not None
+    assert error.exact > 0.8 > 0.2 > error.copy
+    assert error.exact_kept is not None and error.exact_kept >= error.exact
+    answer = model.predict(["0.01 0.02 0.03 0.04"], ["1"])[0].answer
+    assert answer is not None and not answer.ended
+    position, velocity, *_ = map(float, answer.observation.split())
+    assert position == pytest.approx(0.01, abs=0.005)  # it moves by velocity × 0.02 s
+    assert velocity == pytest.approx(0.02 + 0.195, abs=0.05)  # a push of 10 N on 1.1 kg for 0.02 s
+    assert answer.signals["env_reward"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_it_is_less_sure_where_it_has_never_been() -> None:
+    model = EnsembleModel(("0", "1"), ("env_reward",))
+    model.add(cartpole(600, 1))
+    model.fit(150)
+    near, far, strange = model.predict(["0.01 0.02 0.03 0.04", "2 9 -0.2 -9", "0.01 0.02 0.03 0.04"], ["1", "1", "2"])
+    assert near.uncertainty < far.uncertainty
+    assert (strange.answer, strange.uncertainty) == (None, float("inf"))
+
+
+def test_screens_of_another_form_are_refused() -> None:
+    model = EnsembleModel(("0", "1"), ())
+    model.add(cartpole(1, 2))
+    step, following = cartpole(1, 3)[0]
+    with pytest.raises(RecordError, match="form"):
+        model.add([(replace(step, obs_text="cart at 1"), following)])
