@@ -80,7 +80,7 @@ class Agent:
             actions, rules = tuple(getattr(world, "actions", ())), getattr(world, "instructions", "")
 
             def ask(seen: Sequence[str], actions: tuple[str, ...] = actions, rules: str = rules) -> list[Decision]:
-                return self.engine.act([Situation(o, rules, actions) for o in seen], self.temperature or 1.0)
+                return self.engine.act([Situation(o, rules, actions) for o in seen], 1.0)  # in thought it explores
 
             found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
                                          [seat.observation for seat in here], ask)

@@ -45,8 +45,15 @@ def _language() -> Iterator[Row]:
     yield from language.rows()
 
 
+def _proofs() -> Iterator[Row]:
+    from benchmarks.planning import proofs
+
+    yield from proofs.expert_iteration()
+
+
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
-    "dyna": _dyna, "options": _options, "science": _science, "language": _language}
+    "dyna": _dyna, "options": _options, "science": _science, "proofs": _proofs,
+    "language": _language}
 
 
 def main(only: str | None, as_json: bool, write: bool) -> bool:
