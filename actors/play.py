@@ -143,6 +143,8 @@ def relive(steps: Sequence[Step], world: Any) -> str:
             return f"turn {step.step_in_episode} shows something else"
         if step.decision is None:
             return ""
+        if step.is_choice:
+            continue
         observation, reward, *_ = world.step(step.decision.text)
         if step.reward is not None and abs(reward - step.reward) > 1e-9:
             return f"turn {step.step_in_episode} is worth {reward}, not {step.reward}"

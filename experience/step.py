@@ -115,3 +115,8 @@ class Step:
     @property
     def is_closing(self) -> bool:
         return self.decision is None
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it only starts an option: the policy decided, and the world was not acted in."""
+        return self.decision is not None and self.option_step == 0

@@ -165,7 +165,7 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
                     if last is not None and last.decision is not None:
                         learner.learn(last, step)
                     last = step
-                    turns += step.decision is not None and step.option_step != 0
+                    turns += step.decision is not None and not step.is_choice
                     if step.decision is None:
                         lengths.append(turns)
                         turns = 0

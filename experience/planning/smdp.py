@@ -129,7 +129,7 @@ class OptionLearner:
         if step.decision is None or step.reward is None:
             return
         action, ahead = step.decision.text, following.obs_text
-        if step.option_id is not None and step.option_step == 0:
+        if step.is_choice and step.option_id is not None:
             self._started = (step.obs_text, self._by_id.get(step.option_id, ""), 0.0, 0)
             return
         ended = step.ending == "terminated"

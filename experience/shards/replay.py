@@ -111,7 +111,7 @@ class Replay:
         self.episodes[first.source].append(episode)
         if episode.closing is not None and not episode.failed and first.source in ("real", "demonstration"):
             pairs = zip(episode.steps, (*episode.steps[1:], episode.closing), strict=True)
-            self.transitions += [p for p in pairs if p[0].option_step != 0]  # a choice of an option changes nothing
+            self.transitions += [p for p in pairs if not p[0].is_choice]  # it changes nothing
         if first.source != "real" or not first.group_id:
             return
         waiting = self._waiting[first.group_id]
