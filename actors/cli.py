@@ -230,7 +230,7 @@ def bench(what: Annotated[str, typer.Argument(help="store, worlds or planning")]
           rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
           rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
           plot: Annotated[Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")] = None,
-          only: Annotated[str | None, typer.Option(help="planning: dyna, options, science, proofs or language")] = None,
+          only: Annotated[str | None, typer.Option(help="planning: one part, e.g. dyna, options, science")] = None,
           write: Annotated[bool, typer.Option("--write", help="worlds: into docs/environments.md; planning: into "
                                                               "benchmarks/planning/results.json")] = False) -> None:
     """The store against its peers, every world in a table, or what planning is worth. Minutes, with nothing else

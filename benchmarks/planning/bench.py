@@ -45,6 +45,12 @@ def _language() -> Iterator[Row]:
     yield from language.rows()
 
 
+def _language_dyna() -> Iterator[Row]:
+    from benchmarks.planning import language
+
+    yield from language.dyna()
+
+
 def _proofs() -> Iterator[Row]:
     from benchmarks.planning import proofs
 
@@ -53,7 +59,7 @@ def _proofs() -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "dyna": _dyna, "options": _options, "science": _science, "proofs": _proofs,
-    "language": _language}
+    "language": _language, "language-dyna": _language_dyna}
 
 
 def main(only: str | None, as_json: bool, write: bool) -> bool:
