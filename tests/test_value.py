@@ -53,7 +53,7 @@ def fitted() -> ValueFunction:
 def test_a_value_function_learns_what_each_state_is_worth_and_says_how_well() -> None:
     value = fitted()
     assert value(["left", "start", "right"]) == pytest.approx([0.0, 0.5, 1.0], abs=0.25)
-    assert value.explained > 0.5
+    assert 0.3 < value.explained <= 0.55  # half of the variance, at the start, is luck
 
 
 def test_credit_goes_to_the_turn_that_made_the_difference() -> None:
