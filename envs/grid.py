@@ -100,10 +100,10 @@ class KeyDoor(World[Grid]):
         """Moves to `goal` from every cell that can reach it without crossing `closed`."""
         distance, wave = {goal: 0}, [goal]
         while wave:
-            wave = [near for cell in wave for move in MOVES
-                    if (near := self._after(cell, move)) != closed and distance.setdefault(near, distance[cell] + 1)
-                    == distance[cell] + 1 and near != cell and near not in wave]
-            wave = list(dict.fromkeys(wave))
+            reached = {near: distance[cell] + 1 for cell in wave for move in MOVES
+                       if (near := self._after(cell, move)) not in distance and near != closed}
+            distance |= reached
+            wave = list(reached)
         return distance
 
     def random_action(self, rng: np.random.Generator) -> str:
