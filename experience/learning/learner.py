@@ -66,6 +66,7 @@ class Learner:
         self._demonstrations: list[Turn] = []
         self._successes: list[Turn] = []
         self._spread: dict[str, float] = {}
+        self._minibatch = 0
         self._bar: dict[str, float] = {}
 
     def policy(self) -> Weights:
@@ -110,11 +111,19 @@ class Learner:
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
         order = self._rng.permutation(len(turns))
         parts: dict[str, list[float]] = defaultdict(list)
-        for part in np.array_split(order, max(min(self.settings.minibatches, len(turns)), 1)):
+        for part in np.array_split(order, max(min(self._parts(groups, len(turns)), len(turns)), 1)):
             demos = self._sample_demonstrations(max(int(self.settings.imitation_ratio * len(part)), 8))
             for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
                 parts[name].append(value)
         return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
+
+    def _parts(self, groups: Sequence[Group], turns: int) -> int:
+        """How many minibatches: as set for real turns; for imagined ones, of which there may be many more, as many as
+        have the size that the last real ones had."""
+        if groups[0].episodes[0].first.source != "imagined":
+            self._minibatch = max(turns // self.settings.minibatches, 1)
+            return self.settings.minibatches
+        return max(turns // self._minibatch, 1) if self._minibatch else self.settings.minibatches
 
     def publish(self) -> Weights:
         """The policy after this round's updates, as a new version."""
@@ -123,7 +132,8 @@ class Learner:
 
     def save(self) -> dict[str, bytes]:
         """What the next update depends on, by file name: weights, Adam's moments, random state."""
-        about = {"version": self.version, "random": self._rng.bit_generator.state, "spread": self._spread}
+        about = {"version": self.version, "random": self._rng.bit_generator.state, "spread": self._spread,
+                 "minibatch": self._minibatch}
         return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
                 "learner.json": json.dumps(about).encode(), **(self.value.save() if self.value else {})}
 
@@ -133,7 +143,7 @@ class Learner:
         their order, every later update is the same, bit for bit."""
         about = json.loads(saved["learner.json"])
         self.version, self._rng.bit_generator.state = about["version"], about["random"]
-        self._spread = about["spread"]
+        self._spread, self._minibatch = about["spread"], about["minibatch"]
         Weights.read(self.version, saved["policy.safetensors"]).put_into(self.model)
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
         groups = list(learned_from)
