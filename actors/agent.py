@@ -59,7 +59,7 @@ class Agent:
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
         """What each option under way does next, and elsewhere the policy: an action, or an option that it starts."""
-        return choose(seats, self.options, self._ask)
+        return choose(seats, self.options, self._ask, self.engine.version)
 
     def close(self) -> None:
         if self._planner is not None:

@@ -72,8 +72,10 @@ class Seat(Protocol):
 S = TypeVar("S", bound=Seat)
 
 
-def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]], list[Decision]]) -> list[Decision]:
-    """The next decision of every seat: of the option under way if it acts by itself, else of the policy.
+def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]], list[Decision]],
+           version: int = 0) -> list[Decision]:
+    """The next decision of every seat: of the option under way if it acts by itself, else of the policy, which came
+    with the library as `version`.
 
     Where it starts an option, `intents.is_choice` says so: that row is no turn of the world. Raises EngineError if the
     policy does not answer one for one.
@@ -83,7 +85,7 @@ def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]],
     if len(answers) != len(asked):
         raise EngineError(f"{len(asked)} situations but {len(answers)} decisions", "an engine answers one for one")
     left = iter(answers)
-    decisions = [_by_option(seat, library) if _acts_by_itself(seat) else next(left) for seat in seats]
+    decisions = [_by_option(seat, version) if _acts_by_itself(seat) else next(left) for seat in seats]
     for seat, decision in zip(seats, decisions, strict=True):
         _begin_or_age(seat, decision, library)
     return decisions
@@ -94,10 +96,10 @@ def _acts_by_itself(seat: Seat) -> bool:
     return bool(running) and not isinstance(running[-1].option, Subgoal)
 
 
-def _by_option(seat: Seat, library: Library) -> Decision:
+def _by_option(seat: Seat, version: int) -> Decision:
     running = seat.intents.running[-1]
     action = running.option.act(seat.observation, running.age)
-    return Decision(action or "", library.version, behaviour_id=f"option:{running.option.name}")
+    return Decision(action or "", version, behaviour_id=f"option:{running.option.name}")
 
 
 def _begin_or_age(seat: Seat, decision: Decision, library: Library) -> None:

@@ -141,7 +141,7 @@ def test_collectors_record_the_option_its_age_and_its_end(tmp_path: Path) -> Non
     config, _ = load([], ["worlds=[{id: 'benchmarks.planning.worlds:FourRooms-v0'}]", "policy.engine=table",
                           "policy.epsilon=0.0", "collecting.slots=1", "collecting.group_size=2"])
     pool = LocalPool(config, "test", tmp_path, Catalog(tmp_path))
-    pool.push(Table.weights(actions, {"0 0": [0.0, 0.0, 0.0, 0.0, 1.0]}, 0, library.dump()), 1)
+    pool.push(Table.weights(actions, {"0 0": [0.0, 0.0, 0.0, 0.0, 1.0]}, 5, library.dump()), 1)
     rows: list[Step] = []
     for shard in pool.shards(lambda: len(rows) > 60):
         rows.extend(shard)
@@ -153,6 +153,7 @@ def test_collectors_record_the_option_its_age_and_its_end(tmp_path: Path) -> Non
     assert [s.option_step for s in within] == list(range(1, len(within) + 1))
     assert {s.option_id for s in within} == {option_id(start.name)}
     assert rows[1].obs_text == rows[0].obs_text == "0 0"
+    assert {s.decision.policy_version for s in rows if s.decision} == {5}, "what an option does is as old as its policy"
 
 
 def test_an_options_model_holds_its_reward_and_where_it_stops_discounted() -> None:
