@@ -84,7 +84,8 @@ class Agent:
 
             found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
                                          [seat.observation for seat in here], ask)
-            decisions |= {id(seat): d for seat, d in zip(here, found or [], strict=False)}
+            for seat, (decision, value) in zip(here, found, strict=False):
+                decisions[id(seat)], seat.intents.value_estimate = decision, value
         return decisions
 
     def _by_policy(self, seats: Sequence[Seat]) -> list[Decision]:

@@ -352,7 +352,7 @@ class Collector:
             seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
             t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
             option_id=option_id, option_step=option_step,
-            value_estimate=decision.value_estimate if decision else None,
+            value_estimate=slot.intents.value_estimate,
             reward_version=self._rewards.version, boundary=boundary, **answer))
 
 

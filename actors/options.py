@@ -28,10 +28,12 @@ class Running:
 
 @dataclass
 class Intents:
-    """The options under way in one stream, outermost first. `is_choice`: the row being lived only starts one."""
+    """The options under way in one stream, outermost first; and of the row being lived whether it only starts one, and
+    what a planner expected of it, in units of reward."""
 
     running: list[Running] = field(default_factory=list)
     is_choice: bool = False
+    value_estimate: float | None = None
 
     @property
     def mark(self) -> tuple[int | None, int | None]:
@@ -80,6 +82,8 @@ def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]],
     Where it starts an option, `intents.is_choice` says so: that row is no turn of the world. Raises EngineError if the
     policy does not answer one for one.
     """
+    for seat in seats:
+        seat.intents.value_estimate = None
     asked = [seat for seat in seats if not _acts_by_itself(seat)]
     answers = policy(asked) if asked else []
     if len(answers) != len(asked):

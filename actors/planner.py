@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -43,12 +42,12 @@ class Planner:
                 self._model.believe(weights.planner)
 
     def decide(self, env_id: str, worlds: Sequence[Any], observations: Sequence[str],
-               ask: Ask) -> list[Decision] | None:
-        """The decisions for situations of one world, each with the value that spoke for it; None where there is nothing
+               ask: Ask) -> list[tuple[Decision, float | None]]:
+        """The decisions for situations of one world, each with the value that spoke for it; none where there is nothing
         to think with."""
         settings = self._settings
         if not self._loaded or (settings.thought == "fork" and not getattr(worlds[0], "goes_back", False)):
-            return None
+            return []
 
         def reward(_: int, answer: Answer) -> float:
             return self._rewards.of_values(env_id, answer.signals) or 0.0
@@ -58,12 +57,10 @@ class Planner:
         if settings.thought == "fork":
             forked = Search(ask, lambda places, actions: self._fork(env_id, places, actions), self._value, reward,
                             "lookahead in forks", **shared)
-            found = forked([world.snapshot() for world in worlds], observations)
-        else:
-            modelled = Search(ask, in_model(self._model), self._value, reward, "lookahead in the model",
-                              threshold=self._model.threshold, **shared)
-            found = modelled(observations, observations)
-        return [replace(decision, value_estimate=score) for decision, score in found]
+            return forked([world.snapshot() for world in worlds], observations)
+        modelled = Search(ask, in_model(self._model), self._value, reward, "lookahead in the model",
+                          threshold=self._model.threshold, **shared)
+        return modelled(observations, observations)
 
     def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
         """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""

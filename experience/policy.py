@@ -29,7 +29,7 @@ def _no_logprobs() -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One action and exactly how it was sampled. `value_estimate` is what a planner expected of it, in units of reward.
+    """One action and exactly how it was sampled.
 
     prompt_ids int32 [P], action_ids int32 [A], logprobs float32 [A]: log-probabilities (nats) of the
     distribution actually sampled from. Empty, with token_exact False, where the engine cannot tell.
@@ -44,7 +44,6 @@ class Decision:
     token_exact: bool = False
     decoder: str = ""
     behaviour_id: str = ""
-    value_estimate: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.action_ids) != len(self.logprobs):
