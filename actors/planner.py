@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from actors.config import Config
 from experience.learning.value import ValueFunction
@@ -46,7 +47,9 @@ class Planner:
         """The decisions for situations of one world, each with the value that spoke for it; none where there is nothing
         to think with."""
         settings = self._settings
-        if not self._loaded or (settings.thought == "fork" and not getattr(worlds[0], "goes_back", False)):
+        forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
+        believes = settings.thought == "model" and np.isfinite(self._model.threshold)
+        if not self._loaded or not (forks or believes):
             return []
 
         def reward(_: int, answer: Answer) -> float:
@@ -54,7 +57,7 @@ class Planner:
 
         shared: Mapping[str, Any] = {"candidates": settings.candidates, "horizon": settings.horizon,
                                      "discount": self._discount}
-        if settings.thought == "fork":
+        if forks:
             forked = Search(ask, lambda places, actions: self._fork(env_id, places, actions), self._value, reward,
                             "lookahead in forks", **shared)
             return forked([world.snapshot() for world in worlds], observations)

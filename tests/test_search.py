@@ -13,17 +13,20 @@ import pytest
 
 from actors.collector import Work
 from actors.config import load
+from actors.planner import Planner
 from actors.pool import LocalPool
 from experience.errors import RecordError
 from experience.learning.value import ValueFunction
 from experience.models.table import Table
+from experience.models.weights import Weights
 from experience.planning.campaign import Campaign
 from experience.planning.change import Answer
 from experience.planning.lookahead import Search, in_model
 from experience.planning.search import gumbel_search, softmax
 from experience.planning.tabular import TabularModel
-from experience.planning.world_model import Prediction
+from experience.planning.world_model import LanguageWorldModel, Prediction
 from experience.policy import Decision
+from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.step import Step
 
@@ -188,3 +191,12 @@ def test_what_was_thought_did_not_happen(tmp_path: Path) -> None:
         if step.decision and step.work_id == Work.named("0", env_id="", seed=0).work_id:
             assert step.obs_text == seen, "the real world went where its own actions led"
             seen = world.step(step.decision.text)[0]
+
+
+def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -> None:
+    config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0'}]", "planning.candidates=4"])
+    planner = Planner(config, RewardModel({}))
+    model = LanguageWorldModel(config.planning.layers, config.planning.width, config.policy.context, 0.9, 0)
+    beliefs = ValueFunction(2, 64, config.policy.context, 0).beliefs() | model.beliefs()
+    planner.load(replace(Weights.read(0, b""), planner=beliefs))
+    assert planner.decide("envs:KeyDoor-v0", [None], ["you 1 1"], Both()) == []
