@@ -42,7 +42,13 @@ def _science() -> Iterator[Row]:
 def _language() -> Iterator[Row]:
     from benchmarks.planning import language
 
-    yield from language.rows()
+    yield from language.world_model()
+
+
+def _lookahead() -> Iterator[Row]:
+    from benchmarks.planning import language
+
+    yield from language.lookahead()
 
 
 def _language_dyna() -> Iterator[Row]:
@@ -59,7 +65,7 @@ def _proofs() -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "dyna": _dyna, "options": _options, "science": _science, "proofs": _proofs,
-    "language": _language, "language-dyna": _language_dyna}
+    "language": _language, "lookahead": _lookahead, "language-dyna": _language_dyna}
 
 HOURS = "language-dyna"
 """Runs only when it is asked for."""

@@ -179,11 +179,6 @@ def evaluated(weights: Weights, seed: int, episodes: int, settings: Sequence[str
     return float(np.mean([e.total_reward for e in replay.held_out(weights.version, WORLD)]))
 
 
-def rows() -> Iterator[Row]:
-    yield from world_model()
-    yield from lookahead()
-
-
 def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:
     """Real steps until 80 % of held-out grids are solved: model-free, Dyna, and Dyna spoilt in two ways."""
     taken = {"model-free": [steps_to_success("model-free", seed, budget) for seed in range(seeds)]}
