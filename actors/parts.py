@@ -16,16 +16,16 @@ from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
 from actors.evaluator import Evaluator
+from actors.planner import make_value, make_world_model
 from actors.pool import Pool, make_pool
 from actors.rundir import RunDirectory
 from actors.skills import Skills
 from experience.evaluation.statistics import Mean
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
-from experience.learning.value import ValueFunction
 from experience.planning.imagine import imagine
 from experience.planning.option import Library
 from experience.planning.tabular import DynaSettings, TabularLearner
-from experience.planning.world_model import LanguageWorldModel, ModelError
+from experience.planning.world_model import ModelError
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog, check_acknowledged
@@ -94,7 +94,8 @@ class Parts:
         self.groups_per_update = sum(w.groups for w in config.worlds)
         self._limiter = RateLimiter.staleness(self.groups_per_update, learning.max_lag)
         planning = config.planning
-        self.world = make_world_model(config)
+        counts = config.policy.engine == "table"  # whose learner has a world model of its own
+        self.world = make_world_model(config) if planning.enabled and not counts else None
         self._seen_transitions = 0
         self._should_imagine = Every(planning.every)
         self.should_evaluate = Every(config.evaluation.every)
@@ -328,18 +329,7 @@ def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learne
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, temperature=config.policy.temperature or 1.0, seed=config.seed)
-    value = ValueFunction(2, 64, config.policy.context, config.seed, learning_rate=learning.value_rate) \
-        if learning.advantage == "turn" else None
-    return Learner(engine.model, settings, value)
-
-
-def make_world_model(config: Config) -> LanguageWorldModel | None:
-    """The language model of the world; a table's learner counts for itself."""
-    planning = config.planning
-    if not planning.enabled or config.policy.engine == "table":
-        return None
-    return LanguageWorldModel(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy,
-                              config.seed)
+    return Learner(engine.model, settings, make_value(config) if learning.advantage == "turn" else None)
 
 
 @contextlib.contextmanager

@@ -20,16 +20,25 @@ from experience.reward import RewardModel
 Ask = Callable[[Sequence[str]], list[Decision]]
 
 
+def make_world_model(config: Config) -> LanguageWorldModel:
+    """The language model of the world, of the same shape wherever it learns or predicts."""
+    planning = config.planning
+    return LanguageWorldModel(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy,
+                              config.seed)
+
+
+def make_value(config: Config) -> ValueFunction:
+    """The value function, likewise."""
+    return ValueFunction(2, 64, config.policy.context, config.seed, learning_rate=config.learning.value_rate)
+
+
 class Planner:
     """Thinks before it acts, with the model and the value function that came with the policy. What no model came for,
     and what may not be forked, is decided by the policy alone."""
 
     def __init__(self, config: Config, rewards: RewardModel) -> None:
         self._settings, self._discount, self._rewards = config.planning, config.collecting.discount, rewards
-        planning, context = config.planning, config.policy.context
-        self._model = LanguageWorldModel(planning.layers, planning.width, context, planning.trusted_accuracy,
-                                         config.seed)
-        self._value = ValueFunction(2, 64, context, config.seed)
+        self._model, self._value = make_world_model(config), make_value(config)
         self._arguments: dict[str, dict[str, Any]] = {w.id: dict(w.arguments) for w in config.worlds}
         self._forks: dict[str, Any] = {}
         self._loaded = False
@@ -83,4 +92,3 @@ class Planner:
     def close(self) -> None:
         for world in self._forks.values():
             world.close()
-

@@ -43,7 +43,7 @@ class Skills:
             if not isinstance(option, Program):
                 continue
             for episode in successes:
-                done = [(s.obs_text, s.decision.text) for s in episode.steps if s.decision and not s.is_choice]
+                done = episode.acted
                 for start in range(len(done) - len(option.actions) + 1):
                     seen, actions = done[start][0], tuple(a for _, a in done[start:start + len(option.actions)])
                     if actions != option.actions or not option.starts(seen):

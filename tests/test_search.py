@@ -35,14 +35,9 @@ def corridor() -> TabularModel:
     """Cells 0 to 4; `right` from 3 ends with 1, `left` from 1 ends with nothing."""
     model = TabularModel()
     for cell in range(1, 4):
-        model.count(str(cell), "right", Answer(str(cell + 1), Signals(cell == 3), cell == 3))
-        model.count(str(cell), "left", Answer(str(cell - 1), Signals(False), cell == 1))
+        model.count(str(cell), "right", Answer(str(cell + 1), {"done": float(cell == 3)}, cell == 3))
+        model.count(str(cell), "left", Answer(str(cell - 1), {"done": 0.0}, cell == 1))
     return model
-
-
-def Signals(done: bool) -> dict[str, float]:
-    from experience.planning.tabular import _Signals
-    return _Signals({"done": float(done)})
 
 
 class Both:

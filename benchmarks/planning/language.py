@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from actors import parts, planner
+from actors import planner
 from actors.collector import Lane, Work
-from actors.config import Config, load
+from actors.config import load
 from actors.parts import Progress
 from actors.pool import LocalPool
 from actors.run import run
@@ -72,21 +73,24 @@ def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], N
                     if mean.mean >= SUCCESS:
                         raise Reached(cost.get(version, progress.training_steps))
 
-        plain = parts.make_world_model
-        if kind == "shuffled model":
-            parts.make_world_model = _shuffled
         try:
-            run(config, directory, judge)
+            with shuffled(kind == "shuffled model"):
+                run(config, directory, judge)
         except Reached as reached:
             return float(reached.steps)
-        finally:
-            parts.make_world_model = plain
     return float(budget)
 
 
-def _shuffled(config: Config) -> LanguageWorldModel:
-    planning = config.planning
-    return Shuffled(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy, config.seed)
+@contextmanager
+def shuffled(really: bool) -> Iterator[None]:
+    """Runs within it make shuffled models instead of true ones."""
+    plain = planner.LanguageWorldModel
+    if really:
+        planner.LanguageWorldModel = Shuffled  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        planner.LanguageWorldModel = plain  # type: ignore[misc]
 
 
 def lived(folder: Path, seed: int, transitions: int) -> Replay:
@@ -149,13 +153,8 @@ def lookahead(seeds: int = 2, updates: int = 30, episodes: int = 96) -> Iterator
             for way, settings in (("without", []), ("in the model", ["planning.candidates=4"]),
                                   ("in forks", ["planning.candidates=4", "planning.thought=fork"]),
                                   ("in a shuffled model", ["planning.candidates=4"])):
-                plain = planner.LanguageWorldModel
-                if way == "in a shuffled model":
-                    planner.LanguageWorldModel = Shuffled  # type: ignore[misc]
-                try:
+                with shuffled(way == "in a shuffled model"):
                     found[way].append(evaluated(weights, seed, episodes, settings, Path(folder) / way))
-                finally:
-                    planner.LanguageWorldModel = plain  # type: ignore[misc]
     gained = [a - b for a, b in zip(found["in the model"], found["without"], strict=True)]
     yield row("lookahead: held-out success with it less without, same policy",
               "WebDreamer: 17.6 → 23.6 % on VisualWebArena", "points of 1", gained, ">= 0.2",

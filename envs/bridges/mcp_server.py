@@ -89,7 +89,7 @@ class Mcp(World[int]):
         super().__init__()
         _library()
         self._command, self._checker, self._asked = list(command), checker, task
-        self.max_turns = max_turns  # type: ignore[misc]
+        self.max_turns = max_turns
         self._session: _Session | None = None
         self.begin()
         assert self._session is not None

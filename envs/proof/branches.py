@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from envs.proof.coq import Coqtop, Lemma, checked_tactic
-from envs.proof.coq import _goals_left as goals_left
-from envs.proof.coq import _timed as timed
+from envs.proof.coq import Coqtop, Lemma, checked_tactic, goals_left, timed
 
 
 class CoqBranches:

@@ -285,7 +285,7 @@ class Coq(ToolWorld[Lemma]):
                 machine.say(f"Lemma sol : {self.task.statement}.")
                 self._states = [machine.state]
                 for tactic in self._done:
-                    machine.say(_timed(tactic))
+                    machine.say(timed(tactic))
                     self._states.append(machine.state)
                 Coq._owner = self
                 self._goals = machine.goals()
@@ -301,7 +301,7 @@ class Coq(ToolWorld[Lemma]):
         with Coq._one_at_a_time:
             machine = self._replay()
             try:
-                machine.say(_timed(sentence))
+                machine.say(timed(sentence))
             except ValueError as wrong:
                 self._note = f"\n! {wrong}"
                 return {"tactics": 1.0, "errors": (1.0, str(wrong))}, False
@@ -314,7 +314,7 @@ class Coq(ToolWorld[Lemma]):
             self._done.append(sentence)
             self._states.append(machine.state)
             self._goals = machine.goals()
-        left = _goals_left(self._goals)
+        left = goals_left(self._goals)
         signals: dict[str, Any] = {"tactics": 1.0, "goals_left": float(left)}
         if left:
             return signals, False
@@ -379,12 +379,12 @@ def _at_the_colon(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _timed(tactic: str) -> str:
+def timed(tactic: str) -> str:
     """A tactic that Coq itself ends in time; bullets and braces take none."""
     return f"Timeout {TACTIC_SECONDS} {tactic}" if tactic[0].islower() else tactic
 
 
-def _goals_left(said: str) -> int:
+def goals_left(said: str) -> int:
     if "No more goals" in said or "No more subgoals" in said:
         return 0
     found = re.search(r"(\d+) (?:sub)?goals?", said)

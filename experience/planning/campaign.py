@@ -12,11 +12,10 @@ from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from experience.errors import RecordError
+from experience.learning.returns import Floats
 
-Floats = NDArray[np.float64]
 _LENGTHS = (0.15, 0.3, 0.6, 1.2)
 _SHARES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
 

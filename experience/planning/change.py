@@ -19,6 +19,9 @@ class Answer:
     signals: Mapping[str, float]
     ended: bool
 
+    def __hash__(self) -> int:
+        return hash((self.observation, frozenset(self.signals.items()), self.ended))
+
 
 _LONGEST_END = 40
 """Characters that the last screen of an episode is worth: nothing is done there any more."""

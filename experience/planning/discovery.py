@@ -61,7 +61,7 @@ def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Librar
     shown = [e for e in episodes if e.steps and not e.failed]
     uses: dict[tuple[str, ...], dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, episode in enumerate(shown):
-        turns = [(s.obs_text, s.decision.text) for s in episode.steps if s.decision and not s.is_choice]
+        turns = episode.acted
         for length in range(shortest, longest + 1):
             for start in range(len(turns) - length + 1):
                 part = turns[start:start + length]
@@ -78,7 +78,7 @@ def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Librar
         if name in library.records:
             continue
         source = shown[min(uses[actions])]
-        again = replays(source, [s.decision.text for s in source.steps if s.decision and not s.is_choice])
+        again = replays(source, [action for _, action in source.acted])
         if source.total_reward is None or abs(again - source.total_reward) > 1e-6:
             continue
         seen = [o for where in uses[actions].values() for o in where]

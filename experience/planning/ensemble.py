@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from experience.errors import RecordError
 from experience.planning.change import Answer
-from experience.planning.world_model import ModelError, Prediction, auroc, gate
+from experience.planning.world_model import ModelError, Prediction, answer_of, gate, judged
 from experience.step import Step
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
@@ -57,14 +57,14 @@ class EnsembleModel:
         for step, following in transitions:
             if step.decision is None or step.decision.text not in self._actions:
                 continue
-            values = {s.name: s.value for s in step.signals if s.value is not None}
-            answer = Answer(following.obs_text, values, step.ending == "terminated")
+            answer = answer_of(step, following)
             if (len(self._rows) + len(self._kept_out)) % 8 == 7:
                 self._kept_out.append((step.obs_text, step.decision.text, answer))
             else:
                 before, after = self._numbers(step.obs_text), self._numbers(following.obs_text)
-                self._rows.append(_Row(self._given(before, step.decision.text), after - before,
-                                       np.array([values.get(n, 0.0) for n in self._signals]), float(answer.ended)))
+                signals = np.array([answer.signals.get(n, 0.0) for n in self._signals])
+                self._rows.append(_Row(self._given(before, step.decision.text), after - before, signals,
+                                       float(answer.ended)))
 
     def fit(self, steps: int, batch: int = 128) -> float:
         """`steps` optimiser steps of all members together; the last loss."""
@@ -129,9 +129,7 @@ class EnsembleModel:
             copied.append(not answer.ended and bool((np.abs(before - truth) <= self._tolerance * usual).all()))
         uncertainty, good = np.array([p.uncertainty for p in predictions]), np.array(right)
         self.threshold = gate(uncertainty, good, self._trusted_accuracy)
-        kept = uncertainty <= self.threshold
-        return ModelError(float(good.mean()), float(good[kept].mean()) if kept.any() else None, float(kept.mean()),
-                          float(np.mean(copied)), auroc(uncertainty, ~good), len(checked))
+        return judged(uncertainty, good, np.array(copied), self.threshold)
 
     def _numbers(self, observation: str) -> np.ndarray:
         form = _NUMBER.sub("#", observation)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from experience.learning.returns import Floats
+
 Expand = Callable[[object, int], "tuple[object, float, float, Sequence[float], float]"]
 """(state, action) -> (next state, reward, discount, prior logits there, value there)."""
 

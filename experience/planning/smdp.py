@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from experience.learning.returns import Floats
 from experience.planning.change import Answer
 from experience.planning.option import USE, Library, Option, option_id
 from experience.planning.tabular import TabularModel
 from experience.step import Boundary, Step
 
-Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 

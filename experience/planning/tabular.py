@@ -17,7 +17,7 @@ import numpy as np
 from experience.models.table import Table
 from experience.models.weights import Weights
 from experience.planning.change import Answer
-from experience.planning.world_model import Prediction
+from experience.planning.world_model import Prediction, answer_of
 from experience.reward import RewardModel
 from experience.shards.replay import Group
 from experience.step import Step
@@ -88,18 +88,6 @@ class TabularModel:
         return {answer: count / n for answer, count in found.items()}
 
 
-def answer_of(step: Step, following: Step) -> Answer:
-    return Answer(following.obs_text, _Signals((s.name, s.value) for s in step.signals if s.value is not None),
-                  step.ending == "terminated")
-
-
-class _Signals(dict[str, float]):
-    """Signals that can be counted: equal by content, and hashable. Never changed once made."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(sorted(self.items())))
-
-
 @dataclass(frozen=True)
 class DynaSettings:
     """step_size α, discount γ, `updates` n of planning after each real step. curiosity κ > 0 is Dyna-Q+: in planning,
@@ -149,7 +137,7 @@ class Dyna:
         if pair not in self._last_tried and self.settings.curiosity:
             for other in self.actions:  # never tried: thought to lead nowhere, for nothing
                 if (step.obs_text, other) not in self._last_tried:
-                    self.model.count(step.obs_text, other, Answer(step.obs_text, _Signals(), False))
+                    self.model.count(step.obs_text, other, Answer(step.obs_text, {}, False))
                     self._last_tried[step.obs_text, other] = 0
         if self.settings.newest_only or not self._last_tried.get(pair):
             self.model.forget(*pair)
@@ -249,9 +237,8 @@ class TabularLearner:
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
         for group in groups:
             for episode in group.episodes:
-                if episode.closing is not None:
-                    for step, following in zip(episode.steps, (*episode.steps[1:], episode.closing), strict=True):
-                        self.dyna.learn(step, following)
+                for step, following in episode.transitions:
+                    self.dyna.learn(step, following)
         return {"states": float(len(self.dyna.values)), "planned": float(self.dyna.planned)} if groups else {}
 
     def save(self) -> dict[str, bytes]:

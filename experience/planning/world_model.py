@@ -98,8 +98,7 @@ class LanguageWorldModel:
         for step, following in transitions:
             if step.decision is None or any(s.value is None for s in step.signals):
                 continue
-            answer = Answer(following.obs_text, {s.name: s.value for s in step.signals if s.value is not None},
-                            step.ending == "terminated")
+            answer = answer_of(step, following)
             if self.transitions % 8 == 7:
                 self._kept_out.append((step, answer))
             else:
@@ -202,9 +201,7 @@ class LanguageWorldModel:
         copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
                            for s, a in checked])
         self.threshold = gate(uncertainty, right, self._trusted_accuracy)
-        kept = uncertainty <= self.threshold
-        return ModelError(float(right.mean()), float(right[kept].mean()) if kept.any() else None, float(kept.mean()),
-                          float(copied.mean()), auroc(uncertainty, ~right), len(checked))
+        return judged(uncertainty, right, copied, self.threshold)
 
     def _prompt(self, observation: str, action: str) -> np.ndarray:
         return fit(self._tokenizer.prompt(f"{observation}\n> {action}"), self._room)
@@ -219,6 +216,20 @@ def gate(uncertainty: np.ndarray, right: np.ndarray, accuracy: float) -> float:
     last_of_equals = np.append(np.diff(uncertainty[order]) > 0, True)
     passing = np.flatnonzero((share >= accuracy) & last_of_equals & (np.arange(len(order)) >= 7))
     return float(uncertainty[order][passing[-1]]) if len(passing) else float("-inf")
+
+
+def answer_of(step: Step, following: Step) -> Answer:
+    """What the world answered to a row, read off it and the next one. Unknown signals are left out."""
+    return Answer(following.obs_text, {s.name: s.value for s in step.signals if s.value is not None},
+                  step.ending == "terminated")
+
+
+def judged(uncertainty: np.ndarray, right: np.ndarray, copied: np.ndarray, threshold: float) -> ModelError:
+    """How far predictions are right, and what a gate at `threshold` makes of them. uncertainty float [N]; right, and
+    whether "nothing changes" was, bool [N]."""
+    kept = uncertainty <= threshold
+    return ModelError(float(right.mean()), float(right[kept].mean()) if kept.any() else None, float(kept.mean()),
+                      float(copied.mean()), auroc(uncertainty, ~right), len(right))
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:

@@ -28,6 +28,16 @@ class Episode:
         return first
 
     @property
+    def transitions(self) -> list[tuple[Step, Step]]:
+        """(row, next row), the last with the closing row; none where that is missing."""
+        return [] if self.closing is None else list(zip(self.steps, (*self.steps[1:], self.closing), strict=True))
+
+    @property
+    def acted(self) -> list[tuple[str, str]]:
+        """What was seen and done in the world, turn by turn: choices of options left out."""
+        return [(s.obs_text, s.decision.text) for s in self.steps if s.decision and not s.is_choice]
+
+    @property
     def total_reward(self) -> float | None:
         """Sum of the rewards, None if any is unknown."""
         rewards = [s.reward for s in self.steps]
@@ -109,9 +119,8 @@ class Replay:
             self._held_out.append(episode)
             return
         self.episodes[first.source].append(episode)
-        if episode.closing is not None and not episode.failed and first.source in ("real", "demonstration"):
-            pairs = zip(episode.steps, (*episode.steps[1:], episode.closing), strict=True)
-            self.transitions += [p for p in pairs if not p[0].is_choice]  # it changes nothing
+        if not episode.failed and first.source in ("real", "demonstration"):
+            self.transitions += [p for p in episode.transitions if not p[0].is_choice]  # it changes nothing
         if first.source != "real" or not first.group_id:
             return
         waiting = self._waiting[first.group_id]
