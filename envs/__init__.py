@@ -18,6 +18,7 @@ WORLDS = {
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",
     "Battery-v0": "envs.lab.battery:Battery",
+    "Liquid-v0": "envs.lab.liquid:LiquidLab",
     "Coach-v0": "envs.health.coach:Coach",
     "Coq-v0": "envs.proof.coq:Coq",
     "Metamath-v0": "envs.proof.metamath:Metamath",

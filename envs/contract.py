@@ -55,7 +55,8 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     actions: tuple[str, ...] = ()
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {}
     reward_weights: ClassVar[dict[str, float]] = {}
-    cheats: ClassVar[Sequence[str]] = ()
+    cheats: ClassVar[Sequence[str | Sequence[str]]] = ()
+    """One action again and again, or several, the last again and again."""
     oracle_target: ClassVar[float] = 0.95
     """The return that the oracle reaches on average over held-out tasks."""
     splits: ClassVar[Sequence[Split]] = ("train", "heldout")

@@ -1,0 +1,104 @@
+"""The pipetting bench: PyLabRobot's faults, what the labels hide, and the same bench over SiLA 2."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from envs.lab.deck import FILM_UL, STOCK_UL, TIPS, Hidden, LiquidFault, PyLabRobotBench
+from envs.lab.liquid import LiquidLab
+from experience.errors import EnvironmentFailure, MissingPartError
+
+EXACT = Hidden(1.0, 0.0, dict.fromkeys(("red", "blue", "water"), 1.0), 0.0)
+
+
+@pytest.fixture
+def bench() -> PyLabRobotBench:
+    try:
+        return PyLabRobotBench(EXACT)
+    except MissingPartError as missing:
+        pytest.skip(str(missing).splitlines()[0])
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    pytest.importorskip("sila2", reason="./xp setup worlds")
+    pytest.importorskip("pylabrobot", reason="./xp setup worlds")
+    from envs.lab import sila
+
+    logging.getLogger("sila2").setLevel(logging.CRITICAL)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = sila.server()
+    server.start_insecure("127.0.0.1", port, enable_discovery=False)
+    yield f"127.0.0.1:{port}"
+    server.stop(0.1)
+
+
+def test_the_bench_refuses_what_cannot_be_done_and_moves_nothing(bench: PyLabRobotBench) -> None:
+    with pytest.raises(LiquidFault, match="NoTipError"):
+        bench.transfer("red", 1, 50)
+    bench.new_tip()
+    bench.transfer("red", 1, 200)
+    with pytest.raises(LiquidFault, match="TooLittleLiquidError"):
+        bench.transfer("red", 2, STOCK_UL - 199)
+    with pytest.raises(LiquidFault, match="TooLittleVolumeError"):
+        bench.transfer("blue", 1, 101)
+    assert bench.wells[1].volume == 0 and bench.stocks["red"].volume == STOCK_UL - 200
+    for _ in range(TIPS - 1):
+        bench.new_tip()
+    with pytest.raises(LiquidFault, match="NoTipError"):
+        bench.new_tip()
+
+
+def test_a_reading_is_beer_and_lamberts_of_what_is_really_in_the_well(bench: PyLabRobotBench) -> None:
+    bench.new_tip()
+    bench.transfer("red", 1, 50)
+    bench.new_tip()
+    bench.transfer("water", 1, 150)
+    red = (50 - FILM_UL) / (50 - FILM_UL + 150)  # the first tip took its film along
+    assert bench.absorbance(1) == pytest.approx(4.0 * red)
+
+
+def test_a_used_tip_carries_its_film_into_the_next_stock(bench: PyLabRobotBench) -> None:
+    bench.new_tip()
+    bench.transfer("red", 1, 100)
+    bench.transfer("water", 2, 100)
+    assert bench.contaminations == 1 and bench.stocks["water"].parts["red"] > 1
+    assert bench.absorbance(2) > 0.02
+
+
+def test_a_bench_that_went_back_does_the_same_again(bench: PyLabRobotBench) -> None:
+    bench.hidden = Hidden(1.05, -1.0, dict.fromkeys(("red", "blue", "water"), 0.95))
+    bench.new_tip()
+    bench.transfer("red", 1, 60)
+    copy = pickle.loads(pickle.dumps(bench))
+    for one in (bench, copy):
+        one.transfer("red", 1, 30)
+    assert [bench.absorbance(1) for _ in range(3)] == [copy.absorbance(1) for _ in range(3)]
+
+
+def test_the_same_campaign_runs_over_sila_2(device: str) -> None:
+    seen = {}
+    for name, world in (("here", LiquidLab()), ("device", LiquidLab(instrument=device))):
+        world.reset(seed=5)
+        steps = [world.step(action) for action in ("prepare red 1 50", "new_tip", "prepare red 1 50", "measure 1 3.5")]
+        seen[name] = [(s[4]["signals"].get("fault"), s[4]["signals"].get("reading")) for s in steps]
+        assert "NoTipError" in seen[name][0][0][1]
+        _, reward, terminated, _, _ = world.step("declare 1")
+        assert terminated and reward == 0.0
+    assert seen["device"][3][1][0] == pytest.approx(seen["here"][3][1][0], abs=0.1)
+    with pytest.raises(NotImplementedError):
+        LiquidLab(instrument=device).snapshot()
+
+
+def test_an_instrument_that_does_not_answer_is_a_failure_and_never_a_zero(device: str) -> None:
+    with pytest.raises(EnvironmentFailure, match="no LiquidBench"):
+        LiquidLab(instrument="127.0.0.1:1").reset(seed=0)
+    with pytest.raises(ValueError, match="host:port"):
+        LiquidLab(instrument="nowhere").reset(seed=0)
