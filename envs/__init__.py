@@ -15,6 +15,7 @@ WORLDS = {
     "Office-v0": "envs.browser.office:Office",
     "Intranet-v0": "envs.browser.intranet:Intranet",
     "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
+    "Desktop-v0": "envs.desktop.office_work:DesktopOffice",
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",
     "Battery-v0": "envs.lab.battery:Battery",
