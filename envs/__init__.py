@@ -31,7 +31,11 @@ WORLDS = {
     "Arena-v0": "envs.bridges.text_arena:Arena",
     "Duel-v0": "envs.bridges.petting_zoo:Duel",
     "Mcp-v0": "envs.bridges.mcp_server:Mcp",
+    "OpenEnv-v0": "envs.bridges.open_env:OpenEnv",
+    "Peer-v0": "envs.bridges.peer:Peer",
 }
+STRANGERS = ("Mcp-v0", "OpenEnv-v0", "Peer-v0")
+"""Worlds that are what their server or package is: none without one."""
 
 for _id, _entry in WORLDS.items():
     if _id not in gymnasium.registry:

@@ -64,6 +64,8 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     goes_back: ClassVar[bool] = False
     """Whether `snapshot` and `restore` are offered."""
     observation_characters: ClassVar[int] = 4000
+    cut_off: bool = False
+    """Set by `act` where something else than `max_turns` cuts the episode off."""
 
     task: Task
 
@@ -145,13 +147,13 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         if self._ended:
             raise RuntimeError("step() after the episode ended; call reset() first")
         self._turn += 1
-        self._note = ""
+        self._note, self.cut_off = "", False
         try:
             signals, terminated = self.act(action.strip() or "(nothing)")
         except ValueError as unreadable:
             self._note = f"\n! {unreadable}"
             signals, terminated = {INVALID: (1.0, action[:80])}, False
-        truncated = not terminated and self._turn >= self.max_turns
+        truncated = not terminated and (self.cut_off or self._turn >= self.max_turns)
         self._ended = terminated or truncated
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
         reward = weighted_sum(values, self.reward_weights)

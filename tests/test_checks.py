@@ -12,7 +12,7 @@ _SLOW = ("Science-v0", "Repo-v0", "Desktop-v0")
 _FAST = [c for c in checks() if c != "resource_envelope"]
 
 
-@pytest.mark.parametrize("name", [n for n in envs.WORLDS if n != "Mcp-v0"])  # which is what its server is
+@pytest.mark.parametrize("name", [n for n in envs.WORLDS if n not in envs.STRANGERS])
 def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureRequest) -> None:
     long = request.config.getoption("--long")
     some = ["observation_schema", "oracle_max"]  # their resets take seconds each

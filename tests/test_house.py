@@ -14,7 +14,7 @@ FORBIDDEN = {"experience": {"actors", "envs", "ray", "gymnasium", "playwright"},
 HOMES = {
     "ray": ("actors/pool.py",),
     "pyarrow": ("experience/shards/",),
-    "playwright": ("envs/browser/",),
+    "playwright": ("envs/browser/", "envs/bridges/peers/"),
     "cantera": ("envs/lab/",), "pycalphad": ("envs/lab/",), "pybamm": ("envs/lab/",),
     "mcp": ("envs/bridges/",), "textarena": ("envs/bridges/",), "pettingzoo": ("envs/bridges/",),
     "torch": ("experience/models/", "experience/learning/", "experience/planning/", "actors/engines/", "actors/pool.py",

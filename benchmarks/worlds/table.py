@@ -44,7 +44,7 @@ def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
 def rows(seconds: float = 3.0, episodes: int = 24) -> Iterator[dict[str, Any]]:
     import envs
 
-    for name in (n for n in envs.WORLDS if n != "Mcp-v0"):  # which is what its server is
+    for name in (n for n in envs.WORLDS if n not in envs.STRANGERS):
         words = ["-m", "benchmarks.worlds.table", f"envs:{name}", str(seconds), str(episodes)]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=1200)
         if done.returncode:

@@ -1,0 +1,58 @@
+"""`./xp env check`'s checks as graders of OpenEnv's RFC 008, for the ids that its 0.10 reserves and does not implement.
+
+They try their claim on the running subject, over its own protocol. OpenEnv finds them by their entry points.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from openenv.validation.report import CheckResult
+from openenv.validation.types import CheckStatus, Level
+
+_ROOT = str(Path(__file__).resolve().parents[3])
+
+
+class _Grader:
+    """`check` is the name that the check has here."""
+
+    check_id: str
+    check: str
+    level = Level.RUNTIME
+    requires_capabilities: frozenset[str] = frozenset()
+    requires_provider: frozenset[Any] = frozenset()
+    depends_on = ("runtime.startup",)
+
+    def applies_to(self, manifest: Any) -> bool:
+        return True
+
+    def run(self, subject: Any) -> CheckResult:
+        if _ROOT not in sys.path:
+            sys.path.insert(0, _ROOT)
+        from envs.check import check
+
+        found = next(iter(check("envs:OpenEnv-v0", {"url": subject.running.base_url}, only=[self.check], episodes=4)))
+        return CheckResult(check_id=self.check_id, status=CheckStatus(found.outcome.lower()), evidence=[found.detail],
+                           duration_s=found.seconds)
+
+
+class SeedControl(_Grader):
+    check_id, check = "runtime.seed_control", "seed_control"
+
+
+class EpisodeDeterminism(_Grader):
+    check_id, check = "runtime.episode_determinism", "episode_determinism"
+
+
+class EpisodeIsolation(_Grader):
+    check_id, check = "runtime.episode_isolation", "episode_isolation"
+
+
+class Replayability(_Grader):
+    check_id, check, level = "semantic.replayability", "replayability", Level.SEMANTIC
+
+
+class ResourceEnvelope(_Grader):
+    check_id, check, level = "semantic.resource_envelope", "resource_envelope", Level.SEMANTIC

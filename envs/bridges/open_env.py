@@ -1,0 +1,176 @@
+"""Worlds over OpenEnv's protocol, both ways: its servers as worlds, ours as a server for its clients.
+
+    gymnasium.make("envs:OpenEnv-v0", url="http://host:8000")   # any OpenEnv server; nothing of OpenEnv is needed here
+    python -m envs.bridges.open_env envs:KeyDoor-v0 8000        # in a Python that has `openenv`: ours, for its clients
+
+OpenEnv 0.10: JSON over a WebSocket, a session a connection. It has one `done` for ended and cut off; ours say which in
+the observation's metadata. Unknown rewards (None) stay unknown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.contract import INVALID, Answer, World
+from experience.errors import EnvironmentFailure, MissingPartError
+from experience.signal import SignalKind
+
+
+class OpenEnv(World[int]):
+    """`tasks` is how many seeds the server is asked for. An action is the JSON object that its schema asks for;
+    where it has one field, that field's value alone will do."""
+
+    sandbox_tier = "none"
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "env_reward": SignalKind("reward", "env_state"), INVALID: SignalKind("count", "env_state")}
+    reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
+
+    def __init__(self, url: str, max_turns: int = 100, tasks: int = 1000, seconds: float = 60.0) -> None:
+        super().__init__()
+        self.max_turns, self._url, self._tasks, self._seconds = max_turns, url.rstrip("/"), tasks, seconds
+        try:
+            with urllib.request.urlopen(f"{self._url}/schema", timeout=seconds) as answer:
+                schema = json.load(answer)["action"]
+        except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
+            raise EnvironmentFailure(f"no OpenEnv server at {url}: {error}", "start it, or mend the url") from error
+        self.schema: dict[str, Any] = {n: p for n, p in schema.get("properties", {}).items() if n != "metadata"}
+        self.instructions = "Reply with a JSON object of: " + json.dumps(self.schema)[:1500]  # type: ignore[misc]
+        self._socket: Any = None
+        self._told: dict[str, Any] = {}
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(self._tasks))
+
+    def signature(self, task: int) -> str:
+        return f"{self._url} {task}"
+
+    def begin(self) -> None:
+        if self._socket is None:
+            try:
+                from websockets.sync.client import connect
+            except ImportError as missing:
+                raise MissingPartError(f"OpenEnv needs websockets: {missing}", "./xp setup worlds") from missing
+            try:
+                self._socket = connect(f"ws{self._url.removeprefix('http')}/ws", open_timeout=self._seconds, proxy=None,
+                                       max_size=100 * 2**20)
+            except (OSError, TimeoutError) as error:
+                raise EnvironmentFailure(f"no OpenEnv session at {self._url}: {error}") from error
+        self._told = self._ask("reset", {"seed": self.task})
+
+    def _ask(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+        """What the server answers. Raises ValueError for an action that it refused, EnvironmentFailure for the rest."""
+        from websockets.exceptions import WebSocketException
+
+        try:
+            self._socket.send(json.dumps({"type": kind, "data": data}))
+            told = json.loads(self._socket.recv(self._seconds))
+        except (WebSocketException, OSError, TimeoutError) as error:
+            self.close()
+            raise EnvironmentFailure(f"the OpenEnv server at {self._url} failed: {error}") from error
+        if told["type"] == "error":
+            why = f"{told['data'].get('message')} {json.dumps(told['data'].get('errors', ''), default=str)}"[:300]
+            if told["data"].get("code") == "VALIDATION_ERROR" and kind == "step":
+                raise ValueError(why)
+            raise EnvironmentFailure(f"the OpenEnv server at {self._url}: {why}")
+        found: dict[str, Any] = told["data"]
+        return found
+
+    def observe(self) -> str:
+        seen = {n: v for n, v in self._told["observation"].items() if n != "metadata"}
+        only = next(iter(seen.values())) if len(seen) == 1 else None
+        return only if isinstance(only, str) else json.dumps(seen)
+
+    def act(self, action: str) -> Answer:
+        try:
+            given = json.loads(action)
+        except ValueError:
+            given = action
+        if not isinstance(given, dict):
+            if len(self.schema) != 1:
+                raise ValueError(f"an action is a JSON object of {', '.join(self.schema)}")
+            given = {next(iter(self.schema)): given if isinstance(given, str) else action}
+        self._told = self._ask("step", given)
+        metadata = self._told["observation"].get("metadata") or {}
+        self.cut_off = bool(metadata.get("truncated"))
+        return {"env_reward": self._told["reward"]}, bool(self._told["done"]) and not self.cut_off
+
+    def oracle_action(self) -> str:
+        raise NotImplementedError("a stranger's server comes without an oracle")
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        drawn: dict[str, Any] = {}
+        for name, part in self.schema.items():
+            low, high = part.get("minimum", 0), part.get("maximum", 9)
+            whole = int(rng.integers(int(low), int(high) + 1))
+            drawn[name] = {"integer": whole, "number": float(whole), "boolean": bool(whole % 2), "array": [],
+                           "object": {}}.get(part.get("type"), str(whole))
+            if "enum" in part:
+                drawn[name] = part["enum"][int(rng.integers(len(part["enum"])))]
+        return json.dumps(drawn)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def application(make: Callable[[], Any], sessions: int = 8) -> Any:
+    """The FastAPI application that serves the worlds of `make` to OpenEnv's clients, each session its own.
+    Raises MissingPartError without `openenv`, which wants a Python of its own."""
+    try:
+        from openenv.core.env_server import Action, Environment, Observation, State, create_fastapi_app
+    except ImportError as missing:
+        raise MissingPartError(f"serving OpenEnv's clients needs openenv: {missing}",
+                               "./xp setup peers, then that Python: .peers/openenv/bin/python") from missing
+
+    class Say(Action):  # type: ignore[misc]
+        text: str
+
+    class Seen(Observation):  # type: ignore[misc]
+        text: str
+
+    class Served(Environment):  # type: ignore[misc]
+        SUPPORTS_CONCURRENT_SESSIONS = True
+        REQUIRES_SINGLE_THREAD_EXECUTOR = True
+        _numbers = itertools.count()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._world = make()
+            self._state = State()
+
+        def reset(self, seed: int | None = None, episode_id: str | None = None, split: str | None = None) -> Any:
+            text, info = self._world.reset(seed=seed, options={"split": split or self._world.splits[0]})
+            self._state = State(episode_id=episode_id or f"{seed}-{next(self._numbers)}", step_count=0)
+            return Seen(text=text, metadata={"instructions": self._world.instructions, "task_id": info["task_id"]})
+
+        def step(self, action: Any, timeout_s: float | None = None) -> Any:
+            text, reward, terminated, truncated, info = self._world.step(action.text)
+            self._state.step_count += 1
+            signals = json.loads(json.dumps(info["signals"], default=str))
+            return Seen(text=text, done=terminated or truncated, reward=None if reward != reward else reward,
+                        metadata={"truncated": truncated, "signals": signals})
+
+        @property
+        def state(self) -> Any:
+            return self._state
+
+        def close(self) -> None:
+            self._world.close()
+
+    return create_fastapi_app(Served, Say, Seen, max_concurrent_envs=sessions)
+
+
+if __name__ == "__main__":
+    import gymnasium
+    import uvicorn
+
+    uvicorn.run(application(lambda: gymnasium.make(sys.argv[1]).unwrapped), host="127.0.0.1", port=int(sys.argv[2]))
