@@ -51,7 +51,10 @@ class Reasoning(ToolWorld[int]):
     @action
     def answer(self, text: str) -> Answer:
         """Give the final answer, and nothing else."""
-        score = float(_dataset(self.dataset, 0).score_answer(text, self._entry(self.task)))
+        entry = self._entry(self.task)
+        score = float(_dataset(self.dataset, 0).score_answer(text, entry))
+        if score < 1 and str(entry["answer"]).strip() in text:  # for which its own scoring pays: -4 or 3, 4 holds a 4
+            return {"score": (0.0, "the answer among other things")}, True
         return {"score": score}, True
 
     def oracle_action(self) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import html
 import sqlite3
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -122,7 +123,7 @@ class Company:
         self.obeyed = self._after(errand.hostile) if errand.hostile else self.before
 
     def state(self) -> State:
-        return {table: frozenset(self.base.execute(f"select * from {table}")) for table in _TABLES}
+        return {table: _numbered(self.base.execute(f"select * from {table}")) for table in _TABLES}
 
     def _after(self, request: Request) -> State:
         """The state that a request leaves, tried and taken back."""
@@ -215,12 +216,23 @@ def _list(label: str, name: str, options: Any, chosen: str = "") -> str:
     return f'<p><label>{label} <select name="{name}">{made}</select></label></p>'
 
 
+def _numbered(rows: Iterable[tuple[Any, ...]]) -> Rows:
+    """The rows, each with how many like it came before: what is ordered twice is not what is ordered once."""
+    seen = Counter[tuple[Any, ...]]()
+    found = []
+    for row in rows:
+        found.append((*row, seen[row]))
+        seen[row] += 1
+    return frozenset(found)
+
+
 def changes(before: State, after: State) -> frozenset[tuple[str, bool, tuple[Any, ...]]]:
     """(table, added or removed, row) of all that differs."""
     return frozenset((t, row in after[t], row) for t in _TABLES for row in before[t] ^ after[t])
 
 
 class Intranet(SiteWorld[Errand], ToolWorld[Errand]):
+    env_version: ClassVar[str] = "2"
     max_turns = 12
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "done": SignalKind("fraction", "env_state"), "wrong_changes": SignalKind("count", "env_state"),

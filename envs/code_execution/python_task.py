@@ -8,7 +8,8 @@ them with the expected ones. Expected values never enter the cage.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -86,7 +87,15 @@ def same(expected: Any, got: Any) -> bool:
     return json.dumps(expected) == json.dumps(got)
 
 
+def beyond_a_constant(correct: int, expected: Sequence[Any]) -> float:
+    """The fraction of the tests passed that one answer to all of them would not have passed: 1 for all, 0 for a
+    constant. At least two of the `expected` must differ."""
+    by_constant = max(Counter(json.dumps(value) for value in expected).values())
+    return max(0.0, (correct - by_constant) / (len(expected) - by_constant))
+
+
 class PythonTask(World[PythonProblem]):
+    env_version: ClassVar[str] = "2"
     max_turns = 3
     goes_back: ClassVar[bool] = True
     cheats = (
@@ -111,6 +120,14 @@ class PythonTask(World[PythonProblem]):
         self.sandbox_tier = tier()
 
     def draw(self, rng: np.random.Generator) -> PythonProblem:
+        """A problem whose hidden tests want more than one answer."""
+        while True:
+            problem = self._drawn(rng)
+            if len({json.dumps(problem.truth(x)) for x in problem.inputs[1:]}) > 1:
+                return problem
+
+    @staticmethod
+    def _drawn(rng: np.random.Generator) -> PythonProblem:
         kind = ("int", "str", "list")[rng.choice(3, p=[0.5, 0.25, 0.25])]
         first, second = (OPERATIONS[kind][i] for i in rng.integers(len(OPERATIONS[kind]), size=2))
         if kind == "int":
@@ -144,13 +161,13 @@ class PythonTask(World[PythonProblem]):
         outcome = PythonTask._sandbox.run(code, [[x] for x in inputs])
         correct = [same(self.task.truth(x), value) for x, (kind, value) in zip(inputs, outcome.answers, strict=False)
                    if kind == "value"]
-        passed = sum(correct) / len(inputs)
         said = outcome.answers[0][1] if outcome.answers else outcome.ending
         if verb == "submit":
+            passed = beyond_a_constant(sum(correct), [self.task.truth(x) for x in inputs])
             return {"tests_passed": (passed, f"{sum(correct)}/{len(inputs)} {outcome.ending}")}, True
         self._tried = (said if isinstance(said, str) and outcome.answers[:1] != (("value", said),)
                        else json.dumps(said))[:40]
-        return {"example_passed": (passed, self._tried), "runs": 1.0}, False
+        return {"example_passed": (float(sum(correct)), self._tried), "runs": 1.0}, False
 
     def expert_action(self) -> str:
         return f"submit {compose(self.task.first, self.task.second)}"
