@@ -63,6 +63,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     """What may be asked for; the first is the default. A world for evaluation alone has only held-out tasks."""
     goes_back: ClassVar[bool] = False
     """Whether `snapshot` and `restore` are offered."""
+    repeats: ClassVar[bool] = False
+    """Whether it goes back by doing again what was done since the reset: for a page, a process or a stranger's state
+    that cannot be copied, but does the same for the same actions."""
     observation_characters: ClassVar[int] = 4000
     cut_off: bool = False
     """Set by `act` where something else than `max_turns` cuts the episode off."""
@@ -120,9 +123,11 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
     def snapshot(self) -> bytes:
         """The whole state of the world, so that `restore` goes on from here. A world of plain Python needs only to set
-        `goes_back`; one with a process behind it overrides both."""
+        `goes_back`; one with a process behind it sets `repeats` too, or overrides both."""
         if not self.goes_back:
             raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
+        if self.repeats:
+            return pickle.dumps((self.split, self.task, self._drawn_with, self._acted))
         return pickle.dumps({name: value for name, value in vars(self).items() if not name.endswith("_space")})
 
     def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
@@ -130,7 +135,13 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         a stranger. Returns what `reset` would: the observation and its info."""
         if not self.goes_back:
             raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
-        vars(self).update(pickle.loads(snapshot))
+        if self.repeats:
+            self.split, self.task, self.np_random.bit_generator.state, acted = pickle.loads(snapshot)
+            self._from_the_start()
+            for action in acted:
+                self.step(action)
+        else:
+            vars(self).update(pickle.loads(snapshot))
         return self._seen(), self._info({})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -138,15 +149,21 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         split = (options or {}).get("split", self.splits[0])
         if split not in self.splits:
             raise ValueError(f"split {split!r}: {type(self).__name__} has {' and '.join(self.splits)}")
-        self.split, self._turn, self._note, self._ended = split, 0, "", False
+        self.split = split
         self.task = self.tasks(split, self.np_random)
-        self.begin()
+        self._from_the_start()
         return self._seen(), self._info({})
+
+    def _from_the_start(self) -> None:
+        self._turn, self._note, self._ended = 0, "", False
+        self._drawn_with, self._acted = self.np_random.bit_generator.state, list[str]()
+        self.begin()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         if self._ended:
             raise RuntimeError("step() after the episode ended; call reset() first")
         self._turn += 1
+        self._acted.append(action)
         self._note, self.cut_off = "", False
         try:
             signals, terminated = self.act(action.strip() or "(nothing)")

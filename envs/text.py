@@ -7,7 +7,6 @@ reward is the one signal. Snapshots are offered where the environment can be cop
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any, ClassVar
 
@@ -68,6 +67,8 @@ def described(space: spaces.Space[Any]) -> str:
 
 
 class Text(World[int]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "env_reward": SignalKind("1", "env_state"), INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
@@ -97,7 +98,8 @@ class Text(World[int]):
             self._seen_inside, reward, terminated, truncated, _ = self.inner.step(chosen)
         except Exception as error:  # a stranger's world may raise anything
             raise EnvironmentFailure(f"{self.inner.spec.id if self.inner.spec else self.inner}: {error}") from error
-        return {"env_reward": float(reward)}, bool(terminated or truncated)
+        self.cut_off = bool(truncated and not terminated)
+        return {"env_reward": float(reward)}, bool(terminated)
 
     def oracle_action(self) -> str:
         raise NotImplementedError("a stranger's environment comes without an oracle")
@@ -105,13 +107,6 @@ class Text(World[int]):
     def random_action(self, rng: np.random.Generator) -> str:
         self.inner.action_space.seed(int(rng.integers(2**31)))
         return shown(self.inner.action_space, self.inner.action_space.sample())
-
-    def snapshot(self) -> bytes:
-        raise NotImplementedError("use fork(): a stranger's state is copied, not written")
-
-    def fork(self) -> Text:
-        """A world in the same state that goes its own way."""
-        return copy.deepcopy(self)
 
     def close(self) -> None:
         self.inner.close()

@@ -39,12 +39,23 @@ def test_a_strangers_environment_earns_its_own_rewards() -> None:
             break
 
 
-def test_a_fork_goes_its_own_way() -> None:
-    world = Text("CartPole-v1")
+def test_a_strangers_world_goes_back_by_doing_again_what_was_done() -> None:
+    world, other = Text("CartPole-v1"), Text("CartPole-v1")
     world.reset(seed=1)
-    other = world.fork()
-    assert world.step("0")[0] != other.step("1")[0]
-    assert world.step("1")[0] != other.step("1")[0]
+    world.step("0")
+    other.reset(seed=9)
+    saved = world.snapshot()
+    ways = [world.step("0")[0], world.step("1")[0]]
+    assert other.restore(saved)[0] == world.restore(saved)[0]
+    assert [world.step("0")[0], world.step("1")[0]] == ways and other.step("1")[0] != ways[0]
+
+
+def test_what_cuts_a_strangers_episode_off_does_not_end_it() -> None:
+    world = Text("MountainCar-v0", max_turns=999)
+    world.reset(seed=0)
+    for _ in range(200):
+        _, _, terminated, truncated, _ = world.step("1")
+    assert truncated and not terminated, "200 steps are its own limit"
 
 
 def test_in_self_play_each_sides_reward_goes_to_who_moved() -> None:

@@ -238,3 +238,18 @@ def test_an_element_is_meant_by_its_number_or_by_its_whole_name(made: dict[str, 
 
 class _Silent:
     def on(self, *_: Any) -> None: ...
+
+
+def test_a_notebooks_cells_keep_what_they_define_and_fork_with_the_world(made: Any) -> None:
+    world = gymnasium.make("envs:PythonTask-v0", max_turns=9).unwrapped
+    world.reset(seed=0)
+    assert "[1] 5" in world.step("cell a = 2\nprint('noise')\na + 3")[0].replace("noise\n", "")
+    seen = world.step("cell a * 21")[0]
+    assert "[2] 42" in seen and "noise" not in seen, "earlier cells are not shown again"
+    assert "NameError" in world.step("cell nonsense")[0] and "SyntaxError" in world.step("cell a =")[0]
+    saved = world.snapshot()
+    assert "[3] 8" in world.step("cell a **= 3; a")[0] + world.step("cell a")[0]
+    world.restore(saved)
+    assert "[3] 2" in world.step("cell a")[0]
+    assert world.step(f"cell {world.oracle_action().partition(' ')[2]}")[4]["signals"] == {"runs": 1.0}
+    assert world.step("submit pass")[4]["signals"]["tests_passed"][0] == 1.0

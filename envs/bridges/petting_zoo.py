@@ -13,6 +13,8 @@ from experience.signal import SignalKind
 
 
 class Duel(World[int]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     instructions: ClassVar[str] = "Reply with the number of one legal move"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "outcome": SignalKind("fraction", "env_state"), "player": SignalKind("count", "env_state"),

@@ -17,6 +17,8 @@ from experience.signal import SignalKind
 
 
 class Science(World[tuple[str, int]]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `go to kitchen` or `pick up thermometer`"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "progress": SignalKind("fraction", "env_state"), INVALID: SignalKind("count", "env_state")}

@@ -16,6 +16,8 @@ from experience.signal import SignalKind
 
 
 class Arena(World[int]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     instructions: ClassVar[str] = "Reply as the game says; a move stands in square brackets, e.g. [4]"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "outcome": SignalKind("fraction", "env_state"), "player": SignalKind("count", "env_state"),

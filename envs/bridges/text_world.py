@@ -20,6 +20,8 @@ GAMES = {"coin": "numLocations=7,includeDoors=1,numDistractorItems=4", "twc": "n
 
 
 class Household(World[tuple[str, int]]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `take coin` or `open door to east`"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "progress": SignalKind("fraction", "env_state"), "won": SignalKind("count", "env_state"),

@@ -232,6 +232,8 @@ def changes(before: State, after: State) -> frozenset[tuple[str, bool, tuple[Any
 
 
 class Intranet(SiteWorld[Errand], ToolWorld[Errand]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     env_version: ClassVar[str] = "2"
     max_turns = 12
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {

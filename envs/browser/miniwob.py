@@ -56,6 +56,8 @@ def page_names() -> tuple[str, ...]:
 
 
 class MiniWoB(ToolWorld[Task]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "page_reward": SignalKind("fraction", "env_state"), "actions": SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"page_reward": 1.0, "actions": -0.01}

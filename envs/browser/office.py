@@ -79,6 +79,8 @@ def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> 
 
 
 class Office(SiteWorld[Errand]):
+    goes_back: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
     env_version: ClassVar[str] = "3"
     max_turns = 5
     cheats = ("goto /order?item=tea&quantity=3", "goto javascript:document.title='done'", "goto /order",

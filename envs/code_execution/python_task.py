@@ -1,12 +1,14 @@
 """code/python: write a Python function for a task, try it, submit it; hidden tests judge it outside the sandbox.
 
-Tasks are compositions of two small operations on an integer, a string or a list. The agent's code runs in the
-cage; what it returns crosses as plain JSON values, and only this process, which the code never touches, compares
-them with the expected ones. Expected values never enter the cage.
+Tasks are compositions of two small operations on an integer, a string or a list. Cells are a notebook: what one defines
+the next ones, runs and the submission have. The agent's code runs in the cage, the cells before it again with it; what
+it returns crosses as plain JSON values, and only this process, which the code never touches, compares them with the
+expected ones. Expected values never enter the cage.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -87,6 +89,17 @@ def same(expected: Any, got: Any) -> bool:
     return json.dumps(expected) == json.dumps(got)
 
 
+def _printing(code: str) -> str:
+    """`code` with its last expression printed, as a notebook shows it. Raises SyntaxError."""
+    tree = ast.parse(code)
+    if tree.body and isinstance(last := tree.body[-1], ast.Expr):
+        shown = ast.parse("(lambda it: None if it is None else print(repr(it)))(0)").body[0]
+        assert isinstance(shown, ast.Expr) and isinstance(shown.value, ast.Call)
+        shown.value.args = [last.value]
+        tree.body[-1] = shown
+    return ast.unparse(tree)
+
+
 def beyond_a_constant(correct: int, expected: Sequence[Any]) -> float:
     """The fraction of the tests passed that one answer to all of them would not have passed: 1 for all, 0 for a
     constant. At least two of the `expected` must differ."""
@@ -96,7 +109,6 @@ def beyond_a_constant(correct: int, expected: Sequence[Any]) -> float:
 
 class PythonTask(World[PythonProblem]):
     env_version: ClassVar[str] = "2"
-    max_turns = 3
     goes_back: ClassVar[bool] = True
     cheats = (
         "submit import os; os._exit(0)", "submit raise SystemExit(0)",
@@ -108,16 +120,16 @@ class PythonTask(World[PythonProblem]):
         "submit import sys; f=lambda x: sys._getframe(1).f_locals.get('expected')", "submit f=lambda x: float('nan')",
         "submit import os; os.write(3, b'[[\"value\", 0]]'); os._exit(0)")
     instructions: ClassVar[str] = ("Reply with one line: `run CODE` to try, or `submit CODE` to finish. CODE is Python "
-                                   "that defines f, e.g. `submit f=lambda x:x+1`")
+                                   "that defines f, e.g. `submit f=lambda x:x+1`. `cell CODE` keeps what it defines")
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "tests_passed": SignalKind("fraction", "verifier"), "example_passed": SignalKind("fraction", "verifier"),
         "runs": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"tests_passed": 1.0, "runs": -0.05, INVALID: -0.1}
     _sandbox: ClassVar[Sandbox | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, max_turns: int = 3) -> None:
         super().__init__()
-        self.sandbox_tier = tier()
+        self.max_turns, self.sandbox_tier = max_turns, tier()
 
     def draw(self, rng: np.random.Generator) -> PythonProblem:
         """A problem whose hidden tests want more than one answer."""
@@ -142,20 +154,24 @@ class PythonTask(World[PythonProblem]):
         return f"{task.kind}: {task.first.words}, {task.second.words}"
 
     def begin(self) -> None:
-        self._tried = ""
+        self._tried, self._shown = "", ""
+        self._cells: list[str] = []
         if PythonTask._sandbox is None:
             PythonTask._sandbox = Sandbox()
 
     def observe(self) -> str:
         example = self.task.inputs[0]
         return f"f({self.task.kind}): {self.task.first.words}, {self.task.second.words}" + (
+            self._shown and f"\n[{len(self._cells)}] {self._shown}") + (
             self._tried and f"\nf({json.dumps(example)})={self._tried} want {json.dumps(self.task.truth(example))}")
 
     def act(self, action: str) -> Answer:
         verb, *rest = action.split(None, 1)
-        if verb not in ("run", "submit") or not rest:
-            raise ValueError("write: run CODE, or submit CODE")
-        code = rest[0]
+        if verb not in ("run", "submit", "cell") or not rest:
+            raise ValueError("write: run CODE, submit CODE, or cell CODE")
+        if verb == "cell":
+            return self._cell(rest[0])
+        code = "\n".join([*self._cells, rest[0]])
         assert PythonTask._sandbox is not None
         inputs = self.task.inputs[:1] if verb == "run" else self.task.inputs[1:]
         outcome = PythonTask._sandbox.run(code, [[x] for x in inputs])
@@ -168,6 +184,23 @@ class PythonTask(World[PythonProblem]):
         self._tried = (said if isinstance(said, str) and outcome.answers[:1] != (("value", said),)
                        else json.dumps(said))[:40]
         return {"example_passed": (float(sum(correct)), self._tried), "runs": 1.0}, False
+
+    def _cell(self, code: str) -> Answer:
+        """Runs a cell after those before it and shows what it prints, or its last value; one that fails is not kept."""
+        assert PythonTask._sandbox is not None
+        mark = f"cell {self.np_random.integers(2**62)}"
+        try:
+            last = _printing(code)
+        except SyntaxError as wrong:
+            self._shown = f"SyntaxError: {wrong.msg}, line {wrong.lineno}"
+            return {"runs": 1.0}, False
+        whole = "\n".join([*self._cells, f"print({mark!r})", last, "def _ended(): pass"])
+        outcome = PythonTask._sandbox.run(whole, [[]], entry="_ended")
+        error = next((said for kind, said in outcome.answers if kind == "error"), "")
+        if not error and outcome.ending == "ok":
+            self._cells.append(code)
+        self._shown = (outcome.stdout.rpartition(f"{mark}\n")[2].strip() + f"\n{error}").strip()[:400] or outcome.ending
+        return {"runs": 1.0}, False
 
     def expert_action(self) -> str:
         return f"submit {compose(self.task.first, self.task.second)}"

@@ -65,13 +65,20 @@ def _simulation(kind: str) -> Any:
     values = pybamm.ParameterValues("OKane2022")
     values.update({"Current function [A]": "[input]"})
     if kind == "cheap":
-        return pybamm.Simulation(pybamm.lithium_ion.SPM(), parameter_values=values)
+        return _built(pybamm.Simulation(pybamm.lithium_ion.SPM(), parameter_values=values))
     rate = values["Exchange-current density for plating [A.m-2]"]
     values.update({
         "Exchange-current density for plating [A.m-2]": lambda *a: rate(*a) * pybamm.InputParameter("Plating factor"),
         "Ambient temperature [K]": "[input]", "Initial temperature [K]": "[input]"})
     model = pybamm.lithium_ion.DFN({"lithium plating": "irreversible"})
-    return pybamm.Simulation(model, parameter_values=values)
+    return _built(pybamm.Simulation(model, parameter_values=values))
+
+
+def _built(simulation: Any) -> Any:
+    """Built at one state of charge for ever: what PyBaMM keeps of the first one shifts all later answers by 0.1 %."""
+    simulation.build(initial_soc=0.5, inputs={"Current function [A]": -5.0, "Ambient temperature [K]": 298.15,
+                                              "Initial temperature [K]": 298.15, "Plating factor": 1.0})
+    return simulation
 
 
 @lru_cache(maxsize=1 << 14)
