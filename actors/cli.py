@@ -226,26 +226,30 @@ def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the table
 
 
 @app.command()
-def bench(what: Annotated[str, typer.Argument(help="store, worlds or planning")], as_json: Json = False,
+def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or planning")], as_json: Json = False,
           rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
           rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
           plot: Annotated[Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")] = None,
           only: Annotated[str | None, typer.Option(help="planning: one part, e.g. dyna, options, science")] = None,
           write: Annotated[bool, typer.Option("--write", help="worlds: into docs/environments.md; planning: into "
                                                               "benchmarks/planning/results.json")] = False) -> None:
-    """The store against its peers, every world in a table, or what planning is worth. Minutes, with nothing else
-    running. Exit code 1: a goal of planning was missed."""
+    """The store against its peers, every world in a table, the browser against BrowserGym, or what planning is worth.
+    Minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was missed."""
     if what == "planning":
         from benchmarks.planning.bench import main as measure_planning
 
         sys.exit(0 if measure_planning(only, as_json, write) else 1)
+    if what == "browser":
+        from benchmarks.worlds.browser import main as measure_browser
+
+        sys.exit(0 if measure_browser(as_json) else 1)
     if what == "worlds":
         from benchmarks.worlds.table import main as measure_worlds
 
         measure_worlds(as_json, write)
         return
     if what != "store":
-        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds, planning")
+        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds, browser, planning")
     try:
         import datasets  # noqa: F401
         import lance  # noqa: F401
