@@ -1,8 +1,8 @@
 """The browser's fast path against BrowserGym, on the same pages of MiniWoB++ in one run: ./xp bench browser [--json]
 
-Random clicks; every step returns the accessibility tree. Rounds take turns; the figures are medians of the rounds. CPU is
-that of all processes behind a world, its browser's too. BrowserGym runs in its own Python (./xp setup peers), once as it
-is made and once without its half second of waiting before each observation.
+Random clicks; every step returns the accessibility tree. Rounds take turns; the figures are medians of the rounds. CPU
+is that of all processes behind a world, its browser's too. BrowserGym runs in its own Python (./xp setup peers), once
+as it is made and once without its half second of waiting before each observation.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 
 PAGES = ("click-test", "click-button", "enter-text", "choose-list")
+PYTHON = ".peers/browsergym/bin/python"
 ROUNDS, SECONDS = 3, 6.0
 GOAL_RATIO, GOAL_STEPS = 20.0, 100.0
 
@@ -30,12 +31,13 @@ def _browser_gym(page: str, **more: Any) -> Any:
     from envs.browser.chromium import find_browser
     from envs.browser.miniwob import html
 
-    return gymnasium.make("envs:Peer-v0", python=".peers/browsergym/bin/python", package="browser_gym", options={
-        "id": f"browsergym/miniwob.{page}", "miniwob": str(html() / "miniwob"), "browser": find_browser(), **more}).unwrapped
+    options = {"id": f"browsergym/miniwob.{page}", "miniwob": str(html() / "miniwob"), "browser": find_browser()} | more
+    return gymnasium.make("envs:Peer-v0", python=PYTHON, package="browser_gym", options=options).unwrapped
 
 
 WHO: dict[str, Callable[[str], Any]] = {
-    "fast path": _ours, "BrowserGym": _browser_gym, "BrowserGym, no waiting": lambda page: _browser_gym(page, delay=0.0)}
+    "fast path": _ours, "BrowserGym": _browser_gym,
+    "BrowserGym, no waiting": lambda page: _browser_gym(page, delay=0.0)}
 
 
 def lived(world: Any, seconds: float) -> dict[str, float]:
@@ -69,7 +71,7 @@ def lived(world: Any, seconds: float) -> dict[str, float]:
 
 def main(as_json: bool) -> bool:
     """Prints the table; whether both goals were met."""
-    if not Path(".peers/browsergym/bin/python").exists():
+    if not Path(PYTHON).exists():
         from experience.errors import MissingPartError
 
         raise MissingPartError("BrowserGym is not installed", "./xp setup peers")
@@ -80,7 +82,8 @@ def main(as_json: bool) -> bool:
                 world = make(page)
                 found[who].append(lived(world, SECONDS if who == "fast path" else SECONDS / 2))
                 world.close()
-    rows = {who: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]} for who, rounds in found.items()}
+    rows = {who: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+            for who, rounds in found.items()}
     ours = rows["fast path"]
     if not as_json:
         print(f"{'':24}{'steps/s':>10}{'with resets':>13}{'a core-second':>15}{'ours / theirs':>15}")
@@ -92,5 +95,6 @@ def main(as_json: bool) -> bool:
     met = ours["per_core_second"] >= GOAL_STEPS and ours["steps_per_second"] >= (
         GOAL_RATIO * rows["BrowserGym"]["steps_per_second"])
     if not as_json:
-        print(f"goals: {GOAL_STEPS:g} steps a core-second and {GOAL_RATIO:g} times BrowserGym: {'met' if met else 'MISSED'}")
+        verdict = "met" if met else "MISSED"
+        print(f"goals: {GOAL_STEPS:g} steps a core-second, {GOAL_RATIO:g} times BrowserGym: {verdict}")
     return met
