@@ -98,6 +98,8 @@ class Planning(_Section):
     width: int = Field(96, ge=16, le=4096, description="width of the world model")
     fit_steps: int = Field(6, ge=0, description="optimiser steps of the world model per update")
     every: int = Field(2, ge=1, description="imagine at every n-th update")
+    retrieve: int = Field(0, ge=0, le=8, description="similar real transitions that the world model reads before it "
+                                                     "predicts; each makes what it reads as much longer")
     first_steps: int = Field(150, ge=0, description="optimiser steps of the world model on the demonstrations")
     trusted_accuracy: float = Field(0.9, ge=0, le=1, description="gate: predictions are believed up to the uncertainty "
                                                                  "at which this share of held-out ones is right")

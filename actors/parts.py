@@ -120,7 +120,7 @@ class Parts:
             self.world.add(self.replay.transitions[:self._seen_transitions])
             self.world.restore(saved)
         if "options.json" in saved:
-            self._skills.library = Library.load(saved["options.json"])
+            self._skills.resume(Library.load(saved["options.json"]), self.replay.episodes["real"])
             self.learner.options = saved["options.json"] if len(self._skills.library) else b""
         self.evaluator.ordered = self.replay.evaluated_versions()
         return True
@@ -219,8 +219,10 @@ class Parts:
             return
         recent = self.replay.episodes["real"][-_RECENT_EPISODES:]
         best = [e for e in recent if (r := e.total_reward) is not None and r > 0 and e.steps[-1].ending == "terminated"]
-        if self._skills.curate(best, recent):
+        changed = self._skills.curate(best, recent)
+        if changed or len(self._skills.library):
             self.learner.options = self._skills.library.dump()
+        if changed:
             self.learner.show(self._skills.turns(best, self._engine))
         self.progress.skills = len(self._skills.library)
 

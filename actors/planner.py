@@ -24,7 +24,7 @@ def make_world_model(config: Config) -> LanguageWorldModel:
     """The language model of the world, of the same shape wherever it learns or predicts."""
     planning = config.planning
     return LanguageWorldModel(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy,
-                              config.seed)
+                              config.seed, planning.retrieve)
 
 
 def make_value(config: Config) -> ValueFunction:

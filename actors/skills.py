@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.engines import Engine, Situation
 from experience.learning.batch import Turn
-from experience.planning.discovery import induce_skills, retire
+from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.planning.option import USE, Library, Program
 from experience.reward import RewardModel
 from experience.shards.replay import Episode
@@ -25,11 +25,18 @@ class Skills:
         self.library = Library()
         self._rewards, self._catalogue, self._arguments, self._most = rewards, catalogue, arguments, most
         self._worlds: dict[str, Any] = {}
+        self._recorded: set[bytes] = set()
+
+    def resume(self, library: Library, recorded: Sequence[Episode]) -> None:
+        """Goes on with `library`, whose records know the uses in those episodes."""
+        self.library, self._recorded = library, {e.first.work_id for e in recorded}
 
     def curate(self, successes: Sequence[Episode], recent: Sequence[Episode]) -> bool:
         """Retires what does worse than doing without, in `recent`, and looks for new skills in `successes` while there
-        is room. True if the library changed."""
-        before = self.library
+        is room. True if its options changed; uses since the last time are in its records."""
+        newest = [e for e in recent if e.first.work_id not in self._recorded]
+        self._recorded = {e.first.work_id for e in recent}
+        self.library = before = record_uses(self.library, newest)
         self.library = retire(self.library, recent)
         room = self._most - len(self.library)
         if room > 0:

@@ -22,7 +22,14 @@ from benchmarks.planning.worlds import CELLS, HALLWAYS
 from experience.errors import RecordError
 from experience.models.table import Table
 from experience.models.tokenizer import ByteTokenizer
-from experience.planning.discovery import common_start, induce_skills, retire, reward_respecting, shortest_path
+from experience.planning.discovery import (
+    common_start,
+    induce_skills,
+    record_uses,
+    retire,
+    reward_respecting,
+    shortest_path,
+)
 from experience.planning.option import Condition, Learned, Library, Program, Subgoal, option_id
 from experience.planning.smdp import OptionLearner, OptionSettings, interrupted, learned_models, value_iteration
 from experience.policy import Decision
@@ -269,6 +276,20 @@ def test_a_skill_that_does_worse_than_doing_without_is_retired_and_not_proposed_
     assert len(left) == 0
     again = induce_skills([episode("xabcy", 1.0, 1), episode("zabcw", 1.0, 2)], lambda e, a: 1.0, left)
     assert ("a", "b", "c") not in {o.actions for o in again}  # type: ignore[union-attr]
+
+
+def test_a_librarys_records_say_how_often_an_option_reached_its_end_how_long_it_took_and_what_it_earned() -> None:
+    library = Library().add(Program("walk", ("on", "on")))
+    number, flags = option_id("walk"), [Boundary.NONE, Boundary.NONE, Boundary.OPTION_END]
+    row = [make_step(t, obs_text="a", decision=Decision("on", 0), reward=float(t), option_id=number, option_step=t,
+                     boundary=flags[t]) for t in range(3)]
+    plain = make_step(3, decision=Decision("off", 0), reward=9.0)
+    again = [replace(row[0], t=4), replace(row[1], t=5)]  # cut off by the episode's end
+    lived = Episode((*row, plain, *again), None)
+    record = record_uses(library, [lived, lived]).records["walk"]
+    assert (record.n, record.reached, record.turns, record.earned) == (4, 2, 6, 8.0)
+    assert record.success == 0.5 and record.duration == 1.5
+    assert Library.load(record_uses(library, [lived]).dump()).records["walk"].n == 2
 
 
 def test_a_precondition_is_what_all_its_starts_begin_with() -> None:

@@ -6,12 +6,14 @@ import string
 import uuid
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from experience.models.tokenizer import ByteTokenizer
 from experience.planning.change import Answer, apply, describe
 from experience.planning.imagine import imagine
+from experience.planning.retrieval import Memory
 from experience.planning.world_model import LanguageWorldModel, Prediction, auroc
 from experience.policy import Decision, VersionSpan
 from experience.reward import RewardModel
@@ -116,3 +118,46 @@ def test_what_the_model_is_unsure_of_is_never_learned_from() -> None:
     made = imagine(policy, Certain(1.5), lived(), REWARDS, CATALOGUE, groups=2, group_size=4, horizon=3)
     assert made.groups == []
     assert made.branches == {"uncertain": 8}
+
+
+def test_a_memory_finds_what_is_alike_and_never_the_question_itself() -> None:
+    memory = Memory(most=4)
+    memory.add(0, ["open the red door", "open the blue door", "eat the apple"])
+    assert memory.nearest(["open the red door"], 2) == [[1, 0]], "the most similar last"
+    assert memory.nearest(["open the red door"], 1, without=[0]) == [[1]]
+    memory.add(3, ["eat the pear", "open the green door"])
+    assert memory.nearest(["open the red door"], 9)[0][-1] in (1, 4) and len(memory) == 4, "the oldest is gone"
+    assert Memory().nearest(["anything"], 3) == [[]]
+
+
+def strangers(n: int, seed: int) -> list[tuple[Step, Step]]:
+    """Every place has a word of its own, told once or more: what is not remembered cannot be known."""
+    rng, pairs = np.random.default_rng(seed), []
+    for _ in range(n):
+        place = int(rng.integers(40))
+        before, word = f"place {place}", ["red", "blue", "tan", "grey"][(place * 7 + 3) % 4]
+        action = ByteTokenizer().action("ask")
+        step = make_step(0, uuid.uuid4().bytes, obs_text=before, reward=0.0, ending="none",
+                         signals=(Signal("done", 0.0, "fraction", "env_state"),),
+                         decision=Decision("ask", 0, ByteTokenizer().prompt(before), action,
+                                           np.zeros(len(action), np.float32), (VersionSpan(0, len(action)),), True))
+        pairs.append((step, make_step(1, step.stream_id, closing=True, obs_text=f"{before}\nit is {word}")))
+    return pairs
+
+
+@pytest.mark.long
+def test_similar_transitions_in_the_prompt_tell_what_the_weights_do_not_know() -> None:
+    lived = strangers(320, 0)
+    exact = {}
+    for retrieve in (0, 2):
+        model = LanguageWorldModel(layers=2, width=48, context=24, trusted_accuracy=0.9, seed=0, retrieve=retrieve)
+        model.add(lived)
+        model.fit(250)
+        error = model.calibrate()
+        assert error is not None
+        exact[retrieve] = error.exact
+    assert exact[2] > exact[0] + 0.1, exact
+    other = LanguageWorldModel(layers=2, width=48, context=24, trusted_accuracy=0.9, seed=1, retrieve=2)
+    other.believe(model.beliefs())
+    asked = [s.obs_text for s, _ in lived[:16]]
+    assert other.predict(asked, ["ask"] * 16) == model.predict(asked, ["ask"] * 16), "its memory goes with it"

@@ -57,6 +57,12 @@ def _language_dyna() -> Iterator[Row]:
     yield from language.dyna()
 
 
+def _bundled() -> Iterator[Row]:
+    from benchmarks.planning import bundled
+
+    yield from bundled.bundled()
+
+
 def _proofs() -> Iterator[Row]:
     from benchmarks.planning import proofs
 
@@ -65,7 +71,7 @@ def _proofs() -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "dyna": _dyna, "options": _options, "science": _science, "proofs": _proofs,
-    "language": _language, "lookahead": _lookahead, "language-dyna": _language_dyna}
+    "language": _language, "bundled": _bundled, "lookahead": _lookahead, "language-dyna": _language_dyna}
 
 HOURS = "language-dyna"
 """Runs only when it is asked for."""

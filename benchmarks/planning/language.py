@@ -53,10 +53,17 @@ class Reached(Exception):
 
 
 def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], None] = lambda _: None) -> float:
-    """Real training steps until held-out success first reaches 80 %; `budget` if it does not."""
+    """Real training steps until held-out success on the grid first reaches 80 %; `budget` if it does not."""
+    with shuffled(kind == "shuffled model"):
+        return steps_to(SUCCESS, WORLD, CONFIG, KINDS[kind], seed, budget, lambda told: watch(f"{kind} {told}"))
+
+
+def steps_to(goal: float, world: str, path: str, settings: Sequence[str], seed: int, budget: int,
+             watch: Callable[[str], None] = lambda _: None) -> float:
+    """Real training steps until the mean held-out return first reaches `goal`; `budget` if it does not."""
     with tempfile.TemporaryDirectory() as folder:
-        config, origins = load([CONFIG], [*KINDS[kind], f"seed={seed}", f"budget.steps={budget}", f"runs_dir={folder}",
-                                          "budget.updates=10000", "budget.minutes=60"])
+        config, origins = load([path], [*settings, f"seed={seed}", f"budget.steps={budget}", f"runs_dir={folder}",
+                                        "budget.updates=10000", "budget.minutes=60"])
         directory = RunDirectory.create(config, origins, ["bench"])
         seen: set[int] = set()
         # A version is evaluated while training goes on: what it cost is counted when it was pushed.
@@ -64,18 +71,17 @@ def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], N
 
         def judge(progress: Progress) -> None:
             cost.setdefault(progress.version, progress.training_steps)
-            for version, mean in progress.returns.get(WORLD, {}).items():
+            for version, mean in progress.returns.get(world, {}).items():
                 if mean.n >= config.evaluation.episodes and version not in seen:
                     seen.add(version)
-                    watch(f"{kind} seed {seed} v{version} {cost.get(version, 0)} steps: {mean.mean:.2f} "
+                    watch(f"seed {seed} v{version} {cost.get(version, 0)} steps: {mean.mean:.2f} "
                           f"({progress.seconds:.0f} s, model {progress.model_error}, {dict(progress.imagined)}, "
                           f"value {progress.metrics.get('value_explained', 0.0):.2f})")
-                    if mean.mean >= SUCCESS:
+                    if mean.mean >= goal:
                         raise Reached(cost.get(version, progress.training_steps))
 
         try:
-            with shuffled(kind == "shuffled model"):
-                run(config, directory, judge)
+            run(config, directory, judge)
         except Reached as reached:
             return float(reached.steps)
     return float(budget)
@@ -194,6 +200,6 @@ def dyna_rows(taken: dict[str, list[float]]) -> Iterator[Row]:
                     "key-door grid 5×5, four demonstrations, the same settings but for planning; whole runs")
     plain = np.array(taken["model-free"][:len(taken["ungated"])])
     yield ratio_row("LM Dyna without its gate, over model-free", "none", "ratio", taken["ungated"], list(plain),
-                    ">= 0.0", {}, "an ablation: it has no goal of its own; 1 means that it did not get there sooner")
+                    "", {}, "an ablation: it has no goal of its own; 1 means that it did not get there sooner")
     yield ratio_row("LM Dyna with a shuffled model, over model-free", "none", "ratio", taken["shuffled model"],
                     list(plain), ">= 0.9", {}, "a control: it must not help")

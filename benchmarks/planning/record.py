@@ -12,8 +12,9 @@ from experience.evaluation.statistics import mean_with_interval
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` and the ends of its 95 % interval are in `unit`; `goal` is a bound on it, `>= x` or `<= x`. `controls` are
-    what must come out otherwise, and `published` tells what the source has, in its words."""
+    """`ours` and the ends of its 95 % interval are in `unit`; `goal` is a bound on it, `>= x` or `<= x`, or empty where
+    there is only something to tell. `controls` are what must come out otherwise, and `published` tells what the source
+    has, in its words."""
 
     name: str
     published: str
@@ -27,6 +28,8 @@ class Row:
 
     @property
     def goal_met(self) -> bool:
+        if not self.goal:
+            return True
         sign, _, bound = self.goal.partition(" ")
         return self.ours >= float(bound) if sign == ">=" else self.ours <= float(bound)
 

@@ -15,7 +15,7 @@ import numpy as np
 from experience.planning.option import Condition, Learned, Library, Program, option_id
 from experience.planning.smdp import Bools, FiniteWorld, Floats, Model, backup
 from experience.shards.replay import Episode
-from experience.step import state_key
+from experience.step import Boundary, Step, state_key
 
 
 def reward_respecting(world: FiniteWorld, name: str, feature: Bools, values: Floats, bonus: float,
@@ -102,6 +102,22 @@ def retire(library: Library, episodes: Sequence[Episode], *, least_uses: int = 8
         if len(uses) >= least_uses and others and float(np.mean(uses)) < float(np.mean(others)) - margin:
             bad.append(option.name)
     return library.retire(bad) if bad else library
+
+
+def record_uses(library: Library, episodes: Sequence[Episode]) -> Library:
+    """`library` with the uses of its options in `episodes`, which were not recorded before, in its records."""
+    names = {option_id(option.name): option.name for option in library}
+    for episode in episodes:
+        used: list[Step] = []
+        for step in (*episode.steps, None):
+            if used and (step is None or step.option_id != used[0].option_id or not step.option_step):
+                known = [s.reward for s in used[1:] if s.reward is not None]
+                library = library.used(names[used[0].option_id or 0], bool(used[-1].boundary & Boundary.OPTION_END),
+                                       len(used) - 1, sum(known))
+                used = []
+            if step is not None and step.option_id in names and (used or step.option_step == 0):
+                used.append(step)
+    return library
 
 
 def common_start(observations: Sequence[str]) -> Condition:

@@ -50,8 +50,8 @@ class _Branch:
 def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, catalogue: dict[str, SignalKind],
             *, groups: int, group_size: int, horizon: int, discount: float = 1.0,
             value: ValueFunction | None = None) -> Imagined:
-    """`groups` groups of `group_size` branches from uniformly drawn real steps, those that passed the gate."""
-    roots = replay.sample_steps(groups)
+    """`groups` groups of `group_size` branches from steps of uniformly drawn episodes: those that passed the gate."""
+    roots = replay.sample_roots(groups, 2 * horizon)
     branches = [_Branch(g, root, root.obs_text) for g, root in enumerate(roots) for _ in range(group_size)]
     for _ in range(horizon):
         going = [b for b in branches if b.fate == "unfinished"]

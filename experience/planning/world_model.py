@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer, apply, describe, event
+from experience.planning.retrieval import Memory
 from experience.step import Step
 
 
@@ -63,27 +64,40 @@ LONGEST_CHANGE = 72
 """Tokens. A transition that changes more is not learned, and counted in `too_long`."""
 
 
+_NEVER = 1e6
+"""Nats that no prediction is sure enough to bear."""
+
+_PUSHED = 1024
+"""Transitions that go with a model that retrieves, to whoever predicts with it."""
+
+
 class LanguageWorldModel:
     """Reads `observation ⊢ action` and writes the change, one byte at a time. `context` is the room for what it reads;
-    of a longer prompt it sees the first and the last part.
+    of a longer prompt it sees the first and the last part. With `retrieve`, so many similar real transitions and what
+    they changed stand before the question.
 
     One transition in eight is never fitted; on those the gate is calibrated: `threshold` is the largest uncertainty up
     to which a share of at least `trusted_accuracy` is exactly right there. Not a quantile: what matters most (a door
     that opens) is rare, rarer is less certain, and a quantile would cut just that off for ever.
-    Invariant: a prediction above `threshold` is never used for learning.
+    What is predicted to be measured or to end is gated by itself, on the kept-out transitions of which that was
+    predicted: a planner looks for just those predictions, false ones too. `uncertainty` is shifted there, so that one
+    threshold serves. Invariant: a prediction above `threshold` is never used for learning.
     """
 
-    def __init__(self, layers: int, width: int, context: int, trusted_accuracy: float, seed: int) -> None:
+    def __init__(self, layers: int, width: int, context: int, trusted_accuracy: float, seed: int,
+                 retrieve: int = 0) -> None:
         torch.manual_seed(seed)
-        self.version, self.threshold = 0, float("-inf")
+        self.version, self.threshold, self._event_shift = 0, float("-inf"), 0.0
         self._tokenizer = ByteTokenizer()
-        self._room = context
-        self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, context + LONGEST_CHANGE))
+        self._room, self._retrieve, self._memory = context, retrieve, Memory()
+        longest = (context + LONGEST_CHANGE) * (retrieve + 1)
+        self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, longest))
         self._believed = copy.deepcopy(self._model).requires_grad_(False)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
         self._rng = np.random.default_rng(seed)
         self._trusted_accuracy = trusted_accuracy
-        self._fitted: list[Turn] = []
+        self._fitted: list[tuple[str, str]] = []
+        """(question, change)"""
         self._by_event: dict[str, list[int]] = defaultdict(list)
         self._kept_out: list[tuple[Step, Answer]] = []
         self.too_long = self._steps = 0
@@ -95,6 +109,7 @@ class LanguageWorldModel:
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
         """Takes (row, next row) pairs of real or demonstrated experience."""
+        new: list[tuple[str, str]] = []
         for step, following in transitions:
             if step.decision is None or any(s.value is None for s in step.signals):
                 continue
@@ -102,12 +117,15 @@ class LanguageWorldModel:
             if self.transitions % 8 == 7:
                 self._kept_out.append((step, answer))
             else:
-                prompt = self._prompt(step.obs_text, step.decision.text)
-                change = self._tokenizer.action(describe(step.obs_text, answer))
-                self.too_long += len(change) > LONGEST_CHANGE
-                if len(change) <= LONGEST_CHANGE:
-                    self._by_event[event(answer)].append(len(self._fitted))
-                    self._fitted.append(Turn(prompt, change, np.zeros(len(change), np.float32)))
+                change = describe(step.obs_text, answer)
+                if len(self._tokenizer.action(change)) > LONGEST_CHANGE:
+                    self.too_long += 1
+                    continue
+                self._by_event[event(answer)].append(len(self._fitted))
+                new.append((_question(step.obs_text, step.decision.text), change))
+                self._fitted.append(new[-1])
+        if self._retrieve:
+            self._memory.add(len(self._fitted) - len(new), [question for question, _ in new])
 
     def fit(self, steps: int, batch_turns: int = 16) -> float:
         """`steps` optimiser steps on the transitions seen so far; the last loss, in nats."""
@@ -137,17 +155,21 @@ class LanguageWorldModel:
                 mean.lerp_(weight, new)
 
     def _sample(self, n: int) -> list[Turn]:
-        """Half of them uniform, half by event (the signals and whether it ended): a wrong reward or end misleads
-        planning more than a wrong state does, and what is rewarded is rare."""
+        """Three of four uniform, one by event (the signals and whether it ended): what is rewarded is rare. More of
+        them, and the model sees keys where none are."""
         events = list(self._by_event.values())
-        uniform = self._rng.integers(len(self._fitted), size=n - n // 2)
-        kinds = self._rng.integers(len(events), size=n // 2)
+        uniform = self._rng.integers(len(self._fitted), size=n - n // 4)
+        kinds = self._rng.integers(len(events), size=n // 4)
         rare = [events[k][int(self._rng.integers(len(events[k])))] for k in kinds]
-        return [self._fitted[i] for i in (*uniform, *rare)]
+        chosen = [int(i) for i in (*uniform, *rare)]
+        prompts = self._prompts([self._fitted[i][0] for i in chosen], without=chosen)
+        changes = [self._tokenizer.action(self._fitted[i][1]) for i in chosen]
+        return [Turn(p, c, np.zeros(len(c), np.float32)) for p, c in zip(prompts, changes, strict=True)]
 
     def save(self) -> dict[str, bytes]:
         """What the next fit depends on besides the transitions, by file name."""
-        about = {"version": self.version, "threshold": self.threshold, "steps": self._steps,
+        about = {"version": self.version, "threshold": self.threshold, "event_shift": self._event_shift,
+                 "steps": self._steps,
                  "random": self._rng.bit_generator.state}
         return {"world_model.safetensors": Weights.of(self._model, self.version).data,
                 "world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
@@ -158,6 +180,7 @@ class LanguageWorldModel:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
         about = json.loads(saved["world_model.json"])
         self.version, self.threshold, self._steps = about["version"], about["threshold"], about["steps"]
+        self._event_shift = about.get("event_shift", 0.0)
         self._rng.bit_generator.state = about["random"]
         Weights.read(self.version, saved["world_model.safetensors"]).put_into(self._model)
         Weights.read(self.version, saved["world_model_mean.safetensors"]).put_into(self._believed)
@@ -165,7 +188,10 @@ class LanguageWorldModel:
 
     def beliefs(self) -> dict[str, bytes]:
         """What another process needs to predict as this one does, and no more."""
-        about = {"version": self.version, "threshold": self.threshold if np.isfinite(self.threshold) else None}
+        about: dict[str, Any] = {"version": self.version, "event_shift": self._event_shift,
+                                 "threshold": self.threshold if np.isfinite(self.threshold) else None}
+        if self._retrieve:
+            about["memory"] = self._fitted[-_PUSHED:]
         return {"world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
                 "world_model.json": json.dumps(about).encode()}
 
@@ -173,22 +199,27 @@ class LanguageWorldModel:
         """Predicts from now on as the model whose `beliefs` these are."""
         about = json.loads(beliefs["world_model.json"])
         self.version, threshold = about["version"], about["threshold"]
+        self._event_shift = about.get("event_shift", 0.0)
         self.threshold = float("-inf") if threshold is None else threshold
+        if self._retrieve:
+            self._fitted, self._memory = [(str(q), str(c)) for q, c in about["memory"]], Memory()
+            self._memory.add(0, [question for question, _ in self._fitted])
         Weights.read(self.version, beliefs["world_model_mean.safetensors"]).put_into(self._believed)
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         """The likeliest change for each pair."""
-        prompts = [self._prompt(o, a) for o, a in zip(observations, actions, strict=True)]
+        prompts = self._prompts([_question(o, a) for o, a in zip(observations, actions, strict=True)])
         written = sample(self._believed, prompts, end=ByteTokenizer.END, most_tokens=LONGEST_CHANGE, temperature=0,
                          generator=self._generator)
         predictions = []
         for observation, (ids, logprobs) in zip(observations, written, strict=True):
             whole = len(ids) > 0 and ids[-1] == ByteTokenizer.END
             answer = apply(observation, self._tokenizer.text(ids)) if whole else None
-            predictions.append(Prediction(answer, -float(logprobs.sum())))
+            shift = self._event_shift if answer is not None and _is_event(answer) else 0.0
+            predictions.append(Prediction(answer, -float(logprobs.sum()) + shift))
         return predictions
 
-    def calibrate(self, most: int = 128) -> ModelError | None:
+    def calibrate(self, most: int = 512) -> ModelError | None:
         """Measures the model on its newest kept-out transitions and sets the gate; None while there are too few."""
         checked = self._kept_out[-most:]
         if len(checked) < 16:
@@ -196,15 +227,38 @@ class LanguageWorldModel:
         actions = [s.decision.text for s, _ in checked if s.decision]
         predictions = self.predict([s.obs_text for s, _ in checked], actions)
         uncertainty = np.array([p.uncertainty for p in predictions])
+        events = np.array([p.answer is not None and _is_event(p.answer) for p in predictions])
+        uncertainty[events] -= self._event_shift
         right = np.array([p.answer is not None and describe(s.obs_text, p.answer) == describe(s.obs_text, a)
                           for p, (s, a) in zip(predictions, checked, strict=True)])
         copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
                            for s, a in checked])
-        self.threshold = gate(uncertainty, right, self._trusted_accuracy)
+        self.threshold = gate(uncertainty[~events], right[~events], self._trusted_accuracy)
+        believed = gate(uncertainty[events], right[events], self._trusted_accuracy)
+        known = np.isfinite(believed) and np.isfinite(self.threshold)
+        self._event_shift = self.threshold - believed if known else _NEVER
+        uncertainty[events] += self._event_shift
         return judged(uncertainty, right, copied, self.threshold)
 
-    def _prompt(self, observation: str, action: str) -> np.ndarray:
-        return fit(self._tokenizer.prompt(f"{observation}\n> {action}"), self._room)
+    def _prompts(self, questions: Sequence[str], without: Sequence[int] = ()) -> list[np.ndarray]:
+        """What the model reads for each question: similar transitions, the most similar last, then the question."""
+        if not self._retrieve:
+            return [fit(self._tokenizer.prompt(q), self._room) for q in questions]
+        found = []
+        for question, alike in zip(questions, self._memory.nearest(questions, self._retrieve, without), strict=True):
+            before = "".join(f"{self._fitted[i][0]}\n= {self._fitted[i][1]}\n\n" for i in alike)
+            found.append(fit(self._tokenizer.prompt(before + question), self._room + len(alike) * (
+                self._room + LONGEST_CHANGE)))
+        return found
+
+
+def _is_event(answer: Answer) -> bool:
+    """Whether it ends there, or anything is measured that is not zero."""
+    return answer.ended or any(answer.signals.values())
+
+
+def _question(observation: str, action: str) -> str:
+    return f"{observation}\n> {action}"
 
 
 def gate(uncertainty: np.ndarray, right: np.ndarray, accuracy: float) -> float:

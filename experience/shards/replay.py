@@ -174,6 +174,15 @@ class Replay:
         """`n` steps drawn uniformly, with replacement, from training episodes of `sources`."""
         return [w[0] for w in self.windows(n, 1, sources)]
 
+    def sample_roots(self, n: int, within: int) -> list[Step]:
+        """`n` real steps, with replacement: first a training episode, then one of its first `within` steps. Drawn step
+        by step, the long episodes of a policy that is stuck would be nearly all. Raises ShardError if there is none."""
+        episodes = [e for e in self.episodes["real"] if e.steps and not e.failed]
+        if not episodes:
+            raise ShardError("no real training episode has a turn yet", "collect more")
+        drawn = (episodes[int(i)] for i in self._rng.integers(len(episodes), size=n))
+        return [e.steps[int(self._rng.integers(min(len(e.steps), within)))] for e in drawn]
+
     def windows(self, n: int, length: int, sources: Sequence[Source] = ("real",)) -> list[tuple[Step, ...]]:
         """`n` uniform windows of `length` successive turns of one episode, with replacement.
 
