@@ -67,7 +67,7 @@ class Collecting(_Section):
 
 
 class SandboxSection(_Section):
-    min_tier: Literal["landlock", "namespaces"] = Field(
+    min_tier: Literal["landlock", "namespaces", "gvisor"] = Field(
         "namespaces", description="the weakest place that agent code may run in; a machine that offers less is refused")
 
 

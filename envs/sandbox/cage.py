@@ -4,7 +4,8 @@ Tier `namespaces`: bubblewrap (own pid, net, ipc, uts, mount and cgroup namespac
 writable, no environment), a system-call allow-list, a dropped uid, limits on memory, CPU, wall time and output.
 Tier `landlock`, where no namespaces can be made: the same allow-list, uid and limits, and the kernel's Landlock (files
 to read are Python's own, none to write, no TCP, no signal out). Which one is asked of the kernel by trying; a machine
-that offers less than XP_MIN_TIER (by default namespaces) is refused. `gvisor` is not offered.
+that offers less than XP_MIN_TIER (by default namespaces) is refused. Tier `gvisor`, only where XP_MIN_TIER asks for it:
+the same zygote under `runsc`, whose kernel in user space answers the system calls instead of the machine's.
 One caged zygote serves many runs: a run is a fork that can neither write a file, nor fork, nor signal, so it
 leaves nothing for the next.
 Not covered: a kernel vulnerability reachable through the allow-list. For code trained to attack, use a VM.
@@ -30,8 +31,9 @@ from typing import Any
 from envs.sandbox import seccomp
 from experience.errors import EnvironmentFailure, IsolationError
 
-TIERS = ("landlock", "namespaces")
+TIERS = ("landlock", "namespaces", "gvisor")
 """From the weakest to the strongest."""
+DEFAULT = "namespaces"
 _INSIDE_PYTHON = "/python"
 
 
@@ -45,7 +47,7 @@ class Outcome:
 
 
 @cache
-def probe(tier: str = TIERS[-1]) -> str | None:
+def probe(tier: str = DEFAULT) -> str | None:
     """None if this machine can build the cage of that tier, else why not."""
     try:
         with Sandbox(tier=tier) as sandbox:
@@ -56,12 +58,13 @@ def probe(tier: str = TIERS[-1]) -> str | None:
 
 
 def tier() -> str:
-    """The strongest tier that this machine offers. Raises IsolationError if that is less than XP_MIN_TIER asks."""
-    least = os.environ.get("XP_MIN_TIER", TIERS[-1])
+    """The strongest tier that this machine offers, gvisor only if it is asked for: a run costs ten times as much there.
+    Raises IsolationError if that is less than XP_MIN_TIER asks."""
+    least = os.environ.get("XP_MIN_TIER", DEFAULT)
     if least not in TIERS:
         raise IsolationError(f"sandbox.min_tier {least!r} is not offered", f"there are: {', '.join(TIERS)}")
     why = {}
-    for offered in reversed(TIERS[TIERS.index(least):]):
+    for offered in reversed([t for t in TIERS[TIERS.index(least):] if t != "gvisor" or least == "gvisor"]):
         why[offered] = probe(offered)
         if why[offered] is None:
             return offered
@@ -108,6 +111,40 @@ def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
     return [*command, "--", f"{_INSIDE_PYTHON}/bin/python{version}", "-I", "-S", "/zygote.py", *inside]
 
 
+def _bundle(folder: Path, inside: Sequence[str]) -> list[str]:
+    """The command that runs the zygote under gVisor, its OCI bundle in `folder`. Python is there twice: gVisor puts
+    /proc, /dev, /sys and /tmp of its own into the root, and the zygote moves from there to /cage, where they are not.
+    """
+    runsc = shutil.which("runsc")
+    if runsc is None:
+        raise IsolationError("gVisor (runsc) is not installed", "install it: apt-get install runsc")
+    python, prefix = shared_python()
+    root = folder / "root"
+    shown = {p: p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") if os.path.isdir(p) and not os.path.islink(p)}
+    shown |= {f"{_INSIDE_PYTHON}/{part}": f"{prefix}/{part}" for part in ("bin", "lib")}
+    mounts = []
+    for base in ("", "/cage"):
+        for place, source in shown.items():
+            (root / f"{base}{place}"[1:]).mkdir(parents=True, exist_ok=True)
+            mounts.append({"destination": base + place, "type": "bind", "source": source, "options": ["ro", "rbind"]})
+        for link in ("lib", "lib64"):
+            if os.path.islink(f"/{link}"):
+                (root / base[1:] / link).symlink_to(f"usr/{link}")
+    shutil.copy(Path(__file__).with_name("zygote.py"), root / "zygote.py")
+    needed = ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"]
+    words = [f"{_INSIDE_PYTHON}/bin/{Path(python).name}", "-I", "-S", "/zygote.py", *inside, "gvisor"]
+    (folder / "config.json").write_text(json.dumps({
+        "ociVersion": "1.0.0", "hostname": "cage", "root": {"path": str(root), "readonly": True}, "mounts": mounts,
+        "process": {"terminal": False, "cwd": "/", "env": [], "user": {"uid": 0, "gid": 0}, "noNewPrivileges": True,
+                    "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), needed), "args": words},
+        "linux": {"namespaces": [{"type": t} for t in ("pid", "ipc", "uts", "mount", "network")]}}))
+    for path in (folder, root):
+        path.chmod(0o755)
+    rootless = ["--rootless"] if os.geteuid() else []
+    return [runsc, f"--root={folder / 'state'}", "--network=none", "--platform=ptrace", "--ignore-cgroups", *rootless,
+            "run", f"--bundle={folder}", f"cage-{os.getpid()}-{folder.name}"]
+
+
 def shared_python() -> tuple[str, str]:
     """(a Python that a dropped uid may run, its prefix): ours, or the system's where ours is in a private place."""
     for prefix in (Path(sys.base_prefix), Path("/usr")):
@@ -128,6 +165,7 @@ class Sandbox:
     def __init__(self, *, tier: str = "", filtered: bool = True, closed: bool = True) -> None:
         self._tier, self._filtered, self._closed = tier, filtered, closed
         self._process: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
 
     def run(self, code: str, calls: Sequence[Sequence[Any]] = (), entry: str = "f", *, wall_seconds: float = 2.0,
@@ -166,6 +204,9 @@ class Sandbox:
         uid = _slot_uid() if os.geteuid() == 0 else -1
         self._tier = self._tier or tier()
         inside = [str(uid), seccomp.filter_bytes("run").hex(), "filtered" if self._filtered else "unfiltered"]
+        if self._tier == "gvisor":
+            self._folder = tempfile.TemporaryDirectory(prefix="xp-gvisor-", ignore_cleanup_errors=True)
+            return self._begin(_bundle(Path(self._folder.name), [str(_slot_uid()), *inside[1:]]), (), 60)
         if self._tier == "landlock":
             python, prefix = shared_python()
             paths = [p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{prefix}/bin", f"{prefix}/lib")
@@ -178,12 +219,12 @@ class Sandbox:
             kept = (program.fileno(),) if self._filtered else ()
             return self._begin(_command(inside, program.fileno() if kept else None), kept)
 
-    def _begin(self, words: Sequence[str], kept: Sequence[int]) -> subprocess.Popen[bytes]:
+    def _begin(self, words: Sequence[str], kept: Sequence[int], seconds: float = 20) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    pass_fds=kept, env={}, bufsize=0, cwd="/")
         self._process = process
         try:
-            self._receive(process, 20)
+            self._receive(process, seconds)
         except (OSError, struct.error):
             process.kill()
             reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
@@ -200,6 +241,9 @@ class Sandbox:
                     pipe.close()
             self._process.wait()
             self._process = None
+        if self._folder is not None:  # the zygote's stdin has ended, and it with it
+            self._folder.cleanup()
+            self._folder = None
 
     @staticmethod
     def _send(process: subprocess.Popen[bytes], payload: bytes) -> None:

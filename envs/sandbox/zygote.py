@@ -3,7 +3,7 @@
 Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32 length, then bytes.
 A request is passed to the fork unread, so that a fork finds no trace of the requests before it.
 argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control), and
-in tier landlock that word and the directories that may be read.
+the tier's word: landlock with the directories that may be read, or gvisor, where it first moves to /cage.
 """
 
 import ctypes
@@ -146,6 +146,9 @@ def read_exactly(count):
 
 def main():
     uid, program, filtered = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3] == "filtered"
+    if sys.argv[4:5] == ["gvisor"]:
+        os.chroot("/cage")
+        os.chdir("/")
     drop_privileges(uid)
     if sys.argv[4:5] == ["landlock"] and sys.argv[5:]:
         close_with_landlock(sys.argv[5:])
