@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,28 @@ def test_similar_transitions_in_the_prompt_tell_what_the_weights_do_not_know() -
     other.believe(model.beliefs())
     asked = [s.obs_text for s, _ in lived[:16]]
     assert other.predict(asked, ["ask"] * 16) == model.predict(asked, ["ask"] * 16), "its memory goes with it"
+
+
+@pytest.mark.parametrize(("plain", "events", "keeps"), [
+    (0, 60, "events"), (60, 0, "plain"), (60, 60, "both")])
+def test_what_is_measured_and_what_is_not_pass_gates_of_their_own(plain: int, events: int, keeps: str) -> None:
+    """A model that is always right where nothing happens and, of what it says happened, right only where it is sure."""
+    model = LanguageWorldModel(layers=1, width=16, context=32, trusted_accuracy=0.9, seed=0)
+    rng = np.random.default_rng(0)
+    kept = world(plain + events)
+    truth = {f"o{i}": Answer(f"o{i}", {"done": 0.0 if i < plain else 1.0}, False) for i in range(plain + events)}
+    sure = {name: float(rng.uniform(0, 1)) for name in truth}
+    model._kept_out = [(replace(step, obs_text=name), truth[name]) for (step, _), name in zip(kept, truth, strict=True)]
+
+    def predict(observations: list[str], actions: list[str]) -> list[Prediction]:
+        return [Prediction(a if not a.signals["done"] or sure[o] < 0.5 else Answer(o, {"done": 2.0}, False), sure[o] + (
+            model._event_shift if a.signals["done"] else 0)) for o in observations for a in [truth[o]]]
+
+    model.predict = predict  # type: ignore[method-assign, assignment]
+    model.calibrate(400)
+    told = predict(list(truth), [])
+    passed = {kind: [p for p in told if p.uncertainty <= model.threshold and p.answer and bool(p.answer.signals["done"]) is (
+        kind == "events")] for kind in ("plain", "events")}
+    wrong = sum(p.answer is not None and p.answer.signals["done"] == 2.0 for p in passed["events"])
+    assert bool(passed["events"]) is (keeps != "plain") and bool(passed["plain"]) is (keeps != "events")
+    assert wrong <= 0.12 * max(len(passed["events"]), 1) and (plain == 0 or len(passed["plain"]) == plain)

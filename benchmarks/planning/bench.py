@@ -39,6 +39,12 @@ def _science() -> Iterator[Row]:
     yield from science.campaigns()
 
 
+def _labs() -> Iterator[Row]:
+    from benchmarks.planning import labs
+
+    yield from labs.campaigns()
+
+
 def _language() -> Iterator[Row]:
     from benchmarks.planning import language
 
@@ -70,7 +76,7 @@ def _proofs() -> Iterator[Row]:
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
-    "dyna": _dyna, "options": _options, "science": _science, "proofs": _proofs,
+    "dyna": _dyna, "options": _options, "science": _science, "labs": _labs, "proofs": _proofs,
     "language": _language, "bundled": _bundled, "lookahead": _lookahead, "language-dyna": _language_dyna}
 
 HOURS = "language-dyna"

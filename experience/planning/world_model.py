@@ -219,7 +219,7 @@ class LanguageWorldModel:
             predictions.append(Prediction(answer, -float(logprobs.sum()) + shift))
         return predictions
 
-    def calibrate(self, most: int = 512) -> ModelError | None:
+    def calibrate(self, most: int = 128) -> ModelError | None:
         """Measures the model on its newest kept-out transitions and sets the gate; None while there are too few."""
         checked = self._kept_out[-most:]
         if len(checked) < 16:
@@ -233,10 +233,10 @@ class LanguageWorldModel:
                           for p, (s, a) in zip(predictions, checked, strict=True)])
         copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
                            for s, a in checked])
-        self.threshold = gate(uncertainty[~events], right[~events], self._trusted_accuracy)
-        believed = gate(uncertainty[events], right[events], self._trusted_accuracy)
-        known = np.isfinite(believed) and np.isfinite(self.threshold)
-        self._event_shift = self.threshold - believed if known else _NEVER
+        plain, believed = (gate(uncertainty[kind], right[kind], self._trusted_accuracy) for kind in (~events, events))
+        # Where all that happens is an event, as in worlds of one turn, there is nothing else to measure it by.
+        self.threshold = plain if np.isfinite(plain) else believed
+        self._event_shift = 0.0 if not np.isfinite(plain) else plain - believed if np.isfinite(believed) else _NEVER
         uncertainty[events] += self._event_shift
         return judged(uncertainty, right, copied, self.threshold)
 

@@ -1,0 +1,84 @@
+"""Campaigns in two bundled labs: real measurements until one is among the best hundredth of the recipes.
+
+The lab's own simulation is the cheap model (equilibrium in the reactor, the nominal database in materials), its hidden
+truth is what is measured, with the noise that the agent has. A recipe is worth what `declare` would pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import gymnasium
+import numpy as np
+
+from benchmarks.planning.record import Row, ratio_row
+from experience.planning.campaign import Campaign, Floats
+
+CAP = 40
+Problem = tuple[Floats, Floats, Floats, float]
+"""Recipes [N, D] in [0, 1], what each is really worth and what the simulation says [N], noise of a measurement."""
+
+
+def reactor(seed: int) -> Problem:
+    from envs.lab.reactor import Product, equilibrium, stirred_reactor
+
+    world = gymnasium.make("envs:Reactor-v0").unwrapped
+    world.reset(seed=seed)
+    task = world.task
+    recipes = list(product(range(900, 1601, 50), np.arange(1.25, 4.0, 0.25).tolist()))
+
+    def worth(kelvin: float, made: Product) -> float:
+        return 4 * made.syngas - (kelvin - 900) / 1000 - 0.2 * made.burnt
+
+    truth = [worth(k, stirred_reactor(float(k - task.heat_loss_k), r, task.pressure, task.residence_ms))
+             for k, r in recipes]
+    told = [worth(k, equilibrium(float(k), r, task.pressure)) for k, r in recipes]
+    return _unit(np.array(recipes, float)), np.array(truth), np.array(told), 4 * 0.01
+
+
+def materials(seed: int) -> Problem:
+    from envs.lab.materials import SYSTEMS, Recipe
+
+    world = gymnasium.make("envs:Materials-v0").unwrapped
+    world.reset(seed=seed)
+    low, high = SYSTEMS[world.task.system][2]
+    recipes = [Recipe(p, k) for k in range(low, high + 1, (high - low) // 8) for p in range(3, 99, 5)]
+    truth = [world.worth(r, world.real(r)) for r in recipes]
+    told = [world.worth(r, world.cheap(r)) for r in recipes]
+    return _unit(np.array([[r.percent, r.kelvin] for r in recipes], float)), np.array(truth), np.array(told), 0.01 / 0.2
+
+
+LABS: dict[str, Callable[[int], Problem]] = {"reactor": reactor, "materials": materials}
+
+
+def _unit(x: Floats) -> Floats:
+    scaled: Floats = (x - x.min(0)) / np.ptp(x, axis=0)
+    return scaled
+
+
+def measurements(problem: Problem, seed: int, how: str) -> float:
+    """Measurements until one is among the best hundredth; the cap if none is."""
+    x, truth, told, noise = problem
+    rng = np.random.default_rng(seed)
+    best = set(np.flatnonzero(truth >= np.quantile(truth, 0.99)).tolist())
+    campaign = Campaign(x, told if how == "simulation and lab" else None, noise / max(float(truth.std()), 1e-9))
+    order = {"random": rng.permutation(len(x)), "simulation alone": np.argsort(-told, kind="stable")}.get(how)
+    for n in range(CAP):
+        chosen = campaign.next(rng) if order is None else int(order[n])
+        if chosen in best:
+            return n + 1.0
+        campaign.tell(chosen, float(truth[chosen] + noise * rng.normal()))
+    return float(CAP)
+
+
+def campaigns(seeds: int = 12) -> Iterator[Row]:
+    for lab, drawn in LABS.items():
+        problems = [drawn(seed) for seed in range(seeds)]
+        taken = {how: [measurements(p, s, how) for s, p in enumerate(problems)]
+                 for how in ("random", "simulation alone", "lab alone", "simulation and lab")}
+        yield ratio_row(
+            f"{lab}: lab measurements, Bayesian optimisation alone over with the lab's own simulation", "none", "ratio",
+            taken["lab alone"], taken["simulation and lab"], ">= 1",
+            {f"measurements, {how}": float(np.mean(n)) for how, n in taken.items()},
+            f"{len(problems[0][0])} recipes, the best hundredth, cap {CAP}, the lab's own noise; a task a seed")
