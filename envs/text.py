@@ -98,7 +98,7 @@ class Text(World[int]):
             self._seen_inside, reward, terminated, truncated, _ = self.inner.step(chosen)
         except Exception as error:  # a stranger's world may raise anything
             raise EnvironmentFailure(f"{self.inner.spec.id if self.inner.spec else self.inner}: {error}") from error
-        self.cut_off = bool(truncated and not terminated)
+        self.cut_off = bool(truncated)
         return {"env_reward": float(reward)}, bool(terminated)
 
     def oracle_action(self) -> str:

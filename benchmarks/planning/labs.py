@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from benchmarks.planning.record import Row, ratio_row
+from benchmarks.planning.science import until_found
 from experience.planning.campaign import Campaign, Floats
 
 CAP = 40
@@ -64,12 +65,7 @@ def measurements(problem: Problem, seed: int, how: str) -> float:
     best = set(np.flatnonzero(truth >= np.quantile(truth, 0.99)).tolist())
     campaign = Campaign(x, told if how == "simulation and lab" else None, noise / max(float(truth.std()), 1e-9))
     order = {"random": rng.permutation(len(x)), "simulation alone": np.argsort(-told, kind="stable")}.get(how)
-    for n in range(CAP):
-        chosen = campaign.next(rng) if order is None else int(order[n])
-        if chosen in best:
-            return n + 1.0
-        campaign.tell(chosen, float(truth[chosen] + noise * rng.normal()))
-    return float(CAP)
+    return until_found(campaign, order, truth, best, noise, CAP, rng)
 
 
 def campaigns(seeds: int = 12) -> Iterator[Row]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.planning.record import Row, ratio_row
 from experience.planning.campaign import Campaign, Floats
@@ -34,12 +35,18 @@ def measurements(seed: int, correlation: float, how: str) -> float:
     rng, best = np.random.default_rng(seed), set(np.argsort(truth)[-3:].tolist())
     campaign = Campaign(x, simulated if how == "simulator and lab" else None)
     order = {"random": rng.permutation(len(x)), "simulator alone": np.argsort(-simulated)}.get(how)
-    for n in range(CAP):
+    return until_found(campaign, order, truth, best, 0.05, CAP, rng)
+
+
+def until_found(campaign: Campaign, order: NDArray[np.intp] | None, truth: Floats, best: Collection[int], noise: float,
+                cap: int, rng: np.random.Generator) -> float:
+    """Measurements until one of `best`, chosen by the campaign or in that order; `cap` if none is."""
+    for n in range(cap):
         chosen = campaign.next(rng) if order is None else int(order[n])
         if chosen in best:
             return n + 1.0
-        campaign.tell(chosen, float(truth[chosen] + 0.05 * rng.normal()))
-    return float(CAP)
+        campaign.tell(chosen, float(truth[chosen] + noise * rng.normal()))
+    return float(cap)
 
 
 def campaigns(seeds: int = 20) -> Iterator[Row]:

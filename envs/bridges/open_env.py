@@ -15,27 +15,22 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.bridges.stranger import Stranger
+from envs.contract import Answer
 from experience.errors import EnvironmentFailure, MissingPartError
-from experience.signal import SignalKind
 
 
-class OpenEnv(World[int]):
+class OpenEnv(Stranger):
     """`tasks` is how many seeds the server is asked for. An action is the JSON object that its schema asks for;
     where it has one field, that field's value alone will do."""
 
-    sandbox_tier = "none"
-    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "env_reward": SignalKind("reward", "env_state"), INVALID: SignalKind("count", "env_state")}
-    reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
-
     def __init__(self, url: str, max_turns: int = 100, tasks: int = 1000, seconds: float = 60.0) -> None:
-        super().__init__()
-        self.max_turns, self._url, self._tasks, self._seconds = max_turns, url.rstrip("/"), tasks, seconds
+        super().__init__(url.rstrip("/"), tasks)
+        self.max_turns, self._url, self._seconds = max_turns, url.rstrip("/"), seconds
         try:
             with urllib.request.urlopen(f"{self._url}/schema", timeout=seconds) as answer:
                 schema = json.load(answer)["action"]
@@ -45,12 +40,6 @@ class OpenEnv(World[int]):
         self.instructions = "Reply with a JSON object of: " + json.dumps(self.schema)[:1500]  # type: ignore[misc]
         self._socket: Any = None
         self._told: dict[str, Any] = {}
-
-    def draw(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(self._tasks))
-
-    def signature(self, task: int) -> str:
-        return f"{self._url} {task}"
 
     def begin(self) -> None:
         if self._socket is None:
@@ -101,9 +90,6 @@ class OpenEnv(World[int]):
         metadata = self._told["observation"].get("metadata") or {}
         self.cut_off = bool(metadata.get("truncated"))
         return {"env_reward": self._told["reward"]}, bool(self._told["done"]) and not self.cut_off
-
-    def oracle_action(self) -> str:
-        raise NotImplementedError("a stranger's server comes without an oracle")
 
     def random_action(self, rng: np.random.Generator) -> str:
         drawn: dict[str, Any] = {}

@@ -15,34 +15,28 @@ import selectors
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.bridges.stranger import Stranger
+from envs.contract import Answer
 from experience.errors import EnvironmentFailure, MissingPartError
-from experience.signal import SignalKind
 
 _SCRIPTS = Path(__file__).parent / "peers"
 PACKAGES = tuple(sorted(p.stem.removeprefix("in_") for p in _SCRIPTS.glob("in_*.py")))
 
 
-class Peer(World[int]):
+class Peer(Stranger):
     """`seconds` is how long an answer may take. `tasks` is how many seeds the package is asked for."""
-
-    sandbox_tier = "none"
-    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "env_reward": SignalKind("reward", "env_state"), INVALID: SignalKind("count", "env_state")}
-    reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
 
     def __init__(self, python: str, package: str, options: dict[str, Any], max_turns: int = 20, tasks: int = 1000,
                  seconds: float = 120.0) -> None:
         if package not in PACKAGES:
             raise ValueError(f"package {package!r}: one of {', '.join(PACKAGES)}")
-        super().__init__()
-        self.max_turns, self._tasks, self._seconds = max_turns, tasks, seconds
+        super().__init__(f"{package} {json.dumps(options, sort_keys=True)}", tasks)
+        self.max_turns, self._seconds, self._options = max_turns, seconds, options
         self._command = [python, "-u", str(_SCRIPTS / f"in_{package}.py")]
-        self._name, self._options = f"{package} {json.dumps(options, sort_keys=True)}", options
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
@@ -86,12 +80,6 @@ class Peer(World[int]):
         self.close()
         return EnvironmentFailure(f"{self._name} {how}: {' '.join(last)[:300]}")
 
-    def draw(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(self._tasks))
-
-    def signature(self, task: int) -> str:
-        return f"{self._name} {task}"
-
     def begin(self) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
@@ -107,9 +95,6 @@ class Peer(World[int]):
 
     def random_action(self, rng: np.random.Generator) -> str:
         return str(self._ask("random", seed=int(rng.integers(2**31)))["action"])
-
-    def oracle_action(self) -> str:
-        raise NotImplementedError("a stranger's world comes without an oracle")
 
     def close(self) -> None:
         if self._process is not None:

@@ -136,11 +136,10 @@ class JudgedProblems(ToolWorld[Problem]):
     def signature(self, task: Problem) -> str:
         return task.name
 
-    def begin(self) -> None:
-        self._told = ""
+    def begin(self) -> None: ...
 
     def observe(self) -> str:
-        return self.task.prompt + self._told
+        return self.task.prompt
 
     @action
     def submit(self, code: str) -> Answer:

@@ -175,11 +175,12 @@ class PythonTask(World[PythonProblem]):
         assert PythonTask._sandbox is not None
         inputs = self.task.inputs[:1] if verb == "run" else self.task.inputs[1:]
         outcome = PythonTask._sandbox.run(code, [[x] for x in inputs])
-        correct = [same(self.task.truth(x), value) for x, (kind, value) in zip(inputs, outcome.answers, strict=False)
+        expected = [self.task.truth(x) for x in inputs]
+        correct = [same(truth, value) for truth, (kind, value) in zip(expected, outcome.answers, strict=False)
                    if kind == "value"]
         said = outcome.answers[0][1] if outcome.answers else outcome.ending
         if verb == "submit":
-            passed = beyond_a_constant(sum(correct), [self.task.truth(x) for x in inputs])
+            passed = beyond_a_constant(sum(correct), expected)
             return {"tests_passed": (passed, f"{sum(correct)}/{len(inputs)} {outcome.ending}")}, True
         self._tried = (said if isinstance(said, str) and outcome.answers[:1] != (("value", said),)
                        else json.dumps(said))[:40]

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from envs.desktop.accessibility import Accessibility
 from envs.desktop.screen import HEIGHT, WIDTH, Screen, Window
@@ -98,9 +98,8 @@ class Desktop:
         programs()
         self._process: subprocess.Popen[bytes] | None = None
         with tempfile.TemporaryFile() as tar, tempfile.TemporaryFile() as bus, tempfile.TemporaryFile() as users:
-            uid = confine.slot_uid() if os.geteuid() == 0 else os.geteuid()
             for file, data in ((tar, packed(_SETTINGS | dict(files))), (bus, _BUS.encode()),
-                               (users, f"user:x:{uid}:{uid}:user:/home:/bin/sh\n".encode())):
+                               (users, confine.account())):
                 file.write(data)
                 file.seek(0)
             self._process = confine.start(
@@ -297,5 +296,5 @@ class Desktop:
                                  f"the desktop ended before it showed {what}", "run ./xp doctor")
 
 
-def _kind(mode: int) -> Any:
+def _kind(mode: int) -> str:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"

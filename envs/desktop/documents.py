@@ -145,9 +145,8 @@ class Judge:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
-        uid = confine.slot_uid() if os.geteuid() == 0 else os.geteuid()
         with tempfile.TemporaryFile() as users, tempfile.TemporaryFile() as program:
-            users.write(f"user:x:{uid}:{uid}:user:/home:/bin/sh\n".encode())
+            users.write(confine.account())
             program.write(_PROGRAM.encode())
             users.seek(0)
             program.seek(0)

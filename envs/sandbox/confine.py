@@ -65,6 +65,12 @@ def slot_uid() -> int:
     return 310_000 + os.getpid() % 50_000
 
 
+def account() -> bytes:
+    """The /etc/passwd of a place that is started here, for programs that ask who they are."""
+    uid = slot_uid() if os.geteuid() == 0 else os.geteuid()
+    return f"user:x:{uid}:{uid}:user:/home:/bin/sh\n".encode()
+
+
 def start(command: Sequence[str], *, environment: Mapping[str, str] | None = None, pipes: Mapping[str, Any],
           **where: Any) -> subprocess.Popen[bytes]:
     """`command` running in its place. `pipes` are Popen's stdin, stdout and stderr; `where` is for `place`."""

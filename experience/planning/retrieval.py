@@ -21,6 +21,7 @@ class Memory:
         self._keys: list[int] = []
         self._texts_with = np.zeros(_WIDTH, np.float64)
         self._seen = 0
+        self._weighed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -34,13 +35,17 @@ class Memory:
         self._seen += len(texts)
         self._vectors = np.concatenate([self._vectors, vectors])[-self._most:]
         self._keys = [*self._keys, *range(key, key + len(texts))][-self._most:]
+        self._weighed = None
 
     def nearest(self, texts: Sequence[str], k: int, without: Sequence[int] = ()) -> list[list[int]]:
         """For each text the keys of the `k` most similar, the most similar last; `without[i]` is not among text i's."""
         if not self._keys or k == 0:
             return [[] for _ in texts]
-        weight = np.log((1 + self._seen) / (1 + self._texts_with)).astype(np.float32) + 0.01
-        alike = _unit(np.stack([_counts(text) for text in texts]) * weight) @ _unit(self._vectors * weight).T
+        if self._weighed is None:
+            weight = np.log((1 + self._seen) / (1 + self._texts_with)).astype(np.float32) + 0.01
+            self._weighed = weight, _unit(self._vectors * weight)
+        weight, known = self._weighed
+        alike = _unit(np.stack([_counts(text) for text in texts]) * weight) @ known.T
         first = self._keys[0]
         for row, key in enumerate(without):
             if 0 <= key - first < len(self._keys):
