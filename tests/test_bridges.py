@@ -259,6 +259,15 @@ def test_a_peer_that_is_missing_dies_or_fails_says_so(tmp_path: Path) -> None:
     dies.chmod(0o755)
     with pytest.raises(EnvironmentFailure, match="died: broken wheel"):
         gymnasium.make("envs:Peer-v0", python=str(dies), package="verifiers", options={})
+    dies.write_text("""#!/bin/sh
+read begin; echo '{"instructions": "act"}'
+read reset; exec <&-; echo half way >&2; echo '{"seen": "here"}'
+""")
+    world = gymnasium.make("envs:Peer-v0", python=str(dies), package="verifiers", options={})
+    world.reset(seed=0)  # it no longer reads: the step finds a broken pipe, and what was to be said stays unsaid
+    with pytest.raises(EnvironmentFailure, match="died: half way"):
+        world.step("go")
+    world.close()
     with pytest.raises(ValueError, match="package 'gym': one of browser_gym, nemo_gym, verifiers"):
         gymnasium.make("envs:Peer-v0", python=sys.executable, package="gym", options={})
     with pytest.raises(EnvironmentFailure, match="no OpenEnv server"):

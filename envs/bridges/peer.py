@@ -14,6 +14,7 @@ import os
 import selectors
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ class Peer(Stranger):
             process, self._process = self._process, None
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                pipe.close()
+                with suppress(BrokenPipeError):  # what it never read is still to be flushed, and it is gone
+                    pipe.close()
             try:
                 process.wait(5)  # its stdin has ended: it puts its own things away
             except subprocess.TimeoutExpired:
