@@ -16,6 +16,7 @@ WORLDS = {
     "Office-v0": "envs.browser.office:Office",
     "Intranet-v0": "envs.browser.intranet:Intranet",
     "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
+    "Web-v0": "envs.browser.web:Web",
     "Desktop-v0": "envs.desktop.office_work:DesktopOffice",
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",
@@ -35,7 +36,7 @@ WORLDS = {
     "OpenEnv-v0": "envs.bridges.open_env:OpenEnv",
     "Peer-v0": "envs.bridges.peer:Peer",
 }
-STRANGERS = ("Exercism-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0")
+STRANGERS = ("Exercism-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v0")
 """Worlds that are what their server, package or folder is: none without one."""
 
 for _id, _entry in WORLDS.items():

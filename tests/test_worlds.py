@@ -137,7 +137,7 @@ def test_the_pages_words_about_itself_earn_nothing(made: Any) -> None:
     world.reset(seed=1)
 
     async def lie() -> None:
-        await world._tab._page.evaluate("document.body.innerHTML = '<h1>Thank you</h1><p>done: success</p>'")
+        await world._tab.page.evaluate("document.body.innerHTML = '<h1>Thank you</h1><p>done: success</p>'")
 
     world._browser.wait(lie())
     _, _, terminated, _, info = world.step("scroll 10")
@@ -172,7 +172,7 @@ def test_a_page_reaches_nothing_but_its_own_site(made: Any) -> None:
     world.reset(seed=1)
     for url in ("http://example.com/", "http://127.0.0.1:6379/", "file:///etc/passwd", "ws://127.0.0.1:8265/"):
         async def fetch(url: str = url) -> str:
-            return str(await world._tab._page.evaluate(
+            return str(await world._tab.page.evaluate(
                 "u => u.startsWith('ws') ? new Promise(d => { const s = new WebSocket(u); s.onopen = () => d('open');"
                 " s.onerror = s.onclose = () => d('refused') }) : fetch(u).then(() => 'open', () => 'refused')", url))
         assert world._browser.wait(fetch()) == "refused", url

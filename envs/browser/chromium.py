@@ -2,6 +2,7 @@
 
 The browser runs under a dropped uid in its own pid, mount and (empty) network namespaces, with its own sandbox on,
 and speaks to Playwright over a pipe. Every page is served by Python through `route`; what is not served is refused.
+A browser for live sites has a proxy with a list of hosts as its only way out (see proxy), still without a network card.
 Not covered: a kernel vulnerability, or a browser one that also breaks Chromium's own sandbox.
 """
 
@@ -13,13 +14,15 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from envs.browser.devtools import ax_lines
-from envs.sandbox.confine import place
+from envs.browser.way_out import PROXY, WayOut
+from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
 Result = TypeVar("Result")
@@ -30,6 +33,7 @@ _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
 _FLAGS = ("--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update",
           "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage")
 _STEP_SECONDS = 20.0
+LIVE_SECONDS = 8.0  # after which a page that still loads is taken as it is
 
 
 def find_browser() -> str:
@@ -45,12 +49,13 @@ def find_browser() -> str:
                            "apt-get install chromium-headless-shell, or: playwright install chromium")
 
 
-def _wrapper(browser: str, directory: Path, readable: Sequence[Path]) -> Path:
-    """A script that starts `browser` in its cage and hands on Playwright's pipe (descriptors 3 and 4)."""
+def _wrapper(browser: str, directory: Path, readable: Sequence[Path], before: str = "") -> Path:
+    """A script that starts `browser` in its cage, after the words `before`, and hands on Playwright's pipe
+    (descriptors 3 and 4)."""
     own = [] if browser.startswith("/usr/") else [Path(os.path.realpath(browser)).parent]
-    cage = " ".join(place(readable=[*own, *readable], tmp_bytes=1 << 30))  # no filter: Chromium's sandbox has its own
+    cage = " ".join(confine.place(readable=[*own, *readable], tmp_bytes=1 << 30))  # Chromium filters its own calls
     script = directory / "caged-browser"
-    script.write_text(f'#!/bin/sh\ncd /\nexec {cage} {browser} "$@"\n')
+    script.write_text(f'#!/bin/sh\ncd /\nexec {cage} {before} {browser} "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
 
@@ -58,19 +63,22 @@ def _wrapper(browser: str, directory: Path, readable: Sequence[Path]) -> Path:
 class Chromium:
     """One caged browser and the event loop that drives it. Threads call `wait`."""
 
-    _shared: Chromium | None = None
-    _guard = threading.Lock()
+    _shared: ClassVar[dict[tuple[str, ...], Chromium]] = {}
+    _guard: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
-    def shared(cls) -> Chromium:
-        """This process's browser, started on first use and again if it died."""
+    def shared(cls, hosts: Sequence[str] = ()) -> Chromium:
+        """This process's browser that may reach those hosts, started on first use and again if it died."""
+        key = tuple(sorted(hosts))
         with cls._guard:
-            if cls._shared is None or not cls._shared.alive:
-                cls._shared = cls()
-            return cls._shared
+            if key not in cls._shared or not cls._shared[key].alive:
+                cls._shared[key] = cls(hosts=key)
+            return cls._shared[key]
 
-    def __init__(self, readable: Sequence[Path] = ()) -> None:
+    def __init__(self, readable: Sequence[Path] = (), hosts: Sequence[str] = ()) -> None:
+        """It may read files below `readable`, and reach `hosts` (rules of proxy)."""
         self._readable = readable
+        self.way_out = WayOut(hosts) if hosts else None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="chromium", daemon=True).start()
         self._directory = tempfile.TemporaryDirectory(prefix="xp-browser-")
@@ -96,10 +104,17 @@ class Chromium:
         from playwright.async_api import async_playwright
 
         self._playwright = await async_playwright().start()
-        script = _wrapper(find_browser(), Path(self._directory.name), self._readable)
+        out, opened, flags = self.way_out, None, list(_FLAGS)
+        script = _wrapper(find_browser(), Path(self._directory.name), [*self._readable, *(out.readable if out else [])],
+                          out.before if out else "")
+        if out:
+            flags += [f"--proxy-server=http://{PROXY[0]}:{PROXY[1]}", "--proxy-bypass-list=<-loopback>"]
+            opened = self._loop.run_in_executor(None, out.open)
         self._browser = await self._playwright.chromium.launch(
-            executable_path=script, args=list(_FLAGS), chromium_sandbox=True, handle_sigint=False,
+            executable_path=script, args=flags, chromium_sandbox=True, handle_sigint=False,
             handle_sigterm=False, handle_sighup=False)
+        if opened:
+            await opened
 
     async def open_file(self, url: str, width: int, height: int) -> tuple[Any, Any]:
         """(page, its DevTools session) of a file that this browser may read, in a fresh context: the reference for the
@@ -133,11 +148,18 @@ class Chromium:
         return tab
 
 
-class Tab:
-    """One page of an episode: its accessibility tree as text, and actions on its numbered elements."""
+    async def open_live(self) -> Any:
+        """A fresh context for the sites behind `way_out`."""
+        return await self._browser.new_context(service_workers="block", accept_downloads=False, permissions=[],
+                                               viewport={"width": 1024, "height": 768}, reduced_motion="reduce")
 
-    def __init__(self, context: Any, page: Any, cdp: Any, origin: str) -> None:
-        self._context, self._page, self._cdp, self._origin = context, page, cdp, origin
+
+class Tab:
+    """One page of an episode: its accessibility tree as text, and actions on its numbered elements. With `patience`, a
+    page that has not settled after so many seconds is taken as it is."""
+
+    def __init__(self, context: Any, page: Any, cdp: Any, origin: str, patience: float | None = None) -> None:
+        self._context, self.page, self._cdp, self._origin, self._patience = context, page, cdp, origin, patience
         self._elements: list[int] = []
         self._names: list[str] = []
         self._busy = 0
@@ -152,11 +174,55 @@ class Tab:
         await self._context.close()
 
     async def goto(self, path: str) -> None:
-        await self._page.goto(self._origin + "/" + path.lstrip("/"))
+        await self.page.goto(self._origin + "/" + path.lstrip("/"))
+
+    async def visit(self, url: str) -> str:
+        """Opens a live page; what went wrong, "" if nothing did."""
+        from playwright.async_api import Error, TimeoutError
+
+        try:
+            await self.page.goto(url, timeout=1000 * LIVE_SECONDS)
+        except TimeoutError:
+            pass  # still loading: taken as it is
+        except Error as failed:
+            told = str(failed)
+            return told.partition("net::")[2].split(" ")[0] or told.splitlines()[0]
+        return ""
+
+    async def back(self) -> None:
+        await self.page.go_back(timeout=1000 * LIVE_SECONDS)
+
+    async def press(self, keys: str) -> None:
+        """Raises ValueError for keys that there are not."""
+        from playwright.async_api import Error
+
+        try:
+            await self.page.keyboard.press(keys)
+        except Error:
+            raise ValueError(f"no keys {keys}") from None
+        await self.settle()
+
+    async def upload(self, element: int, name: str, content: bytes) -> None:
+        """Chooses a file for a file field. Raises ValueError if the element is none."""
+        from playwright.async_api import Error
+
+        node = await self._cdp.send("DOM.resolveNode", {"backendNodeId": self._node(element)})
+        await self._cdp.send("Runtime.callFunctionOn", {
+            "objectId": node["object"]["objectId"], "functionDeclaration": "function () { window.xpChosen = this; }"})
+        handle = (await self.page.evaluate_handle("window.xpChosen")).as_element()
+        try:
+            await handle.set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": content})
+        except (Error, AttributeError):
+            raise ValueError(f"element {element} takes no file") from None
+        await self.settle()
+
+    async def text(self) -> str:
+        """The words that the page shows."""
+        return str(await self.page.evaluate("document.body ? document.body.innerText : ''"))
 
     async def screenshot(self) -> bytes:
         """The visible part of the page, as PNG."""
-        image: bytes = await self._page.screenshot(type="png")
+        image: bytes = await self.page.screenshot(type="png")
         return image
 
     async def tree(self) -> list[str]:
@@ -211,8 +277,8 @@ class Tab:
 
     async def click(self, element: int) -> None:
         x, y = await self._centre(element)
-        await self._page.mouse.click(x, y)
-        await self._settle()
+        await self.page.mouse.click(x, y)
+        await self.settle()
 
     async def type(self, element: int, text: str) -> None:
         """Replaces what the field holds."""
@@ -222,8 +288,8 @@ class Tab:
             await self._cdp.send("DOM.focus", {"backendNodeId": self._node(element)})
         except Error:
             raise ValueError(f"element {element} takes no text") from None
-        await self._page.keyboard.press("ControlOrMeta+A")
-        await self._page.keyboard.insert_text(text)
+        await self.page.keyboard.press("ControlOrMeta+A")
+        await self.page.keyboard.insert_text(text)
 
     async def select(self, element: int, option: str) -> None:
         """Raises ValueError if the list has no such option."""
@@ -233,11 +299,11 @@ class Tab:
             "functionDeclaration": _CHOOSE})
         if not found["result"].get("value"):
             raise ValueError(f"no option {option}")
-        await self._settle()
+        await self.settle()
 
     async def scroll(self, pixels: int) -> None:
-        await self._page.mouse.wheel(0, pixels)
-        await self._settle()
+        await self.page.mouse.wheel(0, pixels)
+        await self.settle()
 
     def _node(self, element: int) -> int:
         if not 1 <= element <= len(self._elements):
@@ -255,17 +321,26 @@ class Tab:
             raise ValueError(f"element {element} cannot be seen") from None
         return sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Until the input was handled, no request is under way and the document has loaded."""
         from playwright.async_api import Error
 
-        for _ in range(200):
+        until = time.monotonic() + (self._patience or _STEP_SECONDS)
+        if self._patience is not None:
+            await asyncio.sleep(0.15)  # a page that it opens is told of later
+        for tried in range(200 if self._patience is None else 1 << 30):
             try:
-                if await self._page.evaluate(_NEXT_TASK) == "complete" and self._busy <= 0:
+                if await self.page.evaluate(_NEXT_TASK) == "complete" and self._busy <= 0:
                     return
             except Error as navigating:
+                if self.page.is_closed():
+                    return
                 if "context was destroyed" not in str(navigating):
                     raise
+            if self._patience is not None and tried:
+                if time.monotonic() > until:
+                    return
+                await asyncio.sleep(0.02)
         raise EnvironmentFailure("the page did not settle", "the episode ends as env_error")
 
 

@@ -19,22 +19,25 @@ from typing import Any
 from envs.sandbox import seccomp
 from experience.errors import IsolationError
 
+_NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf")
 _ETC = ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives", "/etc/ocamlfind.conf",
         "/etc/libreoffice")
 
 
 def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None = None, tmp_bytes: int = 256 << 20,
-          data: Mapping[str, int] | None = None, filtered: int | None = None, chdir: str = "/") -> list[str]:
+          data: Mapping[str, int] | None = None, filtered: int | None = None, chdir: str = "/",
+          network: bool = False) -> list[str]:
     """The words before a command that put it into its place. `writable` maps a directory outside to its path inside,
     `data` a path inside to a descriptor that holds what is to be read there, over what may stand there; `filtered` is a
-    descriptor that holds a system-call filter. Raises IsolationError without bubblewrap."""
+    descriptor that holds a system-call filter; `network` leaves a program of ours in the machine's network. Raises
+    IsolationError without bubblewrap."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise IsolationError("bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
                              "apt-get install bubblewrap")
     words = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-             "--unshare-net", "--die-with-parent", "--new-session", "--clearenv", "--hostname", "place",
-             "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev",
+             *([] if network else ["--unshare-net"]), "--die-with-parent", "--new-session", "--clearenv",
+             "--hostname", "place", "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev",
              "--size", str(tmp_bytes), "--tmpfs", "/tmp", "--size", str(tmp_bytes), "--tmpfs", "/home",
              "--setenv", "HOME", "/home", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin", "--setenv", "LANG",
              "C.UTF-8"]
@@ -44,7 +47,7 @@ def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None 
             words += ["--symlink", os.readlink(link), str(link)]
         elif link.is_dir():
             words += ["--ro-bind", str(link), str(link)]
-    for path in (*_ETC, *map(str, readable)):
+    for path in (*_ETC, *(_NETWORK if network else ()), *map(str, readable)):
         if os.path.exists(path):
             words += ["--ro-bind", path, path]
     for outside, inside in (writable or {}).items():

@@ -1,0 +1,96 @@
+"""A caged browser's way out to live sites: a socket that listens inside the cage and that the proxy outside serves.
+
+Before the browser starts, a few lines inside its cage (which has no network card) open a listening socket and hand it
+out through a door that is then shut. The proxy that takes it is in a place of its own: a dropped uid, no files but its
+program, and the machine's network. So the browser reaches the proxy, and by it the listed hosts; nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.browser import proxy
+from envs.sandbox import confine
+from experience.errors import MissingPartError
+
+PROXY = ("127.0.0.1", 3128)  # where the browser finds it, inside
+_OPEN_DOOR = f"""
+import os, socket, sys
+inside = socket.socket()
+inside.bind({PROXY})
+inside.listen(128)
+with socket.socket(socket.AF_UNIX) as door:
+    door.connect(sys.argv[1])
+    socket.send_fds(door, [b"."], [inside.fileno()])
+    door.recv(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class WayOut:
+    """The proxy of one browser."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        for host in hosts:
+            proxy.read_rule(host)
+        python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+        if python is None:
+            raise MissingPartError("live sites need a Python below /usr", "apt-get install python3")
+        self._hosts, self._python = hosts, python
+        self._directory = tempfile.TemporaryDirectory(prefix="xp-door-")
+        os.chmod(self._directory.name, 0o755)
+        self.door = Path(self._directory.name) / "door"
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(self.door))
+        self.door.chmod(0o666)
+        self._listening.listen(1)
+        self._listening.settimeout(30)
+        self._refused: list[dict[str, Any]] = []
+
+    @property
+    def before(self) -> str:
+        """What opens the door from inside, before the browser starts."""
+        (Path(self._directory.name) / "open.py").write_text(_OPEN_DOOR)
+        return f"{self._python} -I {self._directory.name}/open.py {self.door}"
+
+    @property
+    def readable(self) -> list[Path]:
+        return [Path(self._directory.name)]
+
+    def open(self) -> None:
+        """Takes the socket from inside the cage and starts the proxy on it. Raises OSError where none comes."""
+        with self._listening, self._listening.accept()[0] as inside, tempfile.TemporaryFile() as program:
+            _, (descriptor, *_), _, _ = socket.recv_fds(inside, 1, 1)
+            program.write(Path(proxy.__file__).read_bytes())
+            program.seek(0)
+            try:
+                self._process = confine.start([self._python, "-I", "/proxy.py", *self._hosts], network=True,
+                                              data={"/proxy.py": program.fileno()}, pipes={
+                                                  "stdin": descriptor, "stdout": subprocess.PIPE,
+                                                  "stderr": subprocess.DEVNULL})
+            finally:
+                os.close(descriptor)
+            assert self._process.stdout is not None
+            if not self._process.stdout.readline():
+                raise OSError("the proxy does not start")
+            inside.send(b".")
+        threading.Thread(target=self._read, name="way out", daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._refused = [*self._refused[-999:], json.loads(line)]
+
+    def refused(self) -> list[dict[str, Any]]:
+        """What was refused since this was asked: {"host", "port", "why"}."""
+        found, self._refused = self._refused, []
+        return found
