@@ -38,7 +38,7 @@ def test_doctor_finds_every_part_of_this_machine() -> None:
 
 def test_worlds_are_listed_with_their_ids() -> None:
     listed = [json.loads(line) for line in xp("env", "list", "--json").stdout.splitlines()]
-    assert [w["id"] for w in listed] == [f"envs:{name}" for name in envs.WORLDS] and len(listed) == len(set(w["summary"] for w in listed))
+    assert [w["id"] for w in listed] == [f"envs:{name}" for name in envs.WORLDS]
     assert all(w["summary"] for w in listed), "a world says in a line what it is, without its heavy parts"
 
 
