@@ -15,6 +15,7 @@ WORLDS = {
     "Repo-v0": "envs.code_execution.repo:Repo",
     "Office-v0": "envs.browser.office:Office",
     "Intranet-v0": "envs.browser.intranet:Intranet",
+    "Wiki-v0": "envs.browser.wiki:Wiki",
     "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
     "Web-v0": "envs.browser.web:Web",
     "Desktop-v0": "envs.desktop.office_work:DesktopOffice",
@@ -24,6 +25,7 @@ WORLDS = {
     "Liquid-v0": "envs.lab.liquid:LiquidLab",
     "Coach-v0": "envs.health.coach:Coach",
     "Coq-v0": "envs.proof.coq:Coq",
+    "Lean-v0": "envs.proof.lean:Lean",
     "Metamath-v0": "envs.proof.metamath:Metamath",
     "Text-v0": "envs.text:Text",
     "KeyDoor-v0": "envs.grid:KeyDoor",
@@ -36,7 +38,7 @@ WORLDS = {
     "OpenEnv-v0": "envs.bridges.open_env:OpenEnv",
     "Peer-v0": "envs.bridges.peer:Peer",
 }
-STRANGERS = ("Exercism-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v0")
+STRANGERS = ("Exercism-v0", "Lean-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v0")
 """Worlds that are what their server, package or folder is: none without one."""
 
 for _id, _entry in WORLDS.items():

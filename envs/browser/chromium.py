@@ -16,9 +16,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from envs.browser.devtools import ax_lines
 from envs.browser.way_out import PROXY, WayOut
@@ -26,13 +27,32 @@ from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
 Result = TypeVar("Result")
-Serve = Callable[[str, str, dict[str, str]], str | None]
-"""(method, path, form) -> HTML, or None for 404."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a page asks of its site: `query` without its question mark."""
+
+    method: str
+    path: str
+    query: str
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    content_type: str
+    body: bytes
+
+
+Answers = Callable[[Request], Reply]
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
 _FLAGS = ("--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update",
           "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage")
-_STEP_SECONDS = 20.0
+_STEP_SECONDS, _SETTLE_SECONDS = 20.0, 15.0
 LIVE_SECONDS = 8.0  # after which a page that still loads is taken as it is
 
 
@@ -124,8 +144,9 @@ class Chromium:
         await page.goto(url)
         return page, await context.new_cdp_session(page)
 
-    async def open(self, origin: str, serve: Serve) -> Tab:
-        """A page in a fresh context that knows only `origin`, answered by `serve`."""
+    async def open(self, origin: str, answers: Answers, styled: bool = False) -> Tab:
+        """A page in a fresh context that knows only `origin`, where `answers` tells all. A page that is `styled`
+        by files of its own has settled when it was drawn with them."""
         context = await self._browser.new_context(service_workers="block", accept_downloads=False, permissions=[],
                                                   viewport={"width": 640, "height": 480}, reduced_motion="reduce")
 
@@ -135,15 +156,16 @@ class Chromium:
             if f"{url.scheme}://{url.netloc}" != origin:
                 await route.abort("blockedbyclient")
                 return
-            form = dict(parse_qsl(request.post_data or "", keep_blank_values=True))
-            html = serve(request.method, url.path, form)
-            await route.fulfill(status=404 if html is None else 200, body=html or "no such page",
-                                content_type="text/html; charset=utf-8")
+            asked = Request(request.method, url.path, url.query, request.post_data_buffer or b"",
+                            request.headers.get("content-type", ""))
+            reply = answers(asked)
+            await route.fulfill(status=reply.status, body=reply.body, content_type=reply.content_type)
 
         await context.route("**/*", answer)
         await context.route_web_socket("**/*", lambda socket: socket.close())
         page = await context.new_page()
-        tab = Tab(context, page, await context.new_cdp_session(page), origin)
+        tab = Tab(context, page, await context.new_cdp_session(page), origin, styled)
+        await tab.watch()
         await tab.goto("/")
         return tab
 
@@ -158,14 +180,26 @@ class Tab:
     """One page of an episode: its accessibility tree as text, and actions on its numbered elements. With `patience`, a
     page that has not settled after so many seconds is taken as it is."""
 
-    def __init__(self, context: Any, page: Any, cdp: Any, origin: str, patience: float | None = None) -> None:
+    def __init__(self, context: Any, page: Any, cdp: Any, origin: str, styled: bool = False,
+                 patience: float | None = None) -> None:
         self._context, self.page, self._cdp, self._origin, self._patience = context, page, cdp, origin, patience
+        self._until = _NEXT_FRAME if styled else _NEXT_TASK
         self._elements: list[int] = []
         self._names: list[str] = []
-        self._busy = 0
+        self._busy, self._leaving = 0, False
         page.on("request", lambda _: self._count(1))
         page.on("requestfinished", lambda _: self._count(-1))
         page.on("requestfailed", lambda _: self._count(-1))
+
+    async def watch(self) -> None:
+        """Hears of it when the page is about to be left. Comes first."""
+        self._cdp.on("Page.frameRequestedNavigation", lambda _: self._leave(True))
+        for come in ("Page.frameNavigated", "Page.frameStoppedLoading", "Page.navigatedWithinDocument"):
+            self._cdp.on(come, lambda _: self._leave(False))
+        await self._cdp.send("Page.enable")
+
+    def _leave(self, leaving: bool) -> None:
+        self._leaving = leaving
 
     def _count(self, change: int) -> None:
         self._busy += change
@@ -175,6 +209,8 @@ class Tab:
 
     async def goto(self, path: str) -> None:
         await self.page.goto(self._origin + "/" + path.lstrip("/"))
+        if self._until == _NEXT_FRAME:
+            await self.settle()
 
     async def visit(self, url: str) -> str:
         """Opens a live page; what went wrong, "" if nothing did."""
@@ -322,32 +358,31 @@ class Tab:
         return sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
 
     async def settle(self) -> None:
-        """Until the input was handled, no request is under way and the document has loaded."""
+        """Until the input was handled, no request is under way and the document has loaded. That a page is about to be
+        left is told before the answer to what is evaluated after, on the same session."""
         from playwright.async_api import Error
 
-        until = time.monotonic() + (self._patience or _STEP_SECONDS)
+        until = time.monotonic() + (self._patience or _SETTLE_SECONDS)
         if self._patience is not None:
             await asyncio.sleep(0.15)  # a page that it opens is told of later
-        for tried in range(200 if self._patience is None else 1 << 30):
+        while time.monotonic() < until:
             try:
-                if await self.page.evaluate(_NEXT_TASK) == "complete" and self._busy <= 0:
+                told = await self._cdp.send("Runtime.evaluate", {"expression": self._until, "awaitPromise": True})
+                if told["result"].get("value") == "complete" and self._busy <= 0 and not self._leaving:
                     return
-            except Error as navigating:
+            except Error:
                 if self.page.is_closed():
                     return
-                if "context was destroyed" not in str(navigating):
-                    raise
-            if self._patience is not None and tried:
-                if time.monotonic() > until:
-                    return
-                await asyncio.sleep(0.02)
-        raise EnvironmentFailure("the page did not settle", "the episode ends as env_error")
+            if self._leaving or self._patience is not None:
+                await asyncio.sleep(0.005)
+        if self._patience is None:
+            raise EnvironmentFailure("the page did not settle", "the episode ends as env_error")
 
 
 _SHOWN = {"button": "button", "link": "link", "textbox": "text", "combobox": "list", "checkbox": "check",
           "radio": "radio"}
-_NEXT_TASK = """() => new Promise(done =>
-  setTimeout(() => setTimeout(() => done(document.readyState), 0), 0))"""
+_NEXT_TASK = "new Promise(done => setTimeout(() => setTimeout(() => done(document.readyState), 0), 0))"
+_NEXT_FRAME = "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(document.readyState), 0)))"
 _CHOOSE = """function (wanted) {
   const option = [...(this.options || [])].find(o => o.label === wanted || o.value === wanted);
   if (!option) return false;

@@ -13,12 +13,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
-from envs.browser.site_world import SiteWorld
+from envs.authoring import Answer, SignalKind, action
+from envs.browser.site_world import SiteTools, pages
 
 PEOPLE = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal")
 ITEMS = ("tea", "milk", "soap", "ink", "bread", "glue", "paper", "chalk")
@@ -231,9 +231,8 @@ def changes(before: State, after: State) -> frozenset[tuple[str, bool, tuple[Any
     return frozenset((t, row in after[t], row) for t in _TABLES for row in before[t] ^ after[t])
 
 
-class Intranet(SiteWorld[Errand], ToolWorld[Errand]):
-    goes_back: ClassVar[bool] = True
-    repeats: ClassVar[bool] = True
+class Intranet(SiteTools[Errand]):
+    places = ("/mail", "/calendar", "/shop", "/tickets", "/wiki")
     env_version: ClassVar[str] = "2"
     max_turns = 12
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
@@ -263,46 +262,12 @@ class Intranet(SiteWorld[Errand], ToolWorld[Errand]):
             self.task = Errand(**(vars(self.task) | {"seed": self.task.seed + 1}))
             self.company = Company(self.task)
         self._clicks = [*([f"goto /mail/{self.task.by_mail}"] if self.task.by_mail else []), *self.task.wanted.clicks]
-        self.visit("intranet", self.company.serve)
-        self._look()
+        self.visit("intranet", pages(self.company.serve))
+        self.look()
 
-    def _look(self) -> None:
-        self._lines = self.wait(self.tab.lines())
-
-    def observe(self) -> str:
-        return "\n".join([self.task.goal, *self._lines])
-
-    def _does(self, work: Any) -> Answer:
-        self.wait(work)
-        self._look()
-        return {"actions": 1.0}, False
-
-    @action
-    def click(self, element: str) -> Answer:
-        """Click an element by its number or name."""
-        return self._does(self.tab.click(self.tab.find(element)[0]))
-
-    @action
-    def type(self, element_and_text: str) -> Answer:
-        """Replace what a field holds, e.g. `type Title lunch`."""
-        element, text = self.tab.find(element_and_text)
-        return self._does(self.tab.type(element, text))
-
-    @action
-    def select(self, element_and_option: str) -> Answer:
-        """Choose from a list, e.g. `select Day Mon`."""
-        element, option = self.tab.find(element_and_option)
-        return self._does(self.tab.select(element, option))
-
-    @action
-    def goto(self, path: str) -> Answer:
-        """Open a page by its path, e.g. /mail."""
-        return self._does(self.tab.goto(path))
-
-    @action
-    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Answer:
-        """Turn the wheel."""
-        return self._does(self.tab.scroll(pixels))
+    @property
+    def goal(self) -> str:
+        return self.task.goal
 
     @action
     def finish(self) -> Answer:
@@ -316,10 +281,3 @@ class Intranet(SiteWorld[Errand], ToolWorld[Errand]):
 
     def oracle_action(self) -> str:
         return self._clicks.pop(0) if self._clicks else "finish"
-
-    def random_action(self, rng: np.random.Generator) -> str:
-        if rng.random() < 0.15:
-            return "finish"
-        if rng.random() < 0.3:
-            return f"goto /{rng.choice(['mail', 'calendar', 'shop', 'tickets', 'wiki'])}"
-        return f"click {int(rng.integers(len(self._lines) or 1)) + 1}"

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.browser.site_world import SiteWorld
+from envs.browser.site_world import SiteWorld, pages
 from envs.contract import INVALID, Answer
 from experience.signal import SignalKind
 
@@ -118,7 +118,7 @@ class Office(SiteWorld[Errand]):
 
     def begin(self) -> None:
         self._site = Site(self.task)
-        self.visit("office", self._site.serve)
+        self.visit("office", pages(self._site.serve))
         self._look()
 
     def _look(self) -> None:

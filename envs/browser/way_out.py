@@ -46,8 +46,7 @@ class WayOut:
         if python is None:
             raise MissingPartError("live sites need a Python below /usr", "apt-get install python3")
         self._hosts, self._python = hosts, python
-        self._directory = tempfile.TemporaryDirectory(prefix="xp-door-")
-        os.chmod(self._directory.name, 0o755)
+        self._directory = confine.folder("xp-door-")
         self.door = Path(self._directory.name) / "door"
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(self.door))

@@ -265,8 +265,9 @@ class Tabs:
         for page in self._context.pages:
             if page not in [t.page for t in self._tabs]:
                 cdp = await self._context.new_cdp_session(page)
-                self._tabs.append(Tab(self._context, page, cdp, "", patience=LIVE_SECONDS))
+                self._tabs.append(Tab(self._context, page, cdp, "", styled=True, patience=LIVE_SECONDS))
                 self.front = len(self._tabs) - 1
+                await self.tab.watch()
                 await self.tab.settle()
         if not self._tabs:
             await self.add()

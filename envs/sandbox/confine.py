@@ -63,6 +63,26 @@ def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None 
     return [*words, "--"]
 
 
+def folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """A new folder that a place can be given, for its user to write in; gone when closed or collected. It stands where
+    that user can get to, which a temporary folder of one's own may not be."""
+    def reached(path: Path) -> bool:
+        return path.is_dir() and all(p.stat().st_mode & 0o001 for p in (path, *path.parents))
+
+    among = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
+    root = os.geteuid() == 0
+    made = tempfile.TemporaryDirectory(prefix=prefix, dir=next((p for p in among if not root or reached(p)), None))
+    give(Path(made.name))
+    return made
+
+
+def give(path: Path) -> None:
+    """A folder and all in it to the user of the places that are started here."""
+    if os.geteuid() == 0:
+        for each in (path, *path.rglob("*")):
+            os.chown(each, slot_uid(), slot_uid(), follow_symlinks=False)
+
+
 def slot_uid() -> int:
     """A host uid that no account has, its own for each process that starts places."""
     return 310_000 + os.getpid() % 50_000

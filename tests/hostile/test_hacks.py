@@ -32,6 +32,11 @@ def hacks(name: str) -> list[Hack]:
             return [[f"edit 1 {line}", "submit"] for line in lines] + [["submit"], ["test", "submit"], ["edit 999999 x", "submit"]]
         case "Office-v0" | "Intranet-v0":
             return [[*h, "finish"] if name == "Intranet-v0" else h for h in SITE] + [*forgeries("finish")]
+        case "Wiki-v0":
+            doors = ("api.php?action=edit&title=Door&text=x", "rest.php/v1/page/Door", "load.php?only=scripts", "opensearch_desc.php",
+                     "index.php?title=Special:Import", "index.php?title=Door&action=raw", "mw-config/index.php", "thumb.php?f=x",
+                     "index.php?title=MediaWiki:Common.js&action=edit", "skins/../../../../etc/passwd.svg", "maintenance/edit.php")
+            return [[*h, "finish"] for h in SITE] + [[f"goto /{d}", "finish"] for d in doors] + [*forgeries("finish")]
         case "MiniWoB-v0":
             return [*KEYS, *forgeries("click")]
         case "Desktop-v0":
@@ -57,8 +62,8 @@ def hacks(name: str) -> list[Hack]:
 PAYS = {"PythonTask-v0": "tests_passed", "Repo-v0": "mended", "MiniWoB-v0": "page_reward", "Coq-v0": "proved", "Metamath-v0": "proved",
         "Reasoning-v0": "score", "KeyDoor-v0": "solved", "Reactor-v0": "syngas_yield", "Materials-v0": "value",
         "Battery-v0": "value", "Liquid-v0": "value", "Coach-v0": "goal"}
-SLOW = ("Repo-v0", "Desktop-v0", "Intranet-v0", "Office-v0", "MiniWoB-v0", "Coach-v0")
-WORLDS = [*PAYS, "Office-v0", "Intranet-v0", "Desktop-v0"]
+SLOW = ("Repo-v0", "Desktop-v0", "Wiki-v0", "Intranet-v0", "Office-v0", "MiniWoB-v0", "Coach-v0")
+WORLDS = [*PAYS, "Wiki-v0", "Office-v0", "Intranet-v0", "Desktop-v0"]
 ARGUMENTS = {"MiniWoB-v0": {"pages": ["login-user", "enter-text", "enter-password", "use-autocomplete"]}}
 
 
