@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
 import time
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -88,6 +91,44 @@ def test_75_grams_of_glucose_come_and_go(sensitivity: float, peak: tuple[float, 
         course.append(sugar[0])
     assert peak[0] <= max(course) <= peak[1] and int(np.argmax(course)) <= 8
     assert after_two_hours[0] <= course[11] <= after_two_hours[1]
+
+
+_PATIENTS = """
+import json
+from simglucose.patient.t1dpatient import Action, T1DPatient
+for n in range(1, 11):
+    person = T1DPatient.withName(f"adult#{n:03d}")
+    held = person._params.u2ss * person._params.BW / 6000
+    for _ in range(60):
+        person.step(Action(CHO=0, insulin=held))
+    before, course = person.observation.Gsub, []
+    for t in range(300):
+        person.step(Action(CHO=5 if t < 15 else 0, insulin=held))
+        course.append(person.observation.Gsub - before)
+    print(json.dumps([person._params.BW, max(course), course[119]]))
+"""
+
+
+def test_a_meal_without_insulins_answer_raises_glucose_as_in_simglucoses_ten_adults() -> None:
+    """75 g, insulin held at its basal rate, rises in mg/dL after two hours and at most. What follows is not compared: in a
+    diabetic glucose itself brings little of it down again, in the body modelled here (P1) much."""
+    python = Path(__file__).resolve().parent.parent / ".peers/simglucose/bin/python"
+    if not python.exists():
+        pytest.skip("./xp setup peers")
+    told = subprocess.run([python, "-W", "ignore", "-c", _PATIENTS], capture_output=True, text=True, check=True)
+    patients = np.array([json.loads(line) for line in told.stdout.splitlines() if line.startswith("[")])
+    assert len(patients) == 10
+    ours = []
+    for kg in patients[:, 0]:
+        sugar: body.Sugar = (120.0, 0.0, 0.0, 0.0, 0.0)
+        course = []
+        for i in range(300):
+            sugar = body.step_sugar(sugar, 75.0 if i == 0 else 0.0, kg, 5e-4, 0.0, 120.0, 1.0)
+            course.append(sugar[0] - 120)
+        ours.append((max(course), course[119]))
+    low, high = patients[:, 1:].min(0), patients[:, 1:].max(0)
+    assert np.all(np.array(ours) > low) and np.all(np.array(ours) < high)
+    assert np.mean(ours, 0) == pytest.approx(patients[:, 1:].mean(0), rel=0.25)
 
 
 def test_a_life_goes_on_bit_by_bit_from_a_snapshot_and_over_episodes() -> None:
