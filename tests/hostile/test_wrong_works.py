@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from envs.browser.miniwob import EXPERTS
 from envs.code_execution.python_task import OPERATIONS, PythonTask, beyond_a_constant, compose
 from experience.errors import MissingPartError
 
@@ -159,6 +160,48 @@ def test_a_small_errand_done_almost_is_not_done() -> None:
 
 
 needs_coq = pytest.mark.skipif(shutil.which("coqtop") is None, reason="./xp setup worlds")
+
+
+def _nearly(plan: list[str], shown: list[int]) -> list[list[str]]:
+    """Plans with one thing wrong: a step left out, another element, another text, nothing but the end of it."""
+    wrong = [plan[:i] + plan[i + 1:] for i in range(len(plan))] if len(plan) > 1 else []
+    for i, step in enumerate(plan):
+        verb, _, rest = step.partition(" ")
+        element, _, text = rest.partition(" ")
+        if text:
+            texts = [text[:-1], text + text[-1], text.swapcase(), text[::-1], f"{text} {text}", "x"]
+            wrong += [[*plan[:i], f"{verb} {element} {t}", *plan[i + 1:]] for t in texts if t.strip() not in ("", text)]
+        if i == len(plan) - 1 or len(plan) == 2:
+            wrong += [[*plan[:i], f"click {other}", *plan[i + 1:]] for other in shown if str(other) != element]
+    others = ["press Escape", "click_at 1 1", "click_at 330 212", "scroll 100", "noop", "press Tab", "press ArrowDown"]
+    return [*wrong, *([other] for other in others), list(reversed(plan))[:-1]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", EXPERTS)
+def test_a_page_used_almost_as_asked_pays_nothing(page: str) -> None:
+    world = made("MiniWoB-v0", pages=[page], in_place=True)
+    most = 0.99 if page == "click-checkboxes" else 0.0  # which pays by the box
+    refused: set[str] = set()
+    for seed in range(4):
+        seen = begun(world, (page, seed))
+        names = {line.partition("]")[0][1:]: line.partition("]")[2] for line in seen.splitlines()}
+        plan = EXPERTS[page](world)
+        if page == "choose-list" and f"= {plan[0].split(None, 2)[2]}" in seen:
+            continue  # it is chosen from the start
+        same = [n for n in names if names[n] == names.get(plan[-1].split()[-1]) and n not in plan[-1]]
+        for wrong in filter(None, _nearly(plan, world._shown())):
+            if wrong[-1] in [f"click {n}" for n in same] or (page == "focus-text" and wrong == ["press Tab"]):
+                continue  # right too
+            begun(world, (page, seed))
+            paid = [world.step(step)[4]["signals"].get("page_reward", (0,))[0]
+                    for step in itertools.takewhile(lambda _: not world._ended, wrong)]
+            assert max(paid) <= most, (world.utterance, wrong)
+            refused.add(" / ".join(wrong))
+        begun(world, (page, seed))
+        assert ends(world, plan, "page_reward") > 0, plan
+    world.close()
+    assert len(refused) >= 5, refused
 
 
 @needs_coq
