@@ -108,6 +108,7 @@ class Planning(_Section):
     updates: int = Field(10, ge=0, description="table: planning updates after each real step (Dyna-Q)")
     curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
     candidates: int = Field(0, ge=0, le=64, description="lookahead: actions tried in thought each turn; 0 is off")
+    rollouts: int = Field(1, ge=1, le=64, description="lookahead: thoughts of each action; their mean speaks for it")
     thought: Literal["model", "fork"] = Field("model", description="lookahead in the world model, or in forks of the "
                                                                    "worlds that can go back")
     skills: int = Field(0, ge=0, le=64, description="programs kept as options: found in successes, replayed before use")

@@ -65,7 +65,7 @@ class Planner:
             return self._rewards.of_values(env_id, answer.signals) or 0.0
 
         shared: Mapping[str, Any] = {"candidates": settings.candidates, "horizon": settings.horizon,
-                                     "discount": self._discount}
+                                     "rollouts": settings.rollouts, "discount": self._discount}
         if forks:
             forked = Search(ask, lambda places, actions: self._fork(env_id, places, actions), self._value, reward,
                             "lookahead in forks", **shared)

@@ -195,3 +195,26 @@ def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -
     beliefs = ValueFunction(2, 64, config.policy.context, 0).beliefs() | model.beliefs()
     planner.load(replace(Weights.read(0, b""), planner=beliefs))
     assert planner.decide("envs:KeyDoor-v0", [None], ["you 1 1"], Both()) == []
+
+
+def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() -> None:
+    """`sure` is worth 0.5; what `gamble` is worth shows only after: 1 in a quarter of its thoughts, else 0."""
+    rng = np.random.default_rng(0)
+
+    class Later:
+        def predict(self, places: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
+            worth = [0.5 if a == "sure" else 0.0 if p == "start" else float(rng.random() < 0.25)
+                     for p, a in zip(places, actions, strict=True)]
+            return [Prediction(Answer("after", {"done": w}, a == "sure" or p == "after"), 0.0)
+                    for p, a, w in zip(places, actions, worth, strict=True)]
+
+    class Either(Both):
+        def __call__(self, observations: Sequence[str]) -> list[Decision]:
+            return [Decision(("sure", "gamble")[i % 2] if o == "start" else "gamble", 0)
+                    for i, o in enumerate(observations)]
+
+    def gambles(rollouts: int) -> int:
+        thinks = replace(search(Later(), Either()), rollouts=rollouts, discount=1.0)
+        return sum(d.text == "gamble" for d, _ in thinks(["start"] * 200, ["start"] * 200))
+
+    assert gambles(1) > 30 and gambles(16) < 10

@@ -28,8 +28,9 @@ Reward = Callable[[int, Answer], float]
 
 @dataclass(frozen=True)
 class Search(Generic[Place]):
-    """`candidates` m actions are sampled from the policy, each is followed for `horizon` h turns by the policy, and
-    scored Σ γ^k r + γ^h v (WebDreamer, arXiv 2411.06559, with a value function instead of a judge).
+    """`candidates` m actions are sampled from the policy, each is followed `rollouts` n times for `horizon` h turns by
+    the policy, and scored by the mean of Σ γ^k r + γ^h v (WebDreamer, arXiv 2411.06559, with a value function instead of
+    a judge; with several rollouts to the end, Tesauro & Galperin 1996).
 
     A thought that the model is not sure of (above `threshold`) is cut there and worth the value of where it stands.
     `name` is recorded in the decoder of what was chosen.
@@ -42,6 +43,7 @@ class Search(Generic[Place]):
     name: str
     candidates: int = 4
     horizon: int = 3
+    rollouts: int = 1
     discount: float = 1.0
     threshold: float = float("inf")
 
@@ -56,18 +58,17 @@ class Search(Generic[Place]):
         distinct = [list({d.text: d for d in sampled[i * self.candidates:(i + 1) * self.candidates]}.values())
                     for i in range(len(observations))]
         thoughts = [_Thought(i, d, places[i], observations[i]) for i, found in enumerate(distinct) if len(found) > 1
-                    for d in found]
+                    for d in found for _ in range(self.rollouts)]
         self._think(thoughts)
         chosen: list[tuple[Decision, float | None]] = []
         for i, found in enumerate(distinct):
-            own = [t for t in thoughts if t.situation == i]
-            if not own:
+            if len(found) == 1:
                 chosen.append((found[0], None))
                 continue
-            best = max(own, key=lambda t: t.score)
-            chosen.append((replace(best.first, token_exact=False,
-                                   decoder=f"{best.first.decoder} {self.name} m={self.candidates} h={self.horizon}"),
-                           best.score))
+            scores = [[t.score for t in thoughts if t.first is d and t.situation == i] for d in found]
+            score, best = max(((float(np.mean(s)), d) for s, d in zip(scores, found, strict=True)), key=lambda x: x[0])
+            chosen.append((replace(best, token_exact=False, decoder=f"{best.decoder} {self.name} m={self.candidates} "
+                                                                    f"h={self.horizon} n={self.rollouts}"), score))
         return chosen
 
     def _think(self, thoughts: list[_Thought[Place]]) -> None:
