@@ -29,8 +29,8 @@ Reward = Callable[[int, Answer], float]
 @dataclass(frozen=True)
 class Search(Generic[Place]):
     """`candidates` m actions are sampled from the policy, each is followed `rollouts` n times for `horizon` h turns by
-    the policy, and scored by the mean of Σ γ^k r + γ^h v (WebDreamer, arXiv 2411.06559, with a value function instead of
-    a judge; with several rollouts to the end, Tesauro & Galperin 1996).
+    the policy, and scored by the mean of Σ γ^k r + γ^h v (WebDreamer, arXiv 2411.06559, with a value function instead
+    of a judge; with several rollouts to the end, Tesauro & Galperin 1996).
 
     A thought that the model is not sure of (above `threshold`) is cut there and worth the value of where it stands.
     `name` is recorded in the decoder of what was chosen.
