@@ -14,6 +14,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gymnasium
 import pytest
@@ -123,7 +124,7 @@ def test_an_agent_uses_tabs_and_uploads_on_a_live_site_and_reaches_no_other(site
         assert "tab 3 of 3: about:blank" in world.step("new_tab")[0]
         assert "tab 2 of 2" in world.step("tab_close")[0]
         seen, *_, info = world.step(f"goto http://{_at(other)}/")
-        assert "refused: not on the list" in seen and "not on the list" in info["signals"]["refused"][1]
+        assert "refused: not on the list" in seen and _at(other) in info["signals"]["refused"][1]
         assert world.step(f"goto https://{_at(other)}/")[4]["signals"]["unreachable"][1] == "ERR_TUNNEL_CONNECTION_FAILED"
         for place in ("file:///etc/passwd", "javascript:alert(1)", "view-source:http://x", "chrome://version"):
             assert "begins with http" in world.step(f"goto {place}")[0]
@@ -144,14 +145,11 @@ def test_what_a_page_asks_of_other_hosts_is_refused_and_counted(site: Any, other
         {"goal": "Look.", "start": f"http://{_at(site)}/", "answer": "x", "split": "train"}])
     try:
         world.reset(seed=0)
-        told: set[tuple[str, str]] = set()
-
         def all_told() -> bool:
-            told.update((r["host"], r["why"]) for r in world.unwrapped._browser.way_out.refused())
-            return {h for h, _ in told} >= {"127.0.0.1", "localhost", "169.254.169.254", "::1", "example.com"}
+            hosts = {urlsplit(url).hostname for url in world.unwrapped.tabs.refused}
+            return hosts >= {"127.0.0.1", "localhost", "169.254.169.254", "::1", "example.com"}
 
-        assert _soon(all_told), told
-        assert {w for _, w in told} == {"not on the list"}
+        assert _soon(all_told), world.unwrapped.tabs.refused
         assert other.asked == []
         alone = world.unwrapped._wait(world.unwrapped.tabs.tab.page.evaluate(
             """async () => { const rtc = new RTCPeerConnection({iceServers: [{urls: "stun:127.0.0.1:3478"}]}), found = [];
@@ -164,7 +162,7 @@ def test_what_a_page_asks_of_other_hosts_is_refused_and_counted(site: Any, other
     world = gymnasium.make("envs:Web-v0", hosts=[_at(site), _at(other)], errands=[
         {"goal": "Look.", "start": f"http://{_at(site)}/", "answer": "x", "split": "train"}])
     world.reset(seed=0)  # the control: where it is on the list, both the picture and the script get there
-    assert _soon(lambda: other.asked.count("/x") == 2), other.asked
+    assert _soon(lambda: other.asked.count("/x") >= 2), other.asked
     world.close()
 
 

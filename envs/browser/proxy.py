@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import re
 import socket
 import sys
@@ -144,7 +143,6 @@ def read_head(head: bytes) -> tuple[str, int, bytes]:
 
 async def _serve(rules: list[Rule], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
                  free: asyncio.Semaphore) -> None:
-    host, port = "", 0
     try:
         async with free:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_SECONDS)
@@ -160,9 +158,8 @@ async def _serve(rules: list[Rule], reader: asyncio.StreamReader, writer: asynci
             finally:
                 out.close()
     except (Refused, ValueError) as refused:
-        _tell(host, port, str(refused))
-        body = f"refused: {refused}\n".encode()
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+        body = f"refused: {refused}\n".encode("ascii", "replace")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nX-Refused: yes\r\n"
                      b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError):  # noqa: UP041
         pass  # a broken connection is closed, as a network would
@@ -194,14 +191,10 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lef
         writer.write_eof()
 
 
-def _tell(host: str, port: int, why: str) -> None:
-    print(json.dumps({"host": host[:253], "port": port, "why": why}), flush=True)
-
-
 async def _main(listening: socket.socket, rules: list[Rule]) -> None:
     free = asyncio.Semaphore(_AT_ONCE)
     server = await asyncio.start_server(lambda r, w: _serve(rules, r, w, free), sock=listening, limit=_HEAD_BYTES)
-    print("{}", flush=True)
+    print("ready", flush=True)
     await server.serve_forever()
 
 

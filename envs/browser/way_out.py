@@ -7,16 +7,13 @@ program, and the machine's network. So the browser reaches the proxy, and by it 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from envs.browser import proxy
 from envs.sandbox import confine
@@ -53,7 +50,6 @@ class WayOut:
         self.door.chmod(0o666)
         self._listening.listen(1)
         self._listening.settimeout(30)
-        self._refused: list[dict[str, Any]] = []
 
     @property
     def before(self) -> str:
@@ -82,14 +78,3 @@ class WayOut:
             if not self._process.stdout.readline():
                 raise OSError("the proxy does not start")
             inside.send(b".")
-        threading.Thread(target=self._read, name="way out", daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._refused = [*self._refused[-999:], json.loads(line)]
-
-    def refused(self) -> list[dict[str, Any]]:
-        """What was refused since this was asked: {"host", "port", "why"}."""
-        found, self._refused = self._refused, []
-        return found

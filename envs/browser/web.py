@@ -25,6 +25,7 @@ from envs.contract import Split, is_held_out
 from experience.errors import EnvironmentFailure
 
 _LINES, _MOST_FILE_BYTES = 60, 10 << 20
+_REFUSED = "net::ERR_TUNNEL_CONNECTION_FAILED"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Web(ToolWorld[Errand]):
         self.close()
         self._browser = Chromium.shared(self._hosts)
         self._tabs = Tabs(self._wait(self._browser.open_live()))
-        self._wait(self.tabs.look())
+        self._wait(self.tabs.open())
         if failed := self._wait(self.tabs.tab.visit(self.task.start)):
             raise EnvironmentFailure(f"{self.task.start} did not open: {failed}", "is its host on the list, and up?")
         self._clicks = list(self.task.expert)
@@ -123,16 +124,15 @@ class Web(ToolWorld[Errand]):
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self._wait(self.tabs.tab.screenshot())} if self._screenshots else {}
 
-    def _does(self, work: Any, unreachable: str = "") -> Answer:
-        failed = self._wait(work) or unreachable
+    def _does(self, work: Any) -> Answer:
+        failed = self._wait(work)
         self._look()
-        assert self._browser.way_out is not None
-        refused = self._browser.way_out.refused()
+        refused, self.tabs.refused = self.tabs.refused, []
         signals: dict[str, Any] = {"actions": 1.0}
         if failed:
             signals["unreachable"] = (1.0, str(failed)[:80])
         if refused:
-            signals["refused"] = (float(len(refused)), f"{refused[0]['host']}: {refused[0]['why']}"[:80])
+            signals["refused"] = (float(len(refused)), refused[0][:80])
         return signals, False
 
     def _find(self, words: str) -> tuple[Tab, int, str]:
@@ -239,12 +239,24 @@ def _is_site(address: str) -> bool:
 
 
 class Tabs:
-    """The pages of a live context, in the order they were opened; one is in front."""
+    """The pages of a live context, in the order they were opened; one is in front. `refused` are the addresses that
+    the proxy has refused them."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
         self._tabs: list[Tab] = []
         self.front = 0
+        self.refused: list[str] = []
+
+    async def open(self) -> None:
+        """The first, empty page. Comes first."""
+        self._context.on("response", lambda answer: self._told("x-refused" in answer.headers, answer.url))
+        self._context.on("requestfailed", lambda asked: self._told(asked.failure == _REFUSED, asked.url))
+        await self.look()
+
+    def _told(self, refused: bool, address: str) -> None:
+        if refused:
+            self.refused.append(address)
 
     @property
     def tab(self) -> Tab:
