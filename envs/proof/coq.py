@@ -225,7 +225,7 @@ def read_lemmas(path: Path) -> list[Lemma]:
     for file in sorted(path.rglob("*.v")) if path.is_dir() else [path]:
         text = re.sub(r"\(\*.*?\*\)", "", file.read_text(), flags=re.DOTALL)
         for match in re.finditer(r"\b(?:Theorem|Lemma)\s+(\w+)\s*(.*?)\.\s*Proof\b", text, re.DOTALL):
-            binders, statement = _at_the_colon(match[2])
+            binders, statement = at_the_colon(match[2])
             whole = f"forall {' '.join(binders.split())}, {statement}" if binders.strip() else statement
             found.append(Lemma(file.stem, "", " ".join(whole.split())))
     if not found:
@@ -369,11 +369,11 @@ class Coq(ToolWorld[Lemma]):
         super().close()
 
 
-def _at_the_colon(text: str) -> tuple[str, str]:
-    """What stands before and after the first colon outside parentheses."""
+def at_the_colon(text: str) -> tuple[str, str]:
+    """What stands before and after the first colon outside brackets."""
     depth = 0
     for i, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
+        depth += (character in "([{⦃") - (character in ")]}⦄")
         if character == ":" and depth == 0:
             return text[:i], text[i + 1:]
     return "", text

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.authoring import Answer, SignalKind, ToolWorld, action
-from envs.proof.coq import Lemma
+from envs.proof.coq import Lemma, at_the_colon
 from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
@@ -90,22 +90,12 @@ def read_theorems(path: Path) -> list[Lemma]:
     for file in sorted(path.rglob("*.lean")) if path.is_dir() else [path]:
         text = re.sub(r"/-.*?-/|--[^\n]*", "", file.read_text(), flags=re.DOTALL)
         for match in re.finditer(r"^(?:theorem|lemma)\s+\S+\s*(.*?):=\s*by\b", text, re.DOTALL | re.MULTILINE):
-            binders, statement = _at_the_colon(match[1])
+            binders, statement = at_the_colon(match[1])
             whole = f"∀ {' '.join(binders.split())}, {statement}" if binders.strip() else statement
             found.append(Lemma(file.stem, "", " ".join(whole.split())))
     if not found:
         raise MissingPartError(f"{path} holds no theorem that ends in `:= by`", "give a .lean file or a folder of them")
     return found
-
-
-def _at_the_colon(text: str) -> tuple[str, str]:
-    """What stands before and after the first colon outside brackets."""
-    depth = 0
-    for i, character in enumerate(text):
-        depth += (character in "([{⦃") - (character in ")]}⦄")
-        if character == ":" and depth == 0:
-            return text[:i], text[i + 1:]
-    return "", text
 
 
 def checked_tactic(text: str) -> str:
