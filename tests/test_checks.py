@@ -8,7 +8,7 @@ import envs
 from envs.check import check, checks
 from experience.errors import MissingPartError
 
-_SLOW = ("Science-v0", "Repo-v0", "Desktop-v0", "Battery-v0", "Materials-v0")
+_SLOW = ("Science-v0", "Repo-v0", "Desktop-v0", "Battery-v0", "Materials-v0", "Wiki-v0")
 _FAST = [c for c in checks() if c != "resource_envelope"]
 
 

@@ -40,6 +40,7 @@ def test_an_expert_does_every_kind_of_errand(world: Any, kind: int) -> None:
     assert info["signals"]["done"][0] == 1 and info["signals"]["wrong_changes"][0] == 0
 
 
+@pytest.mark.long
 def test_nearly_right_work_is_refused_and_other_changes_are_counted(world: Any) -> None:
     def saved(title: str, text: str) -> None:
         world.step(f"goto /index.php?title={title}&action=edit")
