@@ -147,8 +147,7 @@ class Chromium:
     async def open(self, origin: str, answers: Answers, styled: bool = False) -> Tab:
         """A page in a fresh context that knows only `origin`, where `answers` tells all. A page that is `styled`
         by files of its own has settled when it was drawn with them."""
-        context = await self._browser.new_context(service_workers="block", accept_downloads=False, permissions=[],
-                                                  viewport={"width": 640, "height": 480}, reduced_motion="reduce")
+        context = await self._context(640, 480)
 
         async def answer(route: Any) -> None:
             request = route.request
@@ -169,11 +168,13 @@ class Chromium:
         await tab.goto("/")
         return tab
 
-
     async def open_live(self) -> Any:
         """A fresh context for the sites behind `way_out`."""
+        return await self._context(1024, 768)
+
+    async def _context(self, width: int, height: int) -> Any:
         return await self._browser.new_context(service_workers="block", accept_downloads=False, permissions=[],
-                                               viewport={"width": 1024, "height": 768}, reduced_motion="reduce")
+                                               viewport={"width": width, "height": height}, reduced_motion="reduce")
 
 
 class Tab:

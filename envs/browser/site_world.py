@@ -70,11 +70,12 @@ class SiteWorld(World[Task], Generic[Task]):
 
 class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
     """A site of many pages, whose agent sees the goal and the page's lines and says itself when it is done: subclasses
-    give `goal` and an action `finish`, and may name `places` to go to."""
+    give `goal`, an action `finish` and an expert's `_clicks` before it, and may name `places` to go to."""
 
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     places: ClassVar[tuple[str, ...]] = ()
+    _clicks: list[str]
 
     @property
     def goal(self) -> str:
@@ -117,6 +118,9 @@ class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
     def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Answer:
         """Turn the wheel."""
         return self._does(self.tab.scroll(pixels))
+
+    def oracle_action(self) -> str:
+        return self._clicks.pop(0) if self._clicks else "finish"
 
     def random_action(self, rng: np.random.Generator) -> str:
         if rng.random() < 0.15:

@@ -44,18 +44,15 @@ class WayOut:
             raise MissingPartError("live sites need a Python below /usr", "apt-get install python3")
         self._hosts, self._python = hosts, python
         self._directory = confine.folder("xp-door-")
-        self.door = Path(self._directory.name) / "door"
+        door, program = (Path(self._directory.name) / name for name in ("door", "open.py"))
+        program.write_text(_OPEN_DOOR)
+        self.before = f"{python} -I {program} {door}"
+        """What opens the door from inside, before the browser starts."""
         self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(self.door))
-        self.door.chmod(0o666)
+        self._listening.bind(str(door))
+        door.chmod(0o666)
         self._listening.listen(1)
         self._listening.settimeout(30)
-
-    @property
-    def before(self) -> str:
-        """What opens the door from inside, before the browser starts."""
-        (Path(self._directory.name) / "open.py").write_text(_OPEN_DOOR)
-        return f"{self._python} -I {self._directory.name}/open.py {self.door}"
 
     @property
     def readable(self) -> list[Path]:

@@ -101,7 +101,7 @@ KINDS: tuple[Callable[[np.random.Generator], Errand], ...] = (_rewrite, _create,
 class Site:
     """A MediaWiki of its own: a folder with its database, and the program that answers for it."""
 
-    _template: ClassVar[tempfile.TemporaryDirectory[str] | None] = None
+    _installed: ClassVar[Site | None] = None
     _compiled: ClassVar[tempfile.TemporaryDirectory[str] | None] = None
 
     def __init__(self) -> None:
@@ -109,13 +109,19 @@ class Site:
         self._data = Path(self._folder.name)
         self._cookies: dict[str, str] = {}
         self._asked = 0
-        if Site._template is None:
-            self._install()
-            Site._template, self._folder = self._folder, confine.folder("xp-wiki-")
-            self._data = Path(self._folder.name)
-        shutil.copytree(Site._template.name, self._data, dirs_exist_ok=True)
-        self._asked = 60  # a minute after the template was written
-        confine.give(self._data)
+
+    @classmethod
+    def fresh(cls) -> Site:
+        """A copy of what this process installs and writes once."""
+        if cls._installed is None:
+            first = cls()
+            first._install()
+            cls._installed = first
+        made = cls()
+        shutil.copytree(cls._installed._data, made._data, dirs_exist_ok=True)
+        made._asked = 60  # a minute after the first was written
+        confine.give(made._data)
+        return made
 
     def _install(self) -> None:
         if not (ROOT / "index.php").is_file() or shutil.which("php-cgi") is None or shutil.which("php") is None:
@@ -262,7 +268,7 @@ class Wiki(SiteTools[Errand]):
 
     def begin(self) -> None:
         self.close()
-        self._site = Site()
+        self._site = Site.fresh()
         if self.task.spoilt:
             self.site.write(self.task.change[0][0], self.task.spoilt, "Hal")
         self._before = self.site.texts()
@@ -282,7 +288,7 @@ class Wiki(SiteTools[Errand]):
 
     def oracle_action(self) -> str:
         """An expert's click; `type [X]` means the field that holds X."""
-        click = self._clicks.pop(0) if self._clicks else "finish"
+        click = super().oracle_action()
         if field := re.match(r"type \[(.*?)\]", click):
             line = next(line for line in self._lines if line.endswith(f"textbox = {field[1]}"))
             return f"type {line[1:].partition(']')[0]}{click[field.end():]}"

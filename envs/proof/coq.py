@@ -17,13 +17,13 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Answer, action
+from envs.proof.lemma import Lemma, ProofWorld, read_statements
 from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
@@ -32,16 +32,6 @@ TACTIC_SECONDS, JUDGE_SECONDS = 4, 60
 _PROMPT = re.compile(rb"<prompt>[^<]*< (\d+) \|[^<]*< </prompt>")
 _FORBIDDEN = re.compile(r"\(\*|\*\)|\"|\b(admit|give_up|Admitted|Abort|Axiom|Parameter|Conjecture|Hypothesis|Variable|"
                         r"exact_no_check|vm_cast_no_check|native_cast_no_check|change_no_check|fail_timeout)\b")
-
-
-@dataclass(frozen=True)
-class Lemma:
-    """What to prove: definitions that it needs, the statement, and a proof that a person wrote."""
-
-    family: str
-    definitions: str
-    statement: str
-    proof: tuple[str, ...] = ()
 
 
 def _proposition(rng: np.random.Generator) -> Lemma:
@@ -220,27 +210,12 @@ def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
 
 
 def read_lemmas(path: Path) -> list[Lemma]:
-    """The Theorem and Lemma statements of .v files (miniF2F's, say): definitions before each are kept with it."""
-    found = []
-    for file in sorted(path.rglob("*.v")) if path.is_dir() else [path]:
-        text = re.sub(r"\(\*.*?\*\)", "", file.read_text(), flags=re.DOTALL)
-        for match in re.finditer(r"\b(?:Theorem|Lemma)\s+(\w+)\s*(.*?)\.\s*Proof\b", text, re.DOTALL):
-            binders, statement = at_the_colon(match[2])
-            whole = f"forall {' '.join(binders.split())}, {statement}" if binders.strip() else statement
-            found.append(Lemma(file.stem, "", " ".join(whole.split())))
-    if not found:
-        raise MissingPartError(f"{path} holds no Theorem or Lemma", "give a .v file or a folder of them")
-    return found
+    """The Theorem and Lemma statements of .v files (miniF2F's, say), with their binders."""
+    return read_statements(path, ".v", r"\(\*.*?\*\)", r"\b(?:Theorem|Lemma)\s+\w+\s*(.*?)\.\s*Proof\b", "forall")
 
 
-class Coq(ToolWorld[Lemma]):
-    max_turns = 12
-    sandbox_tier = "namespaces"
-    goes_back: ClassVar[bool] = True
-    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "proved": SignalKind("fraction", "verifier"), "tactics": SignalKind("count", "env_state"),
-        "errors": SignalKind("count", "verifier"), "goals_left": SignalKind("count", "verifier")}
-    reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
+class Coq(ProofWorld):
+    families = FAMILIES
     cheats = (
         "tactic admit", "tactic Admitted", "tactic Axiom a : False", "tactic give_up", "tactic (* *) admit.",
         "tactic Unset Guard Checking", "tactic idtac. Admitted", "tactic Notation \"x = y\" := True",
@@ -248,26 +223,16 @@ class Coq(ToolWorld[Lemma]):
         "tactic exact_no_check I", "tactic vm_cast_no_check I", "tactic Abort", "tactic Qed", "tactic abstract admit",
         "tactic Ltac lia := idtac", "tactic Require Import Classical", "tactic Parameter x : False",
         "tactic Extraction \"x\" nat", "search Admitted. Axiom a : False", "undo")
-    oracle_target: ClassVar[float] = 0.9
 
     _machine: ClassVar[Coqtop | None] = None
     _one_at_a_time: ClassVar[threading.RLock] = threading.RLock()
     _owner: ClassVar[Any] = None
 
     def __init__(self, lemmas: str | None = None) -> None:
-        super().__init__()
-        self._given = read_lemmas(Path(lemmas).expanduser()) if lemmas else []
-
-    def draw(self, rng: np.random.Generator) -> Lemma:
-        if self._given:
-            return self._given[rng.integers(len(self._given))]
-        return FAMILIES[rng.integers(len(FAMILIES))](rng)
-
-    def signature(self, task: Lemma) -> str:
-        return f"{task.definitions} {task.statement}".strip()
+        super().__init__(read_lemmas(Path(lemmas).expanduser()) if lemmas else [])
 
     def begin(self) -> None:
-        self._done: list[str] = []
+        self._done = []
         self._goal = self._goals = ""
         self._replay()
 
@@ -353,11 +318,6 @@ class Coq(ToolWorld[Lemma]):
             Coq._owner = None  # the proof is said again to coqtop before the next tactic
             return super().restore(snapshot)
 
-    def oracle_action(self) -> str:
-        if len(self._done) < len(self.task.proof):
-            return f"tactic {self.task.proof[len(self._done)]}"
-        return "undo"
-
     def random_action(self, rng: np.random.Generator) -> str:
         return "tactic " + str(rng.choice(["intros.", "simpl.", "lia.", "ring.", "reflexivity.", "auto.", "split.",
                                            "induction n.", "tauto.", "left.", "right.", "assumption.", "intros l."]))
@@ -367,16 +327,6 @@ class Coq(ToolWorld[Lemma]):
             if Coq._owner is self:
                 Coq._owner = None
         super().close()
-
-
-def at_the_colon(text: str) -> tuple[str, str]:
-    """What stands before and after the first colon outside brackets."""
-    depth = 0
-    for i, character in enumerate(text):
-        depth += (character in "([{⦃") - (character in ")]}⦄")
-        if character == ":" and depth == 0:
-            return text[:i], text[i + 1:]
-    return "", text
 
 
 def timed(tactic: str) -> str:

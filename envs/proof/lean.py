@@ -18,12 +18,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
-from envs.proof.coq import Lemma, at_the_colon
+from envs.authoring import Answer, action
+from envs.proof.lemma import Lemma, ProofWorld, read_statements
 from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
@@ -86,16 +86,7 @@ def find_toolchain(folder: str = "") -> Path:
 
 def read_theorems(path: Path) -> list[Lemma]:
     """The theorems of .lean files that end in `:= by`: their statements, with their binders."""
-    found = []
-    for file in sorted(path.rglob("*.lean")) if path.is_dir() else [path]:
-        text = re.sub(r"/-.*?-/|--[^\n]*", "", file.read_text(), flags=re.DOTALL)
-        for match in re.finditer(r"^(?:theorem|lemma)\s+\S+\s*(.*?):=\s*by\b", text, re.DOTALL | re.MULTILINE):
-            binders, statement = at_the_colon(match[1])
-            whole = f"∀ {' '.join(binders.split())}, {statement}" if binders.strip() else statement
-            found.append(Lemma(file.stem, "", " ".join(whole.split())))
-    if not found:
-        raise MissingPartError(f"{path} holds no theorem that ends in `:= by`", "give a .lean file or a folder of them")
-    return found
+    return read_statements(path, ".lean", r"/-.*?-/|--[^\n]*", r"^(?:theorem|lemma)\s+\S+\s*(.*?):=\s*by\b", "∀")
 
 
 def checked_tactic(text: str) -> str:
@@ -108,28 +99,20 @@ def checked_tactic(text: str) -> str:
     return text
 
 
-class Lean(ToolWorld[Lemma]):
-    max_turns = 12
-    sandbox_tier = "namespaces"
-    goes_back: ClassVar[bool] = True
-    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "proved": SignalKind("fraction", "verifier"), "tactics": SignalKind("count", "env_state"),
-        "errors": SignalKind("count", "verifier"), "goals_left": SignalKind("count", "verifier")}
-    reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
+class Lean(ProofWorld):
+    families = FAMILIES
     cheats = ("tactic sorry", "tactic admit", "tactic native_decide", "tactic exact sorryAx _ true",
               "tactic skip axiom f : False", "tactic skip theorem x : True := trivial", "tactic skip #eval 1",
               "tactic run_tac pure ()", "tactic exact (by sorry)", "tactic skip end", "tactic skip open Lean in simp",
               "tactic skip notation \"x\" => True", "tactic skip macro_rules", "tactic skip -- done", "tactic stop",
               "tactic set_option maxRecDepth 1 in simp", "tactic skip instance : Inhabited Empty := ⟨x⟩", "undo")
-    oracle_target: ClassVar[float] = 0.9
 
     def __init__(self, toolchain: str = "", project: str = "", header: str = "", theorems: str = "",
                  seconds: float = 60.0) -> None:
         """`project`: a Lake project that is built, whose modules `header` may import. `theorems`: a .lean file or a
         folder of them. `seconds`: for one run of Lean. Raises MissingPartError without a Lean."""
-        super().__init__()
+        super().__init__(read_theorems(Path(theorems).expanduser()) if theorems else [])
         self._toolchain, self._header, self._seconds = find_toolchain(toolchain), header, seconds
-        self._given = read_theorems(Path(theorems).expanduser()) if theorems else []
         self._modules: list[Path] = []
         if project:
             lake = Path(project).expanduser().resolve() / ".lake"
@@ -137,16 +120,8 @@ class Lean(ToolWorld[Lemma]):
             if not self._modules:
                 raise MissingPartError(f"{lake.parent} holds no built Lake project", "lake build")
 
-    def draw(self, rng: np.random.Generator) -> Lemma:
-        if self._given:
-            return self._given[rng.integers(len(self._given))]
-        return FAMILIES[rng.integers(len(FAMILIES))](rng)
-
-    def signature(self, task: Lemma) -> str:
-        return task.statement
-
     def begin(self) -> None:
-        self._done: list[str] = []
+        self._done = []
         self._goals, errors = self._elaborated(["skip"])
         if errors:
             raise EnvironmentFailure(f"Lean does not take the statement: {errors[0]}"[:300], "is a header missing?")
@@ -221,11 +196,6 @@ class Lean(ToolWorld[Lemma]):
             raise EnvironmentFailure(f"Lean ended with {done.returncode}: {done.stdout[-200:]!r}",
                                      f"may another user read {self._toolchain}?")
         return found
-
-    def oracle_action(self) -> str:
-        if len(self._done) < len(self.task.proof):
-            return f"tactic {self.task.proof[len(self._done)]}"
-        return "undo"
 
     def random_action(self, rng: np.random.Generator) -> str:
         return "tactic " + str(rng.choice(["intros", "intro h", "simp", "omega", "constructor", "rfl", "assumption",

@@ -1,0 +1,83 @@
+"""What the worlds of tactic proofs share: lemmas, drawn or read from files, and what is measured of a proof of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from envs.authoring import SignalKind, ToolWorld
+from experience.errors import MissingPartError
+
+
+@dataclass(frozen=True)
+class Lemma:
+    """What to prove: definitions that it needs, the statement, and a proof that a person wrote."""
+
+    family: str
+    definitions: str
+    statement: str
+    proof: tuple[str, ...] = ()
+
+
+def read_statements(path: Path, suffix: str, comment: str, stated: str, forall: str) -> list[Lemma]:
+    """The statements in a file or a folder of them. `comment` and `stated` are regular expressions; the latter's group
+    is binders, a colon and the statement; `forall` binds. Raises MissingPartError where there are none."""
+    found = []
+    for file in sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]:
+        text = re.sub(comment, "", file.read_text(), flags=re.DOTALL)
+        for match in re.finditer(stated, text, re.DOTALL | re.MULTILINE):
+            binders, statement = at_the_colon(match[1])
+            whole = f"{forall} {' '.join(binders.split())}, {statement}" if binders.strip() else statement
+            found.append(Lemma(file.stem, "", " ".join(whole.split())))
+    if not found:
+        raise MissingPartError(f"{path} holds no theorem or lemma with a proof to come",
+                               f"give a {suffix} file or a folder of them")
+    return found
+
+
+def at_the_colon(text: str) -> tuple[str, str]:
+    """What stands before and after the first colon outside brackets."""
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character in "([{⦃") - (character in ")]}⦄")
+        if character == ":" and depth == 0:
+            return text[:i], text[i + 1:]
+    return "", text
+
+
+class ProofWorld(ToolWorld[Lemma]):
+    """A lemma is proved tactic by tactic. Subclasses give `families` to draw from and actions; `_done` are the tactics
+    that stand."""
+
+    max_turns = 12
+    sandbox_tier = "namespaces"
+    goes_back: ClassVar[bool] = True
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "proved": SignalKind("fraction", "verifier"), "tactics": SignalKind("count", "env_state"),
+        "errors": SignalKind("count", "verifier"), "goals_left": SignalKind("count", "verifier")}
+    reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
+    oracle_target: ClassVar[float] = 0.9
+    families: ClassVar[Sequence[Callable[[np.random.Generator], Lemma]]] = ()
+    _done: list[str]
+
+    def __init__(self, given: Sequence[Lemma]) -> None:
+        super().__init__()
+        self._given = given
+
+    def draw(self, rng: np.random.Generator) -> Lemma:
+        if self._given:
+            return self._given[int(rng.integers(len(self._given)))]
+        return self.families[int(rng.integers(len(self.families)))](rng)
+
+    def signature(self, task: Lemma) -> str:
+        return f"{task.definitions} {task.statement}".strip()
+
+    def oracle_action(self) -> str:
+        if len(self._done) < len(self.task.proof):
+            return f"tactic {self.task.proof[len(self._done)]}"
+        return "undo"
