@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from envs.bridges.text_world import GAMES, Household
 from envs.text import Text, read, shown
+from experience.errors import MissingPartError
 
 
 @pytest.mark.parametrize("space", [
@@ -69,3 +71,21 @@ def test_in_self_play_each_sides_reward_goes_to_who_moved() -> None:
         seen, reward, terminated, _, info = world.step(move)
     assert players == ["player_1", "player_2", "player_1", "player_2", "player_1"]
     assert terminated and reward == 1.0 and info["signals"]["player"] == 0.0
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_every_game_of_the_house_can_be_won_in_time(game: str) -> None:
+    try:
+        world = Household(game)
+    except MissingPartError as missing:
+        pytest.skip(str(missing).splitlines()[0])
+    for seed in range(200):  # one in fifty of the game's own paths to the coin takes longer than the episode
+        world.reset(seed=seed, options={"split": "heldout"})
+        assert 0 < len(world._gold) <= world.max_turns
+    ended, earned = False, 0.0
+    while not ended:
+        _, reward, ended, truncated, _ = world.step(world.oracle_action())
+        earned += float(reward)
+        assert not truncated
+    world.close()
+    assert earned >= world.oracle_target

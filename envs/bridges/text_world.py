@@ -16,7 +16,7 @@ from experience.signal import SignalKind
 
 GAMES = {"coin": "numLocations=7,includeDoors=1,numDistractorItems=4", "twc": "numLocations=2,numItemsToPutAway=1,"
          "includeDoors=0,limitInventorySize=0", "arithmetic": "", "sorting": "", "mapreader":
-         "numLocations=4,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0"}
+         "numLocations=8,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0"}
 
 
 class Household(World[tuple[str, int]]):
@@ -55,8 +55,12 @@ class Household(World[tuple[str, int]]):
 
     def begin(self) -> None:
         fold, seed = self.task
-        self._told, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
-        self._gold, self._score = list(self._inside.getGoldActionSequence()), 0.0
+        for _ in range(20):  # its gold path is a new random one each time, and one in fifty outlasts the episode
+            self._told, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
+            self._gold = list(self._inside.getGoldActionSequence())
+            if len(self._gold) <= self.max_turns:
+                break
+        self._score = 0.0
         self._valid, self._wanted = list(info["validActions"]), str(info.get("taskDescription", ""))
         self._done = 0
 
