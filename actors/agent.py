@@ -6,6 +6,7 @@ Also the two scripted agents that a run needs: the world's own expert, and well-
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,14 +83,29 @@ class Agent:
             def ask(seen: Sequence[str], actions: tuple[str, ...] = actions, rules: str = rules) -> list[Decision]:
                 return self.engine.act([Situation(o, rules, actions) for o in seen], 1.0)  # in thought it explores
 
+            def write(seen: str, action: str, actions: tuple[str, ...] = actions, rules: str = rules) -> Decision:
+                return written(self.engine, Situation(seen, rules, actions), action, self.engine.version)
+
             found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
-                                         [seat.observation for seat in here], ask)
-            for seat, (decision, value) in zip(here, found, strict=False):
-                decisions[id(seat)], seat.intents.value_estimate = decision, value
+                                         [seat.observation for seat in here], ask, write,
+                                         {k: v for seat in here for k, v in seat.intents.lived.items()})
+            for seat, thought in zip(here, found, strict=False):
+                if thought is not None:
+                    decisions[id(seat)], seat.intents.value_estimate = thought
         return decisions
 
     def _by_policy(self, seats: Sequence[Seat]) -> list[Decision]:
         return [] if not seats else self.engine.act([situation(s, self.options) for s in seats], self.temperature)
+
+
+def written(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
+    """An action that the engine's model did not choose, as its tokens where the engine can give them."""
+    encoded = engine.encode(asked, text)
+    if encoded is None:
+        return Decision(text, policy_version=version)
+    prompt, action = encoded
+    return Decision(text, policy_version=version, prompt_ids=prompt, action_ids=action, token_exact=True,
+                    logprobs=np.zeros(len(action), np.float32), version_spans=(VersionSpan(version, len(action)),))
 
 
 class Expert:
@@ -99,18 +115,8 @@ class Expert:
         self._engine = engine
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
-        decisions = []
-        for seat in seats:
-            text = seat.env.unwrapped.expert_action()
-            encoded = self._engine.encode(situation(seat), text)
-            if encoded is None:
-                decisions.append(Decision(text, policy_version=0, behaviour_id="expert"))
-                continue
-            prompt, action = encoded
-            decisions.append(Decision(text, policy_version=0, prompt_ids=prompt, action_ids=action,
-                                      logprobs=np.zeros(len(action), np.float32), token_exact=True,
-                                      version_spans=(VersionSpan(0, len(action)),), behaviour_id="expert"))
-        return decisions
+        return [replace(written(self._engine, situation(seat), seat.env.unwrapped.expert_action(), 0),
+                        behaviour_id="expert") for seat in seats]
 
 
 class Random:

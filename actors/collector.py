@@ -21,11 +21,12 @@ import numpy as np
 
 from actors.agent import Agent, Expert, Random
 from actors.config import Config
-from actors.engines import Engine, make_engine
+from actors.engines import Engine, Situation, make_engine
 from actors.options import Intents
 from actors.planner import Planner
 from experience.errors import ConfigError, EngineError
 from experience.models.weights import Weights
+from experience.planning.change import Answer
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.blobs import describe
@@ -102,8 +103,9 @@ class Collector:
         self.config, self.index, self._collectors = config, index, collectors
         os.environ["XP_MIN_TIER"] = config.sandbox.min_tier  # for the worlds, which know no configuration
         self._name = f"collector-{index:04d}"
-        self._catalogue, weights = describe_worlds(config)
-        self._rewards = RewardModel(weights)
+        described = describe_worlds(config)
+        self._catalogue = described.catalogue
+        self._rewards = RewardModel(described.weights)
         self._arguments = {w.id: w.arguments for w in config.worlds}
         done = _done_before(directory / self._name, config.collecting.group_size)
         self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
@@ -302,6 +304,9 @@ class Collector:
             slot.boundary |= Boundary.OPTION_END
         self._append(slot, slot.decision, signals=signals, reward=value, ending=ending,
                      discount=discount_after(ending, self.config.collecting.discount), marks=marks)
+        if slot.decision is not None and self.config.planning.candidates:
+            known = {s.name: s.value for s in signals if s.value is not None}
+            slot.intents.remember(slot.observation, slot.decision.text, Answer(observation, known, terminated))
         slot.turn += 1
         slot.decision = None
         slot.observation, slot.info = observation, info
@@ -360,17 +365,27 @@ def _make(env_id: str, arguments: Mapping[str, Any]) -> Any:
     return gymnasium.make(env_id, **arguments)
 
 
-def describe_worlds(config: Config) -> tuple[dict[str, SignalKind], dict[str, Mapping[str, float]]]:
-    """The union of the worlds' signal catalogues, and the reward weights in force per environment id."""
-    catalogue: dict[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
-    weights: dict[str, Mapping[str, float]] = {}
+@dataclass(frozen=True)
+class Described:
+    """The union of the worlds' signal catalogues, and per environment id the reward weights in force and what the
+    policy is told beside what it sees: the rules, and the actions where they can be listed."""
+
+    catalogue: dict[str, SignalKind]
+    weights: dict[str, Mapping[str, float]]
+    told: dict[str, Situation]
+
+
+def describe_worlds(config: Config) -> Described:
+    found = Described({"env_reward": SignalKind("1", "env_state")}, {}, {})
     for world in config.worlds:
         made = _make(world.id, world.arguments)
-        catalogue |= getattr(made.unwrapped, "signal_catalogue", {})
-        own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
-        weights[world.id] = own if world.rewards is None else world.rewards
+        inside = made.unwrapped
+        found.catalogue.update(getattr(inside, "signal_catalogue", {}))
+        own = getattr(inside, "reward_weights", {"env_reward": 1.0})
+        found.weights[world.id] = own if world.rewards is None else world.rewards
+        found.told[world.id] = Situation("", getattr(inside, "instructions", ""), tuple(getattr(inside, "actions", ())))
         made.close()
-    return catalogue, weights
+    return found
 
 
 def listed_actions(config: Config) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ import numpy as np
 
 from experience.errors import EngineError
 from experience.models.weights import Weights
+from experience.planning.change import Answer
 from experience.planning.option import Library, Stored, Subgoal, option_id
 from experience.policy import Decision
 
+_REMEMBERED = 500
 _DEEPEST = 8
 """Options within options. Deeper, one is not started: `use NAME` goes to the world as any text does."""
 
@@ -34,6 +36,8 @@ class Intents:
     running: list[Running] = field(default_factory=list)
     is_choice: bool = False
     value_estimate: float | None = None
+    lived: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    """What the episode's last turns were answered, by what was seen and done: a planner knows it and need not guess."""
 
     @property
     def mark(self) -> tuple[int | None, int | None]:
@@ -41,6 +45,11 @@ class Intents:
         if not self.running:
             return None, None
         return option_id(self.running[-1].option.name), 0 if self.is_choice else self.running[-1].age
+
+    def remember(self, observation: str, action: str, answer: Answer) -> None:
+        self.lived[observation, action] = answer
+        if len(self.lived) > _REMEMBERED:
+            del self.lived[next(iter(self.lived))]
 
     def read(self, observation: str) -> str:
         """What the policy sees: under a subgoal, the goal before the observation."""

@@ -7,9 +7,10 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
 import torch
 
 from actors.collector import Work, describe_worlds, listed_actions
@@ -21,9 +22,11 @@ from actors.pool import Pool, make_pool
 from actors.rundir import RunDirectory
 from actors.skills import Skills
 from experience.evaluation.statistics import Mean
+from experience.learning.batch import Turn
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
-from experience.planning.imagine import imagine
+from experience.planning.imagine import imagine, sweep
 from experience.planning.option import Library
+from experience.planning.reach import sampled
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import ModelError
 from experience.policy import Decision
@@ -36,6 +39,8 @@ from experience.step import Step
 
 _RECENT_EPISODES = 400
 """Real training episodes that skills are found in and judged by."""
+_SAMPLED_ACTIONS = 6
+"""Of the policy, where a world cannot list what could be done."""
 _TRUSTED_VALUE = 0.2
 """An unfinished imagined branch is worth what the value function says; one that explains less of the variance of new
 returns than this says nothing yet, and a policy that follows it unlearns what it can do."""
@@ -85,8 +90,9 @@ class Parts:
         self.config, self.directory, self._report = config, directory, report
         self._started = self._reported = time.monotonic()
         self.progress = Progress(directory.name)
-        self.catalogue, weights = describe_worlds(config)
-        self.rewards = RewardModel(weights)
+        worlds = describe_worlds(config)
+        self.catalogue, self._told = worlds.catalogue, worlds.told
+        self.rewards = RewardModel(worlds.weights)
         self._engine = make_engine(config.policy, config.seed)
         self.learner = make_learner(config, self._engine, self.rewards)
         collecting, learning = config.collecting, config.learning
@@ -206,12 +212,35 @@ class Parts:
                        group_size=self.config.collecting.group_size, horizon=planning.horizon,
                        discount=self.config.collecting.discount, value=value)
         self.progress.imagined += made.branches
+        self._keep(made.steps)
+        return made.groups
+
+    def plan(self) -> list[Turn]:
+        """What is best in the states that the model reaches from real ones, if their time has come: to be imitated."""
+        planning = self.config.planning
+        if (self.world is None or not planning.roots or not self._should_imagine(self.learner.version + 1)
+                or not np.isfinite(self.world.threshold)):
+            return []
+        episodes = sweep(self._listed, self.world, self.replay, self.rewards, self.catalogue, roots=planning.roots,
+                         within=2 * planning.horizon, states=planning.states,
+                         discount=self.config.collecting.discount)
+        self.progress.imagined["planned"] += len(episodes)
+        self._keep([step for e in episodes for step in (*e.steps, *([e.closing] if e.closing else []))])
+        turns = []
+        for step in (episode.first for episode in episodes):
+            encoded = self._engine.encode(self._situation(step.env_id, step.obs_text),
+                                          step.decision.text if step.decision else "")
+            if encoded is not None:
+                turns.append(Turn(*encoded, np.zeros(len(encoded[1]), np.float32)))
+        return turns
+
+    def _keep(self, steps: Iterable[Step]) -> None:
+        """What was imagined, in shards of its own."""
         if self._imagined is None:
             self._imagined = Journal(self.directory.path / "imagined" / "learner", self.catalogue, durability="os")
-        for step in made.steps:
+        for step in steps:
             self._imagined.append(step)
             self.replay.steps_by_source["imagined"] += not step.is_closing
-        return made.groups
 
     def curate(self) -> None:
         """Options: found in the best episodes, tried again in the world, pushed with the policy, and retired."""
@@ -226,10 +255,21 @@ class Parts:
             self.learner.show(self._skills.turns(best, self._engine))
         self.progress.skills = len(self._skills.library)
 
-    def _act(self, observations: Sequence[str]) -> list[Decision]:
+    def _act(self, env_ids: Sequence[str], observations: Sequence[str]) -> list[Decision]:
         """The present policy, for imagined turns: the learner's own model."""
         self._engine.model.eval()
-        return self._engine.act([Situation(o) for o in observations], self.config.policy.temperature)
+        return self._engine.act([self._situation(e, o) for e, o in zip(env_ids, observations, strict=True)],
+                                self.config.policy.temperature)
+
+    def _situation(self, env_id: str, observation: str) -> Situation:
+        return replace(self._told[env_id], observation=observation)
+
+    def _listed(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
+        """What could be done: all that the world lists, or else a few samples of the policy."""
+        listed = self._told[env_id].actions
+        if listed:
+            return [listed] * len(observations)
+        return [*sampled(lambda seen: self._act([env_id] * len(seen), seen), observations, _SAMPLED_ACTIONS)]
 
     def checkpoint(self) -> None:
         self._log()

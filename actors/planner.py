@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -12,12 +13,16 @@ from actors.config import Config
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights
 from experience.planning.change import Answer
-from experience.planning.lookahead import Search, in_model
+from experience.planning.lookahead import Search, Try, in_model
+from experience.planning.reach import Choice, Reach, sampled
 from experience.planning.world_model import LanguageWorldModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
 
 Ask = Callable[[Sequence[str]], list[Decision]]
+Write = Callable[[str, str], Decision]
+"""(observation, action) -> the action as a decision."""
+Lived = Mapping[tuple[str, str], Answer]
 
 
 def make_world_model(config: Config) -> LanguageWorldModel:
@@ -51,28 +56,47 @@ class Planner:
             if self._settings.thought == "model":
                 self._model.believe(weights.planner)
 
-    def decide(self, env_id: str, worlds: Sequence[Any], observations: Sequence[str],
-               ask: Ask) -> list[tuple[Decision, float | None]]:
-        """The decisions for situations of one world, each with the value that spoke for it; none where there is nothing
-        to think with."""
+    def decide(self, env_id: str, worlds: Sequence[Any], observations: Sequence[str], ask: Ask, write: Write,
+               lived: Lived | None = None) -> list[tuple[Decision, float | None] | None]:
+        """The decisions for situations of one world, each with the value that spoke for it; None where nothing was
+        found, and nothing at all where there is nothing to think with. The policy is asked by `ask`; an action that it
+        did not say is written by `write`; `lived` is what the episodes' own turns were answered."""
         settings = self._settings
         forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
         believes = settings.thought == "model" and np.isfinite(self._model.threshold)
         if not self._loaded or not (forks or believes):
             return []
 
-        def reward(_: int, answer: Answer) -> float:
+        def reward(answer: Answer) -> float:
             return self._rewards.of_values(env_id, answer.signals) or 0.0
 
-        shared: Mapping[str, Any] = {"candidates": settings.candidates, "horizon": settings.horizon,
-                                     "rollouts": settings.rollouts, "discount": self._discount}
-        if forks:
-            forked = Search(ask, lambda places, actions: self._fork(env_id, places, actions), self._value, reward,
-                            "lookahead in forks", **shared)
-            return forked([world.snapshot() for world in worlds], observations)
-        modelled = Search(ask, in_model(self._model), self._value, reward, "lookahead in the model",
-                          threshold=self._model.threshold, **shared)
-        return modelled(observations, observations)
+        def fork(places: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
+            return self._fork(env_id, places, actions)
+
+        places: Sequence[Any] = [world.snapshot() for world in worlds] if forks else observations
+        tries: Try[Any] = fork if forks else in_model(self._model, lived)
+        threshold = float("inf") if forks else self._model.threshold
+        where = "in forks" if forks else "in the model"
+        if settings.search == "sweeps":
+            listed = tuple(getattr(worlds[0], "actions", ()))
+            reach = Reach(lambda seen: [listed] * len(seen) if listed else sampled(ask, seen, settings.candidates),
+                          tries, reward, settings.states, self._discount, threshold)
+            return self._chosen(reach(places, observations), observations, write, where)
+        search = Search(ask, tries, self._value, lambda _, answer: reward(answer), f"lookahead {where}",
+                        settings.candidates, settings.horizon, settings.rollouts, self._discount, threshold)
+        return [*search(places, observations)]
+
+    def _chosen(self, choices: Mapping[str, Choice], observations: Sequence[str], write: Write,
+                where: str) -> list[tuple[Decision, float | None] | None]:
+        decided: list[tuple[Decision, float | None] | None] = []
+        for choice, seen in ((choices.get(seen), seen) for seen in observations):
+            if choice is None:
+                decided.append(None)
+                continue
+            decision = write(seen, next(iter(choice.best)))
+            decided.append((replace(decision, token_exact=False, decoder=f"sweeps {where} n={self._settings.states}"),
+                            choice.value))
+        return decided
 
     def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
         """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""

@@ -188,6 +188,17 @@ def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_n
     assert success() > 0.8
 
 
+def test_a_plan_is_followed_and_nothing_happens_without_one() -> None:
+    tokenizer, model = ByteTokenizer(), tiny()
+    learner = Learner(model, LearnerSettings(batch_turns=8, imitation_rate=1e-2))
+    said = [tokenizer.action(("left", "right")[i % 2]) for i in range(8)]
+    plan = [Turn(tokenizer.prompt(f"at {i}"), ids, np.zeros(len(ids), np.float32)) for i, ids in enumerate(said)]
+    before = learner.save()
+    assert learner.follow([]) == {} and learner.save() == before
+    losses = [learner.follow(plan)["plan_nll"] for _ in range(20)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
 def test_failures_weigh_as_much_as_they_are_told_to() -> None:
     group = group_of([1.0, 0.0, 0.0, 0.0])
     whole, _ = advantages([group])

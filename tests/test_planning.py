@@ -13,12 +13,12 @@ from hypothesis import strategies as some
 
 from experience.models.tokenizer import ByteTokenizer
 from experience.planning.change import Answer, apply, describe
-from experience.planning.imagine import imagine
+from experience.planning.imagine import imagine, sweep
 from experience.planning.retrieval import Memory
 from experience.planning.world_model import LanguageWorldModel, Prediction, auroc
 from experience.policy import Decision, VersionSpan
 from experience.reward import RewardModel
-from experience.shards.replay import Replay
+from experience.shards.replay import Episode, Replay
 from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import make_step
@@ -98,7 +98,7 @@ def lived() -> Replay:
     return replay
 
 
-def policy(observations: object) -> list[Decision]:
+def policy(_: object, observations: object) -> list[Decision]:
     words = ["say red", "say blue"]
     return [Decision(words[i % 2], 3) for i, _ in enumerate(observations)]  # type: ignore[arg-type, var-annotated]
 
@@ -119,6 +119,41 @@ def test_what_the_model_is_unsure_of_is_never_learned_from() -> None:
     made = imagine(policy, Certain(1.5), lived(), REWARDS, CATALOGUE, groups=2, group_size=4, horizon=3)
     assert made.groups == []
     assert made.branches == {"uncertain": 8}
+
+
+def planned(uncertainty: float) -> list[Episode]:
+    replay = lived()
+    real = {(s.stream_id, s.t) for e in replay.episodes["real"] for s in e.steps}
+    episodes = sweep(lambda _, seen: [("say red", "say blue")] * len(seen), Certain(uncertainty), replay, REWARDS,
+                     CATALOGUE, roots=8, within=4, states=4)
+    assert all(e.first.parent in real for e in episodes)
+    return episodes
+
+
+def test_what_sweeps_conclude_is_imagined_and_says_what_it_is_worth() -> None:
+    episodes = planned(0.5)
+    assert {e.first.obs_text for e in episodes} <= {"door red", "door blue", "door tan"}
+    for step in (e.first for e in episodes):
+        assert (step.source, step.model_version, step.uncertainty) == ("imagined", 5, 0.5)
+        assert step.decision and step.decision.text == "say red" and not step.decision.token_exact
+        assert (step.reward, step.value_estimate, step.ending) == (1.0, 1.0, "terminated")
+
+
+def test_sweeps_conclude_nothing_from_what_the_model_is_unsure_of() -> None:
+    assert planned(1.5) == []
+
+
+def test_a_question_asked_again_is_answered_from_memory_until_the_model_changes() -> None:
+    model, asked = LanguageWorldModel(layers=1, width=16, context=64, trusted_accuracy=0.9, seed=0), []
+    plain = model._predict
+    model._predict = lambda o, a: (asked.extend(zip(o, a, strict=True)), plain(o, a))[1]  # type: ignore[method-assign]
+    first = model.predict(["a", "b", "a"], ["x", "x", "x"])
+    assert asked == [("a", "x"), ("b", "x")] and first[0] == first[2]
+    assert model.predict(["b"], ["x"]) == [first[1]] and len(asked) == 2
+    model.add(world(8))
+    model.fit(1)
+    model.predict(["b"], ["x"])
+    assert len(asked) == 3
 
 
 def test_a_memory_finds_what_is_alike_and_never_the_question_itself() -> None:

@@ -22,6 +22,7 @@ from experience.models.weights import Weights
 from experience.planning.campaign import Campaign
 from experience.planning.change import Answer
 from experience.planning.lookahead import Search, in_model
+from experience.planning.reach import Choice, Reach
 from experience.planning.search import gumbel_search, softmax
 from experience.planning.tabular import TabularModel
 from experience.planning.world_model import LanguageWorldModel, Prediction
@@ -188,13 +189,51 @@ def test_what_was_thought_did_not_happen(tmp_path: Path) -> None:
             seen = world.step(step.decision.text)[0]
 
 
+def test_sweeps_in_forks_walk_a_shortest_way_through_every_grid(tmp_path: Path) -> None:
+    rows = lived(tmp_path, "planning.candidates=1", "planning.search=sweeps", "planning.thought=fork")
+    world = gymnasium.make("envs:KeyDoor-v0", size=3).unwrapped
+    for seed in range(16):
+        episode = [r for r in rows if r.decision and r.work_id == Work.named(str(seed), env_id="", seed=0).work_id]
+        world.reset(seed=seed, options={"split": "heldout"})
+        shortest = 0
+        while not world._is_over:
+            world.step(world.oracle_action())
+            shortest += 1
+        assert len(episode) == shortest and episode[-1].reward == 1.0
+        assert episode[0].value_estimate == pytest.approx(0.99 ** (shortest - 1)), "at no discount, 0.99 is used"
+        assert all(r.decision and r.decision.decoder == "sweeps in forks n=64" for r in episode)
+
+
+def reach(model: TabularModel, states: int = 64, threshold: float = float("inf"),
+          known: dict[tuple[str, str], Answer] | None = None) -> dict[str, Choice]:
+    return Reach(lambda seen: [("left", "right")] * len(seen), in_model(model, known),
+                 lambda answer: answer.signals.get("done", 0.0), states, 0.9, threshold)(["1"], ["1"])
+
+
+def test_sweeps_find_the_value_of_every_state_they_reach() -> None:
+    found = reach(corridor())
+    assert {seen: (list(c.best), round(c.value, 6)) for seen, c in found.items()} == {
+        "1": (["right"], 0.81), "2": (["right"], 0.9), "3": (["right"], 1.0)}
+
+
+def test_sweeps_lay_out_no_more_states_than_they_may_and_choose_nothing_where_nothing_differs() -> None:
+    assert reach(corridor(), states=2) == {}, "the end is beyond the second state"
+    assert reach(corridor(), threshold=0.5) == {}, "each pair was counted once: its uncertainty is 1"
+
+
+def test_what_was_lived_is_not_asked_of_the_model_again() -> None:
+    wall = Answer("3", {"done": 0.0}, False)
+    assert reach(corridor(), known={("3", "right"): wall}) == {}, "the way out that the model sees is not there"
+
+
 def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -> None:
     config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0'}]", "planning.candidates=4"])
     planner = Planner(config, RewardModel({}))
     model = LanguageWorldModel(config.planning.layers, config.planning.width, config.policy.context, 0.9, 0)
     beliefs = ValueFunction(2, 64, config.policy.context, 0).beliefs() | model.beliefs()
     planner.load(replace(Weights.read(0, b""), planner=beliefs))
-    assert planner.decide("envs:KeyDoor-v0", [None], ["you 1 1"], Both()) == []
+    assert planner.decide("envs:KeyDoor-v0", [None], ["you 1 1"], Both(),
+                          lambda _, action: Decision(action, 0)) == []
 
 
 def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() -> None:

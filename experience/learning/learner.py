@@ -23,6 +23,8 @@ from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.shards.replay import Episode, Group
 from experience.step import Step
 
+_PLAN_PASSES = 2
+
 
 @dataclass(frozen=True)
 class LearnerSettings:
@@ -116,6 +118,19 @@ class Learner:
             for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
                 parts[name].append(value)
         return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
+
+    def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
+        """Two passes of imitation over what planning found to be best, demonstrations mixed in (expert iteration,
+        Anthony et al. 2017), at `rate` × the imitation rate."""
+        if not plans:
+            return {}
+        size, losses = self.settings.batch_turns, []
+        self._set_rate(self.settings.imitation_rate * rate)
+        for _ in range(_PLAN_PASSES):
+            for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):
+                shown = [plans[i] for i in part] + self._sample_demonstrations(size // 4)
+                losses.append(self._update([], shown, 1.0)["nll"])
+        return {"plan_nll": float(np.mean(losses)), "planned_turns": float(len(plans))}
 
     def _parts(self, groups: Sequence[Group], turns: int) -> int:
         """How many minibatches: as set for real turns; for imagined ones, of which there may be many more, as many as
@@ -218,6 +233,9 @@ class Onlooker:
         return {}
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
+        return {}
+
+    def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
         return {}
 
     def show(self, turns: Iterable[Turn]) -> None:

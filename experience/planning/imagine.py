@@ -10,20 +10,28 @@ Groups are wholly imagined: no baseline ever mixes real and imagined returns.
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from experience.learning.value import ValueFunction
+from experience.planning.change import Answer
+from experience.planning.lookahead import in_model
 from experience.planning.option import USE
-from experience.planning.world_model import WorldModel
+from experience.planning.reach import Reach
+from experience.planning.world_model import Prediction, WorldModel
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.replay import Episode, Group, Replay
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Ending, Step, discount_after, state_key
 
-Act = Callable[[Sequence[str]], list[Decision]]
+Act = Callable[[Sequence[str], Sequence[str]], list[Decision]]
+"""(environment ids, observations) -> the present policy's decisions."""
+Listed = Callable[[str, Sequence[str]], Sequence[Sequence[str]]]
+"""(environment id, observations) -> what could be done in each."""
 
 
 @dataclass
@@ -46,6 +54,22 @@ class _Branch:
     steps: list[Step] = field(default_factory=list)
     fate: str = "unfinished"
 
+    def live(self, decision: Decision, prediction: Prediction, version: int, rewards: RewardModel,
+             catalogue: Mapping[str, SignalKind], discount: float) -> None:
+        """One more turn, as the model answers it."""
+        assert prediction.answer is not None
+        root, answer = self.root, prediction.answer
+        signals = tuple(Signal(n, v, catalogue[n].unit, "model") for n, v in answer.signals.items())
+        ending: Ending = "terminated" if answer.ended else "none"
+        self.steps.append(replace(
+            root, source="imagined", split="train", obs_text=self.observation, decision=decision, signals=signals,
+            reward=rewards.reward(root.env_id, signals), ending=ending, reward_version=rewards.version,
+            discount=discount_after(ending, discount), model_version=version, uncertainty=prediction.uncertainty,
+            parent=(root.stream_id, root.t), step_in_episode=len(self.steps), state_key=state_key(self.observation),
+            boundary=Boundary.NONE, info={}))
+        self.observation = answer.observation
+        self.fate = "ended" if answer.ended else "unfinished"
+
 
 def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, catalogue: dict[str, SignalKind],
             *, groups: int, group_size: int, horizon: int, discount: float = 1.0,
@@ -57,7 +81,7 @@ def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, c
         going = [b for b in branches if b.fate == "unfinished"]
         if not going:
             break
-        decisions = act([b.observation for b in going])
+        decisions = act([b.root.env_id for b in going], [b.observation for b in going])
         predictions = model.predict([b.observation for b in going], [d.text for d in decisions])
         for branch, decision, prediction in zip(going, decisions, predictions, strict=True):
             if prediction.answer is None or decision.text.startswith(USE):  # a world knows nothing of options
@@ -67,17 +91,7 @@ def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, c
             elif not set(prediction.answer.signals) <= set(catalogue):
                 branch.fate = "impossible"
             else:
-                signals = tuple(Signal(n, v, catalogue[n].unit, "model") for n, v in prediction.answer.signals.items())
-                ending: Ending = "terminated" if prediction.answer.ended else "none"
-                branch.steps.append(replace(
-                    branch.root, source="imagined", split="train", obs_text=branch.observation, decision=decision,
-                    signals=signals, reward=rewards.reward(branch.root.env_id, signals), ending=ending,
-                    reward_version=rewards.version, discount=discount_after(ending, discount),
-                    model_version=model.version, uncertainty=prediction.uncertainty,
-                    parent=(branch.root.stream_id, branch.root.t), step_in_episode=len(branch.steps),
-                    state_key=state_key(branch.observation), boundary=Boundary.NONE, info={}))
-                branch.observation = prediction.answer.observation
-                branch.fate = "ended" if prediction.answer.ended else "unfinished"
+                branch.live(decision, prediction, model.version, rewards, catalogue, discount)
     result = Imagined([], Counter(b.fate for b in branches))
     usable = [b for b in branches if b.steps and (value is not None or b.fate == "ended")]
     ends = value([b.observation for b in usable]) if value is not None and usable else [None] * len(usable)
@@ -87,6 +101,35 @@ def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, c
         if len(kept) > 1:
             result.groups.append(Group(f"imagined-{model.version}-{number}", kept))
     return result
+
+
+def sweep(listed: Listed, model: WorldModel, replay: Replay, rewards: RewardModel, catalogue: Mapping[str, SignalKind],
+          *, roots: int, within: int, states: int, discount: float = 1.0) -> list[Episode]:
+    """What is best to do in the states that the model reaches from `roots` real steps, `states` for each: for every
+    state where that is known, an episode of the one turn. `value_estimate` is what sweeps found it to be worth. Where
+    several actions are best, one of them is drawn."""
+    rng, episodes = np.random.default_rng(model.version), []
+    by_world: dict[str, list[Step]] = defaultdict(list)
+    for root in replay.sample_roots(roots, within):
+        by_world[root.env_id].append(root)
+    for env_id, known in by_world.items():
+        def reward(answer: Answer, env_id: str = env_id) -> float:
+            return rewards.of_values(env_id, answer.signals) or 0.0
+
+        reach = Reach(lambda seen, env_id=env_id: listed(env_id, seen), in_model(model), reward,  # type: ignore[misc]
+                      states, discount, model.threshold)
+        seen = [root.obs_text for root in known]
+        for observation, choice in reach(seen, seen).items():
+            action = str(rng.choice(list(choice.best)))
+            prediction = choice.best[action]
+            if prediction.answer is None or not set(prediction.answer.signals) <= set(catalogue):
+                continue
+            branch = _Branch(0, known[choice.root], observation)
+            decision = Decision(action, policy_version=-1, decoder=f"sweeps over {states} states", token_exact=False)
+            branch.live(decision, prediction, model.version, rewards, catalogue, discount)
+            branch.steps[0] = replace(branch.steps[0], value_estimate=choice.value)
+            episodes.append(_as_episode(branch, None))
+    return episodes
 
 
 def _as_episode(branch: _Branch, end_value: float | None) -> Episode:

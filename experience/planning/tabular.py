@@ -241,6 +241,10 @@ class TabularLearner:
                     self.dyna.learn(step, following)
         return {"states": float(len(self.dyna.values)), "planned": float(self.dyna.planned)} if groups else {}
 
+    def follow(self, plans: Sequence[object], rate: float = 1.0) -> dict[str, float]:
+        """A table plans by itself, after each real step."""
+        return {}
+
     def save(self) -> dict[str, bytes]:
         return {"policy.safetensors": self.policy().data,
                 "learner.json": json.dumps({"version": self.version}).encode()}

@@ -67,6 +67,10 @@ LONGEST_CHANGE = 72
 _NEVER = 1e6
 """Nats that no prediction is sure enough to bear."""
 
+_MOST_SAID = 100_000
+_TOGETHER = 256
+"""Predictions made at once; with more, their caches no longer fit near the processor."""
+
 _PUSHED = 1024
 """Transitions that go with a model that retrieves, to whoever predicts with it."""
 
@@ -100,6 +104,7 @@ class LanguageWorldModel:
         """(question, change)"""
         self._by_event: dict[str, list[int]] = defaultdict(list)
         self._kept_out: list[tuple[Step, Answer]] = []
+        self._said: dict[tuple[str, str], Prediction] = {}
         self.too_long = self._steps = 0
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -124,11 +129,13 @@ class LanguageWorldModel:
                 self._by_event[event(answer)].append(len(self._fitted))
                 new.append((_question(step.obs_text, step.decision.text), change))
                 self._fitted.append(new[-1])
+        self._said.clear()
         if self._retrieve:
             self._memory.add(len(self._fitted) - len(new), [question for question, _ in new])
 
     def fit(self, steps: int, batch_turns: int = 16) -> float:
         """`steps` optimiser steps on the transitions seen so far; the last loss, in nats."""
+        self._said.clear()
         loss_value = float("nan")
         for _ in range(steps if self._fitted else 0):
             chosen = self._sample(batch_turns)
@@ -178,6 +185,7 @@ class LanguageWorldModel:
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
+        self._said.clear()
         about = json.loads(saved["world_model.json"])
         self.version, self.threshold, self._steps = about["version"], about["threshold"], about["steps"]
         self._event_shift = about.get("event_shift", 0.0)
@@ -197,6 +205,7 @@ class LanguageWorldModel:
 
     def believe(self, beliefs: Mapping[str, bytes]) -> None:
         """Predicts from now on as the model whose `beliefs` these are."""
+        self._said.clear()
         about = json.loads(beliefs["world_model.json"])
         self.version, threshold = about["version"], about["threshold"]
         self._event_shift = about.get("event_shift", 0.0)
@@ -207,10 +216,19 @@ class LanguageWorldModel:
         Weights.read(self.version, beliefs["world_model_mean.safetensors"]).put_into(self._believed)
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
-        """The likeliest change for each pair."""
+        """The likeliest change for each pair. What is asked again before the model changes is answered from memory."""
+        pairs = list(zip(observations, actions, strict=True))
+        if len(self._said) > _MOST_SAID:
+            self._said.clear()
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._said]
+        self._said |= zip(new, self._predict([o for o, _ in new], [a for _, a in new]), strict=True)
+        return [self._said[pair] for pair in pairs]
+
+    def _predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         prompts = self._prompts([_question(o, a) for o, a in zip(observations, actions, strict=True)])
-        written = sample(self._believed, prompts, end=ByteTokenizer.END, most_tokens=LONGEST_CHANGE, temperature=0,
-                         generator=self._generator)
+        written = [answer for start in range(0, len(prompts), _TOGETHER) for answer in sample(
+            self._believed, prompts[start:start + _TOGETHER], end=ByteTokenizer.END, most_tokens=LONGEST_CHANGE,
+            temperature=0, generator=self._generator)]
         predictions = []
         for observation, (ids, logprobs) in zip(observations, written, strict=True):
             whole = len(ids) > 0 and ids[-1] == ByteTokenizer.END
@@ -238,6 +256,7 @@ class LanguageWorldModel:
         self.threshold = plain if np.isfinite(plain) else believed
         self._event_shift = 0.0 if not np.isfinite(plain) else plain - believed if np.isfinite(believed) else _NEVER
         uncertainty[events] += self._event_shift
+        self._said.clear()
         return judged(uncertainty, right, copied, self.threshold)
 
     def _prompts(self, questions: Sequence[str], without: Sequence[int] = ()) -> list[np.ndarray]:
