@@ -117,6 +117,7 @@ class Planning(_Section):
     rollouts: int = Field(1, ge=1, le=64, description="lookahead: thoughts of each action; their mean speaks for it")
     thought: Literal["model", "fork"] = Field("model", description="lookahead in the world model, or in forks of the "
                                                                    "worlds that can go back")
+    options: str = Field("", description="a library of options written by hand (JSON): subgoals, programs")
     skills: int = Field(0, ge=0, le=64, description="programs kept as options: found in successes, replayed before use")
     weight: float = Field(0.5, ge=0, le=1, description="learning rate of imagined against real updates")
 

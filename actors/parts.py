@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import torch
 
+from actors.agent import written
 from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
@@ -20,10 +21,11 @@ from actors.evaluator import Evaluator
 from actors.planner import make_value, make_world_model
 from actors.pool import Pool, make_pool
 from actors.rundir import RunDirectory
-from actors.skills import Skills
+from actors.skills import Skills, library_from
 from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
+from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
 from experience.planning.option import Library
 from experience.planning.reach import sampled
@@ -108,6 +110,9 @@ class Parts:
         self._loop_started: float | None = None
         self._imagined: Journal | None = None
         self._skills = Skills(self.rewards, self.catalogue, {w.id: w.arguments for w in config.worlds}, planning.skills)
+        if planning.options:
+            self._skills.library = library_from(planning.options)
+            self.learner.options = self._skills.library.dump()
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)
@@ -120,7 +125,7 @@ class Parts:
         saved = self.directory.last_checkpoint()
         if saved is None:
             return False
-        self.learner.restore(saved, self.replay.demonstrations(), self.replay.restore(saved))
+        self.learner.restore(saved, self.demonstrations(), self.replay.restore(saved))
         if self.world is not None and "world_model.json" in saved:
             self._seen_transitions = json.loads(saved["parts.json"])["seen_transitions"]
             self.world.add(self.replay.transitions[:self._seen_transitions])
@@ -142,6 +147,14 @@ class Parts:
         for shard in self.pool.shards(lambda: waiting <= self.replay.finished and not self.evaluator.busy):
             self.take(shard)
         self._phase("imitation")
+
+    def demonstrations(self) -> list[Step]:
+        """What the experts showed; where the run has subgoals, as if they had pursued them."""
+        def write(step: Step, seen: str, action: str) -> Decision:
+            return written(self._engine, self._situation(step.env_id, seen), action, 0)
+
+        return [step for episode in self.replay.episodes["demonstration"] if not episode.failed
+                for step in in_hindsight(episode, self._skills.library, write)]
 
     def take(self, shard: Sequence[Step]) -> None:
         """New committed steps go into replay; now and then the world is told."""

@@ -20,7 +20,7 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
             evaluator.baseline()
             parts.demonstrate()
             with parts.all_cores():  # the collectors have nothing to do yet
-                parts.note(learner.imitate(replay.demonstrations(), config.learning.imitation_passes))
+                parts.note(learner.imitate(parts.demonstrations(), config.learning.imitation_passes))
                 parts.note(parts.fit_world_model(config.planning.first_steps))
             parts.save()
         parts.push()

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from actors.engines import Engine, Situation
+from experience.errors import ConfigError, RecordError
 from experience.learning.batch import Turn
 from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.planning.option import USE, Library, Program
 from experience.reward import RewardModel
 from experience.shards.replay import Episode
 from experience.signal import SignalKind, read_signals
+
+
+def library_from(path: str) -> Library:
+    """Options written by hand. Raises ConfigError if the file cannot be read as a library."""
+    try:
+        return Library.load(Path(path).read_bytes())
+    except (OSError, RecordError) as error:
+        raise ConfigError(f"planning.options={path}: {error}",
+                          "give a JSON file such as configs/keydoor-subgoals.json") from error
 
 
 class Skills:

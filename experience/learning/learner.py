@@ -20,6 +20,8 @@ from experience.learning.losses import Clip, clipped_policy_gradient, negative_l
 from experience.learning.returns import discounted_returns, leave_one_out
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
+from experience.planning.hierarchy import levels
+from experience.planning.option import Library
 from experience.shards.replay import Episode, Group
 from experience.step import Step
 
@@ -104,9 +106,10 @@ class Learner:
         if self.value is None:
             turns, metrics = advantages(groups, self.settings.negative_weight)
         else:
-            lived = [e for g in groups for e in g.episodes if e.first.source == "real"]
+            credited = [replace(g, episodes=tuple(self._levels(g.episodes))) for g in groups]
+            lived = [e for g in credited for e in g.episodes if e.first.source == "real"]
             fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
-            turns, metrics = turn_advantages(groups, self.value, self._spread, self.settings.negative_weight)
+            turns, metrics = turn_advantages(credited, self.value, self._spread, self.settings.negative_weight)
             metrics |= fitted
         self._successes += best_turns((g for g in groups if g.episodes[0].first.source == "real"), self._bar)
         del self._successes[:-self.settings.remembered_successes]
@@ -163,9 +166,14 @@ class Learner:
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
         groups = list(learned_from)
         if self.value is not None:
-            self.value.restore(saved, [e for g in groups for e in g.episodes])
+            self.value.restore(saved, self._levels(e for g in groups for e in g.episodes))
         self._take_demonstrations(demonstrations)
         self._successes = best_turns(groups, self._bar)[-self.settings.remembered_successes:]
+
+    def _levels(self, episodes: Iterable[Episode]) -> list[Episode]:
+        """With subgoals in its library, each episode's choices and pursuits: credited apart."""
+        library = Library.load(self.options) if self.options else Library()
+        return [level for episode in episodes for level in levels(episode, library)]
 
     def _take_demonstrations(self, demonstrations: Iterable[Step]) -> None:
         shown = list(demonstrations)
