@@ -63,8 +63,9 @@ def line(row: dict[str, Any]) -> str:
         return f"| {row['id']} | {row['missing'].replace('|', '/')} | | | | | | | |"
     returns = ["—" if row[n] is None else f"{row[n]:.2f} ± {row[n + '_error']:.2f}"
                for n in ("random", "nothing", "oracle")]
+    resets = f"{row['resets_per_second']:,.{0 if row['resets_per_second'] >= 1 else 1}f}"
     return (f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / {row['step_p99_ms']:.1f} | "
-            f"{row['resets_per_second']:,.0f} | {row['cpu_ms_per_step']:.2f} | {row['memory_mib']:.0f} | "
+            f"{resets} | {row['cpu_ms_per_step']:.2f} | {row['memory_mib']:.0f} | "
             f"{'yes' if row['goes_back'] else 'no'} | {' | '.join(returns)} |")
 
 
