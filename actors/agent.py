@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from actors.engines import Engine, Situation
-from actors.options import Intents, choose, library_of
+from actors.options import Intents, choose
 from actors.planner import Planner
 from experience.models.weights import Weights
-from experience.planning.option import Library
+from experience.planning.option import Library, library_in
 from experience.policy import Decision, VersionSpan
 
 
@@ -39,11 +39,16 @@ NO_OPTIONS = Library()
 
 def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
     """What the policy must answer: options may be started wherever none is under way."""
-    world = seat.env.unwrapped
-    actions = tuple(getattr(world, "actions", ()))
+    blank = told(seat.env.unwrapped)
+    actions = blank.actions
     if actions and not seat.intents.running:
         actions += tuple(options.admissible(seat.observation))
-    return Situation(seat.intents.read(seat.observation), getattr(world, "instructions", ""), actions)
+    return replace(blank, observation=seat.intents.read(seat.observation), actions=actions)
+
+
+def told(world: Any) -> Situation:
+    """What a policy is told in a world, whatever it sees there: the rules, and the actions where they can be listed."""
+    return Situation("", getattr(world, "instructions", ""), tuple(getattr(world, "actions", ())))
 
 
 class Agent:
@@ -54,7 +59,7 @@ class Agent:
 
     def load(self, weights: Weights) -> None:
         self.engine.load(weights)
-        self.options = library_of(weights)
+        self.options = library_in(weights.options)
         if self._planner is not None:
             self._planner.load(weights)
 
@@ -77,14 +82,13 @@ class Agent:
         decisions: dict[int, Decision] = {}
         for env_id in dict.fromkeys(seat.env_id for seat in seats):
             here = [seat for seat in seats if seat.env_id == env_id]
-            world = here[0].env.unwrapped
-            actions, rules = tuple(getattr(world, "actions", ())), getattr(world, "instructions", "")
+            blank = told(here[0].env.unwrapped)
 
-            def ask(seen: Sequence[str], actions: tuple[str, ...] = actions, rules: str = rules) -> list[Decision]:
-                return self.engine.act([Situation(o, rules, actions) for o in seen], 1.0)  # in thought it explores
+            def ask(seen: Sequence[str], blank: Situation = blank) -> list[Decision]:
+                return self.engine.act([replace(blank, observation=o) for o in seen], 1.0)  # in thought it explores
 
-            def write(seen: str, action: str, actions: tuple[str, ...] = actions, rules: str = rules) -> Decision:
-                return written(self.engine, Situation(seen, rules, actions), action, self.engine.version)
+            def write(seen: str, action: str, blank: Situation = blank) -> Decision:
+                return written(self.engine, replace(blank, observation=seen), action, self.engine.version)
 
             found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
                                          [seat.observation for seat in here], ask, write,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from actors.agent import Agent, Expert, Random
+from actors.agent import Agent, Expert, Random, told
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
 from actors.options import Intents
@@ -368,7 +368,7 @@ def _make(env_id: str, arguments: Mapping[str, Any]) -> Any:
 @dataclass(frozen=True)
 class Described:
     """The union of the worlds' signal catalogues, and per environment id the reward weights in force and what the
-    policy is told beside what it sees: the rules, and the actions where they can be listed."""
+    policy is told there."""
 
     catalogue: dict[str, SignalKind]
     weights: dict[str, Mapping[str, float]]
@@ -379,11 +379,10 @@ def describe_worlds(config: Config) -> Described:
     found = Described({"env_reward": SignalKind("1", "env_state")}, {}, {})
     for world in config.worlds:
         made = _make(world.id, world.arguments)
-        inside = made.unwrapped
-        found.catalogue.update(getattr(inside, "signal_catalogue", {}))
-        own = getattr(inside, "reward_weights", {"env_reward": 1.0})
+        found.catalogue.update(getattr(made.unwrapped, "signal_catalogue", {}))
+        own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
         found.weights[world.id] = own if world.rewards is None else world.rewards
-        found.told[world.id] = Situation("", getattr(inside, "instructions", ""), tuple(getattr(inside, "actions", ())))
+        found.told[world.id] = told(made.unwrapped)
         made.close()
     return found
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from experience.errors import EngineError
-from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.planning.option import Library, Stored, Subgoal, option_id
 from experience.policy import Decision
@@ -126,13 +124,3 @@ def _begin_or_age(seat: Seat, decision: Decision, library: Library) -> None:
     seat.intents.is_choice = option is not None and not within_subgoal and len(running) < _DEEPEST
     if seat.intents.is_choice and option is not None:
         running.append(Running(option))
-
-
-@lru_cache(maxsize=4)
-def _read(data: bytes) -> Library:
-    return Library.load(data)
-
-
-def library_of(weights: Weights) -> Library:
-    """The options that were pushed with a policy. Raises RecordError if they cannot be read."""
-    return _read(weights.options) if weights.options else Library()

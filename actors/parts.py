@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
-import numpy as np
 import torch
 
 from actors.agent import written
@@ -24,11 +24,11 @@ from actors.rundir import RunDirectory
 from actors.skills import Skills, library_from
 from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
-from experience.learning.learner import Learner, LearnerSettings, Onlooker
+from experience.learning.learner import Learner, LearnerSettings, Onlooker, as_turn
 from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
 from experience.planning.option import Library
-from experience.planning.reach import sampled
+from experience.planning.reach import could_do
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import ModelError
 from experience.policy import Decision
@@ -150,11 +150,8 @@ class Parts:
 
     def demonstrations(self) -> list[Step]:
         """What the experts showed; where the run has subgoals, as if they had pursued them."""
-        def write(step: Step, seen: str, action: str) -> Decision:
-            return written(self._engine, self._situation(step.env_id, seen), action, 0)
-
-        return [step for episode in self.replay.episodes["demonstration"] if not episode.failed
-                for step in in_hindsight(episode, self._skills.library, write)]
+        return [step for episode in self.replay.demonstrations()
+                for step in in_hindsight(episode, self._skills.library, self._written)]
 
     def take(self, shard: Sequence[Step]) -> None:
         """New committed steps go into replay; now and then the world is told."""
@@ -232,20 +229,16 @@ class Parts:
         """What is best in the states that the model reaches from real ones, if their time has come: to be imitated."""
         planning = self.config.planning
         if (self.world is None or not planning.roots or not self._should_imagine(self.learner.version + 1)
-                or not np.isfinite(self.world.threshold)):
+                or not math.isfinite(self.world.threshold)):
             return []
-        episodes = sweep(self._listed, self.world, self.replay, self.rewards, self.catalogue, roots=planning.roots,
+        episodes = sweep(self._could_do, self.world, self.replay, self.rewards, self.catalogue, roots=planning.roots,
                          within=2 * planning.horizon, states=planning.states,
                          discount=self.config.collecting.discount)
         self.progress.imagined["planned"] += len(episodes)
-        self._keep([step for e in episodes for step in (*e.steps, *([e.closing] if e.closing else []))])
-        turns = []
-        for step in (episode.first for episode in episodes):
-            encoded = self._engine.encode(self._situation(step.env_id, step.obs_text),
-                                          step.decision.text if step.decision else "")
-            if encoded is not None:
-                turns.append(Turn(*encoded, np.zeros(len(encoded[1]), np.float32)))
-        return turns
+        self._keep(step for e in episodes for step in e.rows)
+        steps = [replace(s, decision=self._written(s, s.obs_text, s.decision.text))
+                 for e in episodes for s in e.steps if s.decision]
+        return [turn for step in steps if (turn := as_turn(step)) is not None]
 
     def _keep(self, steps: Iterable[Step]) -> None:
         """What was imagined, in shards of its own."""
@@ -277,12 +270,12 @@ class Parts:
     def _situation(self, env_id: str, observation: str) -> Situation:
         return replace(self._told[env_id], observation=observation)
 
-    def _listed(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
-        """What could be done: all that the world lists, or else a few samples of the policy."""
-        listed = self._told[env_id].actions
-        if listed:
-            return [listed] * len(observations)
-        return [*sampled(lambda seen: self._act([env_id] * len(seen), seen), observations, _SAMPLED_ACTIONS)]
+    def _written(self, step: Step, seen: str, action: str) -> Decision:
+        return written(self._engine, self._situation(step.env_id, seen), action, 0)
+
+    def _could_do(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
+        return could_do(self._told[env_id].actions, lambda seen: self._act([env_id] * len(seen), seen),
+                        _SAMPLED_ACTIONS, observations)
 
     def checkpoint(self) -> None:
         self._log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from experience.learning.value import ValueFunction
 from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.planning.lookahead import Search, Try, in_model
-from experience.planning.reach import Choice, Reach, sampled
+from experience.planning.reach import Choice, Reach, could_do, worth
 from experience.planning.world_model import LanguageWorldModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -67,20 +68,15 @@ class Planner:
         if not self._loaded or not (forks or believes):
             return []
 
-        def reward(answer: Answer) -> float:
-            return self._rewards.of_values(env_id, answer.signals) or 0.0
-
-        def fork(places: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
-            return self._fork(env_id, places, actions)
-
+        reward = partial(worth, self._rewards, env_id)
         places: Sequence[Any] = [world.snapshot() for world in worlds] if forks else observations
-        tries: Try[Any] = fork if forks else in_model(self._model, lived)
+        tries: Try[Any] = partial(self._fork, env_id) if forks else in_model(self._model, lived)
         threshold = float("inf") if forks else self._model.threshold
         where = "in forks" if forks else "in the model"
         if settings.search == "sweeps":
             listed = tuple(getattr(worlds[0], "actions", ()))
-            reach = Reach(lambda seen: [listed] * len(seen) if listed else sampled(ask, seen, settings.candidates),
-                          tries, reward, settings.states, self._discount, threshold)
+            reach = Reach(partial(could_do, listed, ask, settings.candidates), tries, reward, settings.states,
+                          self._discount, threshold)
             return self._chosen(reach(places, observations), observations, write, where)
         search = Search(ask, tries, self._value, lambda _, answer: reward(answer), f"lookahead {where}",
                         settings.candidates, settings.horizon, settings.rollouts, self._discount, threshold)
@@ -88,15 +84,9 @@ class Planner:
 
     def _chosen(self, choices: Mapping[str, Choice], observations: Sequence[str], write: Write,
                 where: str) -> list[tuple[Decision, float | None] | None]:
-        decided: list[tuple[Decision, float | None] | None] = []
-        for choice, seen in ((choices.get(seen), seen) for seen in observations):
-            if choice is None:
-                decided.append(None)
-                continue
-            decision = write(seen, next(iter(choice.best)))
-            decided.append((replace(decision, token_exact=False, decoder=f"sweeps {where} n={self._settings.states}"),
-                            choice.value))
-        return decided
+        name = f"sweeps {where} n={self._settings.states}"
+        return [(replace(write(seen, next(iter(choice.best))), token_exact=False, decoder=name), choice.value)
+                if (choice := choices.get(seen)) is not None else None for seen in observations]
 
     def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
         """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""

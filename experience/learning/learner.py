@@ -21,7 +21,7 @@ from experience.learning.returns import discounted_returns, leave_one_out
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.hierarchy import levels
-from experience.planning.option import Library
+from experience.planning.option import library_in
 from experience.shards.replay import Episode, Group
 from experience.step import Step
 
@@ -172,7 +172,7 @@ class Learner:
 
     def _levels(self, episodes: Iterable[Episode]) -> list[Episode]:
         """With subgoals in its library, each episode's choices and pursuits: credited apart."""
-        library = Library.load(self.options) if self.options else Library()
+        library = library_in(self.options)
         return [level for episode in episodes for level in levels(episode, library)]
 
     def _take_demonstrations(self, demonstrations: Iterable[Step]) -> None:

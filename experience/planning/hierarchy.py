@@ -43,12 +43,10 @@ def levels(episode: Episode, library: Library) -> list[Episode]:
         pursuit.append(replace(step, obs_text=goal.shown(step.obs_text),
                                reward=None if step.reward is None else step.reward + REACHED * reached,
                                discount=0.0 if reached else step.discount))
-        if reached or following.is_choice or following.option_id != step.option_id:
+        if reached or following.is_choice or following.option_id != step.option_id or following is episode.closing:
             closing = replace(following, decision=None, obs_text=goal.shown(following.obs_text))
             lower.append(Episode(tuple(pursuit), closing))
             pursuit = []
-    if pursuit:
-        lower.append(Episode(tuple(pursuit), episode.closing))
     return [Episode(tuple(upper), episode.closing)] * bool(upper) + lower
 
 
@@ -58,7 +56,7 @@ def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]
     goals = [o for o in library if isinstance(o, Subgoal)]
     if not goals or episode.closing is None:
         return list(episode.steps)
-    seen, shown, t = [s.obs_text for s in (*episode.steps, episode.closing)], list[Step](), 0
+    seen, shown, t = [s.obs_text for s in episode.rows], list[Step](), 0
     while t < len(episode.steps):
         arrivals = [(end, goal) for goal in goals if (end := _arrival(goal, seen, t)) is not None]
         if not arrivals:

@@ -13,14 +13,14 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from experience.learning.value import ValueFunction
-from experience.planning.change import Answer
 from experience.planning.lookahead import in_model
 from experience.planning.option import USE
-from experience.planning.reach import Reach
+from experience.planning.reach import Reach, worth
 from experience.planning.world_model import Prediction, WorldModel
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -43,7 +43,7 @@ class Imagined:
 
     @property
     def steps(self) -> list[Step]:
-        return [s for g in self.groups for e in g.episodes for s in (*e.steps, *([e.closing] if e.closing else []))]
+        return [s for g in self.groups for e in g.episodes for s in e.rows]
 
 
 @dataclass
@@ -113,11 +113,8 @@ def sweep(listed: Listed, model: WorldModel, replay: Replay, rewards: RewardMode
     for root in replay.sample_roots(roots, within):
         by_world[root.env_id].append(root)
     for env_id, known in by_world.items():
-        def reward(answer: Answer, env_id: str = env_id) -> float:
-            return rewards.of_values(env_id, answer.signals) or 0.0
-
-        reach = Reach(lambda seen, env_id=env_id: listed(env_id, seen), in_model(model), reward,  # type: ignore[misc]
-                      states, discount, model.threshold)
+        reach = Reach(partial(listed, env_id), in_model(model), partial(worth, rewards, env_id), states, discount,
+                      model.threshold)
         seen = [root.obs_text for root in known]
         for observation, choice in reach(seen, seen).items():
             action = str(rng.choice(list(choice.best)))

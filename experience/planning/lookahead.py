@@ -105,13 +105,13 @@ class _Thought(Generic[Place]):
 def in_model(model: WorldModel, lived: Mapping[tuple[str, str], Answer] | None = None) -> Try[str]:
     """Thought in a world model: a place is what is seen there. What was `lived`, by observation and action, is not
     asked of the model: who acts on its mistake would else make it again in the same place for ever."""
-    known = {pair: Prediction(answer, 0.0) for pair, answer in (lived or {}).items()}
+    known = lived or {}
 
     def tries(places: Sequence[str], actions: Sequence[str]) -> list[tuple[str, Prediction]]:
         pairs = list(zip(places, actions, strict=True))
         asked = [pair for pair in pairs if pair not in known]
         answers = iter(model.predict([o for o, _ in asked], [a for _, a in asked]))
-        found = [known[pair] if pair in known else next(answers) for pair in pairs]
+        found = [Prediction(known[pair], 0.0) if pair in known else next(answers) for pair in pairs]
         return [(p.answer.observation if p.answer else place, p) for place, p in zip(places, found, strict=True)]
 
     return tries

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from experience.errors import RecordError
@@ -227,6 +228,12 @@ class Library:
             return cls({o.name: o for o in options}, records, int(read["version"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"this is no library of options: {error}", "give what Library.dump wrote") from error
+
+
+@lru_cache(maxsize=4)
+def library_in(data: bytes) -> Library:
+    """What `Library.dump` wrote, read once for as long as it stays the same; none for no bytes. Raises RecordError."""
+    return Library.load(data) if data else Library()
 
 
 def option_id(name: str) -> int:

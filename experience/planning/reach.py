@@ -15,6 +15,7 @@ import numpy as np
 from experience.planning.change import Answer
 from experience.planning.lookahead import Act, Place, Try
 from experience.planning.world_model import Prediction
+from experience.reward import RewardModel
 
 _LARGEST_DISCOUNT = 0.99
 """At 1 every way that gets there at last is as good as any other, one in circles too."""
@@ -103,7 +104,15 @@ class Reach(Generic[Place]):
         return choices
 
 
-def sampled(act: Act, observations: Sequence[str], n: int) -> list[list[str]]:
-    """What the policy says when it is asked `n` times: what could be done, where a world cannot list it."""
+def worth(rewards: RewardModel, env_id: str, answer: Answer) -> float:
+    """The reward of a thought; one whose signals leave it unknown adds nothing."""
+    return rewards.of_values(env_id, answer.signals) or 0.0
+
+
+def could_do(listed: Sequence[str], act: Act, n: int, observations: Sequence[str]) -> list[Sequence[str]]:
+    """What could be done in each situation: all that the world lists, or else what the policy says when it is asked
+    `n` times."""
+    if listed:
+        return [listed] * len(observations)
     said = [d.text for d in act([o for o in observations for _ in range(n)])]
     return [said[i:i + n] for i in range(0, len(said), n)]

@@ -28,9 +28,14 @@ class Episode:
         return first
 
     @property
+    def rows(self) -> tuple[Step, ...]:
+        """All of it, the closing row too where there is one."""
+        return self.steps if self.closing is None else (*self.steps, self.closing)
+
+    @property
     def transitions(self) -> list[tuple[Step, Step]]:
         """(row, next row), the last with the closing row; none where that is missing."""
-        return [] if self.closing is None else list(zip(self.steps, (*self.steps[1:], self.closing), strict=True))
+        return [] if self.closing is None else list(zip(self.steps, self.rows[1:], strict=True))
 
     @property
     def acted(self) -> list[tuple[str, str]]:
@@ -200,8 +205,8 @@ class Replay:
             windows.append(episodes[which].steps[first:first + length])
         return windows
 
-    def demonstrations(self) -> list[Step]:
-        return [s for e in self.episodes["demonstration"] if not e.failed for s in e.steps]
+    def demonstrations(self) -> list[Episode]:
+        return [e for e in self.episodes["demonstration"] if not e.failed]
 
     def recent_returns(self, env_id: str, most: int = 64) -> list[float]:
         """Returns of the newest real training episodes of a world, oldest first."""

@@ -55,11 +55,12 @@ def learn(run: Path, patience: float = 0.0) -> str:
     replay = Replay(GROUP, max_lag=1000, seed=0)
     for steps in Catalog(directory.shards).follow():
         replay.add(steps)
+    shown = [step for episode in replay.demonstrations() for step in episode.steps]
     saved = directory.last_checkpoint()
     if saved is None:
-        learner.imitate(replay.demonstrations(), 2)
+        learner.imitate(shown, 2)
     else:
-        learner.restore(saved, replay.demonstrations(), replay.restore(saved))
+        learner.restore(saved, shown, replay.restore(saved))
     while replay.ready_groups:
         learner.improve(replay.window(learner.version, PER_UPDATE))
         learner.publish()
