@@ -14,6 +14,8 @@ from experience.planning.option import Library, Stored, Subgoal, option_id
 from experience.policy import Decision
 
 _REMEMBERED = 500
+"""Turns of an episode that a planner knows the answers of."""
+
 _DEEPEST = 8
 """Options within options. Deeper, one is not started: `use NAME` goes to the world as any text does."""
 

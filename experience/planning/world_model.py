@@ -68,6 +68,8 @@ _NEVER = 1e6
 """Nats that no prediction is sure enough to bear."""
 
 _MOST_SAID = 100_000
+"""Predictions remembered until the model changes."""
+
 _TOGETHER = 256
 """Predictions made at once; with more, their caches no longer fit near the processor."""
 
@@ -129,8 +131,8 @@ class LanguageWorldModel:
                 self._by_event[event(answer)].append(len(self._fitted))
                 new.append((_question(step.obs_text, step.decision.text), change))
                 self._fitted.append(new[-1])
-        self._said.clear()
         if self._retrieve:
+            self._said.clear()
             self._memory.add(len(self._fitted) - len(new), [question for question, _ in new])
 
     def fit(self, steps: int, batch_turns: int = 16) -> float:
