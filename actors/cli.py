@@ -30,6 +30,7 @@ app.add_typer(config_app, name="config")
 Files = Annotated[list[Path] | None, typer.Option("-c", "--config", help="a YAML file; later ones win")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=4 (a .yaml file also works)")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
+Trusted = Annotated[bool, typer.Option("--i-trust-this-code", help="sandbox.min_tier: none is meant")]
 RunName = Annotated[str, typer.Argument(help="a run's name, the beginning of one, a path, or latest")]
 
 
@@ -71,7 +72,7 @@ def demo(overrides: Overrides = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def run(overrides: Overrides = None, config: Files = None, as_json: Json = False,
+def run(overrides: Overrides = None, config: Files = None, as_json: Json = False, trusted: Trusted = False,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, start nothing")] = False,
         limit: Annotated[int | None, typer.Option("--limit", help="stop after this many real training steps")] = None,
         ) -> None:
@@ -81,21 +82,23 @@ def run(overrides: Overrides = None, config: Files = None, as_json: Json = False
     if dry_run:
         print(_dump(checked), end="")
         return
-    _run(checked, origins, as_json)
+    _run(checked, origins, as_json, trusted)
 
 
 @app.command()
-def resume(name: RunName = "latest", as_json: Json = False) -> None:
+def resume(name: RunName = "latest", as_json: Json = False, trusted: Trusted = False) -> None:
     """Goes on with a run from what its directory holds: acknowledged steps and the last checkpoint."""
+    from actors.doctor import require
     from actors.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
+    require(directory.config(), trusted)
     directory.write_record(status="running", attempts=directory.record.get("attempts", 1) + 1)
     _live(directory.config(), directory, as_json)
 
 
 @app.command()
-def submit(overrides: Overrides = None, config: Files = None,
+def submit(overrides: Overrides = None, config: Files = None, trusted: Trusted = False,
            address: Annotated[str | None, typer.Option(help="of the cluster's dashboard; else RAY_ADDRESS")] = None,
            wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True) -> None:
     """`ray job submit` of a run, checked first: the configuration, and what would be uploaded."""
@@ -104,7 +107,8 @@ def submit(overrides: Overrides = None, config: Files = None,
     words = overrides or []
     _load(config, words)
     files = [str(f) for f in config or []]
-    sys.exit(submit_job([*(a for f in files for a in ("-c", f)), *words], address, wait))
+    said = ["--i-trust-this-code"] * trusted
+    sys.exit(submit_job([*said, *(a for f in files for a in ("-c", f)), *words], address, wait))
 
 
 @app.command("ls")
@@ -334,11 +338,11 @@ def _dump(config: Config) -> str:
     return dump(config)
 
 
-def _run(config: Config, origins: dict[str, str], as_json: bool) -> None:
+def _run(config: Config, origins: dict[str, str], as_json: bool, trusted: bool = False) -> None:
     from actors.doctor import require
     from actors.rundir import RunDirectory
 
-    require(config)
+    require(config, trusted)
     _live(config, RunDirectory.create(config, origins, sys.argv[1:]), as_json)
 
 

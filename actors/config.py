@@ -67,8 +67,9 @@ class Collecting(_Section):
 
 
 class SandboxSection(_Section):
-    min_tier: Literal["landlock", "namespaces", "gvisor"] = Field(
-        "namespaces", description="the weakest place that agent code may run in; a machine that offers less is refused")
+    min_tier: Literal["none", "landlock", "namespaces", "gvisor"] = Field(
+        "namespaces", description="the weakest place that agent code may run in; a machine that offers less is refused, "
+                                  "and none, which keeps nothing in, without --i-trust-this-code too")
 
 
 class Learning(_Section):

@@ -56,10 +56,14 @@ def examine() -> Iterator[Finding]:
     yield Finding("gpu", gpu, torch.cuda.get_device_name() if gpu else "none (not needed)", optional=True)
 
 
-def require(config: Config) -> None:
-    """Raises XpError before anything starts if this machine cannot do what `config` asks."""
+def require(config: Config, trusted: bool = False) -> None:
+    """Raises XpError before anything starts if this machine cannot do what `config` asks, or what it asks is `trusted`
+    by nobody: a configuration may come from anywhere, and cannot say itself that it may run code without a cage."""
     import gymnasium
 
+    if config.sandbox.min_tier == "none" and not trusted:
+        raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
+                             "ask for landlock or more, or say so yourself: --i-trust-this-code")
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
     for world in config.worlds:
         package, _, name = world.id.rpartition(":")

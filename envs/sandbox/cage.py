@@ -5,7 +5,8 @@ writable, no environment), a system-call allow-list, a dropped uid, limits on me
 Tier `landlock`, where no namespaces can be made: the same allow-list, uid and limits, and the kernel's Landlock (files
 to read are Python's own, none to write, no TCP, no signal out). Which one is asked of the kernel by trying; a machine
 that offers less than XP_MIN_TIER (by default namespaces) is refused. Tier `gvisor`, only where XP_MIN_TIER asks for it:
-the same zygote under `runsc`, whose kernel in user space answers the system calls instead of the machine's.
+the same zygote under `runsc`, whose kernel in user space answers the system calls instead of the machine's. Tier
+`none`, only where XP_MIN_TIER is none and nothing better can be built: a process with limits, which keeps nothing in.
 One caged zygote serves many runs: a run is a fork that can neither write a file, nor fork, nor signal, so it
 leaves nothing for the next.
 Not covered: a kernel vulnerability reachable through the allow-list. For code trained to attack, use a VM.
@@ -31,8 +32,8 @@ from typing import Any
 from envs.sandbox import seccomp
 from experience.errors import EnvironmentFailure, IsolationError
 
-TIERS = ("landlock", "namespaces", "gvisor")
-"""From the weakest to the strongest."""
+TIERS = ("none", "landlock", "namespaces", "gvisor")
+"""From the weakest to the strongest. All but the first keep an attacker in."""
 DEFAULT = "namespaces"
 _INSIDE_PYTHON = "/python"
 
@@ -207,6 +208,9 @@ class Sandbox:
         if self._tier == "gvisor":
             self._folder = tempfile.TemporaryDirectory(prefix="xp-gvisor-", ignore_cleanup_errors=True)
             return self._begin(_bundle(Path(self._folder.name), [str(_slot_uid()), *inside[1:]]), (), 60)
+        if self._tier == "none":
+            zygote = str(Path(__file__).with_name("zygote.py"))
+            return self._begin([sys.executable, "-I", "-S", zygote, "-1", "", "unfiltered", "none"], ())
         if self._tier == "landlock":
             python, prefix = shared_python()
             paths = [p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{prefix}/bin", f"{prefix}/lib")

@@ -3,7 +3,8 @@
 Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32 length, then bytes.
 A request is passed to the fork unread, so that a fork finds no trace of the requests before it.
 argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control), and
-the tier's word: landlock with the directories that may be read, or gvisor, where it first moves to /cage.
+the tier's word: landlock with the directories that may be read, gvisor, where it first moves to /cage, or none, where it
+keeps all that it may.
 """
 
 import ctypes
@@ -149,7 +150,8 @@ def main():
     if sys.argv[4:5] == ["gvisor"]:
         os.chroot("/cage")
         os.chdir("/")
-    drop_privileges(uid)
+    if sys.argv[4:5] != ["none"]:
+        drop_privileges(uid)
     if sys.argv[4:5] == ["landlock"] and sys.argv[5:]:
         close_with_landlock(sys.argv[5:])
     os.environ.clear()

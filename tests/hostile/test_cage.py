@@ -31,7 +31,10 @@ def decoy() -> Iterator[None]:
     Path("/tmp/xp-decoy").unlink()
 
 
-@pytest.fixture(scope="module", params=TIERS)
+CAGES = TIERS[1:]
+
+
+@pytest.fixture(scope="module", params=CAGES)
 def cage(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     if (why := probe(request.param)) is not None:
         pytest.skip(f"this machine has no tier {request.param}: {why}")
@@ -67,7 +70,7 @@ with Sandbox(tier=sys.argv[2]) as cage:
 """
 
 
-@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize("name", CAGES)
 def test_the_same_where_the_cage_is_started_without_root(name: str, tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None or not Path("/usr/bin/python3").exists():
         pytest.skip("needs root, to give it up, and a system Python")
@@ -135,7 +138,7 @@ def test_without_the_system_call_filter_there_is_still_no_network() -> None:
         connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2); print('escaped')"
         outside = subprocess.run([sys.executable, "-c", connect], capture_output=True, text=True, timeout=20)
         assert "escaped" in outside.stdout
-        for name in TIERS:
+        for name in CAGES:
             if probe(name) is None:
                 with Sandbox(tier=name, filtered=False) as open_cage:
                     assert "escaped" not in open_cage.run(connect).stdout, name
@@ -150,6 +153,14 @@ def test_a_weaker_machine_is_refused_and_never_used_silently(monkeypatch: pytest
     assert refused.value.exit_code == 5
     monkeypatch.setenv("XP_MIN_TIER", "landlock")
     assert tier() == "landlock"
+    monkeypatch.setenv("XP_MIN_TIER", "none")
+    assert tier() == "landlock", "none only where nothing better can be built"
+    monkeypatch.setattr(module, "probe", lambda name: None if name == "none" else "cannot be built")
+    assert tier() == "none"
+    monkeypatch.setenv("XP_MIN_TIER", "landlock")
+    with pytest.raises(IsolationError, match="landlock: cannot be built"):
+        tier()
+    monkeypatch.setattr(module, "probe", lambda name: None if name == "landlock" else "no user namespaces")
     monkeypatch.setenv("XP_MIN_TIER", "firecracker")
     with pytest.raises(IsolationError, match="not offered"):
         tier()
@@ -160,6 +171,14 @@ def test_a_weaker_machine_is_refused_and_never_used_silently(monkeypatch: pytest
     assert tier() == "gvisor"
     monkeypatch.delenv("XP_MIN_TIER")
     assert tier() == "namespaces", "gvisor, which is slower, only where it is asked for"
+
+
+def test_tier_none_runs_code_within_limits_and_keeps_nothing_in() -> None:
+    with Sandbox(tier="none") as open_process:
+        assert open_process.run("def f(x): return 6 * x", calls=[[7]]).answers == (("value", 42),)
+        assert open_process.run("while True: pass", wall_seconds=0.5).ending == "timeout"
+        assert "MemoryError" in str(open_process.run("x = 'a' * 10**10").answers)
+        assert not [name for name in READ if "escaped" not in open_process.run(HOSTILE[name]).stdout], "docs/security.md"
 
 
 @pytest.mark.parametrize(("program", "ending"), [
