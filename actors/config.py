@@ -68,8 +68,8 @@ class Collecting(_Section):
 
 class SandboxSection(_Section):
     min_tier: Literal["none", "landlock", "namespaces", "gvisor"] = Field(
-        "namespaces", description="the weakest place that agent code may run in; a machine that offers less is refused, "
-                                  "and none, which keeps nothing in, without --i-trust-this-code too")
+        "namespaces", description="the weakest place that agent code may run in; what offers less is refused; "
+                                  "none keeps nothing in, and needs --i-trust-this-code")
 
 
 class Learning(_Section):

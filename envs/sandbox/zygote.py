@@ -3,8 +3,8 @@
 Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32 length, then bytes.
 A request is passed to the fork unread, so that a fork finds no trace of the requests before it.
 argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control), and
-the tier's word: landlock with the directories that may be read, gvisor, where it first moves to /cage, or none, where it
-keeps all that it may.
+the tier's word: landlock with the directories that may be read, gvisor, where it first moves to /cage, or none, where
+it stays what it was started as.
 """
 
 import ctypes
