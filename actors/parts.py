@@ -27,7 +27,7 @@ from experience.learning.batch import Turn
 from experience.learning.learner import Learner, LearnerSettings, Onlooker, as_turn
 from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
-from experience.planning.option import Library
+from experience.planning.option import Library, Subgoal, option_id
 from experience.planning.reach import could_do
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import ModelError
@@ -233,10 +233,12 @@ class Parts:
             return []
         episodes = sweep(self._could_do, self.world, self.replay, self.rewards, self.catalogue, roots=planning.roots,
                          within=2 * planning.horizon, states=planning.states,
-                         discount=self.config.collecting.discount)
+                         discount=self.config.collecting.discount, library=self._skills.library)
         self.progress.imagined["planned"] += len(episodes)
         self._keep(step for e in episodes for step in e.rows)
-        steps = [replace(s, decision=self._written(s, s.obs_text, s.decision.text))
+        goals = {option_id(o.name): o for o in self._skills.library if isinstance(o, Subgoal)}
+        steps = [replace(s, decision=self._written(s, goals[s.option_id].shown(s.obs_text) if s.option_id in goals
+                                                   else s.obs_text, s.decision.text))
                  for e in episodes for s in e.steps if s.decision]
         return [turn for step in steps if (turn := as_turn(step)) is not None]
 

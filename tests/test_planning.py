@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from experience.models.tokenizer import ByteTokenizer
 from experience.planning.change import Answer, apply, describe
 from experience.planning.imagine import imagine, sweep
+from experience.planning.option import Condition, Library, Subgoal, option_id
 from experience.planning.retrieval import Memory
 from experience.planning.world_model import LanguageWorldModel, Prediction, auroc
 from experience.policy import Decision, VersionSpan
@@ -141,6 +142,30 @@ def test_what_sweeps_conclude_is_imagined_and_says_what_it_is_worth() -> None:
 
 def test_sweeps_conclude_nothing_from_what_the_model_is_unsure_of() -> None:
     assert planned(1.5) == []
+
+
+class Corridor(Certain):
+    """Nothing earns anything; `say on` leads from a door to the hall and from there into the dark, as far as is known."""
+
+    def predict(self, observations: object, actions: object) -> list[Prediction]:
+        way = {"hall": "dark"}
+        return [Prediction(Answer(way.get(o, "hall") if "on" in a else o, {}, False), 0.0)
+                for o, a in zip(observations, actions, strict=True)]  # type: ignore[call-overload]
+
+
+def test_with_a_subgoal_sweeps_plan_as_far_as_that_where_no_reward_is_in_sight() -> None:
+    def plan(library: Library | None) -> list[Episode]:
+        return sweep(lambda _, seen: [("say on", "say off")] * len(seen), Corridor(0.0), lived(), REWARDS, CATALOGUE,
+                     roots=20, within=4, states=4, discount=0.9, library=library)
+
+    goal = Subgoal("hall", "get to the hall", Condition("hall"), Condition("door (red|tan)$"))
+    assert plan(None) == plan(Library()) == []
+    steps = [e.first for e in plan(Library().add(goal))]
+    assert {s.obs_text for s in steps} == {"door red", "door tan"}, "neither where it may not start nor beyond its end"
+    for step in steps:
+        assert step.decision and step.decision.text == "say on"
+        assert (step.option_id, step.option_step, step.value_estimate) == (option_id("hall"), 1, 1.0)
+        assert (step.ending, step.reward) == ("none", 0.0), "the world goes on, and gave nothing"
 
 
 def test_a_question_asked_again_is_answered_from_memory_until_the_model_changes() -> None:

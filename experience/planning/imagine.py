@@ -18,8 +18,10 @@ from functools import partial
 import numpy as np
 
 from experience.learning.value import ValueFunction
+from experience.planning.change import Answer
+from experience.planning.hierarchy import REACHED
 from experience.planning.lookahead import in_model
-from experience.planning.option import USE
+from experience.planning.option import USE, Library, Subgoal, option_id
 from experience.planning.reach import Reach, worth
 from experience.planning.world_model import Prediction, WorldModel
 from experience.policy import Decision
@@ -104,17 +106,24 @@ def imagine(act: Act, model: WorldModel, replay: Replay, rewards: RewardModel, c
 
 
 def sweep(listed: Listed, model: WorldModel, replay: Replay, rewards: RewardModel, catalogue: Mapping[str, SignalKind],
-          *, roots: int, within: int, states: int, discount: float = 1.0) -> list[Episode]:
+          *, roots: int, within: int, states: int, discount: float = 1.0,
+          library: Library | None = None) -> list[Episode]:
     """What is best to do in the states that the model reaches from `roots` real steps, `states` for each: for every
     state where that is known, an episode of the one turn. `value_estimate` is what sweeps found it to be worth. Where
-    several actions are best, one of them is drawn."""
+    several actions are best, one of them is drawn.
+
+    With subgoals in the `library` it is what is best to reach them, from where each may start: so far a plan is worth
+    something even if the model cannot see to the end. The turn then carries the subgoal's `option_id`."""
     rng, episodes = np.random.default_rng(model.version), []
-    by_world: dict[str, list[Step]] = defaultdict(list)
+    plans: dict[tuple[str, Subgoal | None], list[Step]] = defaultdict(list)
+    goals = [o for o in library or () if isinstance(o, Subgoal)]
     for root in replay.sample_roots(roots, within):
-        by_world[root.env_id].append(root)
-    for env_id, known in by_world.items():
-        reach = Reach(partial(listed, env_id), in_model(model), partial(worth, rewards, env_id), states, discount,
-                      model.threshold)
+        for goal in [g for g in goals if g.starts(root.obs_text)] if goals else [None]:
+            plans[root.env_id, goal].append(root)
+    for (env_id, goal), known in plans.items():
+        reach = Reach(partial(listed, env_id), in_model(model), partial(_earned, rewards, env_id, goal), states,
+                      discount, model.threshold, goal.reached if goal else lambda _: False)
+        pursued = (option_id(goal.name), 1) if goal else (None, None)
         seen = [root.obs_text for root in known]
         for observation, choice in reach(seen, seen).items():
             action = str(rng.choice(list(choice.best)))
@@ -124,9 +133,15 @@ def sweep(listed: Listed, model: WorldModel, replay: Replay, rewards: RewardMode
             branch = _Branch(0, known[choice.root], observation)
             decision = Decision(action, policy_version=-1, decoder=f"sweeps over {states} states", token_exact=False)
             branch.live(decision, prediction, model.version, rewards, catalogue, discount)
-            branch.steps[0] = replace(branch.steps[0], value_estimate=choice.value)
+            branch.steps[0] = replace(branch.steps[0], value_estimate=choice.value, option_id=pursued[0],
+                                      option_step=pursued[1])
             episodes.append(_as_episode(branch, None))
     return episodes
+
+
+def _earned(rewards: RewardModel, env_id: str, goal: Subgoal | None, answer: Answer) -> float:
+    """What a thought earns in the world, and for the subgoal where that is reached."""
+    return worth(rewards, env_id, answer) + (REACHED if goal is not None and goal.reached(answer.observation) else 0.0)
 
 
 def _as_episode(branch: _Branch, end_value: float | None) -> Episode:

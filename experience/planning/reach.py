@@ -35,6 +35,7 @@ class Choice:
 class Reach(Generic[Place]):
     """`actions` lists what could be done in each situation; each is tried in thought there, and then from wherever it
     led, the nearest states first, until `states` for each situation are laid out. What lies beyond is worth nothing.
+    `stops` says of what is seen whether the plan ends there, though the world may go on.
 
     A thought that the model is not sure of (above `threshold`) leads nowhere and is never chosen.
     """
@@ -45,6 +46,7 @@ class Reach(Generic[Place]):
     states: int = 64
     discount: float = 1.0
     threshold: float = float("inf")
+    stops: Callable[[str], bool] = lambda _: False
 
     def __call__(self, places: Sequence[Place], observations: Sequence[str]) -> dict[str, Choice]:
         """By observation, what is best there; only where the actions whose outcome is known differ in value. Two
@@ -71,9 +73,12 @@ class Reach(Generic[Place]):
                 if prediction.answer is None or prediction.uncertainty > self.threshold:
                     continue
                 edges.append((number[seen], action, prediction))
-                if not prediction.answer.ended:
+                if not self._ends(prediction.answer):
                     meet(place, prediction.answer.observation, roots[number[seen]])
         return self._choices(list(number), roots, edges, number)
+
+    def _ends(self, answer: Answer) -> bool:
+        return answer.ended or self.stops(answer.observation)
 
     def _choices(self, seen: list[str], roots: list[int], edges: list[tuple[int, str, Prediction]],
                  number: dict[str, int]) -> dict[str, Choice]:
@@ -83,7 +88,7 @@ class Reach(Generic[Place]):
         source = np.array([s for s, _, _ in edges])
         reward = np.array([self.reward(answer) for answer in answers])
         beyond = len(seen)  # where an end leads, and what was not laid out: worth nothing
-        target = np.array([beyond if a.ended else number.get(a.observation, beyond) for a in answers])
+        target = np.array([beyond if self._ends(a) else number.get(a.observation, beyond) for a in answers])
         values, discount = np.zeros(beyond + 1), min(self.discount, _LARGEST_DISCOUNT)
         for _ in range(beyond + 1):  # no way without a circle is longer
             q = reward + discount * values[target]
