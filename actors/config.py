@@ -53,6 +53,7 @@ class Policy(_Section):
     api_key_env: str = Field("OPENAI_API_KEY", description="openai: NAME of the environment variable with the key")
     timeout_seconds: float = Field(120.0, gt=0, description="openai: for one request")
     retries: int = Field(4, ge=0, le=20, description="openai: further tries after a failed request")
+    listed: bool = Field(False, description="small: where a world lists its actions, nothing else is ever written")
     epsilon: float = Field(0.1, ge=0, le=1, description="table: share of training actions taken at random")
     learns: bool = Field(True, description="whether the learner updates this policy")
 

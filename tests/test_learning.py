@@ -77,6 +77,19 @@ def test_the_learner_gives_a_sampled_action_the_log_probability_it_was_sampled_w
         assert torch.allclose(again, torch.from_numpy(logprobs), atol=1e-4)
 
 
+def test_where_all_answers_are_listed_one_of_them_is_written_with_the_models_own_log_probability() -> None:
+    model, listed = tiny(), [TOKENS.action(a) for a in ("up", "use", "used", "down")]
+    prompts = [TOKENS.prompt("what now?"), TOKENS.prompt("say anything"), TOKENS.prompt("and now?")]
+    for temperature in (1.0, 0.0):
+        sampled = sample(model, prompts, end=TOKENS.END, most_tokens=8, temperature=temperature,
+                         generator=torch.Generator().manual_seed(1), only=[listed, [], listed])
+        said = [TOKENS.text(ids) for ids, _ in sampled]
+        assert {said[0], said[2]} <= {"up", "use", "used", "down"} and said[1] not in {"up", "use", "used", "down"}
+        batch = TokenBatch.of([Turn(prompts[0], *sampled[0])])
+        again = token_logprobs(model(batch.tokens), batch.tokens)[batch.mask.bool()]
+        assert torch.allclose(again, torch.from_numpy(sampled[0][1]), atol=1e-4)
+
+
 def test_batching_and_padding_change_no_log_probability() -> None:
     model, rng = tiny(), np.random.default_rng(0)
     turns = [Turn(rng.integers(0, 256, n).astype(np.int32), rng.integers(0, 256, 5).astype(np.int32),

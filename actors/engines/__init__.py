@@ -75,7 +75,7 @@ def make_engine(policy: Policy, seed: int) -> Engine:
         from experience.models.transformer import TransformerShape
 
         shape = TransformerShape(ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context)
-        return SmallEngine(shape, policy.max_tokens, seed)
+        return SmallEngine(shape, policy.max_tokens, seed, policy.listed)
     if policy.engine == "hugging_face":
         from actors.engines.hugging_face import HuggingFaceEngine
 

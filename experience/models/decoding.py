@@ -13,11 +13,14 @@ from experience.models.transformer import Cache, Transformer
 
 @torch.inference_mode()
 def sample(model: Transformer, prompts: Sequence[np.ndarray], *, end: int, most_tokens: int, temperature: float,
-           generator: torch.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+           generator: torch.Generator,
+           only: Sequence[Sequence[np.ndarray]] = ()) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each prompt: sampled ids int32 [A] up to and with `end`, and their log-probabilities float32 [A].
 
     temperature 0 takes the likeliest token and reports its log-probability at temperature 1. Prompts longer than
     the context keep their first and last halves' worth (the head holds the task, the tail the question).
+    `only` lists, for each prompt, all that may be written (ids with `end`; none: anything). Log-probabilities are the
+    model's own all the same, without that limit: what a learner compares, which knows no limit.
     """
     prompts = [fit(p, model.shape.context - most_tokens) for p in prompts]
     batch, longest = len(prompts), max(map(len, prompts))
@@ -36,7 +39,9 @@ def sample(model: Transformer, prompts: Sequence[np.ndarray], *, end: int, most_
     ids: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     for _ in range(most_tokens):
-        chosen, logp = _choose(logits, temperature, generator)
+        chosen, logp = _choose(logits, temperature, generator, [
+            {int(text[len(ids[row])]) for text in only[row] if text[:len(ids[row])].tolist() == ids[row]}
+            for row in alive.tolist()] if only else ())
         for row, token, value in zip(alive.tolist(), chosen.tolist(), logp.tolist(), strict=True):
             ids[row].append(token)
             logprobs[row].append(value)
@@ -59,11 +64,15 @@ def fit(prompt: np.ndarray, room: int) -> np.ndarray:
     return np.concatenate([prompt[:room // 2], prompt[len(prompt) - (room + 1) // 2:]])
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    if temperature == 0:
-        logp = logits.log_softmax(-1)
-        chosen = logp.argmax(-1)
-    else:
-        logp = (logits / temperature).log_softmax(-1)
-        chosen = torch.multinomial(logp.exp(), 1, generator=generator)[:, 0]
+def _choose(logits: Tensor, temperature: float, generator: torch.Generator,
+            only: Sequence[set[int]]) -> tuple[Tensor, Tensor]:
+    """A token for each row, of `only` where that names some, and its log-probability among all."""
+    logp = (logits / (temperature or 1.0)).log_softmax(-1)
+    offered = logp
+    if any(only):
+        barred = torch.tensor([bool(some) for some in only])[:, None].repeat(1, logits.shape[1])
+        for row, some in enumerate(only):
+            barred[row, list(some)] = False
+        offered = logp.masked_fill(barred, -torch.inf).log_softmax(-1)
+    chosen = offered.argmax(-1) if temperature == 0 else torch.multinomial(offered.exp(), 1, generator=generator)[:, 0]
     return chosen, logp.gather(1, chosen[:, None])[:, 0]
