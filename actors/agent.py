@@ -15,7 +15,7 @@ from actors.engines import Engine, Situation
 from actors.options import Intents, choose
 from actors.planner import Planner
 from experience.models.weights import Weights
-from experience.planning.option import Library, library_in
+from experience.planning.option import USE, Library, library_in
 from experience.policy import Decision, VersionSpan
 
 
@@ -38,12 +38,14 @@ NO_OPTIONS = Library()
 
 
 def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
-    """What the policy must answer: options may be started wherever none is under way."""
+    """What the policy must answer: options may be started wherever none is under way; where one of them is a subgoal,
+    it comes first, and what is done for it after."""
     blank = told(seat.env.unwrapped)
     actions = blank.actions
     if actions and not seat.intents.running:
-        actions += tuple(options.admissible(seat.observation))
-    return replace(blank, observation=seat.intents.read(seat.observation), actions=actions)
+        goals = tuple(USE + name for name in options.subgoals(seat.observation))
+        actions = goals or actions + tuple(options.admissible(seat.observation))
+    return replace(blank, observation=seat.intents.read(seat.observation, options), actions=actions)
 
 
 def told(world: Any) -> Situation:

@@ -86,8 +86,9 @@ class Learning(_Section):
     clip_below: float = Field(0.2, ge=0, lt=1, description="ratio clip, lower side")
     clip_above: float = Field(0.28, ge=0, description="ratio clip, upper side")
     negative_weight: float = Field(1.0, ge=0, le=1, description="weight of advantages below zero")
-    advantage: Literal["group", "turn"] = Field("group", description="group: an episode against its group; "
-                                                                    "turn: a turn against a learned value function")
+    advantage: Literal["group", "state", "turn"] = Field(
+        "group", description="group: an episode against its group; state: also a turn against the group's turns in "
+                             "that state (GiGPO); turn: a turn against a learned value function")
     value_rate: float = Field(1e-3, gt=0, lt=1, description="turn: learning rate of the value function")
     step_size: float = Field(0.1, gt=0, le=1, description="table: α of Q-learning")
     max_lag: int = Field(2, ge=0, description="experience older than this many versions is not learned from")

@@ -51,9 +51,11 @@ class Intents:
         if len(self.lived) > _REMEMBERED:
             del self.lived[next(iter(self.lived))]
 
-    def read(self, observation: str) -> str:
-        """What the policy sees: under a subgoal, the goal before the observation."""
-        inner = self.running[-1].option if self.running else None
+    def read(self, observation: str, library: Library) -> str:
+        """What the policy reads: under a subgoal its goal, under no option what may be chosen, before what is seen."""
+        if not self.running:
+            return library.offered(observation)
+        inner = self.running[-1].option
         return inner.shown(observation) if isinstance(inner, Subgoal) else observation
 
     def arrived(self, observation: str, rng: np.random.Generator) -> bool:

@@ -24,7 +24,8 @@ from actors.rundir import RunDirectory
 from actors.skills import Skills, library_from
 from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
-from experience.learning.learner import Learner, LearnerSettings, Onlooker, as_turn
+from experience.learning.credit import as_turn
+from experience.learning.learner import Learner, LearnerSettings, Onlooker
 from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
 from experience.planning.option import Library, Subgoal, option_id

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import pytest
 
+from actors.agent import situation
+from actors.collector import Work, _Slot
 from actors.config import load
+from actors.options import Intents, Running
 from actors.run import run
 from actors.rundir import RunDirectory
 from actors.skills import library_from
 from experience.errors import ConfigError
 from experience.models.tokenizer import ByteTokenizer
-from experience.planning.hierarchy import in_hindsight, levels
+from experience.planning.hierarchy import best_pursuits, in_hindsight, levels
 from experience.planning.option import Condition, Library, Subgoal, option_id
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Episode
+from experience.shards.replay import Episode, Group
 from tests.conftest import make_step
 
 GOALS = Library().add(Subgoal("key", "take the key", Condition("held"), Condition("far"), most=3)).add(
@@ -36,7 +40,7 @@ def pursued(seen: list[str], options: list[tuple[str, int] | None], rewards: lis
 def test_a_choice_is_credited_over_its_duration_and_a_turn_with_its_subgoal() -> None:
     episode = pursued(["far 2", "far 2", "far 1", "held", "held", "out"],
                       [("key", 0), ("key", 1), ("key", 2), ("door", 0), ("door", 1)], [0.0, -0.1, 0.2, 0.0, 1.0])
-    choices, key, door = levels(episode, GOALS)
+    choices, key, door = levels(episode, GOALS).episodes
     assert [(s.decision and s.obs_text, s.reward, s.discount) for s in choices.steps] == [
         ("far 2", pytest.approx(-0.1 + 0.5 * 0.2), 0.25), ("held", 1.0, 0.0)]
     assert [(s.obs_text, s.reward, s.discount) for s in key.steps] == [
@@ -47,15 +51,41 @@ def test_a_choice_is_credited_over_its_duration_and_a_turn_with_its_subgoal() ->
 
 def test_a_subgoal_given_up_is_no_end_and_earns_nothing_of_its_own() -> None:
     episode = pursued(["far", "far", "far", "far"], [("key", 0), ("key", 1), ("key", 0), ("key", 1)], [0.0] * 4)
-    choices, first, second = levels(episode, GOALS)
+    choices, first, second = levels(episode, GOALS).episodes
     assert [s.discount for s in choices.steps] == [0.5, 0.0]
     assert (first.steps[0].reward, first.steps[0].discount) == (0.0, 0.5), "what comes after it is still worth something"
     assert second.steps[0].reward == 0.0
 
 
+def test_the_best_pursuit_of_each_subgoal_from_each_situation_is_worth_imitating_though_the_whole_failed() -> None:
+    quick = pursued(["far", "far", "held", "held", "held"], [("key", 0), ("key", 1), ("door", 0), ("door", 1)], [0.0] * 4)
+    slow = pursued(["far", "far", "far", "held"], [("key", 0), ("key", 1), ("key", 2)], [0.0] * 3)
+    never = pursued(["far", "far", "far"], [("key", 0), ("key", 1)], [0.0, 5.0])
+    (best,) = best_pursuits(Group("g", (slow, quick, never)), GOALS)
+    assert [s.obs_text for s in best.steps] == ["goal: take the key\nfar"], "reached in one turn, and no door was passed"
+    elsewhere = pursued(["far 2", "far 2", "held"], [("key", 0), ("key", 1)], [0.0] * 2)
+    assert len(best_pursuits(Group("g", (slow, elsewhere)), GOALS)) == 2
+    assert best_pursuits(Group("g", (pursued(["far", "held"], [None], [1.0]),)), GOALS) == []
+
+
+def test_a_subgoal_comes_first_where_one_may_be_chosen_and_primitive_actions_within_it() -> None:
+    world = gymnasium.make("envs:KeyDoor-v0")
+    goals, moves = library_from("configs/keydoor-subgoals.json"), ("up", "down", "left", "right")
+    seen = str(world.reset(seed=1)[0])
+    seat = _Slot(b"s" * 16, {"envs:KeyDoor-v0": world}, Work.named("w", env_id="envs:KeyDoor-v0", seed=1, lane="train"))
+    seat.observation = seen
+    asked = situation(seat, goals)
+    assert (asked.observation, asked.actions) == (f"choose: key\n{seen}", ("use key",))
+    seat.intents.running.append(Running(goals["key"]))
+    asked = situation(seat, goals)
+    assert (asked.observation, asked.actions) == (f"goal: take the key\n{seen}", moves)
+    seat.observation, seat.intents = "all doors passed", Intents()
+    assert situation(seat, goals).actions == moves, "where none may start the policy acts by itself"
+
+
 def test_an_episode_without_subgoals_has_one_level() -> None:
     plain = pursued(["far", "held"], [None, None], [0.0, 1.0])
-    assert levels(plain, GOALS) == [plain]
+    assert levels(plain, GOALS).episodes == [plain]
 
 
 def test_a_demonstration_pursues_in_hindsight_the_subgoals_that_it_reached() -> None:
@@ -63,8 +93,8 @@ def test_a_demonstration_pursues_in_hindsight_the_subgoals_that_it_reached() -> 
     episode = pursued(seen, [None] * 5, [0.0, 0.0, 0.0, 0.0, 1.0])
     shown = in_hindsight(episode, GOALS, lambda _, observation, action: Decision(f"{observation.splitlines()[0]}|{action}", 0))
     assert [(s.decision and s.decision.text, s.option_step) for s in shown] == [
-        ("press 1", None), ("far|use key", 0), ("goal: take the key|press 1", 1), ("goal: take the key|press 1", 2),
-        ("held|use door", 0), ("goal: pass the door|press 1", 1), ("goal: pass the door|press 1", 2)]
+        ("start|press 1", None), ("choose: key|use key", 0), ("goal: take the key|press 1", 1), ("goal: take the key|press 1", 2),
+        ("choose: door|use door", 0), ("goal: pass the door|press 1", 1), ("goal: pass the door|press 1", 2)]
     assert sum(s.reward or 0.0 for s in shown) == 1.0, "a choice earns nothing and takes no time"
     late = in_hindsight(pursued(["far", "far", "far", "far", "held"], [None] * 4, [0.0] * 4), GOALS,
                         lambda _, __, action: Decision(action, 0))

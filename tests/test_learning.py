@@ -10,7 +10,8 @@ import torch
 
 from experience.errors import RecordError, WeightsError
 from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.learner import Learner, LearnerSettings, advantages, best_turns, expert_returns
+from experience.learning.credit import advantages, best_turns, expert_returns, state_advantages
+from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
 from experience.models.decoding import sample
@@ -19,6 +20,7 @@ from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights
 from experience.policy import Decision, VersionSpan
 from experience.shards.replay import Episode, Group
+from experience.step import state_key
 from tests.conftest import make_step
 
 TOKENS = ByteTokenizer()
@@ -210,6 +212,23 @@ def test_a_plan_is_followed_and_nothing_happens_without_one() -> None:
     assert learner.follow([]) == {} and learner.save() == before
     losses = [learner.follow(plan)["plan_nll"] for _ in range(20)]
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_turns_are_compared_with_the_groups_other_turns_in_the_same_state() -> None:
+    def walk(stream: bytes, states: list[str], reward: float) -> Episode:
+        last = len(states) - 1
+        return Episode(tuple(make_step(t, stream, obs_text=s, state_key=state_key(s), reward=reward if t == last else 0.0,
+                                       discount=0.5 if t < last else 0.0) for t, s in enumerate(states)), None)
+
+    # All start in "a", two come to "b", where one of them earns 1.
+    group = Group("g", (walk(b"1" * 16, ["a", "b"], 1.0), walk(b"2" * 16, ["a", "c"], 0.0), walk(b"3" * 16, ["a", "b"], 0.0)))
+    turns, metrics = state_advantages([group], spread := {})
+    raw = [(0.5 + 0.5), (0.5 + 1.0), (-0.25 - 0.25), (-0.25 + 0.0), (-0.25 - 0.25), (-0.25 - 1.0)]
+    scale = float(np.sqrt(np.mean(np.square(raw))))
+    assert [t.advantage for t in turns] == pytest.approx([a / scale for a in raw], abs=1e-4)
+    assert list(spread.values()) == [pytest.approx(scale, abs=1e-4)] and metrics["flat_groups"] == 0
+    turns, metrics = state_advantages([Group("h", (walk(b"1" * 16, ["a"], 1.0), walk(b"2" * 16, ["a"], 1.0)))], {})
+    assert turns == [] and metrics["flat_groups"] == 1, "where all are alike there is nothing to learn"
 
 
 def test_failures_weigh_as_much_as_they_are_told_to() -> None:

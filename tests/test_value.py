@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from experience.errors import RecordError
-from experience.learning.learner import Learner, LearnerSettings, turn_advantages
+from experience.learning.credit import turn_advantages
+from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.returns import lambda_returns
 from experience.learning.value import ValueFunction
 from experience.models.tokenizer import ByteTokenizer

@@ -1,7 +1,8 @@
 """The learner: imitates demonstrations, then improves on experience, real or imagined, by one rule.
 
-An algorithm is a row of settings, not a class: source, advantage (leave-one-out within a group, scaled by the
-batch's spread per environment), ratio (token, clipped higher above), aggregation (token mean), plus c·NLL(demos).
+An algorithm is a row of settings, not a class: source, advantage (within a group, of episodes or of turns from the same
+state; or of a turn over a value function), ratio (token, clipped higher above), aggregation (token mean), plus
+c·NLL(demos).
 """
 
 from __future__ import annotations
@@ -10,17 +11,25 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from experience.learning.batch import TokenBatch, Turn, micro_batches
+from experience.learning.credit import (
+    advantages,
+    as_turn,
+    best_turns,
+    expert_returns,
+    state_advantages,
+    turn_advantages,
+)
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
-from experience.learning.returns import discounted_returns, leave_one_out
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.planning.hierarchy import levels
+from experience.planning.hierarchy import best_pursuits, levels
 from experience.planning.option import library_in
 from experience.shards.replay import Episode, Group
 from experience.step import Step
@@ -36,7 +45,8 @@ class LearnerSettings:
     the worlds' language from them (early experience, arXiv 2510.08558). `temperature` is what collectors sample at:
     the ratio π/μ compares the same softened distribution on both sides. `negative_weight` scales advantages
     below zero: under 1, a policy that is pushed off what failed by stale samples does not unlearn what it can do
-    (asymmetric REINFORCE, arXiv 2506.20520)."""
+    (asymmetric REINFORCE, arXiv 2506.20520). `advantage` is what a turn is compared with, where there
+    is no value function."""
 
     learning_rate: float = 3e-4
     imitation_rate: float = 1e-3
@@ -46,6 +56,7 @@ class LearnerSettings:
     clip_below: float = 0.2
     clip_above: float = 0.28
     negative_weight: float = 1.0
+    advantage: Literal["group", "state", "turn"] = "group"
     minibatches: int = 4
     micro_batch_tokens: int = 8192
     batch_turns: int = 64
@@ -103,15 +114,8 @@ class Learner:
         """
         if not groups:
             return {}
-        if self.value is None:
-            turns, metrics = advantages(groups, self.settings.negative_weight)
-        else:
-            credited = [replace(g, episodes=tuple(self._levels(g.episodes))) for g in groups]
-            lived = [e for g in credited for e in g.episodes if e.first.source == "real"]
-            fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
-            turns, metrics = turn_advantages(credited, self.value, self._spread, self.settings.negative_weight)
-            metrics |= fitted
-        self._successes += best_turns((g for g in groups if g.episodes[0].first.source == "real"), self._bar)
+        turns, metrics = self._credited(groups)
+        self._successes += self._best([g for g in groups if g.episodes[0].first.source == "real"])
         del self._successes[:-self.settings.remembered_successes]
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
         order = self._rng.permutation(len(turns))
@@ -121,6 +125,18 @@ class Learner:
             for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
                 parts[name].append(value)
         return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
+
+    def _credited(self, groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
+        """The groups' turns with their advantages, as `advantage` says."""
+        if self.value is None and self.settings.advantage != "state":
+            return advantages(groups, self.settings.negative_weight)
+        leveled = [replace(g, episodes=tuple(self._levels(g.episodes))) for g in groups]
+        if self.value is None:
+            return state_advantages(leveled, self._spread, self.settings.negative_weight)
+        lived = [e for g in leveled for e in g.episodes if e.first.source == "real"]
+        fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
+        turns, metrics = turn_advantages(leveled, self.value, self._spread, self.settings.negative_weight)
+        return turns, metrics | fitted
 
     def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
         """Two passes of imitation over what planning found to be best, demonstrations mixed in (expert iteration,
@@ -168,12 +184,18 @@ class Learner:
         if self.value is not None:
             self.value.restore(saved, self._levels(e for g in groups for e in g.episodes))
         self._take_demonstrations(demonstrations)
-        self._successes = best_turns(groups, self._bar)[-self.settings.remembered_successes:]
+        self._successes = self._best(groups)[-self.settings.remembered_successes:]
+
+    def _best(self, groups: Sequence[Group]) -> list[Turn]:
+        """The turns that are imitated from then on: of whole episodes, and of pursuits of subgoals."""
+        library = library_in(self.options)
+        parts = [s for g in groups for pursuit in best_pursuits(g, library) for s in pursuit.steps]
+        return [*best_turns(groups, self._bar), *(t for s in parts if (t := as_turn(s)) is not None)]
 
     def _levels(self, episodes: Iterable[Episode]) -> list[Episode]:
         """With subgoals in its library, each episode's choices and pursuits: credited apart."""
         library = library_in(self.options)
-        return [level for episode in episodes for level in levels(episode, library)]
+        return [level for episode in episodes for level in levels(episode, library).episodes]
 
     def _take_demonstrations(self, demonstrations: Iterable[Step]) -> None:
         shown = list(demonstrations)
@@ -255,90 +277,3 @@ class Onlooker:
     def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
                 learned_from: Iterable[Group]) -> None:
         self.version = json.loads(saved["learner.json"])["version"]
-
-
-def as_turn(step: Step, advantage: float = 0.0) -> Turn | None:
-    """The step's exact tokens; None where the engine could not give them: such a step is not learned from."""
-    d = step.decision
-    if d is None or not d.token_exact or len(d.action_ids) == 0:
-        return None
-    return Turn(d.prompt_ids, d.action_ids, d.logprobs, advantage)
-
-
-def _return(episode: Episode) -> float:
-    """The discounted return of its first state, with the value at its end where one was estimated. Its rewards are
-    known: replay leaves out what is not."""
-    rewards = np.array([s.reward for s in episode.steps], float)
-    end = episode.closing.value_estimate if episode.closing else None
-    return float(discounted_returns(rewards, np.array([s.discount for s in episode.steps], float), end or 0.0)[0])
-
-
-def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
-    """By environment, the return that nine of ten of its expert's episodes reach."""
-    episodes: dict[tuple[bytes, int], list[Step]] = defaultdict(list)
-    for step in demonstrations:
-        episodes[step.stream_id, step.episode].append(step)
-    returns: dict[str, list[float]] = defaultdict(list)
-    for steps in episodes.values():
-        if all(s.reward is not None for s in steps):
-            returns[steps[0].env_id].append(_return(Episode(tuple(steps), None)))
-    return {env_id: float(np.percentile(of, 10)) for env_id, of in returns.items()}
-
-
-def best_turns(groups: Iterable[Group], bar: Mapping[str, float]) -> list[Turn]:
-    """The turns of the best episode of each group that differs in return, if it is as good as an expert's (`bar`, by
-    environment): one a task, so that easy tasks, solved by many episodes, do not drown the others. The best of a group
-    that failed, or half succeeded, is learned from as every other is, and not imitated: it holds what made it fail."""
-    turns = []
-    for group in groups:
-        returns = [_return(e) for e in group.episodes]
-        if np.ptp(returns) >= 1e-9 and max(returns) >= bar.get(group.episodes[0].first.env_id, -np.inf):
-            turns += [t for s in group.episodes[int(np.argmax(returns))].steps if (t := as_turn(s)) is not None]
-    return turns
-
-
-def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
-    """Turns of the groups whose episodes differ in return, each with its episode's advantage.
-
-    Â = leave-one-out within the group, divided by its spread over the batch's groups of the same environment, and
-    times `negative_weight` where it is below zero.
-    """
-    raw: dict[str, list[tuple[Group, np.ndarray]]] = defaultdict(list)
-    flat = 0
-    for group in groups:
-        returns = np.array([_return(e) for e in group.episodes])
-        if np.ptp(returns) < 1e-9:
-            flat += 1
-        else:
-            raw[group.episodes[0].first.env_id].append((group, leave_one_out(returns)))
-    turns = []
-    for found in raw.values():
-        spread = float(np.sqrt(np.mean(np.concatenate([a for _, a in found]) ** 2))) + 1e-6
-        for group, advantage in found:
-            for episode, value in zip(group.episodes, advantage / spread, strict=True):
-                scaled = float(value) * (negative_weight if value < 0 else 1.0)
-                turns += [t for s in episode.steps if (t := as_turn(s, scaled)) is not None]
-    return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
-
-
-def turn_advantages(groups: Sequence[Group], value: ValueFunction, spread: dict[str, float],
-                    negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
-    """All turns of the groups, each with its own advantage: how much better it turned out than its state promised.
-
-    Â_t = G^λ_t − v(O_t), divided by the root mean square of it over the environment's real turns (Schulman et al. 2016,
-    eq. 16). `spread` keeps that by environment: imagined turns are measured by the last real ones, so that a small
-    difference between values is not blown up to the size of a reward.
-    """
-    raw: dict[tuple[str, bool], list[tuple[Step, float]]] = defaultdict(list)
-    episodes = [e for g in groups for e in g.episodes]
-    for episode, v, target in zip(episodes, *value.targets(episodes), strict=True):
-        raw[episode.first.env_id, episode.first.source == "imagined"] += zip(episode.steps, (target - v).tolist(),
-                                                                             strict=True)
-    turns = []
-    for (env_id, imagined), found in raw.items():
-        if not imagined or env_id not in spread:
-            spread[env_id] = float(np.sqrt(np.mean([a**2 for _, a in found]))) + 1e-6
-        for step, advantage in found:
-            scaled = advantage / spread[env_id] * (negative_weight if advantage < 0 else 1.0)
-            turns += [t] if (t := as_turn(step, scaled)) is not None else []
-    return turns, {"groups": float(len(groups)), "turns": float(len(turns))}

@@ -6,12 +6,16 @@ A choice is credited with all that was earned while its subgoal was pursued, dis
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from experience.learning.returns import discounted_returns
 from experience.planning.option import USE, Library, Subgoal, option_id
 from experience.policy import Decision
-from experience.shards.replay import Episode
+from experience.shards.replay import Episode, Group
 from experience.step import Step
 
 REACHED = 1.0
@@ -21,14 +25,40 @@ Write = Callable[[Step, str, str], Decision]
 """(row, observation, action) -> the action as a decision taken on reading the observation."""
 
 
-def levels(episode: Episode, library: Library) -> list[Episode]:
-    """The episode as its choices see it, then one for each pursuit of a subgoal, which reads the goal before what it
-    sees and ends where that is reached. An episode without subgoals is left as it is."""
+@dataclass(frozen=True)
+class Pursuit:
+    """The turns under a subgoal as an episode, which reads its goal first and ends where that is reached."""
+
+    goal: str
+    episode: Episode
+    reached: bool
+
+    @property
+    def earned(self) -> float:
+        """Its discounted return; nothing is expected after it."""
+        rewards = np.array([step.reward or 0.0 for step in self.episode.steps])
+        return float(discounted_returns(rewards, np.array([step.discount for step in self.episode.steps]))[0])
+
+
+@dataclass(frozen=True)
+class Levels:
+    """An episode as its choices see it (None if it has no turn of its own), and the pursuits of subgoals within it."""
+
+    choices: Episode | None
+    pursuits: tuple[Pursuit, ...] = ()
+
+    @property
+    def episodes(self) -> list[Episode]:
+        return [*([self.choices] if self.choices else []), *(p.episode for p in self.pursuits)]
+
+
+def levels(episode: Episode, library: Library) -> Levels:
+    """The two levels of an episode; one without subgoals has only the upper, and is left as it is."""
     goals = {option_id(o.name): o for o in library if isinstance(o, Subgoal)}
     if not any(step.option_id in goals for step in episode.steps) or episode.closing is None:
-        return [episode]
+        return Levels(episode)
     upper: list[Step] = []
-    lower: list[Episode] = []
+    lower: list[Pursuit] = []
     pursuit: list[Step] = []
     for step, following in episode.transitions:
         goal = goals.get(step.option_id) if step.option_id is not None and not step.is_choice else None
@@ -45,14 +75,25 @@ def levels(episode: Episode, library: Library) -> list[Episode]:
                                discount=0.0 if reached else step.discount))
         if reached or following.is_choice or following.option_id != step.option_id or following is episode.closing:
             closing = replace(following, decision=None, obs_text=goal.shown(following.obs_text))
-            lower.append(Episode(tuple(pursuit), closing))
+            lower.append(Pursuit(goal.name, Episode(tuple(pursuit), closing), reached))
             pursuit = []
-    return [Episode(tuple(upper), episode.closing)] * bool(upper) + lower
+    return Levels(Episode(tuple(upper), episode.closing) if upper else None, tuple(lower))
+
+
+def best_pursuits(group: Group, library: Library) -> list[Episode]:
+    """Of each subgoal, from each situation in which episodes of the group took it up, the pursuit that earned most of
+    those that reached it: parts that went well of what may have failed as a whole."""
+    reached: dict[tuple[str, str], list[Pursuit]] = defaultdict(list)
+    for episode in group.episodes:
+        for pursuit in levels(episode, library).pursuits:
+            if pursuit.reached:
+                reached[pursuit.goal, pursuit.episode.first.obs_text].append(pursuit)
+    return [max(alike, key=lambda p: p.earned).episode for alike in reached.values()]
 
 
 def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]:
     """A demonstration as it would have been given with the library's subgoals: wherever one of them may start and is
-    reached soonest, it is chosen, and pursued by what was done until then. Other turns are left as they are."""
+    reached soonest, it is chosen, and pursued by what was done until then."""
     goals = [o for o in library if isinstance(o, Subgoal)]
     if not goals or episode.closing is None:
         return list(episode.steps)
@@ -60,13 +101,16 @@ def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]
     while t < len(episode.steps):
         arrivals = [(end, goal) for goal in goals if (end := _arrival(goal, seen, t)) is not None]
         if not arrivals:
-            shown.append(episode.steps[t])
+            step = episode.steps[t]
+            done = step.decision.text if step.decision else ""
+            shown.append(replace(step, decision=write(step, library.offered(seen[t]), done)))
             t += 1
             continue
         end, goal = min(arrivals, key=lambda arrival: arrival[0])
         first = episode.steps[t]
-        shown.append(replace(first, decision=write(first, seen[t], USE + goal.name), reward=0.0, discount=1.0,
-                             signals=(), option_id=option_id(goal.name), option_step=0))
+        choice = write(first, library.offered(seen[t]), USE + goal.name)
+        shown.append(replace(first, decision=choice, reward=0.0, discount=1.0, signals=(),
+                             option_id=option_id(goal.name), option_step=0))
         for age, step in enumerate(episode.steps[t:end], 1):
             done = step.decision.text if step.decision else ""
             shown.append(replace(step, decision=write(step, goal.shown(step.obs_text), done),

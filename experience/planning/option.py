@@ -194,6 +194,15 @@ class Library:
         """What can be written here to start an option."""
         return [USE + o.name for o in self if o.starts(observation)]
 
+    def offered(self, observation: str) -> str:
+        """What the policy reads where no option is under way: the subgoals that may be chosen, then what is seen."""
+        names = self.subgoals(observation)
+        return f"choose: {' '.join(names)}\n{observation}" if names else observation
+
+    def subgoals(self, observation: str) -> list[str]:
+        """The names of those that may be chosen here."""
+        return [o.name for o in self if isinstance(o, Subgoal) and o.starts(observation)]
+
     def add(self, option: Stored) -> Library:
         """Raises RecordError for a name that is taken by another option, or that cannot be written after `use`."""
         if not re.fullmatch(r"[\w.:-]{1,60}", option.name):
