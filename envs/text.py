@@ -1,6 +1,6 @@
 """text/gymnasium: any Gymnasium environment as text, its observations and actions rendered and read by their spaces.
 
-    ./xp env play envs:Text-v0 --set id=CartPole-v1
+    ./xp env play envs:Text-v0 --set world=CartPole-v1
 Numbers are written with four significant digits; a dictionary is a line a key. The tasks are seeds. A stranger's
 reward is the one signal. Snapshots are offered where the environment can be copied and is deterministic after it.
 """
@@ -73,9 +73,9 @@ class Text(World[int]):
         "env_reward": SignalKind("1", "env_state"), INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
 
-    def __init__(self, id: str = "CartPole-v1", max_turns: int = 200, **arguments: Any) -> None:
+    def __init__(self, world: str = "CartPole-v1", max_turns: int = 200, **arguments: Any) -> None:
         super().__init__()
-        self.inner = gymnasium.make(id, **arguments)
+        self.inner = gymnasium.make(world, **arguments)
         self.max_turns = max_turns
         self.instructions = f"Reply with {described(self.inner.action_space)}"  # type: ignore[misc]
         space = self.inner.action_space

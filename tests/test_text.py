@@ -41,6 +41,13 @@ def test_a_strangers_environment_earns_its_own_rewards() -> None:
             break
 
 
+def test_a_strangers_environment_is_named_with_its_own_arguments_where_worlds_are_made() -> None:
+    world = gymnasium.make("envs:Text-v0", world="FrozenLake-v1", is_slippery=False).unwrapped
+    seen, _ = world.reset(seed=0)
+    assert (seen, world.actions) == ("0", ("0", "1", "2", "3"))
+    assert world.step("1")[0] == "4", "on ice that is not slippery down is down"
+
+
 def test_a_strangers_world_goes_back_by_doing_again_what_was_done() -> None:
     world, other = Text("CartPole-v1"), Text("CartPole-v1")
     world.reset(seed=1)
