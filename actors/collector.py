@@ -395,7 +395,8 @@ def listed_actions(config: Config) -> tuple[str, ...]:
     for env in made:
         env.close()
     if len(lists) != 1 or not (actions := lists.pop()):
-        raise ConfigError("policy.engine=table needs one list of actions, and these worlds have none or several",
+        raise ConfigError("policy.engine=table and planning.model=ensemble need one list of actions, and these worlds "
+                          "have none or several",
                           "use worlds with an attribute `actions`, e.g. envs:KeyDoor-v0, one kind a run")
     return actions
 

@@ -97,7 +97,9 @@ class Learning(_Section):
 
 class Planning(_Section):
     enabled: bool = Field(True, description="learn a world model and imagine with it (Dyna)")
-    layers: int = Field(2, ge=1, le=64, description="blocks of the world model")
+    model: Literal["language", "ensemble"] = Field("language", description="of the world: text as it comes, or an "
+                                                   "ensemble of networks for screens of one form with numbers")
+    layers: int = Field(2, ge=1, le=64, description="language: blocks of the world model")
     width: int = Field(96, ge=16, le=4096, description="width of the world model")
     fit_steps: int = Field(6, ge=0, description="optimiser steps of the world model per update")
     every: int = Field(2, ge=1, description="imagine at every n-th update")

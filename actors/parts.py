@@ -31,7 +31,7 @@ from experience.planning.imagine import imagine, sweep
 from experience.planning.option import Library, Subgoal, option_id
 from experience.planning.reach import could_do
 from experience.planning.tabular import DynaSettings, TabularLearner
-from experience.planning.world_model import ModelError
+from experience.planning.world_model import LearnedModel, ModelError
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog, check_acknowledged
@@ -104,7 +104,7 @@ class Parts:
         self._limiter = RateLimiter.staleness(self.groups_per_update, learning.max_lag)
         planning = config.planning
         counts = config.policy.engine == "table"  # whose learner has a world model of its own
-        self.world = make_world_model(config) if planning.enabled and not counts else None
+        self.world = self._world_model() if planning.enabled and not counts else None
         self._seen_transitions = 0
         self._should_imagine = Every(planning.every)
         self.should_evaluate = Every(config.evaluation.every)
@@ -118,6 +118,11 @@ class Parts:
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)
         self.is_new = not self._resume()
+
+    def _world_model(self) -> LearnedModel:
+        if self.config.planning.model == "language":
+            return make_world_model(self.config)
+        return make_world_model(self.config, listed_actions(self.config), list(self.catalogue))
 
     def _resume(self) -> bool:
         """Continues from the last checkpoint, if any: its weights, and which groups were learned from."""

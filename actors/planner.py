@@ -14,9 +14,10 @@ from actors.config import Config
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights
 from experience.planning.change import Answer
+from experience.planning.ensemble import EnsembleModel
 from experience.planning.lookahead import Search, Try, in_model
 from experience.planning.reach import Choice, Reach, could_do, worth
-from experience.planning.world_model import LanguageWorldModel, Prediction
+from experience.planning.world_model import LanguageWorldModel, LearnedModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
 
@@ -26,9 +27,13 @@ Write = Callable[[str, str], Decision]
 Lived = Mapping[tuple[str, str], Answer]
 
 
-def make_world_model(config: Config) -> LanguageWorldModel:
-    """The language model of the world, of the same shape wherever it learns or predicts."""
+def make_world_model(config: Config, actions: Sequence[str] = (), signals: Sequence[str] = ()) -> LearnedModel:
+    """The model of the world, of the same shape wherever it learns or predicts; who fits one of numbers names the
+    world's actions and signals."""
     planning = config.planning
+    if planning.model == "ensemble":
+        return EnsembleModel(actions, signals, width=planning.width, trusted_accuracy=planning.trusted_accuracy,
+                             seed=config.seed)
     return LanguageWorldModel(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy,
                               config.seed, planning.retrieve)
 

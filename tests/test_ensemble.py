@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 
+from actors.config import load
+from actors.run import run
+from actors.rundir import RunDirectory
 from experience.errors import RecordError
 from experience.planning.ensemble import EnsembleModel
 from experience.policy import Decision
+from experience.shards.catalog import Catalog
 from experience.signal import Signal
 from experience.step import Step
 from tests.conftest import make_step
@@ -57,6 +62,40 @@ def test_it_is_less_sure_where_it_has_never_been() -> None:
     near, far, strange = model.predict(["0.01 0.02 0.03 0.04", "2 9 -0.2 -9", "0.01 0.02 0.03 0.04"], ["1", "1", "2"])
     assert near.uncertainty < far.uncertainty
     assert (strange.answer, strange.uncertainty) == (None, float("inf"))
+
+
+def test_another_process_predicts_as_it_does_and_a_stopped_one_goes_on_bit_by_bit() -> None:
+    rows, asked = cartpole(400, 4), (["0.01 0.02 0.03 0.04", "hello"], ["1", "1"])
+    model = EnsembleModel(("0", "1"), ("env_reward",))
+    assert model.save() == model.beliefs() == {} and model.predict(*asked)[0].uncertainty == float("inf")
+    model.add(rows)
+    model.fit(20)
+    model.calibrate()
+    elsewhere, again = EnsembleModel(), EnsembleModel(("0", "1"), ("env_reward",))
+    elsewhere.believe(model.beliefs())
+    assert elsewhere.predict(*asked) == model.predict(*asked) and elsewhere.threshold == model.threshold
+    assert elsewhere.predict(*asked)[1].answer is None, "a screen of another form is nothing that it can know"
+    again.add(rows)
+    again.restore(model.save())
+    assert (again.fit(5), again.predict(*asked)) == (model.fit(5), model.predict(*asked))
+
+
+def test_a_run_plans_in_an_ensemble_and_goes_on_with_it(tmp_path: Path) -> None:
+    def go(updates: int, directory: RunDirectory | None = None) -> RunDirectory:
+        config, origins = load([Path("configs/cartpole.yaml")], [
+            f"budget.updates={updates}", f"runs_dir={tmp_path}", "policy.layers=1", "policy.width=32", "collecting.slots=8",
+            "collecting.group_size=4", "planning.fit_steps=60", "planning.horizon=3", "planning.candidates=2",
+            "evaluation.episodes=2", "evaluation.final_episodes=2"])
+        directory = directory or RunDirectory.create(config, origins, ["test"])
+        progress = run(config, directory)
+        assert progress.model_error is not None and progress.version == updates
+        return directory
+
+    directory = go(2)
+    rows = [s for shard in Catalog(directory.shards).follow() for s in shard if s.decision and s.source == "real"]
+    thought = [s for s in rows if s.decision and "lookahead in the model" in s.decision.decoder]
+    assert thought and all(s.value_estimate is not None for s in thought), "collectors think with what was pushed"
+    go(3, directory)
 
 
 def test_screens_of_another_form_are_refused() -> None:

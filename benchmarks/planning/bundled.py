@@ -21,7 +21,7 @@ WORLDS = {
 """Room -> (world, its share of a round as in the demo, the mean held-out return to reach)."""
 
 
-def bundled(seeds: int = 1, budget: int = 4000, watch: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
+def bundled(seeds: int = 3, budget: int = 4000, watch: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
     for room, (world, share, goal) in WORLDS.items():
         taken: dict[bool, list[float]] = {}
         for planned in (False, True):

@@ -7,9 +7,11 @@ signals and whether it ends; the uncertainty is how far the members are apart, i
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experience.errors import RecordError
+from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer
 from experience.planning.world_model import ModelError, Prediction, answer_of, gate, judged
 from experience.step import Step
@@ -38,10 +41,11 @@ class EnsembleModel:
     """`members` networks, each fitted to its own bootstrap of the transitions; their mean predicts.
 
     `actions` lists the actions that there are; `signals` the names of what is measured. A prediction is right if every
-    number is within `tolerance` of the usual change of that number, and the end is as it was.
+    number is within `tolerance` of the usual change of that number, and the end is as it was. One that only believes
+    another's `beliefs` needs neither list: they come with them.
     """
 
-    def __init__(self, actions: Sequence[str], signals: Sequence[str], members: int = 5, width: int = 64,
+    def __init__(self, actions: Sequence[str] = (), signals: Sequence[str] = (), members: int = 5, width: int = 64,
                  tolerance: float = 0.2, trusted_accuracy: float = 0.9, seed: int = 0) -> None:
         self.version, self.threshold = 0, float("-inf")
         self._actions, self._signals, self._members, self._width = tuple(actions), tuple(signals), members, width
@@ -74,8 +78,8 @@ class EnsembleModel:
             [r.given for r in self._rows], [np.concatenate([r.change, r.signals]) for r in self._rows]))
         ended = torch.tensor([r.ended for r in self._rows])
         if self._nets is None:
-            self._nets = _Ensemble(self._members, given.shape[1], self._width, target.shape[1] + 1, self._seed)
-            self._optimizer = torch.optim.Adam(self._nets.parameters(), lr=1e-3)
+            self._build(given.shape[1], target.shape[1])
+        assert self._nets is not None
         self._nets.scale(given, target)
         # A member sees two rows of three, always the same ones: where rows are few, members differ.
         own = [np.flatnonzero(np.random.default_rng([self._seed, m]).random(len(self._rows)) < 2 / 3)
@@ -93,9 +97,10 @@ class EnsembleModel:
         return float(loss.detach())
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
-        """The members' mean, written in the form of the observation; unsure without bound before the first fit, and of
-        an action that is not listed."""
-        known = [i for i, a in enumerate(actions) if a in self._actions and self._nets is not None]
+        """The members' mean, written in the form of the observation; unsure without bound before the first fit, of an
+        action that is not listed, and of an observation of another form."""
+        known = [i for i, (o, a) in enumerate(zip(observations, actions, strict=True))
+                 if self._nets is not None and a in self._actions and _form(o) == self._form]
         predictions = [Prediction(None, float("inf"))] * len(observations)
         if not known or self._nets is None:
             return predictions
@@ -131,13 +136,52 @@ class EnsembleModel:
         self.threshold = gate(uncertainty, good, self._trusted_accuracy)
         return judged(uncertainty, good, np.array(copied), self.threshold)
 
+    def save(self) -> dict[str, bytes]:
+        """What the next fit depends on besides the transitions, by file name."""
+        if self._nets is None:
+            return {}
+        return {**self.beliefs(), "world_model_optimizer.safetensors": pack_optimizer(self._optimizer)}
+
+    def restore(self, saved: Mapping[str, bytes]) -> None:
+        """Continues where `save` was called; the transitions seen until then are added by the caller."""
+        self.believe(saved)
+        unpack_optimizer(saved["world_model_optimizer.safetensors"], self._optimizer)
+
+    def beliefs(self) -> dict[str, bytes]:
+        """What another process needs to predict as this one does; nothing before the first fit."""
+        if self._nets is None:
+            return {}
+        about: dict[str, Any] = {
+            "version": self.version, "threshold": self.threshold if np.isfinite(self.threshold) else None,
+            "actions": self._actions, "signals": self._signals, "form": self._form,
+            "random": self._rng.bit_generator.state}
+        return {"world_model.safetensors": Weights.of(self._nets, self.version).data,
+                "world_model.json": json.dumps(about).encode()}
+
+    def believe(self, beliefs: Mapping[str, bytes]) -> None:
+        """Predicts from now on as the model whose `beliefs` these are."""
+        if "world_model.json" not in beliefs:
+            return
+        about = json.loads(beliefs["world_model.json"])
+        self.version, self._form, self._rng.bit_generator.state = about["version"], about["form"], about["random"]
+        self.threshold = float("-inf") if about["threshold"] is None else about["threshold"]
+        self._actions, self._signals = tuple(about["actions"]), tuple(about["signals"])
+        numbers = str(self._form).count("#")
+        self._build(numbers + len(self._actions), numbers + len(self._signals))
+        assert self._nets is not None
+        Weights.read(self.version, beliefs["world_model.safetensors"]).put_into(self._nets)
+
+    def _build(self, inputs: int, outputs: int) -> None:
+        self._nets = _Ensemble(self._members, inputs, self._width, outputs, self._seed)
+        self._optimizer = torch.optim.Adam([p for p in self._nets.parameters() if p.requires_grad], lr=1e-3)
+
     def _numbers(self, observation: str) -> np.ndarray:
-        form = _NUMBER.sub("#", observation)
+        form = _form(observation)
         if self._form is None:
             self._form = form
         if form != self._form:
             raise RecordError(f"observation of the form {form[:60]!r}, those before were {self._form[:60]!r}",
-                              "use a model of text for worlds whose screens differ")
+                              "use planning.model=language for worlds whose screens differ")
         return np.array([float(n) for n in _NUMBER.findall(observation)])
 
     def _given(self, numbers: np.ndarray, action: str) -> np.ndarray:
@@ -149,31 +193,44 @@ class EnsembleModel:
         return _NUMBER.sub(lambda _: f"{next(values):.4g}", observation)
 
 
+def _form(observation: str) -> str:
+    """The observation with every number as #; a # of its own is none."""
+    return _NUMBER.sub("#", observation.replace("#", "No."))
+
+
 class _Ensemble(nn.Module):
-    """M two-layer networks at once: float [M, B, I] -> float [M, B, O]; inputs and targets are scaled to unit size."""
+    """M two-layer networks at once: float [M, B, I] -> float [M, B, O + 1], the last for the end. Inputs and targets
+    are scaled to unit size."""
 
     def __init__(self, members: int, inputs: int, width: int, outputs: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sizes = ((inputs, width), (width, width), (width, outputs))
+            sizes = ((inputs, width), (width, width), (width, outputs + 1))
             self.weights = nn.ParameterList(torch.randn(members, i, o) * (2 / i) ** 0.5 for i, o in sizes)
             self.biases = nn.ParameterList(torch.zeros(members, 1, o) for _, o in sizes)
-        self.stats: Mapping[str, Tensor] = {}
+        self.stats = nn.ParameterDict({
+            name: nn.Parameter(torch.full((size,), torch.nan), requires_grad=False)
+            for name, size in (("centre", inputs), ("spread", inputs), ("middle", outputs), ("usual", outputs))})
 
     def scale(self, given: Tensor, target: Tensor) -> None:
-        if not self.stats:
-            self.stats = {"centre": given.mean(0), "spread": given.std(0) + 1e-6,
-                          "middle": target.mean(0), "usual": target.std(0) + 1e-6}
+        """Once, by the first rows that there are."""
+        if self.stats["centre"].isnan().any():
+            found = {"centre": given.mean(0), "spread": given.std(0) + 1e-6,
+                     "middle": target.mean(0), "usual": target.std(0) + 1e-6}
+            for name, value in found.items():
+                self.stats[name].copy_(value)
 
     def scaled(self, target: Tensor) -> Tensor:
-        return (target - self.stats["middle"]) / self.stats["usual"]
+        scaled: Tensor = (target - self.stats["middle"]) / self.stats["usual"]
+        return scaled
 
     def unscaled(self, out: Tensor) -> Tensor:
-        return out * self.stats["usual"] + self.stats["middle"]
+        unscaled: Tensor = out * self.stats["usual"] + self.stats["middle"]
+        return unscaled
 
     def forward(self, given: Tensor) -> Tensor:
-        x = (given - self.stats["centre"]) / self.stats["spread"]
+        x: Tensor = (given - self.stats["centre"]) / self.stats["spread"]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             x = functional.silu(x) if layer < 2 else x
