@@ -28,7 +28,7 @@ from experience.learning.credit import as_turn
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
 from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
-from experience.planning.option import Library, Subgoal, option_id
+from experience.planning.option import Library
 from experience.planning.reach import could_do
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import LearnedModel, ModelError
@@ -242,11 +242,13 @@ class Parts:
                          discount=self.config.collecting.discount, library=self._skills.library)
         self.progress.imagined["planned"] += len(episodes)
         self._keep(step for e in episodes for step in e.rows)
-        goals = {option_id(o.name): o for o in self._skills.library if isinstance(o, Subgoal)}
-        steps = [replace(s, decision=self._written(s, goals[s.option_id].shown(s.obs_text) if s.option_id in goals
-                                                   else s.obs_text, s.decision.text))
-                 for e in episodes for s in e.steps if s.decision]
-        return [turn for step in steps if (turn := as_turn(step)) is not None]
+        goals, turns = self._skills.library.goals, []
+        for step in (s for e in episodes for s in e.steps):
+            goal = goals.get(step.option_id or 0)
+            read = goal.shown(step.obs_text) if goal else step.obs_text
+            said = step.decision.text if step.decision else ""
+            turns.append(as_turn(replace(step, decision=self._written(step, read, said))))
+        return [turn for turn in turns if turn is not None]
 
     def _keep(self, steps: Iterable[Step]) -> None:
         """What was imagined, in shards of its own."""

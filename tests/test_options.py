@@ -130,13 +130,14 @@ def test_an_option_starts_only_where_it_may_and_else_the_words_go_to_the_world()
 def test_under_a_subgoal_the_policy_acts_and_reads_the_goal_first() -> None:
     library = Library().add(Subgoal("key", "take the key", reached=Condition("held")))
     seat = Seat("key near")
+    assert seat.intents.read(seat.observation, library) == "choose: key\nkey near"
     choose([seat], library, lambda seats: [Decision("use key", 0)])
     assert seat.intents.is_choice
-    assert seat.intents.read(seat.observation) == "goal: take the key\nkey near"
+    assert seat.intents.read(seat.observation, library) == "goal: take the key\nkey near"
     choose([seat], library, lambda seats: [Decision("up", 0)])
     assert (seat.intents.is_choice, seat.intents.mark[1]) == (False, 1)
     assert seat.intents.arrived("key held", RNG)
-    assert seat.intents.read("key held") == "key held"
+    assert seat.intents.read("key held", library) == "key held"
 
 
 def test_collectors_record_the_option_its_age_and_its_end(tmp_path: Path) -> None:

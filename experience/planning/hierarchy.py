@@ -54,7 +54,7 @@ class Levels:
 
 def levels(episode: Episode, library: Library) -> Levels:
     """The two levels of an episode; one without subgoals has only the upper, and is left as it is."""
-    goals = {option_id(o.name): o for o in library if isinstance(o, Subgoal)}
+    goals = library.goals
     if not any(step.option_id in goals for step in episode.steps) or episode.closing is None:
         return Levels(episode)
     upper: list[Step] = []
@@ -94,7 +94,7 @@ def best_pursuits(group: Group, library: Library) -> list[Episode]:
 def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]:
     """A demonstration as it would have been given with the library's subgoals: wherever one of them may start and is
     reached soonest, it is chosen, and pursued by what was done until then."""
-    goals = [o for o in library if isinstance(o, Subgoal)]
+    goals = list(library.goals.values())
     if not goals or episode.closing is None:
         return list(episode.steps)
     seen, shown, t = [s.obs_text for s in episode.rows], list[Step](), 0

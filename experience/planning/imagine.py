@@ -116,14 +116,13 @@ def sweep(listed: Listed, model: WorldModel, replay: Replay, rewards: RewardMode
     something even if the model cannot see to the end. The turn then carries the subgoal's `option_id`."""
     rng, episodes = np.random.default_rng(model.version), []
     plans: dict[tuple[str, Subgoal | None], list[Step]] = defaultdict(list)
-    goals = [o for o in library or () if isinstance(o, Subgoal)]
+    goals = list(library.goals.values()) if library else []
     for root in replay.sample_roots(roots, within):
         for goal in [g for g in goals if g.starts(root.obs_text)] if goals else [None]:
             plans[root.env_id, goal].append(root)
     for (env_id, goal), known in plans.items():
-        reach = Reach(partial(listed, env_id), in_model(model), partial(_earned, rewards, env_id, goal), states,
+        reach = Reach(partial(listed, env_id), in_model(model), partial(_pursued, rewards, env_id, goal), states,
                       discount, model.threshold, goal.reached if goal else lambda _: False)
-        pursued = (option_id(goal.name), 1) if goal else (None, None)
         seen = [root.obs_text for root in known]
         for observation, choice in reach(seen, seen).items():
             action = str(rng.choice(list(choice.best)))
@@ -133,15 +132,15 @@ def sweep(listed: Listed, model: WorldModel, replay: Replay, rewards: RewardMode
             branch = _Branch(0, known[choice.root], observation)
             decision = Decision(action, policy_version=-1, decoder=f"sweeps over {states} states", token_exact=False)
             branch.live(decision, prediction, model.version, rewards, catalogue, discount)
-            branch.steps[0] = replace(branch.steps[0], value_estimate=choice.value, option_id=pursued[0],
-                                      option_step=pursued[1])
+            branch.steps[0] = replace(branch.steps[0], value_estimate=choice.value, option_step=1 if goal else None,
+                                      option_id=option_id(goal.name) if goal else None)
             episodes.append(_as_episode(branch, None))
     return episodes
 
 
-def _earned(rewards: RewardModel, env_id: str, goal: Subgoal | None, answer: Answer) -> float:
-    """What a thought earns in the world, and for the subgoal where that is reached."""
-    return worth(rewards, env_id, answer) + (REACHED if goal is not None and goal.reached(answer.observation) else 0.0)
+def _pursued(rewards: RewardModel, env_id: str, goal: Subgoal | None, answer: Answer) -> float:
+    """What a thought earns in the world, and for the goal, if there is one and it is reached."""
+    return worth(rewards, env_id, answer) + REACHED * (goal is not None and goal.reached(answer.observation))
 
 
 def _as_episode(branch: _Branch, end_value: float | None) -> Episode:

@@ -201,7 +201,12 @@ class Library:
 
     def subgoals(self, observation: str) -> list[str]:
         """The names of those that may be chosen here."""
-        return [o.name for o in self if isinstance(o, Subgoal) and o.starts(observation)]
+        return [g.name for g in self.goals.values() if g.starts(observation)]
+
+    @property
+    def goals(self) -> dict[int, Subgoal]:
+        """Its subgoals, by the number that rows carry."""
+        return {option_id(o.name): o for o in self if isinstance(o, Subgoal)}
 
     def add(self, option: Stored) -> Library:
         """Raises RecordError for a name that is taken by another option, or that cannot be written after `use`."""
