@@ -12,12 +12,13 @@ _SLOW = ("Science-v0", "Repo-v0", "Desktop-v0", "Battery-v0", "Materials-v0", "W
 _FAST = [c for c in checks() if c != "resource_envelope"]
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [n for n in envs.WORLDS if n not in envs.STRANGERS])
 def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureRequest) -> None:
     long = request.config.getoption("--long")
     some = ["observation_schema", "oracle_max"]  # their resets take seconds each
     try:
-        results = list(check(f"envs:{name}", episodes=24 if long else 3 if name in _SLOW else 8,
+        results = list(check(f"envs:{name}", episodes=3 if name in _SLOW else 24 if long else 8,
                              only=some if name in _SLOW and not long else _FAST))
     except MissingPartError as missing:
         pytest.skip(str(missing).splitlines()[0])
