@@ -15,6 +15,7 @@ from actors.run import run
 from actors.rundir import RunDirectory
 from actors.skills import library_from
 from experience.errors import ConfigError
+from experience.learning.credit import state_advantages
 from experience.models.tokenizer import ByteTokenizer
 from experience.planning.hierarchy import best_pursuits, in_hindsight, levels
 from experience.planning.option import Condition, Library, Subgoal, option_id
@@ -66,6 +67,15 @@ def test_the_best_pursuit_of_each_subgoal_from_each_situation_is_worth_imitating
     elsewhere = pursued(["far 2", "far 2", "held"], [("key", 0), ("key", 1)], [0.0] * 2)
     assert len(best_pursuits(Group("g", (slow, elsewhere)), GOALS)) == 2
     assert best_pursuits(Group("g", (pursued(["far", "held"], [None], [1.0]),)), GOALS) == []
+
+
+def test_each_level_is_scaled_by_a_spread_of_its_own() -> None:
+    done = pursued(["far", "far", "held", "held", "out"], [("key", 0), ("key", 1), ("door", 0), ("door", 1)], [0, 0, 0, 9.0])
+    not_done = pursued(["far", "far", "far", "far"], [("key", 0), ("key", 1), ("key", 0), ("key", 1)], [0.0] * 4)
+    leveled = Group("g", tuple(level for e in (done, not_done) for level in levels(e, GOALS).episodes))
+    state_advantages([leveled], spread := {})
+    env_id = done.first.env_id
+    assert set(spread) == {env_id, f"{env_id} in pursuit"} and spread[env_id] > 3 * spread[f"{env_id} in pursuit"]
 
 
 def test_a_subgoal_comes_first_where_one_may_be_chosen_and_primitive_actions_within_it() -> None:
