@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from envs.bridges.science_world import in_order, numbered
 from envs.bridges.text_world import GAMES, Household
 from envs.text import Text, read, shown
 from experience.errors import MissingPartError
@@ -46,6 +47,16 @@ def test_a_strangers_environment_is_named_with_its_own_arguments_where_worlds_ar
     seen, _ = world.reset(seed=0)
     assert (seen, world.actions) == ("0", ("0", "1", "2", "3"))
     assert world.step("1")[0] == "4", "on ice that is not slippery down is down"
+
+
+def test_what_science_world_lists_in_any_order_is_told_in_one_and_its_numbers_still_mean_what_they_say() -> None:
+    doors = [" You also see: A door to the hall (that is open), A door to the barn (that is open).",
+             " You also see: A door to the barn (that is open), A door to the hall (that is open)."]
+    assert in_order(f"room\n\tb\n\ta\n\n{doors[0]}") == in_order(f"room\n\ta\n\tb\n\n{doors[1]}")
+    one, other = numbered("which?\n0:\tmix red\n1:\tmix blue"), numbered("which?\n0:\tmix blue\n1:\tmix red")
+    assert one[0] == other[0] == "which?\n0:\tmix blue\n1:\tmix red"
+    assert (one[1]["0"], other[1]["0"]) == ("1", "0"), "0 is blue, whatever its own number is"
+    assert numbered("you wait") == ("you wait", {})
 
 
 def test_a_strangers_world_goes_back_by_doing_again_what_was_done() -> None:

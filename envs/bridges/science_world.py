@@ -1,11 +1,13 @@
 """text/science: ScienceWorld, elementary-school science in a simulated house: boil, melt, grow, wire, measure.
 
-Needs Java. Tasks are its 30 families with their own training and test variations. It lists what is in a room in an
-order that differs from run to run; here lists are sorted.
+Needs Java. Tasks are its 30 families with their own training and test variations. It lists what is in a room, its doors
+and what an ambiguous action may mean in an order that differs from run to run; here lists are sorted, and a number that
+answers one is told to it as the number that it gave.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import ClassVar
 
@@ -54,15 +56,16 @@ class Science(World[tuple[str, int]]):
         self._told, info = self._inside.reset()
         self._gold = list(self._inside.get_gold_action_sequence())
         self._score, self._done, self._wanted = 0.0, 0, str(info["taskDesc"]).partition(":")[2].strip()
+        self._numbers: dict[str, str] = {}
 
     def observe(self) -> str:
-        return f"{self._wanted}\n{_in_order(self._told)}"
+        return f"{self._wanted}\n{in_order(self._told)}"
 
     def act(self, action: str) -> Answer:
-        told, _, over, info = self._inside.step(action)
+        told, _, over, info = self._inside.step(self._numbers.get(action, action))
         if told.startswith(("No known action", "Unknown action")):
             raise ValueError("no such action")
-        self._told = told
+        self._told, self._numbers = numbered(told)
         score = max(float(info["score"]), 0.0) / 100
         self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
         gained, self._score = score - self._score, score
@@ -80,14 +83,29 @@ class Science(World[tuple[str, int]]):
         super().close()
 
 
-def _in_order(told: str) -> str:
-    """`told` with each run of indented lines sorted."""
+def in_order(told: str) -> str:
+    """`told` with each run of indented lines sorted, and the doors of the last sentence."""
     lines: list[str] = []
     run: list[str] = []
     for line in [*told.strip().splitlines(), ""]:
         if line.startswith("\t"):
             run.append(line)
         else:
-            lines += [*sorted(run), line]
+            lines += [*sorted(run), _doors_in_order(line)]
             run = []
     return "\n".join(lines).strip()
+
+
+def _doors_in_order(line: str) -> str:
+    start, also, doors = line.partition("You also see: ")
+    return f"{start}{also}{', '.join(sorted(re.split(r', (?=A door )', doors.removesuffix('.'))))}." if also else line
+
+
+def numbered(told: str) -> tuple[str, dict[str, str]]:
+    """`told` with the meanings that it offers sorted and numbered anew, and its own number for each new one."""
+    head, *offered = re.split(r"^(?=\d+:\t)", told, flags=re.MULTILINE)
+    if not offered:
+        return told, {}
+    found = sorted((meaning.strip(), number) for number, _, meaning in (o.partition(":\t") for o in offered))
+    return (head + "\n".join(f"{n}:\t{meaning}" for n, (meaning, _) in enumerate(found)),
+            {str(n): number for n, (_, number) in enumerate(found)})
