@@ -36,6 +36,7 @@ TIERS = ("none", "landlock", "namespaces", "gvisor")
 """From the weakest to the strongest. All but the first keep an attacker in."""
 DEFAULT = "namespaces"
 _INSIDE_PYTHON = "/python"
+_ZYGOTE = Path(__file__).with_name("zygote.py")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
             command += ["--symlink", "/usr/lib", f"{_INSIDE_PYTHON}/lib"]
         else:
             command += ["--ro-bind", str(source), f"{_INSIDE_PYTHON}/{folder}"]
-    command += ["--ro-bind", str(Path(__file__).with_name("zygote.py")), "/zygote.py", "--remount-ro", "/",
+    command += ["--ro-bind", str(_ZYGOTE), "/zygote.py", "--remount-ro", "/",
                 "--chdir", "/"]
     if filter_descriptor is not None:
         command += ["--seccomp", str(filter_descriptor)]
@@ -131,7 +132,7 @@ def _bundle(folder: Path, inside: Sequence[str]) -> list[str]:
         for link in ("lib", "lib64"):
             if os.path.islink(f"/{link}"):
                 (root / base[1:] / link).symlink_to(f"usr/{link}")
-    shutil.copy(Path(__file__).with_name("zygote.py"), root / "zygote.py")
+    shutil.copy(_ZYGOTE, root / "zygote.py")
     needed = ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"]
     words = [f"{_INSIDE_PYTHON}/bin/{Path(python).name}", "-I", "-S", "/zygote.py", *inside, "gvisor"]
     (folder / "config.json").write_text(json.dumps({
@@ -209,13 +210,12 @@ class Sandbox:
             self._folder = tempfile.TemporaryDirectory(prefix="xp-gvisor-", ignore_cleanup_errors=True)
             return self._begin(_bundle(Path(self._folder.name), [str(_slot_uid()), *inside[1:]]), (), 60)
         if self._tier == "none":
-            zygote = str(Path(__file__).with_name("zygote.py"))
-            return self._begin([sys.executable, "-I", "-S", zygote, "-1", "", "unfiltered", "none"], ())
+            return self._begin([sys.executable, "-I", "-S", str(_ZYGOTE), "-1", "", "unfiltered", "none"], ())
         if self._tier == "landlock":
             python, prefix = shared_python()
             paths = [p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{prefix}/bin", f"{prefix}/lib")
                      if os.path.isdir(p)] if self._closed else []
-            words = [python, "-I", "-S", str(Path(__file__).with_name("zygote.py")), *inside, "landlock", *paths]
+            words = [python, "-I", "-S", str(_ZYGOTE), *inside, "landlock", *paths]
             return self._begin(words, ())
         with tempfile.TemporaryFile() as program:
             program.write(seccomp.filter_bytes("cage"))

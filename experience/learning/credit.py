@@ -110,18 +110,15 @@ def state_advantages(groups: Sequence[Group], spread: dict[str, float],
     flat = 0
     for group in groups:
         to_go = [discounted_returns(*_earned(e)) for e in group.episodes]
-        starts, states = defaultdict[_Situation, list[float]](list), defaultdict[_Situation, list[float]](list)
-        for episode, returns in zip(group.episodes, to_go, strict=True):
-            starts[_situation(episode.steps[0])].append(returns[0])
-            for step, to_come in zip(episode.steps, returns, strict=True):
-                states[_situation(step)].append(to_come)
-        better = [[_over_others(g, states[_situation(s)]) + _over_others(returns[0], starts[_situation(e.steps[0])])
-                   for s, g in zip(e.steps, returns, strict=True)]
-                  for e, returns in zip(group.episodes, to_go, strict=True)]
-        if max(abs(a) for of in better for a in of) < 1e-9:
+        whole = _over_alike([_situation(e.steps[0]) for e in group.episodes], np.array([g[0] for g in to_go]))
+        lengths = [len(e.steps) for e in group.episodes]
+        better = np.repeat(whole, lengths) + _over_alike(
+            [_situation(s) for e in group.episodes for s in e.steps], np.concatenate(to_go))
+        if np.abs(better).max() < 1e-9:
             flat += 1
         else:
-            found += zip(group.episodes, better, strict=True)
+            parts = np.split(better, np.cumsum(lengths)[:-1])
+            found += zip(group.episodes, [part.tolist() for part in parts], strict=True)
     turns = _scaled(found, spread, negative_weight)
     return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
 
@@ -134,9 +131,16 @@ def _situation(step: Step) -> _Situation:
     return step.state_key, step.option_id if not step.is_choice else None, step.is_choice
 
 
-def _over_others(one: float, all_of_them: Sequence[float]) -> float:
-    others = len(all_of_them) - 1
-    return one - (sum(all_of_them) - one) / others if others else 0.0
+def _over_alike(situations: Sequence[_Situation], returns: Floats) -> Floats:
+    """float [N]: each return over the mean of the others from the same situation; 0 for what is alone."""
+    alike: dict[_Situation, list[int]] = defaultdict(list)
+    for place, situation in enumerate(situations):
+        alike[situation].append(place)
+    better = np.zeros(len(returns))
+    for places in alike.values():
+        if len(places) > 1:
+            better[places] = leave_one_out(returns[places])
+    return better
 
 
 def _scaled(found: Iterable[tuple[Episode, Sequence[float]]], spread: dict[str, float],

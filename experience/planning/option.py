@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
 from experience.errors import RecordError
@@ -203,7 +203,7 @@ class Library:
         """The names of those that may be chosen here."""
         return [g.name for g in self.goals.values() if g.starts(observation)]
 
-    @property
+    @cached_property
     def goals(self) -> dict[int, Subgoal]:
         """Its subgoals, by the number that rows carry."""
         return {option_id(o.name): o for o in self if isinstance(o, Subgoal)}
