@@ -94,7 +94,8 @@ class Agent:
 
             found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
                                          [seat.observation for seat in here], ask, write,
-                                         {k: v for seat in here for k, v in seat.intents.lived.items()})
+                                         {k: v for seat in here for k, v in seat.intents.lived.items()},
+                                         greedy=self.temperature == 0)
             for seat, thought in zip(here, found, strict=False):
                 if thought is not None:
                     decisions[id(seat)], seat.intents.value_estimate = thought

@@ -112,13 +112,13 @@ class Planning(_Section):
     horizon: int = Field(3, ge=1, le=32, description="longest imagined branch, in turns; errors add up along it")
     roots: int = Field(0, ge=0, description="sweeps: real steps from which the model's reach is laid out and solved at "
                                             "each update; 0 is off")
-    states: int = Field(64, ge=2, description="sweeps: states laid out for each")
+    states: int = Field(64, ge=2, description="sweeps, gumbel: states laid out for each")
     updates: int = Field(10, ge=0, description="table: planning updates after each real step (Dyna-Q)")
     curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
     candidates: int = Field(0, ge=0, le=64, description="lookahead: actions tried in thought each turn (sweeps: where "
                                                         "the world lists none); 0 is off")
-    search: Literal["rollouts", "sweeps"] = Field("rollouts", description="lookahead: follow the policy, or lay out "
-                                                                          "all that can be done")
+    search: Literal["rollouts", "sweeps", "gumbel"] = Field("rollouts", description="lookahead: follow the policy, lay "
+                                                            "out all that can be done, or grow a tree")
     rollouts: int = Field(1, ge=1, le=64, description="lookahead: thoughts of each action; their mean speaks for it")
     thought: Literal["model", "fork"] = Field("model", description="lookahead in the world model, or in forks of the "
                                                                    "worlds that can go back")

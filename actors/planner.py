@@ -16,7 +16,8 @@ from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.planning.ensemble import EnsembleModel
 from experience.planning.lookahead import Search, Try, in_model
-from experience.planning.reach import Choice, Reach, could_do, worth
+from experience.planning.reach import Reach, could_do, worth
+from experience.planning.search import TreeSearch
 from experience.planning.world_model import LanguageWorldModel, LearnedModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -52,6 +53,7 @@ class Planner:
         self._model, self._value = make_world_model(config), make_value(config)
         self._arguments: dict[str, dict[str, Any]] = {w.id: dict(w.arguments) for w in config.worlds}
         self._forks: dict[str, Any] = {}
+        self._rng = np.random.default_rng(config.seed)
         self._loaded = False
 
     def load(self, weights: Weights) -> None:
@@ -63,10 +65,11 @@ class Planner:
                 self._model.believe(weights.planner)
 
     def decide(self, env_id: str, worlds: Sequence[Any], observations: Sequence[str], ask: Ask, write: Write,
-               lived: Lived | None = None) -> list[tuple[Decision, float | None] | None]:
+               lived: Lived | None = None, greedy: bool = False) -> list[tuple[Decision, float | None] | None]:
         """The decisions for situations of one world, each with the value that spoke for it; None where nothing was
         found, and nothing at all where there is nothing to think with. The policy is asked by `ask`; an action that it
-        did not say is written by `write`; `lived` is what the episodes' own turns were answered."""
+        did not say is written by `write`; `lived` is what the episodes' own turns were answered; `greedy` leaves out
+        the noise by which a tree search explores."""
         settings = self._settings
         forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
         believes = settings.thought == "model" and np.isfinite(self._model.threshold)
@@ -78,20 +81,26 @@ class Planner:
         tries: Try[Any] = partial(self._fork, env_id) if forks else in_model(self._model, lived)
         threshold = float("inf") if forks else self._model.threshold
         where = "in forks" if forks else "in the model"
+        listed = tuple(getattr(worlds[0], "actions", ()))
         if settings.search == "sweeps":
-            listed = tuple(getattr(worlds[0], "actions", ()))
-            reach = Reach(partial(could_do, listed, ask, settings.candidates), tries, reward, settings.states,
-                          self._discount, threshold)
-            return self._chosen(reach(places, observations), observations, write, where)
+            choices = Reach(partial(could_do, listed, ask, settings.candidates), tries, reward, settings.states,
+                            self._discount, threshold)(places, observations)
+            best = [(next(iter(choices[o].best)), choices[o].value) if o in choices else None for o in observations]
+            return self._written(best, observations, write, where)
+        if settings.search == "gumbel":
+            found = TreeSearch(ask, tries, self._value, reward, listed, settings.candidates, settings.states,
+                               self._discount, threshold, None if greedy else self._rng)(places, observations)
+            return self._written(found, observations, write, where)
         search = Search(ask, tries, self._value, lambda _, answer: reward(answer), f"lookahead {where}",
                         settings.candidates, settings.horizon, settings.rollouts, self._discount, threshold)
         return [*search(places, observations)]
 
-    def _chosen(self, choices: Mapping[str, Choice], observations: Sequence[str], write: Write,
-                where: str) -> list[tuple[Decision, float | None] | None]:
-        name = f"sweeps {where} n={self._settings.states}"
-        return [(replace(write(seen, next(iter(choice.best))), token_exact=False, decoder=name), choice.value)
-                if (choice := choices.get(seen)) is not None else None for seen in observations]
+    def _written(self, found: Sequence[tuple[str, float] | None], observations: Sequence[str], write: Write,
+                 where: str) -> list[tuple[Decision, float | None] | None]:
+        """Actions that the policy need not have said, as decisions: to be imitated, no samples of the policy."""
+        name = f"{self._settings.search} {where} n={self._settings.states}"
+        return [None if best is None else (replace(write(seen, best[0]), token_exact=False, decoder=name), best[1])
+                for seen, best in zip(observations, found, strict=True)]
 
     def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
         """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from experience.planning.campaign import Campaign
 from experience.planning.change import Answer
 from experience.planning.lookahead import Search, in_model
 from experience.planning.reach import Choice, Reach
-from experience.planning.search import gumbel_search, softmax
+from experience.planning.search import Found, Leaf, TreeSearch, gumbel_search, softmax
 from experience.planning.tabular import TabularModel
 from experience.planning.world_model import LanguageWorldModel, Prediction
 from experience.policy import Decision
@@ -82,12 +82,24 @@ def test_what_the_model_is_unsure_of_is_worth_what_stands_there_and_no_more() ->
     assert score == 0.25, "each pair was counted once: its uncertainty is 1"
 
 
-def test_gumbel_search_finds_the_one_good_action_among_many() -> None:
-    def expand(state: object, action: int) -> tuple[object, float, float, list[float], float]:
-        return state, float(action == 7), 0.0, [0.0] * 16, 0.0
+def gumbel(logits: Sequence[float], came_of: Callable[[object, int], Leaf[object]], simulations: int,
+           rng: np.random.Generator, value: float = 0.0, state: object = ()) -> Found:
+    """One search, its questions answered one by one."""
+    search = gumbel_search(Leaf(state, 0.0, 1.0, value, logits), simulations=simulations, rng=rng)
+    asked = next(search)
+    while True:
+        try:
+            asked = search.send(came_of(*asked))
+        except StopIteration as over:
+            found: Found = over.value
+            return found
 
-    found = [gumbel_search("s", [0.0] * 16, 0.0, expand, simulations=32, rng=np.random.default_rng(seed)).action
-             for seed in range(50)]
+
+def test_gumbel_search_finds_the_one_good_action_among_many() -> None:
+    def came_of(state: object, action: int) -> Leaf[object]:
+        return Leaf(state, float(action == 7), 0.0, 0.0, ())
+
+    found = [gumbel([0.0] * 16, came_of, 32, np.random.default_rng(seed)).action for seed in range(50)]
     assert found.count(7) == 50
 
 
@@ -95,22 +107,47 @@ def test_the_improved_policy_is_worth_at_least_the_prior_under_any_values() -> N
     rng = np.random.default_rng(0)
     for _ in range(50):
         logits, q = rng.normal(size=6), rng.normal(size=6)
-        found = gumbel_search("s", list(logits), float(softmax(logits) @ q),
-                              lambda s, a, q=q: (s, float(q[a]), 0.0, [0.0] * 6, 0.0),  # type: ignore[misc]
-                              simulations=8, rng=rng)
+        found = gumbel(list(logits), lambda s, a, q=q: Leaf(s, float(q[a]), 0.0, 0.0, ()),  # type: ignore[misc]
+                       8, rng, value=float(softmax(logits) @ q))
         assert found.policy @ q >= softmax(logits) @ q - 1e-9
         assert found.policy.sum() == pytest.approx(1.0)
 
 
 def test_gumbel_search_looks_further_than_one_step() -> None:
     """Only left, left, right is rewarded; every state looks the same to the prior."""
-    def expand(state: object, action: int) -> tuple[object, float, float, list[float], float]:
+    def came_of(state: object, action: int) -> Leaf[object]:
         path = (*state, action)  # type: ignore[misc]
-        return path, float(path == (0, 0, 1)), float(len(path) < 3), [0.0, 0.0], 0.0
+        return Leaf(path, float(path == (0, 0, 1)), 1.0, 0.0, [0.0, 0.0] if len(path) < 3 else ())
 
-    found = [gumbel_search((), [0.0, 0.0], 0.0, expand, simulations=64, rng=np.random.default_rng(s)).action
-             for s in range(20)]
+    found = [gumbel([0.0, 0.0], came_of, 64, np.random.default_rng(s)).action for s in range(20)]
     assert found.count(0) >= 18
+
+
+def tree(threshold: float = float("inf"), value: float = 0.0, policy: object = None, listed: Sequence[str] = (),
+         simulations: int = 16) -> TreeSearch[str]:
+    return TreeSearch(policy or Both(), in_model(corridor()), lambda seen: np.full(len(seen), value),  # type: ignore[arg-type]
+                      lambda answer: answer.signals.get("done", 0.0), listed, 2, simulations, 0.9, threshold)
+
+
+def test_a_tree_search_does_in_every_situation_what_leads_to_the_reward() -> None:
+    found = tree()(["1", "2", "3"], ["1", "2", "3"])
+    assert [f and f[0] for f in found] == ["right", "right", "right"]
+    assert found[2] is not None and found[2][1] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_tree_search_tries_what_is_listed_and_the_policy_never_says() -> None:
+    class Sure(Both):
+        def __call__(self, observations: Sequence[str]) -> list[Decision]:
+            return [Decision("left", 7) for _ in observations]
+
+    assert tree(policy=Sure())(["3"], ["3"]) == [None], "one action only: nothing to think about"
+    found, = tree(policy=Sure(), listed=("left", "right"))(["3"], ["3"])
+    assert found is not None and found[0] == "right"
+
+
+def test_a_tree_search_is_worth_what_stands_there_where_the_model_is_unsure() -> None:
+    found, = tree(threshold=0.5, value=0.25)(["3"], ["3"])
+    assert found is not None and found[1] == 0.25, "each pair was counted once: its uncertainty is 1"
 
 
 def line(n: int = 40) -> np.ndarray:
@@ -202,6 +239,15 @@ def test_sweeps_in_forks_walk_a_shortest_way_through_every_grid(tmp_path: Path) 
         assert len(episode) == shortest and episode[-1].reward == 1.0
         assert episode[0].value_estimate == pytest.approx(0.99 ** (shortest - 1)), "at no discount, 0.99 is used"
         assert all(r.decision and r.decision.decoder == "sweeps in forks n=64" for r in episode)
+
+
+def test_a_tree_search_in_forks_wins_whenever_a_few_moves_suffice(tmp_path: Path) -> None:
+    rows = lived(tmp_path, "planning.candidates=1", "planning.search=gumbel", "planning.thought=fork",
+                 "planning.states=32")
+    beside = [r for r in rows if at_the_door(r)]
+    assert beside and all(r.decision and r.decision.text == at_the_door(r) for r in beside)
+    assert all(r.decision and r.decision.decoder == "gumbel in forks n=32" and not r.decision.token_exact
+               and r.value_estimate is not None for r in rows if not r.is_closing)
 
 
 def reach(model: TabularModel, states: int = 64, threshold: float = float("inf"),

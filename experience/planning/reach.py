@@ -17,7 +17,7 @@ from experience.planning.lookahead import Act, Place, Try
 from experience.planning.world_model import Prediction
 from experience.reward import RewardModel
 
-_LARGEST_DISCOUNT = 0.99
+LARGEST_DISCOUNT = 0.99
 """At 1 every way that gets there at last is as good as any other, one in circles too."""
 
 
@@ -89,7 +89,7 @@ class Reach(Generic[Place]):
         reward = np.array([self.reward(answer) for answer in answers])
         beyond = len(seen)  # where an end leads, and what was not laid out: worth nothing
         target = np.array([beyond if self._ends(a) else number.get(a.observation, beyond) for a in answers])
-        values, discount = np.zeros(beyond + 1), min(self.discount, _LARGEST_DISCOUNT)
+        values, discount = np.zeros(beyond + 1), min(self.discount, LARGEST_DISCOUNT)
         for _ in range(beyond + 1):  # no way without a circle is longer
             q = reward + discount * values[target]
             new = np.full(beyond + 1, -np.inf)
