@@ -173,7 +173,7 @@ def lookahead(seeds: int = 2) -> Iterator[Row]:
               "WebDreamer: 17.6 → 23.6 % on VisualWebArena", "points of 1",
               [f["in the model"] - f["without"] for f in found], ">= 0.2",
               {f"success {way}": float(np.mean([f[way] for f in found])) for way in found[0]},
-              "by sweeps over 64 states; policy and model of thirty updates without planning and "
+              "by sweeps over 64 states, or a tree of as many; policy and model of thirty updates without planning and "
               f"{' and '.join(f'{n:,}' for n in steps)} real steps; one real action a turn")
 
 
@@ -181,8 +181,9 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
     """Held-out success of the policy and the model that a run has come to, by the way of thinking, and the real
     training steps that it took."""
     thinking = ["planning.candidates=8", "planning.search=sweeps"]
-    ways = {"without": [], "in the model": thinking, "in forks": [*thinking, "planning.thought=fork"],
-            "in a shuffled model": thinking}
+    tree, forks = ["planning.candidates=8", "planning.search=gumbel"], "planning.thought=fork"
+    ways = {"without": [], "in the model": thinking, "in forks": [*thinking, forks], "in a shuffled model": thinking,
+            "by tree search in the model": tree, "by tree search in forks": [*tree, forks]}
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         config, origins = load([CONFIG], [
