@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from actors.engines import Engine, Situation
 from actors.options import Intents, choose
-from actors.planner import Planner
+from actors.planner import Planner, experiments
 from experience.models.weights import Weights
-from experience.planning.option import USE, Library, library_in
+from experience.planning.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
 
 
@@ -74,13 +75,28 @@ class Agent:
             self._planner.close()
 
     def _ask(self, seats: Sequence[Seat]) -> list[Decision]:
-        planned = self._plan([seat for seat in seats if not seat.intents.running]) if self._planner else {}
+        planned = self._experiments(seats)
+        if self._planner is not None:
+            planned |= self._plan(self._planner, [seat for seat in seats if not seat.intents.running])
         left = iter(self._by_policy([seat for seat in seats if id(seat) not in planned]))
         return [planned[id(seat)] if id(seat) in planned else next(left) for seat in seats]
 
-    def _plan(self, seats: Sequence[Seat]) -> dict[int, Decision]:
+    def _experiments(self, seats: Sequence[Seat]) -> dict[int, Decision]:
+        """The next experiment, by seat, where a campaign is under way in a laboratory."""
+        decisions: dict[int, Decision] = {}
+        for seat in seats:
+            if seat.intents.running and isinstance(seat.intents.running[-1].option, Experiments):
+                world = seat.env.unwrapped
+                planned, = experiments([world], [seat.observation], partial(self._write, told(world)))
+                if planned is not None:
+                    decisions[id(seat)], seat.intents.value_estimate = planned
+        return decisions
+
+    def _write(self, blank: Situation, seen: str, action: str) -> Decision:
+        return written(self.engine, replace(blank, observation=seen), action, self.engine.version)
+
+    def _plan(self, planner: Planner, seats: Sequence[Seat]) -> dict[int, Decision]:
         """What was thought best, by seat, where there is something to think with."""
-        assert self._planner is not None
         decisions: dict[int, Decision] = {}
         for env_id in dict.fromkeys(seat.env_id for seat in seats):
             here = [seat for seat in seats if seat.env_id == env_id]
@@ -89,13 +105,10 @@ class Agent:
             def ask(seen: Sequence[str], blank: Situation = blank) -> list[Decision]:
                 return self.engine.act([replace(blank, observation=o) for o in seen], 1.0)  # in thought it explores
 
-            def write(seen: str, action: str, blank: Situation = blank) -> Decision:
-                return written(self.engine, replace(blank, observation=seen), action, self.engine.version)
-
-            found = self._planner.decide(env_id, [seat.env.unwrapped for seat in here],
-                                         [seat.observation for seat in here], ask, write,
-                                         {k: v for seat in here for k, v in seat.intents.lived.items()},
-                                         greedy=self.temperature == 0)
+            found = planner.decide(env_id, [seat.env.unwrapped for seat in here],
+                                   [seat.observation for seat in here], ask, partial(self._write, blank),
+                                   {k: v for seat in here for k, v in seat.intents.lived.items()},
+                                   greedy=self.temperature == 0)
             for seat, thought in zip(here, found, strict=False):
                 if thought is not None:
                     decisions[id(seat)], seat.intents.value_estimate = thought

@@ -117,8 +117,9 @@ class Planning(_Section):
     curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
     candidates: int = Field(0, ge=0, le=64, description="lookahead: actions tried in thought each turn (sweeps: where "
                                                         "the world lists none); 0 is off")
-    search: Literal["rollouts", "sweeps", "gumbel"] = Field("rollouts", description="lookahead: follow the policy, lay "
-                                                            "out all that can be done, or grow a tree")
+    search: Literal["rollouts", "sweeps", "gumbel", "campaign"] = Field(
+        "rollouts", description="lookahead: follow the policy, lay out all that can be done, grow a tree; or plan a "
+                                "laboratory's next experiment")
     rollouts: int = Field(1, ge=1, le=64, description="lookahead: thoughts of each action; their mean speaks for it")
     thought: Literal["model", "fork"] = Field("model", description="lookahead in the world model, or in forks of the "
                                                                    "worlds that can go back")

@@ -10,7 +10,7 @@ import numpy as np
 
 from experience.errors import EngineError
 from experience.planning.change import Answer
-from experience.planning.option import Library, Stored, Subgoal, option_id
+from experience.planning.option import Library, Pursued, Stored, Subgoal, option_id
 from experience.policy import Decision
 
 _REMEMBERED = 500
@@ -72,7 +72,7 @@ class Intents:
 
     @staticmethod
     def _goes_on(running: Running, observation: str) -> bool:
-        return isinstance(running.option, Subgoal) or running.option.act(observation, running.age) is not None
+        return isinstance(running.option, Pursued) or running.option.act(observation, running.age) is not None
 
 
 class Seat(Protocol):
@@ -108,7 +108,7 @@ def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]],
 
 def _acts_by_itself(seat: Seat) -> bool:
     running = seat.intents.running
-    return bool(running) and not isinstance(running[-1].option, Subgoal)
+    return bool(running) and not isinstance(running[-1].option, Pursued)
 
 
 def _by_option(seat: Seat, version: int) -> Decision:
@@ -118,13 +118,13 @@ def _by_option(seat: Seat, version: int) -> Decision:
 
 
 def _begin_or_age(seat: Seat, decision: Decision, library: Library) -> None:
-    """Starts the option that the decision names, if it may start here; a subgoal is pursued by primitive actions only.
+    """Starts the option that the decision names, if it may start here; what is pursued is by primitive actions only.
     Whoever took the decision is one action older."""
     running = seat.intents.running
     option = library.started(decision.text, seat.observation)
-    within_subgoal = running and isinstance(running[-1].option, Subgoal)
+    pursuing = running and isinstance(running[-1].option, Pursued)
     if running:
         running[-1].age += 1
-    seat.intents.is_choice = option is not None and not within_subgoal and len(running) < _DEEPEST
+    seat.intents.is_choice = option is not None and not pursuing and len(running) < _DEEPEST
     if seat.intents.is_choice and option is not None:
         running.append(Running(option))

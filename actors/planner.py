@@ -13,6 +13,7 @@ import numpy as np
 from actors.config import Config
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights
+from experience.planning.campaign import experiment
 from experience.planning.change import Answer
 from experience.planning.ensemble import EnsembleModel
 from experience.planning.lookahead import Search, Try, in_model
@@ -44,6 +45,20 @@ def make_value(config: Config) -> ValueFunction:
     return ValueFunction(2, 64, config.policy.context, config.seed, learning_rate=config.learning.value_rate)
 
 
+def experiments(worlds: Sequence[Any], observations: Sequence[str],
+                write: Write) -> list[tuple[Decision, float | None] | None]:
+    """The next experiment in each laboratory, for which the cheap model is the laboratory's own simulation; nothing for
+    a world that is none."""
+    found: list[tuple[Decision, float | None] | None] = []
+    for world, seen in zip(worlds, observations, strict=True):
+        if not hasattr(world, "laboratory"):
+            found.append(None)
+            continue
+        action, value, share = experiment(world.laboratory())
+        found.append((replace(write(seen, action), token_exact=False, decoder=f"campaign rho={share:.2f}"), value))
+    return found
+
+
 class Planner:
     """Thinks before it acts, with the model and the value function that came with the policy. What no model came for,
     and what may not be forked, is decided by the policy alone."""
@@ -73,6 +88,8 @@ class Planner:
         settings = self._settings
         forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
         believes = settings.thought == "model" and np.isfinite(self._model.threshold)
+        if settings.search == "campaign":
+            return experiments(worlds, observations, write)
         if not self._loaded or not (forks or believes):
             return []
 

@@ -9,6 +9,7 @@ A stranger's environment needs none of this; where it offers these names, the fr
     oracle_action()                          what one who knows the hidden state would do: the top of the scale
     random_action(rng)                       a well-formed action at random: the baseline to beat
     cheats                                   what a dishonest agent would try; `./xp env check` wants it to earn nothing
+    laboratory()                             what could be tried and what is known of it: for campaigns of experiments
     snapshot(), restore(bytes)               where the world can go back: the same actions then give the same steps
 `reset(seed=…, options={"split": "train" | "heldout"})` draws a task of that split. Splits are disjoint by the
 task's content, not by its seed: no training seed ever draws a held-out task.

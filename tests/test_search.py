@@ -11,17 +11,21 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.collector import Work
+from actors.agent import Agent
+from actors.collector import Lane, Work
 from actors.config import load
+from actors.engines import make_engine
+from actors.options import Intents
 from actors.planner import Planner
 from actors.pool import LocalPool
 from experience.errors import RecordError
 from experience.learning.value import ValueFunction
 from experience.models.table import Table
 from experience.models.weights import Weights
-from experience.planning.campaign import Campaign
+from experience.planning.campaign import Campaign, Laboratory, Way, experiment
 from experience.planning.change import Answer
 from experience.planning.lookahead import Search, in_model
+from experience.planning.option import Experiments, Library
 from experience.planning.reach import Choice, Reach
 from experience.planning.search import Found, Leaf, TreeSearch, gumbel_search, softmax
 from experience.planning.tabular import TabularModel
@@ -183,6 +187,83 @@ def test_an_experiment_that_failed_is_not_a_measurement() -> None:
         Campaign(line(), np.zeros(3))
 
 
+def laboratory(simulated: np.ndarray, readings: dict[int, float], price: float = 0.01, turns: int = 9) -> Laboratory:
+    ways = range(len(simulated))
+    return Laboratory(line(len(simulated)), simulated, readings, 0.01, [Way(f"measure {i}", price, 1) for i in ways],
+                      [Way(f"declare {i}", 0.0, 1) for i in ways], turns)
+
+
+def test_a_campaign_measures_while_that_promises_more_than_it_costs_and_then_hands_in_the_best() -> None:
+    x = line(20)[:, 0]
+    told, truth = np.sin(9 * x), np.sin(9 * x) - 1.5 * (x > 0.5)
+    readings: dict[int, float] = {}
+    while (step := experiment(laboratory(told, readings)))[0].startswith("measure"):
+        at = int(step[0].split()[1])
+        assert at not in readings
+        readings[at] = float(truth[at])
+    assert 1 < len(readings) < 9 and truth[int(step[0].split()[1])] > truth.max() - 0.1
+    assert step[1] == pytest.approx(truth.max(), abs=0.15), "it says what it expects"
+
+
+def test_a_campaign_measures_nothing_that_is_too_dear_or_too_late() -> None:
+    told = np.sin(9 * line(20)[:, 0])
+    assert experiment(laboratory(told, {}, turns=1))[0] == f"declare {told.argmax()}"
+    best = int(told.argmax())
+    assert experiment(laboratory(told, {best: float(told[best])}, price=5.0))[0].startswith("declare")
+
+
+def test_an_agent_of_the_reactor_plans_its_experiments_and_does_better_than_one_who_trusts_the_simulation(
+        tmp_path: Path) -> None:
+    pytest.importorskip("cantera")
+    config, _ = load([], ["worlds=[{id: 'envs:Reactor-v0'}]", "policy.engine=table", "collecting.slots=4",
+                          "planning.candidates=1", "planning.search=campaign"])
+    pool, rows, returns = LocalPool(config, "test", tmp_path, Catalog(tmp_path)), list[Step](), {}
+    lanes: tuple[Lane, ...] = ("evaluation", "demonstration")
+    works = {lane: [Work.named(f"{lane}/{i}", env_id="envs:Reactor-v0", seed=i, lane=lane, split="heldout", version=0)
+                    for i in range(12)] for lane in lanes}
+    pool.order([w for lane in lanes for w in works[lane]], Table.weights((), {}, 0))
+    for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 24):
+        rows.extend(shard)
+    pool.close()
+    for lane in lanes:
+        ids = {w.work_id for w in works[lane]}
+        returns[lane] = sum(s.reward or 0.0 for s in rows if s.work_id in ids) / 12
+    assert returns["evaluation"] > returns["demonstration"]
+    planned = [s for s in rows if s.decision and s.decision.decoder.startswith("campaign rho=")]
+    assert len(planned) > 24 and all(s.value_estimate is not None for s in planned)
+
+
+class Slot:
+    """A stream of a real world, as an agent sees it."""
+
+    def __init__(self, env_id: str, seed: int) -> None:
+        self.env_id, self.intents, self.env = env_id, Intents(), gymnasium.make(env_id)
+        self.observation, _ = self.env.reset(seed=seed)
+
+
+def test_the_option_campaign_hands_over_to_the_planner_until_the_episode_ends() -> None:
+    pytest.importorskip("cantera")
+
+    class Starts(Agent):
+        """A policy that knows one thing to say."""
+
+        def _by_policy(self, seats: Sequence[object]) -> list[Decision]:
+            return [Decision("use campaign", 0) for _ in seats]
+
+    config, _ = load([], ["worlds=[{id: 'envs:Reactor-v0'}]", "policy.engine=table"])
+    agent = Starts(make_engine(config.policy, 0), 0.0)
+    agent.options = Library.load(Library().add(Experiments("campaign")).dump())
+    slot, said, ended = Slot("envs:Reactor-v0", 0), list[str](), False
+    while not ended:
+        decision, = agent.act([slot])
+        said.append(decision.text)
+        if not slot.intents.is_choice:
+            assert decision.decoder.startswith("campaign rho=") and slot.intents.value_estimate is not None
+            slot.observation, _, terminated, truncated, _ = slot.env.step(decision.text)
+            ended = terminated or truncated
+    assert [text.split()[0] for text in said[:2]] == ["use", "measure"] and said[-1].startswith("declare")
+
+
 def lived(folder: Path, *settings: str) -> list[Step]:
     """The rows of sixteen grids under an untaught table: it has no preference of its own."""
     config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0', arguments: {size: 3}}]", "policy.engine=table",
@@ -243,10 +324,10 @@ def test_sweeps_in_forks_walk_a_shortest_way_through_every_grid(tmp_path: Path) 
 
 def test_a_tree_search_in_forks_wins_whenever_a_few_moves_suffice(tmp_path: Path) -> None:
     rows = lived(tmp_path, "planning.candidates=1", "planning.search=gumbel", "planning.thought=fork",
-                 "planning.states=32")
+                 "planning.states=12")
     beside = [r for r in rows if at_the_door(r)]
     assert beside and all(r.decision and r.decision.text == at_the_door(r) for r in beside)
-    assert all(r.decision and r.decision.decoder == "gumbel in forks n=32" and not r.decision.token_exact
+    assert all(r.decision and r.decision.decoder == "gumbel in forks n=12" and not r.decision.token_exact
                and r.value_estimate is not None for r in rows if not r.is_closing)
 
 

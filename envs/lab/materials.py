@@ -9,6 +9,7 @@ Systems are from databases that pycalphad ships: Al-Zn (an Mey 1993), Cu-Mg (Cou
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from envs.authoring import Answer, Range, action
-from envs.lab.bench import Bench
+from envs.lab.bench import PRICES, Bench
 from experience.errors import EnvironmentFailure, MissingPartError
+from experience.planning.campaign import Laboratory, Way
 
 SYSTEMS = {  # name: database, second element, kelvin range, phases one may want
     "Al-Zn": ("alzn_mey.tdb", ("AL", "ZN"), (400, 800), ("FCC_A1", "HCP_A3", "LIQUID")),
@@ -139,6 +141,31 @@ class Materials(Bench[Order, Recipe]):
         low, high = SYSTEMS[self.task.system][2]
         close = max(0.0, 1 - abs(truth - self.task.percent / 100) / 0.2)
         return close * (1 - HOTTEST * (recipe.kelvin - low) / (high - low))
+
+    def laboratory(self) -> Laboratory:
+        """Recipes and what is promised for each: by the published database, or by the notebook's readings."""
+        low, high = SYSTEMS[self.task.system][2]
+        samples = {sample.recipe: number for number, sample in enumerate(self._samples, 1)}
+        recipes = list(dict.fromkeys([*(Recipe(p, k) for k in range(low, high + 1, (high - low) // 8)
+                                        for p in range(3, 99, 5)), *samples]))
+        read = [re.fullmatch(r"read (\d+) = (\S+)", line) for line in self._notebook]
+        readings: dict[Recipe, list[float]] = {}
+        for line in read:
+            if line:
+                readings.setdefault(self._samples[int(line[1]) - 1].recipe, []).append(float(line[2]))
+        measure, declare = zip(*(self._ways(recipe, samples.get(recipe)) for recipe in recipes), strict=True)
+        return Laboratory(np.array([(r.percent / 100, (r.kelvin - low) / (high - low)) for r in recipes]),
+                          np.array([self.worth(r, self.cheap(r)) for r in recipes]),
+                          {i: float(np.mean([self.worth(r, v) for v in readings[r]]))
+                           for i, r in enumerate(recipes) if r in readings},
+                          self.noise / 0.2, measure, declare, self.max_turns - self._turn)
+
+    def _ways(self, recipe: Recipe, sample: int | None) -> tuple[Way, Way]:
+        """To a reading of it, and to hand it in."""
+        if sample:
+            return Way(f"measure {sample}", PRICES["measure"], 1), Way(f"declare {sample}", 0.0, 1)
+        prepare = f"prepare {self.words(recipe)}"
+        return Way(prepare, PRICES["prepare"] + PRICES["measure"], 2), Way(prepare, PRICES["prepare"], 2)
 
     def grid(self) -> list[Recipe]:
         low, high = SYSTEMS[self.task.system][2]

@@ -11,17 +11,20 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
 
 from envs.contract import INVALID, Answer, World
 from experience.errors import EnvironmentFailure, MissingPartError
+from experience.planning.campaign import Laboratory, Way
 from experience.signal import SignalKind
 
 TEMPERATURES_K = (900, 1600)
 RATIOS = (1.2, 4.0)
 _NOISE = 0.01
+PRICES = {"simulate": 0.01, "measure": 0.05}
 _SETTLED = 10  # residence times until what was there at the start is gone: e^-10
 
 
@@ -137,16 +140,39 @@ class Reactor(World[Campaign]):
             with _one_at_a_time:
                 product = equilibrium(temperature_k, ratio, self.task.pressure)
             self._notebook.append(f"sim {temperature_k:.0f} {ratio:.1f}={product.syngas:.2f}")
-            return {"predicted_yield": product.syngas, "cost": 0.01}, False
+            return {"predicted_yield": product.syngas, "cost": PRICES["simulate"]}, False
         with _one_at_a_time:
             product = stirred_reactor(temperature_k - self.task.heat_loss_k, ratio, self.task.pressure,
                                       self.task.residence_ms)
         if verb == "measure":
             reading = product.syngas + float(self.np_random.normal(0, _NOISE))
             self._notebook.append(f"lab {temperature_k:.0f} {ratio:.1f}={reading:.2f}")
-            return {"measured_yield": reading, "cost": 0.05}, False
+            return {"measured_yield": reading, "cost": PRICES["measure"]}, False
         return {"syngas_yield": (product.syngas, f"{temperature_k:.0f} K, ratio {ratio:.1f}"),
                 "heating": (temperature_k - TEMPERATURES_K[0]) / 1000, "carbon_burnt": product.burnt}, True
+
+    def laboratory(self) -> Laboratory:
+        """Recipes and what is promised for each: the yield by equilibrium, or by the notebook's measurements, less the
+        heating; what carbon it burns shows only in the end."""
+        readings: dict[tuple[float, float], list[float]] = {}
+        for line in self._notebook:
+            if line.startswith("lab "):
+                recipe, _, reading = line[4:].partition("=")
+                kelvin, ratio = map(float, recipe.split())
+                readings.setdefault((kelvin, ratio), []).append(float(reading))
+        recipes = list(dict.fromkeys([*product(map(float, range(900, 1601, 50)), (r / 5 for r in range(6, 21))),
+                                      *readings]))
+        with _one_at_a_time:
+            told = [equilibrium(k, r, self.task.pressure).syngas for k, r in recipes]
+
+        def promised(recipe: int, syngas: float) -> float:
+            return 4 * syngas - (recipes[recipe][0] - TEMPERATURES_K[0]) / 1000
+
+        return Laboratory(np.array([((k - TEMPERATURES_K[0]) / 700, (r - RATIOS[0]) / 2.8) for k, r in recipes]),
+                          np.array([promised(i, syngas) for i, syngas in enumerate(told)]),
+                          {i: promised(i, float(np.mean(readings[r]))) for i, r in enumerate(recipes) if r in readings},
+                          4 * _NOISE, [Way(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
+                          [Way(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes], self.max_turns - self._turn)
 
     def expert_action(self) -> str:
         """An engineer who trusts the simulation: simulates two recipes, then declares the better one."""

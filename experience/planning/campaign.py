@@ -7,17 +7,21 @@ nothing. Chosen is the candidate of the greatest expected improvement (Jones, Sc
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
 
 from experience.errors import RecordError
 from experience.learning.returns import Floats
 
 _LENGTHS = (0.15, 0.3, 0.6, 1.2)
 _SHARES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
+_UNEXPLAINED = 0.25
+"""How much of the simulation's own spread it is thought to be wrong by, before there is evidence. At 1 more is measured
+than pays: 0.25 and 0.68 instead of 0.29 and 0.75 on 40 training tasks of the reactor and of materials."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Belief:
 class Campaign:
     """A search for the candidate of the greatest measured property. `candidates` float [N, D] in [0, 1]; `simulated`
     float [N], what the simulator says of each (None: there is none); `noise`, the measurement's standard deviation, in
-    units of the property's."""
+    units of the property's, which is that of the measurements so far, or `unit` where it is known: few measurements,
+    close to each other, seem to say that nothing is left to find."""
 
-    def __init__(self, candidates: Floats, simulated: Floats | None = None, noise: float = 0.05) -> None:
+    def __init__(self, candidates: Floats, simulated: Floats | None = None, noise: float = 0.05,
+                 unit: float | None = None) -> None:
         if candidates.ndim != 2 or (simulated is not None and len(simulated) != len(candidates)):
             raise RecordError("candidates are [N, D] and simulated is [N]", "give one simulated value a candidate")
-        self._x, self._noise = candidates, noise
+        self._x, self._noise, self._unit = candidates, noise, unit
         flat = simulated is None or float(np.ptp(simulated)) < 1e-12
         self._simulated = np.zeros(len(candidates)) if flat or simulated is None else (
             (simulated - simulated.mean()) / simulated.std())
@@ -50,13 +56,17 @@ class Campaign:
         """The index of the candidate to measure now. The first is the simulator's best, or any without one."""
         if not self.measured:
             return int(self._simulated.argmax()) if len(self._shares) > 1 else int(rng.integers(len(self._x)))
-        belief = self.belief()
-        gain = belief.mean - max(self.measured.values())
+        return int(self.improvement(self.belief(), max(self.measured.values())).argmax())
+
+    def improvement(self, belief: Belief, best: float) -> Floats:
+        """How much better than `best` each candidate is expected to turn out, where it does; float [N], in the
+        property's unit. −inf for what was measured: to measure it again tells nothing new."""
+        gain = belief.mean - best
         z = gain / belief.spread
-        improvement = gain * torch.special.ndtr(torch.from_numpy(z)).numpy() + belief.spread * np.exp(
-            -z**2 / 2) / np.sqrt(2 * np.pi)
-        improvement[list(self.measured)] = -np.inf
-        return int(improvement.argmax())
+        below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z.tolist()])
+        expected: Floats = gain * below + belief.spread * np.exp(-z**2 / 2) / math.sqrt(2 * math.pi)
+        expected[list(self.measured)] = -np.inf
+        return expected
 
     def tell(self, candidate: int, value: float) -> None:
         """What was measured. Raises RecordError for a value that is none: an experiment that failed is not a 0."""
@@ -68,7 +78,7 @@ class Campaign:
         """The mixture over ρ, scale and length, each weighted by its evidence. Needs one measurement."""
         seen = np.fromiter(self.measured, int)
         y = np.fromiter(self.measured.values(), float)
-        centre, scale = y.mean(), y.std() or 1.0
+        centre, scale = y.mean(), self._unit or y.std() or 1.0
         means, spreads, weights, shares = [], [], [], []
         for length, share in product(_LENGTHS, self._shares):
             residual = (y - centre) / scale - share * self._simulated[seen]
@@ -97,3 +107,58 @@ class Campaign:
             distance = np.maximum(square[:, None] + square[None] - 2 * self._x @ self._x.T, 0.0)
             self._kernels[length] = np.exp(-0.5 * distance / length**2)
         return self._kernels[length]
+
+
+@dataclass(frozen=True)
+class Way:
+    """The next action of a way to something, and what all of it still costs: in units of reward, and in turns."""
+
+    action: str
+    cost: float
+    turns: int
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """A laboratory as it stands, for whoever plans its experiments; values are in units of reward. `recipes` float
+    [N, D] in [0, 1]; `simulated` float [N], what the cheap simulation promises of each; `readings`, what measurements
+    promised, by recipe; `noise`, the standard deviation of one; `measure` and `declare` [N], how to come to a reading
+    of each and how to hand it in; `turns`, how many are left."""
+
+    recipes: Floats
+    simulated: Floats
+    readings: Mapping[int, float]
+    noise: float
+    measure: Sequence[Way]
+    declare: Sequence[Way]
+    turns: int
+
+
+def experiment(lab: Laboratory) -> tuple[str, float, float]:
+    """What to do now, what is expected of the best recipe, and the weight that the simulation has come to have.
+
+    The first that is measured is what the simulation holds best; after that, where the expected improvement over what
+    could be handed in is worth most beyond its price. Where none is, or no turns are left for it, the recipe that is
+    expected to be best is handed in.
+    """
+    unit = _UNEXPLAINED * float(np.std(lab.simulated)) or 1.0
+    campaign = Campaign(lab.recipes, lab.simulated, lab.noise / unit, unit)
+    for recipe, value in lab.readings.items():
+        campaign.tell(recipe, value)
+    belief = campaign.belief() if lab.readings else None
+    expected = lab.simulated if belief is None else belief.mean
+    in_time = np.array([way.turns <= lab.turns for way in lab.declare])
+    handed = np.where(in_time, expected - np.array([way.cost for way in lab.declare]), -np.inf)
+    best = int(handed.argmax())
+    possible = [i for i, way in enumerate(lab.measure) if way.turns < lab.turns and i not in lab.readings]
+    share = 1.0 if belief is None else belief.share
+    if possible:
+        if belief is None:
+            first = max(possible, key=lambda i: float(expected[i]))
+            return lab.measure[first].action, float(expected[best]), share
+        gain = campaign.improvement(belief, float(handed[best]))
+        gains = {i: gain[i] - lab.measure[i].cost for i in possible}
+        promising = max(gains, key=lambda i: float(gains[i]))
+        if gains[promising] > 0:
+            return lab.measure[promising].action, float(expected[best]), share
+    return lab.declare[best].action, float(expected[best]), share

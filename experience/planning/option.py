@@ -53,22 +53,6 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Primitive:
-    """One action, anywhere, for one turn."""
-
-    name: str
-
-    def starts(self, observation: str) -> bool:
-        return True
-
-    def act(self, observation: str, age: int) -> str | None:
-        return self.name
-
-    def stops(self, observation: str, age: int) -> float:
-        return 1.0
-
-
-@dataclass(frozen=True)
 class Program:
     """A verified skill: `actions` one after another where `precondition` holds; it ends with the last of them, or as
     soon as `until` holds."""
@@ -77,7 +61,7 @@ class Program:
     actions: tuple[str, ...]
     precondition: Condition = Condition()
     until: Condition = Condition("", found=False)  # never
-    kind: Literal["program", "campaign"] = "program"
+    kind: Literal["program"] = "program"
 
     def starts(self, observation: str) -> bool:
         return self.precondition(observation)
@@ -141,7 +125,29 @@ class Subgoal:
         return f"goal: {self.goal}\n{observation}"
 
 
-Stored = Program | Learned | Subgoal
+@dataclass(frozen=True)
+class Experiments:
+    """A campaign in a laboratory, from where it may start to the end of the episode or until `most` turns are gone. It
+    gives no action of its own: who acts is whoever plans experiments (`campaign.experiment`)."""
+
+    name: str
+    precondition: Condition = Condition()
+    most: int = 50
+    kind: Literal["campaign"] = "campaign"
+
+    def starts(self, observation: str) -> bool:
+        return self.precondition(observation)
+
+    def act(self, observation: str, age: int) -> str | None:
+        return None
+
+    def stops(self, observation: str, age: int) -> float:
+        return float(age >= self.most)
+
+
+Stored = Program | Learned | Subgoal | Experiments
+Pursued = Subgoal | Experiments
+"""Options that are pursued by somebody else than themselves."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +275,9 @@ def _built(plain: dict[str, object]) -> Stored:
         if name in plain:
             plain[name] = Condition(**plain[name])  # type: ignore[arg-type]
     match plain["kind"]:
-        case "program" | "campaign":
+        case "campaign":
+            return Experiments(**plain)  # type: ignore[arg-type]
+        case "program":
             return Program(**{**plain, "actions": tuple(plain["actions"])})  # type: ignore[arg-type]
         case "learned":
             stopping = frozenset(plain["stopping"])  # type: ignore[call-overload]
