@@ -25,7 +25,19 @@ import gymnasium
 import numpy as np
 
 from envs.contract import INVALID
-from envs.episode import Episode, begin, do_nothing, do_oracle, do_random, live, measure, replay, scripted, take
+from envs.episode import (
+    Episode,
+    begin,
+    difference,
+    do_nothing,
+    do_oracle,
+    do_random,
+    live,
+    measure,
+    replay,
+    scripted,
+    take,
+)
 from experience.errors import MissingPartError, RecordError, XpError
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
@@ -220,9 +232,9 @@ class Checker:
         if done.returncode:
             raise Failed(f"the second process ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         theirs = json.loads(done.stdout.splitlines()[-1])
-        for episode, digest in zip(episodes, theirs, strict=True):
-            if episode.digest != digest:
-                raise Failed(f"seed {episode.seed} and the same {len(episode.actions)} actions gave something else")
+        for episode, again in zip(episodes, theirs, strict=True):
+            if what := difference(episode.told, again):
+                raise Failed(f"seed {episode.seed} and the same {len(episode.actions)} actions: {what}")
         return f"{len(episodes)} episodes, {sum(len(e.actions) for e in episodes)} steps, the same in a second process"
 
     def check_episode_isolation(self) -> str:
@@ -238,8 +250,8 @@ class Checker:
                     take(second, second_log, other.actions[i])
         finally:
             second.close()
-        if (first_log.digest, second_log.digest) != (alone.digest, other.digest):
-            raise Failed("an episode saw something of the other")
+        if what := difference(alone.told, first_log.told) or difference(other.told, second_log.told):
+            raise Failed(f"an episode saw something of the other: {what}")
         return f"{len(alone.actions)} and {len(other.actions)} steps, in turns"
 
     def check_replayability(self) -> str:
@@ -268,8 +280,8 @@ class Checker:
             if observation != before.seen[-1]:
                 raise Failed("what is seen after restore is not what was seen before")
             second = self._go_on(seed, first.actions)
-            if first.digest != second.digest:
-                raise Failed(f"seed {seed}: the same {len(first.actions)} actions gave something else")
+            if what := difference(first.told, second.told):
+                raise Failed(f"seed {seed} and the same {len(first.actions)} actions: {what}")
             steps += len(first.actions)
         if not steps:
             raise Failed("no episode lasted beyond its first step")
@@ -512,15 +524,15 @@ def check(env_id: str, arguments: Mapping[str, Any] | None = None, *, episodes: 
 
 
 def _second_process() -> None:
-    """Lives the episodes on stdin again; prints their digests."""
+    """Lives the episodes on stdin again; prints what they told."""
     if len(sys.argv) > 1:
         _raise_loopback()
     request = json.load(sys.stdin)
     sys.path[:] = request["path"]
     world = gymnasium.make(request["id"], **request["arguments"]).unwrapped
-    digests = [replay(world, log).digest for log in request["episodes"]]
+    told = [replay(world, log).told for log in request["episodes"]]
     world.close()
-    print(json.dumps(digests))
+    print(json.dumps(told))
 
 
 def _raise_loopback() -> None:

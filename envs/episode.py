@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,21 @@ class Episode:
         return float(np.nansum(self.rewards))
 
     @property
-    def digest(self) -> str:
-        """A name for everything that was seen and measured."""
-        return hashlib.sha256(json.dumps([self.seen, self.rewards, self.signals], default=str).encode()).hexdigest()
+    def told(self) -> dict[str, list[str]]:
+        """Everything that was seen and measured, as JSON, turn by turn."""
+        return {name: [json.dumps(one, default=str) for one in getattr(self, name)]
+                for name in ("seen", "rewards", "signals")}
+
+
+def difference(told: Mapping[str, Sequence[str]], again: Mapping[str, Sequence[str]]) -> str:
+    """Where the same episode first told something else, in words; nothing where it did not."""
+    for name, before in told.items():
+        for turn, (one, other) in enumerate(zip_longest(before, again[name], fillvalue="nothing")):
+            if one != other:
+                same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+                at = max(same - 20, 0)
+                return f"{name} {turn}: …{one[at:at + 60]}… and then …{other[at:at + 60]}…"
+    return ""
 
 
 def do_oracle(world: Any, _: np.random.Generator) -> str:

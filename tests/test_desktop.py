@@ -78,6 +78,22 @@ def test_the_names_and_the_form_of_osworlds_actions_are_read(world: DesktopOffic
     assert info["signals"]["invalid_action"][0] == 1 and "no key 'hyper'" in seen
 
 
+def test_what_an_office_shows_late_is_waited_for(world: DesktopOffice) -> None:
+    """Undo is offered 0.3 s after something was typed that can be undone."""
+    assert "Undo" in (before := began(world, errand(world, "cell")))
+    seen = world.step("typing tea\\n")[0]
+    assert re.search(r"Undo @\d+,\d+ \(disabled\)", before) and re.search(r"Undo @\d+,\d+$", seen, re.MULTILINE)
+
+
+def test_a_key_that_is_held_is_one_letter_however_long(world: DesktopOffice) -> None:
+    began(world, errand(world, "note"))
+    world.step("key_down q")
+    time.sleep(1.5)
+    world.step("key_up q")
+    world.step("hotkey ctrl+s")
+    assert (world.desktop.read("notes.txt") or b"").count(b"q") == 1
+
+
 def test_a_screenshot_shows_what_the_windows_show(world: DesktopOffice) -> None:
     began(world, errand(world, "note"))
     before = world.desktop.screen.png()

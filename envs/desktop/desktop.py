@@ -42,8 +42,8 @@ _PARTS = {_REGISTRY: "at-spi2-core", "/usr/lib/*/gtk-2.0/modules/libatk-bridge.s
           "/usr/lib/libreoffice/program/libvclplug_gtk3lo.so": "libreoffice-gtk3",
           "/usr/lib/python3/dist-packages/uno.py": "python3-uno"}
 """File that must be there -> its package."""
-_START_SECONDS = 20.0
-_LOOK_SECONDS, _QUIET_SECONDS, _CAP_SECONDS = 0.03, 0.004, 2.0
+_START_SECONDS = 60.0
+LOOK_SECONDS, _QUIET_SECONDS, _CAP_SECONDS = 0.03, 0.004, 2.0
 _MOST_FILE_BYTES = 4 << 20
 
 _BUS = """<busconfig><type>session</type><auth>EXTERNAL</auth><auth>ANONYMOUS</auth><allow_anonymous/>
@@ -53,7 +53,7 @@ _BUS = """<busconfig><type>session</type><auth>EXTERNAL</auth><auth>ANONYMOUS</a
 _START = f"""
 tar -xf /files.tar -C /home
 mkdir -m 700 -p /tmp/run /tmp/screen
-Xvfb :0 -screen 0 {WIDTH}x{HEIGHT}x24 -fbdir /tmp/screen -nolisten tcp -noreset -ac >/dev/null 2>&1 &
+Xvfb :0 -screen 0 {WIDTH}x{HEIGHT}x24 -fbdir /tmp/screen -nolisten tcp -noreset -ac -r >/dev/null 2>&1 &
 dbus-daemon --config-file=/bus.conf --address=unix:path=/tmp/bus --nofork >/dev/null 2>&1 &
 dbus-daemon --config-file=/bus.conf --address=unix:path=/tmp/session --nofork >/dev/null 2>&1 &
 while ! [ -S /tmp/.X11-unix/X0 -a -S /tmp/bus -a -S /tmp/session ]; do sleep 0.005; done
@@ -163,16 +163,20 @@ class Desktop:
         return self._until(lambda: next((w for w in self.screen.windows() if w.id not in before and title in w.title
                                          and w.active), None), f"a window of {command}")
 
-    def settle(self, cap_seconds: float = _CAP_SECONDS) -> float:
-        """Until the screen stands still and the programs rest (two looks 30 ms apart are equal, and hardly any CPU time
-        went by between), or until the cap: how long that took, in seconds."""
-        started = time.monotonic()
+    def settle(self, cap_seconds: float = _CAP_SECONDS, quiet_seconds: float = LOOK_SECONDS) -> float:
+        """Until the screen stands still and the programs rest for `quiet_seconds` (looks 30 ms apart are equal, hardly
+        any CPU time went by, and no thread waits for some), or until the cap: how long that took, in seconds. The cap
+        is of their CPU time, so that a busy machine ends nothing early, and of three times as much by the clock."""
+        started = still = time.monotonic()
         self.screen.sync()
-        picture, spent = self.screen.pixels(), self._cpu_seconds()
-        while time.monotonic() - started < cap_seconds:
-            time.sleep(_LOOK_SECONDS)
-            again, now = self.screen.pixels(), self._cpu_seconds()
-            if again == picture and now - spent < _QUIET_SECONDS:
+        picture, (spent, _) = self.screen.pixels(), self._activity()
+        most = spent + cap_seconds
+        while spent < most and time.monotonic() - started < 3 * cap_seconds:
+            time.sleep(LOOK_SECONDS)
+            again, (now, waits) = self.screen.pixels(), self._activity()
+            if again != picture or now - spent >= _QUIET_SECONDS or waits:
+                still = time.monotonic()
+            elif time.monotonic() - still >= quiet_seconds:
                 break
             picture, spent = again, now
         return time.monotonic() - started
@@ -190,17 +194,19 @@ class Desktop:
         for _ in range(3):  # it may pause between two parts of its start
             self.settle(_START_SECONDS)
 
-    def _cpu_seconds(self) -> float:
-        """CPU time of every thread of the desktop so far."""
-        total = 0
+    def _activity(self) -> tuple[float, bool]:
+        """CPU seconds of every thread of the desktop so far, and whether one of them runs or waits for a CPU."""
+        total, waits = 0, False
         for pid in self._pids():
             try:
                 for thread in os.listdir(f"/proc/{pid}/task"):
                     with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
                         total += int(file.read().split()[0])
+                    with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                        waits = waits or file.read().rpartition(")")[2].split()[0] == "R"
             except (OSError, IndexError, ValueError):
                 continue
-        return total / 1e9
+        return total / 1e9, waits
 
     def _pids(self) -> list[int]:
         assert self._process is not None

@@ -19,7 +19,7 @@ import numpy as np
 
 from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
 from envs.desktop import accessibility, documents
-from envs.desktop.desktop import Desktop, programs
+from envs.desktop.desktop import LOOK_SECONDS, Desktop, programs
 from envs.desktop.screen import HEIGHT, WIDTH, Window
 from envs.sandbox.cage import tier
 
@@ -35,6 +35,8 @@ _X = Annotated[int, Range(0, WIDTH - 1)]
 _Y = Annotated[int, Range(0, HEIGHT - 1)]
 _Button = Literal["left", "middle", "right"]
 
+_LAZY_SECONDS = 0.4
+"""LibreOffice brings its tool bars up to date 0.3 s after it has nothing else to do."""
 _ACTED: Answer = ({"actions": 1.0}, False)
 
 
@@ -62,6 +64,11 @@ class Errand:
             "close": lambda: f"Close the window of {w[0]} and leave the others open",
             "count": lambda: f"Write the number of lines of log.txt with the word {w[0]} into count.txt, alone",
         }[self.family]()
+
+    @property
+    def office(self) -> bool:
+        """Whether it is about a document of LibreOffice."""
+        return self.family in ("formula", "cell", "replace")
 
     def files(self) -> dict[str, bytes]:
         """The home as the errand finds it."""
@@ -205,7 +212,7 @@ class DesktopOffice(ToolWorld[Errand]):
         self._look()
 
     def _look(self) -> None:
-        self.settle_seconds = self.desktop.settle()
+        self.settle_seconds = self.desktop.settle(quiet_seconds=_LAZY_SECONDS if self.task.office else LOOK_SECONDS)
         self._windows = self.desktop.screen.windows()
         self._nodes = self.desktop.tree.windows()
 
