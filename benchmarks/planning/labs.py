@@ -1,4 +1,5 @@
-"""Campaigns in two bundled labs: real measurements until one is among the best hundredth of the recipes.
+"""Campaigns in two bundled labs: real measurements until one is among the best hundredth of the recipes, and what an
+agent that plans its experiments earns there.
 
 The lab's own simulation is the cheap model (equilibrium in the reactor, the nominal database in materials), its hidden
 truth is what is measured, with the noise that the agent has. A recipe is worth what `declare` would pay for it.
@@ -6,15 +7,23 @@ truth is what is measured, with the noise that the agent has. A recipe is worth 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 
-from benchmarks.planning.record import Row, ratio_row
+from actors.collector import Lane, Work
+from actors.config import load
+from actors.pool import LocalPool
+from benchmarks.planning.record import Row, ratio_row, row
 from benchmarks.planning.science import until_found
+from experience.models.table import Table
 from experience.planning.campaign import Campaign, Floats
+from experience.shards.catalog import Catalog
+from experience.shards.replay import Replay
 
 CAP = 40
 Problem = tuple[Floats, Floats, Floats, float]
@@ -78,3 +87,38 @@ def campaigns(seeds: int = 12) -> Iterator[Row]:
             taken["lab alone"], taken["simulation and lab"], ">= 1",
             {f"measurements, {how}": float(np.mean(n)) for how, n in taken.items()},
             f"{len(problems[0][0])} recipes, the best hundredth, cap {CAP}, the lab's own noise; a task a seed")
+    for lab in LABS:
+        yield agent(f"envs:{lab.capitalize()}-v0")
+
+
+def agent(env_id: str, tasks: int = 96) -> Row:
+    """Held-out returns through collector and shards: who plans by campaign, and the scripted expert on equal tasks."""
+    earned = {lane: earnings(env_id, lane, tasks) for lane in LANES}
+    return row(f"{env_id}: held-out return of an agent that plans its experiments, less the scripted expert's", "none",
+               "reward", [a - b for a, b in zip(earned["evaluation"], earned["demonstration"], strict=True)], ">= 0",
+               {"planned": float(np.mean(earned["evaluation"])), "expert": float(np.mean(earned["demonstration"]))},
+               "planning.search=campaign; the expert trusts the simulation and measures nothing; a task a seed")
+
+
+LANES: tuple[Lane, Lane] = ("evaluation", "demonstration")
+
+
+def earnings(env_id: str, lane: Lane, tasks: int) -> list[float]:
+    """The return of each held-out task, in the order of the tasks."""
+    config, _ = load([], [f"worlds=[{{id: '{env_id}'}}]", "policy.engine=table", "planning.candidates=1",
+                          "planning.search=campaign"])
+    works = [Work.named(f"{lane}/{i}", env_id=env_id, seed=10_000_000 + i, lane=lane, split="heldout", version=0)
+             for i in range(tasks)]
+    order, found = {w.work_id: i for i, w in enumerate(works)}, [0.0] * tasks
+    with tempfile.TemporaryDirectory() as folder:
+        pool, replay = LocalPool(config, "bench", Path(folder), Catalog(Path(folder))), Replay(2, 1)
+        try:
+            pool.order(works, Table.weights((), {}, 0))
+            for shard in pool.shards(lambda: order.keys() <= replay.finished):
+                replay.add(shard)
+                for step in shard:
+                    if step.work_id in order and not step.is_closing:
+                        found[order[step.work_id]] += float("nan") if step.reward is None else step.reward
+        finally:
+            pool.close()
+    return found
