@@ -14,7 +14,7 @@ import numpy as np
 
 from actors.engines import Engine, Situation
 from actors.options import Intents, choose
-from actors.planner import Planner, experiments
+from actors.planner import Planner, next_experiment
 from experience.models.weights import Weights
 from experience.planning.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
@@ -87,7 +87,7 @@ class Agent:
         for seat in seats:
             if seat.intents.running and isinstance(seat.intents.running[-1].option, Experiments):
                 world = seat.env.unwrapped
-                planned, = experiments([world], [seat.observation], partial(self._write, told(world)))
+                planned = next_experiment(world, seat.observation, partial(self._write, told(world)))
                 if planned is not None:
                     decisions[id(seat)], seat.intents.value_estimate = planned
         return decisions

@@ -45,18 +45,12 @@ def make_value(config: Config) -> ValueFunction:
     return ValueFunction(2, 64, config.policy.context, config.seed, learning_rate=config.learning.value_rate)
 
 
-def experiments(worlds: Sequence[Any], observations: Sequence[str],
-                write: Write) -> list[tuple[Decision, float | None] | None]:
-    """The next experiment in each laboratory, for which the cheap model is the laboratory's own simulation; nothing for
-    a world that is none."""
-    found: list[tuple[Decision, float | None] | None] = []
-    for world, seen in zip(worlds, observations, strict=True):
-        if not hasattr(world, "laboratory"):
-            found.append(None)
-            continue
-        action, value, share = experiment(world.laboratory())
-        found.append((replace(write(seen, action), token_exact=False, decoder=f"campaign rho={share:.2f}"), value))
-    return found
+def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, float] | None:
+    """What is done next in a laboratory, and what is expected of the best recipe; None in a world that is none."""
+    if not hasattr(world, "laboratory"):
+        return None
+    action, value, share = experiment(world.laboratory())
+    return replace(write(seen, action), token_exact=False, decoder=f"campaign rho={share:.2f}"), value
 
 
 class Planner:
@@ -89,7 +83,7 @@ class Planner:
         forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
         believes = settings.thought == "model" and np.isfinite(self._model.threshold)
         if settings.search == "campaign":
-            return experiments(worlds, observations, write)
+            return [next_experiment(w, seen, write) for w, seen in zip(worlds, observations, strict=True)]
         if not self._loaded or not (forks or believes):
             return []
 
