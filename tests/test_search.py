@@ -384,3 +384,20 @@ def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() 
         return sum(d.text == "gamble" for d, _ in thinks(["start"] * 200, ["start"] * 200))
 
     assert gambles(1) > 30 and gambles(16) < 10
+
+
+@pytest.mark.parametrize(("name", "actions", "read"), [
+    ("Reactor", ["simulate 1000 2.0", "measure 1333 2.3", "measure 1333 2.3"], "measure 1333 2.3"),
+    ("Materials", ["prepare 41 600", "measure 1", "measure 1"], "measure 1")])
+def test_a_laboratory_knows_what_was_measured_off_its_grid_as_often_as_it_was(
+        name: str, actions: list[str], read: str) -> None:
+    pytest.importorskip({"Reactor": "cantera", "Materials": "pycalphad"}[name])
+    world = gymnasium.make(f"envs:{name}-v0").unwrapped
+    world.reset(seed=0)
+    before = world.laboratory()
+    for action in actions:
+        world.step(action)
+    after = world.laboratory()
+    (recipe, value), = after.readings.items()
+    assert not before.readings and len(after.recipes) == len(before.recipes) + 1 and np.isfinite(value)
+    assert after.measure[recipe].action == read and after.turns == before.turns - len(actions)
