@@ -41,7 +41,7 @@ NO_OPTIONS = Library()
 def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
     """What the policy must answer: options may be started wherever none is under way; where one of them is a subgoal,
     it comes first, and what is done for it after."""
-    blank = told(seat.env.unwrapped)
+    blank, options = told(seat.env.unwrapped), options.within(seat.env_id)
     actions = blank.actions
     if actions and not seat.intents.running:
         goals = tuple(USE + name for name in options.subgoals(seat.observation))

@@ -79,6 +79,9 @@ class Seat(Protocol):
     intents: Intents
 
     @property
+    def env_id(self) -> str: ...
+
+    @property
     def observation(self) -> str: ...
 
 
@@ -102,7 +105,7 @@ def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]],
     left = iter(answers)
     decisions = [_by_option(seat, version) if _acts_by_itself(seat) else next(left) for seat in seats]
     for seat, decision in zip(seats, decisions, strict=True):
-        _begin_or_age(seat, decision, library)
+        _begin_or_age(seat, decision, library.within(seat.env_id))
     return decisions
 
 

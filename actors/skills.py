@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from actors.engines import Engine, Situation
+from actors.agent import told
+from actors.engines import Engine
 from experience.errors import ConfigError, RecordError
 from experience.learning.batch import Turn
 from experience.planning.discovery import induce_skills, record_uses, retire
@@ -60,13 +62,14 @@ class Skills:
         for option in self.library:
             if not isinstance(option, Program):
                 continue
-            for episode in successes:
+            for episode in (e for e in successes if option.world in ("", e.first.env_id)):
                 done = episode.acted
                 for start in range(len(done) - len(option.actions) + 1):
                     seen, actions = done[start][0], tuple(a for _, a in done[start:start + len(option.actions)])
                     if actions != option.actions or not option.starts(seen):
                         continue
-                    encoded = engine.encode(Situation(seen), USE + option.name)
+                    asked = replace(told(self._world(episode.first.env_id)), observation=seen)
+                    encoded = engine.encode(asked, USE + option.name)
                     if encoded is not None:
                         prompt, action = encoded
                         found.append(Turn(prompt, action, np.zeros(len(action), np.float32)))
@@ -75,9 +78,7 @@ class Skills:
     def _replay(self, episode: Episode, actions: Sequence[str]) -> float:
         """The return of `actions` in the task of `episode`, lived again in a world of its own; NaN if it ends early."""
         first = episode.first
-        if first.env_id not in self._worlds:
-            self._worlds[first.env_id] = gymnasium.make(first.env_id, **self._arguments.get(first.env_id, {}))
-        world = self._worlds[first.env_id]
+        world = self._world(first.env_id)
         world.reset(seed=first.seed, options={"split": first.split})
         total = 0.0
         for number, action in enumerate(actions):
@@ -89,6 +90,12 @@ class Skills:
             if (terminated or truncated) and number + 1 < len(actions):
                 return float("nan")
         return total
+
+    def _world(self, env_id: str) -> Any:
+        """A world of its own, for what is tried again."""
+        if env_id not in self._worlds:
+            self._worlds[env_id] = gymnasium.make(env_id, **self._arguments.get(env_id, {})).unwrapped
+        return self._worlds[env_id]
 
     def close(self) -> None:
         for world in self._worlds.values():

@@ -79,7 +79,7 @@ class Seat:
     """A stream of a scripted world, as the collector holds it."""
 
     def __init__(self, observation: str) -> None:
-        self.observation, self.intents = observation, Intents()
+        self.env_id, self.observation, self.intents = "envs:KeyDoor-v0", observation, Intents()
 
 
 def lived(library: Library, said: list[str], seen: list[str]) -> list[tuple[str, int | None, bool]]:
@@ -277,6 +277,22 @@ def test_a_skill_that_does_worse_than_doing_without_is_retired_and_not_proposed_
     assert len(left) == 0
     again = induce_skills([episode("xabcy", 1.0, 1), episode("zabcw", 1.0, 2)], lambda e, a: 1.0, left)
     assert ("a", "b", "c") not in {o.actions for o in again}  # type: ignore[union-attr]
+
+
+def test_a_skill_is_offered_and_judged_in_the_world_it_was_found_in_only() -> None:
+    def elsewhere(e: Episode) -> Episode:
+        return Episode(tuple(replace(s, env_id="envs:Other-v0") for s in e.steps), e.closing)
+
+    found = [episode("xabcy", 1.0, 1), episode("zabcw", 1.0, 2)]
+    assert len(induce_skills([found[0], elsewhere(found[1])], lambda e, a: 1.0, Library())) == 0, "once in each world"
+    kept = induce_skills(found, lambda e, actions: 1.0, Library())
+    name = next(iter(kept)).name
+    assert kept.within("envs:Test-v0").admissible("task 3 at 0") == [f"use {name}"]
+    assert kept.within("envs:Other-v0").admissible("task 3 at 0") == []
+    assert Library.load(kept.dump()).within("envs:Other-v0").started(f"use {name}", "task 3 at 0") is None
+    with_it = [episode("abc", 0.5, n, option_id(name)) for n in range(10, 20)]
+    assert len(retire(kept, [*with_it, *(elsewhere(episode("abc", 0.9, n)) for n in range(20, 30))])) == 1
+    assert len(retire(kept, [*with_it, *(episode("abc", 0.9, n) for n in range(20, 30))])) == 0
 
 
 def test_a_librarys_records_say_how_often_an_option_reached_its_end_how_long_it_took_and_what_it_earned() -> None:

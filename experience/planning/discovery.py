@@ -51,7 +51,7 @@ Replays = Callable[[Episode, Sequence[str]], float]
 
 def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Library, *, shortest: int = 2,
                   longest: int = 8, least_uses: int = 2, most: int = 4) -> Library:
-    """`library` with the programs that most of the successful `episodes` share and that verify.
+    """`library` with the programs that most of the successful `episodes` of one environment share and that verify.
 
     Proposed: runs of `shortest` to `longest` actions found in at least `least_uses` episodes, by turns saved. Verified:
     the episode it came from is lived again in the environment and must earn what it earned. Kept: `most` at once, none
@@ -59,46 +59,50 @@ def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Librar
     before it share.
     """
     shown = [e for e in episodes if e.steps and not e.failed]
-    uses: dict[tuple[str, ...], dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    uses: dict[tuple[str, tuple[str, ...]], dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, episode in enumerate(shown):
         turns = episode.acted
         for length in range(shortest, longest + 1):
             for start in range(len(turns) - length + 1):
                 part = turns[start:start + length]
-                uses[tuple(a for _, a in part)][number].append(part[0][0])
-    found = sorted((a for a, where in uses.items() if len(where) >= least_uses),
-                   key=lambda a: (-(len(a) - 1) * len(uses[a]), a))
-    kept: list[tuple[str, ...]] = []
-    for actions in found:
+                uses[episode.first.env_id, tuple(a for _, a in part)][number].append(part[0][0])
+    found = sorted((skill for skill, where in uses.items() if len(where) >= least_uses),
+                   key=lambda skill: (-(len(skill[1]) - 1) * len(uses[skill]), skill))
+    kept: list[tuple[str, tuple[str, ...]]] = []
+    for world, actions in found:
         if len(kept) == most:
             break
-        if any(_within(actions, longer) or _within(longer, actions) for longer in kept):
+        if any(world == other and (_within(actions, longer) or _within(longer, actions)) for other, longer in kept):
             continue
-        name = f"skill-{state_key(chr(31).join(actions)):016x}"[:14]
+        name = f"skill-{state_key(chr(31).join((world, *actions))):016x}"[:14]
         if name in library.records:
             continue
-        source = shown[min(uses[actions])]
+        source = shown[min(uses[world, actions])]
         again = replays(source, [action for _, action in source.acted])
         if source.total_reward is None or abs(again - source.total_reward) > 1e-6:
             continue
-        seen = [o for where in uses[actions].values() for o in where]
-        library = library.add(Program(name, actions, common_start(seen)))
-        kept.append(actions)
+        seen = [o for where in uses[world, actions].values() for o in where]
+        library = library.add(Program(name, actions, common_start(seen), world=world))
+        kept.append((world, actions))
     return library
 
 
 def retire(library: Library, episodes: Sequence[Episode], *, least_uses: int = 8, margin: float = 0.0) -> Library:
     """Without the options whose uses, at least `least_uses`, ended in episodes that earned less on average than the
-    others by more than `margin`; none is judged on fewer."""
+    others of the environments where it was used, by more than `margin`; none is judged on fewer."""
     returns: Mapping[int, list[float]] = defaultdict(list)
+    used_in: Mapping[int, set[str]] = defaultdict(set)
     every = [(e, r) for e in episodes if not e.failed and (r := e.total_reward) is not None]
     for episode, earned in every:
         for used in {s.option_id for s in episode.steps if s.option_id is not None}:
             returns[used].append(earned)
+            used_in[used].add(episode.first.env_id)
     bad = []
     for option in library:
         uses = returns.get(option_id(option.name), [])
-        others = [r for e, r in every if all(s.option_id != option_id(option.name) for s in e.steps)]
+        there = used_in[option_id(option.name)]
+        others = [r for e, r in every if e.first.env_id in there
+                  and all(s.option_id != option_id(option.name) for s in e.steps)]
         if len(uses) >= least_uses and others and float(np.mean(uses)) < float(np.mean(others)) - margin:
             bad.append(option.name)
     return library.retire(bad) if bad else library

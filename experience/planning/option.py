@@ -55,12 +55,13 @@ class Condition:
 @dataclass(frozen=True)
 class Program:
     """A verified skill: `actions` one after another where `precondition` holds; it ends with the last of them, or as
-    soon as `until` holds."""
+    soon as `until` holds. `world` is the environment that it is for; empty is any."""
 
     name: str
     actions: tuple[str, ...]
     precondition: Condition = Condition()
     until: Condition = Condition("", found=False)  # never
+    world: str = ""
     kind: Literal["program"] = "program"
 
     def starts(self, observation: str) -> bool:
@@ -188,6 +189,12 @@ class Library:
 
     def __getitem__(self, name: str) -> Stored:
         return self.options[name]
+
+    def within(self, env_id: str) -> Library:
+        """Without the programs that are for other environments."""
+        others = {n for n, o in self.options.items() if isinstance(o, Program) and o.world not in ("", env_id)}
+        return self if not others else replace(
+            self, options={n: o for n, o in self.options.items() if n not in others})
 
     def started(self, action: str, observation: str) -> Stored | None:
         """The option that an action's text starts here, if it is `use NAME` of one that may start."""
