@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from actors.agent import situation
 from actors.config import load
 from actors.engines import Situation
 from actors.options import Intents, choose
@@ -77,6 +79,8 @@ def test_a_name_that_is_taken_or_cannot_be_written_is_refused() -> None:
 
 class Seat:
     """A stream of a scripted world, as the collector holds it."""
+
+    env: Any
 
     def __init__(self, observation: str) -> None:
         self.env_id, self.observation, self.intents = "envs:KeyDoor-v0", observation, Intents()
@@ -290,6 +294,10 @@ def test_a_skill_is_offered_and_judged_in_the_world_it_was_found_in_only() -> No
     assert kept.within("envs:Test-v0").admissible("task 3 at 0") == [f"use {name}"]
     assert kept.within("envs:Other-v0").admissible("task 3 at 0") == []
     assert Library.load(kept.dump()).within("envs:Other-v0").started(f"use {name}", "task 3 at 0") is None
+    assert [text for text, _, _ in lived(kept, [f"use {name}", "up"], ["task 3 at 0", "b", "c"])] == [f"use {name}", "up"]
+    seat = Seat("task 3 at 0")
+    seat.env = gymnasium.make("envs:KeyDoor-v0")
+    assert not [a for a in situation(seat, kept).actions if a.startswith("use")]
     with_it = [episode("abc", 0.5, n, option_id(name)) for n in range(10, 20)]
     assert len(retire(kept, [*with_it, *(elsewhere(episode("abc", 0.9, n)) for n in range(20, 30))])) == 1
     assert len(retire(kept, [*with_it, *(episode("abc", 0.9, n) for n in range(20, 30))])) == 0

@@ -149,6 +149,15 @@ def test_a_tree_search_tries_what_is_listed_and_the_policy_never_says() -> None:
     assert found is not None and found[0] == "right"
 
 
+def test_a_tree_search_that_tells_nothing_leaves_the_policy_its_habit() -> None:
+    class Sure(Both):
+        def __call__(self, observations: Sequence[str]) -> list[Decision]:
+            return [Decision("left", 7) for _ in observations]
+
+    found, = tree(policy=Sure(), listed=("right", "left"), threshold=0.5)(["3"], ["3"])
+    assert found is not None and found[0] == "left"
+
+
 def test_a_tree_search_is_worth_what_stands_there_where_the_model_is_unsure() -> None:
     found, = tree(threshold=0.5, value=0.25)(["3"], ["3"])
     assert found is not None and found[1] == 0.25, "each pair was counted once: its uncertainty is 1"
@@ -384,6 +393,13 @@ def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() 
         return sum(d.text == "gamble" for d, _ in thinks(["start"] * 200, ["start"] * 200))
 
     assert gambles(1) > 30 and gambles(16) < 10
+
+
+def test_a_campaign_hands_in_what_it_still_has_the_turns_for() -> None:
+    lab = laboratory(np.array([0.0, 1.0, 2.0]), {1: 1.0}, turns=1)
+    to_be_made = replace(lab, declare=[Way("prepare 0", 0.0, 2), Way("declare 1", 0.0, 1), Way("prepare 2", 0.0, 2)])
+    assert experiment(to_be_made)[0] == "declare 1"
+    assert experiment(replace(to_be_made, turns=2, measure=[Way("", 9.0, 1)] * 3))[0] == "prepare 2"
 
 
 @pytest.mark.parametrize(("name", "actions", "read"), [
