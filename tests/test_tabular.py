@@ -119,7 +119,7 @@ def test_a_learner_of_tables_learns_again_what_it_had_learned() -> None:
 
 
 def test_more_planning_needs_fewer_real_steps_through_collector_and_shards() -> None:
-    taken = {n: np.mean([sum(life.lengths[1:3]) for life in live("dyna", 6, DynaSettings(updates=n),
+    taken = {n: np.mean([sum(life.lengths[1:3]) for life in live("dyna", 3, DynaSettings(updates=n),
                                                                  lambda life: len(life.lengths) >= 3)]) for n in (0, 20)}
     assert taken[20] < 0.5 * taken[0]
 
