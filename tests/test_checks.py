@@ -18,7 +18,7 @@ def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureReques
     long = request.config.getoption("--long")
     some = ["observation_schema", "oracle_max"]  # their resets take seconds each
     try:
-        results = list(check(f"envs:{name}", episodes=24 if long else 3 if name in _SLOW else 8,
+        results = list(check(f"envs:{name}", episodes=24 if long else 3 if name in _SLOW else 6,
                              only=some if name in _SLOW and not long else _FAST))
     except MissingPartError as missing:
         pytest.skip(str(missing).splitlines()[0])
