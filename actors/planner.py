@@ -80,10 +80,10 @@ class Planner:
         did not say is written by `write`; `lived` is what the episodes' own turns were answered; `greedy` leaves out
         the noise by which a tree search explores."""
         settings = self._settings
-        forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
-        believes = settings.thought == "model" and np.isfinite(self._model.threshold)
         if settings.search == "campaign":
             return [next_experiment(w, seen, write) for w, seen in zip(worlds, observations, strict=True)]
+        forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
+        believes = settings.thought == "model" and np.isfinite(self._model.threshold)
         if not self._loaded or not (forks or believes):
             return []
 

@@ -56,6 +56,13 @@ class Both:
         return [Decision(("left", "right")[i % 2], 0) for i, _ in enumerate(observations)]
 
 
+class Sure(Both):
+    """A policy that always says the same."""
+
+    def __call__(self, observations: Sequence[str]) -> list[Decision]:
+        return [Decision("left", 7) for _ in observations]
+
+
 def search(model: object, policy: object, threshold: float = float("inf"), value: float = 0.0) -> Search[str]:
     return Search(policy, in_model(model), lambda seen: np.full(len(seen), value),  # type: ignore[arg-type]
                   lambda _, answer: answer.signals.get("done", 0.0), "lookahead", candidates=2, horizon=3,
@@ -69,10 +76,6 @@ def test_lookahead_does_what_its_thoughts_say_is_best() -> None:
 
 
 def test_a_policy_that_leaves_no_choice_is_followed_without_a_thought() -> None:
-    class Sure(Both):
-        def __call__(self, observations: Sequence[str]) -> list[Decision]:
-            return [Decision("left", 7) for _ in observations]
-
     class Untouched:
         def predict(self, *_: object) -> list[Prediction]:
             raise AssertionError("there was nothing to think about")
@@ -140,20 +143,12 @@ def test_a_tree_search_does_in_every_situation_what_leads_to_the_reward() -> Non
 
 
 def test_a_tree_search_tries_what_is_listed_and_the_policy_never_says() -> None:
-    class Sure(Both):
-        def __call__(self, observations: Sequence[str]) -> list[Decision]:
-            return [Decision("left", 7) for _ in observations]
-
     assert tree(policy=Sure())(["3"], ["3"]) == [None], "one action only: nothing to think about"
     found, = tree(policy=Sure(), listed=("left", "right"))(["3"], ["3"])
     assert found is not None and found[0] == "right"
 
 
 def test_a_tree_search_that_tells_nothing_leaves_the_policy_its_habit() -> None:
-    class Sure(Both):
-        def __call__(self, observations: Sequence[str]) -> list[Decision]:
-            return [Decision("left", 7) for _ in observations]
-
     found, = tree(policy=Sure(), listed=("right", "left"), threshold=0.5)(["3"], ["3"])
     assert found is not None and found[0] == "left"
 

@@ -168,7 +168,9 @@ class Reactor(World[Campaign]):
         def promised(recipe: int, syngas: float) -> float:
             return 4 * syngas - (recipes[recipe][0] - TEMPERATURES_K[0]) / 1000
 
-        return Laboratory(np.array([((k - TEMPERATURES_K[0]) / 700, (r - RATIOS[0]) / 2.8) for k, r in recipes]),
+        (coldest, hottest), (leanest, richest) = TEMPERATURES_K, RATIOS
+        return Laboratory(np.array([((k - coldest) / (hottest - coldest), (r - leanest) / (richest - leanest))
+                                    for k, r in recipes]),
                           np.array([promised(i, syngas) for i, syngas in enumerate(told)]),
                           {i: promised(i, float(np.mean(readings[r]))) for i, r in enumerate(recipes) if r in readings},
                           4 * _NOISE, [Way(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],

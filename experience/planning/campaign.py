@@ -151,14 +151,11 @@ def experiment(lab: Laboratory) -> tuple[str, float, float]:
     handed = np.where(in_time, expected - np.array([way.cost for way in lab.declare]), -np.inf)
     best = int(handed.argmax())
     possible = [i for i, way in enumerate(lab.measure) if way.turns < lab.turns and i not in lab.readings]
-    share = 1.0 if belief is None else belief.share
+    chosen = lab.declare[best]
     if possible:
-        if belief is None:
-            first = max(possible, key=lambda i: float(expected[i]))
-            return lab.measure[first].action, float(expected[best]), share
-        gain = campaign.improvement(belief, float(handed[best]))
-        gains = {i: gain[i] - lab.measure[i].cost for i in possible}
-        promising = max(gains, key=lambda i: float(gains[i]))
-        if gains[promising] > 0:
-            return lab.measure[promising].action, float(expected[best]), share
-    return lab.declare[best].action, float(expected[best]), share
+        gain = expected if belief is None else (
+            campaign.improvement(belief, float(handed[best])) - np.array([way.cost for way in lab.measure]))
+        promising = max(possible, key=lambda i: float(gain[i]))
+        if belief is None or gain[promising] > 0:
+            chosen = lab.measure[promising]
+    return chosen.action, float(expected[best]), 1.0 if belief is None else belief.share

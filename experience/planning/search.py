@@ -46,6 +46,7 @@ class _Node(Generic[State]):
     discounts: dict[int, float] = field(default_factory=dict)
     visits: Floats = field(default_factory=lambda: np.zeros(0))
     returns: Floats = field(default_factory=lambda: np.zeros(0))
+
     def __post_init__(self) -> None:
         self.visits, self.returns = np.zeros(len(self.logits)), np.zeros(len(self.logits))
 
