@@ -15,15 +15,13 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from actors.collector import Lane, Work
+from actors.collector import Lane
 from actors.config import load
-from actors.pool import LocalPool
+from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from benchmarks.planning.science import until_found
 from experience.models.table import Table
 from experience.planning.campaign import Campaign, Floats
-from experience.shards.catalog import Catalog
-from experience.shards.replay import Replay
 
 CAP = 40
 Problem = tuple[Floats, Floats, Floats, float]
@@ -92,33 +90,16 @@ def campaigns(seeds: int = 12) -> Iterator[Row]:
 
 
 def agent(env_id: str, tasks: int = 96) -> Row:
-    """Held-out returns through collector and shards: who plans by campaign, and the scripted expert on equal tasks."""
-    earned = {lane: earnings(env_id, lane, tasks) for lane in LANES}
+    """Held-out returns of who plans by campaign, and of the scripted expert on equal tasks."""
+    config, _ = load([], [f"worlds=[{{id: '{env_id}'}}]", "policy.engine=table", "planning.candidates=1",
+                          "planning.search=campaign"])
+    with tempfile.TemporaryDirectory() as folder:
+        planned, expert = (returns(config, env_id, Table.weights((), {}, 0), tasks, Path(folder) / lane, lane)
+                           for lane in LANES)
     return row(f"{env_id}: held-out return of an agent that plans its experiments, less the scripted expert's", "none",
-               "reward", [a - b for a, b in zip(earned["evaluation"], earned["demonstration"], strict=True)], ">= 0",
-               {"planned": float(np.mean(earned["evaluation"])), "expert": float(np.mean(earned["demonstration"]))},
+               "reward", [a - b for a, b in zip(planned, expert, strict=True)], ">= 0",
+               {"planned": float(np.mean(planned)), "expert": float(np.mean(expert))},
                "planning.search=campaign; the expert trusts the simulation and measures nothing; a task a seed")
 
 
 LANES: tuple[Lane, Lane] = ("evaluation", "demonstration")
-
-
-def earnings(env_id: str, lane: Lane, tasks: int) -> list[float]:
-    """The return of each held-out task, in the order of the tasks."""
-    config, _ = load([], [f"worlds=[{{id: '{env_id}'}}]", "policy.engine=table", "planning.candidates=1",
-                          "planning.search=campaign"])
-    works = [Work.named(f"{lane}/{i}", env_id=env_id, seed=10_000_000 + i, lane=lane, split="heldout", version=0)
-             for i in range(tasks)]
-    order, found = {w.work_id: i for i, w in enumerate(works)}, [0.0] * tasks
-    with tempfile.TemporaryDirectory() as folder:
-        pool, replay = LocalPool(config, "bench", Path(folder), Catalog(Path(folder))), Replay(2, 1)
-        try:
-            pool.order(works, Table.weights((), {}, 0))
-            for shard in pool.shards(lambda: order.keys() <= replay.finished):
-                replay.add(shard)
-                for step in shard:
-                    if step.work_id in order and not step.is_closing:
-                        found[order[step.work_id]] += float("nan") if step.reward is None else step.reward
-        finally:
-            pool.close()
-    return found

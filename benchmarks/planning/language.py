@@ -17,6 +17,7 @@ from actors.parts import Progress
 from actors.pool import LocalPool
 from actors.run import run
 from actors.rundir import RunDirectory
+from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from experience.models.weights import Weights
 from experience.planning.world_model import LanguageWorldModel, Prediction
@@ -204,17 +205,7 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
 def evaluated(weights: Weights, seed: int, episodes: int, settings: Sequence[str], folder: Path) -> float:
     """Mean held-out return of a frozen policy."""
     config, _ = load([CONFIG], [*settings, f"seed={seed}"])
-    pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
-    works = [Work.named(f"evaluation/{i}", env_id=WORLD, seed=10_000_000 + i, lane="evaluation", split="heldout",
-                        version=weights.version) for i in range(episodes)]
-    waiting = {w.work_id for w in works}
-    try:
-        pool.order(works, weights)
-        for shard in pool.shards(lambda: waiting <= replay.finished):
-            replay.add(shard)
-    finally:
-        pool.close()
-    return float(np.mean([e.total_reward for e in replay.held_out(weights.version, WORLD)]))
+    return float(np.mean(returns(config, WORLD, weights, episodes, folder)))
 
 
 def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:

@@ -1,0 +1,30 @@
+"""What is earned on held-out tasks, through collector and shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.collector import Lane, Work
+from actors.config import Config
+from actors.pool import LocalPool
+from experience.models.weights import Weights
+from experience.shards.catalog import Catalog
+from experience.shards.replay import Replay
+
+
+def returns(config: Config, env_id: str, weights: Weights, tasks: int, folder: Path,
+            lane: Lane = "evaluation") -> list[float]:
+    """The return of each of the first `tasks` held-out tasks, in their order, by who acts in that lane; NaN where it is
+    not known."""
+    works = [Work.named(f"{lane}/{i}", env_id=env_id, seed=10_000_000 + i, lane=lane, split="heldout",
+                        version=weights.version) for i in range(tasks)]
+    pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
+    waiting = {w.work_id for w in works}
+    try:
+        pool.order(works, weights)
+        for shard in pool.shards(lambda: waiting <= replay.finished):
+            replay.add(shard)
+    finally:
+        pool.close()
+    earned = {e.first.work_id: e.total_reward for e in replay.held_out(weights.version, env_id)}
+    return [float("nan") if (total := earned.get(w.work_id)) is None else total for w in works]
