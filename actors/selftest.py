@@ -6,10 +6,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+# Most tests wait for another program half of the time.
+_IN_TWO = ("--numprocesses=2", "--dist=worksteal")
+
 
 def run_all(long: bool, words: Sequence[str]) -> int:
     """0 if all is well. With words, only pytest runs, on them."""
-    pytest = [sys.executable, "-m", "pytest", *(["--long"] if long else []), *words]
+    pytest = [sys.executable, "-m", "pytest", *(["--long"] if long else []), *(words or _IN_TWO)]
     checks = [[sys.executable, "-m", "ruff", "check", "."], [sys.executable, "-m", "mypy"]]
     steps = [pytest] if words else [*checks, pytest]
     for step in steps:
