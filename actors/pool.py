@@ -217,7 +217,7 @@ def start_ray(address: str | None) -> Any:
             code = {} if in_a_job else {"working_dir": os.getcwd()}
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, runtime_env=code)
         else:
-            ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
+            ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
                      runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})
     finally:
