@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from experience.errors import EnvironmentFailure, MissingPartError
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTER = "resources_servers.example_session_state_mgmt.app:StatefulCounterResourcesServer"
@@ -29,12 +30,6 @@ def peer(name: str) -> str:
     if not python.exists():
         pytest.skip(f"no {name} here: ./xp setup peers")
     return str(python)
-
-
-def free_port() -> int:
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        return int(it.getsockname()[1])
 
 
 def served(command: list[str], port: int, cwd: Path = ROOT) -> subprocess.Popen[bytes]:

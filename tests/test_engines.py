@@ -22,6 +22,7 @@ from experience.learning.batch import TokenBatch, Turn
 from experience.learning.losses import token_logprobs
 from experience.models.hugging_face import locate
 from experience.models.weights import Weights
+from tests.conftest import free_port
 
 ASK = [Situation("f(int): add 2, times 3", "Reply with one line: `submit CODE`, where CODE defines f."),
        Situation("vote red\nbutton blue #1\nbutton red #2", "Reply with one line: `click N`.")]
@@ -64,12 +65,6 @@ def test_a_real_llm_gives_the_log_probabilities_that_the_learner_computes(smollm
         with torch.inference_mode():
             logp = token_logprobs(smollm.model(batch.tokens), batch.tokens)[batch.mask.bool()]
         assert np.allclose(logp.numpy(), decision.logprobs, atol=2e-3)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

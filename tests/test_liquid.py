@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from envs.lab.deck import FILM_UL, STOCK_UL, TIPS, Hidden, LiquidFault, PyLabRobotBench
 from envs.lab.liquid import LiquidLab
 from experience.errors import EnvironmentFailure, MissingPartError
+from tests.conftest import free_port
 
 EXACT = Hidden(1.0, 0.0, dict.fromkeys(("red", "blue", "water"), 1.0), 0.0)
 
@@ -31,9 +31,7 @@ def device() -> Iterator[str]:
     from envs.lab import sila
 
     logging.getLogger("sila2").setLevel(logging.CRITICAL)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = sila.server()
     server.start_insecure("127.0.0.1", port, enable_discovery=False)
     yield f"127.0.0.1:{port}"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,25 +16,21 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
     """A cluster of two nodes, in a session folder of its own: other clusters of this machine are not seen, nor ended.
-    The environment that its users need, with XP_TEST_DASHBOARD, where jobs are submitted."""
+    The environment that its users need."""
     port, dashboard = free_port(), free_port()
     nodes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "PATH": f"{BIN}:{os.environ['PATH']}",
-                       "XP_TEST_DASHBOARD": f"http://127.0.0.1:{dashboard}"}
+                       "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         subprocess.run([str(BIN / "ray"), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
         try:
             for words in (["--head", "--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)],
@@ -56,7 +51,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 def wait_for_nodes(wanted: int, environment: Mapping[str, str]) -> None:
     """Until so many nodes have said that they are there."""
-    words = [str(BIN / "ray"), "list", "nodes", "--format", "json", "--address", environment["XP_TEST_DASHBOARD"]]
+    words = [str(BIN / "ray"), "list", "nodes", "--format", "json"]
     deadline = time.monotonic() + 120
     while True:
         told = subprocess.run(words, env=environment, capture_output=True, text=True)
@@ -70,7 +65,7 @@ def wait_for_nodes(wanted: int, environment: Mapping[str, str]) -> None:
 @pytest.mark.timeout(900)
 def test_a_job_submitted_to_a_cluster_of_two_nodes_collects_on_both_and_learns(
         cluster: dict[str, str], tmp_path: Path) -> None:
-    words = [str(BIN / "ray"), "job", "submit", "--address", cluster["XP_TEST_DASHBOARD"], "--working-dir", ".", "--",
+    words = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--",
              "python", "-m", "actors", "run", "configs/local.yaml", f"runs_dir={tmp_path}", "budget.updates=3",
              "learning.imitation_passes=2", "evaluation.final_episodes=4"]
     deadline = time.monotonic() + 120

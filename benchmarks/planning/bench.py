@@ -61,7 +61,7 @@ def table(kept: dict[str, dict[str, object]]) -> str:
     """The kept results as Markdown, each part under the command that makes it."""
     lines = []
     for part in kept.values():
-        took = f" ({part['seconds']} s on 2 cores)" if part["seconds"] else ", a room at a time"
+        took = f" ({part['seconds']} s on 2 cores)" if part["seconds"] else ""
         lines += ["", f"`{part['command']}`{took}:", "",
                   "| claim | published | here (95 % interval) | goal | seeds | beside it |",
                   "|---|---|---|---|---|---|"]
