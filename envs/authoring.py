@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -86,15 +86,18 @@ class Parameter:
             raise ValueError(f"{self.name} from {self.range.low:g} to {self.range.high:g}")
         return value
 
-    def draw(self, rng: np.random.Generator) -> str:
-        """A value at random, as text. Text without choices is a word that means nothing."""
+    def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
+        """A value at random, as text. A free text is one of the words `shown`, by chance a right one; without any, a
+        word that means nothing."""
         if self.choices:
             return str(self.choices[rng.integers(len(self.choices))])
         if self.type in (int, float):
             bounds = self.range or Range(0, 9)
             steps = int((bounds.high - bounds.low) / bounds.step)
             return f"{bounds.low + bounds.step * int(rng.integers(steps + 1)):g}"
-        return str(rng.choice(["true", "false"] if self.type is bool else ["a", "b", "x", "no"]))
+        if self.type is bool:
+            return str(rng.choice(["true", "false"]))
+        return str(rng.choice(list(shown) or ["a", "b", "x", "no"]))
 
     def space(self) -> gymnasium.Space[Any]:
         if self.choices or self.type is bool:
@@ -147,8 +150,9 @@ class Tool:
             raise ValueError(f"write: {self.usage()}")
         return {p.name: p.read(given[p.name]) if p.name in given else p.default for p in self.parameters}
 
-    def draw(self, rng: np.random.Generator) -> str:
-        return " ".join([self.name, *(p.draw(rng) for p in self.parameters)])
+    def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
+        """A well-formed line at random; `shown` are words that free texts may be drawn from."""
+        return " ".join([self.name, *(p.draw(rng, shown) for p in self.parameters)])
 
 
 def action(method: Method) -> Method:
@@ -224,7 +228,13 @@ class ToolWorld(World[Task], Generic[Task]):
     def random_action(self, rng: np.random.Generator) -> str:
         tools = list(self.tools.values())
         drawn: Tool = tools[rng.integers(len(tools))]
-        return drawn.draw(rng)
+        return drawn.draw(rng, _words(self.observe()))
+
+
+def _words(text: str) -> list[str]:
+    """The different words of `text`, in order, without the punctuation around them."""
+    bare = (word.strip(".,:;!?()[]{}<>\"'") for word in text.split())
+    return list(dict.fromkeys(word for word in bare if word))
 
 
 def _tool_call(text: str) -> tuple[str, dict[str, Any]] | None:

@@ -8,6 +8,7 @@ A stranger's environment needs none of this; where it offers these names, the fr
     expert_action()                          what a scripted expert would do now: for demonstrations
     oracle_action()                          what one who knows the hidden state would do: the top of the scale
     random_action(rng)                       a well-formed action at random: the baseline to beat
+    step_seconds                             how long a step may take at the median, where that is more than one second
     cheats                                   what a dishonest agent would try; `./xp env check` wants it to earn nothing
     laboratory()                             what could be tried and what is known of it: for campaigns of experiments
     snapshot(), restore(bytes)               where the world can go back: the same actions then give the same steps

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
+from experience.errors import EnvironmentFailure
+
 Choose = Callable[[Any, np.random.Generator], str]
 MOST_STEPS = 400
+ANSWER_SECONDS = 120.0
+"""How long one reset or step may take before the world counts as hung."""
+_ACTOR = 0xAC7
+"""Mixed into the seed of whoever acts, so that an actor never shares its random numbers with the world."""
+_OURS = frozenset({"signals", "task_id", "split", "state", "images"})
+"""Keys of `info` that the framework reads; what else stands there is the world's own."""
 
 
 @dataclass
 class Episode:
-    """What happened from one reset to its end."""
+    """What happened from one reset to its end. `aside` is what came with the first observation in `info`, as JSON,
+    less the keys that the framework reads; `outside` holds observations that lie outside their declared space."""
 
     seed: int
     split: str
@@ -27,6 +39,8 @@ class Episode:
     rewards: list[float] = field(default_factory=list)
     signals: list[dict[str, Any]] = field(default_factory=list)
     task: str = ""
+    aside: str = ""
+    outside: list[str] = field(default_factory=list)
     ended: bool = False
     terminated: bool = False
 
@@ -70,25 +84,86 @@ def scripted(actions: Sequence[str]) -> Choose:
     return lambda _world, _rng: left.pop(0) if len(left) > 1 else left[0]
 
 
+def actor_rng(seed: int) -> np.random.Generator:
+    """Random numbers for whoever acts in the episode of `seed`, independent of the world's own, which are seeded by
+    `seed` alone: an actor that shared them would draw the task's secret."""
+    return np.random.default_rng([seed, _ACTOR])
+
+
 def live(world: Any, seed: int, choose: Choose, split: str = "train", most: int = MOST_STEPS) -> Episode:
-    episode, rng = begin(world, seed, split), np.random.default_rng(seed)
+    episode, rng = begin(world, seed, split), actor_rng(seed)
     while not episode.ended and len(episode.actions) < most:
         take(world, episode, choose(world, rng))
     return episode
 
 
+@contextmanager
+def answering(what: str, seconds: float = ANSWER_SECONDS) -> Iterator[None]:
+    """Raises EnvironmentFailure where the body takes longer than `seconds`. It interrupts the main thread by a signal;
+    in another thread, or in a call that never returns to Python, the body is waited for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        raise EnvironmentFailure(f"{what} did not answer within {seconds:g} s",
+                                 "a world must answer, or raise EnvironmentFailure itself")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def begin(world: Any, seed: int, split: str) -> Episode:
-    observation, info = world.reset(seed=seed, options={"split": split})
-    return Episode(seed, split, seen=[observation], task=str(info.get("task_id", seed)))
+    """A new episode. Raises EnvironmentFailure where `reset` hangs or does not answer as Gymnasium's does."""
+    with answering("reset"):
+        answer = world.reset(seed=seed, options={"split": split})
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
+        raise EnvironmentFailure(f"reset gave {_kinds(answer)}", "Gymnasium's reset gives (observation, info: dict)")
+    observation, info = answer
+    aside = {name: value for name, value in info.items() if name not in _OURS}
+    episode = Episode(seed, split, seen=[observation], task=str(info.get("task_id", seed)),
+                      aside=json.dumps(aside, default=str) if aside else "")
+    _hold_against_space(world, episode)
+    return episode
 
 
 def take(world: Any, episode: Episode, action: str) -> None:
-    observation, reward, terminated, truncated, info = world.step(action)
+    """One step. Raises EnvironmentFailure where `step` hangs or does not answer as Gymnasium's does."""
+    with answering("step"):
+        answer = world.step(action)
+    if not isinstance(answer, tuple) or len(answer) != 5 or not isinstance(answer[4], dict):
+        raise EnvironmentFailure(
+            f"step gave {_kinds(answer)}",
+            "Gymnasium's step gives (observation, reward, terminated, truncated, info: dict)")
+    observation, reward, terminated, truncated, info = answer
     episode.actions.append(action)
     episode.seen.append(observation)
     episode.rewards.append(float(reward))
     episode.signals.append(dict(info.get("signals", {"env_reward": float(reward)})))
     episode.ended, episode.terminated = bool(terminated or truncated), bool(terminated)
+    _hold_against_space(world, episode)
+
+
+def _kinds(answer: Any) -> str:
+    if isinstance(answer, tuple):
+        return f"{len(answer)} values ({', '.join(type(v).__name__ for v in answer)})"
+    return f"one {type(answer).__name__}"
+
+
+def _hold_against_space(world: Any, episode: Episode) -> None:
+    """Notes the newest observation where it lies outside the space declared for it. Of a world that is shown as text,
+    what the environment inside gave is held against its own space too."""
+    inner = getattr(world, "inner", None)
+    raw = getattr(world, "_seen_inside", None)
+    if not world.observation_space.contains(episode.seen[-1]):
+        episode.outside.append(repr(episode.seen[-1])[:80])
+    elif inner is not None and raw is not None and not inner.observation_space.contains(raw):
+        episode.outside.append(f"{str(raw)[:60]} is outside {inner.observation_space}"[:160])
 
 
 def replay(world: Any, log: Mapping[str, Any]) -> Episode:
@@ -104,26 +179,29 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
     this process and its children: of random episodes lived for `seconds`."""
     import psutil
 
-    me, rng = psutil.Process(), np.random.default_rng(0)
+    me, rng = psutil.Process(), actor_rng(0)
     steps: list[float] = []
     resets: list[float] = []
     cpu = _cpu(me)
     until, seed = time.perf_counter() + seconds, 0
-    while time.perf_counter() < until:
-        started = time.perf_counter()
-        world.reset(seed=seed, options={"split": getattr(world, "splits", ("train",))[0]})
-        resets.append(time.perf_counter() - started)
-        seed, done = seed + 1, False
-        while not done and (time.perf_counter() < until + seconds or len(steps) < 3):  # however long a reset takes
-            action = world.random_action(rng)
+    with answering("measuring", 10 * seconds + 5 * ANSWER_SECONDS):
+        while time.perf_counter() < until:
             started = time.perf_counter()
-            _, _, terminated, truncated, _ = world.step(action)
-            steps.append(time.perf_counter() - started)
-            done = terminated or truncated
+            world.reset(seed=seed, options={"split": getattr(world, "splits", ("train",))[0]})
+            resets.append(time.perf_counter() - started)
+            seed, done = seed + 1, False
+            # However long a reset takes, at least three steps are measured.
+            while not done and (time.perf_counter() < until + seconds or len(steps) < 3):
+                action = world.random_action(rng)
+                started = time.perf_counter()
+                _, _, terminated, truncated, _ = world.step(action)
+                steps.append(time.perf_counter() - started)
+                done = terminated or truncated
     spent = (_cpu(me) - cpu) / max(len(steps), 1)
     memory = sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]) / 2**20
     p50, p99 = np.quantile(steps, [0.5, 0.99]) * 1000
-    return {"step_p50_ms": float(p50), "step_p99_ms": float(p99), "resets_per_second": float(1 / np.median(resets)),
+    return {"step_p50_ms": float(p50), "step_p99_ms": float(p99),
+            "resets_per_second": float(1 / np.median(resets)),
             "cpu_ms_per_step": spent * 1000, "memory_mib": memory}
 
 

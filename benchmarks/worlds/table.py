@@ -22,10 +22,10 @@ _BEGIN, _END = "<!-- table -->", "<!-- /table -->"
 
 def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
     """One world's row. For a process of its own."""
-    from envs.check import Checker
+    from envs.check import Subject
     from envs.episode import do_nothing, do_oracle, do_random, live, measure
 
-    checker = Checker(env_id)
+    checker = Subject(env_id)
     world = checker.world
     row: dict[str, Any] = {"id": env_id, **measure(world, seconds), "tier": getattr(world, "sandbox_tier", ""),
                            "signals": sorted(world.signal_catalogue), "goes_back": bool(world.goes_back)}

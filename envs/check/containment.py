@@ -1,0 +1,119 @@
+"""Is the machine safe from it?"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from envs.check.repeating import ROOT, elsewhere
+from envs.check.subject import Failed, Skipped, Subject, check
+from envs.episode import Episode, begin
+
+_OWN_MOUNTS = ("unshare", "--mount")
+_DEEP = 4
+"""How far below a watched folder new files are looked for."""
+_MOST_ENTRIES = 50_000
+_OTHERS = frozenset({".git", ".venv", ".peers", "runs", "__pycache__", ".mypy_cache", ".ruff_cache",
+                     ".pytest_cache", ".hypothesis", "node_modules"})
+"""Folders that other programs of the machine write to all the time."""
+
+
+@check
+def host_containment(subject: Subject) -> str:
+    """Episodes leave no file behind, in hidden folders neither."""
+    episodes = [*subject.random[:2], *subject.lived[:1]]
+    places = _watched()
+    if _can_mount():
+        answer = elsewhere(subject, episodes, _OWN_MOUNTS, "--layer", *map(str, places))
+    else:
+        answer = elsewhere(subject, episodes)
+    if answer["left"]:
+        raise Failed(f"left behind: {', '.join(answer['left'][:3])}"[:200])
+    listed = [place for place in places if str(place) not in answer["layered"]]
+    # What other programs of a busy machine write meanwhile seldom comes twice; what the world leaves does.
+    if listed and (once := _new_files(subject, episodes, listed)):
+        twice = once & _new_files(subject, episodes, listed)
+        if twice:
+            raise Failed(f"something came or changed, twice, in {', '.join(sorted(twice)[:3])}"[:200])
+    return f"{len(places)} folders as before, home and temporary ones among them, hidden ones included"
+
+
+def _can_mount() -> bool:
+    tried = subprocess.run([*_OWN_MOUNTS, "true"], capture_output=True, check=False)
+    return os.geteuid() == 0 and tried.returncode == 0
+
+
+def _new_files(subject: Subject, episodes: list[Episode], places: list[Path]) -> set[str]:
+    """Folders in which something came or changed while the episodes were lived once more."""
+    before = dict(_listing(places))
+    elsewhere(subject, episodes)
+    return {str(Path(path).parent) for path, state in _listing(places) if before.get(path) != state}
+
+
+def _watched() -> list[Path]:
+    home = Path(pwd.getpwuid(os.geteuid()).pw_dir)  # not $HOME, which a world may have been given
+    temporary = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
+    places = [home, ROOT, Path.cwd(), Path("/etc"), Path("/opt"), Path("/srv"), *temporary]
+    kept = [place for place in dict.fromkeys(places) if place.is_dir()]
+    return [place for place in kept if not any(place != other and place.is_relative_to(other) for other in kept)]
+
+
+def _listing(places: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(path, (size, time of change)) of the files below `places`, to some depth."""
+    for place in places:
+        yield from _files(place, _DEEP, [_MOST_ENTRIES])
+
+
+def _files(folder: Path, deep: int, left: list[int]) -> Iterator[tuple[str, tuple[int, int]]]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    except OSError:
+        return
+    for entry in entries:
+        left[0] -= 1
+        if left[0] < 0 or entry.name in _OTHERS:
+            continue
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            about = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if not is_folder:
+            yield entry.path, (about.st_size, about.st_mtime_ns)
+        elif deep:
+            yield from _files(Path(entry.path), deep - 1, left)
+
+
+@check
+def resource_bounds(subject: Subject) -> str:
+    """Thirty resets leave no descriptors, children or memory behind."""
+    me = psutil.Process()
+    for seed in range(3):
+        begin(subject.world, seed, subject.split)
+    before = me.memory_info().rss, me.num_fds(), len(me.children(recursive=True))
+    for seed in range(30):
+        begin(subject.world, seed, subject.split)
+    grown = (me.memory_info().rss - before[0]) / 2**20
+    descriptors, children = me.num_fds() - before[1], me.children(recursive=True)
+    more = len(children) - before[2]
+    zombies = sum(c.status() == psutil.STATUS_ZOMBIE for c in children)
+    if grown > 200 or descriptors > 16 or more > 4 or zombies:
+        raise Failed(f"{grown:.0f} MiB, {descriptors} descriptors, {more} children more, {zombies} zombies")
+    return f"{grown:+.0f} MiB, {descriptors:+d} descriptors, {more:+d} children"
+
+
+@check
+def oracle_containment(subject: Subject) -> str:
+    """What the oracle knows is in no environment variable of this process."""
+    answers = subject.answers()
+    if not answers:
+        raise Skipped("no answer of the oracle is long enough (20 characters) to be told from chance")
+    held = [a for a in answers for v in os.environ.values() if a in v]
+    if held:
+        raise Failed(f"an environment variable holds {held[0][:60]!r}")
+    return f"{len(answers)} answers looked for in {len(os.environ)} variables"

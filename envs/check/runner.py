@@ -1,0 +1,63 @@
+"""Runs checks one after another: whatever a world does, each ends as a result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from envs.check.subject import CHECKS, Failed, Skipped, Subject
+from experience.errors import MissingPartError
+
+Verdict = Literal["PASS", "FAIL", "SKIP"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table. `detail` says what was looked at, or what is wrong."""
+
+    id: str
+    outcome: Verdict
+    detail: str
+    seconds: float
+
+
+def results(subject: Subject, only: Sequence[str] = ()) -> Iterator[Result]:
+    for name in CHECKS:
+        if only and name not in only:
+            continue
+        started = time.perf_counter()
+        with quiet_stdout():
+            verdict, detail = _tried(subject, name)
+        yield Result(name, verdict, detail, time.perf_counter() - started)
+
+
+def _tried(subject: Subject, name: str) -> tuple[Verdict, str]:
+    try:
+        return "PASS", CHECKS[name](subject)
+    except Failed as wrong:
+        return "FAIL", str(wrong)
+    except (Skipped, NotImplementedError) as why:
+        return "SKIP", str(why)
+    except (MissingPartError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001  a stranger's world may raise anything, SystemExit too
+        return "FAIL", f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """What a world prints, in this process or a child, goes to stderr: stdout is for results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,136 @@
+"""Does it run as an environment should?"""
+
+from __future__ import annotations
+
+import json
+import string
+import time
+
+import numpy as np
+
+from envs.check.subject import Failed, Skipped, Subject, check
+from envs.contract import INVALID
+from envs.episode import Episode, begin, replay, take
+from experience.reward import RewardModel
+
+_REFUSALS = 6
+"""Episodes that are lived again with a refused action between."""
+_SECONDS = 20.0
+_BLANK = frozenset("\n\t\r")
+
+
+@check
+def startup(subject: Subject) -> str:
+    """It can be made and reset, and says how long that took."""
+    started = time.perf_counter()
+    subject.make().close()
+    made = time.perf_counter() - started
+    started = time.perf_counter()
+    begin(subject.world, 0, subject.split)
+    read_by = " as envs:Text-v0 reads it" if "world" in subject.arguments else ""
+    return f"made in {made:.2f} s, first reset in {time.perf_counter() - started:.2f} s{read_by}"
+
+
+@check
+def gymnasium_checker(subject: Subject) -> str:
+    """Gymnasium's own checker is content."""
+    from gymnasium.utils.env_checker import check_env
+
+    check_env(subject.world, skip_render_check=True, skip_close_check=True)
+    return "check_env found nothing"
+
+
+@check
+def observation_schema(subject: Subject) -> str:
+    """Every observation lies in its space and can be printed."""
+    episodes = subject.explored
+    outside = [what for episode in episodes for what in episode.outside]
+    if outside:
+        raise Failed(f"outside observation_space: {outside[0]}")
+    seen = [text for episode in episodes for text in episode.seen]
+    for text in seen:
+        strange = [c for c in text if not c.isprintable() and c not in _BLANK and c not in string.printable]
+        strange += [c for c in text if c in "\x0b\x0c"]
+        if strange:
+            raise Failed(f"{strange[0]!r} cannot be printed, in {text[:60]!r}")
+    return f"{len(seen)} observations, up to {max(map(len, seen))} characters"
+
+
+@check
+def tool_declaration_accuracy(subject: Subject) -> str:
+    """What is declared can be done, what is not is refused, and the agent is told how to act."""
+    if not getattr(subject.world, "instructions", ""):
+        raise Failed("`instructions` is empty: a language model is not told what to type")
+    rng = np.random.default_rng(0)
+    tools = subject.tools()
+    for tool in tools.values():
+        for _ in range(5):
+            tool.read(tool.draw(rng).partition(" ")[2])
+        json.dumps(tool.schema())
+    tried = subject.invalid_actions(rng)
+    for nonsense in tried:
+        _, before = subject.world.reset(seed=3)
+        _, _, _, _, after = subject.world.step(nonsense)
+        subject.measured(after.get("signals", {}))
+        if INVALID in subject.catalogue and (
+                INVALID not in after["signals"] or after.get("state") != before.get("state")):
+            raise Failed(f"action {nonsense!r} was not refused, or changed the state")
+    listed = f"{len(tools)} tools: {', '.join(tools)}" if tools else "text actions"
+    return f"{listed}; {len(tried)} wrong actions tried"
+
+
+@check
+def refusal_changes_nothing(subject: Subject) -> str:
+    """An episode goes on after a refused action as it would have gone on without."""
+    if INVALID not in subject.catalogue:
+        raise Skipped(f"the world does not say what it refuses (signal {INVALID})")
+    wrong = subject.invalid_actions(np.random.default_rng(1))
+    most = getattr(subject.world, "max_turns", None)
+    episodes = [e for e in [*subject.lived, *subject.random] if not most or len(e.actions) < most]
+    if not episodes:
+        raise Skipped("no episode leaves a turn in which an action could be refused")
+    tried, until = 0, time.perf_counter() + _SECONDS
+    for number in range(max(_REFUSALS, len(wrong))):
+        if tried and time.perf_counter() > until:
+            break
+        episode, nonsense = episodes[number % len(episodes)], wrong[number % len(wrong)]
+        tried += _goes_on_alike(subject, episode, nonsense, number % (len(episode.actions) or 1))
+    if not tried:
+        raise Skipped("none of the wrong actions was refused")
+    return f"{tried} episodes with a refused action between"
+
+
+def _goes_on_alike(subject: Subject, episode: Episode, nonsense: str, at: int) -> bool:
+    """Lives `episode` again with `nonsense` before its action number `at`: False if the world did not refuse it.
+    Raises Failed where a later turn measures something else."""
+    again = replay(subject.world, {"seed": episode.seed, "split": episode.split, "actions": episode.actions[:at]})
+    take(subject.world, again, nonsense)
+    if INVALID not in again.signals[-1] or again.ended:
+        return False
+    for turn in range(at, len(episode.actions)):
+        take(subject.world, again, episode.actions[turn])
+        before, after = episode.signals[turn], again.signals[-1]
+        if _values(before) != _values(after):
+            raise Failed(f"after the refused {nonsense!r}, turn {turn} of seed {episode.seed} measures "
+                         f"{_values(after)}, without it {_values(before)}"[:200])
+        if again.ended:
+            break
+    return True
+
+
+def _values(signals: dict[str, object]) -> dict[str, str]:
+    return {name: repr(told[0] if isinstance(told, tuple) else told) for name, told in sorted(signals.items())}
+
+
+@check
+def reward_well_formed(subject: Subject) -> str:
+    """Every signal is declared and finite or None, and the reward is their weighted sum."""
+    rewards = RewardModel({subject.env_id: subject.weights})
+    steps = 0
+    for episode in subject.explored:
+        for signals, reward in zip(episode.signals, episode.rewards, strict=True):
+            expected = rewards.reward(subject.env_id, subject.measured(signals))
+            if not (np.isnan(reward) if expected is None else np.isclose(reward, expected)):
+                raise Failed(f"reward {reward} is not the weighted sum {expected} of {signals}"[:200])
+            steps += 1
+    return f"{steps} steps; weights {json.dumps(dict(subject.weights))}"[:160]

@@ -1,0 +1,214 @@
+"""Does the reward mean something?"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from envs.check.repeating import through_a_shard
+from envs.check.subject import Failed, Skipped, Subject, check, long_words
+from envs.contract import World
+from envs.episode import Episode, actor_rng, do_nothing, do_random, live, replay, scripted, take
+from experience.reward import RewardModel
+
+_SECONDS = 15.0
+_BOASTS = ("done", "success", "task complete", "all tests passed", "the answer is correct", "reward: 1.0",
+           "score = 1", "True", "I have finished the task successfully")
+"""What an agent may claim. A reward that is measured does not read it."""
+
+
+@check
+def oracle_max(subject: Subject) -> str:
+    """The oracle reaches `oracle_target`, and nobody else earns more on its tasks."""
+    mean = statistics.mean(e.total for e in subject.oracle)
+    target = getattr(subject.world, "oracle_target", World.oracle_target)
+    if mean < target:
+        raise Failed(f"the oracle returns {mean:.3f} on average; it should reach {target}")
+    promised = _promised(subject)
+    if target == World.oracle_target and mean < 0.75 * promised:
+        raise Failed(f"the oracle returns {mean:.3f}, but the signals that are fractions promise {promised:g}: "
+                     "say the top that can be reached in `oracle_target`")
+    rivals = 0
+    for name, rival in _rivals(subject):
+        rivals += 1
+        oracle = subject.oracle[rival.seed].total
+        if rival.total > oracle + max(0.05, 0.1 * abs(oracle)):
+            raise Failed(f"{name} earns {rival.total:.3f} on seed {rival.seed}, the oracle {oracle:.3f}")
+    return f"{mean:.3f} over {len(subject.oracle)} held-out tasks (target {target}); {rivals} rivals earn no more"
+
+
+def _promised(subject: Subject) -> float:
+    """What the signals measured as fractions would pay, each once and in full."""
+    return sum(w for name, w in subject.weights.items()
+               if w > 0 and name in subject.catalogue and subject.catalogue[name].unit == "fraction")
+
+
+def _rivals(subject: Subject) -> Iterator[tuple[str, Episode]]:
+    """Episodes of others on the oracle's tasks: at random, and the oracle's own beginnings gone on with at random."""
+    for episode in subject.random:
+        yield "random acting", episode
+    until, rng, number = time.perf_counter() + _SECONDS, np.random.default_rng(11), 0
+    while number < 4 * len(subject.oracle) and time.perf_counter() < until:
+        started = subject.oracle[number % len(subject.oracle)]
+        kept = int(rng.integers(len(started.actions) + 1))
+        log = {"seed": started.seed, "split": started.split, "actions": started.actions[:kept]}
+        episode = replay(subject.world, log)
+        while not episode.ended and len(episode.actions) < 4 * len(started.actions) + 20:
+            take(subject.world, episode, do_random(subject.world, rng))
+        yield f"the oracle's first {kept} actions, then random ones,", episode
+        number += 1
+
+
+@check
+def floor_gap(subject: Subject) -> str:
+    """Acting at random, and doing nothing, earn clearly less than the oracle."""
+    oracle = [e.total for e in subject.oracle]
+    few = range(min(subject.episodes, 4))
+    nothing = [live(subject.world, seed, do_nothing, "heldout").total for seed in few]
+    floor = [e.total for e in subject.random]
+    error = float(np.std(floor)) / max(len(floor), 1) ** 0.5
+    gap = statistics.mean(oracle) - max(statistics.mean(floor) + 2 * error, statistics.mean(nothing))
+    margin = 0.1 * max(abs(statistics.mean(oracle)), 0.1)
+    said = (f"oracle {statistics.mean(oracle):.2f}, random {statistics.mean(floor):.2f}, "
+            f"nothing {statistics.mean(nothing):.2f}")
+    if gap < margin:
+        raise Failed(f"{said}: not apart")
+    return said
+
+
+@check
+def canary_floor(subject: Subject) -> str:
+    """The world's own cheats earn no more than acting at random."""
+    cheats = [c if isinstance(c, str) else list(c) for c in getattr(subject.world, "cheats", ())]
+    if not cheats:
+        raise Skipped("the world lists no cheats")
+    return _earns_nothing(subject, cheats, "cheat")
+
+
+@check
+def claims_are_not_paid(subject: Subject) -> str:
+    """What an agent merely says earns no more than acting at random: boasts, and the names of the signals."""
+    if _takes_no_text(subject):
+        raise Skipped("every action is one of a list: an agent can say nothing")
+    said = [*_BOASTS, *(f"{name} = 1" for name in subject.weights), f'{{"{min(subject.weights, default="x")}": 1}}']
+    texts = [t for t in subject.tools().values() if t.parameters and t.parameters[-1].type is str]
+    for tool in texts:
+        words = tool.draw(actor_rng(0)).split(" ")[:len(tool.parameters)]
+        said += [" ".join([*words, boast]) for boast in _BOASTS[:4]]
+    return _earns_nothing(subject, said, "saying")
+
+
+def _takes_no_text(subject: Subject) -> bool:
+    """Whether an agent can only choose: from listed actions, or tools without a free text."""
+    tools = subject.tools().values()
+    if tools:
+        return not any(p.type is str and not p.choices for t in tools for p in t.parameters)
+    actions = getattr(subject.world, "actions", ())
+    return bool(not callable(actions) and actions)
+
+
+def _earns_nothing(subject: Subject, scripts: Sequence[str | Sequence[str]], kind: str) -> str:
+    """Raises Failed where a script earns more than the best random episode, or nearly what the oracle does."""
+    limit = max(max(e.total for e in subject.random), 0.0) + 0.05
+    limit = min(limit, statistics.mean(e.total for e in subject.oracle) - 0.05)
+    until, tried = time.perf_counter() + 4 * _SECONDS, 0
+    for script in scripts:
+        if tried and time.perf_counter() > until:
+            break
+        for seed in (0, 1):
+            choose = scripted([script] if isinstance(script, str) else script)
+            got = live(subject.world, seed, choose, "heldout").total
+            if got > limit:
+                raise Failed(f"{kind} {script!r} earns {got:.2f}"[:200])
+        tried += 1
+    return f"{tried} tried, none above {limit:.2f}"
+
+
+@check
+def reward_attribution(subject: Subject) -> str:
+    """What paid is a signal with its evidence or value."""
+    paying: dict[str, float] = {}
+    for episode in subject.oracle:
+        for signals in episode.signals:
+            for name, told in signals.items():
+                value = told[0] if isinstance(told, tuple) else told
+                if value is not None and subject.weights.get(name):
+                    paid = subject.weights[name] * value / len(subject.oracle)
+                    paying[name] = paying.get(name, 0.0) + paid
+    if not any(v > 0 for v in paying.values()):
+        raise Failed("nothing that the oracle did was paid for")
+    return ", ".join(f"{n} {v:+.2f}" for n, v in sorted(paying.items(), key=lambda item: -item[1]))[:160]
+
+
+@check
+def no_solution_leakage(subject: Subject) -> str:
+    """Neither the first observation nor the `info` beside it spells the oracle's answer."""
+    looked = 0
+    for episode in subject.oracle:
+        for answer in long_words(episode):
+            looked += 1
+            for where, text in (("first observation", episode.seen[0]), ("first info", episode.aside)):
+                if answer in text:
+                    raise Failed(f"the {where} holds the answer {answer[:60]!r}")
+    single = [e for e in subject.oracle if len(e.actions) == 1]
+    looked += _short_answers_stand_by_chance("first observation", [(_answer(e), e.seen[0]) for e in single])
+    beside = [(_answer(e), e.aside) for e in subject.oracle if e.aside and e.actions]
+    looked += _short_answers_stand_by_chance("first info", beside)
+    if not looked:
+        raise Skipped("no answer to look for: each is short and the last of several actions, and `info` holds "
+                      "nothing of the world's own")
+    return f"{looked} answers looked for"
+
+
+def _answer(episode: Episode) -> str:
+    """What the oracle's last action says beyond its verb, or the whole action."""
+    verb, _, rest = episode.actions[-1].partition(" ")
+    return rest or verb
+
+
+def _short_answers_stand_by_chance(where: str, pairs: Sequence[tuple[str, str]]) -> int:
+    """Raises Failed where short answers stand in their own episode's text far more often than other episodes'
+    answers do. Returns how many were looked for: none unless there are three different ones."""
+    pairs = [(answer, text) for answer, text in pairs if 0 < len(answer) < 20]
+    answers = {answer for answer, _ in pairs}
+    if len(answers) < 3:
+        return 0
+    own = statistics.mean(_holds(text, answer) for answer, text in pairs)
+    others = statistics.mean(_holds(text, other) for answer, text in pairs for other in answers - {answer})
+    if own - others > 0.5:
+        raise Failed(f"the {where} holds the answer in {own:.0%} of episodes, e.g. {pairs[0][0]!r}; "
+                     f"answers of other episodes in {others:.0%}")
+    return len(pairs)
+
+
+def _holds(text: str, answer: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
+
+
+@check
+def verifier_determinism(subject: Subject) -> str:
+    """The same episode is worth the same, five times."""
+    episode = subject.lived[0]
+    totals = {replay(subject.world, asdict(episode)).total for _ in range(5)} | {episode.total}
+    if len(totals) > 1:
+        raise Failed(f"returns {sorted(totals)}")
+    return f"{episode.total:.3f} each time"
+
+
+@check
+def verifier_portability(subject: Subject) -> str:
+    """The reward can be computed from the shard alone."""
+    model = RewardModel({subject.env_id: subject.weights})
+    for episode in (subject.lived[0], subject.random[0]):
+        steps = [s for s in through_a_shard(subject, episode) if s.decision]
+        rewards = [model.reward(subject.env_id, s.signals) for s in steps]
+        known = [np.nan if r is None else r for r in rewards]
+        if not np.allclose(known, episode.rewards, equal_nan=True):
+            raise Failed(f"{rewards} from the shard, {episode.rewards} from the world")
+    return "signals in the shard give the same rewards"
+
