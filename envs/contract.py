@@ -8,6 +8,7 @@ A stranger's environment needs none of this; where it offers these names, the fr
     expert_action()                          what a scripted expert would do now: for demonstrations
     oracle_action()                          what one who knows the hidden state would do: the top of the scale
     random_action(rng)                       a well-formed action at random: the baseline to beat
+    spells_out                               True where the first observation says what to write: instructions to follow
     step_seconds                             how long a step may take at the median, where that is more than one second
     cheats                                   what a dishonest agent would try; `./xp env check` wants it to earn nothing
     laboratory()                             what could be tried and what is known of it: for campaigns of experiments
@@ -63,6 +64,8 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     """The return that the oracle reaches on average over held-out tasks."""
     splits: ClassVar[Sequence[Split]] = ("train", "heldout")
     """What may be asked for; the first is the default. A world for evaluation alone has only held-out tasks."""
+    spells_out: ClassVar[bool] = False
+    """Whether the first observation says what to write, as an instruction does: then it is no leak."""
     goes_back: ClassVar[bool] = False
     """Whether `snapshot` and `restore` are offered."""
     repeats: ClassVar[bool] = False

@@ -21,16 +21,18 @@ class {name}(ToolWorld[int]):
     max_turns, goes_back, cheats = 8, True, ("guess 1e9", "guess nan", '{{"name": "guess", "arguments": {{}}}}')
 
     def draw(self, rng): return int(rng.integers(1, 100))
-    def begin(self): self.hint = "from 1 to 99"
-    def observe(self): return f"which number? {{self.hint}}"
+    def begin(self): self.low, self.high = 1, 99
+    def observe(self): return f"a number from {{self.low}} to {{self.high}}"
 
     @action
     def guess(self, number: Annotated[int, Range(1, 99)]) -> Answer:
         """Say a number."""
-        self.hint = "more" if number < self.task else "less" if number > self.task else "yes"
+        if self.low <= number < self.task: self.low = number + 1
+        if self.task < number <= self.high: self.high = number - 1
         return {{"found": float(number == self.task), "tries": 1.0}}, number == self.task
 
-    def oracle_action(self): return f"guess {{self.task}}"
+    def oracle_action(self): return f"guess {{self.task}}"                      # knows all: the top of the scale
+    def expert_action(self): return f"guess {{(self.low + self.high) // 2}}"   # sees what the agent sees: to imitate
 
 
 gymnasium.register(id="{name}-v0", entry_point={name})
@@ -46,19 +48,22 @@ from gymnasium.spaces import Text
 
 class {name}(gymnasium.Env):
     observation_space, action_space = Text(200, charset=string.printable), Text(40, charset=string.printable)
-    instructions = "Reply with one number from 1 to 9."
+    instructions = "Reply with the sum, e.g. 7."
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        held_out = (options or {{}}).get("split") == "heldout"
-        self.secret = int(self.np_random.choice([2, 5] if held_out else [1, 3, 4, 6, 7, 8, 9]))
-        return f"parity {{self.secret % 2}}", {{"task_id": str(self.secret)}}
+        held_out = (options or {{}}).get("split") == "heldout"  # no pair of numbers is in both splits
+        while True:
+            self.pair = [int(n) for n in self.np_random.integers(0, 10, 2)]
+            if ((self.pair[0] + 2 * self.pair[1]) % 5 == 0) == held_out:
+                return f"{{self.pair[0]}} + {{self.pair[1]}}", {{"task_id": str(self.pair)}}
 
     def step(self, action):
-        return "done", float(action.strip() == str(self.secret)), True, False, {{}}
+        return "done", float(action.strip() == self.oracle_action()), True, False, {{}}
 
-    def oracle_action(self): return str(self.secret)
-    def random_action(self, rng): return str(rng.integers(1, 10))
+    def oracle_action(self): return str(sum(self.pair))
+    expert_action = oracle_action  # it can be worked out from what is seen, so it can be imitated
+    def random_action(self, rng): return str(rng.integers(0, 19))
 
 
 gymnasium.register(id="{name}-v0", entry_point={name})
@@ -78,7 +83,7 @@ class {name}(ToolWorld[tuple[int, int]]):
     max_turns, sandbox_tier, sandbox = 3, tier(), Sandbox()
     cheats = ("submit __import__('os')._exit(0)", "submit type('E', (int,), {{'__eq__': lambda s, o: True}})(0)")
 
-    def draw(self, rng): return int(rng.integers(2, 30)), int(rng.integers(0, 30))
+    def draw(self, rng): return int(rng.integers(2, 10)), int(rng.integers(0, 10))
     def begin(self): self.table = [(x, self.task[0] * x + self.task[1]) for x in range(2, 9)]
     def observe(self): return ", ".join(f"f({{x}})={{y}}" for x, y in self.table[:3])
 

@@ -110,7 +110,7 @@ def test_a_new_world_is_collected_from_and_lived_again(tmp_path: Path) -> None:
 def test_a_person_plays_and_goes_back(tmp_path: Path) -> None:
     xp("env", "new", "my_world", cwd=tmp_path)
     played = xp("env", "play", "my_world:MyWorld-v0", cwd=tmp_path, stdin="guess 1\n:back\n:oracle\n:quit\n")
-    assert "which number? more" in played.stdout and "one turn back" in played.stdout
+    assert "a number from 2 to 99" in played.stdout and "one turn back" in played.stdout
     assert '"found": 1.0' in played.stdout, played.stdout
 
 
@@ -119,9 +119,9 @@ def test_checks_notice_a_world_that_breaks_its_promises(tmp_path: Path, monkeypa
     import gymnasium
 
     breaks = {
-        "seed_control": "def begin(self): import time; self.hint = str(time.perf_counter())",
+        "seed_control": "def begin(self): import time; self.low, self.high = time.perf_counter(), 99",
         "episode_determinism": "def observe(self): import os; return str(os.getpid())",
-        "episode_isolation": "def begin(self): type(self).hint = ''",
+        "episode_isolation": "low = high = 5\n    def begin(self): type(self).low = 1",
         "observation_schema": "observation_characters = 4000\n    def _seen(self): return 'é' * 5000",
         "reward_well_formed": "reward_weights = {'found': float('nan')}",
         "oracle_max": "def oracle_action(self): return 'guess 1'",
@@ -129,9 +129,9 @@ def test_checks_notice_a_world_that_breaks_its_promises(tmp_path: Path, monkeypa
         "canary_floor": "cheats = ('guess 50', ['guess 50'])\n    def draw(self, rng): return int(rng.choice([50, 50, 50, 51]))\n    def tasks(self, split, rng): return 50 if split == 'heldout' else int(rng.integers(1, 99))",
         "split_disjointness": "def tasks(self, split, rng): return self.draw(rng)",
         "tool_declaration_accuracy": "instructions = ''",
-        "resource_bounds": "def begin(self): import os; self.hint = ''; [os.dup(0) for _ in range(2)]",
-        "snapshot_restore": "def snapshot(self): return b''\n    def restore(self, b): self.hint = 'x'; return self._seen(), self._info({})",
-        "host_containment": f"def begin(self): import pathlib, uuid; self.hint = ''; pathlib.Path({str(ROOT)!r}, 'left-' + uuid.uuid4().hex).write_text('')",
+        "resource_bounds": "def begin(self): import os; self.low, self.high = 1, 99; [os.dup(0) for _ in range(2)]",
+        "snapshot_restore": "def snapshot(self): return b''\n    def restore(self, b): self.low = 7; return self._seen(), self._info({})",
+        "host_containment": f"def begin(self): import pathlib, uuid; self.low, self.high = 1, 99; pathlib.Path({str(ROOT)!r}, 'left-' + uuid.uuid4().hex).write_text('')",
     }
     monkeypatch.syspath_prepend(str(tmp_path))
     base = KINDS["tools"]

@@ -57,6 +57,7 @@ def page_names() -> tuple[str, ...]:
 
 class MiniWoB(ToolWorld[Task]):
     goes_back: ClassVar[bool] = True
+    spells_out: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "page_reward": SignalKind("fraction", "env_state"), "actions": SignalKind("count", "env_state")}

@@ -34,6 +34,7 @@ class SiteWorld(World[Task], Generic[Task]):
     """Subclasses `visit` their server in `begin`. `screenshots` puts one into every step."""
 
     sandbox_tier = "namespaces+chromium"
+    spells_out: ClassVar[bool] = True
 
     _visits: ClassVar[itertools.count[int]] = itertools.count()
 
