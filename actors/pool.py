@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from actors.collector import Collector, Work
 from actors.config import Config
-from experience.errors import ConfigError, XpError
+from experience.errors import ConfigError, IsolationError, XpError
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.step import Step
@@ -217,12 +218,39 @@ def start_ray(address: str | None) -> Any:
             code = {} if in_a_job else {"working_dir": os.getcwd()}
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, runtime_env=code)
         else:
+            _stay_on_this_machine()
             ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
-                     runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})
+                     runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}}, _temp_dir=str(_session_folder()))
     finally:
         os.umask(old)
+    token = Path("~/.ray/auth_token").expanduser()
+    if token.exists():  # an older Ray may have written it for everybody to read
+        token.chmod(0o600)
     return ray
+
+
+def _stay_on_this_machine() -> None:
+    """Makes every server of a Ray that is started here listen on loopback only: as Ray does on a desktop's system,
+    where it takes 127.0.0.1 for the node's address. On Linux its servers listen on all interfaces otherwise."""
+    from ray._private import ray_constants
+
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for its other processes
+    ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which has read the variable
+
+
+def _session_folder() -> Path:
+    """The folder of this user's Ray sessions, closed to everybody else: Ray makes its own files readable by all.
+
+    It stands in /tmp, for the path of a Unix socket in it must stay below 107 bytes. Raises IsolationError where the
+    folder is not this user's alone.
+    """
+    folder = Path(f"/tmp/xp-ray-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise IsolationError(f"{folder} is not a folder that only you may read", f"remove it: rm -r {folder}")
+    return folder / "ray"  # which Ray itself opens to all
 
 
 def make_pool(config: Config, run_id: str, directory: Path, catalog: Catalog) -> Pool:
