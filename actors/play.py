@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
+from actors.page import serve
 from experience.shards.catalog import Catalog
 from experience.step import Step
 
@@ -75,49 +75,17 @@ img{{max-width:100%;border:1px solid #ccd}} small{{color:#586}}
 
 
 def on_a_page(game: Game, port: int) -> None:
-    """Serves the game on loopback until interrupted. Requests from other sites' pages are refused."""
-    import base64
+    """Serves the game on loopback until interrupted."""
+    serve(lambda: page(game), lambda command: game.log.append(game.do(command)), port)
 
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            pictures = "".join(f'<img alt="{html.escape(role)}" src="data:image/png;base64,'
-                               f'{base64.b64encode(data).decode()}">' for role, data in
-                               game.info.get("images", {}).items())
-            page = _PAGE.format(title=html.escape(type(game.world).__name__), pictures=pictures,
-                                told=html.escape(getattr(game.world, "instructions", "")),
-                                seen=html.escape(game.seen), log=html.escape("\n".join(reversed(game.log[-30:]))))
-            self._answer(200, page.encode())
 
-        def do_POST(self) -> None:
-            origin = self.headers.get("Origin")
-            if self.headers.get("Host") not in hosts or (origin and origin.partition("://")[2] not in hosts):
-                self._answer(403, b"only from this page")
-                return
-            form = parse_qs(self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 1 << 16)).decode())
-            command = next((c for c in form.get("do", []) if c.strip()), "").strip()
-            if command:
-                game.log.append(game.do(command))
-            self.send_response(303)
-            self.send_header("Location", "/")
-            self.end_headers()
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-                                                        "form-action 'self'")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", port), Page)
-    hosts = {f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}"}
-    print(f"http://127.0.0.1:{server.server_port}/   (ctrl-c ends it)", file=sys.stderr, flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        server.server_close()
+def page(game: Game) -> str:
+    """The game as it stands, as HTML; all that a world says is escaped."""
+    pictures = "".join(f'<img alt="{html.escape(role)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+                       for role, data in game.info.get("images", {}).items())
+    return _PAGE.format(title=html.escape(type(game.world).__name__), pictures=pictures,
+                        told=html.escape(str(getattr(game.world, "instructions", "") or "")),
+                        seen=html.escape(str(game.seen)), log=html.escape("\n".join(reversed(game.log[-30:]))))
 
 
 def episodes_of(shards: Path) -> list[list[Step]]:
