@@ -268,11 +268,13 @@ def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or pl
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_tests(context: typer.Context,
-              long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False) -> None:
+              long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False,
+              extras: Annotated[str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers")] = ""
+              ) -> None:
     """Style, types and every test. Further words go to pytest."""
     from actors.selftest import run_all
 
-    sys.exit(run_all(long, context.args))
+    sys.exit(run_all(long, extras, context.args))
 
 
 @app.command()

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 _IN_TWO = ("--numprocesses=2", "--dist=worksteal")
 
 
-def run_all(long: bool, words: Sequence[str]) -> int:
-    """0 if all is well. With words, only pytest runs, on them."""
-    pytest = [sys.executable, "-m", "pytest", *(["--long"] if long else []), *(words or _IN_TWO)]
+def run_all(long: bool, extras: str, words: Sequence[str]) -> int:
+    """0 if all is well. With words or `extras` (worlds, wiki or peers), only pytest runs, on those tests."""
+    which = [*(["--long"] if long else []), *([f"--extras={extras}"] if extras else [])]
+    pytest = [sys.executable, "-m", "pytest", *which, *(words or _IN_TWO)]
     checks = [[sys.executable, "-m", "ruff", "check", "."], [sys.executable, "-m", "mypy"]]
-    steps = [pytest] if words else [*checks, pytest]
+    steps = [pytest] if words or extras else [*checks, pytest]
     for step in steps:
         print("$ " + " ".join(["python", *step[1:]]), file=sys.stderr, flush=True)
         code = subprocess.call(step)

@@ -1,13 +1,21 @@
-"""Shared by all rooms' tests: the --long switch, and small real objects."""
+"""Shared by all rooms' tests: the --long and --extras switches, and small real objects.
+
+What `./xp setup worlds`, `wiki` or `peers` installs may be missing: a test that needs it is skipped, its reason holds
+that command, and `.xp-skipped` lists it, so that `--extras=worlds` can run what a setup has made possible.
+"""
 
 from __future__ import annotations
 
 import socket
 import uuid
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experience.errors import MissingPartError
 from experience.policy import Decision, VersionSpan
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Step
@@ -15,12 +23,22 @@ from experience.step import Boundary, Step
 CATALOGUE = {"done": SignalKind("fraction", "env_state"), "cost": SignalKind("count", "env_state")}
 
 
+SKIPPED = ".xp-skipped"
+"""In the root: per test that an optional part was missing for, its id, a tab and why."""
+_SETUP = "./xp setup"
+_PARTS = ("worlds", "wiki", "peers")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also the tests that take long")
+    parser.addoption("--extras", choices=_PARTS, help="only the tests that the last run skipped because `./xp setup "
+                     "...` had not been run; one that is skipped for it again fails the run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes long; runs only with --long")
+    if not hasattr(config, "workerinput"):  # with --numprocesses, the process that all reports reach
+        config.pluginmanager.register(SkipNotes(config), "skip-notes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,6 +46,80 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "long" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="runs with --long"))
+    if what := config.getoption("--extras"):
+        wanted = _skipped_before(config, what)
+        others = [i for i in items if not {i.nodeid, i.nodeid.partition("::")[0]} & wanted]
+        items[:] = [i for i in items if i not in set(others)]
+        config.hook.pytest_deselected(items=others)
+
+
+def _skipped_before(config: pytest.Config, what: str) -> set[str]:
+    """The ids of tests, or of whole files, whose last run skipped them for want of `./xp setup WHAT`."""
+    notes = config.rootpath / SKIPPED
+    if not notes.exists():
+        raise pytest.UsageError(f"no earlier run noted in {notes} what it skipped; run ./xp test first")
+    return {test for test, why in _read_notes(notes).items() if f"{_SETUP} {what}" in why}
+
+
+def _read_notes(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {test: why for test, _, why in (line.partition("\t") for line in lines)}
+
+
+class SkipNotes:
+    """Keeps SKIPPED, and fails a run with --extras that skips a test for the very part that should be there now."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._path, self._what = config.rootpath / SKIPPED, config.getoption("--extras")
+        self._found: dict[str, str] = {}
+        self._ran: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+        if report.when == "call" and not report.skipped:
+            self._ran |= {report.nodeid, report.nodeid.partition("::")[0]}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple) and _SETUP in report.longrepr[2]:
+            self._found[report.nodeid] = " ".join(report.longrepr[2].split())
+
+    def _still_missing(self) -> list[str]:
+        return [test for test, why in self._found.items() if self._what and f"{_SETUP} {self._what}" in why]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._still_missing():
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        kept = {test: why for test, why in _read_notes(self._path).items() if test not in self._ran} | self._found
+        self._path.write_text("".join(f"{test}\t{why}\n" for test, why in sorted(kept.items())))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for test in self._still_missing():
+            terminalreporter.write_line(f"FAILED {test} - still {self._found[test]}")
+        counted = Counter(part for why in self._found.values() for part in _PARTS if f"{_SETUP} {part}" in why)
+        for part, count in counted.items():
+            terminalreporter.write_line(f"{count} skipped; to run them: {_SETUP} {part}, then ./xp test --extras {part}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    return (yield from _skipped_without_its_part())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    return (yield from _skipped_without_its_part())
+
+
+def _skipped_without_its_part() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except MissingPartError as missing:
+        if _SETUP not in missing.hint:
+            raise
+        pytest.skip(" ".join(str(missing).split()))
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ def world() -> Iterator[DesktopOffice]:
     try:
         programs()
     except MissingPartError as missing:
-        pytest.skip(str(missing).splitlines()[0])
+        pytest.skip(" ".join(str(missing).split()))
     world = DesktopOffice()
     yield world
     world.close()

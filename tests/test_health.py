@@ -24,7 +24,7 @@ def days_in_the_light(days: int, hours: float) -> body.Clock:
 
 
 def test_the_clock_agrees_with_the_circadian_packages_within_minutes_over_20_days() -> None:
-    models = pytest.importorskip("circadian.models")
+    models = pytest.importorskip("circadian.models", reason="./xp setup worlds")
     t = np.arange(0, 24 * 20 + 0.05, 0.1)
     theirs = models.Hannay19().integrate(t, initial_condition=np.array([0.5, 1.0, 0.1]),
                                          input=np.where((t % 24 >= 7 - 1e-9) & (t % 24 < 23 - 1e-9), 500.0, 0.0))

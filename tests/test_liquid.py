@@ -21,7 +21,7 @@ def bench() -> PyLabRobotBench:
     try:
         return PyLabRobotBench(EXACT)
     except MissingPartError as missing:
-        pytest.skip(str(missing).splitlines()[0])
+        pytest.skip(" ".join(str(missing).split()))
 
 
 @pytest.fixture

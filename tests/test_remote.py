@@ -38,7 +38,7 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteDis
         (tmp_path / "bucket").mkdir()
         yield RemoteDisk(fs.LocalFileSystem(), str(tmp_path / "bucket"))
         return
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = pytest.importorskip("moto.server", reason="./xp setup worlds").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     bucket = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", access_key="test", secret_key="test",

@@ -402,7 +402,7 @@ def test_a_campaign_hands_in_what_it_still_has_the_turns_for() -> None:
     ("Materials", ["prepare 41 600", "measure 1", "measure 1"], "measure 1")])
 def test_a_laboratory_knows_what_was_measured_off_its_grid_as_often_as_it_was(
         name: str, actions: list[str], read: str) -> None:
-    pytest.importorskip({"Reactor": "cantera", "Materials": "pycalphad"}[name])
+    pytest.importorskip({"Reactor": "cantera", "Materials": "pycalphad"}[name], reason="./xp setup worlds")
     world = gymnasium.make(f"envs:{name}-v0").unwrapped
     world.reset(seed=0)
     before = world.laboratory()

@@ -96,7 +96,7 @@ def test_every_game_of_the_house_can_be_won_in_time(game: str) -> None:
     try:
         world = Household(game)
     except MissingPartError as missing:
-        pytest.skip(str(missing).splitlines()[0])
+        pytest.skip(" ".join(str(missing).split()))
     for seed in range(200):  # one in fifty of the game's own paths to the coin takes longer than the episode
         world.reset(seed=seed, options={"split": "heldout"})
         assert 0 < len(world._gold) <= world.max_turns

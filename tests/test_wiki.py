@@ -19,7 +19,7 @@ def world() -> Iterator[Any]:
     try:
         made.reset(seed=0)
     except MissingPartError as missing:
-        pytest.skip(str(missing).splitlines()[0])
+        pytest.skip(" ".join(str(missing).split()))
     yield made
     made.close()
 

@@ -92,9 +92,9 @@ def charge(kind: str, protocol: Protocol, cell: Cell) -> Charged:
     stages = [(protocol.first, min(protocol.minutes, cell.minutes)),
               (protocol.second, cell.minutes - min(protocol.minutes, cell.minutes))]
     with _one_at_a_time:
+        simulation, solution = _simulation(kind), None  # first: it tells what to type where PyBaMM is missing
         import pybamm
 
-        simulation, solution = _simulation(kind), None
         simulation._solution = None
         try:
             for ampere, minutes in stages:

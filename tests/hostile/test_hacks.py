@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,6 @@ import gymnasium
 import pytest
 
 from envs.episode import do_oracle, live, scripted
-from experience.errors import MissingPartError
 from tests.hostile.hacks import ANSWERS, HONEST, KEYS, LABELS, PROGRAMS, SEATED, SITE, TYPED, Hack, forgeries, recipes
 
 LABS = {"Reactor-v0": ("measure 1300 2", ["declare", "1300", "2.0"]), "Materials-v0": ("", ["declare", "1"]),
@@ -70,13 +68,8 @@ ARGUMENTS = {"MiniWoB-v0": {"pages": ["login-user", "enter-text", "enter-passwor
 @pytest.fixture
 def world(request: pytest.FixtureRequest) -> Iterator[Any]:
     name = request.param
-    if name == "Coq-v0" and shutil.which("coqtop") is None:
-        pytest.skip("./xp setup worlds")
-    try:
-        made = gymnasium.make(f"envs:{name}", **ARGUMENTS.get(name, {})).unwrapped
-        made.reset(seed=0)
-    except (MissingPartError, FileNotFoundError) as missing:
-        pytest.skip(str(missing))
+    made = gymnasium.make(f"envs:{name}", **ARGUMENTS.get(name, {})).unwrapped
+    made.reset(seed=0)
     yield made
     made.close()
     if name == "Desktop-v0":
