@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from envs.proof.coq import Coqtop, Lemma, checked_tactic, goals_left, timed
+from envs.proof.coq import TACTIC_SECONDS, Coqtop, Lemma, goals_left
+from envs.proof.coq_sentences import checked, formal
 
 
 class CoqBranches:
@@ -25,7 +26,7 @@ class CoqBranches:
     def apply(self, path: tuple[str, ...], tactic: str) -> list[tuple[tuple[str, ...], str]] | None:
         """The goals that `tactic` leaves, each with its path; None where Coq, or what may be said at all, refuses."""
         try:
-            sentence = timed(checked_tactic(tactic))
+            [sentence] = (formal(s, TACTIC_SECONDS) for s in checked(tactic))
             self._go(path)
             self._say(sentence)
         except ValueError:

@@ -5,14 +5,18 @@ is not yet a proof: a second Coq (coqc, a fresh process in its own place) compil
 statement written out once more, and only "Closed under the global context" counts. Lemmas are drawn from families
 (propositions, linear arithmetic, ring identities, recursion by induction, lists); miniF2F or other files of lemmas
 come from the user's path (`lemmas=`).
-Covers: Admitted, axioms, shadowed notations, loaded files and plugins: an agent sends tactics only, never commands.
-Does not cover: a bug in Coq's kernel.
+An answer may hold several sentences (bullets and braces are sentences too); Coq gets them one by one, and each must be
+answered by one prompt. Before a coqtop serves another episode, it is back where it began, and what it then tells of its
+libraries, options, definitions, tactics and notations is what it told at its start; else another one is started.
+Covers: Admitted, axioms, shadowed notations, loaded files and plugins: an agent sends tactics only, never commands
+(`coq_sentences`). Does not cover: a bug in Coq's kernel.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import secrets
 import shutil
 import subprocess
 import threading
@@ -23,15 +27,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.authoring import Answer, action
+from envs.proof.coq_sentences import checked, formal, is_structure
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
 from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
 HEADER = ("From Coq Require Import Lia ZArith List Arith.", "Import ListNotations.")
 TACTIC_SECONDS, JUDGE_SECONDS = 4, 60
-_PROMPT = re.compile(rb"<prompt>[^<]*< (\d+) \|[^<]*< </prompt>")
-_FORBIDDEN = re.compile(r"\(\*|\*\)|\"|\b(admit|give_up|Admitted|Abort|Axiom|Parameter|Conjecture|Hypothesis|Variable|"
-                        r"exact_no_check|vm_cast_no_check|native_cast_no_check|change_no_check|fail_timeout)\b")
+_PROMPT = re.compile(rb"<prompt>(\S+) < (\d+) \|([^|<]*)\| \d+ < </prompt>")
+_GLOBAL = ("Print Libraries.", "Print Options.", "Print All.", "Print Ltac Signatures.", "Print Visibility.",
+           "Print HintDb core.")
+"""What tells of all that a sentence could have changed for the next episode."""
 
 
 def _proposition(rng: np.random.Generator) -> Lemma:
@@ -108,25 +114,24 @@ class Coqtop:
         self._process = confine.start([coqtop, "-q", "-emacs"], pipes={
             "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, tmp_bytes=64 << 20)
         self._pending = b""
-        self.state = 1
+        self._marks, self._secret = itertools.count(), secrets.token_hex(8)
+        self.state, self._proofs = 1, b""
         self._until_prompt(30)
         for sentence in HEADER:
             self.say(sentence, 30)
         self.start = self.state
+        self._at_start = self._told()
+        self.back(self.start)
 
     def say(self, sentence: str, seconds: float = TACTIC_SECONDS + 10) -> str:
         """What Coq answers to one sentence. Raises ValueError with Coq's own words for an error (nothing has changed),
-        EnvironmentFailure if it fell silent."""
+        EnvironmentFailure if it fell silent or took the sentence for several."""
         before = self.state
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(sentence.encode() + b"\n")
-        except OSError as error:
-            raise EnvironmentFailure(f"coqtop ended: {error}") from error
+        self._write(sentence)
         answer = self._until_prompt(seconds)
-        if "Error:" in answer or "Syntax error" in answer:
-            if self.state != before:
-                self.back(before)
+        after = self.state
+        self._in_step()
+        if after == before:
             raise ValueError(" ".join(answer.rpartition("Error:")[2].split())[:200])
         return answer
 
@@ -136,9 +141,39 @@ class Coqtop:
 
     def back(self, state: int) -> None:
         """To an earlier state, as if nothing had been said since."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"BackTo %d.\n" % state)
+        self._write(f"BackTo {state}.")
         self._until_prompt(10)
+        if self.state != state:
+            self.close()
+            raise EnvironmentFailure(f"coqtop went to state {self.state}, not back to {state}", "it is started anew")
+
+    def reset(self) -> bool:
+        """Whether it is again as it was at its start: no proof open, nothing defined, set, loaded or noted."""
+        try:
+            self.back(self.start)
+            same = not self._proofs.strip() and self._told() == self._at_start
+            self.back(self.start)
+        except (EnvironmentFailure, ValueError):
+            return False
+        return same
+
+    def _told(self) -> list[str]:
+        return [self.say(question, 30) for question in _GLOBAL]
+
+    def _in_step(self) -> None:
+        """Asks Coq for a name that nobody knows: its answer is the next one, unless the last sentence was several."""
+        mark = f"xp_{self._secret}_{next(self._marks)}"
+        self._write(f"Locate {mark}.")
+        if mark not in self._until_prompt(10):
+            self.close()
+            raise EnvironmentFailure("coqtop took a sentence for more than one", "it is started anew")
+
+    def _write(self, sentence: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(sentence.encode() + b"\n")
+        except (OSError, ValueError) as error:
+            raise EnvironmentFailure(f"coqtop ended: {error}", "it is started anew for the next episode") from error
 
     def _until_prompt(self, seconds: float) -> str:
         assert self._process.stdout is not None
@@ -149,7 +184,7 @@ class Coqtop:
                 found = _PROMPT.search(self._pending)
                 if found:
                     answer, self._pending = self._pending[:found.start()], self._pending[found.end():]
-                    self.state = int(found[1])
+                    self.state, self._proofs = int(found[2]), found[3]
                     return answer.decode("utf-8", "replace")
                 more = self._process.stdout.read(1 << 16)
                 if not more:
@@ -172,20 +207,6 @@ class Coqtop:
             if pipe:
                 pipe.close()
         self._process.wait()
-
-
-def checked_tactic(text: str) -> str:
-    """`text` as one Coq sentence that is a tactic. Raises ValueError for anything that is, or may hold, a command."""
-    text = " ".join(text.split())
-    if not text.endswith("."):
-        text += "."
-    if not re.match(r"[a-z]|[-+*]+ ?[a-z]|[{}]", text):
-        raise ValueError("a tactic begins with a small letter; commands are refused")
-    if _FORBIDDEN.search(text):
-        raise ValueError("admit, comments and strings are refused")
-    if re.search(r"\.\s", text):
-        raise ValueError("one tactic at a time")
-    return text
 
 
 def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
@@ -221,7 +242,8 @@ class Coq(ProofWorld):
         "tactic Unset Guard Checking", "tactic idtac. Admitted", "tactic Notation \"x = y\" := True",
         "tactic Load \"/tmp/x\"", "tactic Redirect \"x\" Print nat", "tactic Declare ML Module \"x\"",
         "tactic exact_no_check I", "tactic vm_cast_no_check I", "tactic Abort", "tactic Qed", "tactic abstract admit",
-        "tactic Ltac lia := idtac", "tactic Require Import Classical", "tactic Parameter x : False",
+        "tactic Ltac lia := idtac", "tactic { Set Printing All.", "tactic - Axiom a : False.",
+        "tactic { admit. }", "tactic Require Import Classical", "tactic Parameter x : False",
         "tactic Extraction \"x\" nat", "search Admitted. Axiom a : False", "undo")
 
     _machine: ClassVar[Coqtop | None] = None
@@ -233,14 +255,19 @@ class Coq(ProofWorld):
 
     def begin(self) -> None:
         self._done = []
-        self._goal = self._goals = ""
-        self._replay()
+        self._goals = ""
+        with Coq._one_at_a_time:
+            if Coq._owner is self:
+                Coq._owner = None  # a new episode: what the last one left is looked at
+            self._replay()
 
     def _replay(self) -> Coqtop:
         """The shared coqtop, in this episode's proof state: it serves whoever speaks, one at a time."""
         with Coq._one_at_a_time:
             machine = Coq._machine
-            if machine is None or not machine.alive:
+            if machine is None or not machine.alive or (Coq._owner is not self and not machine.reset()):
+                if machine is not None:
+                    machine.close()
                 machine = Coq._machine = Coqtop()
                 Coq._owner = None
             if Coq._owner is not self or not self._goals:
@@ -248,47 +275,53 @@ class Coq(ProofWorld):
                 if self.task.definitions:
                     machine.say(self.task.definitions)
                 machine.say(f"Lemma sol : {self.task.statement}.")
-                self._states = [machine.state]
-                for tactic in self._done:
-                    machine.say(timed(tactic))
-                    self._states.append(machine.state)
+                for answer in self._done:
+                    self._say(machine, answer)
+                self._state = machine.state
                 Coq._owner = self
                 self._goals = machine.goals()
             return machine
+
+    @staticmethod
+    def _say(machine: Coqtop, answer: str) -> None:
+        for sentence in checked(answer):
+            machine.say(formal(sentence, TACTIC_SECONDS))
 
     def observe(self) -> str:
         return "\n".join([*([self.task.definitions] if self.task.definitions else []), self._goals])
 
     @action
     def tactic(self, text: str) -> Answer:
-        """Apply one Coq tactic."""
-        sentence = checked_tactic(text)
+        """Apply Coq tactics, with bullets and braces; all of them or, if one fails, none."""
+        said = checked(text)
+        tried = float(sum(not is_structure(sentence) for sentence in said) or 1)
         with Coq._one_at_a_time:
             machine = self._replay()
             try:
-                machine.say(timed(sentence))
+                self._say(machine, text)
             except ValueError as wrong:
+                machine.back(self._state)
                 self._note = f"\n! {wrong}"
-                return {"tactics": 1.0, "errors": (1.0, str(wrong))}, False
+                return {"tactics": tried, "errors": (1.0, str(wrong))}, False
             except EnvironmentFailure:
                 self._goals = ""  # a tactic that killed Coq is an error of its own; the state is built anew
-                Coq._machine, Coq._owner = None, None
+                machine.close()
                 self._replay()
                 self._note = "\n! that ended Coq"
-                return {"tactics": 1.0, "errors": (1.0, "coqtop ended")}, False
-            self._done.append(sentence)
-            self._states.append(machine.state)
+                return {"tactics": tried, "errors": (1.0, "coqtop ended")}, False
+            self._done.append(text)
+            self._state = machine.state
             self._goals = machine.goals()
         left = goals_left(self._goals)
-        signals: dict[str, Any] = {"tactics": 1.0, "goals_left": float(left)}
+        signals: dict[str, Any] = {"tactics": tried, "goals_left": float(left)}
         if left:
             return signals, False
-        verdict = judge(self.task, self._done)
+        verdict = judge(self.task, written(self._done))
         return signals | {"proved": (float(not verdict), verdict or "closed under the global context")}, True
 
     @action
     def undo(self) -> Answer:
-        """Take the last tactic back."""
+        """Take the last answer back."""
         if not self._done:
             raise ValueError("nothing to undo")
         with Coq._one_at_a_time:
@@ -309,7 +342,7 @@ class Coq(ProofWorld):
                 said = machine.say(f"Search ({pattern}).")
             except ValueError as wrong:
                 said = str(wrong)
-            machine.back(self._states[-1])
+            machine.back(self._state)
         self._note = "\n" + "\n".join(said.strip().splitlines()[:12])[:800]
         return {"tactics": 1.0}, False
 
@@ -329,9 +362,11 @@ class Coq(ProofWorld):
         super().close()
 
 
-def timed(tactic: str) -> str:
-    """A tactic that Coq itself ends in time; bullets and braces take none."""
-    return f"Timeout {TACTIC_SECONDS} {tactic}" if tactic[0].islower() else tactic
+def written(answers: Sequence[str]) -> list[str]:
+    """The sentences of a proof as `judge` reads them; braces that are open when no goal is left are closed."""
+    said = [sentence for answer in answers for sentence in checked(answer)]
+    still_open = sum(s.endswith("{") for s in said) - said.count("}")
+    return [formal(sentence) for sentence in said] + ["}"] * still_open
 
 
 def goals_left(said: str) -> int:
