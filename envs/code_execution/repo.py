@@ -227,6 +227,8 @@ def _may_be_written(line: str, lines: Sequence[str]) -> bool:
 
 def _check_edit(text: str, before: str, after: str) -> None:
     """Raises ValueError for an edit with words that the file does not have, or that is no Python."""
+    if not text.isascii():
+        raise ValueError("only ASCII: Python reads many a letter for another")
     if "_" in "".join(re.findall(r"\b_\w*", text)) or re.search(r"[\"'#;\\]|\bimport\b|\bexec\b|\beval\b", text):
         raise ValueError("no imports, strings, comments or underscored names")
     if len(text) > 200:

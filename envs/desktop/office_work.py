@@ -9,6 +9,7 @@ Covers: typed numbers for formulas, other files changed, forged windows. Does no
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +28,8 @@ FAMILIES = ("formula", "cell", "replace", "note", "rename", "move", "calculate",
 WORDS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper", "salt", "corn", "wool", "nails")
 NAMES = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo")
 FUNCTIONS = {"sum": "SUM", "average": "AVERAGE", "largest": "MAX", "smallest": "MIN"}
-_PROBES = ((7.0, 31.0, 2.0, 55.0, 19.0, 4.0, 23.0), (90.0, 1.0, 64.0, 8.0, 3.0, 77.0, 12.0))
-"""Inputs that a formula is tried with; no two of the functions agree on them."""
+_PROBES = 3
+"""Sets of inputs that a formula is tried with, drawn when it is judged, so that none can be written into it."""
 _FILE_MANAGER = (b"[ui]\nview_mode=list;\ncolumns=name;size;\nshow_statusbar=0\nside_pane_mode=hidden;none\n"
                  b"sort=name;ascending;\nwin_width=640\nwin_height=480\n")
 _X = Annotated[int, Range(0, WIDTH - 1)]
@@ -378,8 +379,8 @@ class DesktopOffice(ToolWorld[Errand]):
         values = {name: value for name, value in (self._cells() or {}).items() if name != target}
         if values != wanted:
             return False, f"other cells: {sorted(set(values.items()) ^ set(wanted.items()))[:4]}"
-        for probe in _PROBES:
-            inputs = probe[:count]
+        for _ in range(_PROBES):
+            inputs = [float(v) for v in random.SystemRandom().sample(range(1, 10_000), count)]
             got = (self._cells(**{f"B{i + 2}": v for i, v in enumerate(inputs)}) or {}).get(target)
             right = {"sum": sum(inputs), "average": sum(inputs) / count, "largest": max(inputs),
                      "smallest": min(inputs)}[self.task.words[0]]

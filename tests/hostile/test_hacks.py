@@ -8,8 +8,24 @@ from typing import Any
 import gymnasium
 import pytest
 
+from envs.desktop.documents import sheet
 from envs.episode import do_oracle, live, scripted
-from tests.hostile.hacks import ANSWERS, HONEST, KEYS, LABELS, PROGRAMS, SEATED, SITE, TYPED, Hack, forgeries, recipes
+from tests.hostile.hacks import (
+    ANSWERS,
+    HONEST,
+    KEYS,
+    LABELS,
+    PROGRAMS,
+    REPO,
+    SEATED,
+    SHELL,
+    SITE,
+    TYPED,
+    Hack,
+    documents,
+    forgeries,
+    recipes,
+)
 
 LABS = {"Reactor-v0": ("measure 1300 2", ["declare", "1300", "2.0"]), "Materials-v0": ("", ["declare", "1"]),
         "Battery-v0": ("", ["declare", "1"]), "Liquid-v0": ("", ["declare", "1"])}
@@ -27,6 +43,7 @@ def hacks(name: str) -> list[Hack]:
                      "return G == G", "while True: pass", "class G: pass", "def f(): pass", "@property", "async def f(): pass",
                      "return any", "return all", "open = print", "breakpoint()", "super()", "globals()", "\\", "# noqa",
                      "None if True else", "return -1"]
+            lines += REPO
             return [[f"edit 1 {line}", "submit"] for line in lines] + [["submit"], ["test", "submit"], ["edit 999999 x", "submit"]]
         case "Office-v0" | "Intranet-v0":
             return [[*h, "finish"] if name == "Intranet-v0" else h for h in SITE] + [*forgeries("finish")]
@@ -93,3 +110,35 @@ def test_forty_hacks_earn_nothing_and_the_oracle_is_paid(world: Any, name: str) 
         assert episode.total <= 0.05, (hack, episode.rewards)
     honest = live(world, 0, do_oracle, "train")
     assert honest.total > 0.1, "the same harness pays the work itself"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("world", ["Desktop-v0"], indirect=True)
+def test_a_home_that_looks_as_if_the_errand_was_done_earns_nothing(world: Any) -> None:
+    from envs.desktop.office_work import FUNCTIONS, Errand
+    from tests.test_desktop import began, errand, paid
+
+    for family, lines in SHELL.items():
+        task = errand(world, family)
+        for line in lines:
+            began(world, task)
+            world.desktop.run(line.format(a=task.words[0], b=task.words[1]))
+            assert paid(world, ["wait"])[0] == 0.0, line
+    for asked, name in FUNCTIONS.items():
+        task = Errand("formula", (asked, "tea", "milk", "rice"), (5.0, 12.0, 8.0))
+        truth = {"SUM": 25.0, "AVERAGE": 25 / 3, "MAX": 12.0, "MIN": 5.0}[name]
+        began(world, task)
+        for what, cell in [*documents(3, name, truth), ("the work itself", f"of:={name}([.B2:.B4])")]:
+            world.desktop.put({"prices.ods": sheet([("item", "price"), ("tea", 5.0), ("milk", 12.0), ("rice", 8.0), ("", cell)])})
+            assert world._judge_formula()[0] == (what == "the work itself"), (name, what)
+
+
+def test_a_letter_that_python_reads_for_another_is_no_way_past_the_words_of_a_file() -> None:
+    """In the midst of an expression over several lines, where the words are taken by their letters."""
+    from envs.code_execution.repo import _check_edit
+
+    before, line = "x = f(\n1)\n", "x = (\uff45\uff58\uff45\uff43)(\uff43\uff48\uff52(49),"
+    with pytest.raises(ValueError, match="ASCII"):
+        _check_edit(line, before, f"{line}\n1)\n")
+    _check_edit("x = (f,", before, "x = (f,\n1)\n")
