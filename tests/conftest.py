@@ -92,6 +92,8 @@ class SkipNotes:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._still_missing():
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if self._what and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK  # nothing had been skipped for it
         kept = {test: why for test, why in _read_notes(self._path).items() if test not in self._ran} | self._found
         self._path.write_text("".join(f"{test}\t{why}\n" for test, why in sorted(kept.items())))
 
