@@ -150,10 +150,10 @@ def verify(name: RunName = "latest", as_json: Json = False,
            ) -> None:
     """Checksums, gaps, doubled rows, schema, manifests: what is wrong and can be mended. Exit 4 if anything is."""
     from actors.rundir import RunDirectory
-    from experience.shards.verify import verify as verify_store
+    from experience.shards.verify import verify_run
 
     directory = RunDirectory.find(name)
-    found = verify_store(directory.shards, deep=deep)
+    found = verify_run(directory.path, deep=deep)
     for problem in found.problems:
         print(json.dumps(vars(problem)) if as_json else
               f"{problem.where}: {problem.what}\n  {'can be mended: ' if problem.repairable else ''}{problem.remedy}")
@@ -220,13 +220,18 @@ def _say_exchanged(done: Any, where: str, as_json: bool) -> None:
 @app.command()
 def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps and imagined, e.g. "
                                                             "'select env_id, avg(reward) from steps group by all'")],
-          as_json: Json = False) -> None:
-    """SQL (DuckDB) over a run's rows, those of a segment still being written included."""
+          as_json: Json = False,
+          unchecked: Annotated[bool, typer.Option("--unchecked", help="do not hold sealed files against their SHA-256 "
+                                                                      "first: faster, damage may be read")] = False,
+          ) -> None:
+    """SQL (DuckDB) over a run's rows, those of a segment still being written included; signals are columns
+    "signal.NAME"."""
     from actors.query import run_query
     from actors.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
-    run_query({"steps": directory.shards, "imagined": directory.path / "imagined"}, sql, as_json)
+    run_query({"steps": directory.shards, "imagined": directory.path / "imagined"}, sql, as_json,
+              checked=not unchecked)
 
 
 @app.command()

@@ -339,7 +339,7 @@ class Parts:
             self.replay.add(steps)
         self.progress.steps = dict(self.replay.steps_by_source)
         self.progress.acknowledged = sum(t + 1 for t in acknowledged.values())
-        check_acknowledged(self.directory.shards, acknowledged)
+        check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
 
     def _phase(self, phase: str) -> None:
         self.progress.phase = phase

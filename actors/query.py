@@ -1,29 +1,33 @@
-"""SQL over what a run holds, by DuckDB, on committed rows only.
+"""SQL over what a run holds, by DuckDB, on committed rows only, each file checked before it is read.
 
-`signal(signals, 'done')` is the value that a step's signals hold under that name, null where there is none.
+Signals go by name, whatever code a shard gave them: a column `"signal.<name>"` each, the value, null where a row has
+none; and `signal(signals, 'done')`, the same for a name that is worked out in the query. `signals` itself is a list of
+structs code, name, value, evidence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
+import pyarrow.dataset as dataset
 
 from experience.errors import ConfigError
-from experience.shards.catalog import Catalog
+from experience.shards.catalog import SIGNAL, Catalog
+from experience.shards.schema import PLAIN
+
+_HINT = """the tables are steps and imagined; their columns: ./xp query latest "describe steps\""""
 
 
-def run_query(tables: Mapping[str, Path], sql: str, as_json: bool) -> None:
-    """Prints the answer: a table, or one JSON object a row. Raises ConfigError for SQL that DuckDB refuses."""
-    connection = duckdb.connect()
-    connection.execute("set enable_external_access = false")
-    for table, directory in tables.items():
-        connection.register(table, Catalog(directory).dataset(growing=True))
-    names = Catalog(tables["steps"]).signal_names()
-    connection.execute("create macro signal(signals, name) as list_filter(signals, lambda s: s.code = "
-                       f"list_position([{', '.join(map(repr, names))}]::varchar[], name) - 1)[1].value")
+def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: bool = True) -> None:
+    """Prints the answer: a table, or one JSON object a row. Raises ConfigError for SQL that DuckDB refuses, and
+    ShardError if a byte of the store is wrong; `checked` False leaves out the SHA-256 of sealed files, and says so."""
+    if not checked:
+        print("unchecked: sealed files were not held against their SHA-256", file=sys.stderr)
+    connection = connect(tables, checked=checked)
     try:
         answer = connection.sql(sql)
         if answer is None:
@@ -34,8 +38,45 @@ def run_query(tables: Mapping[str, Path], sql: str, as_json: bool) -> None:
         else:
             answer.show(max_width=200, max_rows=1000)
     except duckdb.Error as error:
-        raise ConfigError(f"the query failed: {error}", "the tables are steps and imagined; their columns: "
-                          './xp query latest "describe steps"') from error
+        raise ConfigError(f"the query failed: {error}", _HINT) from error
+
+
+def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckDBPyConnection:
+    """A connection with a view for each of `tables`, and the macro `signal`."""
+    connection = duckdb.connect()
+    connection.execute("set enable_external_access = false")
+    connection.execute("create macro signal(signals, wanted) as "
+                       "list_filter(signals, lambda s: s.name = wanted)[1].value")
+    for table, directory in tables.items():
+        groups = Catalog(directory, checked=checked).by_catalogue() or {(): [dataset.dataset(PLAIN.empty_table())]}
+        names = sorted({name for group in groups for name in group})
+        selects = []
+        for number, (catalogue, parts) in enumerate(groups.items()):
+            connection.register(f"{table} {number}", dataset.dataset(parts))
+            selects.append(_select(f"{table} {number}", catalogue, names))
+        connection.execute(f"create view {_column(table)} as {' union all '.join(selects)}")
+    return connection
+
+
+def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> str:
+    """The rows of shards that share a catalogue, with each of `names`, whose shards or not, as a column."""
+    named = (f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(_text, catalogue))}]"
+             "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals")
+    columns = [named if column == "signals" else _column(column) for column in PLAIN.names]
+    for name in (n for n in names if "\0" not in n):  # DuckDB has no such identifiers; signal() finds it
+        value = (f"list_filter(signals, lambda s: s.code = {catalogue.index(name)})[1].value" if name in catalogue
+                 else "null::double")
+        columns.append(f"{value} as {_column(SIGNAL + name)}")
+    return f"select {', '.join(columns)} from {_column(relation)}"
+
+
+def _text(value: str) -> str:
+    """A literal that no value can end early: its bytes in hex."""
+    return f"decode(from_hex('{value.encode().hex()}'))"
+
+
+def _column(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _plain(value: object) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,8 @@ from typing import Any
 import yaml
 
 from actors.config import Config, dump
-from experience.errors import ConfigError, ShardError, XpError
+from experience.errors import ConfigError, XpError
+from experience.shards import sums
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL
 from experience.shards.redact import Redactor
@@ -99,8 +99,7 @@ class RunDirectory:
         draft.mkdir(parents=True)
         for name, data in files.items():
             _replace(draft / name, data)
-        sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
-        _replace(draft / "SHA256SUMS", sums.encode())
+        _replace(draft / sums.NAME, sums.sums(files))
         REAL.sync_directory(draft)
         os.rename(draft, final)
         REAL.sync_directory(self.checkpoints)
@@ -110,14 +109,7 @@ class RunDirectory:
         found = sorted(self.checkpoints.glob("step-*"))
         if not found:
             return None
-        lines = (found[-1] / "SHA256SUMS").read_text().splitlines()
-        files = {}
-        for digest, name in (line.split("  ") for line in lines):
-            files[name] = (found[-1] / name).read_bytes()
-            if hashlib.sha256(files[name]).hexdigest() != digest:
-                raise ShardError(f"{found[-1] / name} does not match SHA256SUMS",
-                                 "remove that checkpoint to use the one before it")
-        return files
+        return sums.read_checked(found[-1])
 
     def count(self) -> dict[str, int]:
         """What the shards hold, read from the shards: rows, and steps (rows with an action) by source."""

@@ -100,6 +100,8 @@ class Step:
     ending: Ending = "none"
     boundary: Boundary = Boundary.NONE
     info: Mapping[str, Any] = field(default_factory=dict)
+    subject: str = ""
+    """Whom the row is about, e.g. a user's pseudonym: what it is deleted by on request."""
 
     def __post_init__(self) -> None:
         if len(self.stream_id) != 16 or len(self.work_id) != 16:

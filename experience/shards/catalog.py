@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,141 +14,299 @@ import pyarrow as pa
 import pyarrow.dataset as dataset
 
 from experience.errors import ShardError
-from experience.shards.blocks import BlockReader, Commit, keys, read_blocks
-from experience.shards.cold import Part, Snapshot, newest_snapshot, read_snapshot
+from experience.shards.blocks import Block, BlockReader, keys, read_blocks
+from experience.shards.checked import open_all
+from experience.shards.cold import Part, Snapshot
 from experience.shards.disk import REAL, Disk
-from experience.shards.schema import PLAIN, PromptDeltas, signal_names, to_steps
+from experience.shards.schema import PLAIN, PromptDeltas, conform, signal_names, signal_values, to_steps
+from experience.shards.view import Segment, View, Viewer
 from experience.step import Step
+
+SIGNAL = "signal."
+"""What stands before a signal's name where it is a column of its own."""
+_PATIENCE_SECONDS = 30.0
+"""How long a store may go on changing under one pass before it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows that were committed since the last pass: a block of `reader`, or a batch of a cold `part`."""
+
+    rows: pa.RecordBatch
+    reader: BlockReader | None = None
+    block: Block | None = None
+    part: Part | None = None
 
 
 class Catalog:
     """Follows the shards below one directory, one sub-directory a writer, hot and cold; or those of one `writer`.
 
-    Invariant: every committed row is given exactly once, rows of a stream in order of t.
+    Every reading method holds what it reads against its CRC or SHA-256 (`checked` False leaves out the SHA-256 of
+    sealed files in `dataset`, `table` and `where`), and raises ShardError if a byte or a file is missing or wrong.
+    Invariants: every committed row is given exactly once, rows of a stream in order of t; `given` names the last t
+    of each stream that `follow`, or who called `note`, was given, and every row before it was given too.
     """
 
-    def __init__(self, directory: Path, *, writer: str = "", disk: Disk = REAL) -> None:
-        self.directory, self._writer, self._disk = directory, writer, disk
+    def __init__(self, directory: Path, *, writer: str = "", disk: Disk = REAL, checked: bool = True) -> None:
+        self.directory, self.given = directory, dict[bytes, int]()
+        self._writer, self._disk, self._checked = writer, disk, checked
+        self._viewer = Viewer(directory, writer, disk)
         self._readers: dict[str, BlockReader] = {}
         self._deltas: dict[BlockReader, PromptDeltas] = defaultdict(PromptDeltas)
-        self._given: dict[bytes, int] = {}
-        self._snapshot = Snapshot()
         self._parts_given: set[str] = set()
+        self._snapshot = Snapshot()
 
     def follow(self) -> Iterator[list[Step]]:
-        """The steps committed since the last call, a block at a time."""
-        for part in self.parts():
-            deltas = PromptDeltas()
-            for batch in part.batches(self.directory, self._disk):
-                yield [step for step in to_steps(batch, deltas) if self._is_new(step)]
-        for reader, commit, block in self.blocks():
-            batch = reader.parse(block, commit)
-            yield [step for step in to_steps(batch, self._deltas[reader]) if self._is_new(step)]
-        if newest_snapshot(self.directory, self._disk) != self._snapshot.version:
-            yield from self.follow()  # shards went cold under our eyes
+        """The steps committed since the last call, a block at a time. Raises ShardError if one is missing."""
+        of_part: dict[str, PromptDeltas] = defaultdict(PromptDeltas)
+        for found in self.found():
+            deltas = self._deltas[found.reader] if found.reader else of_part[found.part.file if found.part else ""]
+            yield [step for step in to_steps(found.rows, deltas) if self._is_new(step)]
 
-    def blocks(self) -> Iterator[tuple[BlockReader, Commit, bytes]]:
-        """The same as checked blocks, of hot segments. Rows that a writer took back after a failed sync may come
-        twice."""
-        for segment in self.segments():
-            key = f"{segment.parent.name}/{segment.stem}"
-            if key not in self._readers:
-                self._readers[key] = BlockReader(segment, self._disk)
-            reader = self._readers[key]
+    def found(self) -> Iterator[Found]:
+        """The rows committed since the last call, cold ones first, by one view of the store a pass.
+
+        Where a segment went cold since the view was taken, its writer's later ones wait for the next pass, in which its
+        part comes first. Rows that a writer took back after a failed sync, or that were given hot and are now cold,
+        may come again: who reads tells by `given`, and tells what was taken by `note`.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            view = self._viewer.look()
+            self._snapshot = view.snapshot
+            yield from self._pass(view)
+            if self._viewer.is_newest(view.snapshot):
+                return
+            if time.monotonic() > deadline:
+                raise ShardError(f"{self.directory} changes faster than it can be read", "try again")
+
+    def _pass(self, view: View) -> Iterator[Found]:
+        try:
+            for part in view.snapshot.parts:
+                yield from self._of_part(part)
+        except FileNotFoundError as error:  # written anew by a compaction, or lost
+            self._raise_if_newest(view, error)
+            return
+        hot = {segment.path.with_suffix("") for segments in view.writers for segment in segments}
+        self._forget({key for key, r in self._readers.items() if r.path.with_suffix("") not in hot})
+        for segments in view.writers:
             try:
-                for commit, block in reader.blocks():
-                    yield reader, commit, block
-            except FileNotFoundError:
-                if newest_snapshot(self.directory, self._disk) == self._snapshot.version:
-                    raise
+                for segment in segments:
+                    yield from self._of_segment(segment)
+            except FileNotFoundError as error:
+                self._raise_if_newest(view, error)
 
-    def parts(self) -> Iterator[Part]:
-        """The cold parts that hold rows not given yet."""
-        for part in self._newest().parts:
-            spans = part.streams.get(self._writer, {}) if self._writer else {
-                stream: span for of in part.streams.values() for stream, span in of.items()}
-            if part.file not in self._parts_given and any(
-                    last > self._given.get(bytes.fromhex(stream), -1) for stream, (_, last) in spans.items()):
-                yield part
-            self._parts_given.add(part.file)
+    def _of_part(self, part: Part) -> Iterator[Found]:
+        spans = [span for writer, of in part.streams.items() if self._writer in ("", writer) for span in of.items()]
+        if part.file in self._parts_given:
+            return
+        if any(last > self.given.get(bytes.fromhex(stream), -1) for stream, (_, last) in spans):
+            wanted = {bytes.fromhex(stream) for stream, _ in spans}
+            for batch in part.batches(self.directory, self._disk):
+                yield Found(_of_streams(batch, wanted) if self._writer else batch, part=part)
+        self._parts_given.add(part.file)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Everything that is there now, checked, cold first."""
-        for part in self._newest().parts:
-            yield from part.batches(self.directory, self._disk)
-        for segment in self.segments():
-            yield from read_blocks(segment, self._disk)
+    def _of_segment(self, segment: Segment) -> Iterator[Found]:
+        key = f"{segment.path.parent.name}/{segment.path.stem}"
+        reader = self._readers.get(key) or self._readers.setdefault(key, BlockReader(segment.path, self._disk))
+        if reader.path != segment.path and segment.is_sealed:
+            reader.go_to(segment.path)
+        elif segment.is_sealed and segment.rows is not None and reader.rows >= segment.rows and reader.held:
+            return
+        for block in reader.read(segment.rows):
+            yield Found(block.rows, reader, block)
 
-    def _newest(self) -> Snapshot:
-        if newest_snapshot(self.directory, self._disk) != self._snapshot.version:
-            self._snapshot = read_snapshot(self.directory, self._disk)
-        return self._snapshot
+    def _forget(self, keys_: set[str]) -> None:
+        for key in keys_:
+            self._deltas.pop(self._readers.pop(key), None)
+
+    def _raise_if_newest(self, view: View, error: FileNotFoundError) -> None:
+        if self._viewer.is_newest(view.snapshot):
+            raise ShardError(f"{error.filename or error} is missing", "restore the file from a copy") from error
 
     def _is_new(self, step: Step) -> bool:
         """A block whose sync failed may have been seen here before its writer took it back and wrote it again; a
-        shard, before it went cold."""
-        if step.t <= self._given.get(step.stream_id, -1):
+        shard, before it went cold. Raises ShardError if rows before the step were never given."""
+        last = self.given.get(step.stream_id, -1)
+        if step.t <= last:
             return False
-        self._given[step.stream_id] = step.t
+        self.note(step.stream_id, step.t, step.t)
         return True
+
+    def note(self, stream: bytes, first: int, last: int) -> None:
+        """Rows `first` to `last` of a stream were taken by who reads. Raises ShardError if rows before are missing."""
+        expected = max(self.given.get(stream, -1) + 1, self._snapshot.begins(stream))
+        if first > expected:
+            raise ShardError(f"{self.directory}: stream {stream.hex()} jumps from t = {expected - 1} to {first}",
+                             "./xp verify says what is missing")
+        self.given[stream] = last
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Everything that is there now, checked, cold first: rows of each batch under its own signal catalogue."""
+        for found in Catalog(self.directory, writer=self._writer, disk=self._disk).found():
+            yield found.rows
 
     def segments(self) -> list[Path]:
         """Hot segments in the order they were written, per writer; open and sealed."""
-        replaced, found = self._newest().replaced, {}
-        writers = [d for d in self._disk.directories(self.directory) if not self._writer or d.name == self._writer]
-        for suffix in (".open", ".arrow"):  # sealed after open: a rename in between is seen once
-            for writer in writers:
-                for name in self._disk.names(writer):
-                    if name.endswith(suffix) and f"{writer.name}/{name}" not in replaced:
-                        found[(writer.name, name.partition(".")[0])] = writer / name
-        return [found[key] for key in sorted(found)]
+        return [segment.path for segments in self._viewer.look().writers for segment in segments]
 
-    def dataset(self, *, growing: bool = False) -> dataset.Dataset:
-        """The sealed shards as a pyarrow dataset, for DuckDB, Polars or pyarrow itself; `growing` adds what is
-        committed to segments still being written, read now, into memory."""
-        segments = self.segments()
-        parts = [dataset.dataset([str(p) for p in segments if p.suffix == ".arrow"], format="ipc", schema=PLAIN),
-                 *(part.dataset(self.directory) for part in self._snapshot.parts)]
-        if growing:
-            batches = [b.replace_schema_metadata(None) for path in segments if path.suffix == ".open"
-                       for b in read_blocks(path)]
-            parts.append(dataset.dataset(pa.Table.from_batches(batches, PLAIN)))
-        return dataset.dataset(parts)
+    def dataset(self, *, growing: bool = True) -> dataset.Dataset:
+        """Every row, hot and cold, as a pyarrow dataset, for DuckDB, Polars or pyarrow itself; `growing` False leaves
+        out what is not sealed yet, which is read now, into memory.
+
+        Sealed files are mapped now, so that a compaction meanwhile takes nothing away, and each is held against its
+        SHA-256 once a process (see checked). A signal's code is a position in its own shard's catalogue: `table` and
+        `./xp query` give signals by name.
+        """
+        parts = [part for group in self.by_catalogue(growing=growing).values() for part in group]
+        return dataset.dataset(parts or [dataset.dataset(PLAIN.empty_table())])
+
+    def by_catalogue(self, *, growing: bool = True) -> dict[tuple[str, ...], list[dataset.Dataset]]:
+        """The same, by the signals' names in the order of their codes."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            view = self._viewer.look()
+            try:
+                return self._datasets(view, growing)
+            except FileNotFoundError as error:
+                self._raise_if_newest(view, error)
+                if time.monotonic() > deadline:
+                    raise ShardError(f"{self.directory} changes faster than it can be read", "try again") from error
+
+    def _datasets(self, view: View, growing: bool) -> dict[tuple[str, ...], list[dataset.Dataset]]:
+        found: dict[tuple[str, ...], list[dataset.Dataset]] = defaultdict(list)
+        segments = [s for segments in view.writers for s in segments]
+        for files, of in (([s.expected for s in segments if s.is_sealed], _IPC),
+                          ([p.expected(self.directory) for p in view.snapshot.parts if not p.is_lance], _PARQUET)):
+            by_names: dict[tuple[str, ...], list[dataset.Fragment]] = defaultdict(list)
+            for file, buffer in zip(files, open_all(files, self._disk, checked=self._checked), strict=True):
+                fragment = of.make_fragment(buffer)
+                by_names[_names(_physical(fragment, file.path))].append(fragment)
+            for names, fragments in by_names.items():
+                found[names].append(dataset.FileSystemDataset(fragments, PLAIN, of))
+        lance = [part.batches(self.directory, self._disk, checked=self._checked)
+                 for part in view.snapshot.parts if part.is_lance]
+        open_ = [read_blocks(s.path, self._disk, s.rows) for s in segments if growing and not s.is_sealed]
+        in_memory: dict[tuple[str, ...], list[pa.RecordBatch]] = defaultdict(list)
+        for batch in chain(*lance, *open_):
+            in_memory[_names(batch.schema)].append(batch.replace_schema_metadata(None))
+        for names, batches in in_memory.items():
+            found[names].append(dataset.dataset(pa.Table.from_batches(batches, PLAIN)))
+        return found
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Every row, hot and cold, with each signal as a float64 column `signal.<name>` (null where a row has none):
+        for pandas, Polars or Arrow. `columns`: some of them, e.g. ["t", "reward", "signal.done"].
+
+        Raises ShardError for a column that no shard has.
+        """
+        groups = self.by_catalogue()
+        signals = sorted({name for names in groups for name in names})
+        wanted = list(columns) if columns is not None else [*PLAIN.names, *(SIGNAL + name for name in signals)]
+        known = {*PLAIN.names, *(SIGNAL + name for name in signals)}
+        unknown = [c for c in wanted if c not in known]
+        if unknown:
+            raise ShardError(f"no column {unknown[0]!r} in {self.directory}",
+                             f"there are: {', '.join([*PLAIN.names, *(SIGNAL + name for name in signals)])}")
+        target = pa.schema([PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted])
+        found = [_with_signals(batch, names, wanted, target) for names, datasets in groups.items()
+                 for batch in _scan(datasets, wanted)]
+        return pa.Table.from_batches(found, target)
 
     def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
-        """The hot sealed rows that `predicate` picks of each batch, e.g. `lambda b: pc.greater(b["reward"], 0)`.
+        """The rows, hot and cold, that `predicate` picks of each batch, e.g. `lambda b: pc.greater(b["reward"], 0)`.
 
-        Shards are mapped, so only what the predicate reads and what it picks is touched. As with `dataset`, blocks are
-        not held against their CRC: `./xp verify` does that.
+        Sealed shards are mapped, and checked as by `dataset`, so only what the predicate reads and what it picks is
+        touched.
         """
         found = []
-        for path in (p for p in self.segments() if p.suffix == ".arrow"):
-            shard = pa.ipc.open_file(pa.memory_map(str(path)))
-            for number in range(shard.num_record_batches):
-                batch = shard.get_batch(number)
-                picked = np.flatnonzero(predicate(batch).fill_null(False).to_numpy(zero_copy_only=False))
-                if len(picked) == 0:
-                    continue
-                rows = (batch if columns is None else batch.select(columns)).replace_schema_metadata(None)
-                breaks = np.flatnonzero(np.diff(picked) != 1) + 1  # runs of rows, each a view without a copy
-                found += [rows.slice(run[0], len(run)) for run in np.split(picked, breaks)]
+        for batch in self._mapped_batches():
+            picked = np.flatnonzero(predicate(batch).fill_null(False).to_numpy(zero_copy_only=False))
+            if len(picked) == 0:
+                continue
+            rows = (batch if columns is None else batch.select(columns)).replace_schema_metadata(None)
+            breaks = np.flatnonzero(np.diff(picked) != 1) + 1  # runs of rows, each a view without a copy
+            found += [rows.slice(run[0], len(run)) for run in np.split(picked, breaks)]
         wanted = PLAIN if columns is None else pa.schema([PLAIN.field(name) for name in columns])
         return pa.Table.from_batches(found, wanted).combine_chunks()
 
+    def _mapped_batches(self) -> Iterator[pa.RecordBatch]:
+        """Everything that is there now; sealed shards straight from their mapped files, which are opened first."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            view = self._viewer.look()
+            segments = [s for segments in view.writers for s in segments]
+            try:
+                shards = open_all([s.expected for s in segments if s.is_sealed], self._disk, checked=self._checked)
+                others: list[pa.RecordBatch] = [b for s in segments if not s.is_sealed
+                                                for b in read_blocks(s.path, self._disk, s.rows)]
+                for part in view.snapshot.parts:
+                    others += part.batches(self.directory, self._disk, checked=self._checked)
+                break
+            except FileNotFoundError as error:
+                self._raise_if_newest(view, error)
+                if time.monotonic() > deadline:
+                    raise ShardError(f"{self.directory} changes faster than it can be read", "try again") from error
+        yield from others
+        for buffer in shards:
+            shard = pa.ipc.open_file(buffer)
+            for number in range(shard.num_record_batches):
+                yield conform(shard.get_batch(number).replace_schema_metadata(shard.schema.metadata))
+
     def signal_names(self) -> list[str]:
-        """The signals' names in the order of their codes, as the first shard says."""
-        return next(([name for name, _, _ in signal_names(b.schema)] for b in self.batches()), [])
+        """The names of all signals that any shard tells of, sorted."""
+        return sorted({name for names in self.by_catalogue() for name in names})
 
 
-def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int]) -> int:
+_IPC = dataset.IpcFileFormat()
+_PARQUET = dataset.ParquetFileFormat(
+    default_fragment_scan_options=dataset.ParquetFragmentScanOptions(page_checksum_verification=True))
+
+
+def _physical(fragment: dataset.Fragment, path: Path) -> pa.Schema:
+    try:
+        return fragment.physical_schema
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path} cannot be read: {error}", "restore the file from a copy") from error
+
+
+def _names(of: pa.Schema) -> tuple[str, ...]:
+    return tuple(name for name, _, _ in signal_names(of))
+
+
+def _scan(datasets: Sequence[dataset.Dataset], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    columns = [c for c in wanted if c in PLAIN.names]
+    if len(columns) < len(wanted) and "signals" not in columns:
+        columns.append("signals")
+    for rows in datasets:
+        yield from rows.to_batches(columns=columns)
+
+
+def _with_signals(batch: pa.RecordBatch, names: Sequence[str], wanted: Sequence[str], target: pa.Schema
+                  ) -> pa.RecordBatch:
+    asked = [c.removeprefix(SIGNAL) for c in wanted if c not in PLAIN.names]
+    values = dict(zip(asked, signal_values(batch, names, asked) if asked else (), strict=True))
+    return pa.RecordBatch.from_arrays([batch.column(c) if c in PLAIN.names else values[c.removeprefix(SIGNAL)]
+                                       for c in wanted], schema=target)
+
+
+def _of_streams(batch: pa.RecordBatch, wanted: set[bytes]) -> pa.RecordBatch:
+    kept = [stream in wanted for stream in batch.column("stream_id").to_pylist()]
+    return batch if all(kept) else batch.filter(pa.array(kept))
+
+
+def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int],
+                       given: Mapping[bytes, int] | None = None) -> int:
     """Rows on disk. Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged, less
-    what was let go."""
+    what was let go; and, where `given` says what a follower was given (Catalog.given), unless that is all of it."""
     found: dict[bytes, list[int]] = defaultdict(list)
-    for name, gone in read_snapshot(directory).let_go.items():
-        found[bytes.fromhex(name)] += range(gone)
-    for batch in Catalog(directory).batches():
+    catalog = Catalog(directory)
+    for batch in catalog.batches():
         for stream, t in keys(batch):
             found[stream].append(t)
+    snapshot = catalog._viewer.look().snapshot
+    for name in snapshot.let_go:
+        found[bytes.fromhex(name)] += range(snapshot.begins(bytes.fromhex(name)))
     for stream in found.keys() | acknowledged.keys():
         rows, last = sorted(found[stream]), acknowledged.get(stream, -1)
         if rows != list(range(len(rows))):
@@ -154,6 +315,9 @@ def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int]) -> in
         if len(rows) <= last:
             raise ShardError(f"{directory}: stream {stream.hex()} holds {len(rows)} rows, but {last + 1} were "
                              "acknowledged", "keep the run directory and report it")
+        if given is not None and given.get(stream, -1) < len(rows) - 1:
+            raise ShardError(f"{directory}: of {len(rows)} rows of stream {stream.hex()} the learner was given "
+                             f"{given.get(stream, -1) + 1}", "keep the run directory and report it")
     return sum(map(len, found.values()))
 
 

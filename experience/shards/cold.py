@@ -7,14 +7,16 @@ A part is written, synced, read back and compared before a snapshot names it, an
 any instant each row is in a shard or in a part of the newest snapshot. One compaction at a time (a lock that a crash
 frees). What a killed one left is not named by any snapshot, and the next one removes it.
 Covers: a kill or a power cut at any instant; readers that follow meanwhile (they are given each row once).
-Does not cover: Lance's own files, once written, are checked by Lance alone.
+Does not cover: Lance's files of stores that were compacted before they had a SHA-256 are checked by Lance alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,18 +26,20 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as dataset
 import pyarrow.parquet as parquet
 
 from experience.errors import MissingPartError, ShardError
 from experience.shards.blobs import named_blobs, sweep
 from experience.shards.blocks import read_blocks
+from experience.shards.checked import Expected, open_checked
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
-from experience.shards.schema import FIELDS, PLAIN
+from experience.shards.schema import FIELDS, check_schema, conform
 
 Format = Literal["parquet", "lance"]
 _FOLDER, _SNAPSHOTS = "cold", "snapshots"
+_REPLACED, _PART = re.compile(r"[^/\0]+/seg-\d+-\d+\.arrow"), re.compile(r"part-[0-9-]+\.(parquet|lance)")
+_TRIES = 20
 _PART_BYTES = 256 << 20
 _WORDS = [name for name, of, _ in FIELDS if pa.types.is_string(of)]  # few different values: worth a dictionary
 
@@ -53,27 +57,52 @@ class Part:
     def path(self, store: Path) -> Path:
         return store / _FOLDER / self.file
 
-    def batches(self, store: Path, disk: Disk = REAL) -> Iterator[pa.RecordBatch]:
-        """Its rows, by stream and t. Raises ShardError if a page is damaged."""
+    def batches(self, store: Path, disk: Disk = REAL, *, checked: bool = True) -> Iterator[pa.RecordBatch]:
+        """Its rows, by stream and t, with every column of today. Raises ShardError if a byte of it is wrong, and
+        FileNotFoundError if it is gone."""
         path = self.path(store)
-        if path.suffix == ".lance":
-            yield from _lance().dataset(str(path)).to_batches()
-            return
         try:
-            source = parquet.ParquetFile(io.BytesIO(disk.read(path)), page_checksum_verification=True)
-            yield from source.iter_batches()
+            for batch in self._read(store, disk, checked):
+                check_schema(batch.schema, str(path))
+                yield conform(batch)
+        except FileNotFoundError:
+            raise
         except (OSError, pa.ArrowException) as error:
             raise ShardError(f"{path} is damaged: {error}", "restore the file from a copy") from error
 
+    def _read(self, store: Path, disk: Disk, checked: bool) -> Iterator[pa.RecordBatch]:
+        if self.is_lance:
+            self._check_lance(store, disk, checked)
+            yield from _lance().dataset(str(self.path(store))).to_batches()
+            return
+        buffer = open_checked(self.expected(store), disk, checked=checked)
+        source = parquet.ParquetFile(pa.BufferReader(buffer), page_checksum_verification=True)
+        yield from source.iter_batches()
 
-    def dataset(self, store: Path) -> dataset.Dataset:
-        """The same rows, read as they are needed; Lance's are read now, into memory."""
+    @property
+    def is_lance(self) -> bool:
+        return self.file.endswith(".lance")
+
+    def expected(self, store: Path) -> Expected:
+        return Expected(self.path(store), self.bytes, self.sha256)
+
+    def _check_lance(self, store: Path, disk: Disk, checked: bool) -> None:
+        """Parts of an older format have no SHA-256: those are checked by Lance alone."""
         path = self.path(store)
-        if path.suffix == ".lance":
-            return dataset.dataset(pa.Table.from_batches(self.batches(store)).replace_schema_metadata(None))
-        options = dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
-        return dataset.dataset(str(path), schema=PLAIN,
-                               format=dataset.ParquetFileFormat(default_fragment_scan_options=options))
+        if not disk.exists(path):
+            raise FileNotFoundError(str(path))
+        if checked and self.sha256 and tree_sha256(path) != self.sha256:
+            raise ShardError(f"{path} is damaged: its files differ from the SHA-256 that was noted",
+                             "restore the folder from a copy")
+
+
+def tree_sha256(folder: Path) -> str:
+    """One SHA-256 over the names and contents of all files below `folder`."""
+    whole = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name, data = file.relative_to(folder).as_posix(), file.read_bytes()
+        whole.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -85,6 +114,10 @@ class Snapshot:
     parts: tuple[Part, ...] = ()
     replaced: frozenset[str] = frozenset()
     let_go: Mapping[str, int] = field(default_factory=dict)
+
+    def begins(self, stream: bytes) -> int:
+        """The first t of a stream that was not let go."""
+        return self.let_go.get(stream.hex(), 0)
 
     def last(self, writer: str) -> dict[bytes, int]:
         """The highest t of each of a writer's streams that is cold, or gone."""
@@ -103,16 +136,31 @@ def newest_snapshot(store: Path, disk: Disk = REAL) -> int:
 
 def read_snapshot(store: Path, disk: Disk = REAL) -> Snapshot:
     """The newest one. Raises ShardError if it is damaged."""
-    names = _snapshots(store, disk)
-    if not names:
-        return Snapshot()
-    path = store / _SNAPSHOTS / names[-1]
+    for _ in range(_TRIES):
+        names = _snapshots(store, disk)
+        if not names:
+            return Snapshot()
+        with contextlib.suppress(FileNotFoundError):  # a newer one came, and the older ones went
+            return _parse_snapshot(store / _SNAPSHOTS / names[-1], disk)
+    raise ShardError(f"{store / _SNAPSHOTS} changes faster than it can be read", "try again")
+
+
+def _parse_snapshot(path: Path, disk: Disk) -> Snapshot:
     body, _, digest = disk.read(path).rpartition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ShardError(f"{path} is damaged", "restore the file from a copy")
-    content = json.loads(body)
-    parts = tuple(Part(**part) for part in content["parts"])
-    return Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"])
+    try:
+        content = json.loads(body)
+        parts = tuple(Part(**part) for part in content["parts"])
+        snapshot = Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"])
+        foreign = [n for n in snapshot.replaced if not _REPLACED.fullmatch(n)]
+        foreign += [part.file for part in parts if not _PART.fullmatch(part.file)]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ShardError(f"{path} cannot be read: {error!r}", "the file was not written by xp") from error
+    if foreign or path.name != f"{snapshot.version:06d}.json":
+        raise ShardError(f"{path} names {(foreign or [snapshot.version])[0]!r}, which is no file of this store",
+                         "the file was not written by xp")
+    return snapshot
 
 
 def _snapshots(store: Path, disk: Disk) -> list[str]:
@@ -170,8 +218,8 @@ def _add_parts(store: Path, snapshot: Snapshot, to: Format, done: Compacted, dis
     """Reads every sealed shard that is not cold yet; shards of equal signal catalogues share a part."""
     waiting: dict[bytes, list[tuple[Path, list[pa.RecordBatch]]]] = defaultdict(list)
     sizes: dict[bytes, int] = defaultdict(int)
-    for shard in _sealed(store, snapshot, disk):
-        batches = list(read_blocks(shard, disk))
+    for shard, rows in _sealed(store, snapshot, disk):
+        batches = list(read_blocks(shard, disk, rows))
         kind = batches[0].schema.metadata[b"signals"]
         waiting[kind].append((shard, batches))
         sizes[kind] += disk.size(shard)
@@ -183,11 +231,19 @@ def _add_parts(store: Path, snapshot: Snapshot, to: Format, done: Compacted, dis
     return snapshot
 
 
-def _sealed(store: Path, snapshot: Snapshot, disk: Disk) -> Iterator[Path]:
+def _sealed(store: Path, snapshot: Snapshot, disk: Disk) -> Iterator[tuple[Path, int]]:
+    """Each hot shard and its rows. Where one has a line but not its final name yet, the writer's next ones wait too."""
     for directory in disk.directories(store):
         for line in read_manifest(directory, disk):
-            if f"{directory.name}/{line['file']}" not in snapshot.replaced:
-                yield directory / line["file"]
+            if f"{directory.name}/{line['file']}" in snapshot.replaced:
+                continue
+            path = directory / line["file"]
+            if not disk.exists(path):
+                if disk.exists(path.with_suffix(".open")):
+                    break
+                if not disk.exists(path):  # it was renamed between the two looks, or it is gone
+                    raise ShardError(f"{path} is missing: the manifest names it", "restore the file from a copy")
+            yield path, line["rows"]
 
 
 def _add_part(store: Path, snapshot: Snapshot, shards: Sequence[tuple[Path, list[pa.RecordBatch]]], to: Format,
@@ -222,7 +278,8 @@ def _write(store: Path, name: str, table: pa.Table, streams: Mapping[str, Mappin
                                                                           ("t", "ascending")])).combine_chunks()
     path = store / _FOLDER / name
     if path.suffix == ".lance":
-        size, digest = _write_lance(path, table, disk), ""
+        size = _write_lance(path, table, disk)
+        digest = tree_sha256(path)
     else:
         sink = io.BytesIO()
         parquet.write_table(
@@ -311,7 +368,7 @@ def _remove_leftovers(store: Path, snapshot: Snapshot, disk: Disk) -> None:
     """Shards that a part stands for, and cold files that the newest snapshot does not name."""
     for name in snapshot.replaced:
         shard = store / name
-        for leftover in (shard.with_suffix(".commit"), shard):
+        for leftover in (shard.with_suffix(".open"), shard.with_suffix(".commit"), shard, shard.with_suffix(".blocks")):
             if disk.exists(leftover):
                 disk.remove(leftover)
     wanted = {part.file for part in snapshot.parts}

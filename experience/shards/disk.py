@@ -13,12 +13,19 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
 from experience.errors import ShardError
+
+Identity = tuple[int, ...]
 
 
 class Disk:
     """The real one. What is written survives power loss after `sync`; a name that came, went or changed, after
     `sync_directory` of its directory."""
+
+    manifest_comes_later = False
+    """Whether a sealed shard may be there before the manifest that names it: a reader then passes over it."""
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -79,11 +86,27 @@ class Disk:
     def read(self, path: Path, start: int = 0, end: int | None = None) -> bytes:
         """Bytes [start, end), fewer where the file is shorter."""
         with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size  # a damaged length must not reach the allocator
+            stop = size if end is None else min(end, size)
+            if start >= stop:
+                return b""
             file.seek(start)
-            return file.read() if end is None else file.read(end - start)
+            return file.read(stop - start)
+
+    def mapped(self, path: Path) -> pa.Buffer:
+        """The whole file in memory; it stays readable when the name goes."""
+        if self.size(path) == 0:
+            return pa.py_buffer(b"")
+        return pa.memory_map(str(path)).read_buffer()
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
+
+    def identity(self, path: Path) -> Identity | None:
+        """What differs once the file was written to or replaced; its second number is the time of the last change
+        (ns). None where that cannot be told."""
+        found = path.stat()
+        return found.st_size, max(found.st_mtime_ns, found.st_ctime_ns), found.st_mtime_ns, found.st_ino, found.st_dev
 
     def exists(self, path: Path) -> bool:
         return path.exists()

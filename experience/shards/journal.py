@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import chain
@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from experience.errors import FencedError, ShardError
 from experience.shards.blobs import Packer
-from experience.shards.blocks import COMMIT, BlockReader, Commit, keys, read_blocks, read_commits
+from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, read_blocks, read_commits
 from experience.shards.cold import newest_snapshot, read_snapshot
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import append_manifest, read_manifest
@@ -302,7 +302,8 @@ class Journal:
             self._disk.write(segment.data, footer)
             self._disk.sync(segment.data)
             self._close_descriptors(segment)
-            _publish(segment.path, self._disk, segment.sha256.hexdigest())
+            _publish(segment.path, segment.path, segment.last_seq + 1, segment.end + len(footer),
+                     segment.sha256.hexdigest(), self._disk)
         except OSError:
             self._give_up_segment()
             self._mend()
@@ -422,30 +423,35 @@ def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
             disk.remove(path)  # killed after its copy was sealed
         elif path.suffix == ".open":
             _seal_copy(path, disk)
-    known = {line["file"] for line in read_manifest(directory, disk)}
+    lines = {line["file"]: line for line in read_manifest(directory, disk)}
     shards = [directory / name for name in disk.names(directory) if name.endswith(".arrow")]
     snapshot = read_snapshot(directory.parent, disk)
     last = snapshot.last(directory.name)
+    lost = [name for name in lines if directory / name not in shards and f"{directory.name}/{name}" not in
+            snapshot.replaced]
+    if lost and newest_snapshot(directory.parent, disk) == snapshot.version:
+        raise ShardError(f"{directory / lost[0]} is missing: the manifest names it", "restore the file from a copy")
     for path in shards:
         if f"{directory.name}/{path.name}" in snapshot.replaced:
             continue
+        line = lines.get(path.name)
         try:
-            for batch in read_blocks(path, disk):
+            for batch in read_blocks(path, disk, line["rows"] if line else None):
                 for stream, t in keys(batch):
                     last[stream] = max(t, last.get(stream, -1))
         except FileNotFoundError:
             if newest_snapshot(directory.parent, disk) == snapshot.version:
                 raise
             return recover(directory, disk)  # the shard went cold meanwhile
-        if path.name not in known:  # killed between the rename and the manifest line
-            append_manifest(path, disk)
+        if line is None:
+            _add_to_manifest(path, disk)
     return last
 
 
 def _seal_copy(path: Path, disk: Disk) -> None:
     """Seals what another incarnation left open, as a copy: should it still be writing, it writes to the old files."""
     log = path.with_suffix(".commit")
-    commits = list(read_commits(disk.read(log))) if disk.exists(log) else []
+    commits = list(read_commits(disk.read(log), where=str(log))) if disk.exists(log) else []
     if not commits:  # nothing was ever acknowledged
         disk.remove(path)
         if disk.exists(log):
@@ -453,19 +459,26 @@ def _seal_copy(path: Path, disk: Disk) -> None:
         return
     footer = _footer(path, disk)
     disk.write_file(path.with_suffix(".log-draft"), [b"".join(c.pack() for c in commits)])
-    disk.write_file(path.with_suffix(".draft"), chain((disk.read(path, c.start, c.end) for c in commits), [footer]))
+    parts = chain((disk.read(path, c.start, c.end) for c in commits), [footer])
+    draft, whole = path.with_suffix(".draft"), hashlib.sha256()
+    disk.write_file(draft, _hashing(parts, whole))
     disk.rename(path.with_suffix(".log-draft"), log)
     disk.sync_directory(path.parent)
-    disk.rename(path.with_suffix(".draft"), path.with_suffix(".arrow"))
-    disk.sync_directory(path.parent)
+    _publish(path, draft, commits[-1].last_seq + 1, commits[-1].end + len(footer), whole.hexdigest(), disk)
     disk.remove(path)
-    append_manifest(path.with_suffix(".arrow"), disk)
+
+
+def _hashing(parts: Iterable[bytes], whole: hashlib._Hash) -> Iterator[bytes]:
+    """`parts` as they are, each added to `whole` on its way."""
+    for part in parts:
+        whole.update(part)
+        yield part
 
 
 def _seal_in_place(path: Path, disk: Disk) -> None:
     """Seals our own segment at its last commit; it needs room for the footer alone."""
     log, sealed = path.with_suffix(".commit"), path.with_suffix(".arrow")
-    commits = list(read_commits(disk.read(log)))
+    commits = list(read_commits(disk.read(log), where=str(log)))
     if not commits:
         for leftover in (path, log):
             if disk.exists(leftover):
@@ -473,14 +486,23 @@ def _seal_in_place(path: Path, disk: Disk) -> None:
         return
     if disk.exists(sealed):  # the failure came after the rename
         disk.sync_directory(path.parent)
-        append_manifest(sealed, disk)
         return
     footer = _footer(path, disk)
     with disk.appending(path) as descriptor:
         disk.truncate(descriptor, commits[-1].end)
         disk.write(descriptor, footer)
         disk.sync(descriptor)
-    _publish(path, disk)
+    whole = hashlib.sha256(disk.read(path)).hexdigest()
+    _publish(path, path, commits[-1].last_seq + 1, commits[-1].end + len(footer), whole, disk)
+
+
+def _add_to_manifest(path: Path, disk: Disk) -> None:
+    """A shard of an older format, whose line was written after its name: killed in between, it has none yet."""
+    commits = list(read_commits(disk.read(path.with_suffix(".commit")), where=str(path)))
+    if not commits or not ends_the_stream(path, commits[-1].end, disk):
+        raise ShardError(f"{path}: its commit log and the manifest lack rows that it holds",
+                         "restore the manifest from a copy")
+    append_manifest(path, commits[-1].last_seq + 1, disk.size(path), hashlib.sha256(disk.read(path)).hexdigest(), disk)
 
 
 def _truncate_log(path: Path, commits: int, disk: Disk) -> None:
@@ -492,19 +514,19 @@ def _truncate_log(path: Path, commits: int, disk: Disk) -> None:
 
 def _footer(path: Path, disk: Disk) -> bytes:
     """What the writer would have put behind the committed blocks: the same batches give the same bytes, then it."""
-    reader, encoder = BlockReader(path, disk), None
-    for commit, block in reader.blocks():
-        batch = reader.parse(block, commit)
-        encoder = encoder or _Encoder(batch.schema)
-        if encoder.block(batch) != block:
+    encoder = None
+    for block in BlockReader(path, disk).read():
+        encoder = encoder or _Encoder(block.batch.schema)
+        if encoder.block(block.batch) != block.data:
             raise ShardError(f"{path}: sealing would change acknowledged bytes", "keep the file and report it")
     assert encoder is not None
     return encoder.footer()
 
 
-def _publish(path: Path, disk: Disk, sha256: str | None = None) -> Path:
+def _publish(path: Path, contents: Path, rows: int, size: int, sha256: str, disk: Disk) -> Path:
+    """Gives `contents`, which is on disk, the sealed name of segment `path`."""
     sealed = path.with_suffix(".arrow")
-    disk.rename(path, sealed)  # a reader sees a whole shard or an open segment, never half of one
+    append_manifest(sealed, rows, size, sha256, disk)  # first: a sealed shard without a line is one whose line is lost
+    disk.rename(contents, sealed)  # a reader sees a whole shard or an open segment, never half of one
     disk.sync_directory(path.parent)
-    append_manifest(sealed, disk, sha256)
     return sealed

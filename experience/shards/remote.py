@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.fs as fs
 
 from experience.shards.disk import REAL, Disk
 
-_SEALED = (".commit", ".blobs", ".arrow", ".parquet")  # in this order, then what names them
+_SEALED = (".commit", ".blocks", ".blobs", ".arrow", ".parquet")  # in this order, then what names them
 _NAMES = ("MANIFEST", ".json")
 
 
 class RemoteDisk(Disk):
     """Reads below `base` of a filesystem as if it were a directory: for `Catalog`, `BlobReader` and `verify`."""
+
+    manifest_comes_later = True
 
     def __init__(self, filesystem: fs.FileSystem, base: str) -> None:
         self._files = fs.SubTreeFileSystem(base, filesystem)
@@ -29,6 +32,12 @@ class RemoteDisk(Disk):
             stop = size if end is None else min(end, size)
             data: bytes = file.read_at(max(stop - start, 0), start)
         return data
+
+    def mapped(self, path: Path) -> pa.Buffer:
+        return pa.py_buffer(self.read(path))
+
+    def identity(self, path: Path) -> None:
+        """Unknown: every reader holds what it reads against its SHA-256."""
 
     def size(self, path: Path) -> int:
         info = self._files.get_file_info(_name(path))

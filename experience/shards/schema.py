@@ -1,6 +1,9 @@
-"""The record as Arrow: schema version 1, and steps to and from record batches.
+"""The record as Arrow, and steps to and from record batches.
 
-Complete from the first version, so that no later one has to migrate data: add columns, never change them.
+Later formats add columns, which may be null, and never change one: a file with fewer columns is read as if the others
+were null (`conform`), so no data is ever migrated. In a sealed shard a string column may be dictionary-encoded.
+    xp.step.v1    46 columns
+    xp.step.v2    adds `subject`
 Tokens and log-probabilities go from numpy to Arrow without becoming Python numbers.
 """
 
@@ -15,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from experience.errors import ShardError
 from experience.policy import Decision, VersionSpan
 from experience.signal import Signal, SignalKind
 from experience.step import Blob, Boundary, Step
 
-SCHEMA_ID = "xp.step.v1"
+SCHEMA_ID = "xp.step.v2"
 
 _ID = pa.binary(16)
 _BLOB = pa.struct([("hash", pa.binary(32)), ("media", pa.string()), ("nbytes", pa.int64()),
@@ -61,6 +65,8 @@ FIELDS: tuple[tuple[str, pa.DataType, bool], ...] = (
     ("discount", pa.float32(), False), ("ending", pa.string(), False),
     # marks
     ("boundary", pa.uint8(), False), ("info", pa.large_binary(), True),
+    # about whom (since v2)
+    ("subject", pa.string(), True),
 )
 TYPES = {name: type_ for name, type_, _ in FIELDS}
 
@@ -70,7 +76,7 @@ PLAIN = pa.schema([pa.field(n, t, nullable=null) for n, t, null in FIELDS])
 
 
 def schema(catalogue: Mapping[str, SignalKind], **metadata: Any) -> pa.Schema:
-    """Schema v1 whose metadata holds the signal catalogue (its order gives the codes) and `metadata`."""
+    """The schema whose metadata holds the signal catalogue (its order gives the codes) and `metadata`."""
     described = {"schema_id": SCHEMA_ID,
                  "signals": [[name, kind.unit, kind.source] for name, kind in sorted(catalogue.items())], **metadata}
     return PLAIN.with_metadata({k: json.dumps(v) for k, v in described.items()})
@@ -78,13 +84,75 @@ def schema(catalogue: Mapping[str, SignalKind], **metadata: Any) -> pa.Schema:
 
 def signal_names(of: pa.Schema) -> list[tuple[str, str, str]]:
     """(name, unit, source) per signal code, as the shard's metadata says."""
-    return [tuple(entry) for entry in json.loads((of.metadata or {})[b"signals"])]
+    return list(_signal_names((of.metadata or {})[b"signals"]))
+
+
+@lru_cache(maxsize=64)
+def _signal_names(described: bytes) -> tuple[tuple[str, str, str], ...]:
+    return tuple((name, unit, source) for name, unit, source in json.loads(described))
 
 
 def check_schema(found: pa.Schema, where: str) -> None:
-    """Raises ShardError unless `found` has exactly our fields: a foreign file is never half understood."""
-    if not found.equals(PLAIN):
-        raise ShardError(f"{where}: the schema is not {SCHEMA_ID}", "the file was not written by this version of xp")
+    """Raises ShardError unless `found` has our fields, with those that came later missing at most: a foreign file is
+    never half understood."""
+    known = {field.name: field for field in PLAIN}
+    for field in found:
+        value = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        expected = known.pop(field.name, None)
+        if expected is None:
+            raise ShardError(f"{where}: column {field.name!r} is not in {SCHEMA_ID}, or is there twice",
+                             "the file was not written by xp, or by a newer one")
+        if not value.equals(expected.type) or field.nullable != expected.nullable:
+            raise ShardError(f"{where}: column {field.name} is {field.type}, {expected.type} expected",
+                             "the file was not written by xp, or by a newer one")
+    for field in known.values():
+        if not field.nullable:
+            raise ShardError(f"{where}: column {field.name} is missing", "the file was not written by xp")
+    try:
+        signal_names(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{where}: its signal catalogue cannot be read: {error!r}",
+                         "the file was not written by xp") from error
+
+
+def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows with every column of today, in order and decoded; a column that the file lacks is null.
+
+    The metadata, and with it the signal catalogue, stays.
+    """
+    if batch.schema.equals(PLAIN):
+        return batch
+    there = set(batch.schema.names)
+    columns = [_plain(batch.column(f.name), f.type) if f.name in there else pa.nulls(batch.num_rows, f.type)
+               for f in PLAIN]
+    return pa.RecordBatch.from_arrays(columns, schema=PLAIN.with_metadata(batch.schema.metadata))
+
+
+def _plain(column: pa.Array, of: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column if column.type.equals(of) else column.cast(of)
+
+
+def signal_values(batch: pa.RecordBatch, catalogue: Sequence[str], names: Sequence[str]) -> list[pa.Array]:
+    """For each of `names`, float64 [rows]: the value that a row's signals hold under it, null where there is none.
+
+    A code is a position in the batch's own `catalogue`: two shards may give one signal two codes.
+    """
+    codes = {name: code for code, name in enumerate(catalogue)}
+    signals = batch.column("signals")
+    rows = pc.list_parent_indices(signals).to_numpy()
+    flat = signals.flatten()
+    code, value = flat.field("code").to_numpy(), flat.field("value")
+    known = value.is_valid().to_numpy(zero_copy_only=False)
+    values = value.fill_null(0.0).to_numpy(zero_copy_only=False)
+    found = []
+    for name in names:
+        at = np.flatnonzero((code == codes.get(name, -1)) & known)[::-1]  # backwards: of two in one row the first holds
+        column, missing = np.zeros(batch.num_rows), np.ones(batch.num_rows, bool)
+        column[rows[at]], missing[rows[at]] = values[at], False
+        found.append(pa.array(column, mask=missing))
+    return found
 
 
 def _offsets(lengths: Sequence[int]) -> pa.Array:
@@ -164,7 +232,7 @@ _NO_DECISION = Decision(text=None, policy_version=None, behaviour_id="", decoder
 _OF_STEP = ("stream_id", "t", "episode", "step_in_episode", "work_id", "group_id", "env_id", "env_version", "task_id",
             "split", "seed", "sandbox_tier", "t_start_ns", "t_end_ns", "source", "model_version", "uncertainty",
             "obs_text", "obs_blobs", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
-            "reward_version", "discount", "ending", "boundary", "signals", "info", "parent", "action_struct")
+            "reward_version", "discount", "ending", "boundary", "signals", "info", "parent", "action_struct", "subject")
 _OF_DECISION = ("policy_version", "behaviour_id", "decoder", "token_exact", "action_ids", "version_spans")
 _step_values, _decision_values = attrgetter(*_OF_STEP), attrgetter(*_OF_DECISION)
 
@@ -197,6 +265,7 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
         "obs_blobs": _lists(columns["obs_blobs"], _BLOB, {f.name: [getattr(b, f.name) for b in blobs] for f in _BLOB})
         if blobs else None,
         "action_struct": [a or None for a in columns["action_struct"]],
+        "subject": [s or None for s in columns["subject"]],
         "signals": _lists(columns["signals"], _SIGNAL, {"code": [codes[g.name] for g in signals],
                                                         "value": [g.value for g in signals],
                                                         "evidence": [g.evidence for g in signals]}),
@@ -260,6 +329,7 @@ def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:
             decision=decision, signals=signals, parent=parent,
             obs_blobs=tuple(Blob(**b) for b in row["obs_blobs"] or ()), boundary=Boundary(row["boundary"]),
             info=json.loads(row["info"]) if row["info"] else {}, action_struct=row["action_struct"] or b"",
+            subject=row["subject"] or "",
             **{name: row[name] for name in (
                 "stream_id", "t", "env_id", "obs_text", "source", "episode", "step_in_episode", "work_id", "group_id",
                 "env_version", "task_id", "split", "seed", "sandbox_tier", "t_start_ns", "t_end_ns", "model_version",

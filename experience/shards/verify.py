@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pyarrow as pa
 from experience.errors import ShardError
 from experience.shards.amend import FOLDER, amendments
 from experience.shards.blobs import BlobReader, named_blobs
-from experience.shards.blocks import COMMIT, BlockReader, keys, read_commits
-from experience.shards.cold import Part, read_snapshot
+from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, log_of, read_commits
+from experience.shards.cold import Part, Snapshot, read_snapshot
 from experience.shards.disk import REAL, Disk
-from experience.shards.manifest import read_manifest
+from experience.shards.manifest import Line, read_manifest
+from experience.shards.schema import conform
+from experience.shards.sums import read_checked
 
 
 @dataclass(frozen=True)
@@ -40,52 +43,81 @@ class Verified:
     problems: list[Problem] = field(default_factory=list)
 
 
+def verify_run(run: Path, *, deep: bool = False) -> Verified:
+    """Checks a run's directory: its shards, what was imagined, and its checkpoints."""
+    result = Verified()
+    for store in (run / "shards", run / "imagined"):
+        found = verify(store, deep=deep)
+        for name, value in vars(found).items():
+            setattr(result, name, getattr(result, name) + value)
+    for checkpoint in sorted((run / "checkpoints").glob("step-*")):
+        with _noted(result.problems, str(checkpoint), "restore it from a copy, or remove it"):
+            result.bytes += sum(map(len, read_checked(checkpoint).values()))
+    return result
+
+
 def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
-    """Checks every writer's directory below `store`.
+    """Checks every writer's directory below `store`. Whatever its bytes are, the answer is a list of problems.
 
     Always: the manifests' chains, that every shard is there with its number of rows, commit logs, the CRC of every
-    block before Arrow parses it, schemas, and that each stream is gapless and holds nothing twice. `deep` also holds
-    whole shards against their SHA-256, and every value against its type.
+    block before Arrow parses it, the SHA-256 of cold parts, schemas, and that each stream is gapless and holds
+    nothing twice. `deep` also holds whole shards and blobs against their SHA-256, and every value against its type.
     """
     result = Verified()
     streams: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
     named: set[bytes] = set()
-    try:
+    snapshot = Snapshot()
+    with _noted(result.problems, str(store / "snapshots")):
         snapshot = read_snapshot(store, disk)
-    except ShardError as error:
-        return Verified(problems=[Problem(str(store / "snapshots"), str(error).partition("\n")[0],
-                                          "restore it from a copy")])
-    for writer in disk.directories(store):
-        result.problems += _writer(writer, snapshot.replaced, deep, disk, result, streams, named)
-    for part in snapshot.parts:
-        result.problems += _part(store, part, deep, disk, result, streams, named)
-    result.problems += _blobs(store, named, deep, disk, result)
-    try:
+    if result.problems:
+        return result
+    looked = [(writer, _writer(writer, snapshot.replaced, deep, disk, result, streams, named))
+              for writer in disk.directories(store)]
+    looked += [(part.path(store), _part(store, part, deep, disk, result, streams, named)) for part in snapshot.parts]
+    looked += [(store, _blobs(store, named, deep, disk, result)), (store, _streams(snapshot, streams))]
+    for where, problems in looked:
+        with _noted(result.problems, str(where)):
+            result.problems += problems
+    with _noted(result.problems, str(store / FOLDER)):
         amendments(store, disk)
+    return result
+
+
+@contextmanager
+def _noted(problems: list[Problem], where: str, remedy: str = "restore it from a copy") -> Iterator[None]:
+    """An error of any kind becomes a problem: a damaged byte may lead any parser anywhere."""
+    try:
+        yield
     except ShardError as error:
-        result.problems.append(Problem(str(store / FOLDER), str(error).partition("\n")[0], "restore it from a copy"))
+        problems.append(Problem(where, str(error).partition("\n")[0], remedy))
+    except Exception as error:  # noqa: BLE001
+        said = f"it cannot be read: {type(error).__name__}: {error}"
+        problems.append(Problem(where, said.partition("\n")[0], remedy))
+
+
+def _streams(snapshot: Snapshot, streams: Mapping[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
+    """Each stream must be gapless from where it begins, and hold nothing twice."""
     for stream, spans in streams.items():
-        expected = snapshot.let_go.get(stream.hex(), 0)
+        expected = snapshot.begins(stream)
         for first, last in sorted(spans):
             if first != expected:
                 kind = "rows are missing" if first > expected else "rows are doubled"
-                result.problems.append(Problem(f"stream {stream.hex()}", f"{kind} at t = {min(first, expected)}",
-                                               "restore the shard that held them from a copy"))
+                yield Problem(f"stream {stream.hex()}", f"{kind} at t = {min(first, expected)}",
+                              "restore the shard that held them from a copy")
             expected = max(expected, last + 1)
-    return result
 
 
 def _blobs(store: Path, named: set[bytes], deep: bool, disk: Disk, result: Verified) -> Iterator[Problem]:
     """Every blob that a row names must be there; `deep`: and be what its name says."""
     reader = BlobReader(store, disk)
     for digest in sorted(named):
-        try:
+        problems: list[Problem] = []
+        with _noted(problems, str(store), "restore the pack that held it from a copy"):
             if deep:
                 result.bytes += len(reader.read(digest))
             elif digest not in reader:
                 raise ShardError(f"blob {digest.hex()} is missing")
-        except (ShardError, OSError) as error:
-            yield Problem(str(store), str(error).partition("\n")[0], "restore the pack that held it from a copy")
+        yield from problems
     result.blobs = len(named)
 
 
@@ -95,18 +127,12 @@ def _part(store: Path, part: Part, deep: bool, disk: Disk, result: Verified,
     if not disk.exists(path):
         yield Problem(str(path), "the snapshot names it, but it is not there", "restore it from a copy")
         return
-    if deep and part.sha256 and hashlib.sha256(disk.read(path)).hexdigest() != part.sha256:
-        yield Problem(str(path), "its bytes differ from the snapshot's SHA-256", "restore the file from a copy")
-    try:
-        for batch in part.batches(store, disk):
-            if deep:
-                batch.validate(full=True)
-            rows += batch.num_rows
-            named |= named_blobs(batch)
-            _note(batch, streams)
-    except (ShardError, ValueError, OSError) as error:
-        yield Problem(str(path), str(error).partition("\n")[0], "restore the file from a copy")
-        return
+    for batch in part.batches(store, disk):
+        if deep:
+            batch.validate(full=True)
+        rows += batch.num_rows
+        named |= named_blobs(batch)
+        _note(batch, streams)
     if rows != part.rows:
         yield Problem(str(path), f"it holds {rows} rows, the snapshot says {part.rows}", "restore it from a copy")
     result.segments += 1
@@ -125,51 +151,71 @@ def _note(batch: pa.RecordBatch, streams: dict[bytes, list[tuple[int, int]]]) ->
 
 def _writer(directory: Path, replaced: frozenset[str], deep: bool, disk: Disk, result: Verified,
             streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
-    try:
-        listed = {line["file"]: line for line in read_manifest(directory, disk)
-                  if f"{directory.name}/{line['file']}" not in replaced}
-    except ShardError as error:
-        yield Problem(str(directory / "MANIFEST"), str(error), "restore it from a copy")
-        listed = {}
+    lines: list[Line] = []
+    problems: list[Problem] = []
+    with _noted(problems, str(directory / "MANIFEST")):
+        lines = read_manifest(directory, disk)
+    yield from problems
+    gone = {name.partition("/")[2] for name in replaced if name.startswith(f"{directory.name}/")}
+    listed = {line["file"]: line for line in lines if line["file"] not in gone}
     names = disk.names(directory)
     for name in sorted(listed.keys() - set(names)):
-        yield Problem(str(directory / name), "the manifest names it, but it is not there", "restore it from a copy")
+        if name.replace(".arrow", ".open") not in names:
+            yield Problem(str(directory / name), "the manifest names it, but it is not there", "restore it from a copy")
     for name in names:
         path = directory / name
-        if path.suffix not in (".arrow", ".open") or f"{directory.name}/{name}" in replaced:
+        sealed = path.with_suffix(".arrow").name
+        if path.suffix not in (".arrow", ".open") or sealed in gone or (path.suffix == ".open" and sealed in names):
             continue
         result.segments += 1
-        line = listed.get(name)
-        if path.suffix == ".arrow" and line is None:
-            yield Problem(str(path), "a sealed shard is not in the manifest", "resume the run: it is added", True)
-        if line is not None and deep:
-            whole = disk.read(path)
-            if len(whole) != line["bytes"] or hashlib.sha256(whole).hexdigest() != line["sha256"]:
-                yield Problem(str(path), f"its bytes differ from the manifest's SHA-256 ({len(whole)} bytes, "
-                              f"{line['bytes']} expected)", "restore the file from a copy")
-        yield from _segment(path, line["rows"] if line else None, deep, disk, result, streams, named)
+        problems = []
+        with _noted(problems, str(path), "restore the file from a copy"):
+            problems += _segment(path, listed.get(sealed), deep, disk, result, streams, named)
+        yield from problems
 
 
-def _segment(path: Path, rows: int | None, deep: bool, disk: Disk, result: Verified,
+def _segment(path: Path, line: Line | None, deep: bool, disk: Disk, result: Verified,
              streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
-    log_path = path.with_suffix(".commit")
+    log_path = log_of(path, disk)
+    if not disk.exists(log_path) and disk.size(path):
+        yield Problem(str(log_path), "the commit log is missing", "restore the file from a copy")
+        return
     log = disk.read(log_path) if disk.exists(log_path) else b""
-    commits = list(read_commits(log))
-    if path.suffix == ".arrow" and len(commits) * COMMIT.size != len(log):
+    commits: list[Commit] = []
+    problems: list[Problem] = []
+    with _noted(problems, str(log_path), "restore the file from a copy"):
+        commits.extend(read_commits(log, where=str(log_path)))
+    rows = commits[-1].last_seq + 1 if commits else 0
+    if not problems and path.suffix == ".arrow" and len(commits) * COMMIT.size != len(log):
         yield Problem(str(log_path), f"record {len(commits)} is damaged", "restore the file from a copy")
-    if path.suffix == ".arrow" and rows is not None and (commits[-1].last_seq + 1 if commits else 0) != rows:
-        yield Problem(str(log_path), f"it tells of {commits[-1].last_seq + 1 if commits else 0} rows, the manifest "
-                      f"of {rows}", "restore the file from a copy")
+    if not problems and line is not None and rows != line["rows"]:
+        yield Problem(str(log_path), f"it tells of {rows} rows, the manifest of {line['rows']}",
+                      "restore the file from a copy")
+    yield from problems
+    if path.suffix == ".arrow":
+        yield from _sealed(path, line, commits, deep, disk)
     reader = BlockReader(path, disk)
     for commit in commits:
-        try:
-            batch = reader.parse(reader.block(commit), commit)
+        problems = []
+        with _noted(problems, str(path), "restore the file from a copy"):
+            batch = conform(reader.parse(reader.block(commit), commit).batch)
             if deep:
                 batch.validate(full=True)
-        except (ShardError, ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
-            yield Problem(str(path), str(error).partition("\n")[0], "restore the file from a copy")
-            continue
-        result.rows += commit.rows
-        result.bytes += commit.end - commit.start
-        named |= named_blobs(batch)
-        _note(batch, streams)
+            result.rows += commit.rows
+            result.bytes += commit.end - commit.start
+            named |= named_blobs(batch)
+            _note(batch, streams)
+        yield from problems
+
+
+def _sealed(path: Path, line: Line | None, commits: Sequence[Commit], deep: bool, disk: Disk) -> Iterator[Problem]:
+    """The whole file against its line; without one, an older format's writer may have been killed before the line."""
+    if line is None:
+        whole = bool(commits) and ends_the_stream(path, commits[-1].end, disk)
+        yield Problem(str(path), "a sealed shard is not in the manifest", "resume the run: it is added" if whole else
+                      "restore the manifest from a copy", whole)
+        return
+    size = disk.size(path)
+    if size != line["bytes"] or (deep and hashlib.sha256(disk.read(path)).hexdigest() != line["sha256"]):
+        yield Problem(str(path), f"its bytes differ from the manifest's SHA-256 ({size} bytes, {line['bytes']} "
+                      "expected)", "restore the file from a copy")

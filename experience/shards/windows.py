@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from experience.errors import ShardError
 from experience.shards.blocks import BlockReader
-from experience.shards.catalog import Catalog
+from experience.shards.catalog import Catalog, Found
+from experience.shards.disk import REAL, Disk
 from experience.shards.samplers import Sampler, Uniform
 from experience.shards.schema import TYPES
 from experience.step import SOURCES, Boundary, Source
@@ -28,6 +29,7 @@ _INDEXED = ("boundary", "source", "split", "policy_version")
 _BREAKS = int(Boundary.WORKER_RESTART | Boundary.GAP)
 _SOURCE, _HELD_OUT, _BREAK, _GIVEN_AGAIN = 0b11, 4, 8, 16  # bits of a row's mark
 _NO_VERSION = np.iinfo(np.int32).max
+_THAW_BATCHES = 64  # that share a temporary file
 _INLINE = 12  # bytes that an Arrow view holds itself
 
 
@@ -102,10 +104,6 @@ class _Mapped:
         self.buffer = buffer
         self._bytes = np.frombuffer(buffer, np.uint8)
 
-    @classmethod
-    def of(cls, path: Path) -> _Mapped:
-        return cls(pa.memory_map(str(path)).read_buffer())
-
     @property
     def size(self) -> int:
         return len(self._bytes)
@@ -130,12 +128,12 @@ class WindowReader:
     stream; it crosses no restart and no gap, mixes no sources, and is of the wanted split, unless asked.
     """
 
-    def __init__(self, directory: Path, columns: Sequence[str], *, seed: int = 0) -> None:
-        self._catalog = Catalog(directory)
+    def __init__(self, directory: Path, columns: Sequence[str], *, seed: int = 0, disk: Disk = REAL) -> None:
+        self._catalog = Catalog(directory, disk=disk)
         self._rng = np.random.default_rng(seed)
         self._columns = {name: _Column(name) for name in columns}
         self._keys = {name: _Column(name) for name in ("stream_id", "t")}
-        self._segments: dict[BlockReader | _Mapped, int] = {}
+        self._segments: dict[tuple[BlockReader, str] | _Mapped, int] = {}
         self._mapped: dict[int, _Mapped] = {}
         self._block_row, self._block_segment = _Growing(np.int64), _Growing(np.int32)
         self._last: dict[bytes, tuple[int, int]] = {}  # stream -> (its last row's number, t)
@@ -143,31 +141,49 @@ class WindowReader:
         self.rows = 0
 
     def refresh(self) -> int:
-        """Takes in what was committed since; returns how many rows."""
+        """Takes in what was committed since; returns how many rows. Raises ShardError if a row before is missing."""
         before = self.rows
-        for part in self._catalog.parts():
-            self._thaw(part.batches(self._catalog.directory))
-        grown = set()
-        for reader, commit, block in self._catalog.blocks():
-            segment = self._segments.setdefault(reader, len(self._segments))
-            self._note(reader.parse(block, commit), segment, pa.py_buffer(block).address - commit.start)
-            grown.add(reader)
-        for reader in grown:  # now: a mapped file stays readable when a compaction removes it
-            self._mapped[self._segments[reader]] = reader.where_it_is(_Mapped.of)
+        thawing: list[pa.RecordBatch] = []
+        for found in self._catalog.found():
+            segment = self._mapped_segment(found)
+            if segment is None:
+                thawing.append(found.rows)
+            if segment is not None or len(thawing) == _THAW_BATCHES:
+                self._thaw(thawing)  # before what follows: rows of a stream are taken in order
+                thawing = []
+            if segment is not None and found.block is not None:
+                self._note(found.block.batch, segment, found.block.origin)
+        self._thaw(thawing)
         return self.rows - before
 
-    def _thaw(self, batches: Iterator[pa.RecordBatch]) -> None:
-        """Cold rows, uncompressed again in a temporary file that goes with this process."""
+    def _mapped_segment(self, found: Found) -> int | None:
+        """The number of the file in which the rows lie ready; None if they must be thawed."""
+        block, reader = found.block, found.reader
+        if block is None or reader is None or not self._lies_ready(block.batch):
+            return None
+        segment = self._segments.setdefault((reader, reader.path.suffix), len(self._segments))
+        if segment not in self._mapped or self._mapped[segment].size < block.commit.end:
+            try:
+                self._mapped[segment] = _Mapped(reader.mapped())  # now: it stays readable when the file goes
+            except FileNotFoundError:  # it was sealed or went cold since the block was read
+                return None
+        return segment
+
+    def _lies_ready(self, batch: pa.RecordBatch) -> bool:
+        """Whether the file holds every wanted column as it is gathered: an older format may lack one."""
+        names = set(batch.schema.names)
+        return all(name in names for name in (*self._columns, *self._keys))
+
+    def _thaw(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Rows that do not lie ready in a file (cold, or of an older format), in a temporary file that goes with this
+        process."""
+        if not batches:
+            return
         wanted = list(dict.fromkeys((*self._columns, *self._keys, *_INDEXED)))
         with tempfile.TemporaryFile() as file:
-            writer = None
-            for batch in batches:
-                batch = batch.select(wanted)
-                writer = writer or pa.ipc.new_file(file, batch.schema)
-                writer.write_batch(batch)
-            if writer is None:
-                return
-            writer.close()
+            with pa.ipc.new_file(file, batches[0].select(wanted).schema.remove_metadata()) as writer:
+                for batch in batches:
+                    writer.write_batch(batch.select(wanted).replace_schema_metadata(None))
             file.flush()
             mapped = _Mapped(pa.memory_map(f"/proc/self/fd/{file.fileno()}").read_buffer())
         segment = self._segments[mapped] = len(self._segments)
@@ -184,14 +200,15 @@ class WindowReader:
         self._index(batch)
 
     def _index(self, batch: pa.RecordBatch) -> None:
-        ids = np.frombuffer(batch.column("stream_id").buffers()[1], "V16", batch.num_rows)
+        column = batch.column("stream_id")
+        ids = np.frombuffer(column.buffers()[1], "V16", batch.num_rows, 16 * column.offset)
         t = batch.column("t").to_numpy()
         boundary = batch.column("boundary").to_numpy()
         mark = np.where(boundary & _BREAKS, _BREAK, 0).astype(np.uint8)
-        source = batch.column("source")
+        source = _decoded(batch.column("source"))
         for number, name in enumerate(SOURCES):
             mark[pc.equal(source, name).to_numpy(zero_copy_only=False)] |= number
-        mark[pc.not_equal(batch.column("split"), "train").to_numpy(zero_copy_only=False)] |= _HELD_OUT
+        mark[pc.not_equal(_decoded(batch.column("split")), "train").to_numpy(zero_copy_only=False)] |= _HELD_OUT
         version = batch.column("policy_version")
         self._version.extend((version.fill_null(_NO_VERSION) if version.null_count else version).to_numpy()
                              .astype(np.int32))
@@ -207,12 +224,10 @@ class WindowReader:
             at = at[~again]
             if len(at) == 0:
                 continue
-            if t[at[0]] != last_t + 1 and last >= 0:
-                raise ShardError(f"stream {stream.hex()} jumps from t = {last_t} to {t[at[0]]}",
-                                 "./xp verify says what is missing")
+            self._catalog.note(stream, int(t[at[0]]), int(t[at[-1]]))
             rows = self.rows + at
             following[rows[:-1]] = rows[1:]
-            if last >= 0:
+            if last >= 0 and t[at[0]] == last_t + 1:  # else rows in between were let go
                 following[last] = rows[0]
             self._last[stream] = (int(rows[-1]), int(t[at[-1]]))
         self._mark.extend(mark)
@@ -310,6 +325,10 @@ class WindowReader:
         numbers, starts = np.unique(segment[order], return_index=True)
         for number, where in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
             yield self._mapped[number], where
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _gather_numbers(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], guide: np.ndarray, values: np.ndarray,

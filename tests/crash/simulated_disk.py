@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from experience.shards.disk import Disk
 
 SECTOR = 512
@@ -163,6 +165,13 @@ class SimulatedDisk(Disk):
 
     def size(self, path: Path) -> int:
         return len(self._find(path).data)
+
+    def identity(self, path: Path) -> None:
+        """Unknown: nothing is remembered of a file."""
+        self._find(path)
+
+    def mapped(self, path: Path) -> pa.Buffer:
+        return pa.py_buffer(self.read(path))
 
     def exists(self, path: Path) -> bool:
         return path in self.names_now
