@@ -55,13 +55,14 @@ class Catalog:
         self._deltas: dict[BlockReader, PromptDeltas] = defaultdict(PromptDeltas)
         self._parts_given: set[str] = set()
         self._snapshot = Snapshot()
+        self._passes = 0
 
     def follow(self) -> Iterator[list[Step]]:
         """The steps committed since the last call, a block at a time. Raises ShardError if one is missing."""
         of_part: dict[str, PromptDeltas] = defaultdict(PromptDeltas)
         for found in self.found():
             deltas = self._deltas[found.reader] if found.reader else of_part[found.part.file if found.part else ""]
-            yield [step for step in to_steps(found.rows, deltas) if self._is_new(step)]
+            yield [step for step in to_steps(found.rows, deltas) if self._is_new(step.stream_id, step.t)]
 
     def found(self) -> Iterator[Found]:
         """The rows committed since the last call, cold ones first, by one view of the store a pass.
@@ -74,6 +75,7 @@ class Catalog:
         while True:
             view = self._viewer.look()
             self._snapshot = view.snapshot
+            self._passes += 1
             yield from self._pass(view)
             if self._viewer.is_newest(view.snapshot):
                 return
@@ -124,13 +126,12 @@ class Catalog:
         if self._viewer.is_newest(view.snapshot):
             raise ShardError(f"{error.filename or error} is missing", "restore the file from a copy") from error
 
-    def _is_new(self, step: Step) -> bool:
+    def _is_new(self, stream: bytes, t: int) -> bool:
         """A block whose sync failed may have been seen here before its writer took it back and wrote it again; a
         shard, before it went cold. Raises ShardError if rows before the step were never given."""
-        last = self.given.get(step.stream_id, -1)
-        if step.t <= last:
+        if t <= self.given.get(stream, -1):
             return False
-        self.note(step.stream_id, step.t, step.t)
+        self.note(stream, t, t)
         return True
 
     def note(self, stream: bytes, first: int, last: int) -> None:
@@ -143,8 +144,11 @@ class Catalog:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Everything that is there now, checked, cold first: rows of each batch under its own signal catalogue."""
-        for found in Catalog(self.directory, writer=self._writer, disk=self._disk).found():
-            yield found.rows
+        catalog = Catalog(self.directory, writer=self._writer, disk=self._disk)
+        for found in catalog.found():
+            new = [catalog._is_new(stream, t) for stream, t in keys(found.rows)]
+            if any(new):
+                yield found.rows if all(new) else found.rows.filter(pa.array(new))
 
     def segments(self) -> list[Path]:
         """Hot segments in the order they were written, per writer; open and sealed."""
@@ -299,14 +303,7 @@ def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int],
                        given: Mapping[bytes, int] | None = None) -> int:
     """Rows on disk. Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged, less
     what was let go; and, where `given` says what a follower was given (Catalog.given), unless that is all of it."""
-    found: dict[bytes, list[int]] = defaultdict(list)
-    catalog = Catalog(directory)
-    for batch in catalog.batches():
-        for stream, t in keys(batch):
-            found[stream].append(t)
-    snapshot = catalog._viewer.look().snapshot
-    for name in snapshot.let_go:
-        found[bytes.fromhex(name)] += range(snapshot.begins(bytes.fromhex(name)))
+    found = _rows_of(directory)
     for stream in found.keys() | acknowledged.keys():
         rows, last = sorted(found[stream]), acknowledged.get(stream, -1)
         if rows != list(range(len(rows))):
@@ -319,6 +316,23 @@ def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int],
             raise ShardError(f"{directory}: of {len(rows)} rows of stream {stream.hex()} the learner was given "
                              f"{given.get(stream, -1) + 1}", "keep the run directory and report it")
     return sum(map(len, found.values()))
+
+
+def _rows_of(directory: Path) -> dict[bytes, list[int]]:
+    """Every t of each stream, as often as it is there, by one view of the store; those let go count as there."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        catalog, found = Catalog(directory), defaultdict[bytes, list[int]](list)
+        for rows in catalog.found():
+            for stream, t in keys(rows.rows):
+                found[stream].append(t)
+        if catalog._passes == 1:
+            break
+        if time.monotonic() > deadline:
+            raise ShardError(f"{directory} changes faster than it can be read", "try again")
+    for name in catalog._snapshot.let_go:
+        found[bytes.fromhex(name)] += range(catalog._snapshot.begins(bytes.fromhex(name)))
+    return found
 
 
 def lineage(stores: Sequence[Path], stream: bytes, t: int) -> list[Step]:
