@@ -110,6 +110,7 @@ class Collector:
         done = _done_before(directory / self._name, config.collecting.group_size)
         self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
                                commit_seconds=config.collecting.commit_seconds,
+                               seal_bytes=config.collecting.seal_bytes, seal_seconds=config.collecting.seal_seconds,
                                metadata={"run": run_id, "rewards": self._rewards.version})
         self._rng = np.random.default_rng([config.seed, 3, index, self.journal.epoch])
         self._done = done.work_ids

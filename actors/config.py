@@ -65,6 +65,8 @@ class Collecting(_Section):
     discount: float = Field(1.0, gt=0, le=1, description="γ after a step that did not end the world")
     durability: Literal["sync", "group", "os"] = Field("group", description="when a step is acknowledged")
     commit_seconds: float = Field(0.05, gt=0, le=10, description="group: the longest wait for an acknowledgement")
+    seal_bytes: int = Field(64 << 20, ge=1 << 16, le=1 << 30, description="a segment of so many bytes is sealed")
+    seal_seconds: float = Field(600.0, gt=0, description="a segment as old as this is sealed, whatever it holds")
 
 
 class SandboxSection(_Section):

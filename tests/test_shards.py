@@ -16,14 +16,15 @@ from experience.errors import FencedError, ShardError
 from experience.shards.blocks import COMMIT, read_blocks
 from experience.shards.catalog import Catalog, check_acknowledged, lineage
 from experience.shards.disk import Disk
-from experience.shards.journal import Journal, recover
+from experience.shards.journal import Journal
 from experience.shards.schema import FIELDS
+from experience.shards.sealing import recover
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 
 
 def write(directory: Path, count: int, *, close: bool = True, batch_rows: int = 8) -> list[Step]:
-    journal = Journal(directory, CATALOGUE, batch_rows=batch_rows, commit_seconds=10)
+    journal = Journal(directory, CATALOGUE, batch_rows=batch_rows, commit_seconds=10, block_rows=0)
     steps = [make_step(t, closing=t % 5 == 4) for t in range(count)]
     for step in steps:
         journal.append(step)

@@ -111,9 +111,9 @@ class BlockReader:
     Invariant: each row is given once, though the segment is sealed, and its blocks rewritten, meanwhile.
     """
 
-    def __init__(self, path: Path, disk: Disk = REAL) -> None:
+    def __init__(self, path: Path, disk: Disk = REAL, log: Path | None = None) -> None:
         self.path, self._disk = path, disk
-        self._log = log_of(path, disk)
+        self._log = log or log_of(path, disk)
         self._given, self.held = -1, False
         """`held`: whether its commits were held against the manifest, and agree."""
         self._rewind()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as dataset
+import pyarrow.dataset as datasets
+from pyarrow.dataset import Dataset
 
 from experience.errors import ShardError
 from experience.shards.blocks import Block, BlockReader, keys, read_blocks
@@ -154,7 +155,7 @@ class Catalog:
         """Hot segments in the order they were written, per writer; open and sealed."""
         return [segment.path for segments in self._viewer.look().writers for segment in segments]
 
-    def dataset(self, *, growing: bool = True) -> dataset.Dataset:
+    def dataset(self, *, growing: bool = True) -> Dataset:
         """Every row, hot and cold, as a pyarrow dataset, for DuckDB, Polars or pyarrow itself; `growing` False leaves
         out what is not sealed yet, which is read now, into memory.
 
@@ -163,9 +164,9 @@ class Catalog:
         `./xp query` give signals by name.
         """
         parts = [part for group in self.by_catalogue(growing=growing).values() for part in group]
-        return dataset.dataset(parts or [dataset.dataset(PLAIN.empty_table())])
+        return datasets.dataset(parts or [datasets.dataset(PLAIN.empty_table())])
 
-    def by_catalogue(self, *, growing: bool = True) -> dict[tuple[str, ...], list[dataset.Dataset]]:
+    def by_catalogue(self, *, growing: bool = True) -> dict[tuple[str, ...], list[Dataset]]:
         """The same, by the signals' names in the order of their codes."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -177,17 +178,17 @@ class Catalog:
                 if time.monotonic() > deadline:
                     raise ShardError(f"{self.directory} changes faster than it can be read", "try again") from error
 
-    def _datasets(self, view: View, growing: bool) -> dict[tuple[str, ...], list[dataset.Dataset]]:
-        found: dict[tuple[str, ...], list[dataset.Dataset]] = defaultdict(list)
+    def _datasets(self, view: View, growing: bool) -> dict[tuple[str, ...], list[Dataset]]:
+        found: dict[tuple[str, ...], list[Dataset]] = defaultdict(list)
         segments = [s for segments in view.writers for s in segments]
         for files, of in (([s.expected for s in segments if s.is_sealed], _IPC),
                           ([p.expected(self.directory) for p in view.snapshot.parts if not p.is_lance], _PARQUET)):
-            by_names: dict[tuple[str, ...], list[dataset.Fragment]] = defaultdict(list)
+            by_names: dict[tuple[str, ...], list[datasets.Fragment]] = defaultdict(list)
             for file, buffer in zip(files, open_all(files, self._disk, checked=self._checked), strict=True):
                 fragment = of.make_fragment(buffer)
                 by_names[_names(_physical(fragment, file.path))].append(fragment)
             for names, fragments in by_names.items():
-                found[names].append(dataset.FileSystemDataset(fragments, PLAIN, of))
+                found[names].append(datasets.FileSystemDataset(fragments, PLAIN, of))
         lance = [part.batches(self.directory, self._disk, checked=self._checked)
                  for part in view.snapshot.parts if part.is_lance]
         open_ = [read_blocks(s.path, self._disk, s.rows) for s in segments if growing and not s.is_sealed]
@@ -195,7 +196,7 @@ class Catalog:
         for batch in chain(*lance, *open_):
             in_memory[_names(batch.schema)].append(batch.replace_schema_metadata(None))
         for names, batches in in_memory.items():
-            found[names].append(dataset.dataset(pa.Table.from_batches(batches, PLAIN)))
+            found[names].append(datasets.dataset(pa.Table.from_batches(batches, PLAIN)))
         return found
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -213,8 +214,8 @@ class Catalog:
             raise ShardError(f"no column {unknown[0]!r} in {self.directory}",
                              f"there are: {', '.join([*PLAIN.names, *(SIGNAL + name for name in signals)])}")
         target = pa.schema([PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted])
-        found = [_with_signals(batch, names, wanted, target) for names, datasets in groups.items()
-                 for batch in _scan(datasets, wanted)]
+        found = [_with_signals(batch, names, wanted, target) for names, parts in groups.items()
+                 for batch in _scan(parts, wanted)]
         return pa.Table.from_batches(found, target)
 
     def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
@@ -262,12 +263,12 @@ class Catalog:
         return sorted({name for names in self.by_catalogue() for name in names})
 
 
-_IPC = dataset.IpcFileFormat()
-_PARQUET = dataset.ParquetFileFormat(
-    default_fragment_scan_options=dataset.ParquetFragmentScanOptions(page_checksum_verification=True))
+_IPC = datasets.IpcFileFormat()
+_PARQUET = datasets.ParquetFileFormat(
+    default_fragment_scan_options=datasets.ParquetFragmentScanOptions(page_checksum_verification=True))
 
 
-def _physical(fragment: dataset.Fragment, path: Path) -> pa.Schema:
+def _physical(fragment: datasets.Fragment, path: Path) -> pa.Schema:
     try:
         return fragment.physical_schema
     except (pa.ArrowException, OSError) as error:
@@ -278,11 +279,11 @@ def _names(of: pa.Schema) -> tuple[str, ...]:
     return tuple(name for name, _, _ in signal_names(of))
 
 
-def _scan(datasets: Sequence[dataset.Dataset], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _scan(parts: Sequence[Dataset], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     columns = [c for c in wanted if c in PLAIN.names]
     if len(columns) < len(wanted) and "signals" not in columns:
         columns.append("signals")
-    for rows in datasets:
+    for rows in parts:
         yield from rows.to_batches(columns=columns)
 
 

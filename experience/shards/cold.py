@@ -153,7 +153,7 @@ def _parse_snapshot(path: Path, disk: Disk) -> Snapshot:
         content = json.loads(body)
         parts = tuple(Part(**part) for part in content["parts"])
         snapshot = Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"])
-        foreign = [n for n in snapshot.replaced if not _REPLACED.fullmatch(n)]
+        foreign: list[str | int] = [n for n in snapshot.replaced if not _REPLACED.fullmatch(n)]
         foreign += [part.file for part in parts if not _PART.fullmatch(part.file)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ShardError(f"{path} cannot be read: {error!r}", "the file was not written by xp") from error

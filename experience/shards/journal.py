@@ -18,89 +18,53 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from experience.errors import FencedError, ShardError
 from experience.shards.blobs import Packer
-from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, read_blocks, read_commits
-from experience.shards.cold import newest_snapshot, read_snapshot
+from experience.shards.blocks import Commit
 from experience.shards.disk import REAL, Disk
-from experience.shards.manifest import append_manifest, read_manifest
 from experience.shards.redact import Redactor
 from experience.shards.schema import PromptDeltas, schema, to_batch
+from experience.shards.sealing import (
+    BLOCK_ROWS,
+    Encoder,
+    is_worth_rewriting,
+    publish,
+    recover,
+    remove_drafts,
+    rewrite,
+    seal_in_place,
+    truncate_log,
+)
 from experience.signal import SignalKind
 from experience.step import Step
 
 Durability = Literal["sync", "group", "os"]
 _RESERVE = "RESERVE"
-_RESERVE_BYTES = 1 << 20
+_RESERVE_BYTES = 4 << 20
+"""Room for the footer of a segment of many small blocks, and for a longer manifest."""
 _MOST_WAITING = 4
 """Blocks that may wait while others are on their way."""
 
 
-class _Encoder:
-    """An Arrow file in the making: gives the bytes of each part as it comes."""
-
-    def __init__(self, of: pa.Schema) -> None:
-        self._pending: list[bytes] = []
-        self._file = pa.BufferedOutputStream(pa.PythonFile(_Sink(self._pending), mode="w"), 1 << 20)
-        self._writer = pa.ipc.new_file(self._file, of)
-
-    def block(self, batch: pa.RecordBatch) -> bytes:
-        self._writer.write_batch(batch)
-        return self._take()
-
-    def footer(self) -> bytes:
-        self._writer.close()
-        return self._take()
-
-    def _take(self) -> bytes:
-        self._file.flush()
-        block = b"".join(self._pending)
-        self._pending.clear()
-        return block
-
-
-class _Sink:
-    """A file, as Arrow wants one, that is a list of what was written."""
-
-    closed = False
-
-    def __init__(self, parts: list[bytes]) -> None:
-        self._parts, self._size = parts, 0
-
-    def write(self, data: bytes) -> int:
-        self._parts.append(bytes(data))
-        self._size += len(data)
-        return len(data)
-
-    def tell(self) -> int: return self._size
-    def flush(self) -> None: ...
-    def writable(self) -> bool: return True
-    def readable(self) -> bool: return False
-    def seekable(self) -> bool: return False
-    def close(self) -> None: self.closed = True
-
-
-@dataclass
+@dataclass(eq=False)
 class _Segment:
     """The segment being written. Invariant: its first `commits` records, and their blocks, are acknowledged."""
 
     path: Path
     data: int
     log: int
-    encoder: _Encoder
+    encoder: Encoder
     end: int = 0
     last_seq: int = -1
     commits: int = 0
     encoded: int = 0
+    begun: float = field(default_factory=time.monotonic)
     sha256: hashlib._Hash = field(default_factory=hashlib.sha256)
 
 
@@ -127,19 +91,23 @@ class Journal:
     name, is on disk.
     Opening a journal fences older incarnations, recovers what they left, and continues their streams.
     While less than `low_water_bytes` are free, or a disk says it is full, `paused` is True: steps are kept in memory
-    and no longer acknowledged; each commit tries again.
+    and no longer acknowledged; each commit tries again. A segment is sealed once it holds `seal_bytes` or is
+    `seal_seconds` old, in a thread of its own while the next one is written; blocks that are small beside `block_rows`
+    are rewritten then (0: never).
     """
 
     def __init__(self, directory: Path, catalogue: Mapping[str, SignalKind], *, durability: Durability = "group",
-                 commit_seconds: float = 0.05, batch_rows: int = 64, seal_bytes: int = 256 << 20,
-                 low_water_bytes: int = 64 << 20, metadata: Mapping[str, Any] | None = None,
-                 redactor: Redactor | None = None, disk: Disk = REAL) -> None:
+                 commit_seconds: float = 0.05, batch_rows: int = 64, seal_bytes: int = 64 << 20,
+                 seal_seconds: float = 600.0, block_rows: int = BLOCK_ROWS, low_water_bytes: int = 64 << 20,
+                 metadata: Mapping[str, Any] | None = None, redactor: Redactor | None = None,
+                 disk: Disk = REAL) -> None:
         self.directory, self.durability, self.paused = directory, durability, False
         self._commit_seconds, self._batch_rows, self._seal_bytes = commit_seconds, batch_rows, seal_bytes
+        self._seal_seconds, self._block_rows = seal_seconds, block_rows
         self._low_water_bytes, self._disk = low_water_bytes, disk
         disk.make_directory(directory)
         self.epoch = _next_epoch(directory, disk)
-        self.acknowledged: dict[bytes, int] = recover(directory, disk)
+        self.acknowledged: dict[bytes, int] = self._recover()
         self._next_t = {stream: t + 1 for stream, t in self.acknowledged.items()}
         self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {}))
         self._redactor = redactor or Redactor.of_environment()
@@ -149,10 +117,20 @@ class Journal:
         self._oldest = 0.0
         self._number = 0
         self._segment: _Segment | None = None
-        self._broken: _Segment | None = None
+        self._broken: list[_Segment] = []
         self._waiting: list[_Block] = []
         self._flight: _Flight | None = None
-        self._thread = disk.thread()
+        self._sealing: tuple[_Segment, Future[None]] | None = None
+        self._thread, self._sealer = disk.thread(), disk.thread()
+
+    def _recover(self) -> dict[bytes, int]:
+        """What earlier incarnations left, sealed. Raises ShardError if the disk is full even without the reserve."""
+        try:
+            return recover(self.directory, self._disk)
+        except OSError as error:
+            if error.errno not in _FULL or not self._free_reserve():
+                raise
+        return recover(self.directory, self._disk)
 
     def next_t(self, stream: bytes) -> int:
         return self._next_t.get(stream, 0)
@@ -200,7 +178,8 @@ class Journal:
 
     def _launch(self) -> None:
         """Sends the buffer on its way to the disk, as soon as the block before it has landed. Raises as commit does."""
-        self._seal_if_full()
+        if not self._unless_full(self._seal_if_full):
+            return
         if self._segment is None or self.blobs.pending:  # the thread is idle while a file is opened or blobs are kept
             self._land()
         if not self._buffer:
@@ -208,12 +187,10 @@ class Journal:
         self._check_fence()
         self.paused = self._disk.free_bytes(self.directory) < self._low_water_bytes
         if self.paused:
-            self.seal()
+            self._unless_full(lambda: self.seal(crowded=True))
+            self.paused = True
             return
-        try:
-            self.blobs.flush()
-        except OSError as error:
-            self._pause_or_raise(error)
+        if not self._unless_full(self.blobs.flush):
             return
         try:
             self._mend()
@@ -280,47 +257,112 @@ class Journal:
                 self.acknowledged[step.stream_id] = step.t
 
     def _seal_if_full(self) -> None:
-        if self._segment is not None and self._segment.encoded >= self._seal_bytes:
-            self.seal()
+        """Begins to seal a segment that is large or old enough; the one before it must be done."""
+        self._mend_after_sealing(wait=False)
+        segment = self._segment
+        if segment is None or self._sealing is not None:
+            return
+        is_old = segment.commits and time.monotonic() - segment.begun >= self._seal_seconds
+        if segment.encoded >= self._seal_bytes or is_old:
+            self._begin_sealing(crowded=False)
+
+    def _unless_full(self, write: Callable[[], object]) -> bool:
+        """Whether `write` was done; where the disk is full it was not, and the journal pauses."""
+        try:
+            write()
+        except OSError as error:
+            self._pause_or_raise(error)
+            return False
+        return True
 
     def _pause_or_raise(self, error: OSError) -> None:
         self.paused = error.errno in _FULL
         if not self.paused:
             raise error
 
-    def seal(self) -> Path | None:
-        """Closes the open segment into an immutable shard; None if there was nothing to seal. Raises as commit does."""
+    def seal(self, *, crowded: bool = False) -> Path | None:
+        """Closes the open segment into an immutable shard; None if there was nothing to seal. Raises as commit does,
+        and OSError if the disk is full even without the reserve. `crowded`: in the room that there is."""
+        self._mend_after_sealing(wait=True)
+        segment = self._begin_sealing(crowded=crowded)
+        self._mend_after_sealing(wait=True)
+        return None if segment is None else segment.path.with_suffix(".arrow")
+
+    def _begin_sealing(self, *, crowded: bool) -> _Segment | None:
         self._land()
         self._check_fence()
         self._mend()
-        segment = self._segment
-        if segment is None:
-            return None
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            self._sealing = segment, self._sealer.submit(self._seal, segment, crowded)
+        return segment
+
+    def _seal(self, segment: _Segment, crowded: bool) -> None:
+        """In a thread: the segment's rows as few large blocks; where that fails or is not worth it, as they are."""
+        rows = segment.last_seq + 1
+        if not crowded and self._block_rows and is_worth_rewriting(rows, segment.commits, self._block_rows):
+            try:
+                rewrite(segment.path, self._disk, self._check_fence, self._block_rows)
+                return
+            except FencedError:
+                raise
+            except (OSError, ShardError):  # no room for a copy, or a call failed: the footer alone needs less
+                if self._disk.exists(segment.path.with_suffix(".arrow")):
+                    raise  # it has its name; what is left to do is done by `_mend`
+        self._check_fence()
+        remove_drafts(segment.path, self._disk)
         footer = segment.encoder.footer()
         segment.sha256.update(footer)
-        try:
-            self._disk.write(segment.data, footer)
-            self._disk.sync(segment.data)
+        self._disk.write(segment.data, footer)
+        self._disk.sync(segment.data)
+        publish(segment.path, segment.path, rows, segment.end + len(footer), segment.sha256.hexdigest(), self._disk)
+
+    def _mend_after_sealing(self, wait: bool) -> None:
+        """Takes note of a sealing that is done; one that failed is mended. Raises as seal does."""
+        self._take_note_of_sealing(wait)
+        self._mend()
+
+    def _take_note_of_sealing(self, wait: bool) -> None:
+        if self._sealing is None or not (wait or self._sealing[1].done()):
+            return
+        segment, done = self._sealing
+        failed = done.exception()  # a signal that interrupts the wait leaves it on its way
+        self._sealing = None
+        with contextlib.suppress(OSError):
             self._close_descriptors(segment)
-            _publish(segment.path, segment.path, segment.last_seq + 1, segment.end + len(footer),
-                     segment.sha256.hexdigest(), self._disk)
-        except OSError:
-            self._give_up_segment()
-            self._mend()
-        self._segment = None
-        return segment.path.with_suffix(".arrow")
+        if failed is None:
+            return
+        if not isinstance(failed, OSError):
+            raise failed
+        self._broken.append(segment)
 
     def close(self) -> None:
-        """Commits and seals. Raises ShardError if the disk is full and steps are left that nobody has."""
+        """Commits and seals. Raises ShardError if the disk is full and steps are left that nobody has, or the last
+        segment could not be sealed: its steps are kept, and a resumed run seals it."""
         self.commit()
         if self._buffer:
             raise ShardError(f"{self.directory}: the disk is full; {len(self._buffer)} steps could not be kept",
                              "free some space and resume the run")
-        self.seal()
+        try:
+            self.seal()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise ShardError(f"{self.directory}: the disk is full; the last segment could not be sealed, its steps are "
+                             "kept", "free some space and resume the run") from error
         self.blobs.close()
         self._thread.shutdown()
-        with contextlib.suppress(FileNotFoundError):
+        self._sealer.shutdown()
+        self._free_reserve()
+
+    def _free_reserve(self) -> bool:
+        """Gives the reserve's room to what must be written now; whether there was one. It is taken again with the
+        next segment."""
+        try:
             self._disk.remove(self.directory / _RESERVE)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _open_segment(self) -> _Segment:
         self._keep_reserve()
@@ -333,7 +375,7 @@ class Journal:
             self._disk.close(data)
             self._disk.remove(path)
             raise
-        segment = self._segment = _Segment(path, data, log, _Encoder(self._schema))
+        segment = self._segment = _Segment(path, data, log, Encoder(self._schema))
         self._disk.sync_directory(self.directory)
         self._deltas.forget()
         return segment
@@ -342,25 +384,29 @@ class Journal:
         """After a failed call the file's unacknowledged bytes are anybody's guess: it is not written to again."""
         segment, self._segment = self._segment, None
         if segment is not None:
-            self._broken = segment
+            self._broken.append(segment)
             with contextlib.suppress(OSError):
                 self._close_descriptors(segment)
 
     def _mend(self) -> None:
-        """Seals a segment that was given up, at its last acknowledged byte. Until that works nothing else is written:
-        rows that may be in it are written again only once they are surely not."""
-        broken = self._broken
-        if broken is None:
+        """Seals segments that were given up, each at its last acknowledged byte. Until that works nothing else is
+        written: rows that may be in them are written again only once they are surely not."""
+        if not self._broken:
             return
-        try:
-            _truncate_log(broken.path, broken.commits, self._disk)
-            _seal_in_place(broken.path, self._disk)
-        except OSError as error:
-            if error.errno in _FULL:
-                with contextlib.suppress(FileNotFoundError):
-                    self._disk.remove(self.directory / _RESERVE)  # room for the footer, at the next try
-            raise
-        self._broken = None
+        self._take_note_of_sealing(wait=True)  # one thread writes the manifest, and segments are sealed in order
+        for broken in sorted(self._broken, key=lambda segment: segment.path):
+            try:
+                self._seal_broken(broken)
+            except OSError as error:
+                if error.errno not in _FULL or not self._free_reserve():
+                    raise
+                self._seal_broken(broken)
+            self._broken.remove(broken)
+
+    def _seal_broken(self, broken: _Segment) -> None:
+        if not self._disk.exists(broken.path.with_suffix(".arrow")):
+            truncate_log(broken.path, broken.commits, self._disk)
+        seal_in_place(broken.path, self._disk)
 
     def _keep_reserve(self) -> None:
         if _RESERVE in self._disk.names(self.directory):
@@ -408,125 +454,3 @@ def _next_epoch(directory: Path, disk: Disk) -> int:
             epoch += 1
 
 
-def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
-    """Seals what earlier incarnations left open, keeping exactly the acknowledged rows.
-
-    Returns the last acknowledged t per stream, over all shards of this writer, hot and cold.
-    Raises ShardError if an acknowledged block is damaged: that is never repaired silently.
-    """
-    names = disk.names(directory)
-    for name in names:
-        path = directory / name
-        if path.suffix in (".draft", ".log-draft"):
-            disk.remove(path)
-        elif path.suffix == ".open" and path.with_suffix(".arrow").name in names:
-            disk.remove(path)  # killed after its copy was sealed
-        elif path.suffix == ".open":
-            _seal_copy(path, disk)
-    lines = {line["file"]: line for line in read_manifest(directory, disk)}
-    shards = [directory / name for name in disk.names(directory) if name.endswith(".arrow")]
-    snapshot = read_snapshot(directory.parent, disk)
-    last = snapshot.last(directory.name)
-    lost = [name for name in lines if directory / name not in shards and f"{directory.name}/{name}" not in
-            snapshot.replaced]
-    if lost and newest_snapshot(directory.parent, disk) == snapshot.version:
-        raise ShardError(f"{directory / lost[0]} is missing: the manifest names it", "restore the file from a copy")
-    for path in shards:
-        if f"{directory.name}/{path.name}" in snapshot.replaced:
-            continue
-        line = lines.get(path.name)
-        try:
-            for batch in read_blocks(path, disk, line["rows"] if line else None):
-                for stream, t in keys(batch):
-                    last[stream] = max(t, last.get(stream, -1))
-        except FileNotFoundError:
-            if newest_snapshot(directory.parent, disk) == snapshot.version:
-                raise
-            return recover(directory, disk)  # the shard went cold meanwhile
-        if line is None:
-            _add_to_manifest(path, disk)
-    return last
-
-
-def _seal_copy(path: Path, disk: Disk) -> None:
-    """Seals what another incarnation left open, as a copy: should it still be writing, it writes to the old files."""
-    log = path.with_suffix(".commit")
-    commits = list(read_commits(disk.read(log), where=str(log))) if disk.exists(log) else []
-    if not commits:  # nothing was ever acknowledged
-        disk.remove(path)
-        if disk.exists(log):
-            disk.remove(log)
-        return
-    footer = _footer(path, disk)
-    disk.write_file(path.with_suffix(".log-draft"), [b"".join(c.pack() for c in commits)])
-    parts = chain((disk.read(path, c.start, c.end) for c in commits), [footer])
-    draft, whole = path.with_suffix(".draft"), hashlib.sha256()
-    disk.write_file(draft, _hashing(parts, whole))
-    disk.rename(path.with_suffix(".log-draft"), log)
-    disk.sync_directory(path.parent)
-    _publish(path, draft, commits[-1].last_seq + 1, commits[-1].end + len(footer), whole.hexdigest(), disk)
-    disk.remove(path)
-
-
-def _hashing(parts: Iterable[bytes], whole: hashlib._Hash) -> Iterator[bytes]:
-    """`parts` as they are, each added to `whole` on its way."""
-    for part in parts:
-        whole.update(part)
-        yield part
-
-
-def _seal_in_place(path: Path, disk: Disk) -> None:
-    """Seals our own segment at its last commit; it needs room for the footer alone."""
-    log, sealed = path.with_suffix(".commit"), path.with_suffix(".arrow")
-    commits = list(read_commits(disk.read(log), where=str(log)))
-    if not commits:
-        for leftover in (path, log):
-            if disk.exists(leftover):
-                disk.remove(leftover)
-        return
-    if disk.exists(sealed):  # the failure came after the rename
-        disk.sync_directory(path.parent)
-        return
-    footer = _footer(path, disk)
-    with disk.appending(path) as descriptor:
-        disk.truncate(descriptor, commits[-1].end)
-        disk.write(descriptor, footer)
-        disk.sync(descriptor)
-    whole = hashlib.sha256(disk.read(path)).hexdigest()
-    _publish(path, path, commits[-1].last_seq + 1, commits[-1].end + len(footer), whole, disk)
-
-
-def _add_to_manifest(path: Path, disk: Disk) -> None:
-    """A shard of an older format, whose line was written after its name: killed in between, it has none yet."""
-    commits = list(read_commits(disk.read(path.with_suffix(".commit")), where=str(path)))
-    if not commits or not ends_the_stream(path, commits[-1].end, disk):
-        raise ShardError(f"{path}: its commit log and the manifest lack rows that it holds",
-                         "restore the manifest from a copy")
-    append_manifest(path, commits[-1].last_seq + 1, disk.size(path), hashlib.sha256(disk.read(path)).hexdigest(), disk)
-
-
-def _truncate_log(path: Path, commits: int, disk: Disk) -> None:
-    """Takes back a record that may be there although its commit failed."""
-    with disk.appending(path.with_suffix(".commit")) as log:
-        disk.truncate(log, commits * COMMIT.size)
-        disk.sync(log)
-
-
-def _footer(path: Path, disk: Disk) -> bytes:
-    """What the writer would have put behind the committed blocks: the same batches give the same bytes, then it."""
-    encoder = None
-    for block in BlockReader(path, disk).read():
-        encoder = encoder or _Encoder(block.batch.schema)
-        if encoder.block(block.batch) != block.data:
-            raise ShardError(f"{path}: sealing would change acknowledged bytes", "keep the file and report it")
-    assert encoder is not None
-    return encoder.footer()
-
-
-def _publish(path: Path, contents: Path, rows: int, size: int, sha256: str, disk: Disk) -> Path:
-    """Gives `contents`, which is on disk, the sealed name of segment `path`."""
-    sealed = path.with_suffix(".arrow")
-    append_manifest(sealed, rows, size, sha256, disk)  # first: a sealed shard without a line is one whose line is lost
-    disk.rename(contents, sealed)  # a reader sees a whole shard or an open segment, never half of one
-    disk.sync_directory(path.parent)
-    return sealed

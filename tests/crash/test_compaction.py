@@ -189,7 +189,7 @@ def test_rows_that_a_follower_was_not_given_are_an_error_at_the_end(tmp_path: Pa
     list(catalog.follow())
     assert check_acknowledged(tmp_path, {b"a" * 16: 8}, catalog.given) == 9
     write(tmp_path, "a", 3)
-    with pytest.raises(ShardError, match="of 12 rows .* was given 9"):
+    with pytest.raises(ShardError, match=r"of 12 rows .* was given 9"):
         check_acknowledged(tmp_path, {b"a" * 16: 11}, catalog.given)
 
 

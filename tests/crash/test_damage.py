@@ -19,7 +19,7 @@ WRITER = Path("/store/writer")
 
 def a_store(steps: int = 40) -> dict[Path, bytes]:
     disk = SimulatedDisk()
-    journal = Journal(WRITER, CATALOGUE, batch_rows=5, commit_seconds=10, seal_bytes=30_000, low_water_bytes=0,
+    journal = Journal(WRITER, CATALOGUE, batch_rows=5, commit_seconds=10, seal_bytes=30_000, low_water_bytes=0, block_rows=0,
                       disk=disk)
     for t in range(steps):
         shown = (journal.blobs.put(b"picture %d" % t * 50, "image/png"),) if t % 2 else ()

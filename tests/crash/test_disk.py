@@ -16,8 +16,9 @@ from experience.errors import ShardError
 from experience.shards.blobs import BlobReader, named_blobs
 from experience.shards.blocks import keys, read_blocks
 from experience.shards.disk import Disk
-from experience.shards.journal import Journal, recover
+from experience.shards.journal import Journal
 from experience.shards.manifest import read_manifest
+from experience.shards.sealing import recover
 from tests.conftest import CATALOGUE, make_step
 from tests.crash.simulated_disk import Fault, SimulatedDisk, power_cuts
 
@@ -98,7 +99,7 @@ def power_cut_states(wanted: int, seed: int) -> int:
 
 @pytest.mark.timeout(0)
 def test_no_power_cut_loses_or_doubles_an_acknowledged_step(request: pytest.FixtureRequest) -> None:
-    wanted = 1_000_000 if request.config.getoption("--long") else 3_000
+    wanted = 1_000_000 if request.config.getoption("--long") else 1_000
     assert power_cut_states(wanted, seed=0) >= wanted
 
 
@@ -137,10 +138,10 @@ def live_through(disk: SimulatedDisk, steps: int) -> tuple[dict[bytes, int], dic
 @pytest.mark.parametrize("for_ever", [False, True])
 @pytest.mark.parametrize(("number", "calls"), FAULTS)
 def test_whichever_call_fails_nothing_acknowledged_is_lost_or_doubled(
-        number: int, calls: tuple[str, ...], for_ever: bool) -> None:
-    at = 0
+        number: int, calls: tuple[str, ...], for_ever: bool, request: pytest.FixtureRequest) -> None:
+    at, step = 0, 1 if request.config.getoption("--long") else 4
     while True:
-        at += 1
+        at += step
         fault = Fault(at, number, frozenset(calls), for_ever)
         disk = SimulatedDisk(fault=fault)
         acknowledged, appended, _ = live_through(disk, 20)

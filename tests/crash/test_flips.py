@@ -134,9 +134,10 @@ class Readers:
 
 
 @pytest.mark.timeout(0)
-def test_no_flipped_bit_is_believed_by_any_reader(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    wanted = 10_000 if request.config.getoption("--long") else 60
-    rng, run = random.Random(0), tmp_path / "run"
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
+def test_no_flipped_bit_is_believed_by_any_reader(seed: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    wanted = 2_500 if request.config.getoption("--long") else 60
+    rng, run = random.Random(seed), tmp_path / "run"
     readers = Readers(run, tmp_path / "out", a_run(run))
     truth = {name: read() for name, read in readers.all().items()}
     assert not verify_run(run, deep=True).problems

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from experience.shards.catalog import check_acknowledged
-from experience.shards.journal import Journal, recover
+from experience.shards.journal import Journal
+from experience.shards.sealing import recover
 from experience.shards.verify import verify
 from tests.conftest import CATALOGUE, make_step
 
