@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
-import pyarrow.dataset as dataset
 
 from experience.errors import ConfigError
 from experience.shards.catalog import SIGNAL, Catalog
@@ -48,11 +47,11 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
     connection.execute("create macro signal(signals, wanted) as "
                        "list_filter(signals, lambda s: s.name = wanted)[1].value")
     for table, directory in tables.items():
-        groups = Catalog(directory, checked=checked).by_catalogue() or {(): [dataset.dataset(PLAIN.empty_table())]}
+        groups = Catalog(directory, checked=checked).by_catalogue()
         names = sorted({name for group in groups for name in group})
         selects = []
-        for number, (catalogue, parts) in enumerate(groups.items()):
-            connection.register(f"{table} {number}", dataset.dataset(parts))
+        for number, (catalogue, rows) in enumerate(groups.items()):
+            connection.register(f"{table} {number}", rows)
             selects.append(_select(f"{table} {number}", catalogue, names))
         connection.execute(f"create view {_column(table)} as {' union all '.join(selects)}")
     return connection

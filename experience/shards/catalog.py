@@ -163,16 +163,16 @@ class Catalog:
         SHA-256 once a process (see checked). A signal's code is a position in its own shard's catalogue: `table` and
         `./xp query` give signals by name.
         """
-        parts = [part for group in self.by_catalogue(growing=growing).values() for part in group]
-        return datasets.dataset(parts or [datasets.dataset(PLAIN.empty_table())])
+        return datasets.dataset(list(self.by_catalogue(growing=growing).values()))
 
-    def by_catalogue(self, *, growing: bool = True) -> dict[tuple[str, ...], list[Dataset]]:
-        """The same, by the signals' names in the order of their codes."""
+    def by_catalogue(self, *, growing: bool = True) -> dict[tuple[str, ...], Dataset]:
+        """The same, by the signals' names in the order of their codes; of an empty store one dataset without rows."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             view = self._viewer.look()
             try:
-                return self._datasets(view, growing)
+                found = self._datasets(view, growing) or {(): [datasets.dataset(PLAIN.empty_table())]}
+                return {names: datasets.dataset(parts) for names, parts in found.items()}
             except FileNotFoundError as error:
                 self._raise_if_newest(view, error)
                 if time.monotonic() > deadline:
@@ -214,8 +214,8 @@ class Catalog:
             raise ShardError(f"no column {unknown[0]!r} in {self.directory}",
                              f"there are: {', '.join([*PLAIN.names, *(SIGNAL + name for name in signals)])}")
         target = pa.schema([PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted])
-        found = [_with_signals(batch, names, wanted, target) for names, parts in groups.items()
-                 for batch in _scan(parts, wanted)]
+        found = [_with_signals(batch, names, wanted, target) for names, rows in groups.items()
+                 for batch in _scan(rows, wanted)]
         return pa.Table.from_batches(found, target)
 
     def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
@@ -279,12 +279,11 @@ def _names(of: pa.Schema) -> tuple[str, ...]:
     return tuple(name for name, _, _ in signal_names(of))
 
 
-def _scan(parts: Sequence[Dataset], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _scan(rows: Dataset, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     columns = [c for c in wanted if c in PLAIN.names]
     if len(columns) < len(wanted) and "signals" not in columns:
         columns.append("signals")
-    for rows in parts:
-        yield from rows.to_batches(columns=columns)
+    yield from rows.to_batches(columns=columns)
 
 
 def _with_signals(batch: pa.RecordBatch, names: Sequence[str], wanted: Sequence[str], target: pa.Schema
