@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from experience.shards.catalog import Catalog
 from experience.shards.checked import Expected, open_all
 from experience.shards.journal import Journal
@@ -53,17 +51,6 @@ def cpu(read: Callable[[], object], times: int = 5) -> float:
     return min(found)
 
 
-def compressed(store: Path, codec: str) -> int:
-    """Bytes of the sealed shards, were their buffers compressed."""
-    total = 0
-    for path in store.glob("*/*.arrow"):
-        table, sink = pa.ipc.open_file(path).read_all(), pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
-            writer.write_table(table)
-        total += sink.getvalue().size
-    return total
-
-
 def measure(run: Path, seconds: float) -> None:
     store = run / "shards"
     steps = sorted((s for block in Catalog(store).follow() for s in block), key=lambda s: s.t_end_ns)
@@ -88,9 +75,6 @@ def measure(run: Path, seconds: float) -> None:
             per = 1e6 / len(steps)
             print(f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} {write * per:>9.1f} "
                   f"{seal * per:>8.1f} {follow * per:>10.1f} {table * per:>9.2f} {where * per:>8.2f}")
-            if block_rows:
-                lz4, zstd = (compressed(Path(folder), codec) / len(steps) for codec in ("lz4", "zstd"))
-                print(f"compressed too: lz4 {lz4:.0f} bytes/row, zstd {zstd:.0f} bytes/row")
     print(f"holding sealed files against their SHA-256, once a process: {check_seconds():.2f} CPU s a GB")
 
 

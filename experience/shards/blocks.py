@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,14 @@ class Block:
     origin: int
     skip: int = 0
 
+    def lies_ready(self, columns: Iterable[str]) -> bool:
+        """Whether the file holds each of `columns` as Arrow has it in memory: an older format may lack one, and
+        rewritten blocks are compressed."""
+        first, names = self.origin + self.commit.start, set(self.batch.schema.names)
+        return all(name in names and all(
+            buffer is None or not buffer.size or first <= buffer.address < first + len(self.data)
+            for buffer in self.batch.column(name).buffers()) for name in columns)
+
     @property
     def rows(self) -> pa.RecordBatch:
         """The rows not given before, with every column of today."""
@@ -121,7 +129,6 @@ class BlockReader:
     def _rewind(self) -> None:
         self._start, self._last_seq, self._records = 0, -1, 0
         self._schema: pa.Schema | None = None
-        self._head = b""
 
     @property
     def rows(self) -> int:
@@ -203,39 +210,20 @@ class BlockReader:
             if commit.start:
                 raise ShardError(f"{self.path}: its first block, which holds the schema, is damaged",
                                  "restore the file from a copy")
-            self._read_head(data)
-        assert self._schema is not None
-        # an Arrow stream opens with the schema and the dictionaries
-        source = pa.py_buffer(self._head + data if commit.start and self._head else data)
-        batch = self._read_batch(pa.BufferReader(source), commit)
-        if batch.num_rows != commit.rows:
-            raise ShardError(f"{self.path}: a block holds {batch.num_rows} rows, its commit says {commit.rows}",
-                             "restore the file from a copy")
-        origin = source.address + (len(self._head) if commit.start else 0) - commit.start
-        return Block(commit, data, batch, origin, skip)
-
-    def _read_head(self, data: bytes) -> None:
-        """The schema, and where columns are dictionary-encoded the bytes up to the first record batch."""
-        stream = pa.BufferReader(data)
-        stream.seek(FIRST_BLOCK)
-        self._schema = pa.ipc.read_schema(stream)
-        check_schema(self._schema, str(self.path))
-        if not any(pa.types.is_dictionary(field.type) for field in self._schema):
-            return
-        stream.seek(FIRST_BLOCK)
-        messages, end = pa.ipc.MessageReader.open_stream(stream), FIRST_BLOCK
-        while messages.read_next_message().type != "record batch":
-            end = stream.tell()
-        self._head = data[FIRST_BLOCK:end]
-
-    def _read_batch(self, stream: pa.BufferReader, commit: Commit) -> pa.RecordBatch:
-        if self._head:
-            stream.seek(0 if commit.start else FIRST_BLOCK)
-            return pa.ipc.open_stream(stream).read_next_batch()
+            stream = pa.BufferReader(data)
+            stream.seek(FIRST_BLOCK)
+            self._schema = pa.ipc.read_schema(stream)
+            check_schema(self._schema, str(self.path))
+        source = pa.py_buffer(data)
+        stream = pa.BufferReader(source)
         if not commit.start:
             stream.seek(FIRST_BLOCK)
             pa.ipc.read_schema(stream)
-        return pa.ipc.read_record_batch(pa.ipc.read_message(stream), self._schema)
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(stream), self._schema)
+        if batch.num_rows != commit.rows:
+            raise ShardError(f"{self.path}: a block holds {batch.num_rows} rows, its commit says {commit.rows}",
+                             "restore the file from a copy")
+        return Block(commit, data, batch, source.address - commit.start, skip)
 
 
 def read_blocks(path: Path, disk: Disk = REAL, rows: int | None = None) -> Iterator[pa.RecordBatch]:

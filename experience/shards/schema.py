@@ -97,12 +97,11 @@ def check_schema(found: pa.Schema, where: str) -> None:
     never half understood."""
     known = {field.name: field for field in PLAIN}
     for field in found:
-        value = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         expected = known.pop(field.name, None)
         if expected is None:
             raise ShardError(f"{where}: column {field.name!r} is not in {SCHEMA_ID}, or is there twice",
                              "the file was not written by xp, or by a newer one")
-        if not value.equals(expected.type) or field.nullable != expected.nullable:
+        if not field.type.equals(expected.type) or field.nullable != expected.nullable:
             raise ShardError(f"{where}: column {field.name} is {field.type}, {expected.type} expected",
                              "the file was not written by xp, or by a newer one")
     for field in known.values():
@@ -116,22 +115,16 @@ def check_schema(found: pa.Schema, where: str) -> None:
 
 
 def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same rows with every column of today, in order and decoded; a column that the file lacks is null.
+    """The same rows with every column of today, in order; a column that the file lacks is null.
 
     The metadata, and with it the signal catalogue, stays.
     """
     if batch.schema.equals(PLAIN):
         return batch
     there = set(batch.schema.names)
-    columns = [_plain(batch.column(f.name), f.type) if f.name in there else pa.nulls(batch.num_rows, f.type)
+    columns = [batch.column(f.name) if f.name in there else pa.nulls(batch.num_rows, f.type)
                for f in PLAIN]
     return pa.RecordBatch.from_arrays(columns, schema=PLAIN.with_metadata(batch.schema.metadata))
-
-
-def _plain(column: pa.Array, of: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column if column.type.equals(of) else column.cast(of)
 
 
 def signal_values(batch: pa.RecordBatch, catalogue: Sequence[str], names: Sequence[str]) -> list[pa.Array]:

@@ -1,8 +1,9 @@
 """Sealing: how a segment becomes an immutable shard, by its writer or by the one who comes after a crash.
 
 Three ways, in each of which the manifest's line comes before the sealed name:
-    rewrite     the rows as few large blocks, words that repeat dictionary-encoded; read back and compared before the
-                line. Needs room for a copy. Its commit log is `.blocks`.
+    rewrite     the rows as few large blocks, compressed by lz4; read back and compared before the line. Needs room
+                for a copy. Its commit log is `.blocks`. The columns stay of one type in all shards: other readers
+                (Polars) do not take a mixture of words and dictionaries.
     in place    the footer behind the blocks as they are: where there is no room, or blocks are large already
     copy        as in place, but another incarnation's file is left alone: it may still be writing
 Covers: a kill or a power cut at any instant; a call that fails. Until the sealed name is there, the open segment holds.
@@ -16,7 +17,6 @@ from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from experience.errors import ShardError
 from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, read_blocks, read_commits
@@ -29,16 +29,15 @@ BLOCK_ROWS = 1024
 """Rows of a rewritten block, unless they are large: damage costs a block, so it is not the whole shard."""
 _BLOCK_BYTES = 4 << 20
 _SMALL_SHARE = 4  # blocks that hold less than this share of BLOCK_ROWS are worth rewriting
-_INT8, _INT16 = 127, 32_767
 
 
 class Encoder:
     """An Arrow file in the making: gives the bytes of each part as it comes."""
 
-    def __init__(self, of: pa.Schema) -> None:
+    def __init__(self, of: pa.Schema, compression: str | None = None) -> None:
         self._pending: list[bytes] = []
         self._file = pa.BufferedOutputStream(pa.PythonFile(_Sink(self._pending), mode="w"), 1 << 20)
-        self._writer = pa.ipc.new_file(self._file, of)
+        self._writer = pa.ipc.new_file(self._file, of, options=pa.ipc.IpcWriteOptions(compression=compression))
 
     def block(self, batch: pa.RecordBatch) -> bytes:
         self._writer.write_batch(batch)
@@ -135,13 +134,13 @@ def rewrite(path: Path, disk: Disk, still_mine: Callable[[], None] = lambda: Non
     the rows that were written: the segment is then as it was, but for drafts (see `remove_drafts`).
     """
     small = list(BlockReader(path, disk).read())
-    rows = [batch for group in _groups([conform(b.batch) for b in small], block_rows) for batch in group]
-    encoded = _encoded(rows)
-    encoder, commits, whole, end, last = Encoder(encoded[0].schema), list[Commit](), hashlib.sha256(), 0, -1
+    rows = list(_joined([conform(b.batch) for b in small], block_rows))
+    encoder, commits = Encoder(rows[0].schema, compression="lz4"), list[Commit]()
+    whole, end, last = hashlib.sha256(), 0, -1
 
     def parts() -> Iterator[bytes]:
         nonlocal end, last
-        for batch in encoded:
+        for batch in rows:
             data = encoder.block(batch)
             commits.append(Commit.of(data, end, last + batch.num_rows, batch.num_rows, small[-1].commit.t_ns))
             end, last = commits[-1].end, commits[-1].last_seq
@@ -173,38 +172,18 @@ def remove_drafts(path: Path, disk: Disk) -> None:
         disk.sync_directory(path.parent)
 
 
-def _groups(batches: Sequence[pa.RecordBatch], block_rows: int) -> Iterator[list[pa.RecordBatch]]:
-    """Successive batches joined, each group to one of at most `block_rows` rows and some 4 MiB."""
+def _joined(batches: Sequence[pa.RecordBatch], block_rows: int) -> Iterator[pa.RecordBatch]:
+    """Successive batches joined to ones of at most `block_rows` rows and some 4 MiB."""
     group: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
         if group and (rows + batch.num_rows > block_rows or size + batch.nbytes > _BLOCK_BYTES):
-            yield [pa.concat_batches(group)]
+            yield pa.concat_batches(group)
             group, rows, size = [], 0, 0
         group.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
     if group:
-        yield [pa.concat_batches(group)]
-
-
-def _encoded(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """The same rows, string columns of few different values dictionary-encoded: an Arrow file has one dictionary a
-    column."""
-    schema, words = batches[0].schema, dict[int, pa.Array]()
-    for i, field in enumerate(schema):
-        if pa.types.is_string(field.type):
-            values = pa.chunked_array([b.column(i) for b in batches]).unique().drop_null()
-            if len(values) <= _INT8 or (len(values) <= _INT16 and len(values) * 4 <= sum(map(len, batches))):
-                words[i] = values
-                index = pa.int8() if len(values) <= _INT8 else pa.int16()
-                schema = schema.set(i, field.with_type(pa.dictionary(index, pa.string())))
-    return [pa.RecordBatch.from_arrays([_by_number(c, words[i], schema.field(i).type) if i in words else c
-                                        for i, c in enumerate(batch.columns)], schema=schema) for batch in batches]
-
-
-def _by_number(column: pa.Array, words: pa.Array, of: pa.DictionaryType) -> pa.Array:
-    numbers = pc.index_in(column, value_set=words).cast(of.index_type)
-    return pa.DictionaryArray.from_arrays(numbers, words)
+        yield pa.concat_batches(group)
 
 
 def _same(a: pa.RecordBatch, b: pa.RecordBatch) -> bool:

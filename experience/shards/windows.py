@@ -160,7 +160,7 @@ class WindowReader:
     def _mapped_segment(self, found: Found) -> int | None:
         """The number of the file in which the rows lie ready; None if they must be thawed."""
         block, reader = found.block, found.reader
-        if block is None or reader is None or not self._lies_ready(block.batch):
+        if block is None or reader is None or not block.lies_ready((*self._columns, *self._keys)):
             return None
         segment = self._segments.setdefault((reader, reader.path.suffix), len(self._segments))
         if segment not in self._mapped or self._mapped[segment].size < block.commit.end:
@@ -170,14 +170,9 @@ class WindowReader:
                 return None
         return segment
 
-    def _lies_ready(self, batch: pa.RecordBatch) -> bool:
-        """Whether the file holds every wanted column as it is gathered: an older format may lack one."""
-        names = set(batch.schema.names)
-        return all(name in names for name in (*self._columns, *self._keys))
-
     def _thaw(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Rows that do not lie ready in a file (cold, or of an older format), in a temporary file that goes with this
-        process."""
+        """Rows that do not lie ready in a file (cold, compressed, or of an older format), in a temporary file that goes
+        with this process."""
         if not batches:
             return
         wanted = list(dict.fromkeys((*self._columns, *self._keys, *_INDEXED)))
@@ -208,10 +203,10 @@ class WindowReader:
         t = batch.column("t").to_numpy()
         boundary = batch.column("boundary").to_numpy()
         mark = np.where(boundary & _BREAKS, _BREAK, 0).astype(np.uint8)
-        source = _decoded(batch.column("source"))
+        source = batch.column("source")
         for number, name in enumerate(SOURCES):
             mark[pc.equal(source, name).to_numpy(zero_copy_only=False)] |= number
-        mark[pc.not_equal(_decoded(batch.column("split")), "train").to_numpy(zero_copy_only=False)] |= _HELD_OUT
+        mark[pc.not_equal(batch.column("split"), "train").to_numpy(zero_copy_only=False)] |= _HELD_OUT
         version = batch.column("policy_version")
         self._version.extend((version.fill_null(_NO_VERSION) if version.null_count else version).to_numpy()
                              .astype(np.int32))
@@ -328,10 +323,6 @@ class WindowReader:
         numbers, starts = np.unique(segment[order], return_index=True)
         for number, where in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
             yield self._mapped[number], where
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _gather_numbers(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], guide: np.ndarray, values: np.ndarray,
