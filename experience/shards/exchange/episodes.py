@@ -1,0 +1,96 @@
+"""What the formats share: the store's episodes, its signals, names, and errors that name their place."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experience.errors import MissingPartError, RecordError, ShardError
+from experience.shards.catalog import Catalog
+from experience.shards.replay import Episode
+from experience.shards.schema import signal_names
+from experience.signal import SignalKind
+from experience.step import Boundary, Step
+
+Read = TypeVar("Read")
+
+
+@dataclass
+class Exchanged:
+    """What went out or came in."""
+
+    rows: int = 0
+    episodes: int = 0
+    left_out: int = 0
+    files: list[str] = field(default_factory=list)
+
+
+def episodes(store: Path) -> Iterator[Episode]:
+    """Every stream's episodes, in the order in which they ended; one that a crash cut off has no closing row."""
+    open_: dict[bytes, list[Step]] = defaultdict(list)
+    for step in (s for steps in Catalog(store).follow() for s in steps):
+        rows = open_[step.stream_id]
+        if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
+            yield Episode(tuple(rows), None)
+            rows.clear()
+        if step.is_closing:
+            yield Episode(tuple(rows), step)
+            rows.clear()
+        else:
+            rows.append(step)
+    yield from (Episode(tuple(rows), None) for rows in open_.values() if rows)
+
+
+def whole(store: Path, done: Exchanged) -> Iterator[Episode]:
+    """Episodes with a last observation and every reward; the others are counted."""
+    for episode in episodes(store):
+        if episode.closing is None or episode.failed:
+            done.left_out += 1
+        else:
+            yield episode
+
+
+def by_world(store: Path, done: Exchanged) -> dict[str, list[Episode]]:
+    worlds: dict[str, list[Episode]] = defaultdict(list)
+    for episode in whole(store, done):
+        worlds[episode.first.env_id].append(episode)
+        done.rows += len(episode.steps)
+        done.episodes += 1
+    return worlds
+
+
+def catalogue_of(store: Path) -> dict[str, SignalKind]:
+    """Every signal that any shard tells of."""
+    return {name: SignalKind(unit, source) for batch in Catalog(store).batches()  # type: ignore[arg-type]
+            for name, unit, source in signal_names(batch.schema)}
+
+
+def stream_named(name: str) -> bytes:
+    return uuid.uuid5(uuid.NAMESPACE_URL, name).bytes
+
+
+def short_name(world: str) -> str:
+    """`envs:Reactor-v0` → `Reactor`: a name that files and Minari take."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", re.sub(r"-v\d+$", "", world.rpartition(":")[2]))
+
+
+def checked(where: str, read: Callable[[], Read]) -> Read:
+    try:
+        return read()
+    except (RecordError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ShardError(f"{where}: {type(error).__name__}: {error}", "nothing was imported; mend or remove it"
+                         ) from error
+
+
+def library(name: str, package: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPartError(f"this format needs {name}: {error}",
+                               f".venv/bin/uv pip install -p .venv {package}") from error
