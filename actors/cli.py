@@ -80,6 +80,10 @@ def run(overrides: Overrides = None, config: Files = None, as_json: Json = False
     words = [*(overrides or []), *([f"budget.steps={limit}"] if limit is not None else [])]
     checked, origins = _load(config, words)
     if dry_run:
+        if any(world.rewards for world in checked.worlds):
+            from actors.collector import check_rewards
+
+            check_rewards(checked)
         print(_dump(checked), end="")
         return
     _run(checked, origins, as_json, trusted)

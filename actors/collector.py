@@ -28,7 +28,7 @@ from experience.errors import ConfigError, EngineError
 from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.policy import Decision
-from experience.reward import RewardModel
+from experience.reward import RewardModel, check_weights
 from experience.shards.blobs import describe
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
@@ -296,10 +296,9 @@ class Collector:
         ending: Ending = "terminated" if terminated else "truncated" if truncated else "none"
         if "signals" in info:
             signals = read_signals(info, self._catalogue)
-            value = self._rewards.reward(slot.work.env_id, signals)
         else:  # a plain Gymnasium environment: its reward is the one signal there is
             signals = (Signal("env_reward", float(reward), "1", "env_state"),)
-            value = float(reward)
+        value = self._rewards.reward(slot.work.env_id, signals)
         marks = slot.intents.mark
         if slot.intents.arrived(observation, self._rng) or (ending != "none" and slot.intents.running):
             slot.boundary |= Boundary.OPTION_END
@@ -386,6 +385,16 @@ def describe_worlds(config: Config) -> Described:
         found.told[world.id] = told(made.unwrapped)
         made.close()
     return found
+
+
+def check_rewards(config: Config) -> None:
+    """Raises ConfigError if a world's `rewards` weigh a signal that it does not have."""
+    for number, world in enumerate(config.worlds):
+        if world.rewards:
+            made = _make(world.id, world.arguments)
+            known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
+            made.close()
+            check_weights(f"worlds[{number}].rewards ({world.id})", world.rewards, known)
 
 
 def listed_actions(config: Config) -> tuple[str, ...]:

@@ -81,6 +81,10 @@ def require(config: Config, trusted: bool = False) -> None:
                 if not finding.ok:
                     kind = IsolationError if finding.part == "sandbox" else MissingPartError
                     raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)
+    if any(world.rewards for world in config.worlds):
+        from actors.collector import check_rewards
+
+        check_rewards(config)
 
 
 def _package(name: str, optional: bool = False) -> Finding:

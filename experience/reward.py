@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from experience.errors import ConfigError
 from experience.signal import Signal
 
 
@@ -26,9 +29,27 @@ def weighted_sum(values: Mapping[str, float | None], weights: Mapping[str, float
     return total
 
 
+def check_weights(where: str, weights: Mapping[str, float], known: Collection[str]) -> None:
+    """Raises ConfigError unless every weight is a finite number of a signal that is `known`.
+
+    A misspelt signal is reported by no step: its weight would add nothing, for ever and in silence.
+    """
+    for name, weight in weights.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{where}: no signal is called {name!r}",
+                              f"{hint}there are: {', '.join(sorted(known)) or 'none'}")
+        if not math.isfinite(weight):
+            raise ConfigError(f"{where}: the weight of {name!r} is {weight}", "a weight is a finite number")
+
+
 @dataclass(frozen=True)
 class RewardModel:
-    """r = Σ_k w_k φ_k with one row of weights per environment id. `version` names exactly these weights."""
+    """r = Σ_k w_k φ_k with one row of weights per environment id. `version` names exactly these weights.
+
+    The reward of an environment without a row is unknown; an empty row rewards nothing, which is 0.
+    """
 
     weights: Mapping[str, Mapping[str, float]]
 
@@ -37,9 +58,15 @@ class RewardModel:
         canonical = json.dumps({k: dict(sorted(v.items())) for k, v in sorted(self.weights.items())})
         return "linear-" + hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+    def check(self, known: Collection[str]) -> None:
+        """Raises ConfigError if a weight is not finite, or of a signal that is not `known`."""
+        for env_id, row in self.weights.items():
+            check_weights(f"rewards of {env_id}", row, known)
+
     def reward(self, env_id: str, signals: Iterable[Signal]) -> float | None:
         return self.of_values(env_id, {s.name: s.value for s in signals})
 
     def of_values(self, env_id: str, values: Mapping[str, float | None]) -> float | None:
         """Of signals by name, as a world model predicts them."""
-        return weighted_sum(values, self.weights.get(env_id, {}))
+        row = self.weights.get(env_id)
+        return None if row is None else weighted_sum(values, row)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from experience.errors import ShardError
+from actors.config import load
+from actors.doctor import require
+from experience.errors import ConfigError, RecordError, ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended, reward_again
 from experience.shards.journal import Journal
 from experience.shards.verify import verify
+from experience.signal import SignalKind
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 
@@ -34,7 +41,7 @@ def test_a_later_signal_takes_the_place_of_an_earlier_one_and_no_shard_changes(t
     a_store(tmp_path)
     before = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "w").iterdir()}
     amend(tmp_path, [Amendment(STREAM, 2, "done", 0.9, "fraction", "human", "looked again"),
-                     Amendment(STREAM, 3, "liked", 1.0)])
+                     Amendment(STREAM, 3, "liked", 1.0)], new={"liked": SignalKind("1", "human")})
     amend(tmp_path, [Amendment(STREAM, 2, "done", 0.1, "fraction")])
     found = rows(tmp_path)
     assert [(s.name, s.value) for s in found[2].signals] == [("done", 0.1)]
@@ -57,10 +64,101 @@ def test_a_whole_store_is_rewarded_again_and_the_old_rewards_stay(tmp_path: Path
 
 
 def test_a_damaged_amendment_is_noticed(tmp_path: Path) -> None:
-    path = amend(tmp_path, [Amendment(STREAM, t, "done", 0.5 + t, evidence=f"seen {t}") for t in range(200)])
+    a_store(tmp_path)
+    path = amend(tmp_path, [Amendment(STREAM, t % 10, "done", 0.5 + t, evidence=f"seen {t}") for t in range(200)])
     whole = bytearray(path.read_bytes())
     for at in range(0, len(whole), 97):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
         with pytest.raises(ShardError, match="damaged"):
             amendments(tmp_path)
         assert verify(tmp_path).problems
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (dict(value=math.nan), "nan"), (dict(value=math.inf), "inf"), (dict(value=-math.inf), "-inf"),
+    (dict(source="hearsay"), "env_state, verifier"), (dict(name="dome"), "did you mean 'done'"),
+    (dict(unit="kg"), "its unit is 'kg', the store's is 'fraction'"), (dict(t=11), "no such step"),
+    (dict(t=-1), "no such step"), (dict(stream_id=b"x" * 16), "no such step"), (dict(stream_id=b"x"), "no such step"),
+    (dict(reward_version="v", name="done"), "'reward'"),
+    (dict(reward_version="v", name="reward", value=math.nan), "nan"),
+    (dict(reward_version="v", name="reward", t=99), "no such step")])
+def test_an_amendment_that_cannot_be_true_is_refused_and_nothing_is_written(
+        tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    a_store(tmp_path)
+    right = dict(stream_id=STREAM, t=2, name="done", value=0.5)
+    with pytest.raises(RecordError, match=said):
+        amend(tmp_path, [Amendment(**right), Amendment(**right | wrong)])  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("amendments/*"))
+
+
+def test_a_new_signal_is_declared_once_and_known_from_then_on(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    amend(tmp_path, [Amendment(STREAM, 3, "liked", 1.0)], new={"liked": SignalKind("stars", "human")})
+    amend(tmp_path, [Amendment(STREAM, 2, "liked", 5.0)])
+    assert rows(tmp_path)[2].signals[-1].unit == "stars"
+
+
+def test_amendments_are_not_among_the_files_that_a_glob_for_parquet_finds(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    path = amend(tmp_path, [Amendment(STREAM, 3, "done", 1.0)])
+    assert not list(tmp_path.glob("**/*.parquet"))
+    path.rename(path.with_suffix(".parquet"))  # as older stores have it
+    assert rows(tmp_path)[3].signals[0].value == 1.0
+
+
+def test_verify_notices_an_amendment_whose_step_is_gone(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    amend(tmp_path, [Amendment(STREAM, 3, "done", 1.0)])
+    for path in (tmp_path / "w").iterdir():
+        path.unlink()
+    (problem,) = verify(tmp_path).problems
+    assert "'done' amends step 3 of stream" in problem.what
+
+
+def test_a_world_without_weights_is_unknown_when_rewarded_again_never_zero(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    model = RewardModel({"envs:Other-v0": {"done": 1.0}})
+    assert reward_again(tmp_path, model) == 9
+    assert {s.reward for s in rows(tmp_path, model.version).values() if s.decision} == {None}
+
+
+def test_weights_of_a_misspelt_signal_are_an_error_with_a_suggestion(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'done'"):
+        reward_again(tmp_path, RewardModel({"envs:Test-v0": {"dnoe": 1.0}}))
+    with pytest.raises(ConfigError, match="finite"):
+        reward_again(tmp_path, RewardModel({"envs:Test-v0": {"done": math.nan}}))
+    assert not list(tmp_path.glob("amendments/*"))
+
+
+def test_the_reward_of_an_amended_signal_holds_under_the_version_that_acted(tmp_path: Path) -> None:
+    model = RewardModel({"envs:Test-v0": {"done": 1.0}})
+    journal = Journal(tmp_path / "w", CATALOGUE)
+    journal.append(make_step(0, reward=0.5, reward_version=model.version))
+    journal.close()
+    amend(tmp_path, [Amendment(STREAM, 0, "done", 0.75)])
+    reward_again(tmp_path, model)
+    assert rows(tmp_path, model.version)[0].reward == 0.75
+
+
+def test_a_step_that_the_machinery_failed_stays_unknown_though_a_person_amends_it(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    amend(tmp_path, [Amendment(STREAM, 10, "done", 1.0)])
+    model = RewardModel({"envs:Test-v0": {"done": 1.0}})
+    reward_again(tmp_path, model)
+    assert rows(tmp_path, model.version)[10].reward is None
+
+
+@pytest.mark.parametrize(("world", "rewards", "said"), [
+    ("envs:KeyDoor-v0", "{sovled: 1.0}", "did you mean 'solved'"), ("envs:KeyDoor-v0", "{solved: .nan}", "finite"),
+    ("CartPole-v1", "{reward: 1.0}", "did you mean 'env_reward'")])
+def test_a_misspelt_signal_in_a_configuration_is_an_error_before_anything_starts(
+        tmp_path: Path, world: str, rewards: str, said: str) -> None:
+    words = [f"worlds=[{{id: '{world}', rewards: {rewards}}}]", f"runs_dir={tmp_path / 'runs'}"]
+    config, _ = load([], words)
+    with pytest.raises(ConfigError, match=said):
+        require(config)
+    done = subprocess.run([sys.executable, "-m", "actors", "run", *words, "--dry-run"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -24,6 +24,13 @@ def test_a_signal_that_was_not_reported_adds_nothing() -> None:
     assert RewardModel({"w": {"done": 1.0, "cost": -0.1}}).reward("w", [Signal("cost", 2.0, "1", "env_state")]) == -0.2
 
 
+def test_a_world_without_weights_has_an_unknown_reward_never_zero() -> None:
+    model = RewardModel({"w": {"done": 1.0}, "free": {}})
+    assert model.reward("v", [Signal("done", 1.0, "1", "verifier")]) is None
+    assert model.of_values("v", {"done": 1.0}) is None
+    assert model.of_values("free", {"done": 1.0}) == 0.0, "a row that says so rewards nothing"
+
+
 def test_a_reward_version_names_exactly_its_weights() -> None:
     one, other = RewardModel({"w": {"a": 1.0, "b": 2.0}}), RewardModel({"w": {"b": 2.0, "a": 1.0}})
     assert one.version == other.version != RewardModel({"w": {"a": 1.0, "b": 2.1}}).version

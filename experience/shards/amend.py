@@ -1,28 +1,36 @@
 """Amendments: signals, feedback and rewards that come after their step was sealed. No shard is ever rewritten.
 
-`amendments/<number>-<SHA-256>.parquet` beside the writers' directories, one immutable file a call, published by one
-rename and held against the hash in its name when read. Of two amendments to the same thing the later file's holds.
+`amendments/<number>-<SHA-256>.amendments` beside the writers' directories, one immutable Parquet file a call, published
+by one rename and held against the hash in its name when read. Of two amendments to the same thing the later file's
+holds. The ending is not `.parquet`, so that a glob for the store's Parquet finds steps alone; older stores' amendments,
+which have that ending, are read as well.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
+import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from experience.errors import ShardError
+from experience.errors import RecordError, ShardError
 from experience.reward import RewardModel
+from experience.shards.blocks import keys
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL, Disk
-from experience.signal import Signal, SignalSource
-from experience.step import Step
+from experience.shards.schema import signal_names
+from experience.signal import Signal, SignalKind, SignalSource
+from experience.step import FAILED, Step
 
 FOLDER = "amendments"
 SCHEMA = pa.schema([
@@ -33,33 +41,111 @@ SCHEMA = pa.schema([
     pa.field("t_ns", pa.int64(), nullable=False)])
 
 
+_ENDINGS = (".amendments", ".parquet")
+Spans = Mapping[bytes, Sequence[tuple[int, int]]]
+"""By stream, the runs of t that are there, each with its first and last."""
+
+
 @dataclass(frozen=True)
 class Amendment:
     """A signal `name` of step (stream_id, t), measured later; with a `reward_version`, its reward under that version.
-    `value` None is unknown."""
+    `value` None is unknown. `unit` "" is the unit that the signal has in the store."""
 
     stream_id: bytes
     t: int
     name: str
     value: float | None
-    unit: str = "1"
+    unit: str = ""
     source: SignalSource = "human"
     evidence: str = ""
     reward_version: str = ""
 
 
-def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL) -> Path:
-    """Keeps `amendments`; on disk when it returns. Returns their file."""
+@dataclass
+class _Store:
+    """What an amendment may speak of: the signals that the store knows, and the steps that it holds."""
+
+    signals: dict[str, SignalKind] = field(default_factory=dict)
+    steps: dict[bytes, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def read(cls, store: Path, disk: Disk) -> _Store:
+        found = cls()
+        for batch in Catalog(store, disk=disk).batches():
+            found.signals |= {name: SignalKind(unit, source)  # type: ignore[arg-type]
+                              for name, unit, source in signal_names(batch.schema)}
+            for stream, t in keys(batch):
+                spans = found.steps[stream]
+                if spans and spans[-1][1] == t - 1:
+                    spans[-1] = (spans[-1][0], t)
+                else:
+                    spans.append((t, t))
+        for row in amendments(store, disk).to_pylist():
+            if not row["reward_version"]:
+                found.signals.setdefault(row["name"], SignalKind(row["unit"], row["source"]))
+        return found
+
+    def check(self, given: Amendment) -> Amendment:
+        """`given` with its signal's unit. Raises RecordError for what cannot be true of this store."""
+        where = f"amendment {given.name!r} of step {given.t} of stream {given.stream_id.hex()}"
+        if given.source not in get_args(SignalSource):
+            raise RecordError(f"{where}: no source is called {given.source!r}",
+                              f"there are: {', '.join(get_args(SignalSource))}")
+        if given.value is not None and not math.isfinite(given.value):
+            raise RecordError(f"{where}: its value is {given.value}", "a value is finite, or None where it is unknown")
+        if not _holds(self.steps, given.stream_id, given.t):
+            raise RecordError(f"{where}: the store holds no such step", "amend steps that are committed")
+        if given.reward_version:
+            if given.name != "reward":
+                raise RecordError(f"{where}: with a reward_version its name is 'reward'", "leave reward_version empty "
+                                  "to amend a signal")
+            return replace(given, unit=given.unit or "1")
+        kind = self.signals.get(given.name)
+        if kind is None:
+            close = difflib.get_close_matches(given.name, self.signals, n=1, cutoff=0.5)
+            raise RecordError(f"{where}: the store knows no such signal",
+                              (f"did you mean {close[0]!r}? " if close else "") +
+                              f"there are: {', '.join(sorted(self.signals)) or 'none'}; a new one is declared: "
+                              "amend(…, new={name: SignalKind(unit, source)})")
+        if given.unit not in ("", kind.unit):
+            raise RecordError(f"{where}: its unit is {given.unit!r}, the store's is {kind.unit!r}",
+                              "convert the value, or declare another signal")
+        return replace(given, unit=kind.unit)
+
+
+def _holds(steps: Spans, stream: bytes, t: int) -> bool:
+    return any(first <= t <= last for first, last in steps.get(stream, ()))
+
+
+def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL, *,
+          new: Mapping[str, SignalKind] | None = None) -> Path:
+    """Keeps `amendments`, all of them or none; on disk when it returns. Returns their file.
+
+    `new` declares signals that no shard tells of, e.g. a person's feedback; later calls know them. Raises RecordError
+    for a value that is not finite, and for a source, unit, signal or step that the store does not know.
+    """
+    known = _Store.read(store, disk)
+    known.signals |= {name: kind for name, kind in (new or {}).items() if name not in known.signals}
+    return _write(store, [known.check(a) for a in amendments], disk)
+
+
+def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
+    if not checked:
+        raise RecordError("there is nothing to amend", "give at least one amendment")
     now = time.time_ns()
-    rows = [{**vars(a), "t_ns": now} for a in amendments]
+    table = pa.Table.from_pylist([{**vars(a), "t_ns": now} for a in checked], SCHEMA)
+    number = 1 + max((_number(path) for path in _files(store, disk)), default=-1)
+    return _publish(store, number, table, disk)
+
+
+def _publish(store: Path, number: int, table: pa.Table, disk: Disk) -> Path:
     sink = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd")
+    parquet.write_table(table, sink, compression="zstd")
     folder = store / FOLDER
     disk.make_directory(folder)
     draft = folder / f".draft-{secrets.token_hex(4)}"
     disk.write_file(draft, [sink.getvalue()])
-    number = 1 + max((int(p.stem.partition("-")[0]) for p in _files(store, disk)), default=-1)
-    final = folder / f"{number:06d}-{hashlib.sha256(sink.getvalue()).hexdigest()}.parquet"
+    final = folder / f"{number:06d}-{hashlib.sha256(sink.getvalue()).hexdigest()}{_ENDINGS[0]}"
     disk.rename(draft, final)
     disk.sync_directory(folder)
     return final
@@ -67,13 +153,26 @@ def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL) -> Pa
 
 def amendments(store: Path, disk: Disk = REAL) -> pa.Table:
     """All of them, oldest first. Raises ShardError if a byte of them is wrong."""
-    tables = []
-    for path in _files(store, disk):
-        data = disk.read(path)
-        if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
-            raise ShardError(f"{path} is damaged: it is not what its name says", "restore the file from a copy")
-        tables.append(parquet.read_table(io.BytesIO(data)).cast(SCHEMA))
+    tables = [_read(path, disk) for path in _files(store, disk)]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def _read(path: Path, disk: Disk) -> pa.Table:
+    data = disk.read(path)
+    if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
+        raise ShardError(f"{path} is damaged: it is not what its name says", "restore the file from a copy")
+    try:
+        return parquet.read_table(io.BytesIO(data)).cast(SCHEMA)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ShardError(f"{path} holds no amendments: {str(error).partition(chr(10))[0]}",
+                         "the file was not written by xp") from error
+
+
+def dangling(store: Path, steps: Spans, disk: Disk = REAL) -> Iterator[str]:
+    """What amends a step that is not among `steps`, a sentence each."""
+    for row in amendments(store, disk).to_pylist():
+        if not _holds(steps, row["stream_id"], row["t"]):
+            yield f"{row['name']!r} amends step {row['t']} of stream {row['stream_id'].hex()}, which is not there"
 
 
 def follow_amended(store: Path, reward_version: str = "") -> Iterator[list[Step]]:
@@ -97,24 +196,43 @@ def _amended(step: Step, later: Mapping[str, Signal], rewards: Mapping[tuple[byt
     if later:
         kept = tuple(s for s in step.signals if s.name not in later)
         step = replace(step, signals=(*kept, *later.values()))
-    if version and version != step.reward_version and step.decision is not None:
-        step = replace(step, reward=rewards.get((step.stream_id, step.t)), reward_version=version)
+    key = (step.stream_id, step.t)
+    if version and step.decision is not None and (key in rewards or version != step.reward_version):
+        step = replace(step, reward=rewards.get(key), reward_version=version)
     return step
 
 
 def reward_again(store: Path, model: RewardModel) -> int:
     """Gives every answered step its reward under `model`, from its signals as they are known now; how many.
 
-    A step that the machinery failed stays unknown.
+    A step that the machinery failed stays unknown, and so does one of an environment that `model` has no weights for.
+    Raises ConfigError if a weight is of a signal that the store does not know.
     """
-    given = [Amendment(step.stream_id, step.t, "reward", None if step.reward is None and not step.signals else
-                       model.reward(step.env_id, step.signals), source="model", reward_version=model.version)
+    known = _Store.read(store, REAL)
+    model.check(known.signals)
+    given = [Amendment(step.stream_id, step.t, "reward", _rewarded(step, model), source="model",
+                       reward_version=model.version)
              for steps in follow_amended(store) for step in steps if step.decision is not None]
-    amend(store, given)
+    if given:
+        _write(store, [known.check(a) for a in given], REAL)
     return len(given)
+
+
+def _rewarded(step: Step, model: RewardModel) -> float | None:
+    if step.ending in FAILED or (step.reward is None and not step.signals):
+        return None
+    return model.reward(step.env_id, step.signals)
 
 
 def _files(store: Path, disk: Disk) -> list[Path]:
     folder = store / FOLDER
     names = disk.names(folder) if folder in disk.directories(store) else []
-    return [folder / name for name in names if not name.startswith(".")]
+    found = [folder / name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
+    return sorted(found, key=lambda path: (_number(path), path.name))
+
+
+def _number(path: Path) -> int:
+    number = path.stem.partition("-")[0]
+    if not number.isdecimal():
+        raise ShardError(f"{path} is no file of amendments: its name says no number", "move it elsewhere")
+    return int(number)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.amend import FOLDER, amendments
+from experience.shards.amend import FOLDER, dangling
 from experience.shards.blobs import BlobReader, named_blobs
 from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, log_of, read_commits
 from experience.shards.cold import Part, Snapshot, read_snapshot
@@ -79,7 +79,8 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
         with _noted(result.problems, str(where)):
             result.problems += problems
     with _noted(result.problems, str(store / FOLDER)):
-        amendments(store, disk)
+        result.problems += [Problem(str(store / FOLDER), what, "restore the step from a copy, or ./xp forget it")
+                            for what in dangling(store, streams, disk)]
     return result
 
 
