@@ -207,18 +207,22 @@ def import_run(source: Annotated[Path, typer.Argument(help="a file or folder")],
     from experience.shards.exchange import bring_in
 
     path = Path(runs_dir) / name
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise ConfigError(f"--name {name!r} is no name of a run", "one word, without / and not beginning with a dot")
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another --name")
-    done = bring_in(source, of, path / "shards")
-    RunDirectory(path).write_record(status="imported", exit=0, argv=sys.argv[1:], started=time.time(),
-                                    acked_steps=done.rows, episodes=done.episodes)
+    with RunDirectory.draft(path) as draft:
+        done = bring_in(source, of, draft / "shards")
+        RunDirectory(draft).write_record(status="imported", exit=0, argv=sys.argv[1:], started=time.time(),
+                                         acked_steps=done.rows, episodes=done.episodes)
     _say_exchanged(done, str(path), as_json)
 
 
 def _say_exchanged(done: Any, where: str, as_json: bool) -> None:
     print(json.dumps({"path": where, **vars(done)}) if as_json else
           f"{where}: {done.rows} rows" + (f", {done.episodes} episodes" if done.episodes else "")
-          + (f"; {done.left_out} episodes without a last observation left out" if done.left_out else ""))
+          + (f"; {done.left_out} episodes without a last observation left out" if done.left_out else "")
+          + "".join(f"\n  {note}" for note in done.notes))
 
 
 @app.command()

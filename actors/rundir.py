@@ -6,10 +6,12 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,20 @@ class RunDirectory:
         known = sorted(p.parent.name for p in Path(runs_dir).glob("*/run.json"))
         raise ConfigError(f"no run {name!r}" if not found else f"{name!r} begins {len(found)} runs",
                           f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}")
+
+    @staticmethod
+    @contextmanager
+    def draft(path: Path) -> Iterator[Path]:
+        """A folder that becomes the run `path` when all went well, and goes when it did not."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        draft.mkdir()
+        try:
+            yield draft
+            draft.rename(path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
     @property
     def name(self) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ import pytest
 
 from experience.errors import ShardError
 from experience.policy import Decision
+from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog
-from experience.shards.exchange import as_plain, bring_in, export, from_plain
+from experience.shards.exchange import as_plain, bring_in, export, from_plain, ragged
 from experience.shards.journal import Journal
 from experience.shards.verify import verify
 from experience.signal import Signal
@@ -110,6 +115,49 @@ def test_what_cannot_be_read_is_named_with_its_place_and_nothing_stays(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_strangers_atif_keeps_reasoning_calls_ids_times_and_costs(tmp_path: Path) -> None:
+    """In the words of ATIF's own example; what has no column stands in `info`."""
+    call = {"tool_call_id": "call_7", "function_name": "bash", "arguments": {"cmd": "ls"}}
+    (tmp_path / "one.json").write_text(json.dumps({
+        "schema_version": "ATIF-v1.7", "session_id": "s-1", "agent": {"name": "them", "version": "2", "model_name": "m"},
+        "final_metrics": {"total_cost_usd": 0.5}, "notes": "a note", "steps": [
+            {"step_id": 1, "timestamp": "2025-10-11T10:30:00Z", "source": "user", "message": "ls", "extra": {"who": "me"}},
+            {"step_id": 2, "timestamp": "2025-10-11T10:30:02.123456Z", "source": "agent", "message": "looking",
+             "reasoning_content": "they want a list", "reasoning_effort": "high", "tool_calls": [call],
+             "observation": {"results": [{"source_call_id": "call_7", "content": "a.txt", "extra": {"exit": 0}}]},
+             "metrics": {"prompt_tokens": 520, "cached_tokens": 200, "cost_usd": 0.45, "completion_token_ids": [3, 4],
+                         "logprobs": [-0.5, -1.0], "prompt_token_ids": [1]}},
+            {"step_id": 3, "timestamp": "2025-10-11T12:30:05+02:00", "source": "agent", "message": "a.txt",
+             "metrics": {"completion_tokens": 3, "completion_token_ids": [5, 6, 7]}}]}))
+    bring_in(tmp_path / "one.json", "atif", tmp_path / "store")
+    first, second, closing = (s for block in Catalog(tmp_path / "store").follow() for s in block)
+    turn = first.info["atif"]["turn"]
+    assert (turn["step_id"], turn["reasoning_content"], turn["reasoning_effort"]) == (2, "they want a list", "high")
+    assert turn["tool_calls"] == [call]
+    assert turn["metrics"] == {"prompt_tokens": 520, "cached_tokens": 200, "cost_usd": 0.45}
+    assert turn["observation"]["results"] == [{"source_call_id": "call_7", "extra": {"exit": 0}}]
+    assert first.info["atif"]["seen"] == [{"step_id": 1, "timestamp": "2025-10-11T10:30:00Z", "source": "user",
+                                           "extra": {"who": "me"}}]
+    assert first.t_start_ns == 1760178600 * 10**9 and first.t_end_ns == 1760178602_123456_000
+    assert second.t_end_ns == 1760178605 * 10**9 and second.t_start_ns == first.t_end_ns
+    assert second.info["atif"]["turn"]["metrics"]["completion_token_ids"] == [5, 6, 7], "no log-probabilities: not exact"
+    assert closing.info["atif"]["trajectory"]["final_metrics"] == {"total_cost_usd": 0.5}
+    assert closing.info["atif"]["trajectory"]["session_id"] == "s-1"
+
+
+def test_episodes_that_no_trajectory_tells_of_leave_a_marked_gap_not_a_failure(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    for t in range(6):
+        journal.append(make_step(t, closing=t % 2 == 1, ending=("terminated", "env_error", "truncated")[t // 2],
+                                 reward=None, boundary=Boundary.RESET if t % 2 == 0 else Boundary.NONE))
+    journal.close()
+    assert export(tmp_path / "store", "atif", tmp_path / "out").left_out == 1
+    bring_in(tmp_path / "out", "atif", tmp_path / "again")
+    again = [s for block in Catalog(tmp_path / "again").follow() for s in block]
+    assert [(s.t, s.ending, bool(s.boundary & Boundary.GAP)) for s in again] == [
+        (0, "terminated", False), (1, "terminated", False), (2, "truncated", True), (3, "truncated", False)]
+
+
 def test_parquet_needs_no_knowledge_of_ours(tmp_path: Path) -> None:
     steps = a_store(tmp_path / "store")
     assert export(tmp_path / "store", "parquet", tmp_path / "out").files == ["heldout.parquet", "train.parquet"]
@@ -168,6 +216,164 @@ def test_minari_arrays_come_in_as_json(tmp_path: Path, monkeypatch: pytest.Monke
     assert [s.reward for s in steps] == [1.0, -1.0, None]
 
 
+def a_store_with_pictures(store: Path) -> dict[str, bytes]:
+    """Two episodes of two turns that show three pictures; by hash, their bytes."""
+    from PIL import Image
+
+    shown = []
+    for colour in ("red", "green", "blue"):
+        sink = io.BytesIO()
+        Image.new("RGB", (4, 3), colour).save(sink, "PNG")
+        shown.append(sink.getvalue())
+    journal = Journal(store / "w", CATALOGUE)
+    for t in range(6):
+        blobs = tuple(journal.blobs.put(shown[(t + i) % 3], "image/png", 4, 3, role="screenshot") for i in range(t % 3))
+        journal.append(make_step(t, closing=t % 3 == 2, step_in_episode=t % 3, env_id="envs:Guess-v0", obs_blobs=blobs,
+                                 boundary=Boundary.RESET if t % 3 == 0 else Boundary.NONE,
+                                 ending="terminated" if t % 3 else "none"))
+    journal.close()
+    return {hashlib.sha256(data).hexdigest(): data for data in shown}
+
+
+@pytest.mark.parametrize(("to", "folder"), [("jsonl", ""), ("atif", ""), ("parquet", ""), ("minari", "xp/Guess-v0"),
+                                            ("lerobot", "Guess")])
+def test_pictures_go_out_once_each_under_the_path_that_the_rows_name(tmp_path: Path, to: str, folder: str) -> None:
+    if to == "minari":
+        pytest.importorskip("minari", reason=READERS)
+    shown = a_store_with_pictures(tmp_path / "store")
+    export(tmp_path / "store", to, tmp_path / "out")
+    found = {p.stem: p.read_bytes() for p in (tmp_path / "out" / folder / "images").iterdir()}
+    if to == "lerobot":  # whose rows are the acted ones: the two closing rows' pictures have no place in it
+        shown = {digest: data for digest, data in shown.items() if digest in found}
+        assert len(shown) == 1
+    assert found == shown and {p.suffix for p in (tmp_path / "out" / folder / "images").iterdir()} == {".png"}
+    if to == "parquet":
+        named = pl.read_parquet(tmp_path / "out" / "train.parquet")["images"].to_list()
+        assert [len(row) for row in named] == [0, 1, 2, 0, 1, 2]
+        assert all((tmp_path / "out" / path).exists() for row in named for path in row)
+    if to == "lerobot":
+        named = pl.read_parquet(tmp_path / "out" / "Guess" / "data/chunk-000/file-000.parquet")["observation.pictures"]
+        assert [len(json.loads(row)) for row in named] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("to", ["jsonl", "atif"])
+def test_pictures_come_back_with_the_steps_that_show_them(tmp_path: Path, to: str) -> None:
+    shown = a_store_with_pictures(tmp_path / "store")
+    export(tmp_path / "store", to, tmp_path / "out")
+    bring_in(tmp_path / "out", to, tmp_path / "again")
+    assert read(tmp_path / "again") == read(tmp_path / "store")
+    assert verify(tmp_path / "again", deep=True).blobs == 3 and not verify(tmp_path / "again").problems
+    reader = BlobReader(tmp_path / "again")
+    assert all(reader.read(bytes.fromhex(digest)) == data for digest, data in shown.items())
+    picture = next((tmp_path / "out" / "images").iterdir())
+    picture.write_bytes(b"another")
+    with pytest.raises(ShardError, match="is not the picture"):
+        bring_in(tmp_path / "out", to, tmp_path / "forged")
+
+
+def test_a_picture_that_is_missing_stops_an_export_which_leaves_nothing(tmp_path: Path) -> None:
+    a_store_with_pictures(tmp_path / "store")
+    for pack in (tmp_path / "store" / "w").glob("*.blobs"):
+        pack.unlink()
+    with pytest.raises(ShardError, match="missing"):
+        export(tmp_path / "store", "jsonl", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_hugging_face_export_goes_through_a_torch_data_loader(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason=READERS)
+    from torch.utils.data import DataLoader
+
+    steps = a_store(tmp_path / "store")
+    export(tmp_path / "store", "hf", tmp_path / "out")
+    rows = datasets.load_from_disk(str(tmp_path / "out" / "train"))
+    kept = [s for s in steps if s.split == "train"]
+    for loaded in (rows, rows.with_format("torch"), rows.with_format("numpy")):
+        batches = list(DataLoader(loaded, batch_size=4, collate_fn=ragged))
+        assert sum(len(b["t"]) for b in batches) == len(kept)
+        assert [len(ids) for b in batches for ids in b["action_ids"]] == [
+            len(s.decision.action_ids) if s.decision else 0 for s in kept]
+        rewards = np.concatenate([b["reward"] for b in batches])
+        assert np.array_equal(rewards, [np.nan if s.reward is None else s.reward for s in kept], equal_nan=True)
+    assert len(list(DataLoader(rows.with_format("torch"), batch_size=1))) == len(kept), "torch's own collate, too"
+    few = rows.select_columns(["obs_text", "action_text", "reward", "policy_version", "signal.done"])
+    assert sum(len(b["reward"]) for b in DataLoader(few.with_format("torch"), batch_size=8)) == len(kept)
+
+
+def test_a_hugging_face_export_holds_the_pictures_themselves(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason=READERS)
+    shown = a_store_with_pictures(tmp_path / "store")
+    export(tmp_path / "store", "hf", tmp_path / "out")
+    rows = datasets.load_from_disk(str(tmp_path / "out" / "train"))
+    assert [[image.getpixel((0, 0)) for image in row] for row in rows["images"]][:3] == [
+        [], [(0, 128, 0)], [(0, 0, 255), (255, 0, 0)]]
+    assert len(shown) == 3
+
+
+def test_minari_takes_a_relative_folder_and_texts_with_nul(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minari = pytest.importorskip("minari", reason=READERS)
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    journal.append(make_step(0, obs_text="a\0b", ending="terminated", decision=Decision("x\0", 0)))
+    journal.append(make_step(1, obs_text="", closing=True, ending="terminated"))
+    journal.close()
+    monkeypatch.chdir(tmp_path)
+    done = export(Path("store"), "minari", Path("out"))
+    assert "2 texts hold a NUL" in done.notes[0]
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "out"))
+    (episode,) = minari.load_dataset("xp/Test-v0").iterate_episodes()
+    assert list(episode.observations) == ["a␀b", ""] and list(episode.actions) == ["x␀"]
+    assert bring_in(Path("out") / "xp" / "Test-v0", "minari", Path("again")).rows == 2
+
+
+def test_two_worlds_of_one_short_name_do_not_share_a_dataset(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    for i, world in enumerate(("envs:Guess-v0", "other:Guess-v0", "envs:Guess-v1")):
+        stream = bytes([i]) * 16
+        journal.append(make_step(0, stream, env_id=world, ending="terminated"))
+        journal.append(make_step(1, stream, env_id=world, closing=True, ending="terminated"))
+    journal.close()
+    done = export(tmp_path / "store", "lerobot", tmp_path / "out")
+    assert len(set(done.files)) == 3 == sum((tmp_path / "out" / name / "meta/info.json").exists() for name in done.files)
+
+
+_EXPORT = """
+import resource, sys
+from pathlib import Path
+from experience.shards.exchange import export
+export(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("to", ["lerobot", "parquet", "jsonl"])
+def test_the_memory_of_an_export_does_not_grow_with_the_rows(tmp_path: Path, to: str) -> None:
+    peaks = {}
+    for rows in (10_000, 100_000):
+        journal = Journal(tmp_path / f"{rows}" / "w", CATALOGUE, durability="os", batch_rows=512, seal_bytes=32 << 20)
+        for t in range(rows):
+            journal.append(make_step(t, closing=t % 10 == 9, obs_text=f"{t} " * 100,
+                                     ending="terminated" if t % 10 > 7 else "none",
+                                     boundary=Boundary.RESET if t % 10 == 0 else Boundary.NONE))
+        journal.close()
+        done = subprocess.run([sys.executable, "-c", _EXPORT, str(tmp_path / f"{rows}"), to, str(tmp_path / f"out-{rows}")],
+                              capture_output=True, text=True, check=True)
+        peaks[rows] = int(done.stdout) / 1024
+    print(to, peaks)
+    assert peaks[100_000] < peaks[10_000] + 60, f"MiB: {peaks}"
+
+
+def test_lerobots_statistics_are_those_of_all_rows_at_once(tmp_path: Path) -> None:
+    a_store(tmp_path / "store")
+    export(tmp_path / "store", "lerobot", tmp_path / "out")
+    said = json.loads((tmp_path / "out/Guess/meta/stats.json").read_text())
+    data = pl.read_parquet(tmp_path / "out/Guess/data/chunk-000/file-000.parquet")
+    for name, of in said.items():
+        values = data[name].to_numpy().astype(np.float64)
+        assert of["count"] == [12] and of["min"] == [np.nanmin(values)] and of["max"] == [np.nanmax(values)]
+        assert of["mean"][0] == pytest.approx(np.nanmean(values)) and of["std"][0] == pytest.approx(np.nanstd(values))
+
+
 def test_harbors_own_models_accept_our_atif(tmp_path: Path) -> None:
     trajectories = pytest.importorskip("harbor.models.trajectories", reason=READERS)
     a_store(tmp_path / "store")
@@ -196,3 +402,28 @@ def test_an_unknown_format_and_a_folder_that_exists_are_refused(tmp_path: Path) 
         export(tmp_path / "store", "csv", tmp_path / "out")
     with pytest.raises(ShardError, match="exists"):
         export(tmp_path / "store", "jsonl", tmp_path / "store")
+
+
+def test_a_split_of_a_strangers_choice_is_no_path(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    journal.append(make_step(0, split="../../evil"))
+    journal.close()
+    assert export(tmp_path / "store", "parquet", tmp_path / "out").files == ["------evil.parquet"]
+
+
+def xp(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "actors", *words], capture_output=True, text=True)
+
+
+def test_an_import_that_failed_can_be_tried_again_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    runs = tmp_path / "runs"
+    words = ("--from", "jsonl", "--name", "theirs", "--runs-dir", str(runs))
+    failed = xp("import", str(tmp_path / "bad.jsonl"), *words)
+    assert failed.returncode == 4 and "bad.jsonl:1" in failed.stderr and not list(runs.iterdir())
+    (tmp_path / "bad.jsonl").write_text(json.dumps(as_plain(make_step(0))) + "\n")
+    assert xp("import", str(tmp_path / "bad.jsonl"), *words).returncode == 0
+    assert [p.name for p in runs.iterdir()] == ["theirs"]
+    for name in ("../x", "/tmp/x", ".", "..", "", ".hidden", "a/b"):
+        assert xp("import", str(tmp_path / "bad.jsonl"), "--from", "jsonl", "--name", name, "--runs-dir",
+                  str(runs)).returncode == 2, name

@@ -8,28 +8,34 @@
     minari    a dataset a world: text, rewards, signals as infos         text, rewards and signals
     lerobot   a LeRobot v3 dataset a world: text and rewards             -
 A failed episode, or one that a crash cut off, has no last observation: where a format must have one (minari, lerobot,
-atif) it is left out and counted. Pictures stay behind as their hashes.
+atif) it is left out and counted. Pictures go out as files in `images/`, each once; in `hf` they are in the rows.
+
+What comes in was written by strangers. It is checked whole before the first row is written: every field's type and
+range, a gapless t, one unit a signal. Then it is written under another name and renamed at the end: an import that
+fails leaves nothing. Lines, documents, memory and time are bounded (see jsonl, atif, minari_data).
 """
 
 from __future__ import annotations
 
+import secrets
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from experience.errors import ShardError
 from experience.shards.exchange.atif import from_atif, to_atif
-from experience.shards.exchange.episodes import Exchanged, episodes
+from experience.shards.exchange.episodes import Exchanged, Placed, checked, episodes
 from experience.shards.exchange.jsonl import from_jsonl, to_jsonl
 from experience.shards.exchange.lerobot_data import to_lerobot
 from experience.shards.exchange.minari_data import from_minari, to_minari
+from experience.shards.exchange.pictures import find
 from experience.shards.exchange.plain import as_plain, from_plain
-from experience.shards.exchange.tables import to_hf, to_parquet
+from experience.shards.exchange.tables import ragged, to_hf, to_parquet
 from experience.shards.journal import Journal
 from experience.signal import SignalKind
-from experience.step import Step
 
-__all__ = ["EXPORTS", "IMPORTS", "Exchanged", "as_plain", "bring_in", "episodes", "export", "from_plain"]
+__all__ = ["EXPORTS", "IMPORTS", "Exchanged", "as_plain", "bring_in", "episodes", "export", "from_plain", "ragged"]
 
 
 def export(store: Path, to: str, out: Path) -> Exchanged:
@@ -40,12 +46,16 @@ def export(store: Path, to: str, out: Path) -> Exchanged:
         raise ShardError(f"no format {to!r}", f"there are: {', '.join(_EXPORTS)}")
     if out.exists():
         raise ShardError(f"{out} exists already", "name a new folder")
-    out.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.resolve().with_name(f".{out.name}-{secrets.token_hex(4)}")
+    draft.mkdir()
     try:
-        return write(store, out)
+        done = write(store, draft)
+        draft.rename(out)
     except BaseException:
-        shutil.rmtree(out)
+        shutil.rmtree(draft, ignore_errors=True)
         raise
+    return done
 
 
 _EXPORTS: dict[str, Callable[[Path, Path], Exchanged]] = {
@@ -55,30 +65,72 @@ EXPORTS = tuple(_EXPORTS)
 
 
 def bring_in(source: Path, of: str, store: Path) -> Exchanged:
-    """Reads `source` in format `of` into a new store. Raises ShardError, with the place, for what cannot be read, and
-    MissingPartError if a library is not installed; then nothing stays."""
+    """Reads `source` in format `of` into a new store. Raises ShardError, with the place, for what cannot be read or
+    breaks the record's rules, and MissingPartError if a library is not installed; then nothing stays.
+
+    All of it is read and checked before the first row is written, and written beside `store` before it has its name.
+    """
     read = _IMPORTS.get(of)
     if read is None:
         raise ShardError(f"no format {of!r} to read", f"there are: {', '.join(_IMPORTS)}")
     if not source.exists():
         raise ShardError(f"{source} is not there", "name the file or folder that holds the experience")
-    kinds: dict[str, SignalKind] = {}
-    for step in read(source):
-        kinds |= {g.name: SignalKind(g.unit, g.source) for g in step.signals}
-    done, writer = Exchanged(), store / "imported"
+    if store.exists():
+        raise ShardError(f"{store} exists already", "name a new folder")
+    source = source.resolve()
+    kinds = _check(read(source), source)
+    made = next((p for p in reversed(store.parents) if not p.exists()), None)  # the first folder that is not there yet
+    draft = store.with_name(f".{store.name}-{secrets.token_hex(4)}")
     try:
-        journal = Journal(writer, kinds, metadata={"imported_from": of})
-        for step in read(source):
-            journal.append(step)
-            done.rows += 1
-            done.episodes += step.is_closing
-        journal.close()
+        done = _fill(Journal(draft / "imported", kinds, metadata={"imported_from": of}), read(source), source)
+        draft.rename(store)
     except BaseException:
-        shutil.rmtree(store, ignore_errors=True)
+        shutil.rmtree(draft if made is None else made, ignore_errors=True)
         raise
     return done
 
 
-_IMPORTS: dict[str, Callable[[Path], Iterable[Step]]] = {
+def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
+    """Every signal that the steps tell of. Raises ShardError, with the place, where a stream's t is not gapless, two
+    units are given for one signal, a picture is missing, or there is no step at all."""
+    kinds: dict[str, SignalKind] = {}
+    next_t: dict[bytes, int] = defaultdict(int)
+    for where, step in found:
+        expected = next_t[step.stream_id]
+        if step.t != expected:
+            kind = "twice" if step.t < expected else f"where {expected} is due"
+            raise ShardError(f"{where}: stream {step.stream_id.hex()} gives t = {step.t} {kind}",
+                             "nothing was imported; a stream's t is 0, 1, 2 … in the order of the rows")
+        next_t[step.stream_id] += 1
+        for signal in step.signals:
+            kind_of = SignalKind(signal.unit, signal.source)
+            if kinds.setdefault(signal.name, kind_of) != kind_of:
+                raise ShardError(f"{where}: signal {signal.name!r} is {kind_of}, and {kinds[signal.name]} before",
+                                 "nothing was imported; a signal has one unit and one source")
+        for blob in step.obs_blobs:
+            checked(where, lambda blob=blob: find(_folder(source), blob))  # type: ignore[misc]
+    if not next_t:
+        raise ShardError(f"{source}: no step in it", "nothing was imported")
+    return kinds
+
+
+def _fill(journal: Journal, found: Iterable[Placed], source: Path) -> Exchanged:
+    done = Exchanged()
+    for where, step in found:
+        for blob in step.obs_blobs:
+            data = checked(where, lambda blob=blob: find(_folder(source), blob))  # type: ignore[misc]
+            journal.blobs.put(data, blob.media, blob.w, blob.h, role=blob.role)
+        journal.append(step)
+        done.rows += 1
+        done.episodes += step.is_closing
+    journal.close()
+    return done
+
+
+def _folder(source: Path) -> Path:
+    return source if source.is_dir() else source.parent
+
+
+_IMPORTS: dict[str, Callable[[Path], Iterable[Placed]]] = {
     "jsonl": from_jsonl, "atif": from_atif, "minari": from_minari}
 IMPORTS = tuple(_IMPORTS)

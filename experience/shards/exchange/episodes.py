@@ -6,8 +6,9 @@ import importlib
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,16 +20,23 @@ from experience.signal import SignalKind
 from experience.step import Boundary, Step
 
 Read = TypeVar("Read")
+Placed = tuple[str, Step]
+"""Where a step was found, for errors, and the step."""
+MOST_BYTES = 64 << 20
+"""Of one line or document of a stranger."""
+NOT_READABLE = (RecordError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading a stranger's file may raise where it is not what it claims to be."""
 
 
 @dataclass
 class Exchanged:
-    """What went out or came in."""
+    """What went out or came in. `notes`: what did not go out as it is, in a sentence each."""
 
     rows: int = 0
     episodes: int = 0
     left_out: int = 0
     files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def episodes(store: Path) -> Iterator[Episode]:
@@ -56,15 +64,6 @@ def whole(store: Path, done: Exchanged) -> Iterator[Episode]:
             yield episode
 
 
-def by_world(store: Path, done: Exchanged) -> dict[str, list[Episode]]:
-    worlds: dict[str, list[Episode]] = defaultdict(list)
-    for episode in whole(store, done):
-        worlds[episode.first.env_id].append(episode)
-        done.rows += len(episode.steps)
-        done.episodes += 1
-    return worlds
-
-
 def catalogue_of(store: Path) -> dict[str, SignalKind]:
     """Every signal that any shard tells of."""
     return {name: SignalKind(unit, source) for batch in Catalog(store).batches()  # type: ignore[arg-type]
@@ -75,17 +74,30 @@ def stream_named(name: str) -> bytes:
     return uuid.uuid5(uuid.NAMESPACE_URL, name).bytes
 
 
-def short_name(world: str) -> str:
-    """`envs:Reactor-v0` → `Reactor`: a name that files and Minari take."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", re.sub(r"-v\d+$", "", world.rpartition(":")[2]))
+def short_name(world: str, taken: Collection[str] = ()) -> str:
+    """`envs:Reactor-v0` → `Reactor`: a name that files and Minari take; longer where another world has it already."""
+    short, whole_name = re.sub(r"-v\d+$", "", world.rpartition(":")[2]), world
+    names = (re.sub(r"[^A-Za-z0-9_-]", "-", name) for name in (short, re.sub(r"-v(\d+)$", r"-version\1", whole_name)))
+    more = (f"world-{number}" for number in count(2))
+    return next(name for name in chain(names, more) if name and name not in taken)
 
 
 def checked(where: str, read: Callable[[], Read]) -> Read:
     try:
         return read()
-    except (RecordError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ShardError(f"{where}: {type(error).__name__}: {error}", "nothing was imported; mend or remove it"
+    except NOT_READABLE as error:
+        why = str(error).partition("\n")[0][:500]
+        hint = f"{error.hint}; " if isinstance(error, RecordError) and error.hint else ""
+        raise ShardError(f"{where}: {type(error).__name__}: {why}", f"{hint}nothing was imported; mend or remove it"
                          ) from error
+
+
+def whole_text(path: Path) -> str:
+    """A file's text. Raises ShardError if it is too large to be what it claims, or is not UTF-8."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ShardError(f"{path}: {size} bytes", f"one document holds {MOST_BYTES >> 20} MiB at most")
+    return checked(str(path), lambda: path.read_bytes().decode())
 
 
 def library(name: str, package: str) -> Any:

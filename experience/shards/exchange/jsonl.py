@@ -1,4 +1,4 @@
-"""JSON lines: a step a line, everything."""
+"""JSON lines: a step a line, everything; pictures in `images/`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from experience.errors import ShardError
 from experience.shards.catalog import Catalog
-from experience.shards.exchange.episodes import Exchanged, checked
+from experience.shards.exchange.episodes import MOST_BYTES, Exchanged, Placed, checked
+from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
 from experience.step import Step
 
 
 def to_jsonl(store: Path, out: Path) -> Exchanged:
-    done = Exchanged(files=["steps.jsonl"])
+    done, pictures = Exchanged(files=["steps.jsonl"]), Pictures(store, out)
     with open(out / "steps.jsonl", "w") as file:
         for step in (s for steps in Catalog(store).follow() for s in steps):
             file.write(json.dumps(as_plain(step)) + "\n")
+            for blob in step.obs_blobs:
+                pictures.save(blob)
             done.rows += 1
     return done
 
 
-def from_jsonl(source: Path) -> Iterator[Step]:
+def from_jsonl(source: Path) -> Iterator[Placed]:
     for path in sorted(source.glob("*.jsonl")) if source.is_dir() else [source]:
-        with open(path) as file:
-            for number, line in enumerate(file, 1):
-                yield checked(f"{path}:{number}", lambda line=line: from_plain(json.loads(line)))  # type: ignore[misc]
+        with open(path, "rb") as file:
+            number = 0
+            while line := file.readline(MOST_BYTES + 1):
+                number += 1
+                where = f"{path}:{number}"
+                if len(line) > MOST_BYTES:
+                    raise ShardError(f"{where}: longer than {MOST_BYTES >> 20} MiB", "nothing was imported")
+                if line.strip():
+                    yield where, checked(where, lambda line=line: _step(line))  # type: ignore[misc]
+
+
+def _step(line: bytes) -> Step:
+    return from_plain(json.loads(line.decode()))

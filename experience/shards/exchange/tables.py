@@ -1,25 +1,37 @@
-"""Parquet, and the same as a Hugging Face datasets folder: a row a step, columns that need no knowledge of ours."""
+"""Parquet, and the same as a Hugging Face datasets folder: a row a step, columns that need no knowledge of ours.
+
+In Parquet an unknown value is null. A Hugging Face row holds no null, as torch collates none: an unknown number is NaN
+(whole numbers that may be unknown are float64 for that), an unknown text or list is empty.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from experience.shards.catalog import Catalog
 from experience.shards.exchange.episodes import Exchanged, catalogue_of, library
+from experience.shards.exchange.pictures import Pictures
 from experience.shards.schema import FIELDS, PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
 from experience.step import Step
 
 _LEAST_BLOCK = 1_000
+_MOST_PICTURES = 64 << 20  # bytes that wait for their block
+_PATHS = pa.list_(pa.string())
+_IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+_UNKNOWN_NUMBERS = ("parent_t", "model_version", "policy_version", "option_id", "option_step", "plan_id")
+Shown = Callable[[Step], list[Any]]
 
 
 class _WholePrompts(PromptDeltas):
@@ -29,7 +41,7 @@ class _WholePrompts(PromptDeltas):
         return 0, prompt
 
 
-def _flat(steps: list[Step], catalogue: Mapping[str, SignalKind]) -> pa.RecordBatch:
+def _flat(steps: list[Step], catalogue: Mapping[str, SignalKind], images: pa.Array) -> pa.RecordBatch:
     """Columns that need no knowledge of ours: ids as hexadecimal text, prompts whole, `signal.<name>` a signal."""
     batch = to_batch(steps, schema(catalogue), _WholePrompts())
     columns: dict[str, Any] = {}
@@ -40,48 +52,109 @@ def _flat(steps: list[Step], catalogue: Mapping[str, SignalKind]) -> pa.RecordBa
         if pa.types.is_fixed_size_binary(of):
             column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
         elif name == "obs_blobs":
-            column = pa.array([[b.hash.hex() for b in s.obs_blobs] for s in steps], pa.list_(pa.string()))
+            column = pa.array([[b.hash.hex() for b in s.obs_blobs] for s in steps], _PATHS)
         columns[name] = column
+    columns["images"] = images
     for name in sorted(catalogue):
         values = [next((g.value for g in s.signals if g.name == name), None) for s in steps]
         columns[f"signal.{name}"] = pa.array(values, pa.float64())
     return pa.RecordBatch.from_pydict(columns)
 
 
+def _without_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [_known(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)],
+        batch.schema.names)
+
+
+def _known(name: str, column: pa.Array) -> pa.Array:
+    if name in _UNKNOWN_NUMBERS:
+        column = column.cast(pa.float64())
+    of = column.type
+    if pa.types.is_floating(of):
+        return pc.fill_null(column, float("nan"))
+    if pa.types.is_integer(of):
+        return pc.fill_null(column, 0)  # never null: what may be is a float by now
+    if pa.types.is_list(of):
+        return pa.array([v or [] for v in column.to_pylist()], of) if column.null_count else column
+    if pa.types.is_large_binary(of):
+        return pc.fill_null(column.cast(pa.binary()), b"")
+    if pa.types.is_large_string(of) or pa.types.is_string(of):
+        return pc.fill_null(column.cast(pa.string()), "")
+    return column
+
+
+@dataclass
+class _Writer:
+    """Parquet files, one a split, written a block at a time."""
+
+    out: Path
+    catalogue: Mapping[str, SignalKind]
+    images: pa.DataType
+    shown: Shown
+    finish: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
+    done: Exchanged = field(default_factory=Exchanged)
+
+    def write(self, store: Path) -> Exchanged:
+        self._writers: dict[str, parquet.ParquetWriter] = {}
+        waiting: dict[str, list[Step]] = defaultdict(list)
+        sizes: dict[str, int] = defaultdict(int)
+        for step in (s for steps in Catalog(store).follow() for s in steps):
+            split = re.sub(r"\W", "-", step.split) or "none"  # a stranger's word is no path
+            waiting[split].append(step)
+            sizes[split] += sum(b.nbytes for b in step.obs_blobs)
+            if len(waiting[split]) >= _LEAST_BLOCK or sizes[split] >= _MOST_PICTURES:
+                self._flush(split, waiting.pop(split))
+                del sizes[split]
+        for split in sorted(waiting):
+            self._flush(split, waiting[split])
+        for writer in self._writers.values():
+            writer.close()
+        return self.done
+
+    def _flush(self, split: str, steps: list[Step]) -> None:
+        images = pa.array([self.shown(step) for step in steps], self.images)
+        batch = self.finish(_flat(steps, self.catalogue, images))
+        if split not in self._writers:
+            self.done.files.append(f"{split}.parquet")
+            self._writers[split] = parquet.ParquetWriter(self.out / self.done.files[-1], batch.schema,
+                                                         compression="zstd", write_page_checksum=True)
+        self._writers[split].write_batch(batch)
+        self.done.rows += batch.num_rows
+
+
 def to_parquet(store: Path, out: Path) -> Exchanged:
-    """One file a split."""
-    done, catalogue = Exchanged(), catalogue_of(store)
-    writers: dict[str, parquet.ParquetWriter] = {}
-    waiting: dict[str, list[Step]] = defaultdict(list)
-
-    def flush(split: str) -> None:
-        batch = _flat(waiting.pop(split), catalogue)
-        if split not in writers:
-            done.files.append(f"{split}.parquet")
-            writers[split] = parquet.ParquetWriter(out / done.files[-1], batch.schema, compression="zstd",
-                                                   write_page_checksum=True)
-        writers[split].write_batch(batch)
-        done.rows += batch.num_rows
-
-    for step in (s for steps in Catalog(store).follow() for s in steps):
-        waiting[step.split].append(step)
-        if len(waiting[step.split]) >= _LEAST_BLOCK:
-            flush(step.split)
-    for split in sorted(waiting):
-        flush(split)
-    for writer in writers.values():
-        writer.close()
-    return done
+    """One file a split. Pictures are files in `images/`, by their paths in the column `images`."""
+    pictures = Pictures(store, out)
+    return _Writer(out, catalogue_of(store), _PATHS, lambda step: [pictures.save(b) for b in step.obs_blobs]).write(
+        store)
 
 
 def to_hf(store: Path, out: Path) -> Exchanged:
+    """One folder a split, for `datasets.load_from_disk`. Pictures are in the rows, as `datasets` keeps images."""
     datasets = library("datasets", "datasets")
-    (out / "draft").mkdir()
-    done = to_parquet(store, out / "draft")
+    pictures, draft = Pictures(store, out), out / "draft"
+    draft.mkdir()
+
+    def shown(step: Step) -> list[Any]:
+        return [{"bytes": pictures.read(b), "path": None} for b in step.obs_blobs if b.media.startswith("image/")]
+
+    done = _Writer(draft, catalogue_of(store), _IMAGES, shown, _without_nulls).write(store)
     for file in done.files:
         split = file.partition(".")[0]
-        rows = datasets.Dataset.from_parquet(str(out / "draft" / file), cache_dir=str(out / "cache"), split=split)
-        rows.save_to_disk(str(out / split))
-    shutil.rmtree(out / "draft")
+        rows = datasets.Dataset.from_parquet(str(draft / file), cache_dir=str(out / "cache"), split="train")
+        rows.cast_column("images", datasets.List(datasets.Image())).save_to_disk(str(out / split))
+    shutil.rmtree(draft)
     shutil.rmtree(out / "cache", ignore_errors=True)
-    return replace(done, files=[file.partition(".")[0] for file in done.files])
+    done.files = [file.partition(".")[0] for file in done.files]
+    return done
+
+
+def ragged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as one batch, for `torch.utils.data.DataLoader(…, collate_fn=ragged)`: numbers as one array [rows], texts
+    and what differs in length (tokens, log-probabilities, pictures) as lists."""
+    def is_number(value: Any) -> bool:
+        return not isinstance(value, str | bytes | list | dict) and np.ndim(value) == 0
+
+    return {name: np.array([row[name] for row in rows]) if is_number(value) else [row[name] for row in rows]
+            for name, value in rows[0].items()}
