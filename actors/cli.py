@@ -187,6 +187,27 @@ def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lanc
           f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go")
 
 
+@app.command()
+def forget(name: RunName,
+           stream: Annotated[list[str] | None, typer.Option(help="its id in hexadecimal; may be given again")] = None,
+           subject: Annotated[str | None, typer.Option(help="all rows about this one")] = None,
+           yes: Annotated[bool, typer.Option("--yes", help="do it; without, only say what would go")] = False,
+           seal: Annotated[bool, typer.Option("--seal", help="the run was killed: close what it left open")] = False,
+           as_json: Json = False) -> None:
+    """Deletes a stream, what is about a subject, or (without either) the whole run, from disk too."""
+    from actors.forgetting import forget_rows, forget_run
+    from actors.rundir import RunDirectory
+
+    directory = RunDirectory.find(name)
+    if stream or subject is not None:
+        said = forget_rows(directory, stream or [], subject, yes, seal)
+    else:
+        said = forget_run(directory, yes, seal)
+    print(json.dumps(said) if as_json else "\n".join(f"{k}: {v}" for k, v in said.items()))
+    if not yes:
+        say("nothing was changed; add --yes to delete it for good")
+
+
 @app.command("export")
 def export_run(name: RunName, to: Annotated[str, typer.Option(help="jsonl, atif, parquet, hf, minari or lerobot")],
                out: Annotated[Path, typer.Option(help="a new folder")], as_json: Json = False) -> None:

@@ -1,18 +1,12 @@
 """Amendments: signals, feedback and rewards that come after their step was sealed. No shard is ever rewritten.
 
-`amendments/<number>-<SHA-256>.amendments` beside the writers' directories, one immutable Parquet file a call, published
-by one rename and held against the hash in its name when read. Of two amendments to the same thing the later file's
-holds. The ending is not `.parquet`, so that a glob for the store's Parquet finds steps alone; older stores' amendments,
-which have that ending, are read as well.
+Each call makes one file (see amendment_files). Of two amendments to the same thing the later file's holds.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import io
 import math
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,29 +15,16 @@ from pathlib import Path
 from typing import get_args
 
 import pyarrow as pa
-import pyarrow.parquet as parquet
 
-from experience.errors import RecordError, ShardError
+from experience.errors import RecordError
 from experience.reward import RewardModel
+from experience.shards.amendment_files import SCHEMA, amendments, files, holds, number_of, publish
 from experience.shards.blocks import keys
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL, Disk
 from experience.shards.schema import signal_names
 from experience.signal import Signal, SignalKind, SignalSource
 from experience.step import FAILED, Step
-
-FOLDER = "amendments"
-SCHEMA = pa.schema([
-    pa.field("stream_id", pa.binary(16), nullable=False), pa.field("t", pa.int64(), nullable=False),
-    pa.field("name", pa.string(), nullable=False), pa.field("value", pa.float64()),
-    pa.field("unit", pa.string(), nullable=False), pa.field("source", pa.string(), nullable=False),
-    pa.field("evidence", pa.string(), nullable=False), pa.field("reward_version", pa.string(), nullable=False),
-    pa.field("t_ns", pa.int64(), nullable=False)])
-
-
-_ENDINGS = (".amendments", ".parquet")
-Spans = Mapping[bytes, Sequence[tuple[int, int]]]
-"""By stream, the runs of t that are there, each with its first and last."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +74,7 @@ class _Store:
                               f"there are: {', '.join(get_args(SignalSource))}")
         if given.value is not None and not math.isfinite(given.value):
             raise RecordError(f"{where}: its value is {given.value}", "a value is finite, or None where it is unknown")
-        if not _holds(self.steps, given.stream_id, given.t):
+        if not holds(self.steps, given.stream_id, given.t):
             raise RecordError(f"{where}: the store holds no such step", "amend steps that are committed")
         if given.reward_version:
             if given.name != "reward":
@@ -113,10 +94,6 @@ class _Store:
         return replace(given, unit=kind.unit)
 
 
-def _holds(steps: Spans, stream: bytes, t: int) -> bool:
-    return any(first <= t <= last for first, last in steps.get(stream, ()))
-
-
 def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL, *,
           new: Mapping[str, SignalKind] | None = None) -> Path:
     """Keeps `amendments`, all of them or none; on disk when it returns. Returns their file.
@@ -134,45 +111,8 @@ def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
         raise RecordError("there is nothing to amend", "give at least one amendment")
     now = time.time_ns()
     table = pa.Table.from_pylist([{**vars(a), "t_ns": now} for a in checked], SCHEMA)
-    number = 1 + max((_number(path) for path in _files(store, disk)), default=-1)
-    return _publish(store, number, table, disk)
-
-
-def _publish(store: Path, number: int, table: pa.Table, disk: Disk) -> Path:
-    sink = io.BytesIO()
-    parquet.write_table(table, sink, compression="zstd")
-    folder = store / FOLDER
-    disk.make_directory(folder)
-    draft = folder / f".draft-{secrets.token_hex(4)}"
-    disk.write_file(draft, [sink.getvalue()])
-    final = folder / f"{number:06d}-{hashlib.sha256(sink.getvalue()).hexdigest()}{_ENDINGS[0]}"
-    disk.rename(draft, final)
-    disk.sync_directory(folder)
-    return final
-
-
-def amendments(store: Path, disk: Disk = REAL) -> pa.Table:
-    """All of them, oldest first. Raises ShardError if a byte of them is wrong."""
-    tables = [_read(path, disk) for path in _files(store, disk)]
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-
-
-def _read(path: Path, disk: Disk) -> pa.Table:
-    data = disk.read(path)
-    if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
-        raise ShardError(f"{path} is damaged: it is not what its name says", "restore the file from a copy")
-    try:
-        return parquet.read_table(io.BytesIO(data)).cast(SCHEMA)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise ShardError(f"{path} holds no amendments: {str(error).partition(chr(10))[0]}",
-                         "the file was not written by xp") from error
-
-
-def dangling(store: Path, steps: Spans, disk: Disk = REAL) -> Iterator[str]:
-    """What amends a step that is not among `steps`, a sentence each."""
-    for row in amendments(store, disk).to_pylist():
-        if not _holds(steps, row["stream_id"], row["t"]):
-            yield f"{row['name']!r} amends step {row['t']} of stream {row['stream_id'].hex()}, which is not there"
+    number = 1 + max((number_of(path) for path in files(store, disk)), default=-1)
+    return publish(store, number, table, disk)
 
 
 def follow_amended(store: Path, reward_version: str = "") -> Iterator[list[Step]]:
@@ -222,17 +162,3 @@ def _rewarded(step: Step, model: RewardModel) -> float | None:
     if step.ending in FAILED or (step.reward is None and not step.signals):
         return None
     return model.reward(step.env_id, step.signals)
-
-
-def _files(store: Path, disk: Disk) -> list[Path]:
-    folder = store / FOLDER
-    names = disk.names(folder) if folder in disk.directories(store) else []
-    found = [folder / name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
-    return sorted(found, key=lambda path: (_number(path), path.name))
-
-
-def _number(path: Path) -> int:
-    number = path.stem.partition("-")[0]
-    if not number.isdecimal():
-        raise ShardError(f"{path} is no file of amendments: its name says no number", "move it elsewhere")
-    return int(number)

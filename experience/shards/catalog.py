@@ -137,7 +137,7 @@ class Catalog:
 
     def note(self, stream: bytes, first: int, last: int) -> None:
         """Rows `first` to `last` of a stream were taken by who reads. Raises ShardError if rows before are missing."""
-        expected = max(self.given.get(stream, -1) + 1, self._snapshot.begins(stream))
+        expected = self._snapshot.next_kept(stream, self.given.get(stream, -1) + 1)
         if first > expected:
             raise ShardError(f"{self.directory}: stream {stream.hex()} jumps from t = {expected - 1} to {first}",
                              "./xp verify says what is missing")
@@ -330,8 +330,9 @@ def _rows_of(directory: Path) -> dict[bytes, list[int]]:
             break
         if time.monotonic() > deadline:
             raise ShardError(f"{directory} changes faster than it can be read", "try again")
-    for name in catalog._snapshot.let_go:
-        found[bytes.fromhex(name)] += range(catalog._snapshot.begins(bytes.fromhex(name)))
+    for stream, spans in catalog._snapshot.missing.items():
+        for first, end in spans:
+            found[stream] += range(first, end + 1)
     return found
 
 

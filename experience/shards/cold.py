@@ -1,7 +1,7 @@
 """The cold tier: sealed shards compacted into Parquet (or Lance), and old rows let go. No row is ever edited.
 
     snapshots/<v>.json               immutable; each names every cold part, the shards that parts stand for, and which
-                                     rows were let go; the highest version holds
+                                     rows were let go; the highest version holds, and older ones go after a time
     cold/part-<v>-<n>.parquet        rows sorted by stream and t; zstd, with page checksums
 A part is written, synced, read back and compared before a snapshot names it, and the shards go only after that: at
 any instant each row is in a shard or in a part of the newest snapshot. One compaction at a time (a lock that a crash
@@ -17,9 +17,11 @@ import hashlib
 import io
 import json
 import re
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +31,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from experience.errors import MissingPartError, ShardError
+from experience.shards.amendment_files import drop_amendments
 from experience.shards.blobs import named_blobs, sweep
 from experience.shards.blocks import read_blocks
 from experience.shards.checked import Expected, open_checked
 from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
+from experience.shards.retention import Gone, Span, merged, older_than, spans_of, without
 from experience.shards.schema import FIELDS, check_schema, conform
 
 Format = Literal["parquet", "lance"]
@@ -114,10 +118,20 @@ class Snapshot:
     parts: tuple[Part, ...] = ()
     replaced: frozenset[str] = frozenset()
     let_go: Mapping[str, int] = field(default_factory=dict)
+    gone: Gone = field(default_factory=dict)
+    published_ns: int = 0
 
-    def begins(self, stream: bytes) -> int:
-        """The first t of a stream that was not let go."""
-        return self.let_go.get(stream.hex(), 0)
+    @cached_property
+    def missing(self) -> dict[bytes, list[Span]]:
+        """By stream, the rows that were let go, as runs of t. (Older snapshots tell of beginnings only.)"""
+        found = _by_stream(self.gone)
+        for stream, count in self.let_go.items():
+            found[stream] = merged([*found.get(stream, ()), *([(0, count - 1)] if count else ())])
+        return {bytes.fromhex(stream): spans for stream, spans in found.items()}
+
+    def next_kept(self, stream: bytes, t: int) -> int:
+        """The first t from `t` on that was not let go."""
+        return next((last + 1 for first, last in self.missing.get(stream, ()) if first <= t <= last), t)
 
     def last(self, writer: str) -> dict[bytes, int]:
         """The highest t of each of a writer's streams that is cold, or gone."""
@@ -126,6 +140,9 @@ class Snapshot:
             for stream, (_, last) in part.streams.get(writer, {}).items():
                 key = bytes.fromhex(stream)
                 found[key] = max(last, found.get(key, -1))
+        for stream, spans in self.gone.get(writer, {}).items():
+            key = bytes.fromhex(stream)
+            found[key] = max(spans[-1][1], found.get(key, -1))
         return found
 
 
@@ -152,7 +169,8 @@ def _parse_snapshot(path: Path, disk: Disk) -> Snapshot:
     try:
         content = json.loads(body)
         parts = tuple(Part(**part) for part in content["parts"])
-        snapshot = Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"])
+        snapshot = Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"],
+                            content.get("gone", {}), content.get("published_ns", 0))
         foreign: list[str | int] = [n for n in snapshot.replaced if not _REPLACED.fullmatch(n)]
         foreign += [part.file for part in parts if not _PART.fullmatch(part.file)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -180,6 +198,10 @@ def _publish(store: Path, snapshot: Snapshot, disk: Disk) -> None:
     disk.sync_directory(folder)
 
 
+Goes = Callable[[pa.Table, Snapshot], np.ndarray]
+"""Which rows of a part, sorted by stream and t, are to go [rows]."""
+
+
 @dataclass
 class Compacted:
     """What a compaction did."""
@@ -190,24 +212,34 @@ class Compacted:
     bytes_after: int = 0
     rows_let_go: int = 0
     blobs_dropped: int = 0
+    files_waiting: int = 0
 
 
-def compact(store: Path, to: Format = "parquet", *, let_go_before_ns: int = 0, disk: Disk = REAL) -> Compacted:
-    """Moves every sealed shard into the cold tier, and lets go of rows that ended before `let_go_before_ns` (0: none).
+GRACE_SECONDS = 300.0
 
-    Of a stream only its beginning is let go, as far as the next row whose prompt stands on its own. Blobs that no row
-    names any more go too, unless a segment is still being written. Raises ShardError if another compaction runs, or a
-    shard is damaged: then nothing has changed.
+
+def compact(store: Path, to: Format = "parquet", *, let_go_before_ns: int = 0, goes: Goes | None = None,
+            grace_seconds: float = GRACE_SECONDS, disk: Disk = REAL) -> Compacted:
+    """Moves every sealed shard into the cold tier, and lets go of rows that ended before `let_go_before_ns` (0: none),
+    or of those that `goes` says.
+
+    By age only a stream's beginning is let go, up to its first row that is not old. What amends a row that is let go
+    goes with it, and blobs that no row names any more, unless a segment is still being written. Old
+    snapshots and the parts that only they name stay for `grace_seconds`, for readers that have opened them; the next
+    compaction removes them. Raises ShardError if another compaction runs, or a shard is damaged: then nothing has
+    changed.
     """
+    if let_go_before_ns and goes is None:
+        goes = by_age(let_go_before_ns)
     for folder in (_FOLDER, _SNAPSHOTS):
         disk.make_directory(store / folder)
     with disk.lock(store / _SNAPSHOTS / "LOCK"):
         snapshot, done = read_snapshot(store, disk), Compacted()
-        _remove_leftovers(store, snapshot, disk)
+        _remove_leftovers(store, snapshot, grace_seconds, disk)
         snapshot = _add_parts(store, snapshot, to, done, disk)
-        if let_go_before_ns:
-            snapshot = _let_go(store, snapshot, to, let_go_before_ns, done, disk)
-        _remove_leftovers(store, snapshot, disk)
+        if goes is not None:
+            snapshot = _let_go(store, snapshot, to, goes, done, disk)
+        done.files_waiting = _remove_leftovers(store, snapshot, grace_seconds, disk)
         if not any(name.endswith(".open") for d in disk.directories(store) for name in disk.names(d)):
             named = (digest for part in snapshot.parts for b in part.batches(store, disk) for digest in named_blobs(b))
             done.blobs_dropped, _ = sweep(store, named, disk)
@@ -258,8 +290,9 @@ def _add_part(store: Path, snapshot: Snapshot, shards: Sequence[tuple[Path, list
     done.rows += part.rows
     done.bytes_before += sum(disk.size(shard) for shard, _ in shards)
     done.bytes_after += part.bytes
-    new = Snapshot(version, (*snapshot.parts, part), snapshot.replaced | {
-        f"{shard.parent.name}/{shard.name}" for shard, _ in shards}, snapshot.let_go)
+    replaced = snapshot.replaced | {f"{shard.parent.name}/{shard.name}" for shard, _ in shards}
+    new = replace(snapshot, version=version, parts=(*snapshot.parts, part), replaced=replaced,
+                  published_ns=time.time_ns())
     _publish(store, new, disk)
     return new
 
@@ -320,58 +353,86 @@ def _lance() -> Any:
     return lance
 
 
-def _let_go(store: Path, snapshot: Snapshot, to: Format, before_ns: int, done: Compacted, disk: Disk) -> Snapshot:
-    """Parts that hold rows to be let go are written again without them."""
-    let_go, parts = dict(snapshot.let_go), []
-    version = snapshot.version + 1
-    for number, part in enumerate(snapshot.parts):
-        table = pa.Table.from_batches(part.batches(store, disk))
-        kept = _kept(table, before_ns, let_go)
-        if kept.all():
+def _let_go(store: Path, snapshot: Snapshot, to: Format, goes: Goes, done: Compacted, disk: Disk) -> Snapshot:
+    """Parts that hold rows that go are written again without them; first go the amendments of these rows, so that what
+    a crash leaves is found again by asking for the same."""
+    masks = [goes(_sorted(part, store, disk), snapshot) for part in snapshot.parts]
+    here = [(part, mask) for part, mask in zip(snapshot.parts, masks, strict=True) if mask.any()]
+    if not here:
+        return snapshot
+    gone = {writer: {stream: list(spans) for stream, spans in of.items()} for writer, of in snapshot.gone.items()}
+    for part, mask in here:
+        spans = spans_of(_sorted(part, store, disk).filter(pa.array(mask)))
+        for writer, of in part.streams.items():
+            for stream in of.keys() & spans.keys():
+                known = gone.setdefault(writer, {})
+                known[stream] = merged([*known.get(stream, ()), *spans[stream]])
+    drop_amendments(store, _by_stream(gone), disk)
+    version, parts = snapshot.version + 1, []
+    for number, (part, mask) in enumerate(zip(snapshot.parts, masks, strict=True)):
+        if not mask.any():
             parts.append(part)
             continue
-        done.rows_let_go += int((~kept).sum())
-        rest = table.filter(pa.array(kept))
+        done.rows_let_go += int(mask.sum())
+        rest = without(_sorted(part, store, disk), mask)
         if rest.num_rows:
-            here = {stream.hex() for stream in rest.column("stream_id").unique().to_pylist()}
-            streams = {w: {s: (max(first, let_go.get(s, 0)), last) for s, (first, last) in of.items() if s in here}
+            left = spans_of(rest)
+            streams = {w: {s: (left[s][0][0], left[s][-1][1]) for s in of if s in left}
                        for w, of in part.streams.items()}
-            parts.append(_write(store, f"part-{version:06d}-{number}.{to}", rest, streams, disk))
-    if done.rows_let_go == 0:
-        return snapshot
-    new = Snapshot(version, tuple(parts), snapshot.replaced, let_go)
+            parts.append(_write(store, f"part-{version:06d}-{number}.{part.file.rpartition('.')[2]}", rest, streams,
+                                disk))
+    begins = {stream: spans[0][1] + 1 for stream, spans in _by_stream(gone).items() if spans[0][0] == 0}
+    new = replace(snapshot, version=version, parts=tuple(parts), gone=gone, let_go={**snapshot.let_go, **begins},
+                  published_ns=time.time_ns())
     _publish(store, new, disk)
     return new
 
 
-def _kept(table: pa.Table, before_ns: int, let_go: dict[str, int]) -> np.ndarray:
-    """Which rows stay; notes in `let_go` where each stream now begins. Parts must come in the order of their rows."""
-    stream, t = table.column("stream_id").to_numpy(), table.column("t").to_numpy()
-    old = table.column("t_end_ns").to_numpy() < before_ns
-    alone = table.column("prompt_prefix_len").to_numpy() == 0
-    kept = np.ones(len(t), bool)
-    starts = np.flatnonzero(np.r_[True, stream[1:] != stream[:-1]]) if len(t) else np.empty(0, int)
-    for a, b in zip(starts, [*starts[1:], len(t)], strict=True):
-        name = stream[a].hex()
-        if t[a] != let_go.get(name, 0):  # an earlier part kept the rows before
-            continue
-        count = b - a if old[a:b].all() else int(np.argmin(old[a:b]))
-        while count < b - a and not alone[a + count]:
-            count -= 1
-        if count:
-            kept[a:a + count] = False
-            let_go[name] = int(t[a]) + count
-    return kept
+def by_age(before_ns: int) -> Goes:
+    """Rows that ended before `before_ns`. It is to be asked about all parts, in their order."""
+    begins: dict[str, int] = {}
+
+    def goes(table: pa.Table, snapshot: Snapshot) -> np.ndarray:
+        for stream, count in snapshot.let_go.items():
+            begins.setdefault(stream, count)
+        return older_than(table, before_ns, begins)
+
+    return goes
 
 
-def _remove_leftovers(store: Path, snapshot: Snapshot, disk: Disk) -> None:
-    """Shards that a part stands for, and cold files that the newest snapshot does not name."""
+def _sorted(part: Part, store: Path, disk: Disk) -> pa.Table:
+    return pa.Table.from_batches(part.batches(store, disk))
+
+
+def _by_stream(gone: Gone) -> dict[str, list[Span]]:
+    found: dict[str, list[Span]] = defaultdict(list)
+    for of in gone.values():
+        for stream, spans in of.items():
+            found[stream] = merged([*found[stream], *spans])
+    return found
+
+
+def _remove_leftovers(store: Path, snapshot: Snapshot, grace_seconds: float, disk: Disk) -> int:
+    """Shards that a part stands for; and snapshots that were replaced more than `grace_seconds` ago, with the cold
+    files that no other snapshot names. Returns how many files wait for their time."""
     for name in snapshot.replaced:
         shard = store / name
         for leftover in (shard.with_suffix(".open"), shard.with_suffix(".commit"), shard, shard.with_suffix(".blocks")):
             if disk.exists(leftover):
                 disk.remove(leftover)
-    wanted = {part.file for part in snapshot.parts}
+    kept, waiting, replaced_at = {part.file for part in snapshot.parts}, 0, snapshot.published_ns
+    for name in reversed(_snapshots(store, disk)):
+        if name == f"{snapshot.version:06d}.json":
+            continue
+        old = _parse_snapshot(store / _SNAPSHOTS / name, disk)
+        if time.time_ns() - replaced_at < grace_seconds * 1e9:
+            only_there = {part.file for part in old.parts} - kept
+            kept |= only_there
+            waiting += 1 + len(only_there)
+        else:
+            disk.remove(store / _SNAPSHOTS / name)
+        replaced_at = old.published_ns
     for name in disk.names(store / _FOLDER):
-        if name not in wanted:
+        if name not in kept:
             disk.remove_tree(store / _FOLDER / name)
+    return waiting

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.amend import FOLDER, dangling
+from experience.shards.amendment_files import FOLDER, dangling
 from experience.shards.blobs import BlobReader, named_blobs
 from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, log_of, read_commits
 from experience.shards.cold import Part, Snapshot, read_snapshot
@@ -74,13 +74,11 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
     looked = [(writer, _writer(writer, snapshot.replaced, deep, disk, result, streams, named))
               for writer in disk.directories(store)]
     looked += [(part.path(store), _part(store, part, deep, disk, result, streams, named)) for part in snapshot.parts]
-    looked += [(store, _blobs(store, named, deep, disk, result)), (store, _streams(snapshot, streams))]
+    looked += [(store, _blobs(store, named, deep, disk, result)), (store / FOLDER, _amendments(store, streams, disk)),
+               (store, _streams(snapshot, streams))]
     for where, problems in looked:
         with _noted(result.problems, str(where)):
             result.problems += problems
-    with _noted(result.problems, str(store / FOLDER)):
-        result.problems += [Problem(str(store / FOLDER), what, "restore the step from a copy, or ./xp forget it")
-                            for what in dangling(store, streams, disk)]
     return result
 
 
@@ -96,10 +94,18 @@ def _noted(problems: list[Problem], where: str, remedy: str = "restore it from a
         problems.append(Problem(where, said.partition("\n")[0], remedy))
 
 
-def _streams(snapshot: Snapshot, streams: Mapping[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
+def _amendments(store: Path, streams: Mapping[bytes, list[tuple[int, int]]], disk: Disk) -> Iterator[Problem]:
+    """Each must be whole, and amend a step that is there."""
+    for what in dangling(store, streams, disk):
+        yield Problem(str(store / FOLDER), what, "restore the step from a copy")
+
+
+def _streams(snapshot: Snapshot, streams: dict[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
     """Each stream must be gapless from where it begins, and hold nothing twice."""
+    for stream, gone in snapshot.missing.items():
+        streams[stream] = [*streams.get(stream, ()), *gone]
     for stream, spans in streams.items():
-        expected = snapshot.begins(stream)
+        expected = 0
         for first, last in sorted(spans):
             if first != expected:
                 kind = "rows are missing" if first > expected else "rows are doubled"

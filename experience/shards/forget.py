@@ -1,0 +1,132 @@
+"""Forgetting: a stream, or all that is about one subject, with what hangs on it; nothing of it stays on disk.
+
+What hangs on a row: its amendments, the pictures that no other row shows, and the imagined streams that branch from it,
+with those that branch from them. All is looked for first (`look`), and then goes by a compaction of each store, the
+imagined one first: should a crash come between, the same call finds what is left.
+Does not cover: what was learned from the rows (weights, options), copies elsewhere (exports, a mirror), and what the
+disk itself keeps of a file that was removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from experience.errors import ShardError
+from experience.shards.amendment_files import amendments
+from experience.shards.blobs import named_blobs
+from experience.shards.catalog import Catalog
+from experience.shards.cold import Goes, Snapshot, compact
+from experience.shards.disk import REAL
+from experience.shards.journal import Journal
+
+Key = tuple[bytes, int]
+
+
+@dataclass
+class Found:
+    """What would go, or went: rows by store, streams that lose some, amendments, pictures that only they show."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    streams: set[bytes] = field(default_factory=set)
+    amendments: int = 0
+    blobs: int = 0
+    keys: dict[str, set[Key]] = field(default_factory=dict, repr=False)
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows.values())
+
+
+def look(run: Path, *, streams: Collection[bytes] = (), subject: str | None = None) -> Found:
+    """What hangs on `streams`, or on the rows about `subject`, in `shards` and `imagined` below `run`."""
+    found, parents = Found(), set[Key]()
+    for name, store in _stores(run):
+        keys = _rows(store, set(streams), subject, parents)
+        parents |= keys
+        found.keys[name], found.rows[name] = keys, len(keys)
+        found.streams |= {stream for stream, _ in keys}
+        table = amendments(store)
+        found.amendments += sum(key in keys for key in zip(table.column("stream_id").to_pylist(),
+                                                           table.column("t").to_pylist(), strict=True))
+        found.blobs += _only_there(store, keys)
+    return found
+
+
+def forget(run: Path, *, streams: Collection[bytes] = (), subject: str | None = None, seal: bool = False) -> Found:
+    """Takes out what `look` finds, from disk too; what it was. `seal` first closes segments that a killed writer left
+    open. Raises ShardError if there is nothing to forget, or a segment is open: then nothing has changed."""
+    for _, store in _stores(run):
+        _close_open_segments(store, seal)
+    found = look(run, streams=streams, subject=subject)
+    if not found.total:
+        raise ShardError(f"{run} holds no such row", "nothing was changed; look for it: ./xp query RUN "
+                         "'select distinct subject, hex(stream_id) from steps'")
+    for name, store in reversed(_stores(run)):
+        if found.keys[name]:
+            compact(store, goes=_these(found.keys[name]), grace_seconds=0)
+    return found
+
+
+def _stores(run: Path) -> list[tuple[str, Path]]:
+    return [(name, run / name) for name in ("shards", "imagined") if (run / name).is_dir()]
+
+
+def _rows(store: Path, streams: set[bytes], subject: str | None, parents: set[Key]) -> set[Key]:
+    """The rows that are of `streams` or about `subject`, and whole streams that branch from these or from `parents`."""
+    keys, branches = set[Key](), list[tuple[bytes, Key]]()
+    all_keys: dict[bytes, set[Key]] = {}
+    for batch in Catalog(store).batches():
+        columns = [batch.column(name).to_pylist() for name in ("stream_id", "t", "parent_stream", "parent_t")]
+        about = batch.column("subject").to_pylist() if "subject" in batch.schema.names else [None] * batch.num_rows
+        for stream, t, parent, parent_t, whom in zip(*columns, about, strict=True):
+            if parent is not None:
+                branches.append((stream, (parent, parent_t)))
+                all_keys.setdefault(stream, set()).add((stream, t))
+            if stream in streams or (subject is not None and whom == subject):
+                keys.add((stream, t))
+    grown = True
+    while grown:
+        grown = False
+        for stream, parent in branches:
+            if (parent in keys or parent in parents) and not all_keys[stream] <= keys:
+                keys |= all_keys[stream]
+                grown = True
+    return keys
+
+
+def _only_there(store: Path, keys: set[Key]) -> int:
+    """How many pictures only these rows show."""
+    shown, elsewhere = set[bytes](), set[bytes]()
+    for batch in Catalog(store).batches():
+        mask = np.array([key in keys for key in _keys(batch)], bool)
+        shown |= named_blobs(batch.filter(pa.array(mask)))
+        elsewhere |= named_blobs(batch.filter(pa.array(~mask)))
+    return len(shown - elsewhere)
+
+
+def _keys(table: pa.RecordBatch | pa.Table) -> Iterator[Key]:
+    return zip(table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True)
+
+
+def _these(keys: set[Key]) -> Goes:
+    def goes(table: pa.Table, _: Snapshot) -> np.ndarray:
+        return np.array([key in keys for key in _keys(table)], bool)
+
+    return goes
+
+
+def _close_open_segments(store: Path, seal: bool) -> None:
+    """Raises ShardError for a segment that is open, unless it may be sealed: its writer, should it still live, is then
+    fenced, and ends."""
+    for writer in REAL.directories(store):
+        if not any(name.endswith(".open") for name in REAL.names(writer)):
+            continue
+        if not seal:
+            raise ShardError(f"{writer} is still being written to, or its writer was killed",
+                             "end the run first; if it was killed: add --seal")
+        Journal(writer, {}).close()

@@ -1,0 +1,231 @@
+"""Deleting: what a user wants gone is gone, with all that hangs on it, and the rest is as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.rundir import RunDirectory
+from experience.errors import ShardError
+from experience.shards.amend import Amendment, amend, amendments, follow_amended
+from experience.shards.blobs import BlobReader
+from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.cold import compact, read_snapshot
+from experience.shards.forget import forget, look
+from experience.shards.journal import Journal
+from experience.shards.verify import verify
+from experience.shards.windows import WindowReader
+from experience.step import Boundary, Step
+from tests.conftest import CATALOGUE, make_step
+from tests.golden.make import plain
+
+ANN, BOB = b"a" * 16, b"b" * 16
+SECRETS = ("ann has a cold", "ann's picture", "ann's evidence", "ann might sneeze")
+
+
+def a_run(run: Path, *, close: bool = True, interleaved: bool = False) -> list[Step]:
+    """A stream about ann and one about bob, or one that tells of both by turns, with pictures, amendments and imagined
+    branches."""
+    journal, steps = Journal(run / "shards" / "w", CATALOGUE, batch_rows=4, seal_bytes=9_000 if close else 1 << 28), []
+    for t in range(24):
+        for stream in (ANN, BOB):
+            about_ann = (t // 4) % 2 == 0 if interleaved else stream == ANN
+            text = f"ann has a cold {t}" if about_ann else f"bob is well {t}"
+            picture = journal.blobs.put(f"{'ann' if about_ann else 'bob'}'s picture {t // 2}".encode(), "image/png")
+            shared = journal.blobs.put(b"a picture of the room", "image/png")
+            step = make_step(t, stream, obs_text=text, closing=t % 4 == 3, obs_blobs=(picture, shared),
+                             boundary=Boundary.RESET if t % 4 == 0 else Boundary.NONE, t_end_ns=t + 1,
+                             ending="terminated" if t % 4 > 1 else "none", subject="ann" if about_ann else "bob")
+            steps.append(step)
+            journal.append(step)
+    journal.commit()
+    if close:
+        journal.close()
+    dreams = Journal(run / "imagined" / "w", CATALOGUE)
+    for i, stream in enumerate((ANN, BOB)):
+        name = "ann" if stream == ANN else "bob"
+        for t in range(3):
+            dreams.append(make_step(t, bytes([i]) * 16, obs_text=f"{name} might sneeze {t}", source="imagined",
+                                    parent=(stream, 1), model_version=1, closing=t == 2))
+        dreams.append(make_step(0, bytes([i + 10]) * 16, obs_text=f"{name} might sneeze in a dream", source="imagined",
+                                parent=(bytes([i]) * 16, 1), model_version=1))
+    dreams.close()
+    for stream, name in ((ANN, "ann"), (BOB, "bob")):
+        amend(run / "shards", [Amendment(stream, 1, "done", 1.0, evidence=f"{name}'s evidence")])
+    amend(run / "shards", [Amendment(stream, 2, "done", 0.0, evidence="both") for stream in (ANN, BOB)])
+    return steps
+
+
+def read(store: Path) -> dict[tuple[bytes, int], object]:
+    return {(s.stream_id, s.t): plain(s) for block in Catalog(store).follow() for s in block}
+
+
+def grep(folder: Path, *words: str) -> list[str]:
+    """Files below `folder` that hold a word, as bytes, compressed or not (Parquet is read)."""
+    import pyarrow.parquet as parquet
+
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            if data[:4] == b"PAR1":
+                data += str(parquet.read_table(path).to_pylist()).encode()
+            found += [f"{path}: {word}" for word in words if word.encode() in data]
+    return found
+
+
+@pytest.mark.parametrize("cold", ["hot", "cold", "both"])
+@pytest.mark.parametrize("by", ["stream", "subject"])
+def test_nothing_of_a_stream_or_a_subject_stays_on_disk_and_the_rest_is_as_it_was(tmp_path: Path, by: str, cold: str) -> None:
+    a_run(tmp_path)
+    if cold != "hot":
+        compact(tmp_path / "shards")
+    if cold == "both":
+        journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
+        journal.append(make_step(24, ANN, obs_text="ann has a cold again", subject="ann"))
+        journal.close()
+    assert len(grep(tmp_path, *SECRETS)) >= 4
+    before, dreamt = read(tmp_path / "shards"), read(tmp_path / "imagined")
+    what: dict[str, object] = dict(streams=[ANN]) if by == "stream" else dict(subject="ann")
+    rows = 25 if cold == "both" else 24
+    planned = look(tmp_path, **what)  # type: ignore[arg-type]
+    assert (planned.rows, planned.amendments, planned.blobs) == ({"shards": rows, "imagined": 4}, 2, 12)
+    assert read(tmp_path / "shards") == before, "to look changes nothing"
+    assert forget(tmp_path, **what).rows == planned.rows  # type: ignore[arg-type]
+    assert grep(tmp_path, *SECRETS) == []
+    assert read(tmp_path / "shards") == {k: v for k, v in before.items() if k[0] == BOB}
+    assert read(tmp_path / "imagined") == {k: v for k, v in dreamt.items() if k[0] in (b"\1" * 16, b"\x0b" * 16)}
+    assert amendments(tmp_path / "shards").num_rows == 2
+    for store in ("shards", "imagined"):
+        assert not verify(tmp_path / store, deep=True).problems
+    reader = BlobReader(tmp_path / "shards")
+    assert all(reader.read(b.hash) for s in follow_steps(tmp_path / "shards") for b in s.obs_blobs)
+    check_acknowledged(tmp_path / "shards", {ANN: rows - 1, BOB: 23})
+    with pytest.raises(ShardError, match="no such row"):
+        forget(tmp_path, **what)  # type: ignore[arg-type]
+
+
+def follow_steps(store: Path) -> list[Step]:
+    return [s for block in follow_amended(store) for s in block]
+
+
+def test_rows_in_the_midst_of_a_stream_go_and_later_prompts_read_whole(tmp_path: Path) -> None:
+    """Every prompt continues the one before, so that rows are told as what is new since rows that go."""
+    context, steps = np.arange(3, dtype=np.int32), []
+    journal = Journal(tmp_path / "shards" / "w", CATALOGUE, batch_rows=64)
+    for t in range(30):
+        step = make_step(t, ANN, subject="ann" if 10 <= t < 20 else "bob", closing=t % 10 == 9, obs_text=f"turn {t}")
+        if step.decision:
+            step = replace(step, decision=replace(step.decision, prompt_ids=context))
+            context = np.concatenate([context, step.decision.action_ids, np.array([t], np.int32)])  # type: ignore[union-attr]
+        steps.append(step)
+        journal.append(step)
+    journal.close()
+    forget(tmp_path, subject="ann")
+    found = read(tmp_path / "shards")
+    assert found == {(s.stream_id, s.t): plain(s) for s in steps if s.subject == "bob"}
+    assert not verify(tmp_path / "shards", deep=True).problems
+    assert read_snapshot(tmp_path / "shards").missing == {ANN: [(10, 19)]}
+    journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
+    assert journal.next_t(ANN) == 30
+    journal.append(make_step(30, ANN))
+    journal.close()
+    forget(tmp_path, streams=[ANN])
+    assert read(tmp_path / "shards") == {}
+    journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
+    assert journal.next_t(ANN) == 31, "a stream that is gone whole is not begun again"
+    journal.append(make_step(31, ANN))
+    journal.close()
+    assert not verify(tmp_path / "shards", deep=True).problems
+
+
+def test_no_window_spans_rows_that_were_forgotten(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
+    for t in range(30):
+        journal.append(make_step(t, ANN, subject="ann" if 10 <= t < 20 else "bob"))
+    journal.close()
+    forget(tmp_path, subject="ann")
+    windows = WindowReader(tmp_path / "shards", ("t",))
+    assert windows.refresh() == 20
+    drawn = windows.gather(windows.draw(400, 5)).numbers["t"]
+    assert (np.diff(drawn, axis=1) == 1).all() and set(drawn[:, 0]) == {0, 1, 2, 3, 4, 5, 20, 21, 22, 23, 24, 25}
+
+
+def test_compaction_by_age_lets_a_whole_stream_go_and_what_hangs_on_it(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    done = compact(tmp_path / "shards", let_go_before_ns=time.time_ns(), grace_seconds=0)
+    assert done.rows_let_go == 48
+    assert read(tmp_path / "shards") == {} and amendments(tmp_path / "shards").num_rows == 0
+    assert grep(tmp_path / "shards", "ann has", "ann's", "bob") == []
+    assert not verify(tmp_path / "shards", deep=True).problems
+    journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
+    assert journal.next_t(ANN) == 24
+    journal.close()
+
+
+def test_rows_that_go_by_age_in_several_parts_go_in_one_pass(tmp_path: Path) -> None:
+    for _ in range(3):
+        journal = Journal(tmp_path / "w", CATALOGUE)
+        for _ in range(5):
+            t = journal.next_t(ANN)
+            journal.append(make_step(t, ANN, t_end_ns=t))
+        journal.close()
+        compact(tmp_path)
+    assert compact(tmp_path, let_go_before_ns=12).rows_let_go == 12
+    assert [t for _, t in read(tmp_path)] == [12, 13, 14]
+
+
+def test_a_run_that_is_being_written_is_left_alone_and_a_killed_one_can_be_sealed(tmp_path: Path) -> None:
+    a_run(tmp_path, close=False)
+    with pytest.raises(ShardError, match="still being written"):
+        forget(tmp_path, subject="ann")
+    assert grep(tmp_path, "ann has a cold")
+    forget(tmp_path, subject="ann", seal=True)
+    assert not grep(tmp_path, *SECRETS) and not verify(tmp_path / "shards", deep=True).problems
+
+
+def test_old_snapshots_and_the_parts_that_only_they_name_go_after_their_time(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    store = tmp_path / "shards"
+    compact(store)
+    before = {p.name for p in (store / "cold").iterdir()}
+    assert compact(store, let_go_before_ns=10).files_waiting == 2
+    assert before < {p.name for p in (store / "cold").iterdir()}, "a reader may have opened them"
+    assert not verify(store, deep=True).problems
+    compact(store, grace_seconds=0)
+    assert len(list((store / "cold").iterdir())) == 1 and len(list((store / "snapshots").glob("*.json"))) == 1
+    assert not verify(store, deep=True).problems
+
+
+def xp(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "actors", "forget", *words], capture_output=True, text=True)
+
+
+def test_the_command_says_what_would_go_and_deletes_only_when_told(tmp_path: Path) -> None:
+    run, other = tmp_path / "one", tmp_path / "two"
+    for path in (other, run):
+        a_run(path)
+        for folder in ("checkpoints", "metrics"):
+            (path / folder).mkdir()
+        RunDirectory(path).write_record(status="succeeded")
+        (path / "report.html").write_text("ann has a cold 3")
+    (tmp_path / "latest").symlink_to("one")
+    said = xp(str(run), "--subject", "ann", "--json")
+    assert said.returncode == 0 and json.loads(said.stdout)["rows"] == {"shards": 24, "imagined": 4}
+    assert "--yes" in said.stderr and grep(run, *SECRETS)
+    assert xp(str(run), "--subject", "ann", "--yes").returncode == 0
+    assert not grep(run, *SECRETS)
+    assert xp(str(run), "--subject", "ann", "--yes").returncode == 4
+    assert xp(str(run), "--stream", "xyz").returncode == 2
+    assert xp(str(run)).returncode == 0 and run.exists()
+    assert xp(str(run), "--yes").returncode == 0
+    assert not run.exists() and os.readlink(tmp_path / "latest") == "two"
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
