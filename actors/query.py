@@ -2,7 +2,8 @@
 
 Signals go by name, whatever code a shard gave them: a column `"signal.<name>"` each, the value, null where a row has
 none; and `signal(signals, 'done')`, the same for a name that is worked out in the query. `signals` itself is a list of
-structs code, name, value, evidence.
+structs code, name, value, evidence. `steps` and `imagined` show what amendments say today, in signals, rewards and
+their versions; `raw_steps` and `raw_imagined` show the rows as they were written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import duckdb
 
 from experience.errors import ConfigError
+from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
 from experience.shards.schema import PLAIN
 
@@ -46,15 +48,47 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
     connection.execute("set enable_external_access = false")
     connection.execute("create macro signal(signals, wanted) as "
                        "list_filter(signals, lambda s: s.name = wanted)[1].value")
+    first = next(iter(tables))
     for table, directory in tables.items():
+        if table != first and not directory.is_dir():  # e.g. an imported run has nothing imagined
+            for view in (table, f"raw_{table}"):
+                connection.execute(f"create view {_column(view)} as select * from {_column(first)} where false")
+            continue
         groups = Catalog(directory, checked=checked).by_catalogue()
         names = sorted({name for group in groups for name in group})
         selects = []
         for number, (catalogue, rows) in enumerate(groups.items()):
             connection.register(f"{table} {number}", rows)
             selects.append(_select(f"{table} {number}", catalogue, names))
-        connection.execute(f"create view {_column(table)} as {' union all '.join(selects)}")
+        raw = _column(f"raw_{table}")
+        connection.execute(f"create view {raw} as {' union all '.join(selects)}")
+        connection.execute(f"create view {_column(table)} as {_amended(connection, table, raw, directory, names)}")
     return connection
+
+
+def _amended(connection: duckdb.DuckDBPyConnection, table: str, raw: str, store: Path, names: Sequence[str]) -> str:
+    """The rows with later signals in place of earlier ones, and each step's last reward and its version."""
+    later = in_force(store)
+    if not later.signals.num_rows and not later.rewards.num_rows:
+        return f"select * from {raw}"
+    connection.register(f"later {table}", later.signals)
+    connection.register(f"rewarded {table}", later.rewards)
+    changed = ["case when l.t is null then r.signals else list_concat(list_filter(r.signals, lambda s: "
+               "not list_contains(l.names, s.name)), l.signals) end as signals",
+               "case when w.t is null then r.reward else w.reward end as reward",
+               "coalesce(w.reward_version, r.reward_version) as reward_version"]
+    added = []
+    for name in (n for n in later.names if "\0" not in n):
+        value = f"list_filter(l.signals, lambda s: s.name = {_text(name)})[1].value"
+        column = _column(SIGNAL + name)
+        if name in names:
+            changed.append(f"case when list_contains(l.names, {_text(name)}) then {value} else r.{column} end "
+                           f"as {column}")
+        else:
+            added.append(f", {value} as {column}")
+    return (f"select r.* replace ({', '.join(changed)}){''.join(added)} from {raw} r "
+            f"left join {_column(f'later {table}')} l on r.stream_id = l.stream_id and r.t = l.t "
+            f"left join {_column(f'rewarded {table}')} w on r.stream_id = w.stream_id and r.t = w.t")
 
 
 def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> str:

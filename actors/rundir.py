@@ -130,7 +130,7 @@ class RunDirectory:
     def count(self) -> dict[str, int]:
         """What the shards hold, read from the shards: rows, and steps (rows with an action) by source."""
         counts = {"rows": 0, "real": 0, "demonstration": 0, "imagined": 0}
-        for folder in (self.shards, self.path / "imagined"):
+        for folder in (f for f in (self.shards, self.path / "imagined") if f.is_dir()):
             for steps in Catalog(folder).follow():
                 counts["rows"] += len(steps)
                 for step in steps:

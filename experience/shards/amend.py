@@ -142,6 +142,43 @@ def _amended(step: Step, later: Mapping[str, Signal], rewards: Mapping[tuple[byt
     return step
 
 
+@dataclass(frozen=True)
+class InForce:
+    """What amendments say today. `signals`: stream_id, t, names, signals (code, name, value, evidence; code is null),
+    a row a step; `rewards`: stream_id, t, reward, reward_version, each step's last."""
+
+    signals: pa.Table
+    rewards: pa.Table
+    names: tuple[str, ...]
+
+
+_LATER = pa.schema([
+    ("stream_id", pa.binary(16)), ("t", pa.int64()), ("names", pa.list_(pa.string())),
+    ("signals", pa.list_(pa.struct([("code", pa.int16()), ("name", pa.string()), ("value", pa.float64()),
+                                    ("evidence", pa.string())])))])
+_REWARDED = pa.schema([("stream_id", pa.binary(16)), ("t", pa.int64()), ("reward", pa.float64()),
+                       ("reward_version", pa.string())])
+
+
+def in_force(store: Path, disk: Disk = REAL) -> InForce:
+    """The last word on each signal and reward that was amended."""
+    signals: dict[tuple[bytes, int], dict[str, dict[str, object]]] = defaultdict(dict)
+    rewards: dict[tuple[bytes, int], tuple[float | None, str]] = {}
+    for row in amendments(store, disk).to_pylist():
+        key = (row["stream_id"], row["t"])
+        if row["reward_version"]:
+            rewards[key] = (row["value"], row["reward_version"])
+        else:
+            signals[key][row["name"]] = {"code": None, "name": row["name"], "value": row["value"],
+                                         "evidence": row["evidence"]}
+    later = [{"stream_id": stream, "t": t, "names": list(of), "signals": list(of.values())}
+             for (stream, t), of in signals.items()]
+    rewarded = [{"stream_id": stream, "t": t, "reward": value, "reward_version": version}
+                for (stream, t), (value, version) in rewards.items()]
+    return InForce(pa.Table.from_pylist(later, _LATER), pa.Table.from_pylist(rewarded, _REWARDED),
+                   tuple(sorted({name for of in signals.values() for name in of})))
+
+
 def reward_again(store: Path, model: RewardModel) -> int:
     """Gives every answered step its reward under `model`, from its signals as they are known now; how many.
 

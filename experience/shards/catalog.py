@@ -19,6 +19,7 @@ from experience.shards.blocks import Block, BlockReader, keys, read_blocks
 from experience.shards.checked import open_all
 from experience.shards.cold import Part, Snapshot
 from experience.shards.disk import REAL, Disk
+from experience.shards.locate import find_store, given_store
 from experience.shards.schema import PLAIN, PromptDeltas, conform, signal_names, signal_values, to_steps
 from experience.shards.view import Segment, View, Viewer
 from experience.step import Step
@@ -48,7 +49,8 @@ class Catalog:
     of each stream that `follow`, or who called `note`, was given, and every row before it was given too.
     """
 
-    def __init__(self, directory: Path, *, writer: str = "", disk: Disk = REAL, checked: bool = True) -> None:
+    def __init__(self, directory: str | Path, *, writer: str = "", disk: Disk = REAL, checked: bool = True) -> None:
+        directory = given_store(directory) if disk is REAL else Path(directory)
         self.directory, self.given = directory, dict[bytes, int]()
         self._writer, self._disk, self._checked = writer, disk, checked
         self._viewer = Viewer(directory, writer, disk)
@@ -57,6 +59,15 @@ class Catalog:
         self._parts_given: set[str] = set()
         self._snapshot = Snapshot()
         self._passes = 0
+
+    @classmethod
+    def of(cls, run: str | Path, *, imagined: bool = False) -> Catalog:
+        """All rows of a run, hot, growing and cold: `of("runs/latest")`; `imagined`: those of its world model.
+
+        `dataset()` is for DuckDB and pyarrow, `table()` for pandas and Polars, `follow()` gives steps. Raises
+        ShardError, with what to name instead, if `run` is no run's directory and no store.
+        """
+        return cls(find_store(run, imagined=imagined))
 
     def follow(self) -> Iterator[list[Step]]:
         """The steps committed since the last call, a block at a time. Raises ShardError if one is missing."""
