@@ -71,6 +71,7 @@ class _Slot:
     observation: str = ""
     state: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    subject: str = ""
     decision: Decision | None = None
     episode: int = -1
     turn: int = 0
@@ -256,6 +257,7 @@ class Collector:
                 elif slot.decision is None:
                     slot.observation, slot.info = future.result()
                     slot.state = str(slot.info.get("state", slot.observation))
+                    slot.subject = str(slot.info.get("subject", ""))
                 else:
                     self._record(slot, *future.result())
             elif time.monotonic() > slot.deadline:
@@ -336,7 +338,7 @@ class Collector:
         slot.observation = observation
         self._append(slot, None, ending=ending, info=info)
         self._done.add(slot.work.work_id)
-        slot.work, slot.observation, slot.info = None, "", {}
+        slot.work, slot.observation, slot.info, slot.subject = None, "", {}, ""
 
     def _append(self, slot: _Slot, decision: Decision | None, *, marks: tuple[int | None, int | None] | None = None,
                 **answer: Any) -> None:
@@ -357,7 +359,7 @@ class Collector:
             seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
             t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
             option_id=option_id, option_step=option_step,
-            value_estimate=slot.intents.value_estimate,
+            value_estimate=slot.intents.value_estimate, subject=slot.subject,
             reward_version=self._rewards.version, boundary=boundary, **answer))
 
 

@@ -389,6 +389,10 @@ def _check_sense(config: Config, merged: _Node, problems: _Problems) -> None:
     """What no single key can tell."""
     policy = config.policy
     place = merged.value["policy"].place if "policy" in merged.value else "defaults"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", config.runs_dir):
+        where = merged.value["runs_dir"].place if "runs_dir" in merged.value else "defaults"
+        problems.add(where, f"runs_dir: {config.runs_dir} is an address, and runs are written to a local folder",
+                     "name a folder; what is sealed can be sent on: experience.shards.remote.mirror")
     if policy.engine == "small" and policy.width % (2 * policy.heads):
         problems.add(place, f"policy.width: {policy.width} is not a multiple of 2 x heads = {2 * policy.heads}")
     if policy.max_tokens >= policy.context:

@@ -9,12 +9,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
+from actors.collector import Work
+from actors.config import load
+from actors.pool import LocalPool
 from actors.rundir import RunDirectory
 from experience.errors import ShardError
+from experience.models.table import Table
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog, check_acknowledged
@@ -203,6 +209,41 @@ def test_old_snapshots_and_the_parts_that_only_they_name_go_after_their_time(tmp
     compact(store, grace_seconds=0)
     assert len(list((store / "cold").iterdir())) == 1 and len(list((store / "snapshots").glob("*.json"))) == 1
     assert not verify(store, deep=True).problems
+
+
+class Ward(gymnasium.Env[str, str]):
+    """A world that says at reset whom an episode is about."""
+
+    observation_space, action_space = gymnasium.spaces.Text(100), gymnasium.spaces.Text(100)
+    actions = ("wait",)
+
+    def random_action(self, rng: np.random.Generator) -> str:
+        return "wait"
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return "a patient", {"subject": f"patient {(seed or 0) % 2}"}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return "better", 1.0, True, False, {}
+
+
+def test_the_subject_that_a_world_names_at_reset_is_on_every_row_of_the_episode(tmp_path: Path) -> None:
+    gymnasium.register(id="Ward-v0", entry_point=Ward, disable_env_checker=True)
+    config, _ = load([], ["worlds=[{id: Ward-v0}]", "policy.engine=table", "collecting.slots=2"])
+    (tmp_path / "shards").mkdir()
+    pool = LocalPool(config, "test", tmp_path / "shards", Catalog(tmp_path / "shards"))
+    works = [Work.named(f"w/{i}", env_id="Ward-v0", seed=i, lane="random", split="train", version=0) for i in range(6)]
+    pool.order(works, Table.weights(("wait",), {}, 0))
+    rows: list[Step] = []
+    for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 6):
+        rows.extend(shard)
+    pool.close()
+    assert len(rows) >= 12 and all(s.subject == f"patient {s.seed % 2}" for s in rows)
+    gone = forget(tmp_path, subject="patient 1")
+    assert {s.subject for block in Catalog(tmp_path / "shards").follow() for s in block} == {"patient 0"}
+    assert gone.rows["shards"] == sum(s.subject == "patient 1" for s in rows)
+    assert not verify(tmp_path / "shards", deep=True).problems
 
 
 def xp(*words: str) -> subprocess.CompletedProcess[str]:

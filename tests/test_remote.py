@@ -6,15 +6,23 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import numpy as np
+import pyarrow.compute as pc
 import pyarrow.fs as fs
 import pytest
 
-from experience.shards.blobs import BlobReader
+from actors.config import load
+from experience.errors import ConfigError, ShardError
+from experience.shards.amend import Amendment, amend, follow_amended
+from experience.shards.blobs import BlobReader, sweep
 from experience.shards.catalog import Catalog
 from experience.shards.cold import compact
+from experience.shards.forget import forget
 from experience.shards.journal import Journal
 from experience.shards.remote import RemoteDisk, mirror
 from experience.shards.verify import verify
+from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step
 
 THERE = Path("run-1")
@@ -74,3 +82,59 @@ def test_cold_parts_are_read_from_there_too(tmp_path: Path, remote: RemoteDisk) 
     mirror(tmp_path / "store", remote, THERE)
     assert [s.t for block in Catalog(THERE, disk=remote).follow() for s in block] == list(range(15))
     assert not verify(THERE, deep=True, disk=remote).problems
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_every_reader_reads_from_there_as_a_follower_does(tmp_path: Path, remote: RemoteDisk, cold: bool) -> None:
+    store = tmp_path / "store"
+    write(store, 10)
+    if cold:
+        compact(store)
+        write(store, 5)
+    rows = 15 if cold else 10
+    amend(store, [Amendment(b"s" * 16, 3, "done", 0.9)])
+    mirror(store, remote, THERE)
+    catalog = Catalog(THERE, disk=remote)
+    steps = catalog.dataset()
+    assert steps.count_rows() == rows and duckdb.sql("select max(t) from steps").fetchall() == [(rows - 1,)]
+    assert catalog.table(["t", "signal.done"]).num_rows == rows
+    assert catalog.where(lambda batch: pc.equal(batch["t"], rows - 1)).num_rows == 1
+    windows = WindowReader(THERE, ("t", "obs_text"), disk=remote)
+    assert windows.refresh() == rows
+    drawn = windows.gather(windows.draw(20, 3))
+    assert (np.diff(drawn.numbers["t"], axis=1) == 1).all()
+    amended = {s.t: s for block in follow_amended(THERE, disk=remote) for s in block}
+    assert len(amended) == rows and amended[3].signals[0].value == 0.9 and amended[2].signals[0].value == 0.5
+
+
+def test_a_writer_that_is_given_an_object_store_is_refused_and_writes_nothing_anywhere(
+        tmp_path: Path, remote: RemoteDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "store", 10)
+    mirror(tmp_path / "store", remote, THERE)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for attempt in (lambda: Journal(THERE / "w", CATALOGUE, disk=remote), lambda: compact(THERE, disk=remote),
+                    lambda: amend(THERE, [Amendment(b"s" * 16, 3, "done", 0.9)], remote),
+                    lambda: sweep(THERE, [], remote), lambda: remote.write_file(THERE / "x", [b"x"])):
+        with pytest.raises(ShardError, match="read here, not written to"):
+            attempt()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_was_forgotten_here_goes_there_when_it_is_pruned(tmp_path: Path, remote: RemoteDisk) -> None:
+    write(tmp_path / "shards", 10)
+    mirror(tmp_path / "shards", remote, THERE)
+    journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
+    journal.append(make_step(0, b"k" * 16))
+    journal.close()
+    forget(tmp_path, streams=[b"s" * 16])
+    mirror(tmp_path / "shards", remote, THERE, prune=True)
+    assert [(s.stream_id, s.t) for block in Catalog(THERE, disk=remote).follow() for s in block] == [(b"k" * 16, 0)]
+    assert not verify(THERE, deep=True, disk=remote).problems
+    assert not [n for d in remote.directories(THERE) for n in remote.names(d) if n.endswith((".arrow", ".blobs"))]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/runs", "gs://b/r", "S3:/b", "file:///tmp/x"])
+def test_runs_are_not_written_to_a_folder_that_is_named_like_an_address(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"runs_dir: .* is an address"):
+        load([], [f"runs_dir={address}"])

@@ -115,19 +115,19 @@ def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
     return publish(store, number, table, disk)
 
 
-def follow_amended(store: Path, reward_version: str = "") -> Iterator[list[Step]]:
+def follow_amended(store: Path, reward_version: str = "", disk: Disk = REAL) -> Iterator[list[Step]]:
     """The store's committed steps with later signals in place of earlier ones, and, where `reward_version` names one,
     the rewards that were given under it (unknown where none was)."""
     signals: dict[tuple[bytes, int], dict[str, Signal]] = {}
     rewards: dict[tuple[bytes, int], float | None] = {}
-    for row in amendments(store).to_pylist():
+    for row in amendments(store, disk).to_pylist():
         key = (row["stream_id"], row["t"])
         if not row["reward_version"]:
             signals.setdefault(key, {})[row["name"]] = Signal(row["name"], row["value"], row["unit"], row["source"],
                                                               row["evidence"])
         elif row["reward_version"] == reward_version:
             rewards[key] = row["value"]
-    for steps in Catalog(store).follow():
+    for steps in Catalog(store, disk=disk).follow():
         yield [_amended(step, signals.get((step.stream_id, step.t), {}), rewards, reward_version) for step in steps]
 
 

@@ -2,19 +2,25 @@
 
 What is sealed never changes, so it is sent once; manifests and snapshots go after what they name: a
 reader there sees whole shards only. Rows of a segment still being written stay local until it is sealed.
-Does not cover: the object store's own durability; deletions by others.
+Writing there is refused: whole runs stay on a disk and are mirrored.
+Does not cover: the object store's own durability; deletions by others; what was let go or forgotten here stays there,
+unless `mirror` is told to `prune`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.fs as fs
 
+from experience.errors import ShardError
 from experience.shards.disk import REAL, Disk
 
-_SEALED = (".commit", ".blocks", ".blobs", ".arrow", ".parquet")  # in this order, then what names them
+_SEALED = (".commit", ".blocks", ".blobs", ".arrow", ".parquet", ".amendments")  # in this order, then what names them
 _NAMES = ("MANIFEST", ".json")
 
 
@@ -65,8 +71,35 @@ class RemoteDisk(Disk):
             out.write(data)
 
 
-def mirror(store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL) -> int:
-    """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as often as you like."""
+    def unsend(self, path: Path) -> None:
+        self._files.delete_file(_name(path))
+
+    # What writers ask of a disk: none of it is offered, where the disk of this machine would take it silently.
+
+    def make_directory(self, path: Path) -> None: self._refuse(path)
+    def create(self, path: Path) -> int: self._refuse(path)
+    def reopen(self, path: Path) -> int: self._refuse(path)
+    def rename(self, old: Path, new: Path) -> None: self._refuse(new)
+    def remove(self, path: Path) -> None: self._refuse(path)
+    def remove_tree(self, path: Path) -> None: self._refuse(path)
+    def sync_directory(self, path: Path) -> None: self._refuse(path)
+    def free_bytes(self, directory: Path) -> int: self._refuse(directory)
+
+    @contextmanager
+    def lock(self, path: Path) -> Iterator[None]:
+        self._refuse(path)
+        yield
+
+    def _refuse(self, path: Path) -> NoReturn:
+        raise ShardError(f"{path}: an object store is read here, not written to",
+                         "write to a disk of this machine, and send what is sealed: experience.shards.remote.mirror")
+
+
+def mirror(store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL, *, prune: bool = False) -> int:
+    """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as often as you like.
+
+    `prune` then removes there what is no longer here: what went cold, was let go, or was forgotten.
+    """
     sent = 0
     for directory in disk.directories(store):
         present = set(remote.names(there / directory.name))
@@ -80,7 +113,18 @@ def mirror(store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = R
                 continue
             remote.send(there / directory.name / name, data)
             sent += len(data)
+    if prune:
+        _prune(store, remote, there, disk)
     return sent
+
+
+def _prune(store: Path, remote: RemoteDisk, there: Path, disk: Disk) -> None:
+    for directory in remote.directories(there):
+        here = store / directory.name
+        names = set(disk.names(here)) if here in disk.directories(store) else set()
+        for name in remote.names(directory):
+            if name not in names and name.endswith((*_SEALED, *_NAMES)):
+                remote.unsend(directory / name)
 
 
 def _name(path: Path) -> str:
