@@ -176,15 +176,19 @@ def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lanc
     """Moves a run's sealed shards into the cold tier: smaller, sorted, and read together with the new ones."""
     from actors.rundir import RunDirectory
     from experience.shards.cold import compact as compact_store
+    from experience.shards.forget import drop_orphans
 
     if to not in ("parquet", "lance"):
         raise ConfigError(f"--to {to}: no such format", "choose parquet or lance")
     before = 0 if keep_days is None else time.time_ns() - int(keep_days * 86_400e9)
     directory = RunDirectory.find(name)
     done = compact_store(directory.shards, to, let_go_before_ns=before)  # type: ignore[arg-type]
-    print(json.dumps({"run": directory.name, **vars(done)}) if as_json else
+    imagined = drop_orphans(directory.path) if keep_days is not None else 0
+    print(json.dumps({"run": directory.name, **vars(done), "imagined_let_go": imagined}) if as_json else
           f"{directory.name}: {done.shards} shards, {done.rows} rows, {done.bytes_before / 1e6:.1f} MB are now "
-          f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go")
+          f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go"
+          + (f", {imagined} imagined rows with them" if imagined else "")
+          + (f"; {done.files_waiting} old files go with the next compaction" if done.files_waiting else ""))
 
 
 @app.command()

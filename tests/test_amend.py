@@ -152,12 +152,15 @@ def test_a_step_that_the_machinery_failed_stays_unknown_though_a_person_amends_i
 @pytest.mark.parametrize(("world", "rewards", "said"), [
     ("envs:KeyDoor-v0", "{sovled: 1.0}", "did you mean 'solved'"), ("envs:KeyDoor-v0", "{solved: .nan}", "finite"),
     ("CartPole-v1", "{reward: 1.0}", "did you mean 'env_reward'")])
-def test_a_misspelt_signal_in_a_configuration_is_an_error_before_anything_starts(
-        tmp_path: Path, world: str, rewards: str, said: str) -> None:
-    words = [f"worlds=[{{id: '{world}', rewards: {rewards}}}]", f"runs_dir={tmp_path / 'runs'}"]
-    config, _ = load([], words)
+def test_a_misspelt_signal_in_a_configuration_is_an_error(world: str, rewards: str, said: str) -> None:
+    config, _ = load([], [f"worlds=[{{id: '{world}', rewards: {rewards}}}]"])
     with pytest.raises(ConfigError, match=said):
         require(config)
+
+
+def test_a_dry_run_says_that_a_weight_is_misspelt(tmp_path: Path) -> None:
+    words = ["worlds=[{id: 'CartPole-v1', rewards: {reward: 1.0}}]", f"runs_dir={tmp_path / 'runs'}"]
+    said = "did you mean 'env_reward'"
     done = subprocess.run([sys.executable, "-m", "actors", "run", *words, "--dry-run"], capture_output=True, text=True)
     assert done.returncode == 2
     assert said in done.stderr

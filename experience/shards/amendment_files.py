@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from experience.errors import ShardError
@@ -29,6 +30,7 @@ SCHEMA = pa.schema([
     pa.field("t_ns", pa.int64(), nullable=False)])
 
 
+MOST_BYTES = 1 << 30
 _ENDINGS = (".amendments", ".parquet")
 Spans = Mapping[bytes, Sequence[tuple[int, int]]]
 """By stream, the runs of t that are there, each with its first and last."""
@@ -58,10 +60,33 @@ def _read(path: Path, disk: Disk) -> pa.Table:
     if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
         raise ShardError(f"{path} is damaged: it is not what its name says", "restore the file from a copy")
     try:
-        return parquet.read_table(io.BytesIO(data)).cast(SCHEMA)
+        return _table(data)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ShardError(f"{path} holds no amendments: {str(error).partition(chr(10))[0]}",
                          "the file was not written by xp") from error
+
+
+def _table(data: bytes) -> pa.Table:
+    """A stranger's file of kilobytes may unpack to more than any memory: what it would be is summed up first."""
+    words = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
+    file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=words)
+    groups = (file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+    size, batches = max(groups, default=0), []
+    for batch in file.iter_batches(batch_size=4096) if size <= MOST_BYTES else ():
+        size += sum(map(_unpacked, batch.columns))
+        if size > MOST_BYTES:
+            break
+        batches.append(batch)
+    if size > MOST_BYTES:
+        raise ValueError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
+    return pa.Table.from_batches(batches).cast(SCHEMA) if batches else SCHEMA.empty_table()
+
+
+def _unpacked(column: pa.Array) -> int:
+    """Bytes of the column with each of its words spelt out."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    return int(pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0) + 8 * len(column)
 
 
 def dangling(store: Path, steps: Spans, disk: Disk = REAL) -> Iterator[str]:

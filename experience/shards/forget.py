@@ -9,7 +9,7 @@ disk itself keeps of a file that was removed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.amendment_files import amendments
+from experience.shards.amendment_files import Spans, amendments, holds
 from experience.shards.blobs import named_blobs
 from experience.shards.catalog import Catalog
-from experience.shards.cold import Goes, Snapshot, compact
+from experience.shards.cold import Goes, Snapshot, compact, read_snapshot
 from experience.shards.disk import REAL
 from experience.shards.journal import Journal
 
@@ -72,11 +72,33 @@ def forget(run: Path, *, streams: Collection[bytes] = (), subject: str | None = 
     return found
 
 
+def drop_orphans(run: Path) -> int:
+    """Takes out the imagined streams that branch from rows that were let go; how many rows."""
+    store = run / "imagined"
+    if not store.is_dir():
+        return 0
+    keys = _rows(store, set(), None, _Gone(read_snapshot(run / "shards").missing))
+    if keys:
+        compact(store, goes=_these(keys), grace_seconds=0)
+    return len(keys)
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """Rows that were let go, as a collection of their keys."""
+
+    spans: Spans
+
+    def __contains__(self, key: object) -> bool:
+        assert isinstance(key, tuple)
+        return holds(self.spans, *key)
+
+
 def _stores(run: Path) -> list[tuple[str, Path]]:
     return [(name, run / name) for name in ("shards", "imagined") if (run / name).is_dir()]
 
 
-def _rows(store: Path, streams: set[bytes], subject: str | None, parents: set[Key]) -> set[Key]:
+def _rows(store: Path, streams: set[bytes], subject: str | None, parents: Container[Key]) -> set[Key]:
     """The rows that are of `streams` or about `subject`, and whole streams that branch from these or from `parents`."""
     keys, branches = set[Key](), list[tuple[bytes, Key]]()
     all_keys: dict[bytes, set[Key]] = {}

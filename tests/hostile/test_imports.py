@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from experience.errors import ShardError
+from experience.shards.amendment_files import amendments
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import bring_in
 from experience.shards.verify import verify
@@ -255,3 +259,24 @@ def test_damaged_datasets_are_refused_or_read_and_never_end_the_importer(tmp_pat
             assert not (tmp_path / f"store-{at}").exists()
     main.write_bytes(whole[:len(whole) // 2])
     refused(tmp_path, dataset, "minari", "cannot be read")
+
+
+def test_a_strangers_amendments_that_unpack_to_more_than_memory_are_refused(tmp_path: Path) -> None:
+    bring = tmp_path / "good.jsonl"
+    bring.write_text(json.dumps(a_row()) + "\n")
+    bring_in(bring, "jsonl", tmp_path / "store")
+    rows, word = 200_000, "x" * (1 << 16)
+    evidence = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([word]))
+    table = pa.table({"stream_id": pa.array([bytes(16)] * rows, pa.binary(16)), "t": pa.array(np.zeros(rows, np.int64)),
+                      "name": pa.array(["a"] * rows), "value": pa.array(np.zeros(rows)), "unit": pa.array(["1"] * rows),
+                      "source": pa.array(["human"] * rows), "evidence": evidence,
+                      "reward_version": pa.array([""] * rows), "t_ns": pa.array(np.zeros(rows, np.int64))})
+    (tmp_path / "store" / "amendments").mkdir()
+    draft = tmp_path / "store" / "amendments" / "draft"
+    parquet.write_table(table, draft, compression="zstd")
+    assert draft.stat().st_size < 4 << 20
+    digest = hashlib.sha256(draft.read_bytes()).hexdigest()
+    draft.rename(draft.with_name(f"000000-{digest}.amendments"))
+    with pytest.raises(ShardError, match="unpacks to more than"):
+        amendments(tmp_path / "store")
+    assert verify(tmp_path / "store").problems
