@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import stat
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -24,6 +27,7 @@ from urllib.parse import urlsplit
 from envs.browser.devtools import ax_lines
 from envs.browser.way_out import PROXY, WayOut
 from envs.sandbox import confine
+from envs.sandbox.limits import BROWSER, Bounds
 from experience.errors import EnvironmentFailure, MissingPartError
 
 Result = TypeVar("Result")
@@ -69,13 +73,19 @@ def find_browser() -> str:
                            "apt-get install chromium-headless-shell, or: playwright install chromium")
 
 
-def _wrapper(browser: str, directory: Path, readable: Sequence[Path], before: str = "") -> Path:
+def _wrapper(browser: str, directory: Path, readable: Sequence[Path], bounds: Bounds, before: str = "") -> Path:
     """A script that starts `browser` in its cage, after the words `before`, and hands on Playwright's pipe
-    (descriptors 3 and 4)."""
+    (descriptors 3 and 4). Nothing of the environment that Playwright gives it goes in, nor the host's name for its
+    profile, which stands in the place's own /tmp."""
     own = [] if browser.startswith("/usr/") else [Path(os.path.realpath(browser)).parent]
-    cage = " ".join(confine.place(readable=[*own, *readable], tmp_bytes=1 << 30))  # Chromium filters its own calls
+    words = directory / "place"
+    words.write_bytes(confine.packed(confine.place(readable=[*own, *readable], limits=BROWSER)))
+    cage = " ".join([*map(shlex.quote, ["env", "-i", *bounds.words, *confine.entry(9), *BROWSER.words()]), before,
+                     shlex.quote(browser)])  # no filter: Chromium filters its own calls
     script = directory / "caged-browser"
-    script.write_text(f'#!/bin/sh\ncd /\nexec {cage} {before} {browser} "$@"\n')
+    profile = ('for a; do shift; case "$a" in --user-data-dir=*) a=--user-data-dir=/tmp/profile; esac; '
+               'set -- "$@" "$a"; done')
+    script.write_text(f'#!/bin/sh\ncd /\n{profile}\nexec {cage} "$@" 9<{shlex.quote(str(words))}\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
 
@@ -102,6 +112,8 @@ class Chromium:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="chromium", daemon=True).start()
         self._directory = tempfile.TemporaryDirectory(prefix="xp-browser-")
+        self._bounds = Bounds(BROWSER)
+        weakref.finalize(self, self._bounds.close)
         self.wait(self._start(), 60.0)
 
     @property
@@ -126,15 +138,26 @@ class Chromium:
         self._playwright = await async_playwright().start()
         out, opened, flags = self.way_out, None, list(_FLAGS)
         script = _wrapper(find_browser(), Path(self._directory.name), [*self._readable, *(out.readable if out else [])],
-                          out.before if out else "")
+                          self._bounds, out.before if out else "")
         if out:
             flags += [f"--proxy-server=http://{PROXY[0]}:{PROXY[1]}", "--proxy-bypass-list=<-loopback>"]
             opened = self._loop.run_in_executor(None, out.open)
         self._browser = await self._playwright.chromium.launch(
-            executable_path=script, args=flags, chromium_sandbox=True, handle_sigint=False,
+            executable_path=script, args=flags, chromium_sandbox=True, env={}, handle_sigint=False,
             handle_sigterm=False, handle_sighup=False)
         if opened:
             await opened
+
+    def close(self) -> None:
+        """Ends the browser and its place."""
+        with suppress(EnvironmentFailure):
+            self.wait(self._browser.close())
+            self.wait(self._playwright.stop())
+        if self.way_out:
+            self.way_out.close()
+        self._bounds.close()
+        self._directory.cleanup()
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def open_file(self, url: str, width: int, height: int) -> tuple[Any, Any]:
         """(page, its DevTools session) of a file that this browser may read, in a fresh context: the reference for the

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from envs.sandbox.confine import place
+from envs.sandbox import confine
+from envs.sandbox.limits import BROWSER
 from experience.errors import EnvironmentFailure, MissingPartError
 
 _FLAGS = ("--remote-debugging-pipe", "--headless", "--disable-gpu", "--no-first-run", "--disable-quic",
@@ -55,12 +56,11 @@ class Devtools:
                                    "apt-get install chromium-headless-shell")
         read_end, self._to = os.pipe()
         self._from, write_end = os.pipe()
-        words = " ".join([*place(readable=readable, tmp_bytes=1 << 30), shell, *_FLAGS, "about:blank"])
+        pipe = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'  # where Chromium looks for its pipe
         try:
-            self._process = subprocess.Popen(
-                ["bash", "-c", f"exec 3<&{read_end} 4>&{write_end}; exec {words}"],
-                pass_fds=(read_end, write_end), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL)
+            self._process = confine.start(
+                ["sh", "-c", pipe, "sh", shell, *_FLAGS, "about:blank"], readable=readable, filtered=False,
+                limits=BROWSER, pipes={"stdin": read_end, "stdout": write_end, "stderr": subprocess.DEVNULL})
         finally:
             os.close(read_end)
             os.close(write_end)

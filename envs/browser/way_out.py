@@ -75,3 +75,9 @@ class WayOut:
             if not self._process.stdout.readline():
                 raise OSError("the proxy does not start")
             inside.send(b".")
+
+    def close(self) -> None:
+        """Ends the proxy."""
+        self._process.kill()
+        self._process.communicate()
+        self._directory.cleanup()

@@ -3,7 +3,7 @@
 Nothing of it reaches the network or the host's files: the home is an empty tmpfs filled from memory, the uid is one
 that no account has, and the place goes with its episode. We see and touch it through its sockets, which are opened
 before the agent acts; afterwards files are read component by component, following no link, regular ones only.
-Does not cover: a kernel vulnerability; memory of many programs at once, which is bounded for each of them only.
+Does not cover: a kernel vulnerability.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TypeVar
 from envs.desktop.accessibility import Accessibility
 from envs.desktop.screen import HEIGHT, WIDTH, Screen, Window
 from envs.sandbox import confine
+from envs.sandbox.limits import DESKTOP, tree
 from experience.errors import EnvironmentFailure, MissingPartError
 
 Found = TypeVar("Found")
@@ -103,8 +104,8 @@ class Desktop:
                 file.write(data)
                 file.seek(0)
             self._process = confine.start(
-                ["prlimit", "--as=6442450944", "--core=0", "--nofile=4096", "sh", "-c", _START],
-                environment=_ENVIRONMENT, chdir="/home", tmp_bytes=512 << 20, readable=[Path("/etc/xdg/openbox")],
+                ["sh", "-c", _START], environment=_ENVIRONMENT, chdir="/home", limits=DESKTOP,
+                readable=[Path("/etc/xdg/openbox")],
                 data={"/files.tar": tar.fileno(), "/bus.conf": bus.fileno(), "/etc/passwd": users.fileno()},
                 pipes={"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
         try:
@@ -210,15 +211,7 @@ class Desktop:
 
     def _pids(self) -> list[int]:
         assert self._process is not None
-        found, left = [], [self._process.pid]
-        while left:
-            pid = left.pop()
-            found.append(pid)
-            with suppress(OSError):
-                for thread in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{thread}/children") as file:
-                        left += map(int, file.read().split())
-        return found
+        return tree(self._process.pid)
 
     # ── files
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from xml.sax.saxutils import escape
 
 from envs.sandbox import confine
+from envs.sandbox.limits import DESKTOP
 from experience.errors import EnvironmentFailure
 
 Cell = str | float
@@ -151,10 +152,10 @@ class Judge:
             users.seek(0)
             program.seek(0)
             self._process = confine.start(
-                ["prlimit", "--as=6442450944", "--core=0", "/usr/bin/python3", "-I", "-c",
+                ["/usr/bin/python3", "-I", "-c",
                  "import sys; sys.path.append('/usr/lib/python3/dist-packages'); "
                  "exec(open('/judge.py').read())"],
-                chdir="/home", data={"/etc/passwd": users.fileno(), "/judge.py": program.fileno()},
+                chdir="/home", limits=DESKTOP, data={"/etc/passwd": users.fileno(), "/judge.py": program.fileno()},
                 pipes={"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL})
         self._rest = b""
         self._line(_START_SECONDS)

@@ -112,7 +112,7 @@ class Coqtop:
         if coqtop is None:
             raise MissingPartError("proof/coq needs Coq 8.16 or newer", "./xp setup worlds")
         self._process = confine.start([coqtop, "-q", "-emacs"], pipes={
-            "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, tmp_bytes=64 << 20)
+            "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT})
         self._pending = b""
         self._marks, self._secret = itertools.count(), secrets.token_hex(8)
         self.state, self._proofs = 1, b""

@@ -23,6 +23,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.sandbox import seccomp
+from envs.sandbox.limits import CAGE, GVISOR, Bounds
 from experience.errors import EnvironmentFailure, IsolationError
 
 TIERS = ("none", "landlock", "namespaces", "gvisor")
@@ -168,6 +170,7 @@ class Sandbox:
         self._tier, self._filtered, self._closed = tier, filtered, closed
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._bounds: Bounds | None = None
         self._lock = threading.Lock()
 
     def run(self, code: str, calls: Sequence[Sequence[Any]] = (), entry: str = "f", *, wall_seconds: float = 2.0,
@@ -224,14 +227,19 @@ class Sandbox:
             return self._begin(_command(inside, program.fileno() if kept else None), kept)
 
     def _begin(self, words: Sequence[str], kept: Sequence[int], seconds: float = 20) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   pass_fds=kept, env={}, bufsize=0, cwd="/")
+        self._bounds = bounds = Bounds(GVISOR if self._tier == "gvisor" else CAGE)
+        weakref.finalize(self, bounds.close)
+        process = subprocess.Popen([*bounds.words, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, pass_fds=kept, env={}, bufsize=0, cwd="/")
         self._process = process
+        bounds.began(process.pid)
         try:
             self._receive(process, seconds)
         except (OSError, struct.error):
             process.kill()
             reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
+            process.wait()
+            bounds.close()
             self._process = None
             raise IsolationError(f"the {self._tier} sandbox cannot be built here: {reason or 'no reason given'}",
                                  "run ./xp doctor; in a container, allow user namespaces or start as root") from None
@@ -245,6 +253,9 @@ class Sandbox:
                     pipe.close()
             self._process.wait()
             self._process = None
+        if self._bounds is not None:
+            self._bounds.close()
+            self._bounds = None
         if self._folder is not None:  # the zygote's stdin has ended, and it with it
             self._folder.cleanup()
             self._folder = None

@@ -1,8 +1,10 @@
 """Programs of others (a proof assistant, a shell, an office) in a place of their own: bubblewrap around any command.
 
 Own user, pid, network, ipc, uts and mount namespaces, a dropped uid, /usr read-only, an empty home and /tmp of limited
-size, no environment but what is given, and a system-call filter that refuses what such programs never need (ptrace,
-keys, bpf, perf, mounts, new namespaces, modules, io_uring, sockets but those within the place).
+size, nothing else to write to, no environment but what is given, and a system-call filter that refuses what such
+programs never need (ptrace, keys, bpf, perf, mounts, new namespaces, modules, io_uring, sockets but those within the
+place). What starts a place has an empty environment too, and tells its words by a descriptor: pid 1 in the place shows
+neither. What a place may use is limited (see limits).
 Does not cover: a kernel vulnerability. For an agent's own code, which needs far less, see cage.
 """
 
@@ -12,11 +14,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from envs.sandbox import seccomp
+from envs.sandbox.limits import Bounds, Limits
 from experience.errors import IsolationError
 
 _NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf")
@@ -24,21 +28,18 @@ _ETC = ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives"
         "/etc/libreoffice")
 
 
-def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None = None, tmp_bytes: int = 256 << 20,
-          data: Mapping[str, int] | None = None, filtered: int | None = None, chdir: str = "/",
-          network: bool = False) -> list[str]:
-    """The words before a command that put it into its place. `writable` maps a directory outside to its path inside,
-    `data` a path inside to a descriptor that holds what is to be read there, over what may stand there; `filtered` is a
-    descriptor that holds a system-call filter; `network` leaves a program of ours in the machine's network. Raises
-    IsolationError without bubblewrap."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        raise IsolationError("bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
-                             "apt-get install bubblewrap")
-    words = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None = None,
+          data: Mapping[str, int] | None = None, chdir: str = "/", network: bool = False,
+          environment: Mapping[str, str] | None = None, limits: Limits = Limits()) -> list[str]:
+    """Bubblewrap's words for a place. `writable` maps a directory outside to its path inside, `data` a path inside to a
+    descriptor that holds what is to be read there, over what may stand there; `network` leaves a program of ours in the
+    machine's network."""
+    size = str(limits.tmp_bytes)
+    words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
              *([] if network else ["--unshare-net"]), "--die-with-parent", "--new-session", "--clearenv",
              "--hostname", "place", "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev",
-             "--size", str(tmp_bytes), "--tmpfs", "/tmp", "--size", str(tmp_bytes), "--tmpfs", "/home",
+             "--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
+             "--size", size, "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/home",
              "--setenv", "HOME", "/home", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin", "--setenv", "LANG",
              "C.UTF-8"]
     for name in ("lib", "lib64", "bin", "sbin"):
@@ -54,13 +55,31 @@ def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None 
         words += ["--bind", str(outside), inside]
     for inside, descriptor in (data or {}).items():
         words += ["--ro-bind-data", str(descriptor), inside]
-    words += ["--chdir", chdir]
-    if filtered is not None:
-        words += ["--seccomp", str(filtered)]
-    if os.geteuid() == 0:
-        uid = str(slot_uid())
-        words = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs", *words]
-    return [*words, "--"]
+    for name, value in (environment or {}).items():
+        words += ["--setenv", name, value]
+    return [*words, "--remount-ro", "/", "--chdir", chdir]
+
+
+def entry(words: int) -> list[str]:
+    """What starts a place whose words (see `packed`) are read from the descriptor `words`; the command follows. Raises
+    IsolationError without bubblewrap."""
+    bwrap, setpriv = shutil.which("bwrap"), shutil.which("setpriv")
+    if bwrap is None:
+        raise IsolationError("bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
+                             "apt-get install bubblewrap")
+    if os.geteuid() != 0:
+        return [bwrap, "--args", str(words), "--"]
+    if setpriv is None:
+        raise IsolationError("setpriv is not installed; programs of others are not run as root",
+                             "apt-get install util-linux")
+    uid = str(slot_uid())
+    return [setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs", bwrap, "--args", str(words),
+            "--"]
+
+
+def packed(words: Sequence[str]) -> bytes:
+    """Words as bwrap reads them from a descriptor."""
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
 def folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
@@ -94,17 +113,47 @@ def account() -> bytes:
     return f"user:x:{uid}:{uid}:user:/home:/bin/sh\n".encode()
 
 
-def start(command: Sequence[str], *, environment: Mapping[str, str] | None = None, pipes: Mapping[str, Any],
-          **where: Any) -> subprocess.Popen[bytes]:
-    """`command` running in its place. `pipes` are Popen's stdin, stdout and stderr; `where` is for `place`."""
-    with tempfile.TemporaryFile() as program:
-        program.write(seccomp.filter_bytes("programs"))
-        program.seek(0)
-        words = place(filtered=program.fileno(), **where)
-        told = [w for name, value in (environment or {}).items() for w in ("--setenv", name, value)]
-        words[-1:] = [*told, "--"]
-        return subprocess.Popen([*words, *command], bufsize=0, **pipes,
-                                pass_fds=(program.fileno(), *where.get("data", {}).values()))
+class Place(subprocess.Popen[bytes]):
+    """A running place. When it has been waited for, nothing of it runs and its groups are gone."""
+
+    bounds: Bounds
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            self.bounds.kill()
+            super().kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = super().wait(timeout)
+        self.bounds.close()
+        return code
+
+
+def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = True,
+          limits: Limits = Limits(), **where: Any) -> Place:
+    """`command` running in its place. `pipes` are Popen's stdin, stdout and stderr; `where` is for `place`. Without
+    `filtered` the command filters its own system calls."""
+    with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as told:
+        words = place(limits=limits, **where)
+        if filtered:
+            program.write(seccomp.filter_bytes("programs"))
+            program.seek(0)
+            words += ["--seccomp", str(program.fileno())]
+        told.write(packed(words))
+        told.seek(0)
+        before, inside = entry(told.fileno()), limits.words()
+        bounds = Bounds(limits, tuple(where.get("writable") or ()))
+        try:
+            process = Place([*bounds.words, *before, *inside, *command], bufsize=0, **pipes, env={}, cwd="/",
+                            pass_fds=(told.fileno(), *([program.fileno()] if filtered else ()),
+                                      *(where.get("data") or {}).values()))
+        except BaseException:
+            bounds.close()
+            raise
+        process.bounds = bounds
+        weakref.finalize(process, bounds.close)
+        bounds.began(process.pid)
+        return process
 
 
 def run(command: Sequence[str], *, seconds: float, told: bytes = b"",

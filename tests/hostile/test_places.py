@@ -1,0 +1,305 @@
+"""Every place: what programs of others and agents' code find there of the host, and what they can use up of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from envs.sandbox import confine
+from envs.sandbox.cage import TIERS, Sandbox, probe
+from envs.sandbox.limits import tree
+from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
+
+SECRET = "planted" + "-" + "secret" + "-91173"
+SEARCH = r'''
+import os, stat, sys
+needle = "-".join(["planted", "secret", "91173"]).encode()
+found = []
+def look(path, most=1 << 20):
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            data = os.pread(descriptor, most, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return
+    if needle in data or needle in os.fsencode(path):
+        found.append(path)
+def names(path):
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+if any(needle.decode() in n + v for n, v in os.environ.items()):
+    found.append("environment")
+for pid in filter(str.isdigit, names("/proc")):
+    for name in ("environ", "cmdline", "maps", "mountinfo", "mounts", "cgroup", "status"):
+        look(f"/proc/{pid}/{name}")
+    for n in names(f"/proc/{pid}/fd"):
+        look(f"/proc/{pid}/fd/{n}")
+        try:
+            if needle.decode() in os.readlink(f"/proc/{pid}/fd/{n}"):
+                found.append(f"/proc/{pid}/fd/{n} by name")
+        except OSError:
+            pass
+for n in range(64):
+    look(f"/dev/fd/{n}")
+for top in names("/"):
+    if top not in ("usr", "proc", "lib", "lib64", "bin", "sbin", "dev", "sys", "python", "cage"):
+        for at, _, files in os.walk("/" + top):
+            for name in files:
+                look(os.path.join(at, name))
+for name in names("/dev/shm"):
+    look("/dev/shm/" + name)
+print("found", sorted(set(found)), "of", len(names("/proc")))
+'''
+
+
+@contextmanager
+def coqtop() -> Iterator[None]:
+    from envs.proof.coq import Coqtop
+
+    with contextlib.closing(Coqtop()):
+        yield
+
+
+@contextmanager
+def program() -> Iterator[None]:
+    """As coqc, metamath and Lean have it."""
+    with running(confine.start(["sleep", "600"], pipes=PIPES)):
+        yield
+
+
+@contextmanager
+def repo() -> Iterator[None]:
+    from envs.code_execution.repo import source, tested
+
+    text = "\n".join(source("euler")) + "\nimport time\ntime.sleep(11)\n"
+
+    def run() -> None:
+        with contextlib.suppress(EnvironmentFailure):
+            tested("euler", text)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 10
+    while not any(b"pytest" in command_line(pid) for pid in inside()) and time.monotonic() < until:
+        time.sleep(0.05)
+    yield
+    for pid in inside():
+        os.kill(pid, 9)
+    thread.join()
+    tested.cache_clear()
+
+
+@contextmanager
+def wiki() -> Iterator[None]:
+    """Its place, whether or not MediaWiki and PHP are there."""
+    from envs.browser.wiki import Site
+
+    site, before = Site(), Site._compiled
+    with confine.folder("xp-wiki-") as compiled:
+        Site._compiled = type("Folder", (), {"name": compiled})()  # type: ignore[assignment]
+        try:
+            with running(confine.start(["sleep", "600"], environment={"XP_CLOCK": "1"}, pipes=PIPES, **site._place())):
+                yield
+        finally:
+            Site._compiled = before
+            site.close()
+
+
+@contextmanager
+def desktop() -> Iterator[None]:
+    from envs.desktop.desktop import Desktop
+
+    with contextlib.closing(Desktop({"note.txt": b"hello"})) as made:
+        made.launch("lxterminal", "LXTerminal")
+        yield
+
+
+@contextmanager
+def office() -> Iterator[None]:
+    from envs.desktop.desktop import programs
+    from envs.desktop.documents import Judge, letter
+
+    programs()
+    with contextlib.closing(Judge()) as judge:
+        assert judge.paragraphs(letter(["well"])) == ["well"]
+        yield
+
+
+@contextmanager
+def browser() -> Iterator[None]:
+    from envs.browser.chromium import Chromium
+
+    chromium = Chromium()
+    chromium.wait(chromium.open_file("about:blank", 200, 200))
+    yield
+    chromium.close()
+
+
+@contextmanager
+def fast_browser() -> Iterator[None]:
+    from envs.browser.devtools import Devtools, Page
+
+    with contextlib.closing(Devtools()) as devtools:
+        Page(devtools, 200, 200)
+        yield
+
+
+@contextmanager
+def proxy() -> Iterator[None]:
+    from envs.browser.chromium import Chromium
+
+    chromium = Chromium(hosts=["example.org"])
+    yield
+    chromium.close()
+
+
+PLACES: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
+    "a program of others": program, "coqtop": coqtop, "repo": repo, "wiki": wiki, "desktop": desktop, "office": office,
+    "browser": browser, "fast browser": fast_browser, "proxy": proxy}
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+@contextmanager
+def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def opened(name: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(PLACES[name]())
+        except (MissingPartError, IsolationError) as missing:
+            pytest.skip(str(missing))
+        yield
+
+
+def inside() -> list[int]:
+    """The processes below this one that are in a place."""
+    ours = os.stat("/proc/self/ns/pid").st_ino
+    found = []
+    for pid in tree(os.getpid())[1:]:
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}/ns/pid").st_ino != ours:
+                found.append(pid)
+    return found
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def first_inside(name: str) -> int:
+    """A process of the place, not one in a place that it has made within."""
+    mark = {"proxy": b"/proxy.py", "browser": b"--remote-debugging-pipe", "fast browser": b"--remote-debugging-pipe"}
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        for pid in inside():
+            words = command_line(pid)
+            if words and mark.get(name, b"") in words and not {b"bwrap", b"prlimit"} & {
+                    os.path.basename(w) for w in words.split(b"\0")[:1]}:
+                return pid
+        time.sleep(0.02)
+    raise AssertionError(f"nothing runs in the place of {name}")
+
+
+def from_within(pid: int, code: str, seconds: float = 60) -> str:
+    """What a program prints that joins the place of `pid` as another of its processes."""
+    uid = str(os.stat(f"/proc/{pid}").st_uid)
+    inner = next(line.split()[0] for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()
+                 if line.split()[1] == uid)
+    done = subprocess.run(["nsenter", f"--target={pid}", "--user", "--mount", "--pid", "--net", "--ipc", "--uts",
+                           f"--setuid={inner}", f"--setgid={inner}", "/usr/bin/python3", "-I", "-c", code], env={}, cwd="/",
+                          capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
+def held(pid: int) -> list[str]:
+    """Where the secret is in a process as the host sees it: environment, words, stack and heap."""
+    found = [name for name in ("environ", "cmdline") if SECRET.encode() in Path(f"/proc/{pid}/{name}").read_bytes()]
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if line.endswith(("[stack]", "[heap]")):
+                start, end = (int(x, 16) for x in line.split()[0].split("-"))
+                memory.seek(start)
+                if SECRET.encode() in memory.read(end - start):
+                    found.append(line.split()[-1])
+    return found
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
+    """Secrets in this process's environment, in the name of its temporary folder, and in a descriptor left open."""
+    monkeypatch.setenv("XP_TEST_API_KEY", SECRET)
+    folder = tmp_path / SECRET
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (folder / "key").write_text(SECRET)
+    descriptor = os.open(folder / "key", os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    yield descriptor
+    os.close(descriptor)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nsenter") is None, reason="joins places as root")
+
+
+@needs_root
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_holds_nothing_of_the_hosts_environment(name: str, planted: None) -> None:
+    with opened(name):
+        told = from_within(first_inside(name), SEARCH)
+        assert told.startswith("found [] of"), told
+        assert int(told.split()[-1]) > 10, "it has looked through a /proc"
+        for pid in inside():
+            assert not held(pid), command_line(pid)
+
+
+@needs_root
+def test_the_search_finds_what_is_given_to_a_place(planted: int) -> None:
+    """The control: bubblewrap with the host's environment, as it was once started here."""
+    with tempfile.TemporaryFile() as words:
+        words.write(confine.packed(confine.place()))
+        words.seek(0)
+        with running(subprocess.Popen([*confine.entry(words.fileno()), "sleep", "600"],
+                                      pass_fds=(words.fileno(), planted))):
+            told = from_within(first_inside(""), SEARCH)
+            assert "/proc/1/environ" in told and "/fd/" in told, told
+            assert any({"environ", "[stack]"} <= set(held(pid)) for pid in inside())
+
+
+@pytest.mark.parametrize("tier", TIERS[1:])
+def test_a_cage_holds_nothing_of_the_hosts_environment(tier: str, planted: None) -> None:
+    if (why := probe(tier)) is not None:
+        pytest.skip(f"this machine has no tier {tier}: {why}")
+    with Sandbox(tier=tier) as cage:
+        told = cage.run(SEARCH, wall_seconds=20, cpu_seconds=20)
+        assert told.stdout.startswith("found [] of"), told
+        if os.geteuid() == 0:
+            for pid in tree(os.getpid())[1:]:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    # gVisor's own processes, which the cage does not see, are told where its root is
+                    assert not set(held(pid)) & ({"environ"} if tier == "gvisor" else {"environ", "cmdline", "[stack]", "[heap]"})
