@@ -21,7 +21,7 @@ from envs.sandbox import cgroups, confine
 from envs.sandbox.cage import Sandbox, probe
 from envs.sandbox.limits import BROWSER, DESKTOP, MIB, Limits
 from experience.errors import EnvironmentFailure, MissingPartError
-from tests.hostile.test_places import PIPES, inside
+from tests.hostile.places import PIPES, inside
 
 BOMBS = {
     "processes": "import os, time\ncount = 0\ntry:\n    while count < 20000:\n        if os.fork() == 0: time.sleep(3600)\n        count += 1\n"

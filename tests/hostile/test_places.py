@@ -7,9 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +16,8 @@ import pytest
 from envs.sandbox import confine
 from envs.sandbox.cage import TIERS, Sandbox, probe
 from envs.sandbox.limits import tree
-from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
+from experience.errors import IsolationError, MissingPartError
+from tests.hostile.places import PLACES, command_line, first_inside, from_within, inside, running
 
 SECRET = "planted" + "-" + "secret" + "-91173"
 SEARCH = r'''
@@ -67,122 +66,6 @@ print("found", sorted(set(found)), "of", len(names("/proc")))
 
 
 @contextmanager
-def coqtop() -> Iterator[None]:
-    from envs.proof.coq import Coqtop
-
-    with contextlib.closing(Coqtop()):
-        yield
-
-
-@contextmanager
-def program() -> Iterator[None]:
-    """As coqc, metamath and Lean have it."""
-    with running(confine.start(["sleep", "600"], pipes=PIPES)):
-        yield
-
-
-@contextmanager
-def repo() -> Iterator[None]:
-    from envs.code_execution.repo import source, tested
-
-    text = "\n".join(source("euler")) + "\nimport time\ntime.sleep(11)\n"
-
-    def run() -> None:
-        with contextlib.suppress(EnvironmentFailure):
-            tested("euler", text)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not any(b"pytest" in command_line(pid) for pid in inside()) and time.monotonic() < until:
-        time.sleep(0.05)
-    yield
-    for pid in inside():
-        os.kill(pid, 9)
-    thread.join()
-    tested.cache_clear()
-
-
-@contextmanager
-def wiki() -> Iterator[None]:
-    """Its place, whether or not MediaWiki and PHP are there."""
-    from envs.browser.wiki import Site
-
-    site, before = Site(), Site._compiled
-    with confine.folder("xp-wiki-") as compiled:
-        Site._compiled = type("Folder", (), {"name": compiled})()  # type: ignore[assignment]
-        try:
-            with running(confine.start(["sleep", "600"], environment={"XP_CLOCK": "1"}, pipes=PIPES, **site._place())):
-                yield
-        finally:
-            Site._compiled = before
-            site.close()
-
-
-@contextmanager
-def desktop() -> Iterator[None]:
-    from envs.desktop.desktop import Desktop
-
-    with contextlib.closing(Desktop({"note.txt": b"hello"})) as made:
-        made.launch("lxterminal", "LXTerminal")
-        yield
-
-
-@contextmanager
-def office() -> Iterator[None]:
-    from envs.desktop.desktop import programs
-    from envs.desktop.documents import Judge, letter
-
-    programs()
-    with contextlib.closing(Judge()) as judge:
-        assert judge.paragraphs(letter(["well"])) == ["well"]
-        yield
-
-
-@contextmanager
-def browser() -> Iterator[None]:
-    from envs.browser.chromium import Chromium
-
-    chromium = Chromium()
-    chromium.wait(chromium.open_file("about:blank", 200, 200))
-    yield
-    chromium.close()
-
-
-@contextmanager
-def fast_browser() -> Iterator[None]:
-    from envs.browser.devtools import Devtools, Page
-
-    with contextlib.closing(Devtools()) as devtools:
-        Page(devtools, 200, 200)
-        yield
-
-
-@contextmanager
-def proxy() -> Iterator[None]:
-    from envs.browser.chromium import Chromium
-
-    chromium = Chromium(hosts=["example.org"])
-    yield
-    chromium.close()
-
-
-PLACES: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
-    "a program of others": program, "coqtop": coqtop, "repo": repo, "wiki": wiki, "desktop": desktop, "office": office,
-    "browser": browser, "fast browser": fast_browser, "proxy": proxy}
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-
-
-@contextmanager
-def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
 def opened(name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
@@ -190,50 +73,6 @@ def opened(name: str) -> Iterator[None]:
         except (MissingPartError, IsolationError) as missing:
             pytest.skip(str(missing))
         yield
-
-
-def inside() -> list[int]:
-    """The processes below this one that are in a place."""
-    ours = os.stat("/proc/self/ns/pid").st_ino
-    found = []
-    for pid in tree(os.getpid())[1:]:
-        with contextlib.suppress(OSError):
-            if os.stat(f"/proc/{pid}/ns/pid").st_ino != ours:
-                found.append(pid)
-    return found
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def first_inside(name: str) -> int:
-    """A process of the place, not one in a place that it has made within."""
-    mark = {"proxy": b"/proxy.py", "browser": b"--remote-debugging-pipe", "fast browser": b"--remote-debugging-pipe"}
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        for pid in inside():
-            words = command_line(pid)
-            if words and mark.get(name, b"") in words and not {b"bwrap", b"prlimit"} & {
-                    os.path.basename(w) for w in words.split(b"\0")[:1]}:
-                return pid
-        time.sleep(0.02)
-    raise AssertionError(f"nothing runs in the place of {name}")
-
-
-def from_within(pid: int, code: str, seconds: float = 60) -> str:
-    """What a program prints that joins the place of `pid` as another of its processes."""
-    uid = str(os.stat(f"/proc/{pid}").st_uid)
-    inner = next(line.split()[0] for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()
-                 if line.split()[1] == uid)
-    done = subprocess.run(["nsenter", f"--target={pid}", "--user", "--mount", "--pid", "--net", "--ipc", "--uts",
-                           f"--setuid={inner}", f"--setgid={inner}", "/usr/bin/python3", "-I", "-c", code], env={}, cwd="/",
-                          capture_output=True, text=True, timeout=seconds)
-    assert done.returncode == 0, done.stderr[-500:]
-    return done.stdout
 
 
 def held(pid: int) -> list[str]:

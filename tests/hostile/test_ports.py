@@ -19,7 +19,8 @@ import pytest
 from envs.sandbox.cage import TIERS, Sandbox, probe
 from envs.sandbox.limits import tree
 from experience.errors import MissingPartError
-from tests.hostile.test_places import PLACES, first_inside, from_within, needs_root, opened
+from tests.hostile.places import PLACES, first_inside, from_within
+from tests.hostile.test_places import needs_root, opened
 
 KNOCK = """
 import socket
