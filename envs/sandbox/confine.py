@@ -2,9 +2,9 @@
 
 Own user, pid, network, ipc, uts and mount namespaces, a dropped uid, /usr read-only, an empty home and /tmp of limited
 size, nothing else to write to, no environment but what is given, and a system-call filter that refuses what such
-programs never need (ptrace, keys, bpf, perf, mounts, new namespaces, modules, io_uring, sockets but those within the
-place). What starts a place has an empty environment too, and tells its words by a descriptor: pid 1 in the place shows
-neither. What a place may use is limited (see limits).
+programs never need (ptrace, keys, bpf, perf, mounts, new namespaces, modules, io_uring, memory files, sockets but
+those within the place). What starts a place has an empty environment too, and tells its words by a descriptor: pid 1
+in the place shows neither. What a place may use is limited (see limits).
 Does not cover: a kernel vulnerability. For an agent's own code, which needs far less, see cage.
 """
 

@@ -3,7 +3,7 @@
 A place joins its groups (see cgroups) before its first program starts. Where there are none, a thread looks at the
 place every 50 ms, adds up what its processes and its tmpfs hold, and kills it when that is too much; it does the same
 for a folder outside that a place may write. The number of processes, open files and core dumps are limited by rlimits
-in any case. Not covered by the watch: memory that no process has mapped (a memfd), and what happens between two looks.
+in any case. Not covered by the watch: System V segments that no process has mapped, and what happens between two looks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Limits:
     """
 
     memory_bytes: int = 2048 * MIB
-    processes: int = 128
+    processes: int = 256
     files: int = 1024
     tmp_bytes: int = 256 * MIB
     inodes: int = 200_000
@@ -76,7 +76,7 @@ class Bounds:
         self._limits, self._folders = limits, folders
         self._groups = cgroups.make(limits.memory_bytes, limits.processes)
         self._over = threading.Event()
-        self._pid = 0
+        self._pid, self._owner = 0, os.getpid()
         self.broken = ""
         """What the place used too much of, where the watch ended it."""
         _open.add(self)
@@ -98,6 +98,8 @@ class Bounds:
 
     def close(self) -> None:
         """Raises nothing: what cannot be removed now is removed by the next process that makes groups here."""
+        if self._owner != os.getpid():  # a fork of the owner, which ends before it
+            return
         self._over.set()
         until = time.monotonic() + _END_SECONDS
         while self._groups and time.monotonic() < until:

@@ -58,6 +58,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "iopl": (172, None), "ioperm": (173, None), "lookup_dcookie": (212, 18), "vhangup": (153, 58),
     "sethostname": (170, 161), "setdomainname": (171, 162), "mbind": (237, 235), "migrate_pages": (256, 238),
     "move_pages": (279, 239), "fanotify_init": (300, 262),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447),
 }
 _NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW* of clone's flags
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}

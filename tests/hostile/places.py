@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from envs.sandbox import confine
 from envs.sandbox.limits import tree
@@ -117,6 +118,7 @@ def proxy() -> Iterator[None]:
     chromium.close()
 
 
+Started = TypeVar("Started", bound="subprocess.Popen[bytes]")
 PLACES: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "a program of others": program, "coqtop": coqtop, "repo": repo, "wiki": wiki, "desktop": desktop, "office": office,
     "browser": browser, "fast browser": fast_browser, "proxy": proxy}
@@ -124,7 +126,7 @@ PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subproce
 
 
 @contextmanager
-def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def running(process: Started) -> Iterator[Started]:
     try:
         yield process
     finally:
