@@ -229,12 +229,16 @@ class Sandbox:
     def _begin(self, words: Sequence[str], kept: Sequence[int], seconds: float = 20) -> subprocess.Popen[bytes]:
         self._bounds = bounds = Bounds(GVISOR if self._tier == "gvisor" else CAGE)
         weakref.finalize(self, bounds.close)
-        process = subprocess.Popen([*bounds.words, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, pass_fds=kept, env={}, bufsize=0, cwd="/")
         self._process = process
-        bounds.began(process.pid)
         try:
+            bounds.hold(process.pid)  # nothing of an agent runs yet
             self._receive(process, seconds)
+            bounds.hold(process.pid)  # and what was started meanwhile
+        except IsolationError:
+            self._stop()
+            raise
         except (OSError, struct.error):
             process.kill()
             reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""

@@ -139,20 +139,25 @@ def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = 
             program.write(seccomp.filter_bytes("programs"))
             program.seek(0)
             words += ["--seccomp", str(program.fileno())]
-        told.write(packed(words))
+        gate, opened = os.pipe()
+        told.write(packed([*words, "--block-fd", str(gate)]))
         told.seek(0)
-        before, inside = entry(told.fileno()), limits.words()
         bounds = Bounds(limits, tuple(where.get("writable") or ()))
         try:
-            process = Place([*bounds.words, *before, *inside, *command], bufsize=0, **pipes, env={}, cwd="/",
-                            pass_fds=(told.fileno(), *([program.fileno()] if filtered else ()),
+            process = Place([*entry(told.fileno()), *limits.words(), *command], bufsize=0, **pipes, env={}, cwd="/",
+                            pass_fds=(gate, told.fileno(), *([program.fileno()] if filtered else ()),
                                       *(where.get("data") or {}).values()))
+            process.bounds = bounds
+            weakref.finalize(process, bounds.close)
+            bounds.hold(process.pid)  # it waits at the gate
         except BaseException:
             bounds.close()
             raise
-        process.bounds = bounds
-        weakref.finalize(process, bounds.close)
-        bounds.began(process.pid)
+        else:
+            os.write(opened, b".")
+        finally:
+            os.close(gate)
+            os.close(opened)
         return process
 
 

@@ -1,6 +1,6 @@
 """What a place may use at most, and what holds it there: control groups where they can be had, else a watch.
 
-A place joins its groups (see cgroups) before its first program starts. Where there are none, a thread looks at the
+A place is in its groups (see cgroups) before its first program starts. Where there are none, a thread looks at the
 place every 50 ms, adds up what its processes and its tmpfs hold, and kills it when that is too much; it does the same
 for a folder outside that a place may write. The number of processes, open files and core dumps are limited by rlimits
 in any case. Not covered by the watch: System V segments that no process has mapped, and what happens between two looks.
@@ -69,8 +69,8 @@ DESKTOP = Limits(memory_bytes=4096 * MIB, processes=512, files=4096, tmp_bytes=5
 
 
 class Bounds:
-    """What holds one place to its limits. `words` come before the command that starts the place, `began` is told its
-    process; `close` ends all that still runs in the place, and leaves nothing of it."""
+    """What holds one place to its limits. Its process is told to `hold` before it runs anything of others, or the
+    command that starts it comes after `words`; `close` ends all that still runs in the place, and leaves nothing."""
 
     def __init__(self, limits: Limits, folders: Sequence[Path] = ()) -> None:
         self._limits, self._folders = limits, folders
@@ -91,10 +91,26 @@ class Bounds:
     def groups(self) -> tuple[Path, ...]:
         return tuple(self._groups)
 
-    def began(self, pid: int) -> None:
-        self._pid = pid
-        if not self._groups or self._folders:
+    def hold(self, pid: int) -> None:
+        """Puts a process and all below it into the place's groups: what they start from now on is in them too. Moving
+        one takes the kernel some milliseconds, in which it goes on with its own start. Raises IsolationError."""
+        for group in self._groups:
+            while outside := [p for p in tree(pid) if p not in cgroups.members(group) and runs(p)]:
+                for each in outside:
+                    with suppress(ProcessLookupError):
+                        self._move(each, group)
+        first, self._pid = self._pid == 0, pid
+        if first and (not self._groups or self._folders):
             threading.Thread(target=self._watch, name=f"limits of {pid}", daemon=True).start()
+
+    def _move(self, pid: int, group: Path) -> None:
+        try:
+            (group / "cgroup.procs").write_text(str(pid))
+        except ProcessLookupError:
+            raise
+        except OSError as refused:
+            raise IsolationError(f"a place cannot be put into its group {group}: {refused}",
+                                 "see docs/security.md, Places") from refused
 
     def close(self) -> None:
         """Raises nothing: what cannot be removed now is removed by the next process that makes groups here."""
@@ -119,9 +135,9 @@ class Bounds:
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
-            pids = tree(self._pid)
-            if len(pids) < 2 and not os.path.exists(f"/proc/{self._pid}"):
+            if not runs(self._pid):
                 return
+            pids = tree(self._pid)
             if what := self._too_much(pids):
                 self.broken = what
                 self.kill()
@@ -162,6 +178,13 @@ def tree(pid: int) -> list[int]:
                 with open(f"/proc/{at}/task/{thread}/children") as file:
                     left += map(int, file.read().split())
     return found
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    with suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 def _resident(pid: int) -> int:
