@@ -24,7 +24,7 @@ from envs.sandbox import cgroups
 from experience.errors import IsolationError
 
 MIB = 1 << 20
-_LOOK_SECONDS, _END_SECONDS = 0.05, 10.0
+_LOOK_SECONDS, _END_SECONDS = 0.05, 3.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,9 @@ class Bounds:
         until = time.monotonic() + _END_SECONDS
         while self._groups and time.monotonic() < until:
             self.kill()
+            if self._pid and not runs(self._pid):
+                with suppress(OSError):  # nobody has waited for it: what is dead but there still holds its groups
+                    os.waitpid(self._pid, os.WNOHANG)
             self._groups = [g for g in self._groups if not cgroups.remove(g)]
             if self._groups:
                 time.sleep(0.001)
