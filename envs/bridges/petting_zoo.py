@@ -1,15 +1,48 @@
-"""text/duel: a PettingZoo game for two, shown and played as text; the other side is random, or the agent itself."""
+"""text/duel: a PettingZoo game for two, shown and played as text; the other side is random, or the agent itself.
+
+The game lives in a place, each episode in a child of its own; what reaches it is the number of a legal move.
+"""
 
 from __future__ import annotations
 
-import importlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from envs.contract import INVALID, Answer, World
-from experience.errors import MissingPartError
+from envs.sandbox.hosted import TIER, Hosted, Session
+from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
+
+
+@lru_cache(maxsize=8)
+def judges(game: str) -> Hosted:
+    return Hosted(Path(__file__).parent / "guests/petting_zoo.py", ["pettingzoo"], {"game": game})
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the game tells: the board as +1 (who is to act), -1 and 0, None after the end."""
+
+    over: bool
+    players: tuple[str, ...]
+    player: str
+    rewards: dict[str, float]
+    rows: list[list[int]] | None
+    legal: tuple[int, ...]
+
+    @classmethod
+    def read(cls, told: Any) -> Turn:
+        """Raises EnvironmentFailure for what is no turn."""
+        try:
+            rows = None if told["rows"] is None else [[{1: 1, -1: -1, 0: 0}[v] for v in row] for row in told["rows"]]
+            return cls(bool(told["over"]), tuple(map(str, told["players"])), str(told["player"]),
+                       {str(p): float(r) for p, r in told["rewards"].items()}, rows, tuple(map(int, told["legal"])))
+        except (TypeError, KeyError, ValueError, AttributeError) as wrong:
+            raise EnvironmentFailure(f"the game told no turn: {str(told)[:80]}") from wrong
 
 
 class Duel(World[int]):
@@ -21,14 +54,13 @@ class Duel(World[int]):
         INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"outcome": 1.0, INVALID: -0.1}
     max_turns = 60
+    sandbox_tier = TIER
 
     def __init__(self, game: str = "classic.tictactoe_v3", opponent: str = "random") -> None:
         super().__init__()
-        try:
-            self._inside: Any = importlib.import_module(f"pettingzoo.{game}").env()
-        except ImportError as missing:
-            raise MissingPartError(f"text/duel needs pettingzoo: {missing}", "./xp setup worlds") from missing
         self.game, self._alone = game, opponent != "self"
+        judges(game).begin()
+        self._game: Session | None = None
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(2**30))
@@ -37,46 +69,40 @@ class Duel(World[int]):
         return f"{self.game} {task}"
 
     def begin(self) -> None:
-        self._inside.reset(seed=self.task)
-        self._rng = np.random.default_rng(self.task)
-        self._me = self._inside.agents[int(self._rng.integers(2)) if self._alone else 0]
-        self._until_our_turn()
-
-    def _until_our_turn(self) -> None:
-        while self._inside.agents and not any(self._inside.terminations.values()) and (
-                self._alone and self._inside.agent_selection != self._me):
-            legal = self._legal()
-            self._inside.step(legal[int(self._rng.integers(len(legal)))])
-
-    def _legal(self) -> list[int]:
-        observation, *_ = self._inside.last()
-        return [int(i) for i in np.flatnonzero(observation["action_mask"])]
+        self._leave()
+        self._game = judges(self.game).open()
+        self._now = Turn.read(self._game.ask("begin", seed=self.task, alone=self._alone))
 
     def observe(self) -> str:
-        if not self._inside.agents:
+        if self._now.rows is None:
             return "the game is over"
-        observation, *_ = self._inside.last()
-        planes = np.asarray(observation["observation"])
-        rows = planes[..., 0].astype(int) - planes[..., 1].astype(int)
-        board = "\n".join(" ".join({1: "x", -1: "o", 0: "."}[int(v)] for v in row) for row in np.atleast_2d(rows))
-        return f"{self._inside.agent_selection}, you are x\n{board}\nlegal: {' '.join(map(str, self._legal()))}"
+        board = "\n".join(" ".join({1: "x", -1: "o", 0: "."}[v] for v in row) for row in self._now.rows)
+        return f"{self._now.player}, you are x\n{board}\nlegal: {' '.join(map(str, self._now.legal))}"
 
     def act(self, action: str) -> Answer:
-        legal = self._legal()
+        legal = self._now.legal
         if not action.isdigit() or int(action) not in legal:
             raise ValueError("choose a legal move: " + " ".join(map(str, legal)))
-        mover = self._inside.agent_selection
-        self._inside.step(int(action))
-        self._until_our_turn()
-        over = not self._inside.agents or any(self._inside.terminations.values())
-        signals: dict[str, Any] = {"player": float(self._inside.possible_agents.index(mover))}
-        if over:
-            signals["outcome"] = float(self._inside.rewards.get(mover, 0.0))
-        return signals, over
+        assert self._game is not None
+        mover = self._now.player
+        self._now = Turn.read(self._game.ask("move", number=int(action)))
+        signals: dict[str, Any] = {"player": float(self._now.players.index(mover))}
+        if self._now.over:
+            signals["outcome"] = self._now.rewards.get(mover, 0.0)
+        return signals, self._now.over
 
     def oracle_action(self) -> str:
         raise NotImplementedError("the games come without an oracle")
 
     def random_action(self, rng: np.random.Generator) -> str:
-        legal = self._legal()
+        legal = self._now.legal
         return str(legal[int(rng.integers(len(legal)))])
+
+    def close(self) -> None:
+        self._leave()
+        super().close()
+
+    def _leave(self) -> None:
+        if self._game is not None:
+            self._game.close()
+            self._game = None

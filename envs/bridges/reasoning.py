@@ -1,36 +1,67 @@
-"""text/reasoning: one of reasoning-gym's hundred generators of puzzles; answers are scored by its own verifiers."""
+"""text/reasoning: one of reasoning-gym's hundred generators of puzzles; answers are scored by its own verifiers.
+
+They run in a place, a child of its process for each answer: nine of them would run an answer as Python.
+"""
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from envs.authoring import Answer, SignalKind, ToolWorld, action
-from experience.errors import MissingPartError
+from envs.sandbox.hosted import TIER, Hosted
+from experience.errors import EnvironmentFailure
+
+GUEST = Path(__file__).parent / "guests/reasoning.py"
+CONSTANT: dict[str, float] = {
+    "acre": 0.43, "circuit_logic": 0.56, "coin_flip": 0.95, "course_schedule": 0.54,
+    "game_of_life": 0.95, "game_of_life_halting": 1.0, "gcd": 0.36, "isomorphic_strings": 0.56,
+    "letter_counting": 0.36, "mahjong_puzzle": 0.34, "maze": 0.35, "polynomial_equations":
+    0.39, "puzzle24": 1.0, "ransom_note": 0.52, "rectangle_count": 0.42, "rotten_oranges":
+    0.32, "self_reference": 0.49, "shortest_path": 0.36, "syllogism": 0.71, "time_intervals":
+    0.44}
+"""Datasets where one answer, always the same, averages 0.3 or more, and what it averages: they teach little but that
+answer, and are left out unless asked for. Made by `python -m benchmarks.worlds.constants`."""
 
 
-@lru_cache(maxsize=64)
-def _dataset(name: str, seed: int) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import reasoning_gym
-    except ImportError as missing:
-        raise MissingPartError(f"text/reasoning needs reasoning-gym: {missing}", "./xp setup worlds") from missing
-    return reasoning_gym.create_dataset(name, size=500, seed=seed)
+@lru_cache(maxsize=1)
+def judges() -> Hosted:
+    return Hosted(GUEST, ["reasoning_gym"])
+
+
+@lru_cache(maxsize=1)
+def datasets() -> tuple[str, ...]:
+    """The names of all. Raises MissingPartError without reasoning-gym, IsolationError without a place for it."""
+    return tuple(judges().warm("names"))
+
+
+@lru_cache(maxsize=4096)
+def entry(dataset: str, index: int) -> dict[str, str]:
+    """The `question`, and the `answer` that earns all."""
+    return dict(judges().warm("entry", dataset=dataset, index=index))
 
 
 class Reasoning(ToolWorld[int]):
+    """A dataset that is marked in `CONSTANT` warns when it is named."""
+
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {"score": SignalKind("fraction", "verifier")}
     reward_weights: ClassVar[dict[str, float]] = {"score": 1.0}
+    sandbox_tier = TIER
     goes_back: ClassVar[bool] = True
     cheats = ("answer", "answer None", "answer ''", "answer *", "answer nan", 'answer {"score": 1}', "answer True")
 
     def __init__(self, dataset: str = "chain_sum") -> None:
         super().__init__()
+        if dataset not in datasets():
+            raise ValueError(f"dataset {dataset!r}: choose one of {', '.join(datasets())}")
+        if dataset in CONSTANT:
+            warnings.warn(f"dataset {dataset}: one answer, always the same, averages {CONSTANT[dataset]:.2f}",
+                          stacklevel=2)
         self.dataset = dataset
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -39,23 +70,30 @@ class Reasoning(ToolWorld[int]):
     def signature(self, task: int) -> str:
         return f"{self.dataset}: {self._entry(task)['question']}"
 
-    def _entry(self, task: int) -> dict[str, Any]:
-        found: dict[str, Any] = _dataset(self.dataset, 0)[task]
-        return found
+    def _entry(self, task: int) -> dict[str, str]:
+        return entry(self.dataset, task)
 
     def begin(self) -> None: ...
 
     def observe(self) -> str:
-        return str(self._entry(self.task)["question"])
+        return self._entry(self.task)["question"]
 
     @action
     def answer(self, text: str) -> Answer:
         """Give the final answer, and nothing else."""
-        entry = self._entry(self.task)
-        score = float(_dataset(self.dataset, 0).score_answer(text, entry))
-        if score < 1 and str(entry["answer"]).strip() in text:  # for which its own scoring pays: -4 or 3, 4 holds a 4
+        score = self._score(text)
+        right = self._entry(self.task)["answer"].strip()
+        if score < 1 and right in text:  # for which its own scoring pays: -4 or 3, 4 holds a 4
             return {"score": (0.0, "the answer among other things")}, True
         return {"score": score}, True
+
+    def _score(self, text: str) -> float:
+        """What its own verifier says of an answer, in a child that is dead then."""
+        with judges().open() as episode:
+            told = episode.ask("score", dataset=self.dataset, index=self.task, text=text)
+        if not isinstance(told, float) or not math.isfinite(told) or not 0 <= told <= 1:
+            raise EnvironmentFailure(f"the verifier of {self.dataset} says {str(told)[:80]}, not a score from 0 to 1")
+        return told
 
     def oracle_action(self) -> str:
         return f"answer {self._entry(self.task)['answer']}"

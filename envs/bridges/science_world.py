@@ -2,25 +2,29 @@
 
 Needs Java. Tasks are its 30 families with their own training and test variations. It lists what is in a room, its doors
 and what an ambiguous action may mean in an order that differs from run to run; here lists are sorted, and a number that
-answers one is told to it as the number that it gave.
+answers one is told to it as the number that it gave. It lives in a place, with its Java machine, one for each world:
+a Java machine cannot be forked, so an episode begins with its own `load`.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from envs.contract import INVALID, Answer, Split, World
-from experience.errors import MissingPartError
+from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
+
+_GUEST = Path(__file__).parent / "guests/science_world.py"
 
 
 class Science(World[tuple[str, int]]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
+    sandbox_tier = TIER
     instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `go to kitchen` or `pick up thermometer`"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "progress": SignalKind("fraction", "env_state"), INVALID: SignalKind("count", "env_state")}
@@ -30,19 +34,14 @@ class Science(World[tuple[str, int]]):
 
     def __init__(self, task: str = "find-living-thing", max_turns: int = 60) -> None:
         super().__init__()
-        if shutil.which("java") is None:
-            raise MissingPartError("text/science needs Java", "./xp setup worlds")
-        try:
-            from scienceworld import ScienceWorldEnv
-        except ImportError as missing:
-            raise MissingPartError(f"text/science needs scienceworld: {missing}", "./xp setup worlds") from missing
         self._family, self.max_turns = task, max_turns  # type: ignore[misc]
-        self._inside = ScienceWorldEnv("", envStepLimit=10_000)
-        if task not in self._inside.get_task_names():
-            raise ValueError(f"task {task!r}: choose one of {', '.join(self._inside.get_task_names())}")
-        self._inside.load(task, 0, "easy", generateGoldPath=False)
-        self._variations = {"train": list(self._inside.get_variations_train()),
-                            "heldout": list(self._inside.get_variations_test())}
+        self._host = with_java(_GUEST, "scienceworld")
+        self._inside = self._host.open()
+        families = self._inside.ask("families")
+        if task not in families:
+            self._inside.close()
+            raise ValueError(f"task {task!r}: choose one of {', '.join(families)}")
+        self._variations = self._inside.ask("variations", family=task)
 
     def tasks(self, split: Split, rng: np.random.Generator) -> tuple[str, int]:
         among = self._variations[split]
@@ -52,30 +51,32 @@ class Science(World[tuple[str, int]]):
         return f"{task[0]} {task[1]}"
 
     def begin(self) -> None:
-        self._inside.load(*self.task, "easy", generateGoldPath=True)
-        self._told, info = self._inside.reset()
-        self._gold = list(self._inside.get_gold_action_sequence())
-        self._score, self._done, self._wanted = 0.0, 0, str(info["taskDesc"]).partition(":")[2].strip()
+        if not self._inside.alive:
+            self._inside = self._host.open()
+        begun = self._inside.ask("begin", family=self.task[0], variation=self.task[1])
+        self._told, self._gold = str(begun["told"]), list(begun["gold"])
+        self._score, self._done, self._wanted = 0.0, 0, str(begun["wanted"]).partition(":")[2].strip()
         self._numbers: dict[str, str] = {}
 
     def observe(self) -> str:
         return f"{self._wanted}\n{in_order(self._told)}"
 
     def act(self, action: str) -> Answer:
-        told, _, over, info = self._inside.step(self._numbers.get(action, action))
+        step = self._inside.ask("step", action=self._numbers.get(action, action))
+        told = str(step["told"])
         if told.startswith(("No known action", "Unknown action")):
             raise ValueError("no such action")
         self._told, self._numbers = numbered(told)
-        score = max(float(info["score"]), 0.0) / 100
+        score = max(float(step["score"]), 0.0) / 100
         self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
         gained, self._score = score - self._score, score
-        return {"progress": (gained, f"score {score:.2f}")}, bool(over)
+        return {"progress": (gained, f"score {score:.2f}")}, bool(step["over"])
 
     def oracle_action(self) -> str:
         return str(self._gold[self._done]) if self._done < len(self._gold) else "look around"
 
     def random_action(self, rng: np.random.Generator) -> str:
-        valid = sorted(self._inside.get_valid_action_object_combinations())
+        valid = self._inside.ask("valid")
         return str(valid[int(rng.integers(len(valid)))])
 
     def close(self) -> None:

@@ -1,18 +1,27 @@
 """text/games: TextArena's games. The others act at random, or, with `opponent: self`, are the agent itself in turn.
 
 In self-play a reward belongs to the player who just acted; who that is stands in the observation and in the signals.
+The game lives in a place, each episode in a child of its own.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from envs.contract import INVALID, Answer, World
-from experience.errors import MissingPartError
+from envs.sandbox.hosted import TIER, Hosted, Session
+from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
+
+
+@lru_cache(maxsize=1)
+def judges() -> Hosted:
+    return Hosted(Path(__file__).parent / "guests/text_arena.py", ["textarena"])
 
 
 class Arena(World[int]):
@@ -24,16 +33,14 @@ class Arena(World[int]):
         INVALID: SignalKind("count", "env_state")}
     reward_weights: ClassVar[dict[str, float]] = {"outcome": 1.0, INVALID: -0.1}
     max_turns = 40
+    sandbox_tier = TIER
     oracle_target: ClassVar[float] = 0.9
 
     def __init__(self, game: str = "TicTacToe-v0", players: int = 2, opponent: str = "random") -> None:
         super().__init__()
-        try:
-            import textarena
-        except ImportError as missing:
-            raise MissingPartError(f"text/games needs textarena: {missing}", "./xp setup worlds") from missing
-        self._make = textarena.make
+        judges().begin()
         self.game, self._players, self._alone = game, players, opponent != "self"
+        self._game: Session | None = None
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(2**30))
@@ -42,33 +49,19 @@ class Arena(World[int]):
         return f"{self.game} {task}"
 
     def begin(self) -> None:
-        import random
+        self._leave()
+        self._game = judges().open()
+        self._take("begin", game=self.game, players=self._players, alone=self._alone, seed=self.task)
 
-        random.seed(self.task)
-        self._rng = np.random.default_rng(self.task)
-        self._inside: Any = self._make(self.game)  # anew: its wrappers remember the game before
-        self._inside.reset(num_players=self._players, seed=self.task)
-        self._over, self._outcomes = False, dict[int, float]()
-        self._turn_of_the_agent()
-
-    def _turn_of_the_agent(self) -> None:
-        """Plays the others' moves until the agent is to act, or the game is over."""
-        while not self._over:
-            self._player, told = self._inside.get_observation()
-            self._told = told if isinstance(told, str) else "\n".join(str(part[1]) for part in told)
-            if self._player == 0 or not self._alone:
-                return
-            self._move(self._some_move(self._rng))
-
-    def _move(self, action: str) -> None:
-        over, _ = self._inside.step(action)
-        if over:
-            rewards, _ = self._inside.close()
-            self._over, self._outcomes = True, dict(rewards or {})
-
-    def _some_move(self, rng: np.random.Generator) -> str:
-        offered = re.findall(r"\[\w+(?: \w+)*\]", self._told.rpartition("Available Moves")[2] or self._told)
-        return str(offered[int(rng.integers(len(offered)))]) if offered else f"[{int(rng.integers(9))}]"
+    def _take(self, call: str, **arguments: Any) -> None:
+        """Calls the game, and keeps what it tells. Raises EnvironmentFailure if it is no turn."""
+        assert self._game is not None
+        told = self._game.ask(call, **arguments)
+        try:
+            self._player, self._told, self._over = int(told["player"]), str(told["told"]), bool(told["over"])
+            self._outcomes = {int(player): float(value) for player, value in told["outcomes"].items()}
+        except (TypeError, KeyError, ValueError, AttributeError) as wrong:
+            raise EnvironmentFailure(f"{self.game} told no turn: {str(told)[:80]}") from wrong
 
     def observe(self) -> str:
         return f"player {self._player}\n{self._told[-3000:]}"
@@ -77,8 +70,7 @@ class Arena(World[int]):
         if not re.search(r"\[.+\]", action):
             raise ValueError("a move stands in square brackets")
         mover = self._player
-        self._move(action)
-        self._turn_of_the_agent()
+        self._take("move", action=action)
         if not self._over:
             return {"player": float(mover)}, False
         return {"outcome": float(self._outcomes.get(mover, 0)), "player": float(mover)}, True
@@ -87,4 +79,14 @@ class Arena(World[int]):
         raise NotImplementedError("the games come without an oracle")
 
     def random_action(self, rng: np.random.Generator) -> str:
-        return self._some_move(rng)
+        assert self._game is not None
+        return str(self._game.ask("some_move", seed=int(rng.integers(2**31))))
+
+    def close(self) -> None:
+        self._leave()
+        super().close()
+
+    def _leave(self) -> None:
+        if self._game is not None:
+            self._game.close()
+            self._game = None

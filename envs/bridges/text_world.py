@@ -1,27 +1,30 @@
 """text/household: TextWorldExpress, text games of a house (find the coin, cook, sort, calculate), with gold paths.
 
-Needs Java; its server is a child of this process. Its own folds are the splits: train, and test for held-out tasks.
+Needs Java, which runs in a place with it, one for each world. Its own folds are the splits: train, and test for
+held-out tasks.
 """
 
 from __future__ import annotations
 
-import shutil
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from envs.contract import INVALID, Answer, Split, World
-from experience.errors import MissingPartError
+from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
 
 GAMES = {"coin": "numLocations=7,includeDoors=1,numDistractorItems=4", "twc": "numLocations=2,numItemsToPutAway=1,"
          "includeDoors=0,limitInventorySize=0", "arithmetic": "", "sorting": "", "mapreader":
          "numLocations=8,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0"}
+_GUEST = Path(__file__).parent / "guests/text_world.py"
 
 
 class Household(World[tuple[str, int]]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
+    sandbox_tier = TIER
     instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `take coin` or `open door to east`"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "progress": SignalKind("fraction", "env_state"), "won": SignalKind("count", "env_state"),
@@ -31,21 +34,13 @@ class Household(World[tuple[str, int]]):
     cheats = ("inventory", "win", "score 100", "take coin take coin", "look around; take coin", "restart", "xyzzy")
     oracle_target: ClassVar[float] = 0.9
 
-    _server: ClassVar[Any] = None
-
     def __init__(self, game: str = "coin") -> None:
         super().__init__()
         if game not in GAMES:
             raise ValueError(f"game {game!r}: choose one of {', '.join(GAMES)}")
-        if shutil.which("java") is None:
-            raise MissingPartError("text/household needs Java", "./xp setup worlds")
-        try:
-            from textworld_express import TextWorldExpressEnv
-        except ImportError as missing:
-            raise MissingPartError(f"text/household needs a package: {missing}", "./xp setup worlds") from missing
         self.game = game
-        self._inside = TextWorldExpressEnv(envStepLimit=10_000)
-        self._inside.load(gameName=game, gameParams=GAMES[game])
+        self._host = with_java(_GUEST, "textworld_express", game=game, parameters=GAMES[game])
+        self._inside = self._host.open()
 
     def tasks(self, split: Split, rng: np.random.Generator) -> tuple[str, int]:
         return ("train" if split == "train" else "test"), int(rng.integers(2**30))
@@ -55,14 +50,15 @@ class Household(World[tuple[str, int]]):
 
     def begin(self) -> None:
         fold, seed = self.task
+        if not self._inside.alive:
+            self._inside = self._host.open()
         for _ in range(20):  # its gold path is a new random one each time, and one in fifty outlasts the episode
-            self._told, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
-            self._gold = list(self._inside.getGoldActionSequence())
+            begun = self._inside.ask("begin", seed=seed, fold=fold)
+            self._gold = list(begun["gold"])
             if len(self._gold) <= self.max_turns:
                 break
-        self._score = 0.0
-        self._valid, self._wanted = list(info["validActions"]), str(info.get("taskDescription", ""))
-        self._done = 0
+        self._told, self._wanted = str(begun["told"]), str(begun["wanted"])
+        self._score, self._valid, self._done = 0.0, list(begun["valid"]), 0
 
     def observe(self) -> str:
         return f"{self._wanted}\n{self._told.strip()}".strip()
@@ -70,13 +66,12 @@ class Household(World[tuple[str, int]]):
     def act(self, action: str) -> Answer:
         if action not in self._valid:
             raise ValueError("not an action here, e.g. " + ", ".join(sorted(self._valid)[:6]))
-        self._told, _, _, info = self._inside.step(action)
-        before, self._score = self._score, float(info["scoreRaw"]) if "scoreRaw" in info else float(info["score"])
-        self._valid = list(info["validActions"])
+        step = self._inside.ask("step", action=action)
+        gained, self._score = float(step["score"]) - self._score, float(step["score"])
+        self._told, self._valid = str(step["told"]), list(step["valid"])
         self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
-        won, lost = bool(info["tasksuccess"]), bool(info["taskfailure"])
-        return {"progress": (self._score - before, f"score {self._score}"), "won": float(won),
-                "lost": float(lost)}, won or lost
+        won, lost = bool(step["won"]), bool(step["lost"])
+        return {"progress": (gained, f"score {self._score}"), "won": float(won), "lost": float(lost)}, won or lost
 
     def oracle_action(self) -> str:
         """The game's own gold path, from its start."""
@@ -87,5 +82,5 @@ class Household(World[tuple[str, int]]):
         return str(valid[int(rng.integers(len(valid)))])
 
     def close(self) -> None:
-        self._inside.close() if hasattr(self._inside, "close") else None
+        self._inside.close()
         super().close()

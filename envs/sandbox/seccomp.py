@@ -1,9 +1,10 @@
 """System-call filters: what code in the cage may ask of the kernel, as classic BPF.
 
-Two allow-lists and a list of what is refused: a refused call fails with EPERM, a foreign architecture kills.
+Three allow-lists and a list of what is refused: a refused call fails with EPERM, a foreign architecture kills.
 "cage" holds for everything that bubblewrap starts; "run" for the fork that runs an agent's code: it has
-no fork, no exec, no signal to others, no socket, no ptrace, no ioctl, no namespace, no key, no memfd. "programs" is for
-whole programs of others, which need much: it refuses what they never do.
+no fork, no exec, no signal to others, no socket, no ptrace, no ioctl, no namespace, no key, no memfd. "judge" is "run"
+that moreover opens files to read only, and asks for no signal from a descriptor. "programs" is for whole programs of
+others, which need much: it refuses what they never do.
 Numbers are those of the kernel's headers for (x86_64, aarch64); None where an architecture has no such call.
 """
 
@@ -60,30 +61,40 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "move_pages": (279, 239), "fanotify_init": (300, 262),
     "memfd_create": (319, 279), "memfd_secret": (447, 447),
 }
+_TO_WRITE = 0o3 | 0o100 | 0o1000 | 0o20000000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE
+_SIGNALLING = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 _NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW* of clone's flags
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 _LOAD, _JUMP_EQUAL, _AND_JUMP, _RETURN = 0x20, 0x15, 0x45, 0x06
 _NOT_THERE = 0x00050000 | errno.ENOSYS
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
-_NUMBER, _ARCH, _FIRST_ARGUMENT_LOW = 0, 4, 16
+_NUMBER, _ARCH, _FIRST_ARGUMENT_LOW, _SECOND_ARGUMENT_LOW, _THIRD_ARGUMENT_LOW = 0, 4, 16, 24, 32
 
 
 def filter_bytes(kind: str) -> bytes:
-    """The BPF program of allow-list "cage" or "run" for this machine: 8 bytes an instruction."""
+    """The BPF program of "cage", "run", "judge" or "programs" for this machine: 8 bytes an instruction."""
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         raise IsolationError(f"no system-call filter for {machine}", "use x86_64 or aarch64")
     column, audit = _ARCHITECTURES[machine]
     if kind == "programs":
         return _packed(_refusing(column, audit))
-    table = _RUN if kind == "run" else _RUN | _PROCESS
+    table = _RUN | _PROCESS if kind == "cage" else _RUN
     program = [(_LOAD, 0, 0, _ARCH), (_JUMP_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     for name, numbers in table.items():
         number = numbers[column]
         if number is None:
             continue
-        if name == "prlimit64" and kind == "run":  # its own limits only
+        if kind == "judge" and name in ("open", "openat"):
+            flags = _SECOND_ARGUMENT_LOW if name == "open" else _THIRD_ARGUMENT_LOW
+            program += [(_JUMP_EQUAL, 0, 4, number), (_LOAD, 0, 0, flags), (_AND_JUMP, 0, 1, _TO_WRITE),
+                        (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+        elif kind == "judge" and name == "fcntl":
+            checks = [(_JUMP_EQUAL, len(_SIGNALLING) - i, 0, c) for i, c in enumerate(_SIGNALLING)]
+            program += [(_JUMP_EQUAL, 0, len(checks) + 3, number), (_LOAD, 0, 0, _SECOND_ARGUMENT_LOW), *checks,
+                        (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+        elif name == "prlimit64" and kind != "cage":  # its own limits only
             program += [(_JUMP_EQUAL, 0, 4, number), (_LOAD, 0, 0, _FIRST_ARGUMENT_LOW), (_JUMP_EQUAL, 0, 1, 0),
                         (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
         else:

@@ -1,0 +1,45 @@
+"""A PettingZoo game for two in its place: it is given the numbers of moves, and tells its board as planes."""
+
+import importlib
+
+import numpy as np
+
+
+class Judge:
+    def __init__(self, game):
+        self._inside = importlib.import_module(f"pettingzoo.{game}").env()
+
+    def begin(self, seed, alone):
+        self._inside.reset(seed=seed)
+        self._rng = np.random.default_rng(seed)
+        self._alone = alone
+        self._me = self._inside.agents[int(self._rng.integers(2)) if alone else 0]
+        return self._until_our_turn()
+
+    def move(self, number):
+        self._inside.step(number)
+        return self._until_our_turn()
+
+    def _until_our_turn(self):
+        while not self._over() and self._alone and self._inside.agent_selection != self._me:
+            legal = self._legal()
+            self._inside.step(legal[int(self._rng.integers(len(legal)))])
+        return self._told()
+
+    def _over(self):
+        return not self._inside.agents or any(self._inside.terminations.values())
+
+    def _legal(self):
+        observation, *_ = self._inside.last()
+        return [int(i) for i in np.flatnonzero(observation["action_mask"])]
+
+    def _told(self):
+        players = list(self._inside.possible_agents)
+        told = {"over": bool(self._over()), "players": players, "player": str(self._inside.agent_selection),
+                "rewards": {str(p): float(r) for p, r in self._inside.rewards.items()}, "rows": None, "legal": []}
+        if self._inside.agents:
+            observation, *_ = self._inside.last()
+            planes = np.asarray(observation["observation"])
+            rows = np.atleast_2d(planes[..., 0].astype(int) - planes[..., 1].astype(int))
+            told |= {"rows": rows.tolist(), "legal": self._legal()}
+        return told

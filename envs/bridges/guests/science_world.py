@@ -1,0 +1,29 @@
+"""ScienceWorld in its place, with its Java machine: it reads the actions, and says what happened and what it scores."""
+
+
+class Judge:
+    def __init__(self):
+        from scienceworld import ScienceWorldEnv
+
+        self._inside = ScienceWorldEnv("", envStepLimit=10_000)
+
+    def families(self):
+        return list(self._inside.get_task_names())
+
+    def variations(self, family):
+        self._inside.load(family, 0, "easy", generateGoldPath=False)
+        return {"train": [int(v) for v in self._inside.get_variations_train()],
+                "heldout": [int(v) for v in self._inside.get_variations_test()]}
+
+    def begin(self, family, variation):
+        self._inside.load(family, variation, "easy", generateGoldPath=True)
+        told, info = self._inside.reset()
+        gold = [str(action) for action in self._inside.get_gold_action_sequence()]
+        return {"told": str(told), "wanted": str(info["taskDesc"]), "gold": gold}
+
+    def step(self, action):
+        told, _, over, info = self._inside.step(action)
+        return {"told": str(told), "over": bool(over), "score": float(info["score"])}
+
+    def valid(self):
+        return sorted(map(str, self._inside.get_valid_action_object_combinations()))

@@ -1,0 +1,50 @@
+"""A TextArena game in its place, whole: the game, the moves of the others, and what comes of it."""
+
+import random
+import re
+
+import numpy as np
+
+
+class Judge:
+    def __init__(self):
+        import textarena
+
+        self._make = textarena.make
+
+    def begin(self, game, players, alone, seed):
+        random.seed(seed)
+        self._rng = np.random.default_rng(seed)
+        self._alone = alone
+        self._inside = self._make(game)  # anew: its wrappers remember the game before
+        self._inside.reset(num_players=players, seed=seed)
+        self._over, self._outcomes = False, {}
+        return self._until_the_agents_turn()
+
+    def move(self, action):
+        self._move(action)
+        return self._until_the_agents_turn()
+
+    def some_move(self, seed):
+        return self._some_move(np.random.default_rng(seed))
+
+    def _until_the_agents_turn(self):
+        """Plays the others' moves until the agent is to act, or the game is over."""
+        while not self._over:
+            self._player, told = self._inside.get_observation()
+            self._told = told if isinstance(told, str) else "\n".join(str(part[1]) for part in told)
+            if self._player == 0 or not self._alone:
+                break
+            self._move(self._some_move(self._rng))
+        outcomes = {str(player): float(value) for player, value in self._outcomes.items()}
+        return {"player": int(self._player), "told": self._told, "over": self._over, "outcomes": outcomes}
+
+    def _move(self, action):
+        over, _ = self._inside.step(action)
+        if over:
+            rewards, _ = self._inside.close()
+            self._over, self._outcomes = True, dict(rewards or {})
+
+    def _some_move(self, rng):
+        offered = re.findall(r"\[\w+(?: \w+)*\]", self._told.rpartition("Available Moves")[2] or self._told)
+        return str(offered[int(rng.integers(len(offered)))]) if offered else f"[{int(rng.integers(9))}]"

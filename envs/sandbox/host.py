@@ -1,0 +1,198 @@
+"""The program inside a place of strangers' code: makes one judge, and forks a child of it for each episode.
+
+Run by Python with the standard library alone, then with the packages that the judge imports; `hosted` is its other
+end. argv: the judge's file, its options as JSON, hex of the children's system-call filter, memory and CPU seconds of a
+end. argv: the judge's file, its options as JSON, hex of the children's filter of system calls, memory and CPU seconds of
+
+On fd 0, a Unix socket, a line of JSON for a line of JSON; `fork` comes with a descriptor, the child's own line:
+    {"do": "warm", "call": name, "with": {...}}   runs in this process: never with what an agent wrote
+    {"do": "fork"}                                -> {"value": pid}
+    {"do": "end", "pid": n}                       no answer; it is dead before the next request is read
+    {"do": "how", "pid": n}                       -> {"value": how it ended}; it is dead then
+A child answers {"call": name, "with": {...}} with `value`, `refused` (the judge could not read it) or `failed`.
+It can neither fork, nor write or create a file, nor signal, nor open a socket, and ends with its episode.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+
+MOST_BYTES = 1 << 20
+
+
+class Refused(Exception):
+    """What the agent wrote cannot be read, and why. Nothing has changed."""
+
+
+def answered(judge, asked):
+    """What a call of the judge came to, as a line. Whatever the judge raises, this returns."""
+    try:
+        told = {"value": getattr(judge, asked["call"])(**asked["with"])}
+    except Refused as refused:
+        told = {"refused": str(refused)[:300]}
+    except BaseException as failed:
+        told = {"failed": f"{type(failed).__name__}: {failed}"[:300]}
+    try:
+        line = json.dumps(told).encode()
+    except BaseException as failed:
+        line = json.dumps({"failed": f"not plain data: {type(failed).__name__}"}).encode()
+    if len(line) >= MOST_BYTES:
+        line = json.dumps({"failed": f"an answer of {len(line)} bytes"}).encode()
+    return line + b"\n"
+
+
+def lines(descriptor):
+    """The lines that come in, until the other end closes."""
+    rest = b""
+    while more := os.read(descriptor, 1 << 16):
+        rest += more
+        while b"\n" in rest:
+            line, _, rest = rest.partition(b"\n")
+            yield line
+
+
+def send(descriptor, line):
+    view = memoryview(line)
+    while view:
+        view = view[os.write(descriptor, view):]
+
+
+def serve(judge, descriptor):
+    for line in lines(descriptor):
+        send(descriptor, answered(judge, json.loads(line)))
+
+
+def load_filter(program):
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    if libc.prctl(22, 2, struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 0, 0):
+        os._exit(99)
+
+
+def limit(memory_bytes, cpu_seconds):
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    for what, most in ((resource.RLIMIT_AS, mapped + memory_bytes), (resource.RLIMIT_CPU, cpu_seconds),
+                       (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 64)):
+        resource.setrlimit(what, (most, most))
+
+
+def child(judge, channel, program, memory_bytes, cpu_seconds):
+    """Serves one episode on descriptor 3, with nothing else open but /dev/null."""
+    os.dup2(channel, 3)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.closerange(4, 1024)
+    random.seed(0)  # a fork would be given a new seed: the same answer is to get the same score
+    limit(memory_bytes, cpu_seconds)
+    if program:
+        load_filter(program)
+    serve(judge, 3)
+
+
+def fork(judge, channel, *limits):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child(judge, channel, *limits)
+        finally:
+            os._exit(0)
+    return pid
+
+
+def ended(pid, seconds):
+    """How a child that is dead now ended: by itself within `seconds`, or by what signal."""
+    until = time.monotonic() + seconds
+    while not (found := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < until:
+        time.sleep(0.005)
+    done, status = found
+    if not done:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return "was ended"
+    if os.WIFSIGNALED(status):
+        return f"was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with {os.WEXITSTATUS(status)}"
+
+
+def requests(control):
+    """(a request, the descriptor that came with it or None), until the other end closes."""
+    rest, descriptors = b"", []
+    while True:
+        more, came, _, _ = socket.recv_fds(control, 1 << 16, 4)
+        descriptors += came
+        if not more:
+            return
+        rest += more
+        while b"\n" in rest:
+            line, _, rest = rest.partition(b"\n")
+            asked = json.loads(line)
+            yield asked, descriptors.pop(0) if asked["do"] == "fork" else None
+
+
+def made(path, options):
+    """The judge of the file at `path`: its class Judge, given the options."""
+    spec = importlib.util.spec_from_file_location("judge", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["judge"] = module
+    spec.loader.exec_module(module)
+    return module.Judge(**options)
+
+
+def main():
+    path, options, program, memory_bytes, cpu_seconds, how = sys.argv[1:]
+    limits = bytes.fromhex(program), int(memory_bytes), int(cpu_seconds)
+    control = socket.socket(fileno=0)
+    control.sendall(b'{"value": "up"}\n')
+    sys.modules["host"] = sys.modules["__main__"]
+    try:
+        judge = made(path, json.loads(options))
+    except BaseException as failed:
+        traceback.print_exc()
+        kind = "missing" if isinstance(failed, ImportError) else "failed"
+        control.sendall(json.dumps({kind: f"{type(failed).__name__}: {failed}"[:500]}).encode() + b"\n")
+        return
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no child reads another's memory
+    gc.collect()
+    gc.freeze()
+    control.sendall(b'{"value": "ready"}\n')
+    children = set()
+    for asked, channel in requests(control):
+        if asked["do"] == "warm":
+            line = answered(judge, asked)
+            gc.freeze()
+        elif asked["do"] == "fork" and how == "forks":
+            pid = fork(judge, channel, *limits)
+            children.add(pid)
+            line = json.dumps({"value": pid}).encode() + b"\n"
+        elif asked["do"] == "fork":
+            control.sendall(b'{"value": 0}\n')
+            serve(judge, channel)
+            return
+        else:
+            pid = asked["pid"]
+            seconds = 0.3 if asked["do"] == "how" else 0  # one whose line has ended may still be on its way out
+            told = ended(pid, seconds) if pid in children else "was not ours"
+            children.discard(pid)
+            line = json.dumps({"value": told}).encode() + b"\n" if asked["do"] == "how" else b""
+        if channel is not None:
+            os.close(channel)
+        control.sendall(line)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        main()
