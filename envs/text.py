@@ -66,6 +66,11 @@ def described(space: spaces.Space[Any]) -> str:
     return str(space)
 
 
+def _is_of_numbers(space: spaces.Space[Any]) -> bool:
+    """Whether an action is numbers within bounds once it is read: then no text of an agent reaches the environment."""
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box)
+
+
 class Text(World[int]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
@@ -79,6 +84,7 @@ class Text(World[int]):
         self.max_turns = max_turns
         self.instructions = f"Reply with {described(self.inner.action_space)}"  # type: ignore[misc]
         space = self.inner.action_space
+        self.sandbox_tier = "none-needed" if _is_of_numbers(space) else "none"
         if isinstance(space, spaces.Discrete) and space.n <= 100:
             self.actions = tuple(str(space.start + i) for i in range(int(space.n)))
 

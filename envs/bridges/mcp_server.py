@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,12 +76,14 @@ def serve(world: Any) -> None:
 
 
 class Mcp(World[int]):
-    """A server's tools as actions: `TOOL {"argument": value}`, one process an episode.
+    """A server's tools as actions: `TOOL {"argument": value}`, one process an episode, which runs beside us with our
+    files and network, but with none of our environment: put `bwrap …` before its command to give it a place.
 
     With `checker`, that tool is asked after each action what it is worth: its answer's first number in [0, 1], or its
     JSON's "score". Without one, nothing is paid, and the reward is unknown.
     """
 
+    sandbox_tier = "none"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "score": SignalKind("fraction", "verifier"), "tool_errors": SignalKind("count", "env_state"),
         INVALID: SignalKind("count", "env_state")}
@@ -157,7 +161,8 @@ class _Session:
 
     async def _live(self, command: Sequence[str], ready: threading.Event) -> None:
         mcp = _library()
-        parameters = mcp.StdioServerParameters(command=command[0], args=list(command[1:]))
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home()), "LANG": "C.UTF-8"}
+        parameters = mcp.StdioServerParameters(command=command[0], args=list(command[1:]), env=environment)
         async with mcp.stdio_client(parameters) as (read, write), mcp.ClientSession(read, write) as self._client:
             await self._client.initialize()
             self.tools = {t.name: t for t in (await self._client.list_tools()).tools}

@@ -3,8 +3,10 @@
     gymnasium.make("envs:Peer-v0", python="…/browsergym/bin/python", package="browser_gym",
                    options={"id": "browsergym/miniwob.click-test"})
 
-`envs/bridges/peers/` holds what runs over there; its docstrings say which options a package takes. Such a process is
-not caged: a stranger's package does what its author wrote, as it would without us.
+`envs/bridges/peers/` holds what runs over there; its docstrings say which options a package takes. Such a process runs
+in a place (`envs/sandbox/confine.py`): no network, no environment, and of files its own Python, the folders that its
+options name, and those in `readable`. A package that cannot live there needs `confined=False`: then it runs beside us,
+with an environment of its own and no secret in it, but with our files, and the record says tier none.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import tempfile
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +27,102 @@ import numpy as np
 
 from envs.bridges.stranger import Stranger
 from envs.contract import Answer
-from experience.errors import EnvironmentFailure, MissingPartError
+from envs.sandbox import confine
+from envs.sandbox.hosted import TIER, others_may_read
+from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
 _SCRIPTS = Path(__file__).parent / "peers"
 PACKAGES = tuple(sorted(p.stem.removeprefix("in_") for p in _SCRIPTS.glob("in_*.py")))
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What starts a peer in a place: the command, what it may read, and files that are handed in by descriptor."""
+
+    command: tuple[str, ...]
+    readable: tuple[Path, ...]
+    handed: tuple[Path, ...] = ()
+
+
+def _placed(python: Path, script: Path) -> _Run:
+    """How `python` runs `script` in a place. A place's user is another one: where it may not read the interpreter (one
+    below /root, say), the system's Python of the same version takes the packages of its environment. Raises
+    IsolationError where there is none."""
+    with python.open("rb") as file:
+        first = file.readline(256)
+    if first.startswith(b"#!"):  # a script that starts a Python: its text is handed in
+        interpreter = first[2:].decode("utf-8", "replace").split()
+        return _Run((*interpreter, str(python), "-u", str(script)), (script.parent,), (python,))
+    home = python.parent.parent
+    real = Path(os.path.realpath(python))
+    if others_may_read(real) and others_may_read(home):
+        return _Run((str(python), "-u", str(script)), (home, real.parent.parent, script.parent))
+    site = next(iter(sorted(home.glob("lib/python3*/site-packages"))), None)
+    system = Path("/usr/bin") / (site.parent.name if site else "")
+    if site is None or not system.is_file() or not others_may_read(site):
+        raise IsolationError(f"{python} lies where no other user may read, and strangers' code does not run as root",
+                             "make its environment where others may read, or start as a user; with confined=False "
+                             "it runs beside us, and the record says tier none")
+    program = "import runpy, site, sys; site.addsitedir(sys.argv.pop(1)); sys.argv.pop(0); " \
+              "sys.path.insert(0, __import__('os').path.dirname(sys.argv[0])); " \
+              "runpy.run_path(sys.argv[0], run_name='__main__')"
+    return _Run((str(system), "-S", "-u", "-c", program, str(site), str(script)), (site, script.parent))
+
+
+def _outside() -> dict[str, str]:
+    """The environment of a peer that runs beside us: where programs are, and no more."""
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+
+
 class Peer(Stranger):
-    """`seconds` is how long an answer may take. `tasks` is how many seeds the package is asked for."""
+    """`seconds` is how long an answer may take. `tasks` is how many seeds the package is asked for. An option that
+    names a file or folder that exists is shown to the place, to read."""
 
     def __init__(self, python: str, package: str, options: dict[str, Any], max_turns: int = 20, tasks: int = 1000,
-                 seconds: float = 120.0) -> None:
+                 seconds: float = 120.0, confined: bool = True, readable: Sequence[str] = ()) -> None:
         if package not in PACKAGES:
             raise ValueError(f"package {package!r}: one of {', '.join(PACKAGES)}")
         super().__init__(f"{package} {json.dumps(options, sort_keys=True)}", tasks)
-        self.max_turns, self._seconds, self._options = max_turns, seconds, options
-        self._command = [python, "-u", str(_SCRIPTS / f"in_{package}.py")]
+        if not Path(python).exists():
+            raise MissingPartError(f"no Python at {python}: No such file or directory",
+                                   "give the interpreter of the package's own environment; ./xp setup peers makes them")
+        self.max_turns, self._seconds = max_turns, seconds
+        self._python, self._script = Path(python).absolute(), _SCRIPTS / f"in_{package}.py"
+        self._shown = [Path(path).absolute() for path in readable]
+        self._copies = ExitStack()
+        self._options, self._confined = self._with_paths(options) if confined else options, confined
+        self.sandbox_tier = TIER if confined else "none"
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
+
+    def _with_paths(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, their paths absolute; what the place's user may not read is copied for it."""
+        told = dict(options)
+        for name, value in options.items():
+            if isinstance(value, str) and value and (path := Path(value).absolute()).exists():
+                if not others_may_read(path):
+                    folder = Path(self._copies.enter_context(confine.folder("xp-peer-")))
+                    copied = folder / path.name
+                    shutil.copytree(path, copied) if path.is_dir() else shutil.copy(path, copied)
+                    confine.give(folder)
+                    path = copied
+                told[name] = str(path)
+                self._shown.append(path.parent if name == "miniwob" else path)  # its pages load what lies beside them
+        return told
 
     def _start(self) -> None:
         self.close()
         self._errors = tempfile.TemporaryFile()  # read when the process dies
-        try:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                             stderr=self._errors, start_new_session=True)
-        except OSError as missing:
-            raise MissingPartError(f"no Python at {self._command[0]}: {missing.strerror}",
-                                   "give the interpreter of the package's own environment; ./xp setup peers makes them"
-                                   ) from missing
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        if self._confined:
+            run = _placed(self._python, self._script)
+            with ExitStack() as files:
+                handed = {str(path): files.enter_context(path.open("rb")).fileno() for path in run.handed}
+                self._process = confine.start(run.command, pipes=pipes, readable=[*run.readable, *self._shown],
+                                              data=handed, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+        else:
+            self._process = subprocess.Popen([str(self._python), "-u", str(self._script)], **pipes, env=_outside(),
+                                             start_new_session=True, cwd="/")
         self.instructions = self._ask("begin", options=self._options)["instructions"]  # type: ignore[misc]
 
     def _ask(self, do: str, **more: Any) -> dict[str, Any]:
@@ -107,6 +179,6 @@ class Peer(Stranger):
             try:
                 process.wait(5)  # its stdin has ended: it puts its own things away
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
+                process.kill() if self._confined else os.killpg(process.pid, 9)
                 process.wait()
             self._errors.close()

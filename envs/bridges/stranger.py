@@ -11,7 +11,7 @@ from experience.signal import SignalKind
 
 
 class Stranger(World[int]):
-    """A task is one of `tasks` seeds; `name` says whose. What runs over there is not caged by us."""
+    """A task is one of `tasks` seeds; `name` says whose. What runs there is not caged unless a subclass says so."""
 
     sandbox_tier = "none"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {

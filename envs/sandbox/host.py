@@ -1,9 +1,8 @@
 """The program inside a place of strangers' code: makes one judge, and forks a child of it for each episode.
 
 Run by Python with the standard library alone, then with the packages that the judge imports; `hosted` is its other
-end. argv: the judge's file, its options as JSON, hex of the children's system-call filter, memory and CPU seconds of a
-end. argv: the judge's file, its options as JSON, hex of the children's filter of system calls, memory and CPU seconds of
-
+end. argv: the judge's file, its options as JSON, hex of the children's filter, memory and CPU seconds of a child, and
+`forks`, or `stays` for a judge that cannot be forked (one with a Java machine), which serves one episode itself.
 On fd 0, a Unix socket, a line of JSON for a line of JSON; `fork` comes with a descriptor, the child's own line:
     {"do": "warm", "call": name, "with": {...}}   runs in this process: never with what an agent wrote
     {"do": "fork"}                                -> {"value": pid}

@@ -334,7 +334,12 @@ def _site(packages: Sequence[str]) -> Path:
     site = found[0]
     if any(other != site for other in found):
         raise MissingPartError(f"{', '.join(packages)} are not in one folder", "./xp setup worlds")
-    if os.geteuid() == 0 and not all(p.stat().st_mode & 0o001 for p in (site, *site.parents)):
+    if not others_may_read(site):
         raise IsolationError(f"{site} lies where no other user may read, and strangers' code does not run as root",
                              "put the project where others may read it, or start as a user")
     return site
+
+
+def others_may_read(path: Path) -> bool:
+    """Whether a place that is started here sees `path`: started as root, its user is another one."""
+    return os.geteuid() != 0 or all(p.stat().st_mode & 0o001 for p in (path, *path.parents) if p.is_dir())
