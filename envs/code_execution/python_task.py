@@ -195,6 +195,9 @@ class PythonTask(World[PythonProblem]):
         except SyntaxError as wrong:
             self._shown = f"SyntaxError: {wrong.msg}, line {wrong.lineno}"
             return {"runs": 1.0}, False
+        except (RecursionError, MemoryError):  # Python's own parser, which is not caged, gives up on deep nesting
+            self._shown = "the cell is nested too deeply"
+            return {"runs": 1.0}, False
         whole = "\n".join([*self._cells, f"print({mark!r})", last, "def _ended(): pass"])
         outcome = PythonTask._sandbox.run(whole, [[]], entry="_ended")
         error = next((said for kind, said in outcome.answers if kind == "error"), "")

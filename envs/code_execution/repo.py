@@ -244,3 +244,5 @@ def _check_edit(text: str, before: str, after: str) -> None:
         ast.parse(after)
     except SyntaxError as wrong:
         raise ValueError(f"line {wrong.lineno}: {wrong.msg}") from None
+    except (RecursionError, MemoryError):
+        raise ValueError("that is nested too deeply") from None

@@ -3,15 +3,19 @@ control that succeeds where the wall is off: the same text before the same judge
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
 from envs.sandbox.hosted import Hosted, Limits, Session
@@ -240,3 +244,183 @@ def test_a_judge_whose_package_is_missing_says_what_to_type(tmp_path: Path) -> N
         Hosted(guest, ["nowhere_to_be_found"]).open()
     with pytest.raises(MissingPartError, match="nowhere_to_be_found"):
         Hosted(guest, ["numpy"]).open()
+
+
+# Reasoning: nine of reasoning-gym's scorers run an answer as Python
+
+
+RUNNING = ("spiral_matrix", "string_insertion", "binary_matrix", "n_queens", "countdown", "puzzle24", "simple_integration",
+           "intermediate_integration", "polynomial_multiplication")
+KEY = "__import__('os').environ['XP_PLANTED_API_KEY']"
+OWN_ANSWER = ("entry['answer'].split()", "[list(map(int, r.split())) for r in entry['answer'].split('\\n')]", "entry['answer']",
+              "eval(entry['answer'])", "__import__('sys')._getframe(1).f_locals['entry']['answer'].split()",
+              "[__import__('gc').get_objects()][0]", "(lambda: entry)()['answer']", "oracle_answer.split()")
+
+
+@pytest.fixture(scope="module")
+def as_they_are() -> Iterator[Hosted]:
+    """The control: the scorers with their own `eval` and `parse_expr`."""
+    pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
+    hosted = Hosted(GUESTS / "reasoning.py", ["reasoning_gym"], {"literally": False}, limits=Limits(answer_seconds=5))
+    yield hosted
+    hosted.close()
+
+
+def reasoning(dataset: str) -> Any:
+    pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gymnasium.make("envs:Reasoning-v0", dataset=dataset).unwrapped
+
+
+@pytest.fixture(scope="module")
+def in_the_host() -> dict[str, str]:
+    """The control: what reasoning-gym's own scorers show in a process of the host, as it was before."""
+    pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
+    program = ("import json, os, sys, reasoning_gym\nfor name, text in json.loads(sys.argv[1]).items():\n"
+               "    d = reasoning_gym.create_dataset(name, size=3, seed=0)\n"
+               "    os.write(2, f'\\n{name} '.encode())\n    d.score_answer(text, d[0])\n")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, json.dumps({d: shows(d) for d in RUNNING})],
+                          capture_output=True, text=True, timeout=100)
+    return dict(line.split(" ", 1) for line in done.stderr.splitlines() if line.partition(" ")[0] in RUNNING)
+
+
+def shows(dataset: str) -> str:
+    """An answer that writes the planted key where the test sees it."""
+    text = f"__import__('os').write(2, {KEY}.encode())"
+    return f"[{text}]" if dataset == "string_insertion" else text
+
+
+@pytest.mark.parametrize("dataset", RUNNING)
+def test_what_an_answer_would_run_sees_no_secret_and_runs_no_more(dataset: str, as_they_are: Hosted,
+                                                                  in_the_host: dict[str, str]) -> None:
+    assert SECRET in in_the_host[dataset], "the control shows it"
+    finds = "[__import__('time').sleep(99) if 'XP_PLANTED_API_KEY' in __import__('os').environ else 0]"
+    with as_they_are.open() as episode:  # in its place it runs, and finds nothing: it does not sleep
+        assert episode.ask("score", dataset=dataset, index=0, text=finds) < 1
+    world = reasoning(dataset)
+    for text in (shows(dataset), finds, "[__import__('time').sleep(99)]", "(lambda f: f(f))(lambda f: f(f))",
+                 "[0 for _ in iter(int, 1)]", "__import__('os').fork()", "len(b'x' * (1 << 33))"):
+        world.reset(seed=0)
+        _, reward, terminated, _, info = world.step(f"answer {text}")
+        assert terminated and reward < 0.1, (text, info)
+
+
+def test_a_scorer_that_hangs_is_a_failure_and_no_score(as_they_are: Hosted) -> None:
+    with pytest.raises(EnvironmentFailure, match="did not answer within 5 s"), as_they_are.open() as episode:
+        episode.ask("score", dataset="spiral_matrix", index=0, text="[__import__('time').sleep(99)]")
+
+
+def test_an_answer_that_changes_its_scorer_makes_no_later_answer_right(as_they_are: Hosted) -> None:
+    changes = "[setattr(type(self), 'score_answer', lambda *_: 1.0)]"
+    asked: dict[str, Any] = {"dataset": "spiral_matrix", "index": 0}
+    with as_they_are.open() as episode:
+        episode.ask("score", text=changes, **asked)
+        assert episode.ask("score", text="wrong", **asked) == 1.0, "the control: in the same child it lasts"
+    with as_they_are.open() as episode:
+        assert episode.ask("score", text="wrong", **asked) == 0.0
+    world = reasoning("spiral_matrix")
+    for text in (changes, "wrong"):
+        world.reset(seed=0)
+        assert world.step(f"answer {text}")[1] == 0.0
+
+
+@pytest.mark.parametrize("dataset", RUNNING)
+def test_no_answer_reads_the_right_one_from_its_scorer(dataset: str, as_they_are: Hosted) -> None:
+    world = reasoning(dataset)
+    paid = []
+    for text in OWN_ANSWER:
+        world.reset(seed=3)
+        assert world.step(f"answer {text}")[1] < 0.1, text
+        with as_they_are.open() as episode:
+            paid.append(episode.ask("score", dataset=dataset, index=world.task, text=text))
+    if dataset in ("spiral_matrix", "string_insertion", "binary_matrix"):
+        assert max(paid) >= 0.1, "the control: the scorer hands out its own answer"
+
+
+@pytest.mark.parametrize("text", ["x**3/3 + C", "3*sin(2*x) - exp(x)/2", "42*x**2 - 7*x*y + 1", "(10 + 2) * 2", "5!", "1.5e3", "-4"])
+def test_an_expression_is_one(text: str) -> None:
+    assert _guest("reasoning").is_expression(text)
+
+
+@pytest.mark.parametrize("text", ["x.y", "x._", "__import__", "'x'", "a[0]", "f'{x}'", "lambda: 1", "x if y else z", "eval(1)", "x:=1",
+                                  "{1}", "x;y", "entry", "open(1)", "type(x)", "\\x41", "x\u00b2", "ｅval(1)", "symbols(x)", "S(1)\n`1`"])
+def test_a_program_is_no_expression(text: str) -> None:
+    assert not _guest("reasoning").is_expression(text)
+
+
+def _guest(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"guest_{name}", GUESTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def oracles_earn(dataset: str, episodes: int) -> float:
+    world = reasoning(dataset)
+    total = 0.0
+    for seed in range(episodes):
+        world.reset(seed=seed)
+        total += world.step(world.oracle_action())[1]
+    return total / episodes
+
+
+@pytest.mark.parametrize("dataset", [*RUNNING, "chain_sum", "codeio", "rubiks_cube"])
+def test_the_right_answer_earns_all(dataset: str) -> None:
+    assert oracles_earn(dataset, 4) == 1.0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_the_right_answer_earns_all_in_every_dataset() -> None:
+    pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
+    from envs.bridges.reasoning import datasets
+
+    without = {"composite",  # a mixture, which must be told of what
+               "boxnet", "graph_color", "rush_hour"}  # these give no answer of their own
+    names = [n for n in datasets() if n not in without]
+    assert len(names) == 102
+    short = {n: mean for n in names if (mean := oracles_earn(n, 5)) < 1}
+    assert set(short) <= {"propositional_logic"}, short  # whose own example is not always right to its own scorer
+
+
+def test_a_dataset_that_pays_a_constant_answer_warns_by_name() -> None:
+    pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
+    from envs.bridges.reasoning import CONSTANT, Reasoning, datasets
+
+    assert set(CONSTANT) <= set(datasets()) and len(CONSTANT) >= 11 and "chain_sum" not in CONSTANT
+    with pytest.warns(UserWarning, match=r"game_of_life_halting: one answer, always the same, averages 1\.00"):
+        Reasoning("game_of_life_halting")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Reasoning()
+    with pytest.raises(ValueError, match="choose one of"):
+        Reasoning("no such")
+
+
+# The games: what an agent types is a move, and a broken game is no outcome
+
+
+@pytest.mark.parametrize("name", ["Arena-v0", "Duel-v0"])
+def test_a_game_lives_in_its_own_child(name: str) -> None:
+    pytest.importorskip({"Arena-v0": "textarena", "Duel-v0": "pettingzoo"}[name], reason="./xp setup worlds")
+    one, other = (gymnasium.make(f"envs:{name}").unwrapped for _ in range(2))
+    assert one.sandbox_tier == "namespaces"
+    seen, _ = one.reset(seed=0)
+    assert other.reset(seed=0)[0] == seen, "the same seed, the same game"
+    one._game.close()
+    with pytest.raises(EnvironmentFailure, match="has ended"):
+        one.step(one.random_action(np.random.default_rng(0)) if name == "Duel-v0" else "[4]")
+    assert not other.step(other.random_action(np.random.default_rng(0)))[2]
+    assert one.reset(seed=0)[0] == seen, "a new episode has a new child"
+    one.close()
+    other.close()
+
+
+def test_a_cell_nested_too_deeply_is_told() -> None:
+    world = gymnasium.make("envs:PythonTask-v0", max_turns=9).unwrapped
+    world.reset(seed=0)
+    for cell in ("-" * 100_000 + "1", "1+" * 50_000 + "1", "(" * 5000, "a\0b"):
+        seen, _, _, _, _ = world.step(f"cell {cell}")
+        assert "nested too deeply" in seen or "SyntaxError" in seen
