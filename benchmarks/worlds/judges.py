@@ -1,7 +1,7 @@
 """What scoring in a place costs beyond the score itself: python -m benchmarks.worlds.judges
 
-The same answer is scored in the warmed process itself and in a fork of it, 400 times each, in turns of 40. The time of a
-fork holds its start, the score, and the end of the fork before it.
+The same answer is scored in the warmed process itself and in a fork of it, 400 times each, in turns of 40. The time of
+a fork holds its start, the score, and the end of the fork before it.
 """
 
 from __future__ import annotations
