@@ -230,6 +230,7 @@ def test_without_a_place_there_is_no_judge(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(IsolationError, match="bwrap"):
         Hosted(guest, ["numpy"]).open()
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for name in ("bwrap", "setpriv"):
         (tmp_path / name).write_text("#!/bin/sh\necho no namespaces here >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)
