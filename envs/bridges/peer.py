@@ -113,7 +113,7 @@ class Peer(Stranger):
     def _start(self) -> None:
         self.close()
         self._errors = tempfile.TemporaryFile()  # read when the process dies
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         if self._confined:
             run = _placed(self._python, self._script)
             with ExitStack() as files:
