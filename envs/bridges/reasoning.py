@@ -73,7 +73,9 @@ class Reasoning(ToolWorld[int]):
     def _entry(self, task: int) -> dict[str, str]:
         return entry(self.dataset, task)
 
-    def begin(self) -> None: ...
+    def begin(self) -> None:
+        self._entry(self.task)
+        judges().prepare()
 
     def observe(self) -> str:
         return self._entry(self.task)["question"]

@@ -72,6 +72,7 @@ class Hosted:
         self._limits, self._forks = limits or Limits(), forks
         self._lock = threading.RLock()  # a session may be collected, and so end, while another is opened
         self._place: _Place | None = None
+        self._spare: Session | None = None
 
     def warm(self, call: str, **arguments: Any) -> Any:
         """What the judge's method answers in the warm process, which all later episodes come from. Never give it
@@ -80,7 +81,21 @@ class Hosted:
             return self._here().ask({"do": "warm", "call": call, "with": arguments}, START_SECONDS)
 
     def open(self) -> Session:
-        """A new episode's child. Raises MissingPartError, IsolationError or EnvironmentFailure."""
+        """A new episode's child, the prepared one if there is one. Raises MissingPartError, IsolationError or
+        EnvironmentFailure."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+            if spare is not None and spare.in_place(self._place):
+                return spare
+        return self._opened()
+
+    def prepare(self) -> None:
+        """Forks the next episode's child now, while nobody waits: an answer then costs no fork."""
+        with self._lock:
+            if self._spare is None or not self._spare.in_place(self._place):
+                self._spare = self._opened()
+
+    def _opened(self) -> Session:
         ours, theirs = socket.socketpair()
         try:
             if not self._forks:
@@ -127,6 +142,7 @@ class Hosted:
         return self._place
 
     def _stop(self) -> None:
+        self._spare = None
         if self._place is not None:
             self._place.close()
             self._place = None
@@ -162,6 +178,10 @@ class Session:
             how = self._host._how(self._place, self._pid) if self._host else "was ended with its place"
             self._place.close() if self._host is None else None
             raise EnvironmentFailure(f"the judge of this episode {error}: it {how}") from error
+
+    def in_place(self, place: _Place | None) -> bool:
+        """Whether it is a child of `place`, which lives."""
+        return not self._ended and place is self._place and place.alive
 
     @property
     def alive(self) -> bool:
