@@ -51,7 +51,30 @@ def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
 
 def told(world: Any) -> Situation:
     """What a policy is told in a world, whatever it sees there: the rules, and the actions where they can be listed."""
-    return Situation("", getattr(world, "instructions", ""), tuple(getattr(world, "actions", ())))
+    return Situation("", instructions_of(world), actions_of(world))
+
+
+def instructions_of(world: Any) -> str:
+    """The world's rules. A stranger's attribute of that name that is no text counts as none."""
+    said = getattr(world, "instructions", "")
+    return said if isinstance(said, str) else ""
+
+
+def actions_of(world: Any) -> tuple[str, ...]:
+    """Every action there is, where the world lists them. Another attribute of that name counts as none."""
+    listed = getattr(world, "actions", ())
+    return tuple(listed) if isinstance(listed, list | tuple) and all(isinstance(a, str) for a in listed) else ()
+
+
+def random_action(world: Any, rng: np.random.Generator) -> str:
+    """A well-formed action at random: the world's own, else one of its list, else a sample of its action space."""
+    if callable(getattr(world, "random_action", None)):
+        return str(world.random_action(rng))
+    listed = actions_of(world)
+    if listed:
+        return listed[int(rng.integers(len(listed)))]
+    world.action_space.seed(int(rng.integers(2**31)))
+    return str(world.action_space.sample())
 
 
 class Agent:
@@ -146,5 +169,5 @@ class Random:
         self._rng = np.random.default_rng(seed)
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
-        return [Decision(s.env.unwrapped.random_action(self._rng), policy_version=0, behaviour_id="random")
+        return [Decision(random_action(s.env.unwrapped, self._rng), policy_version=0, behaviour_id="random")
                 for s in seats]

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from actors.agent import instructions_of
+
 
 def describe(env_id: str, world: Any, checks: Sequence[Any]) -> str:
     """Markdown: what the world says of itself, and what its checks found."""
@@ -16,7 +18,7 @@ def describe(env_id: str, world: Any, checks: Sequence[Any]) -> str:
     lines += [f"| {name.replace('_', ' ')} | {getattr(world, name, '—')} |"
               for name in ("env_version", "sandbox_tier", "max_turns", "goes_back", "oracle_target")]
     lines += [f"| observation space | `{world.observation_space}`"[:120] + " |", "", "## Actions", "",
-              getattr(world, "instructions", "")]
+              instructions_of(world)]
     for tool in getattr(world, "tools", {}).values():
         lines += ["", f"```json\n{json.dumps(tool.schema()['function'])}\n```"]
     lines += ["", "## Signals", "", "| signal | unit | measured by | weight |", "|---|---|---|---|"]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors import env_cli
-from experience.errors import ConfigError, MissingPartError, XpError
+from actors.output import guard
+from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
 
 if TYPE_CHECKING:
     from actors.config import Config
@@ -44,6 +45,7 @@ def main() -> None:
     import signal
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that journals are sealed
+    guard()
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")
     try:
         app()
@@ -96,9 +98,24 @@ def resume(name: RunName = "latest", as_json: Json = False, trusted: Trusted = F
     from actors.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
-    require(directory.config(), trusted)
+    config = directory.config()
+    require(config, trusted)
+    _check_origin(config, directory, trusted)
     directory.write_record(status="running", attempts=directory.record.get("attempts", 1) + 1)
-    _live(directory.config(), directory, as_json)
+    _live(config, directory, as_json)
+
+
+def _check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
+    """Raises IsolationError where a run directory that did not come from here would have its code or servers used."""
+    import importlib
+
+    strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}
+    named = [w.id for w in config.worlds if not w.id.startswith("envs:") or w.id in strange or w.arguments]
+    named += [config.policy.base_url] if config.policy.engine == "openai" else []
+    named += [config.policy.model] if config.policy.engine == "hugging_face" and config.policy.model else []
+    if named and not trusted and not directory.is_ours:
+        raise IsolationError(f"{directory.path / 'config.yaml'} was not written by you on this machine, and names "
+                             f"{', '.join(named)}", "read it; then say that you trust it: --i-trust-this-code")
 
 
 @app.command()
@@ -118,17 +135,30 @@ def submit(overrides: Overrides = None, config: Files = None, trusted: Trusted =
 @app.command("ls")
 def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
     """The runs on this machine, newest last."""
-    for record_path in sorted(Path(runs_dir).glob("*/run.json"), key=lambda p: p.stat().st_mtime):
+    from actors.rundir import RunDirectory
+
+    for record_path in sorted(Path(runs_dir).glob("*/run.json"), key=lambda p: p.lstat().st_mtime):
         if record_path.parent.is_symlink():
             continue
-        record = json.loads(record_path.read_text())
-        row = {"run": record_path.parent.name, "status": record["status"], "seconds": record.get("seconds"),
-               "version": record.get("version"), "steps": record.get("steps", {})}
+        try:
+            record = RunDirectory(record_path.parent).record
+        except ShardError as error:  # one damaged record hides no other run
+            say(f"error: {error}")
+            continue
+        steps = record.get("steps")
+        row = {"run": record_path.parent.name, "status": str(record.get("status", "unknown")),
+               "seconds": _number(record.get("seconds")), "version": _number(record.get("version")),
+               "steps": {k: n for k, n in steps.items() if _number(n) is not None} if isinstance(steps, dict) else {}}
         if as_json:
             print(json.dumps(row))
         else:
             print(f"{row['run']:<42} {row['status']:<10} v{row['version'] or 0:<4} "
                   f"{sum(row['steps'].values()):>7} steps  {row['seconds'] or 0:>6.0f} s")
+
+
+def _number(value: Any) -> int | float | None:
+    """A number of a record that anybody may have written, or None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 @app.command()
@@ -141,10 +171,11 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(record))
         return
-    print(f"{record['run']}  {record['status']}  version {record.get('version', 0)}")
+    print(f"{record['run']}  {record.get('status', 'unknown')}  version {record.get('version', 0)}")
     print("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
-    for world, row in (record.get("held_out") or {}).items():
-        print(f"  {world:<24} " + "  ".join(f"{k} {v}" for k, v in row.items()))
+    held_out = record.get("held_out")
+    for world, row in (held_out if isinstance(held_out, dict) else {}).items():
+        print(f"  {world:<24} " + "  ".join(f"{k} {v}" for k, v in (row if isinstance(row, dict) else {}).items()))
     print(f"  shards: {directory.shards}")
 
 
@@ -228,9 +259,11 @@ def import_run(source: Annotated[Path, typer.Argument(help="a file or folder")],
                name: Annotated[str, typer.Option(help="the new run's name")] = "imported",
                as_json: Json = False, runs_dir: str = "runs") -> None:
     """A new run that holds the experience of others, to be read, queried and exported like any."""
-    from actors.rundir import RunDirectory
+    from actors.rundir import RunDirectory, is_run_name
     from experience.shards.exchange import bring_in
 
+    if not is_run_name(name):
+        raise ConfigError(f"--name {name}: not the name of a run", "use letters, digits, '-', '_' and '.'")
     path = Path(runs_dir) / name
     if not name or name.startswith(".") or Path(name).name != name:
         raise ConfigError(f"--name {name!r} is no name of a run", "one word, without / and not beginning with a dot")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from actors.agent import Agent, Expert, Random, told
+from actors.agent import Agent, Expert, Random, actions_of, told
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
 from actors.options import Intents
@@ -403,7 +403,7 @@ def listed_actions(config: Config) -> tuple[str, ...]:
     """All actions of the run's one world, for policies that choose from a list. Raises ConfigError where there is no
     such list, or more than one."""
     made = [_make(world.id, world.arguments) for world in config.worlds]
-    lists = {tuple(getattr(env.unwrapped, "actions", ())) for env in made}
+    lists = {actions_of(env.unwrapped) for env in made}
     for env in made:
         env.close()
     if len(lists) != 1 or not (actions := lists.pop()):

@@ -7,16 +7,21 @@ No key is ignored, nothing is imported or instantiated by name, secrets are name
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from experience.errors import ConfigError
+from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override
+from experience.shards.redact import name_secrets
+
+HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
+"""What stands for the password in copies of policy.base_url, and the environment variable that holds it then."""
 
 
 class _Section(BaseModel):
@@ -155,46 +160,26 @@ class Config(_Section):
     evaluation: Evaluation = Evaluation()
 
 
-@dataclass
-class _Node:
-    """A YAML value with where it stands."""
-
-    value: Any  # scalar, list[_Node] or dict[str, _Node]
-    place: str
-    appends: bool = False
-
-
-@dataclass
-class _Problems:
-    found: list[str] = field(default_factory=list)
-
-    def add(self, place: str, what: str, hint: str = "") -> None:
-        self.found.append(f"error: {place}\n  {what}" + (f"\n  {hint}" if hint else ""))
-
-
-_SECRET = re.compile(r"^(sk-|ghp_|hf_|AKIA)[A-Za-z0-9_-]{12,}$")
-_MOST_BYTES, _MOST_DEPTH = 1 << 20, 64
-
-
 def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
     """The configuration, and per key set which file:line or override set it.
 
     Raises ConfigError naming every problem found, each with its place and, where one is close, a suggestion.
     """
-    problems = _Problems()
-    merged = _Node({}, "defaults")
+    problems = Problems()
+    merged = Node({}, "defaults")
     for file in files:
-        node = _read_file(Path(file), problems)
+        node = read_file(Path(file), problems)
         if node is not None:
             _merge(merged, node)
     for text in overrides:
-        node = _read_override(text, problems)
+        node = read_override(text, problems)
         if node is not None:
             _merge(merged, node)
+    check_secrets(merged, problems)
     _check_keys(merged, Config, "", problems)
     config = None
     try:
-        config = Config.model_validate(_plain(merged))
+        config = Config.model_validate(plain(merged))
     except ValidationError as invalid:
         for error in invalid.errors(include_url=False):
             if error["type"] != "extra_forbidden":  # reported with a suggestion by _check_keys
@@ -202,10 +187,34 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[Co
     if config is not None:
         _check_sense(config, merged, problems)
     if problems.found or config is None:
-        count = len(problems.found)
-        raise ConfigError("\n".join(problems.found) +
-                          f"\n{count} problem{'s' if count != 1 else ''}, nothing was started (exit 2)")
-    return config, dict(_origins(merged))
+        raise problems.error()
+    name_secrets(names_of_secrets(config.model_dump()))
+    return _without_password(config), dict(_origins(merged))
+
+
+def names_of_secrets(value: Any) -> Iterator[str]:
+    """The environment variables that a configuration names: the value of every key that ends in `_env`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key.endswith("_env") and isinstance(inner, str):
+                yield inner
+            yield from names_of_secrets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from names_of_secrets(inner)
+
+
+def _without_password(config: Config) -> Config:
+    """`config`, the password of its base_url moved into this process's environment: no copy of it holds one."""
+    split = urlsplit(config.policy.base_url)
+    _, at, host = split.netloc.rpartition("@")
+    password = unquote(split.password or "")
+    if not at or password in ("", HIDDEN):
+        return config
+    os.environ[PASSWORD] = password
+    name_secrets([PASSWORD])
+    shown = urlunsplit(split._replace(netloc=f"{split.username}:{HIDDEN}@{host}"))
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"base_url": shown})})
 
 
 def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -221,86 +230,7 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _read_file(path: Path, problems: _Problems) -> _Node | None:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        problems.add(str(path), f"cannot be read: {error.strerror}", "give the path of a YAML file; see configs/")
-        return None
-    if len(text) > _MOST_BYTES:
-        problems.add(str(path), f"{len(text)} bytes are too many for a configuration", "keep it below 1 MiB")
-        return None
-    try:
-        root = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problems.add(place, f"not valid YAML: {getattr(error, 'problem', error)}")
-        return None
-    if root is None:
-        return _Node({}, str(path))
-    node = _build(root, str(path), problems)
-    if not isinstance(node.value, dict):
-        problems.add(node.place, "a configuration is a mapping of keys to values")
-        return None
-    return node
-
-
-def _build(node: yaml.Node, path: str, problems: _Problems, depth: int = 0) -> _Node:
-    place = f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-    if depth > _MOST_DEPTH:
-        problems.add(place, "nested too deeply")
-        return _Node(None, place)
-    if isinstance(node, yaml.MappingNode):
-        built: dict[str, _Node] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            key_place = f"{path}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
-            if key in built:
-                problems.add(key_place, f"{key}: duplicate key (first set at {built[key].place})", "keep one of them")
-                continue
-            built[key] = _build(value_node, path, problems, depth + 1)
-            built[key].place = key_place
-        return _Node(built, place)
-    if isinstance(node, yaml.SequenceNode):
-        return _Node([_build(n, path, problems, depth + 1) for n in node.value], place)
-    constructor = yaml.SafeLoader("")
-    try:
-        return _Node(constructor.construct_object(node), place)
-    except yaml.YAMLError as error:
-        problems.add(place, f"not a plain value: {getattr(error, 'problem', error)}")
-        return _Node(None, place)
-
-
-def _read_override(text: str, problems: _Problems) -> _Node | None:
-    place = f"override '{text}'"
-    key, equals, value = text.partition("=")
-    appends = key.endswith("+")
-    names = key.rstrip("+").strip().split(".")
-    if not equals or not all(re.fullmatch(r"[A-Za-z_]\w*", n) for n in names):
-        problems.add(place, "not of the form key=value", "write for example workers=4 or policy.temperature=0.7")
-        return None
-    try:
-        root = yaml.compose(value, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        problems.add(place, f"the value is not valid YAML: {getattr(error, 'problem', error)}")
-        return None
-    node = _Node(None, place) if root is None else _build(root, place, problems)
-    _replace_places(node, place)
-    node.appends = appends
-    for name in reversed(names):
-        node = _Node({name: node}, place)
-    return node
-
-
-def _replace_places(node: _Node, place: str) -> None:
-    node.place = place
-    for child in node.value.values() if isinstance(node.value, dict) else \
-            node.value if isinstance(node.value, list) else ():
-        _replace_places(child, place)
-
-
-def _merge(into: _Node, new: _Node) -> None:
+def _merge(into: Node, new: Node) -> None:
     for key, node in new.value.items():
         old = into.value.get(key)
         if old is not None and isinstance(old.value, dict) and isinstance(node.value, dict):
@@ -311,12 +241,6 @@ def _merge(into: _Node, new: _Node) -> None:
             into.value[key] = node
 
 
-def _plain(node: _Node) -> Any:
-    if isinstance(node.value, dict):
-        return {k: _plain(v) for k, v in node.value.items()}
-    return [_plain(v) for v in node.value] if isinstance(node.value, list) else node.value
-
-
 def _model_of(annotation: Any) -> type[BaseModel] | None:
     """The section behind a field's type: itself, or a list's items."""
     if get_origin(annotation) is list:
@@ -324,7 +248,7 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _check_keys(node: _Node, model: type[BaseModel], path: str, problems: _Problems) -> None:
+def _check_keys(node: Node, model: type[BaseModel], path: str, problems: Problems) -> None:
     if not isinstance(node.value, dict):
         return
     for key, child in node.value.items():
@@ -334,9 +258,6 @@ def _check_keys(node: _Node, model: type[BaseModel], path: str, problems: _Probl
             problems.add(child.place, f"{here}: unknown key",
                          f"did you mean '{close}'?" if close else f"known here: {', '.join(model.model_fields)}")
             continue
-        if isinstance(child.value, str) and _SECRET.match(child.value):
-            problems.add(child.place, f"{here}: this looks like a secret",
-                         "put it into an environment variable and name that, as policy.api_key_env does")
         inner = _model_of(model.model_fields[key].annotation)
         if inner is None:
             continue
@@ -365,7 +286,7 @@ def _suggest(key: str, model: type[BaseModel], path: str) -> str | None:
     return None
 
 
-def _explain(error: Any, merged: _Node, problems: _Problems) -> None:
+def _explain(error: Any, merged: Node, problems: Problems) -> None:
     node, path = merged, ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
@@ -380,12 +301,12 @@ def _explain(error: Any, merged: _Node, problems: _Problems) -> None:
         message = f"{error['input']!r} is not one of {', '.join(allowed)}"
         close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else ""
-    elif not isinstance(error["input"], dict):
+    elif not isinstance(error["input"], dict | list):
         message = f"{error['input']!r}: {message}"
     problems.add(node.place, f"{path}: {message}", hint)
 
 
-def _check_sense(config: Config, merged: _Node, problems: _Problems) -> None:
+def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
     """What no single key can tell."""
     policy = config.policy
     place = merged.value["policy"].place if "policy" in merged.value else "defaults"
@@ -403,6 +324,9 @@ def _check_sense(config: Config, merged: _Node, problems: _Problems) -> None:
                      "set policy.base_url=http://127.0.0.1:8000/v1")
     if policy.engine in ("hugging_face", "openai") and not policy.model:
         problems.add(place, f"policy.model: the {policy.engine} engine needs a model", "set policy.model=NAME")
+    if f":{HIDDEN}@" in policy.base_url and not os.environ.get(PASSWORD):
+        problems.add(place, "policy.base_url: its password is not kept in files, and is not set here",
+                     f"set the environment variable {PASSWORD}")
     if policy.engine == "openai" and policy.learns:
         problems.add(place, "policy.learns: a server's weights cannot be updated from here", "set policy.learns=false")
     for i, world in enumerate(config.worlds):
@@ -410,7 +334,7 @@ def _check_sense(config: Config, merged: _Node, problems: _Problems) -> None:
             problems.add(place, f"worlds[{i}].id: {world.id} is listed twice", "raise its groups instead")
 
 
-def _origins(node: _Node, path: str = "") -> Iterator[tuple[str, str]]:
+def _origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(node.value, dict) and node.value:
         for key, child in node.value.items():
             yield from _origins(child, f"{path}.{key}" if path else key)

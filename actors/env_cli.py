@@ -20,9 +20,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="an argument of the
 
 
 def _arguments(words: list[str] | None) -> dict[str, Any]:
-    import yaml
+    from actors.config_reader import read_value
 
-    return {name: yaml.safe_load(value) for name, _, value in (w.partition("=") for w in words or [])}
+    return {name: read_value(value, f"--set {name}") for name, _, value in (w.partition("=") for w in words or [])}
 
 
 def _make(env_id: str, arguments: dict[str, Any]) -> Any:
@@ -45,6 +45,8 @@ def list_worlds(as_json: Json = False) -> None:
 def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world")],
         kind: Annotated[str, typer.Option(help="tools, code or gymnasium")] = "tools") -> None:
     """Writes a world in one file, ready to be checked and collected from."""
+    if not name.isidentifier() or not name.isascii():
+        raise ConfigError(f"{name}: not a name of a module", "use letters, digits and '_', e.g. my_world")
     text, env_id = importlib.import_module("envs.template").source(name, kind)
     path = Path(f"{name}.py")
     if path.exists():

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from actors.output import plain, terminal
 from actors.parts import Progress
 
 
@@ -26,7 +27,7 @@ class LiveTable:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), refresh_per_second=2)
+            self._live = Live(console=Console(file=terminal()), refresh_per_second=2)
             self._live.__enter__()
         return self
 
@@ -50,7 +51,7 @@ def table(progress: Progress) -> Any:
         drawn.add_column(name, justify="left" if name == "world" else "right")
     for world, by_version in progress.returns.items():
         first, newest = (by_version.get(0), by_version[max(by_version)]) if by_version else (None, None)
-        drawn.add_row(world, str(progress.random.get(world, "")), str(first or ""), str(newest or ""),
+        drawn.add_row(plain(world), str(progress.random.get(world, "")), str(first or ""), str(newest or ""),
                       _mean(progress.training.get(world, [])))
     return drawn
 

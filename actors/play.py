@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.agent import instructions_of
 from actors.page import serve
 from experience.shards.catalog import Catalog
 from experience.step import Step
@@ -42,6 +43,8 @@ class Game:
             self.seen, self.info = self.world.restore(saved)
             self.ended = False
             return "one turn back"
+        if command == ":oracle" and not callable(getattr(self.world, "oracle_action", None)):
+            return "this world has no oracle"
         action = str(self.world.oracle_action()) if command == ":oracle" else command
         if getattr(self.world, "goes_back", False):
             self._saved.append((self.world.snapshot(), self.total))
@@ -53,7 +56,7 @@ class Game:
 
 
 def in_terminal(game: Game) -> None:
-    print(getattr(game.world, "instructions", "") or "type an action", "(:oracle :back :new :quit)", file=sys.stderr)
+    print(instructions_of(game.world) or "type an action", "(:oracle :back :new :quit)", file=sys.stderr)
     print(game.seen, flush=True)
     for line in sys.stdin:
         command = line.strip()
@@ -84,7 +87,7 @@ def page(game: Game) -> str:
     pictures = "".join(f'<img alt="{html.escape(role)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
                        for role, data in game.info.get("images", {}).items())
     return _PAGE.format(title=html.escape(type(game.world).__name__), pictures=pictures,
-                        told=html.escape(str(getattr(game.world, "instructions", "") or "")),
+                        told=html.escape(instructions_of(game.world)),
                         seen=html.escape(str(game.seen)), log=html.escape("\n".join(reversed(game.log[-30:]))))
 
 

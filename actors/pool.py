@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.collector import Collector, Work
-from actors.config import Config
+from actors.config import Config, names_of_secrets
+from actors.output import guard
 from experience.errors import ConfigError, IsolationError, XpError
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
+from experience.shards.redact import name_secrets
 from experience.step import Step
 
 
@@ -79,6 +81,8 @@ class _RayCollector:
     def __init__(self, config: Config, run_id: str, directory: Path, index: int, collectors: int) -> None:
         import torch
 
+        name_secrets(names_of_secrets(config.model_dump()))  # on another machine nobody has read the configuration
+        guard()
         torch.set_num_threads(1)
         self._collector = Collector(config, run_id, directory, index, collectors)
         self._lock = threading.Lock()

@@ -45,7 +45,8 @@ def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: b
 def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckDBPyConnection:
     """A connection with a view for each of `tables`, and the macro `signal`."""
     connection = duckdb.connect()
-    connection.execute("set enable_external_access = false")
+    connection.execute("set enable_external_access = false")  # no files, no network, no extensions
+    connection.execute("set python_enable_replacements = false")  # no variable of this program is a table
     connection.execute("create macro signal(signals, wanted) as "
                        "list_filter(signals, lambda s: s.name = wanted)[1].value")
     first = next(iter(tables))
@@ -63,6 +64,7 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
         raw = _column(f"raw_{table}")
         connection.execute(f"create view {raw} as {' union all '.join(selects)}")
         connection.execute(f"create view {_column(table)} as {_amended(connection, table, raw, directory, names)}")
+    connection.execute("set lock_configuration = true")
     return connection
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.parts import Progress
-from actors.rundir import RunDirectory
+from actors.rundir import RunDirectory, replace_file
 from experience.evaluation.statistics import Mean
+from experience.shards.redact import Redactor
 
 _COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7a5195", "#b08900", "#444444")
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1040px;margin:2em auto;padding:0 1em;color:#222}
@@ -41,7 +42,7 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
     page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(directory.name)}</title>'
             f"<style>{_STYLE}</style><body>{''.join(body)}</body></html>")
     path = directory.path / "report.html"
-    path.write_text(page)
+    replace_file(path, Redactor.current().text(page).encode(errors="replace"))
     return path
 
 
@@ -114,7 +115,7 @@ def _plot_history(history: Sequence[dict[str, Any]], key: str, label: str) -> st
     series: dict[str, list[tuple[float, float]]] = {}
     for record in history:
         for name, value in (record.get(key) or {}).items():
-            if value is not None and not math.isnan(value):
+            if isinstance(value, int | float) and math.isfinite(value) and "version" in record:
                 series.setdefault(name, []).append((record["version"], value))
     if not series:
         return ""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import hmac
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -15,10 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from actors.config import Config, dump
-from experience.errors import ConfigError, XpError
+from actors.config import Config, dump, load
+from experience.errors import ConfigError, ShardError, XpError
 from experience.shards import sums
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL
@@ -31,7 +34,6 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.shards, self.checkpoints = path / "shards", path / "checkpoints"
-        self._redactor = Redactor.of_environment()
 
     @classmethod
     def create(cls, config: Config, origins: dict[str, str], argv: list[str]) -> RunDirectory:
@@ -44,8 +46,10 @@ class RunDirectory:
             raise XpError(f"{path} cannot be made: {error.strerror}",
                           "set runs_dir to a folder you may write") from error
         run = cls(path)
-        (path / "config.yaml").write_text(dump(config))
-        (path / "config.origins.json").write_text(json.dumps(origins, indent=1))
+        redactor = Redactor.current()
+        (path / "config.yaml").write_text(redactor.text(dump(config)))
+        (path / "config.origins.json").write_text(json.dumps(redactor.value(origins), indent=1))
+        run.write_record(signed=_signature(path / "config.yaml"))
         run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), revision=_revision(),
                          python=sys.version.split()[0], machine=platform.platform(), attempts=1)
         latest = path.parent / "latest"
@@ -59,10 +63,14 @@ class RunDirectory:
         """The run called `name`: a path, a directory's name, a unique beginning of one, or `latest`."""
         for candidate in (Path(name), Path(runs_dir) / name):
             if (candidate / "run.json").exists():
-                return cls(candidate.resolve() if candidate.is_symlink() else candidate)
-        found = sorted(p.parent for p in Path(runs_dir).glob(f"{name}*/run.json") if not p.parent.is_symlink())
+                path = candidate.resolve() if candidate.is_symlink() else candidate
+                if candidate.name == "latest" and path.parent.resolve() != candidate.parent.resolve():
+                    raise ShardError(f"{candidate} leads to {path}, outside {candidate.parent}", "name the run itself")
+                return cls(checked(path))
+        found = sorted(p.parent for p in Path(runs_dir).glob(f"{glob.escape(name)}*/run.json")
+                       if not p.parent.is_symlink()) if is_run_name(name) else []
         if len(found) == 1:
-            return cls(found[0])
+            return cls(checked(found[0]))
         known = sorted(p.parent.name for p in Path(runs_dir).glob("*/run.json"))
         raise ConfigError(f"no run {name!r}" if not found else f"{name!r} begins {len(found)} runs",
                           f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}")
@@ -87,24 +95,35 @@ class RunDirectory:
 
     @property
     def record(self) -> dict[str, Any]:
-        return dict(json.loads((self.path / "run.json").read_text()))
+        record = _json(_bounded(self.path / "run.json"), str(self.path / "run.json"))
+        if not isinstance(record, dict):
+            raise ShardError(f"{self.path / 'run.json'} is no record of a run", "restore it from a copy")
+        return record
 
     def write_record(self, **changes: Any) -> None:
         old = self.record if (self.path / "run.json").exists() else {}
-        _replace(self.path / "run.json", json.dumps(old | self._redactor.value(changes), indent=1).encode())
+        replace_file(self.path / "run.json", json.dumps(old | Redactor.current().value(changes), indent=1).encode())
 
     def config(self) -> Config:
-        return Config.model_validate(yaml.safe_load((self.path / "config.yaml").read_text()))
+        """What the run was told, read as any configuration is: bounded, checked, and with places in its errors."""
+        return load([self.path / "config.yaml"])[0]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether `config.yaml` is as this user's own run wrote it, on this machine."""
+        return hmac.compare_digest(str(self.record.get("signed", "")), _signature(self.path / "config.yaml") or "-")
 
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
         with open(self.path / "metrics" / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"t": time.time()} | self._redactor.value(record)) + "\n")
+            file.write(json.dumps({"t": time.time()} | Redactor.current().value(record)) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         path = self.path / "metrics" / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.exists() else ():
-            yield json.loads(line)
+        for number, line in enumerate(_bounded(path).splitlines() if path.exists() else (), 1):
+            record = _json(line, f"{path}:{number}")
+            if isinstance(record, dict):
+                yield record
 
     def save_checkpoint(self, version: int, files: Mapping[str, bytes]) -> None:
         """Everything a learner goes on from, published by one rename: all of it or none."""
@@ -114,8 +133,8 @@ class RunDirectory:
         draft = self.checkpoints / f".draft-{version}-{secrets.token_hex(2)}"
         draft.mkdir(parents=True)
         for name, data in files.items():
-            _replace(draft / name, data)
-        _replace(draft / sums.NAME, sums.sums(files))
+            replace_file(draft / name, data)
+        replace_file(draft / sums.NAME, sums.sums(files))
         REAL.sync_directory(draft)
         os.rename(draft, final)
         REAL.sync_directory(self.checkpoints)
@@ -139,7 +158,66 @@ class RunDirectory:
         return counts
 
 
-def _replace(path: Path, data: bytes) -> None:
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
+_MOST_BYTES = 256 << 20
+
+
+def is_run_name(name: str) -> bool:
+    """Whether `name` is a folder's own name, and leads nowhere else."""
+    return bool(_PLAIN_NAME.fullmatch(name))
+
+
+def checked(path: Path) -> Path:
+    """`path`, whose tree holds only files and folders of its own. Raises ShardError for a link that leads out of it,
+    or for what would hold a reader up: a run directory may come from a stranger, and is written into by a resume."""
+    inside = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in [*folders, *files]:
+            entry = Path(folder) / name
+            mode = entry.lstat().st_mode
+            if stat.S_ISLNK(mode) and not entry.resolve().is_relative_to(inside):
+                raise ShardError(f"{entry} is a link that leads out of the run directory",
+                                 "put what it leads to in its place, if you trust it")
+            if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+                raise ShardError(f"{entry} is neither a file nor a folder", "remove it")
+    return path
+
+
+def _bounded(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}", "restore it from a copy") from error
+    if len(data) > _MOST_BYTES:
+        raise ShardError(f"{path} has more than {_MOST_BYTES >> 20} MiB", "restore it from a copy")
+    return data
+
+
+def _json(data: bytes, place: str) -> Any:
+    """What JSON says; NaN and infinity, which are none, count as unknown. Raises ShardError."""
+    try:
+        return json.loads(data, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{place}: not JSON: {error}", "restore it from a copy") from None
+
+
+def _signature(path: Path) -> str:
+    """Under a key that only this user of this machine has; empty where there is no place to keep one."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "xp"
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(base / "key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            os.write(descriptor, secrets.token_bytes(32))
+            os.close(descriptor)
+        key = (base / "key").read_bytes()
+    except (OSError, RuntimeError):
+        return ""
+    return hmac.new(key, path.read_bytes(), "sha256").hexdigest() if len(key) == 32 else ""
+
+
+def replace_file(path: Path, data: bytes) -> None:
     draft = path.with_name(path.name + ".draft")
     REAL.write_file(draft, [data])
     os.replace(draft, path)

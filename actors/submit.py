@@ -9,7 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from actors.config import HIDDEN, PASSWORD
+from actors.config_reader import shown
 from experience.errors import ConfigError, XpError
+from experience.shards.redact import Redactor
 
 _MOST_BYTES = 50 << 20
 
@@ -20,11 +23,28 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
     if not address:
         raise ConfigError("no cluster: neither --address nor RAY_ADDRESS is set",
                           "for example: ./xp submit --address http://127.0.0.1:8265 configs/local.yaml")
+    _check_secrets(words)
     _check_size(Path.cwd())
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--working-dir", ".",
                *([] if wait else ["--no-wait"]), "--", "python", "-m", "actors", "run", *words]
     print(shlex.join(command), file=sys.stderr)
-    return subprocess.call(command, env={**os.environ, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")})
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                           env={**os.environ, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")})
+    assert job.stdout is not None
+    for line in job.stdout:  # through this process's guarded output
+        print(line, end="", flush=True)
+    return job.wait()
+
+
+def _check_secrets(words: Sequence[str]) -> None:
+    """A cluster keeps a job's command and files. Raises ConfigError, without the value, where one holds a secret."""
+    for word in words:
+        files = [Path(word)] if word.endswith((".yaml", ".yml")) and Path(word).is_file() else []
+        for text in [word, *(file.read_text(errors="replace") for file in files)]:
+            if Redactor.current().text(text) != text:
+                raise ConfigError(f"{shown(word)}: it holds a secret, which the cluster would keep",
+                                  f"a URL is written user:{HIDDEN}@host, {PASSWORD} set on its machines; "
+                                  "other secrets are named, as policy.api_key_env does")
 
 
 def _check_size(root: Path) -> None:

@@ -71,7 +71,14 @@ def do_oracle(world: Any, _: np.random.Generator) -> str:
 
 
 def do_random(world: Any, rng: np.random.Generator) -> str:
-    return str(world.random_action(rng))
+    """The world's own random action, else one that it lists, else a sample of its action space."""
+    if callable(getattr(world, "random_action", None)):
+        return str(world.random_action(rng))
+    listed = getattr(world, "actions", ())
+    if isinstance(listed, list | tuple) and listed:
+        return str(listed[int(rng.integers(len(listed)))])
+    world.action_space.seed(int(rng.integers(2**31)))
+    return str(world.action_space.sample())
 
 
 def do_nothing(_: Any, __: np.random.Generator) -> str:
@@ -192,7 +199,7 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
             seed, done = seed + 1, False
             # However long a reset takes, at least three steps are measured.
             while not done and (time.perf_counter() < until + seconds or len(steps) < 3):
-                action = world.random_action(rng)
+                action = do_random(world, rng)
                 started = time.perf_counter()
                 _, _, terminated, truncated, _ = world.step(action)
                 steps.append(time.perf_counter() - started)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import string
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -18,6 +26,7 @@ from experience.step import Boundary
 from tests.conftest import CATALOGUE, make_step
 
 FORMS = 12
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def secrets(count: int) -> list[str]:
@@ -104,3 +113,90 @@ def test_ids_beside_redacted_text_go_and_so_do_the_episodes_later_ones() -> None
     for step in (first, later):
         assert step.decision is not None and not step.decision.token_exact and len(step.decision.prompt_ids) == 0
     assert fresh.decision is not None and fresh.decision.token_exact
+
+
+KEY, URL_SECRET = "planted-Zq7+pV/secret&1", "pa55-Word+x9<y"
+
+
+class EchoingServer(BaseHTTPRequestHandler):
+    """A model's server that tells back all that it was sent, the credentials included."""
+
+    asked = 0
+    authorized: ClassVar[set[str]] = set()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        type(self).asked += 1
+        told = self.headers.get("Authorization", "")
+        self.authorized.add(told)
+        failed = self.asked % 5 == 4
+        body = {"error": {"message": f"refused: {told} {KEY} {URL_SECRET}"}} if failed else {
+            "id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"go {told} {KEY}"}}]}
+        sent = json.dumps(body).encode()
+        self.send_response(400 if failed else 200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def run_that_leaks(folder: Path, *more: str, control: bool = False) -> subprocess.CompletedProcess[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EchoingServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    start = "from experience.shards import redact; redact.Redactor.text = lambda self, text: text\n" if control else ""
+    environment = {k: v for k, v in os.environ.items() if k not in ("XP_SECRET_NAMES", "XP_URL_PASSWORD")}
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", start + "import runpy; runpy.run_module('actors', run_name='__main__')", "run", *more,
+             f"runs_dir={folder}", "worlds=[{id: 'tests.leaky_world:Leaky-v0', groups: 1, demonstrations: 2}]",
+             "policy={engine: openai, model: m, learns: false, retries: 0, api_key_env: LLM_FOR_TESTS}",
+             f"policy.base_url=http://user:{quote(URL_SECRET, safe='')}@127.0.0.1:{server.server_port}/v1",
+             "budget.updates=0", "budget.steps=12", "planning.enabled=false", "evaluation.episodes=4",
+             "evaluation.final_episodes=4", "collecting.slots=2", "collecting.group_size=2"],
+            cwd=ROOT, env=environment | {"LLM_FOR_TESTS": KEY}, capture_output=True, text=True, timeout=200)
+    finally:
+        server.shutdown()
+
+
+def leaks(folder: Path, done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Where a planted secret stands, in any of its encodings: files by their bytes, and both outputs."""
+    exits = {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+    exits |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    cores = {core for secret in (KEY, URL_SECRET) for _, core in planted(secret)}
+    return [f"{where}: {core}" for where, data in exits.items() for core in cores if core.encode() in data]
+
+
+def test_what_a_configuration_names_as_secret_leaves_by_no_exit(tmp_path: Path) -> None:
+    done = run_that_leaks(tmp_path / "runs")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert EchoingServer.authorized and all("Basic" in a or KEY in a for a in EchoingServer.authorized)
+    assert leaks(tmp_path / "runs", done) == []
+    (run,) = (p for p in (tmp_path / "runs").iterdir() if not p.is_symlink())
+    assert {"report.html", "config.yaml", "run.json", "metrics"} <= {p.name for p in run.iterdir()}
+    assert "user:***@127.0.0.1" in (run / "config.yaml").read_text()
+    assert MARK in done.stderr, "what the world printed is there, without"
+
+@pytest.mark.long
+def test_without_the_redactor_the_same_run_leaks_at_every_exit(tmp_path: Path) -> None:
+    control = run_that_leaks(tmp_path / "control", control=True)
+    found = " ".join(leaks(tmp_path / "control", control))
+    for where in (".arrow", "run.json", "report.html", "stdout", "stderr"):
+        assert where in found, f"the control finds it in {where}"
+
+
+def test_a_traceback_and_a_log_record_hold_no_secret(tmp_path: Path) -> None:
+    code = ("import logging, sys; from actors.output import guard; guard()\n"
+            f"logging.basicConfig(filename={str(tmp_path / 'log')!r}, level=10)\n"
+            "import os; key = os.environ['MY_KEY']\n"
+            "logging.info('it is %s', key); logging.exception('oh', exc_info=ValueError(key))\n"
+            "sys.stdout.write(key[:5]); sys.stdout.write(key[5:] + '\\n'); sys.stdout.buffer.write(key.encode())\n"
+            "print('\\x1b[2Jcleared \\x07\\u202e ok\\tyes')\n"
+            "raise RuntimeError('refused ' + key)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"MY_KEY": KEY})
+    text = (tmp_path / "log").read_text() + done.stdout + done.stderr
+    assert KEY not in text and text.count(MARK) == 5, text
+    assert "refused " + MARK in done.stderr and "[2Jcleared  ok\tyes" in done.stdout and "\x1b" not in done.stdout

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
+from actors.config import HIDDEN, PASSWORD
 from actors.engines import Situation, messages, parse_action
 from experience.errors import EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
+from experience.shards.redact import Redactor
 
 
 class OpenAIServer:
@@ -28,7 +31,7 @@ class OpenAIServer:
 
         self._openai, self._model, self._most_tokens, self.version = openai, model, most_tokens, 0
         self._base_url = base_url
-        self._client = openai.OpenAI(base_url=base_url, api_key=os.environ.get(api_key_env, "none"),
+        self._client = openai.OpenAI(base_url=_with_password(base_url), api_key=os.environ.get(api_key_env, "none"),
                                      timeout=timeout_seconds, max_retries=retries)
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="openai")
 
@@ -48,8 +51,14 @@ class OpenAIServer:
                 model=self._model, messages=messages(situation), temperature=temperature,  # type: ignore[arg-type]
                 max_tokens=self._most_tokens)
         except self._openai.OpenAIError as error:
-            raise EngineError(f"{self._base_url}: {type(error).__name__}: {error}"[:400],
-                              "is the server up, and does it serve policy.model?") from error
+            said = Redactor.current().text(f"{self._base_url}: {type(error).__name__}: {error}")
+            raise EngineError(said[:400], "is the server up, and does it serve policy.model?"
+                              ) from None  # the SDK's error holds the request, and that the key
         text = answer.choices[0].message.content or ""
         return Decision(text=parse_action(text), policy_version=self.version, token_exact=False,
                         decoder=f"temperature={temperature:g}", behaviour_id=f"openai:{self._model}")
+
+
+def _with_password(base_url: str) -> str:
+    """What a copy of the configuration hides, put back for the client alone."""
+    return base_url.replace(f":{HIDDEN}@", f":{quote(os.environ.get(PASSWORD, ''), safe='')}@", 1)

@@ -130,7 +130,7 @@ class BlobReader:
 
 def describe(data: bytes) -> tuple[str, int, int]:
     """(media type, width, height) by an image's first bytes; the size is 0 unless it is PNG."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         return "image/png", *struct.unpack_from(">II", data, 16)
     known = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
     return next((media for head, media in known.items() if data.startswith(head)), "application/octet-stream"), 0, 0

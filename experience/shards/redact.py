@@ -1,15 +1,19 @@
 """Redaction: secrets never reach a shard, in any of the forms that programs give them.
 
-Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET or PASSWORD), plain
-and in a dozen encodings, and what looks like a well-known kind of credential. Where a step's text was changed, its
+Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET or PASSWORD, and
+those that a configuration names, by `name_secrets`), plain and in a dozen encodings, what looks like a well-known kind
+of credential, and user and password of every URL. Where a step's text was changed, its
 token ids go too: ids beside clean text would spell the secret; the step is then no longer token-exact, and so are
 the episode's later ones, whose prompts may repeat it.
-Does not cover: a secret that the process does not know and that has no known shape; a model's own paraphrase of one.
+Does not cover: a secret that the process does not know and that has no known shape, one of fewer than 8 characters (6
+where a configuration names it); pictures; a model's own paraphrase of one.
 """
 
 from __future__ import annotations
 
 import base64
+import codecs
+import functools
 import html
 import json
 import os
@@ -25,8 +29,10 @@ from experience.step import Boundary, Step
 
 MARK = "[redacted]"
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-_SHORTEST = 8
-_HEAD = _SHORTEST - 1
+_SHORTEST, _SHORTEST_NAMED = 8, 6
+_HEAD = _SHORTEST_NAMED
+NAMES = "XP_SECRET_NAMES"
+"""Environment variable with the names of those that a configuration names as secret: child processes inherit it."""
 _MANY = 300
 _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
     ("-", "sk-", r"\bsk-[A-Za-z0-9_-]{20,}"), ("_", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}"),
@@ -37,7 +43,7 @@ _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, 
     ("B", "Bearer ", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*"),
     ("Y", "PRIVATE KEY",
      r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"),
-    (":", "://", r"(?<=://)[^/\s:@]{1,64}:[^/\s@]{3,}(?=@)"))
+    ("@", "://", r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s\"'<>,]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)"))
 
 
 def encodings(secret: str) -> Iterator[str]:
@@ -61,6 +67,17 @@ def encodings(secret: str) -> Iterator[str]:
     yield html.escape(secret)
     yield "".join(f"&#{ord(c)};" for c in secret)
     yield secret[::-1]
+    yield json.dumps(json.dumps(secret)[1:-1])[1:-1]
+    yield "".join(f"\\{b:03o}" for b in raw)
+    yield raw.hex(":")
+    yield raw.hex(" ")
+    yield base64.b85encode(raw).decode()
+    yield base64.a85encode(raw).decode()
+    yield codecs.encode(secret, "rot13")
+    yield "\0".join(secret)  # UTF-16 read as bytes
+    inner = base64.b64encode(raw).decode()
+    yield base64.b64encode(inner.encode()).decode().rstrip("=")[:-1]
+    yield quote(inner, safe="")
 
 
 def _rarest(word: str) -> str:
@@ -68,11 +85,25 @@ def _rarest(word: str) -> str:
     return max(word, key=lambda c: (not c.isalnum() and c not in " .,-", c.isupper(), c.isdigit(), c))
 
 
+def name_secrets(names: Iterable[str]) -> None:
+    """From now on, here and in child processes, the values of these environment variables count as secrets."""
+    known = os.environ.get(NAMES, "").split(",")
+    os.environ[NAMES] = ",".join(dict.fromkeys(n for n in [*known, *names] if n))
+
+
+def _values(environment: Mapping[str, str]) -> tuple[str, ...]:
+    named = environment.get(NAMES, "").split(",")
+    return tuple(sorted({v for n, v in environment.items() if n in named and len(v) >= _SHORTEST_NAMED} | {
+        v for n, v in environment.items() if _SECRET_NAME.search(n) and len(v) >= _SHORTEST}))
+
+
 class Redactor:
     """Replaces secrets in text and steps."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        literal = {form for secret in secrets if len(secret) >= _SHORTEST for form in encodings(secret)
+        secrets = list(secrets)
+        lines = {line.strip() for secret in secrets for line in [secret, *secret.splitlines()]}
+        literal = {form for secret in lines if len(secret) >= _SHORTEST_NAMED for form in encodings(secret)
                    if len(form) >= _HEAD}
         longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
         self._forms = [(_rarest(form), form) for form in longest_first]
@@ -82,7 +113,12 @@ class Redactor:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Redactor:
-        return cls(value for name, value in environment.items() if _SECRET_NAME.search(name))
+        return cls(_values(environment))
+
+    @classmethod
+    def current(cls) -> Redactor:
+        """That of this process's environment as it is now; made anew only where a secret came or went."""
+        return _made(_values(os.environ))
 
     def text(self, text: str) -> str:
         for character, form in self._candidates(text):  # one character is looked for ten times faster than a word
@@ -113,22 +149,46 @@ class Redactor:
         if self._tainted and step.boundary & Boundary.RESET:
             self._tainted.discard(step.stream_id)
         decision = step.decision
-        whole = "\0".join((step.obs_text, decision.text if decision else "", step.task_id,
-                           step.action_struct.decode("latin-1"), *_strings(step.info),
-                           *(s.evidence for s in step.signals)))
+        whole = "\0".join(_texts_of(step))
         if self.text(whole) == whole and step.stream_id not in self._tainted:
             return step
-        clean = replace(step, obs_text=self.text(step.obs_text), task_id=self.text(step.task_id),
-                        action_struct=self.text(step.action_struct.decode("latin-1")).encode("latin-1"),
-                        info=self.value(step.info),
-                        signals=tuple(replace(s, evidence=self.text(s.evidence)) for s in step.signals))
+        text = self.text
+        clean = replace(step, obs_text=text(step.obs_text), action_struct=text(
+            step.action_struct.decode("latin-1")).encode("latin-1"), info=self.value(step.info),
+            obs_blobs=tuple(replace(b, media=text(b.media), role=text(b.role)) for b in step.obs_blobs),
+            signals=tuple(replace(s, evidence=text(s.evidence)) for s in step.signals),
+            **{name: text(getattr(step, name)) for name in _LABELS})
         said = self.text(decision.text) if decision else ""
         if clean.obs_text != step.obs_text or (decision and said != decision.text):
             self._tainted.add(step.stream_id)
-        if decision is None or step.stream_id not in self._tainted:
+        if decision is None:
             return clean
-        return replace(clean, decision=replace(decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS,
-                                               logprobs=_NO_LOGPROBS, version_spans=(), token_exact=False))
+        clean = replace(clean, decision=replace(decision, decoder=text(decision.decoder),
+                                                behaviour_id=text(decision.behaviour_id)))
+        if step.stream_id not in self._tainted:
+            return clean
+        return replace(clean, decision=replace(
+            clean.decision or decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS, logprobs=_NO_LOGPROBS,
+            version_spans=(), token_exact=False))
+
+
+_LABELS = ("env_id", "task_id", "group_id", "env_version", "split", "sandbox_tier", "reward_version")
+
+
+def _texts_of(step: Step) -> Iterator[str]:
+    """Every text that a step carries into a file."""
+    yield from (step.obs_text, step.action_struct.decode("latin-1"), *(getattr(step, name) for name in _LABELS))
+    if step.decision:
+        yield from (step.decision.text, step.decision.decoder, step.decision.behaviour_id)
+    yield from _strings(step.info)
+    yield from (s.evidence for s in step.signals)
+    for blob in step.obs_blobs:
+        yield from (blob.media, blob.role)
+
+
+@functools.lru_cache(4)
+def _made(secrets: tuple[str, ...]) -> Redactor:
+    return Redactor(secrets)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,0 +1,107 @@
+"""Everything that this process prints passes here: no secret and no control character reaches a terminal or a log.
+
+Covers what Python writes to stdout and stderr, tracebacks included, and every record of `logging`. Does not cover what
+other programs, or code below Python, write to the same descriptors.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+import traceback
+from typing import Any
+
+from experience.shards.redact import Redactor
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What moves a cursor, rings, colours or turns text around; tabs and line ends stay."""
+_MOST_WAITING = 1 << 20
+
+
+def guard() -> None:
+    """Puts this process's output behind the redactor; once is enough."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Guarded):
+            setattr(sys, name, Guarded(stream))
+    make = logging.getLogRecordFactory()
+    if make is not _redacted_record:
+        _below.append(make)
+        logging.setLogRecordFactory(_redacted_record)
+
+
+def plain(text: str) -> str:
+    """`text` as it may be shown on a terminal."""
+    return _CONTROL.sub("", Redactor.current().text(text).replace("\r\n", "\n"))
+
+
+def terminal() -> Any:
+    """stderr itself, for one who draws with control characters and takes all other text through `plain`."""
+    return sys.stderr.below if isinstance(sys.stderr, Guarded) else sys.stderr
+
+
+class Guarded(io.TextIOBase):
+    """A text stream in front of another. A line is kept until it is whole, or until `flush`."""
+
+    def __init__(self, below: Any) -> None:
+        self.below, self._waiting = below, ""
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._waiting += text
+        whole, end, rest = self._waiting.rpartition("\n")
+        if end or len(rest) > _MOST_WAITING:
+            self._waiting = rest if end else ""
+            self.below.write(plain(whole + end if end else rest))
+        return len(text)
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, ""
+        if waiting:
+            self.below.write(plain(waiting))
+        self.below.flush()
+
+    def fileno(self) -> int: return int(self.below.fileno())
+    def isatty(self) -> bool: return bool(self.below.isatty())
+    def writable(self) -> bool: return True
+
+    @property
+    def encoding(self) -> str: return str(self.below.encoding)  # type: ignore[override]
+    @property
+    def errors(self) -> str: return str(self.below.errors)  # type: ignore[override]
+    @property
+    def buffer(self) -> _Bytes: return _Bytes(self)
+
+
+class _Bytes(io.BufferedIOBase):
+    """The same stream for those who write bytes."""
+
+    def __init__(self, text: Guarded) -> None:
+        self._text = text
+
+    def write(self, data: Any) -> int:
+        self._text.write(bytes(data).decode(errors="replace"))
+        return len(data)
+
+    def flush(self) -> None: self._text.flush()
+    def fileno(self) -> int: return self._text.fileno()
+    def writable(self) -> bool: return True
+    def close(self) -> None: self.flush()
+
+
+_below: list[Any] = []
+
+
+def _redacted_record(*words: Any, **more: Any) -> logging.LogRecord:
+    record: logging.LogRecord = _below[-1](*words, **more)
+    redactor = Redactor.current()
+    try:
+        record.msg, record.args = redactor.text(record.getMessage()), ()
+    except Exception:  # noqa: BLE001  a message that cannot be formatted is reported by logging itself
+        return record
+    if record.exc_info and record.exc_info[0]:
+        record.exc_text = redactor.text("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+    return record
