@@ -146,7 +146,7 @@ def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
             say(f"error: {error}")
             continue
         steps = record.get("steps")
-        row = {"run": record_path.parent.name, "status": str(record.get("status", "unknown")),
+        row: dict[str, Any] = {"run": record_path.parent.name, "status": str(record.get("status", "unknown")),
                "seconds": _number(record.get("seconds")), "version": _number(record.get("version")),
                "steps": {k: n for k, n in steps.items() if _number(n) is not None} if isinstance(steps, dict) else {}}
         if as_json:

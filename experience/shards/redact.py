@@ -153,11 +153,12 @@ class Redactor:
         if self.text(whole) == whole and step.stream_id not in self._tainted:
             return step
         text = self.text
+        labels: dict[str, Any] = {name: text(getattr(step, name)) for name in _LABELS}
         clean = replace(step, obs_text=text(step.obs_text), action_struct=text(
             step.action_struct.decode("latin-1")).encode("latin-1"), info=self.value(step.info),
             obs_blobs=tuple(replace(b, media=text(b.media), role=text(b.role)) for b in step.obs_blobs),
             signals=tuple(replace(s, evidence=text(s.evidence)) for s in step.signals),
-            **{name: text(getattr(step, name)) for name in _LABELS})
+            **labels)
         said = self.text(decision.text) if decision else ""
         if clean.obs_text != step.obs_text or (decision and said != decision.text):
             self._tainted.add(step.stream_id)
