@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -95,3 +96,15 @@ def test_a_learner_with_values_goes_on_bit_by_bit_where_it_was_saved() -> None:
             one.publish()
     assert whole.policy().sha256 == again.policy().sha256
     assert whole.save()["value.safetensors"] == again.save()["value.safetensors"]
+
+
+def test_the_advantages_of_a_batch_are_taken_before_the_value_has_seen_it() -> None:
+    groups = [Group(str(n), (walk(2 * n, lucky=True), walk(2 * n + 1, lucky=False))) for n in range(4)]
+    one, before = learner(), copy.deepcopy(learner().value)
+    assert before is not None
+    expected, _ = turn_advantages(groups, before, {})
+    turns, metrics = one._credited(groups)
+    assert [t.advantage for t in turns] == [t.advantage for t in expected]
+    assert metrics["value_loss"] > 0
+    assert one.value is not None
+    assert abs(one.value(["right"])[0] - before(["right"])[0]) > 1e-6

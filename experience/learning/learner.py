@@ -133,9 +133,10 @@ class Learner:
         leveled = [replace(g, episodes=tuple(self._levels(g.episodes))) for g in groups]
         if self.value is None:
             return state_advantages(leveled, self._spread, self.settings.negative_weight)
+        # Before the fit: a value that has seen these returns hides what was better or worse than expected.
+        turns, metrics = turn_advantages(leveled, self.value, self._spread, self.settings.negative_weight)
         lived = [e for g in leveled for e in g.episodes if e.first.source == "real"]
         fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
-        turns, metrics = turn_advantages(leveled, self.value, self._spread, self.settings.negative_weight)
         return turns, metrics | fitted
 
     def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
