@@ -22,6 +22,7 @@ from actors.planner import make_value, make_world_model
 from actors.pool import Pool, make_pool
 from actors.rundir import RunDirectory
 from actors.skills import Skills, library_from
+from experience.errors import DivergedError
 from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
 from experience.learning.credit import as_turn
@@ -73,6 +74,8 @@ class Progress:
     failures: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
     acknowledged: int = 0
+    skipped: int = 0
+    """Updates left out because their loss or gradient was not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -351,6 +354,7 @@ class Parts:
         progress.seconds, progress.version = time.monotonic() - self._started, self.learner.version
         progress.steps, progress.lag = dict(self.replay.steps_by_source), self.replay.mean_lag
         progress.training_steps = self.replay.training_steps
+        progress.skipped = self.learner.skipped + (self.world.skipped if self.world is not None else 0)
         progress.episodes, progress.dropped = len(self.replay.finished), vars(self.replay.dropped).copy()
         for world in self.config.worlds:
             progress.random[world.id] = self.evaluator.returns(world.id, 0, "random")
@@ -367,7 +371,7 @@ class Parts:
             "version": progress.version, "seconds": progress.seconds, "steps": progress.steps,
             "training_steps": progress.training_steps, "lag": progress.lag,
             "episodes": progress.episodes, "dropped": progress.dropped, "imagined": dict(progress.imagined),
-            "skills": progress.skills,
+            "skills": progress.skills, "skipped_updates": progress.skipped,
             "model_error": vars(progress.model_error) if progress.model_error else None,
             "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
             "random": {w: vars(m) for w, m in progress.random.items()},
@@ -392,10 +396,15 @@ def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learne
 
 @contextlib.contextmanager
 def assemble(config: Config, directory: RunDirectory, report: Callable[[Progress], None]) -> Iterator[Parts]:
-    """The run's parts, closed whatever happens: journals sealed, collectors ended."""
+    """The run's parts, closed whatever happens: journals sealed, collectors ended. Where learning ends because its
+    updates are not finite, the last batch is kept in the run directory."""
     torch.set_num_threads(config.learning.threads)
     parts = Parts(config, directory, report)
     try:
         yield parts
+    except DivergedError as error:
+        kept = directory.keep_batch(parts.learner.version, error.batch)
+        raise DivergedError(str(error), error.batch, f"what they learned from is in {kept} (numpy.load); a smaller "
+                                                     "learning rate may help, then: ./xp resume") from error
     finally:
         parts.close()

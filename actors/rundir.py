@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hmac
+import io
 import json
 import os
 import platform
@@ -19,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from actors.config import Config, dump, load
 from experience.errors import ConfigError, ShardError, XpError
@@ -138,6 +141,14 @@ class RunDirectory:
         REAL.sync_directory(draft)
         os.rename(draft, final)
         REAL.sync_directory(self.checkpoints)
+
+    def keep_batch(self, version: int, batch: Mapping[str, Any]) -> Path:
+        """Keeps arrays by name for inspection, as diverged-VERSION.npz; the path of it."""
+        path = self.path / f"diverged-{version:06d}.npz"
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **batch)
+        _replace(path, packed.getvalue())
+        return path
 
     def last_checkpoint(self) -> dict[str, bytes] | None:
         """The files of the newest one. Raises ShardError if a byte of them differs from what was saved."""

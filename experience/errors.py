@@ -9,8 +9,13 @@ XpError
 ├── MissingPartError      an optional part (browser, model file, server) is not installed
 ├── EnvironmentFailure    the world broke: the episode ends as env_error, never as reward 0
 ├── EngineError           a language model could not answer
+├── DivergedError         losses or gradients were not finite, again and again; the weights are as before them
 └── WeightsError          a policy file is damaged or does not fit the model
 """
+
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class XpError(Exception):
@@ -53,6 +58,14 @@ class EnvironmentFailure(XpError):
 
 class EngineError(XpError):
     pass
+
+
+class DivergedError(XpError):
+    """`batch` is what the last refused update would have learned from: arrays by name."""
+
+    def __init__(self, message: str, batch: Mapping[str, Any], hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.batch = batch
 
 
 class WeightsError(XpError):

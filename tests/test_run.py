@@ -10,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from actors.config import Config, load
 from actors.parts import Progress
 from actors.run import run
 from actors.rundir import RunDirectory
+from experience.errors import DivergedError
 from experience.shards.blobs import BlobReader, entries, packs
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.verify import verify
@@ -224,3 +226,14 @@ def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path:
             texts.setdefault(step.decision.policy_version, set()).add(step.decision.text)
     assert {version: len(said) for version, said in texts.items()} == {0: 1, 1: 1}
     assert texts[0] != texts[1]
+
+
+def test_a_run_whose_updates_are_not_finite_ends_and_keeps_the_batch(tmp_path: Path) -> None:
+    config, directory = configured(tmp_path, "learning.imitation_rate=0.9", "learning.observation_weight=1e38",
+                                   "planning.enabled=false")
+    with pytest.raises(DivergedError, match=r"numpy\.load") as caught:
+        run(config, directory)
+    (kept,) = directory.path.glob("diverged-*.npz")
+    assert str(kept) in str(caught.value)
+    assert len(np.load(kept)["demonstrations_tokens"])
+    assert not verify(directory.shards).problems

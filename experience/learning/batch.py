@@ -60,3 +60,9 @@ def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn
         run.append(turn)
     if run:
         yield run
+
+
+def as_arrays(**turns: Sequence[Turn]) -> dict[str, np.ndarray]:
+    """The tensors of each batch of turns, as `<name>_<field>`: what is kept of a batch for inspection."""
+    return {f"{name}_{field}": tensor.numpy() for name, of in turns.items() if of
+            for field, tensor in vars(TokenBatch.of(of)).items()}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from experience.learning.batch import TokenBatch, Turn, micro_batches
+from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
 from experience.learning.credit import (
     advantages,
     as_turn,
@@ -26,6 +26,7 @@ from experience.learning.credit import (
     state_advantages,
     turn_advantages,
 )
+from experience.learning.finite import FiniteSteps
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
@@ -76,13 +77,18 @@ class Learner:
         """The library of options that goes with the policy (`Library.dump`)."""
         self.planner: Mapping[str, bytes] = {}
         """What its planner thinks with where it acts."""
-        self.optimizer = self._new_optimizer()
+        self.optimizer, self._steps = self._new_optimizer(), FiniteSteps("policy")
         self._rng = np.random.default_rng(settings.seed)
         self._demonstrations: list[Turn] = []
         self._successes: list[Turn] = []
         self._spread: dict[str, float] = {}
         self._minibatch = 0
         self._bar: dict[str, float] = {}
+
+    @property
+    def skipped(self) -> int:
+        """Updates left out because their loss or gradient was not finite."""
+        return self._steps.skipped + (self.value.skipped if self.value else 0)
 
     def policy(self) -> Weights:
         return replace(Weights.of(self.model, self.version), options=self.options, planner=self.planner)
@@ -100,7 +106,7 @@ class Learner:
         for step in range(steps):
             progress = step / max(steps, 1)
             self._set_rate(self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * progress))
-            loss = self._update([], self._sample_demonstrations(per_step), 1.0)["nll"]
+            loss = self._update([], self._sample_demonstrations(per_step), 1.0).get("nll", loss)
         # Adam's second moments now hold the small gradients of a finished imitation; policy gradients are a hundred
         # times larger, and their first steps would be as much too long.
         self.optimizer = self._new_optimizer()
@@ -149,8 +155,8 @@ class Learner:
         for _ in range(_PLAN_PASSES):
             for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):
                 shown = [plans[i] for i in part] + self._sample_demonstrations(size // 4)
-                losses.append(self._update([], shown, 1.0)["nll"])
-        return {"plan_nll": float(np.mean(losses)), "planned_turns": float(len(plans))}
+                losses += [m["nll"] for m in [self._update([], shown, 1.0)] if m]
+        return {"plan_nll": float(np.mean(losses)) if losses else float("nan"), "planned_turns": float(len(plans))}
 
     def _parts(self, groups: Sequence[Group], turns: int) -> int:
         """How many minibatches: as set for real turns; for imagined ones, of which there may be many more, as many as
@@ -204,11 +210,13 @@ class Learner:
         self._bar = expert_returns(shown)
 
     def _update(self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float) -> dict[str, float]:
-        """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), accumulated over micro-batches."""
+        """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), accumulated over micro-batches. Gives nothing
+        where it was skipped, because the loss or a gradient is not finite."""
         settings = self.settings
         self.model.train()
         self.optimizer.zero_grad()
         metrics: dict[str, float] = defaultdict(float)
+        whole = 0.0
         for source, weight in ((turns, 1.0), (demos, imitation_weight)):
             total = sum(len(t.action) for t in source)
             if not total or not weight:
@@ -228,9 +236,10 @@ class Learner:
                     metrics["nll"] += float(loss.detach()) * share
                     loss = loss + settings.observation_weight * negative_log_likelihood(logp, batch.observed)
                 (loss * (weight * share)).backward()
-        metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_norm))
-        self.optimizer.step()
-        return dict(metrics)
+                whole += float(loss.detach())
+        norm = self._steps.take(self.optimizer, whole, lambda: as_arrays(turns=turns, demonstrations=demos),
+                                settings.gradient_norm)
+        return {} if norm is None else {**metrics, "gradient_norm": norm}
 
     def _sample_demonstrations(self, n: int) -> list[Turn]:
         """From the experts' turns and the policy's own best ones alike (self-imitation, Oh et al. 2018): as the
@@ -250,7 +259,7 @@ class Learner:
 class Onlooker:
     """A learner that learns nothing, for policies whose weights live elsewhere: versions count rounds."""
 
-    version, value, options = 0, None, b""
+    version, value, options, skipped = 0, None, b"", 0
     planner: Mapping[str, bytes] = {}
 
     def policy(self) -> Weights:

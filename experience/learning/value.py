@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from experience.learning.finite import FiniteSteps
 from experience.learning.returns import Floats, lambda_returns
 from experience.models.decoding import fit
 from experience.models.tokenizer import ByteTokenizer
@@ -35,11 +37,17 @@ class ValueFunction:
             self._model = _Regressor(TransformerShape(ByteTokenizer.size, layers, width, 4, context))
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=learning_rate, betas=(0.9, 0.98),
                                             weight_decay=0.01)
+        self._steps = FiniteSteps("value function")
         self._rng = np.random.default_rng(seed)
         self._tokenizer = ByteTokenizer()
         self._recent: list[Episode] = []
         self.explained = 0.0
         """Running share of the variance of λ-returns in new episodes that was known before they were learned from."""
+
+    @property
+    def skipped(self) -> int:
+        """Updates left out because their loss or gradient was not finite."""
+        return self._steps.skipped
 
     def __call__(self, observations: Sequence[str]) -> Floats:
         """float [N]: the value of each observation, in units of reward."""
@@ -84,19 +92,25 @@ class ValueFunction:
         for _ in range(passes):
             order = self._rng.permutation(len(seen))
             for part in np.array_split(order, -(-len(seen) // batch)):
-                guess = self._model(*self._tokens([seen[i] for i in part]))
-                loss = functional.huber_loss(guess, torch.from_numpy(target[part].astype(np.float32)))
-                self._optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-                self._optimizer.step()
-        return {"value_loss": float(loss.detach()), "value_explained": self.explained}
+                loss = self._update([seen[i] for i in part], target[part])
+        return {"value_loss": loss, "value_explained": self.explained}
+
+    def _update(self, observations: Sequence[str], returns: Floats) -> float:
+        """One optimiser step towards `returns`, float [N], unless it is skipped; the loss before it."""
+        tokens, last = self._tokens(observations)
+        loss = functional.huber_loss(self._model(tokens, last), torch.from_numpy(returns.astype(np.float32)))
+        self._optimizer.zero_grad()
+        loss.backward()
+        value = float(loss.detach())
+        self._steps.take(self._optimizer, value, lambda: {"tokens": tokens.numpy(), "returns": returns}, 1.0)
+        return value
 
     def _judge(self, values: Floats, returns: Floats) -> None:
         spread = float(returns.var())
         if spread > 1e-12:
             now = 1 - float(((returns - values) ** 2).mean()) / spread
-            self.explained += 0.2 * (max(now, -1.0) - self.explained)
+            if math.isfinite(now):
+                self.explained += 0.2 * (max(now, -1.0) - self.explained)
 
     def remember(self, episodes: Sequence[Episode]) -> None:
         """What later fits may come back to: the newest `_MOST_REMEMBERED` episodes."""

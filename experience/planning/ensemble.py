@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experience.errors import RecordError
+from experience.learning.finite import FiniteSteps
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer
 from experience.planning.world_model import ModelError, Prediction, answer_of, gate, judged
@@ -55,6 +57,11 @@ class EnsembleModel:
         self._form: str | None = None
         self._rng = np.random.default_rng(seed)
         self._nets: _Ensemble | None = None
+        self._finite = FiniteSteps("ensemble")
+
+    @property
+    def skipped(self) -> int:
+        return self._finite.skipped
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
         """Takes (row, next row) pairs. Raises RecordError where an observation is of another form than those before."""
@@ -92,7 +99,8 @@ class EnsembleModel:
             loss = loss + functional.binary_cross_entropy_with_logits(out[..., -1], ended[rows])
             self._optimizer.zero_grad()
             loss.backward()
-            self._optimizer.step()
+            self._finite.take(self._optimizer, float(loss.detach()),
+                              partial(_as_arrays, given=given[rows], target=target[rows], ended=ended[rows]))
         self.version += 1
         return float(loss.detach())
 
@@ -196,6 +204,10 @@ class EnsembleModel:
 def _form(observation: str) -> str:
     """The observation with every number as #; a # of its own is none."""
     return _NUMBER.sub("#", observation.replace("#", "No."))
+
+
+def _as_arrays(**tensors: Tensor) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 class _Ensemble(nn.Module):

@@ -208,7 +208,7 @@ class Dyna:
 class TabularLearner:
     """Dyna as the learner of a run: `./xp run … policy.engine=table`."""
 
-    value, options = None, b""
+    value, options, skipped = None, b"", 0
     planner: Mapping[str, bytes] = {}
 
     def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from experience.learning.batch import TokenBatch, Turn, micro_batches
+from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
+from experience.learning.finite import FiniteSteps
 from experience.learning.losses import negative_log_likelihood, token_logprobs
 from experience.models.decoding import fit, sample
 from experience.models.tokenizer import ByteTokenizer
@@ -45,6 +46,10 @@ class WorldModel(Protocol):
 
 class LearnedModel(WorldModel, Protocol):
     """A model that a run fits to what it lives, keeps in checkpoints, and pushes to those who plan with it."""
+
+    @property
+    def skipped(self) -> int:
+        """Updates left out because their loss or gradient was not finite."""
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None: ...
 
@@ -118,6 +123,7 @@ class LanguageWorldModel:
         self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, longest))
         self._believed = copy.deepcopy(self._model).requires_grad_(False)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+        self._finite = FiniteSteps("world model")
         self._rng = np.random.default_rng(seed)
         self._trusted_accuracy = trusted_accuracy
         self._fitted: list[tuple[str, str]] = []
@@ -127,6 +133,10 @@ class LanguageWorldModel:
         self._said: dict[tuple[str, str], Prediction] = {}
         self.too_long = self._steps = 0
         self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def skipped(self) -> int:
+        return self._finite.skipped
 
     @property
     def transitions(self) -> int:
@@ -159,18 +169,24 @@ class LanguageWorldModel:
         loss_value = float("nan")
         for _ in range(steps if self._fitted else 0):
             chosen = self._sample(batch_turns)
-            self._optimizer.zero_grad()
-            for micro in micro_batches(chosen, 8192):
-                batch = TokenBatch.of(micro)
-                logp = token_logprobs(self._model(batch.tokens), batch.tokens)
-                loss = negative_log_likelihood(logp, batch.mask) * (len(micro) / len(chosen))
-                loss.backward()
-                loss_value = float(loss.detach())
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-            self._optimizer.step()
-            self._average()
+            loss_value = self._update(chosen)
         self.version += 1
         return loss_value
+
+    def _update(self, chosen: Sequence[Turn]) -> float:
+        """One optimiser step on these transitions, unless it is skipped; the loss before it, in nats a token."""
+        self._optimizer.zero_grad()
+        tokens, whole = sum(len(turn.action) for turn in chosen), 0.0
+        for micro in micro_batches(chosen, 8192):
+            batch = TokenBatch.of(micro)
+            logp = token_logprobs(self._model(batch.tokens), batch.tokens)
+            # By its share of the tokens: the loss does not depend on how the batch was cut.
+            loss = negative_log_likelihood(logp, batch.mask) * (sum(len(turn.action) for turn in micro) / tokens)
+            loss.backward()
+            whole += float(loss.detach())
+        if self._finite.take(self._optimizer, whole, lambda: as_arrays(transitions=chosen), 1.0) is not None:
+            self._average()
+        return whole
 
     def _average(self) -> None:
         """The weights that predict are the running mean of the last hundred steps': a single step's are too noisy for
