@@ -284,7 +284,7 @@ def _say_exchanged(done: Any, where: str, as_json: bool) -> None:
 
 
 @app.command()
-def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps and imagined, e.g. "
+def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps, imagined and episodes, e.g. "
                                                             "'select env_id, avg(reward) from steps group by all'")],
           as_json: Json = False,
           unchecked: Annotated[bool, typer.Option("--unchecked", help="do not hold sealed files against their SHA-256 "

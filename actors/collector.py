@@ -431,8 +431,9 @@ def _done_before(directory: Path, group_size: int) -> _Done:
         number = int(step.group_id.partition("-")[2]) if step.group_id else -1
         done.next_group = max(done.next_group, number + 1)
         if step.is_closing:
-            done.work_ids.add(step.work_id)
             finished[number] += 1
+            if step.ending != "cancelled":  # else it was stopped midway, by whoever ended the run
+                done.work_ids.add(step.work_id)
     whole = sum(1 for number, episodes in finished.items() if number >= 0 and episodes >= group_size)
     done.void_groups = done.next_group - whole
     return done

@@ -266,7 +266,7 @@ class Parts:
         if not self.config.planning.skills or not self.should_evaluate(self.learner.version + 1):
             return
         recent = self.replay.episodes["real"][-_RECENT_EPISODES:]
-        best = [e for e in recent if (r := e.total_reward) is not None and r > 0 and e.steps[-1].ending == "terminated"]
+        best = [e for e in recent if (r := e.total_reward) is not None and r > 0 and e.ending == "terminated"]
         changed = self._skills.curate(best, recent)
         if changed or len(self._skills.library):
             self.learner.options = self._skills.library.dump()

@@ -6,13 +6,14 @@ import base64
 import html
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.agent import instructions_of
 from actors.page import serve
 from experience.shards.catalog import Catalog
+from experience.shards.replay import EpisodeReader
 from experience.step import Step
 
 
@@ -93,17 +94,9 @@ def page(game: Game) -> str:
 
 def episodes_of(shards: Path) -> list[list[Step]]:
     """The whole episodes of a store, in the order of their ends; the last step of each is its closing row."""
-    open_ones: dict[tuple[bytes, int], list[Step]] = {}
-    return list(_whole(shards, open_ones))
-
-
-def _whole(shards: Path, open_ones: dict[tuple[bytes, int], list[Step]]) -> Iterator[list[Step]]:
-    for block in Catalog(shards).follow():
-        for step in block:
-            key = step.stream_id, step.episode
-            open_ones.setdefault(key, []).append(step)
-            if step.is_closing:
-                yield open_ones.pop(key)
+    reader = EpisodeReader()
+    over = (e for block in Catalog(shards).follow() for step in block for e in reader.take(step))
+    return [list(e.rows) for e in over if e.closing is not None]
 
 
 def relive(steps: Sequence[Step], world: Any) -> str:

@@ -4,6 +4,8 @@ Signals go by name, whatever code a shard gave them: a column `"signal.<name>"` 
 none; and `signal(signals, 'done')`, the same for a name that is worked out in the query. `signals` itself is a list of
 structs code, name, value, evidence. `steps` and `imagined` show what amendments say today, in signals, rewards and
 their versions; `raw_steps` and `raw_imagined` show the rows as they were written.
+The table `episodes` has a row for each episode of `steps`: its turns, its return (null if a reward is unknown), how it
+ended (null where a crash cut it off), and whether it is whole: learned from and evaluated.
 """
 
 from __future__ import annotations
@@ -19,8 +21,37 @@ from experience.errors import ConfigError
 from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
 from experience.shards.schema import PLAIN
+from experience.step import FAILED, Boundary
 
-_HINT = """the tables are steps and imagined; their columns: ./xp query latest "describe steps\""""
+_HINT = """the tables are steps, imagined and episodes; their columns: ./xp query latest "describe steps\""""
+
+_FAILED = ", ".join(f"'{ending}'" for ending in sorted(FAILED))
+EPISODES = f"""
+create view episodes as
+with marked as (
+    select stream_id, t, episode, env_id, split, source, group_id, task_id, seed, policy_version, behaviour_id, reward,
+           ending, action_text is null as closing, boundary,
+           lag(action_text is null, 1, true) over (partition by stream_id order by t) as first
+    from steps),
+numbered as (
+    select *, sum((first or boundary & {int(Boundary.RESET | Boundary.WORKER_RESTART)} != 0)::int)
+                  over (partition by stream_id order by t) as number
+    from marked),
+ended as (
+    select stream_id, min(t) as t, {", ".join(f"arg_min({name}, t) as {name}" for name in (
+        "episode", "env_id", "split", "source", "group_id", "task_id", "seed", "policy_version", "behaviour_id"))},
+        count(*) filter (not closing) as turns,
+        case when count(*) filter (not closing and reward is null) = 0
+             then coalesce(sum(reward) filter (not closing), 0) end as total_reward,
+        max(ending) filter (closing) as closing_says,
+        arg_max(ending, t) filter (not closing) as acted_says
+    from numbered group by stream_id, number)
+select * exclude (closing_says, acted_says),
+    case when closing_says = 'none' then coalesce(acted_says, 'none') else closing_says end as ending,
+    turns > 0 and closing_says is not null and ending not in ({_FAILED}) as whole
+from ended order by stream_id, t
+"""
+"""`replay.Episode` in SQL: where an episode begins (`EpisodeReader`), what it earned, how it ended (`ending_of`)."""
 
 
 def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: bool = True) -> None:
@@ -64,6 +95,8 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
         raw = _column(f"raw_{table}")
         connection.execute(f"create view {raw} as {' union all '.join(selects)}")
         connection.execute(f"create view {_column(table)} as {_amended(connection, table, raw, directory, names)}")
+    if "steps" in tables:
+        connection.execute(EPISODES)
     connection.execute("set lock_configuration = true")
     return connection
 

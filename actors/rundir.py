@@ -147,7 +147,7 @@ class RunDirectory:
         path = self.path / f"diverged-{version:06d}.npz"
         packed = io.BytesIO()
         np.savez_compressed(packed, **batch)
-        _replace(path, packed.getvalue())
+        replace_file(path, packed.getvalue())
         return path
 
     def last_checkpoint(self) -> dict[str, bytes] | None:

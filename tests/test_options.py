@@ -310,7 +310,7 @@ def test_a_librarys_records_say_how_often_an_option_reached_its_end_how_long_it_
                      boundary=flags[t]) for t in range(3)]
     plain = make_step(3, decision=Decision("off", 0), reward=9.0)
     again = [replace(row[0], t=4), replace(row[1], t=5)]  # cut off by the episode's end
-    lived = Episode((*row, plain, *again), None)
+    lived = Episode((*row, plain, *again), make_step(6, closing=True, ending="truncated"))
     record = record_uses(library, [lived, lived]).records["walk"]
     assert (record.n, record.reached, record.turns, record.earned) == (4, 2, 6, 8.0)
     assert record.success == 0.5 and record.duration == 1.5

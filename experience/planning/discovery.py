@@ -109,9 +109,10 @@ def retire(library: Library, episodes: Sequence[Episode], *, least_uses: int = 8
 
 
 def record_uses(library: Library, episodes: Sequence[Episode]) -> Library:
-    """`library` with the uses of its options in `episodes`, which were not recorded before, in its records."""
+    """`library` with the uses of its options in those of `episodes` that are whole, which were not recorded before, in
+    its records."""
     names = {option_id(option.name): option.name for option in library}
-    for episode in episodes:
+    for episode in (e for e in episodes if not e.failed):
         used: list[Step] = []
         for step in (*episode.steps, None):
             if used and (step is None or step.option_id != used[0].option_id or not step.option_step):

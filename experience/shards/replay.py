@@ -10,7 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from experience.errors import ShardError
-from experience.step import FAILED, Boundary, Source, Step
+from experience.step import FAILED, Boundary, Ending, Source, Step
+
+
+def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
+    """How an episode ended, given its last acted row and its closing row. The one rule for all who ask.
+
+    The closing row says it: what stops an episode between two turns (a cancelled run, a failed engine) can mark no
+    acted row. Where it only closes, as in experience from elsewhere, the last acted row says it. None without a closing
+    row: a crash cut the episode off. `EPISODES` in actors/query.py is the same rule in SQL.
+    """
+    if closing is None:
+        return None
+    if closing.ending != "none" or last is None:
+        return closing.ending
+    return last.ending
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,40 @@ class Episode:
         return None if any(r is None for r in rewards) else float(sum(r for r in rewards if r is not None))
 
     @property
+    def ending(self) -> Ending | None:
+        """How it ended; None where a crash cut it off."""
+        return ending_of(self.steps[-1] if self.steps else None, self.closing)
+
+    @property
     def failed(self) -> bool:
-        """Whether it says nothing about the agent: the world broke, perhaps before the first turn."""
-        return not self.steps or self.steps[-1].ending in FAILED
+        """Whether it says nothing about the agent: it was cut off, or the world broke, perhaps before a turn."""
+        return not self.steps or self.ending is None or self.ending in FAILED
+
+
+class EpisodeReader:
+    """Puts the rows of streams together to episodes, as they come.
+
+    A row with the mark of a reset or a restart begins a new one, and so does the row after a closing row.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[bytes, list[Step]] = {}
+
+    def take(self, step: Step) -> list[Episode]:
+        """The episodes that are over with this row: one that a crash had cut off, one that the row closes."""
+        over, rows = [], self._open.setdefault(step.stream_id, [])
+        if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
+            over.append(Episode(tuple(rows), None))
+            rows.clear()
+        if step.is_closing:
+            over.append(Episode(tuple(self._open.pop(step.stream_id)), step))
+        else:
+            rows.append(step)
+        return over
+
+    def rest(self) -> list[Episode]:
+        """What was not closed: under way, or cut off by a crash."""
+        return [Episode(tuple(rows), None) for rows in self._open.values() if rows]
 
 
 @dataclass(frozen=True)
@@ -88,7 +133,7 @@ class Replay:
         self.group_size, self.max_lag = group_size, max_lag
         self.dropped = Dropped()
         self.steps_by_source: dict[str, int] = defaultdict(int)
-        self._open: dict[bytes, list[Step]] = {}
+        self._reader = EpisodeReader()
         self._waiting: dict[str, list[Episode]] = defaultdict(list)
         self._ready: list[Group] = []
         self.episodes: dict[Source, list[Episode]] = defaultdict(list)
@@ -108,15 +153,16 @@ class Replay:
             self._extend(step)
 
     def _extend(self, step: Step) -> None:
-        if step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART) and self._open.pop(step.stream_id, []):
-            self.dropped.cut_off += 1  # a crash ended the episode before: it has no return
-        if step.is_closing:
-            self.finished.add(step.work_id)
-            self._file(Episode(tuple(self._open.pop(step.stream_id, ())), step))
-            return
-        self.steps_by_source[step.source] += 1
-        self.training_steps += step.source == "real" and step.split == "train"
-        self._open.setdefault(step.stream_id, []).append(step)
+        if not step.is_closing:
+            self.steps_by_source[step.source] += 1
+            self.training_steps += step.source == "real" and step.split == "train"
+        for episode in self._reader.take(step):
+            if episode.closing is None:
+                self.dropped.cut_off += 1  # it has no return
+                continue
+            if episode.ending != "cancelled":  # else it is lived again, if its work is ordered again
+                self.finished.add(step.work_id)
+            self._file(episode)
 
     def _file(self, episode: Episode) -> None:
         first = episode.first
