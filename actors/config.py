@@ -114,7 +114,8 @@ class Planning(_Section):
                                                      "predicts; each makes what it reads as much longer")
     first_steps: int = Field(150, ge=0, description="optimiser steps of the world model on the demonstrations")
     trusted_accuracy: float = Field(0.9, ge=0, le=1, description="gate: predictions are believed up to the uncertainty "
-                                                                 "at which this share of held-out ones is right")
+                                                                 "at which this share of held-out ones is right; 0: "
+                                                                 "no gate, all are believed")
     groups: int = Field(6, ge=0, description="imagined groups each time")
     horizon: int = Field(3, ge=1, le=32, description="longest imagined branch, in turns; errors add up along it")
     roots: int = Field(0, ge=0, description="sweeps: real steps from which the model's reach is laid out and solved at "

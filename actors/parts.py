@@ -219,13 +219,10 @@ class Parts:
 
     def imagine(self) -> list[Group]:
         """Groups of imagined branches, if their time has come; they are kept in shards of their own."""
-        planning = self.config.planning
-        error = self.progress.model_error
-        if (self.world is None or not self._should_imagine(self.learner.version + 1)
-                or error is None or error.exact_kept is None):
+        planning, value = self.config.planning, self.learner.value
+        if self.world is None or not self._believes(self.world):
             return []
-        value = self.learner.value
-        if value is not None and value.explained < _TRUSTED_VALUE:
+        if planning.trusted_accuracy > 0 and value is not None and value.explained < _TRUSTED_VALUE:
             return []
         made = imagine(self._act, self.world, self.replay, self.rewards, self.catalogue, groups=planning.groups,
                        group_size=self.config.collecting.group_size, horizon=planning.horizon,
@@ -234,11 +231,14 @@ class Parts:
         self._keep(made.steps)
         return made.groups
 
+    def _believes(self, world: LearnedModel) -> bool:
+        """Whether it is time to imagine, and there is something that the model's gate lets through."""
+        return self._should_imagine(self.learner.version + 1) and world.threshold > -math.inf
+
     def plan(self) -> list[Turn]:
         """What is best in the states that the model reaches from real ones, if their time has come: to be imitated."""
         planning = self.config.planning
-        if (self.world is None or not planning.roots or not self._should_imagine(self.learner.version + 1)
-                or not math.isfinite(self.world.threshold)):
+        if self.world is None or not planning.roots or not self._believes(self.world):
             return []
         episodes = sweep(self._could_do, self.world, self.replay, self.rewards, self.catalogue, roots=planning.roots,
                          within=2 * planning.horizon, states=planning.states,

@@ -83,7 +83,7 @@ class Planner:
         if settings.search == "campaign":
             return [next_experiment(w, seen, write) for w, seen in zip(worlds, observations, strict=True)]
         forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
-        believes = settings.thought == "model" and np.isfinite(self._model.threshold)
+        believes = settings.thought == "model" and self._model.threshold > -np.inf
         if not self._loaded or not (forks or believes):
             return []
 

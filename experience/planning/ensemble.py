@@ -23,7 +23,18 @@ from experience.errors import RecordError
 from experience.learning.finite import FiniteSteps
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer
-from experience.planning.world_model import ModelError, Prediction, answer_of, gate, judged
+from experience.planning.world_model import (
+    FEWEST_GATING,
+    FEWEST_MEASURED,
+    ModelError,
+    Prediction,
+    Use,
+    answer_of,
+    first_threshold,
+    gate,
+    judged,
+    use_of,
+)
 from experience.step import Step
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
@@ -49,11 +60,13 @@ class EnsembleModel:
 
     def __init__(self, actions: Sequence[str] = (), signals: Sequence[str] = (), members: int = 5, width: int = 64,
                  tolerance: float = 0.2, trusted_accuracy: float = 0.9, seed: int = 0) -> None:
-        self.version, self.threshold = 0, float("-inf")
+        self.version, self.threshold = 0, first_threshold(trusted_accuracy)
         self._actions, self._signals, self._members, self._width = tuple(actions), tuple(signals), members, width
         self._tolerance, self._trusted_accuracy, self._seed = tolerance, trusted_accuracy, seed
         self._rows: list[_Row] = []
-        self._kept_out: list[tuple[str, str, Answer]] = []
+        self._kept_out: dict[Use, list[tuple[str, str, Answer]]] = {"gate": [], "measured": []}
+        self.too_large = 0
+        """Transitions with numbers that single precision cannot hold: not learned."""
         self._form: str | None = None
         self._rng = np.random.default_rng(seed)
         self._nets: _Ensemble | None = None
@@ -69,10 +82,15 @@ class EnsembleModel:
             if step.decision is None or step.decision.text not in self._actions:
                 continue
             answer = answer_of(step, following)
-            if (len(self._rows) + len(self._kept_out)) % 8 == 7:
-                self._kept_out.append((step.obs_text, step.decision.text, answer))
+            before, after = self._numbers(step.obs_text), self._numbers(following.obs_text)
+            with np.errstate(over="ignore", invalid="ignore"):
+                finite = np.isfinite((after - before).astype(np.float32)).all()
+            use = use_of(step.obs_text, step.decision.text)
+            if not finite:
+                self.too_large += 1
+            elif use != "fitted":
+                self._kept_out[use].append((step.obs_text, step.decision.text, answer))
             else:
-                before, after = self._numbers(step.obs_text), self._numbers(following.obs_text)
                 signals = np.array([answer.signals.get(n, 0.0) for n in self._signals])
                 self._rows.append(_Row(self._given(before, step.decision.text), after - before, signals,
                                        float(answer.ended)))
@@ -128,9 +146,17 @@ class EnsembleModel:
 
     def calibrate(self, most: int = 512) -> ModelError | None:
         """As LanguageWorldModel.calibrate, with `right` as this class has it; copy is "no number changes"."""
-        checked = self._kept_out[-most:]
-        if len(checked) < 16 or self._nets is None:
+        gating, measured = (self._kept_out[use][-most:] for use in ("gate", "measured"))
+        if self._nets is None or len(gating) < FEWEST_GATING:
             return None
+        if self._trusted_accuracy > 0:
+            uncertainty, right, _ = self._checked(gating)
+            self.threshold = gate(uncertainty, right, self._trusted_accuracy)
+        return judged(*self._checked(measured), self.threshold) if len(measured) >= FEWEST_MEASURED else None
+
+    def _checked(self, checked: Sequence[tuple[str, str, Answer]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the predictions for these: the uncertainty, float [N]; whether they are right, and whether "no number
+        changes" is, bool [N]."""
         predictions = self.predict([o for o, _, _ in checked], [a for _, a, _ in checked])
         usual = np.array([r.change for r in self._rows]).std(0) + 1e-9
         right, copied = [], []
@@ -140,9 +166,7 @@ class EnsembleModel:
             agrees = prediction.answer is not None and prediction.answer.ended == answer.ended
             right.append(agrees and bool((np.abs(guess - truth) <= self._tolerance * usual).all()))
             copied.append(not answer.ended and bool((np.abs(before - truth) <= self._tolerance * usual).all()))
-        uncertainty, good = np.array([p.uncertainty for p in predictions]), np.array(right)
-        self.threshold = gate(uncertainty, good, self._trusted_accuracy)
-        return judged(uncertainty, good, np.array(copied), self.threshold)
+        return np.array([p.uncertainty for p in predictions]), np.array(right), np.array(copied)
 
     def save(self) -> dict[str, bytes]:
         """What the next fit depends on besides the transitions, by file name."""
@@ -160,7 +184,7 @@ class EnsembleModel:
         if self._nets is None:
             return {}
         about: dict[str, Any] = {
-            "version": self.version, "threshold": self.threshold if np.isfinite(self.threshold) else None,
+            "version": self.version, "threshold": self.threshold,
             "actions": self._actions, "signals": self._signals, "form": self._form,
             "random": self._rng.bit_generator.state}
         return {"world_model.safetensors": Weights.of(self._nets, self.version).data,
@@ -172,7 +196,7 @@ class EnsembleModel:
             return
         about = json.loads(beliefs["world_model.json"])
         self.version, self._form, self._rng.bit_generator.state = about["version"], about["form"], about["random"]
-        self.threshold = float("-inf") if about["threshold"] is None else about["threshold"]
+        self.threshold = about["threshold"]
         self._actions, self._signals = tuple(about["actions"]), tuple(about["signals"])
         numbers = str(self._form).count("#")
         self._build(numbers + len(self._actions), numbers + len(self._signals))

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer, apply, describe, event
 from experience.planning.retrieval import Memory
-from experience.step import Step
+from experience.step import Step, state_key
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,25 @@ class ModelError:
     n: int
 
 
+Use = Literal["fitted", "gate", "measured"]
+
+
+def use_of(observation: str, action: str) -> Use:
+    """What transitions from here serve for: one pair of observation and action in eight is never fitted; half of those
+    set the gate, and on the other half it is measured. By a hash of the pair: what comes again serves the same use."""
+    place = state_key(_question(observation, action)) % 16
+    return "fitted" if place < 14 else "gate" if place == 14 else "measured"
+
+
+FEWEST_GATING, FEWEST_MEASURED = 16, 8
+"""Kept-out transitions below which there is no gate, and no measurement."""
+
+
+def first_threshold(trusted_accuracy: float) -> float:
+    """What a model believes before it has a gate: nothing; or everything, where `trusted_accuracy` 0 asks for none."""
+    return float("-inf") if trusted_accuracy > 0 else float("inf")
+
+
 LONGEST_CHANGE = 72
 """Tokens. A transition that changes more is not learned, and counted in `too_long`."""
 
@@ -105,9 +124,10 @@ class LanguageWorldModel:
     of a longer prompt it sees the first and the last part. With `retrieve`, so many similar real transitions and what
     they changed stand before the question.
 
-    One transition in eight is never fitted; on those the gate is calibrated: `threshold` is the largest uncertainty up
-    to which a share of at least `trusted_accuracy` is exactly right there. Not a quantile: what matters most (a door
-    that opens) is rare, rarer is less certain, and a quantile would cut just that off for ever.
+    One pair of observation and action in eight is never fitted (`use_of`). On half of those the gate is calibrated, on
+    the others it is measured: `threshold` is the largest uncertainty up to which a share of at least `trusted_accuracy`
+    is exactly right there. Not a quantile: what matters most (a door that opens) is rare, rarer is less certain, and a
+    quantile would cut just that off for ever. `trusted_accuracy` 0 is no gate: everything is believed.
     What is predicted to be measured or to end is gated by itself, on the kept-out transitions of which that was
     predicted: a planner looks for just those predictions, false ones too. `uncertainty` is shifted there, so that one
     threshold serves. Invariant: a prediction above `threshold` is never used for learning.
@@ -116,7 +136,7 @@ class LanguageWorldModel:
     def __init__(self, layers: int, width: int, context: int, trusted_accuracy: float, seed: int,
                  retrieve: int = 0) -> None:
         torch.manual_seed(seed)
-        self.version, self.threshold, self._event_shift = 0, float("-inf"), 0.0
+        self.version, self.threshold, self._event_shift = 0, first_threshold(trusted_accuracy), 0.0
         self._tokenizer = ByteTokenizer()
         self._room, self._retrieve, self._memory = context, retrieve, Memory()
         longest = (context + LONGEST_CHANGE) * (retrieve + 1)
@@ -129,7 +149,7 @@ class LanguageWorldModel:
         self._fitted: list[tuple[str, str]] = []
         """(question, change)"""
         self._by_event: dict[str, list[int]] = defaultdict(list)
-        self._kept_out: list[tuple[Step, Answer]] = []
+        self._kept_out: dict[Use, list[tuple[Step, Answer]]] = {"gate": [], "measured": []}
         self._said: dict[tuple[str, str], Prediction] = {}
         self.too_long = self._steps = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -138,10 +158,6 @@ class LanguageWorldModel:
     def skipped(self) -> int:
         return self._finite.skipped
 
-    @property
-    def transitions(self) -> int:
-        return len(self._fitted) + len(self._kept_out) + self.too_long
-
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
         """Takes (row, next row) pairs of real or demonstrated experience."""
         new: list[tuple[str, str]] = []
@@ -149,8 +165,9 @@ class LanguageWorldModel:
             if step.decision is None or any(s.value is None for s in step.signals):
                 continue
             answer = answer_of(step, following)
-            if self.transitions % 8 == 7:
-                self._kept_out.append((step, answer))
+            use = use_of(step.obs_text, step.decision.text)
+            if use != "fitted":
+                self._kept_out[use].append((step, answer))
             else:
                 change = describe(step.obs_text, answer)
                 if len(self._tokenizer.action(change)) > LONGEST_CHANGE:
@@ -233,7 +250,7 @@ class LanguageWorldModel:
     def beliefs(self) -> dict[str, bytes]:
         """What another process needs to predict as this one does, and no more."""
         about: dict[str, Any] = {"version": self.version, "event_shift": self._event_shift,
-                                 "threshold": self.threshold if np.isfinite(self.threshold) else None}
+                                 "threshold": self.threshold}
         if self._retrieve:
             about["memory"] = self._fitted[-_PUSHED:]
         return {"world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
@@ -243,9 +260,8 @@ class LanguageWorldModel:
         """Predicts from now on as the model whose `beliefs` these are."""
         self._said.clear()
         about = json.loads(beliefs["world_model.json"])
-        self.version, threshold = about["version"], about["threshold"]
+        self.version, self.threshold = about["version"], about["threshold"]
         self._event_shift = about.get("event_shift", 0.0)
-        self.threshold = float("-inf") if threshold is None else threshold
         if self._retrieve:
             self._fitted, self._memory = [(str(q), str(c)) for q, c in about["memory"]], Memory()
             self._memory.add(0, [question for question, _ in self._fitted])
@@ -274,26 +290,36 @@ class LanguageWorldModel:
         return predictions
 
     def calibrate(self, most: int = 128) -> ModelError | None:
-        """Measures the model on its newest kept-out transitions and sets the gate; None while there are too few."""
-        checked = self._kept_out[-most:]
-        if len(checked) < 16:
+        """Sets the gate by the newest kept-out transitions of one half and measures the model, and the gate, on those
+        of the other; None while there are too few of either."""
+        gating, measured = (self._kept_out[use][-most:] for use in ("gate", "measured"))
+        if self._trusted_accuracy > 0 and len(gating) >= FEWEST_GATING:
+            uncertainty, right, events = self._checked(gating)
+            plain, believed = (gate(uncertainty[kind], right[kind], self._trusted_accuracy)
+                               for kind in (~events, events))
+            # Where all that happens is an event, as in worlds of one turn, there is nothing else to measure it by.
+            self.threshold = plain if np.isfinite(plain) else believed
+            self._event_shift = 0.0 if not np.isfinite(plain) else plain - believed if np.isfinite(believed) else _NEVER
+            self._said.clear()
+        if len(gating) < FEWEST_GATING or len(measured) < FEWEST_MEASURED:
             return None
-        actions = [s.decision.text for s, _ in checked if s.decision]
-        predictions = self.predict([s.obs_text for s, _ in checked], actions)
+        uncertainty, right, events = self._checked(measured)
+        uncertainty[events] += self._event_shift
+        copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
+                           for s, a in measured])
+        return judged(uncertainty, right, copied, self.threshold)
+
+    def _checked(self, kept_out: Sequence[tuple[Step, Answer]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the predictions for these: the uncertainty before any shift, float [N]; whether they are right, and
+        whether an event is predicted, bool [N]."""
+        actions = [s.decision.text for s, _ in kept_out if s.decision]
+        predictions = self.predict([s.obs_text for s, _ in kept_out], actions)
         uncertainty = np.array([p.uncertainty for p in predictions])
         events = np.array([p.answer is not None and _is_event(p.answer) for p in predictions])
         uncertainty[events] -= self._event_shift
         right = np.array([p.answer is not None and describe(s.obs_text, p.answer) == describe(s.obs_text, a)
-                          for p, (s, a) in zip(predictions, checked, strict=True)])
-        copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
-                           for s, a in checked])
-        plain, believed = (gate(uncertainty[kind], right[kind], self._trusted_accuracy) for kind in (~events, events))
-        # Where all that happens is an event, as in worlds of one turn, there is nothing else to measure it by.
-        self.threshold = plain if np.isfinite(plain) else believed
-        self._event_shift = 0.0 if not np.isfinite(plain) else plain - believed if np.isfinite(believed) else _NEVER
-        uncertainty[events] += self._event_shift
-        self._said.clear()
-        return judged(uncertainty, right, copied, self.threshold)
+                          for p, (s, a) in zip(predictions, kept_out, strict=True)])
+        return uncertainty, right, events
 
     def _prompts(self, questions: Sequence[str], without: Sequence[int] = ()) -> list[np.ndarray]:
         """What the model reads for each question: similar transitions, the most similar last, then the question."""
