@@ -34,6 +34,10 @@ class Seat(Protocol):
     @property
     def observation(self) -> str: ...
 
+    @property
+    def draw(self) -> int:
+        """The seed of this turn's random numbers."""
+
 
 NO_OPTIONS = Library()
 
@@ -46,7 +50,7 @@ def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
     if actions and not seat.intents.running:
         goals = tuple(USE + name for name in options.subgoals(seat.observation))
         actions = goals or actions + tuple(options.admissible(seat.observation))
-    return replace(blank, observation=seat.intents.read(seat.observation, options), actions=actions)
+    return replace(blank, observation=seat.intents.read(seat.observation, options), actions=actions, draw=seat.draw)
 
 
 def told(world: Any) -> Situation:
@@ -165,9 +169,6 @@ class Expert:
 class Random:
     """Well-formed actions at random: the floor that learning must leave."""
 
-    def __init__(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
-        return [Decision(random_action(s.env.unwrapped, self._rng), policy_version=0, behaviour_id="random")
-                for s in seats]
+        return [Decision(random_action(s.env.unwrapped, np.random.default_rng(s.draw)), policy_version=0,
+                         behaviour_id="random") for s in seats]

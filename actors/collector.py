@@ -2,16 +2,21 @@
 
 Each environment advances alone: those that wait for the model are answered together, those that are stepping are
 waited for by nobody. The same class runs in this process and inside a Ray actor.
+
+In step (`in_step`) all environments are waited for, then answered together: which rows the model answers at once, and
+so the last bits of its logits, do not depend on which environment was faster. The random numbers of a turn come from
+the run's seed, the work and the turn in either case.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +64,11 @@ class Work:
         return cls(work_id=uuid.uuid5(uuid.NAMESPACE_OID, name).bytes, **what)
 
 
+def in_step(config: Config) -> bool:
+    """Whether the run is to be the same from row to row if it is repeated: one process, nothing learned from late."""
+    return config.workers == 0 and config.learning.max_lag == 0
+
+
 @dataclass
 class _Slot:
     """One environment at a time, and one endless stream."""
@@ -78,6 +88,8 @@ class _Slot:
     t_start_ns: int = 0
     boundary: Boundary = Boundary.NONE
     intents: Intents = field(default_factory=Intents)
+    seed: int = 0
+    """The run's."""
 
     @property
     def env_id(self) -> str:
@@ -88,6 +100,13 @@ class _Slot:
     def env(self) -> Any:
         assert self.work is not None
         return self.envs[self.work.env_id]
+
+    @property
+    def draw(self) -> int:
+        """The seed of this turn's random numbers, by the run's seed, the work and the turn. 63 bits."""
+        assert self.work is not None
+        name = f"{self.seed}/{self.work.work_id.hex()}/{self.turn}"
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
     @property
     def is_ready(self) -> bool:
@@ -113,10 +132,11 @@ class Collector:
                                commit_seconds=config.collecting.commit_seconds,
                                seal_bytes=config.collecting.seal_bytes, seal_seconds=config.collecting.seal_seconds,
                                metadata={"run": run_id, "rewards": self._rewards.version})
-        self._rng = np.random.default_rng([config.seed, 3, index, self.journal.epoch])
         self._done = done.work_ids
         self._next_group, self._void_groups = done.next_group, done.void_groups
-        self.quota = 0
+        self.quota = self.closed = 0
+        """Groups that may have been started; episodes closed so far."""
+        self._in_step = in_step(config)
         self._orders: deque[Work] = deque()
         self._group: deque[Work] = deque()
         self._agents: dict[Lane, Agent | Expert | Random] = {}
@@ -128,7 +148,8 @@ class Collector:
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
         streams = [uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
                    for n in range(config.collecting.slots)]
-        self._slots = [_Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1) for s in streams]
+        self._slots = [_Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1, seed=config.seed)
+                       for s in streams]
         self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix=self._name)
         self.failures: Counter[str] = Counter()
         self._engine_failures = 0
@@ -230,8 +251,8 @@ class Collector:
         seed = int(np.random.default_rng([self.config.seed, 1, number]).integers(2**31))
         group_id = f"{self.index}-{self._next_group}"
         self._next_group += 1
-        for _ in range(self.config.collecting.group_size):
-            yield Work(env_id, seed, "train", "train", group_id, uuid.uuid4().bytes)
+        for n in range(self.config.collecting.group_size):
+            yield Work.named(f"{self.config.seed}/train/{number}/{n}", env_id=env_id, seed=seed, group_id=group_id)
 
     def _submit(self, slot: _Slot, call: Any, *arguments: Any) -> None:
         slot.deadline = time.monotonic() + self.config.collecting.step_timeout_seconds
@@ -244,7 +265,9 @@ class Collector:
 
     def _take_finished(self, patience_seconds: float) -> None:
         pending = [s.future for s in self._slots if s.future is not None]
-        if pending and not any(s.is_ready for s in self._slots):
+        if pending and self._in_step:
+            wait(pending, max(s.deadline for s in self._slots) - time.monotonic(), ALL_COMPLETED)
+        elif pending and not any(s.is_ready for s in self._slots):
             wait(pending, patience_seconds, FIRST_COMPLETED)
         for slot in self._slots:
             if slot.future is None:
@@ -260,14 +283,14 @@ class Collector:
                     slot.subject = str(slot.info.get("subject", ""))
                 else:
                     self._record(slot, *future.result())
-            elif time.monotonic() > slot.deadline:
+            elif time.monotonic() >= slot.deadline:
                 slot.future = None
                 self._fail(slot, "timeout", TimeoutError(
                     f"no answer in {self.config.collecting.step_timeout_seconds:g} s"))
 
     def _answer(self, lane: Lane, seats: Sequence[_Slot]) -> None:
         if lane not in self._agents:
-            self._agents[lane] = Expert(self._engine) if lane == "demonstration" else Random(self.config.seed)
+            self._agents[lane] = Expert(self._engine) if lane == "demonstration" else Random()
         try:
             decisions = self._agents[lane].act(seats)
         except EngineError as error:
@@ -301,8 +324,8 @@ class Collector:
         else:  # a plain Gymnasium environment: its reward is the one signal there is
             signals = (Signal("env_reward", float(reward), "1", "env_state"),)
         value = self._rewards.reward(slot.work.env_id, signals)
-        marks = slot.intents.mark
-        if slot.intents.arrived(observation, self._rng) or (ending != "none" and slot.intents.running):
+        marks, stopping = slot.intents.mark, np.random.default_rng([slot.draw, 1])
+        if slot.intents.arrived(observation, stopping) or (ending != "none" and slot.intents.running):
             slot.boundary |= Boundary.OPTION_END
         self._append(slot, slot.decision, signals=signals, reward=value, ending=ending,
                      discount=discount_after(ending, self.config.collecting.discount), marks=marks)
@@ -338,6 +361,7 @@ class Collector:
         slot.observation = observation
         self._append(slot, None, ending=ending, info=info)
         self._done.add(slot.work.work_id)
+        self.closed += 1
         slot.work, slot.observation, slot.info, slot.subject = None, "", {}, ""
 
     def _append(self, slot: _Slot, decision: Decision | None, *, marks: tuple[int | None, int | None] | None = None,

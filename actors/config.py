@@ -32,7 +32,8 @@ class Budget(_Section):
     """When the run ends: whichever comes first."""
 
     updates: int = Field(40, ge=0, description="learner updates")
-    minutes: float = Field(30.0, gt=0, description="wall time of collecting and learning, in minutes")
+    minutes: float | None = Field(None, gt=0, description="wall time of collecting and learning, in minutes, or null "
+                                                          "for no limit; with one, no run repeats another exactly")
     steps: int | None = Field(None, ge=1, description="real training steps taken, or null for no limit")
 
 

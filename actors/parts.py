@@ -181,10 +181,12 @@ class Parts:
 
     @property
     def spent(self) -> float:
-        """How much of the budget is gone, by whichever part goes first; 1 ends the run."""
+        """How much of the budget is gone, by whichever part goes first; 1 ends the run. The clock has a say only where
+        the configuration gives it one."""
         budget = self.config.budget
         minutes = (time.monotonic() - (self._loop_started or time.monotonic())) / 60
-        return max(self.learner.version / budget.updates if budget.updates else 1.0, minutes / budget.minutes,
+        return max(self.learner.version / budget.updates if budget.updates else 1.0,
+                   minutes / budget.minutes if budget.minutes else 0.0,
                    self.replay.training_steps / budget.steps if budget.steps else 0.0)
 
     def budget_is_spent(self) -> bool:

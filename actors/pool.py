@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.collector import Collector, Work
+from actors.collector import Collector, Work, in_step
 from actors.config import Config, names_of_secrets
 from actors.output import guard
 from experience.errors import ConfigError, IsolationError, XpError
@@ -47,12 +47,16 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """One collector in this process: no Ray, the same collector, the same shards."""
+    """One collector in this process: no Ray, the same collector, the same shards.
+
+    In step, rows are given out when an episode has ended, not when the clock committed them: what the learner knows at
+    each of its decisions is then the same in every run.
+    """
 
     restarts = 0
 
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
-        self._catalog = catalog
+        self._catalog, self._in_step = catalog, in_step(config)
         self._collector = Collector(config, run_id, directory, 0, 1)
 
     def push(self, weights: Weights, quota: int) -> None:
@@ -63,7 +67,12 @@ class LocalPool:
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         while not until():
-            if not self._collector.pump():
+            closed = self._collector.closed
+            busy = self._collector.pump()
+            if self._in_step and busy and closed == self._collector.closed:
+                yield []
+                continue
+            if self._in_step or not busy:
                 self._collector.journal.commit()
             yield [step for block in self._catalog.follow() for step in block]
 

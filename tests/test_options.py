@@ -81,6 +81,7 @@ class Seat:
     """A stream of a scripted world, as the collector holds it."""
 
     env: Any
+    draw = 0
 
     def __init__(self, observation: str) -> None:
         self.env_id, self.observation, self.intents = "envs:KeyDoor-v0", observation, Intents()

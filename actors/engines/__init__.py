@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What an agent must answer: the observation, how this world wants its answers written, and, where the world can
-    list them, all answers that there are."""
+    list them, all answers that there are. draw: the seed of the random numbers by which it is answered, the same
+    whatever else is asked beside it; None: the engine's own generator goes on."""
 
     observation: str
     instructions: str = ""
     actions: tuple[str, ...] = ()
+    draw: int | None = None
 
 
 def messages(situation: Situation) -> list[dict[str, str]]:

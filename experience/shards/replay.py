@@ -177,20 +177,21 @@ class Replay:
         waiting = self._waiting[first.group_id]
         waiting.append(episode)
         if len(waiting) == self.group_size:
-            self._ready.append(Group(first.group_id, tuple(self._waiting.pop(first.group_id))))
+            del self._waiting[first.group_id]
+            self._ready.append(Group(first.group_id, tuple(sorted(waiting, key=lambda e: e.first.work_id))))
 
     @property
     def ready_groups(self) -> int:
         return len(self._ready)
 
     def window(self, version: int, most: int | None = None) -> list[Group]:
-        """The whole groups not given out yet (the oldest `most`), less those older than `max_lag` versions.
+        """The whole groups not given out yet (the oldest `most`, by id), less those older than `max_lag` versions.
 
         Failed episodes and episodes of unknown reward leave their group; each is counted in `dropped`.
         """
         given, self._ready = self._ready[:most], self._ready[most:] if most else []
         fresh = []
-        for group in given:
+        for group in sorted(given, key=lambda g: (len(g.group_id), g.group_id)):
             kept = self._usable(group, version)
             self.consumed.append((group.group_id, kept is not None))
             fresh += [kept] if kept else []
