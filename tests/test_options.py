@@ -362,3 +362,65 @@ class Tokens:
 
     def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray]:
         return ByteTokenizer().prompt(situation.observation), ByteTokenizer().action(action)
+
+
+def line(*moves: str, number: int = 0) -> list[tuple[Step, Step]]:
+    """Rows of a corridor a → b → c that ends behind its last move with a reward of 1, whatever the moves are called."""
+    seen = "abcdef"[:len(moves) + 1]
+    rows = [make_step(t, number.to_bytes(16, "big"), obs_text=seen[t], decision=Decision(move, 0),
+                      reward=float(t + 1 == len(moves)), ending="terminated" if t + 1 == len(moves) else "none")
+            for t, move in enumerate(moves)]
+    closing = make_step(len(moves), number.to_bytes(16, "big"), closing=True, obs_text=seen[-1], ending="terminated")
+    return list(pairwise([*rows, closing]))
+
+
+@pytest.mark.parametrize(("moves", "worth"), [(("on",), 1.0), (("on", "off"), 0.9), (("on", "on"), 0.9),
+                                              (("on", "off", "on"), 0.81)])
+def test_intra_option_learning_of_a_program_looks_ahead_to_its_next_action(moves: tuple[str, ...], worth: float) -> None:
+    """It gave 0 for a program of two steps: every action was compared with the first."""
+    program = Program("walk", moves)
+    learner = OptionLearner(("on", "off"), Library().add(program), OptionSettings(0.5, 0.9))
+    for _ in range(60):
+        for step, following in line(*moves):
+            learner.learn(step, following)
+    assert learner.values["a"][learner.actions.index("use walk")] == pytest.approx(worth, abs=1e-6)
+    index = {state: i for i, state in enumerate("abcd")}
+    model = learned_models(line(*moves) * 60, program, index, 0.5, 0.9)
+    assert model.reward[0] == pytest.approx(worth, abs=1e-6)
+    assert model.arrival[0].sum() == pytest.approx(0.0)
+
+
+def test_a_program_that_ends_before_the_world_is_worth_what_comes_after_it() -> None:
+    """Two of three moves: γ² times what is best in c, where the world gives 1 and ends."""
+    learner = OptionLearner(("on",), Library().add(Program("walk", ("on", "on"))), OptionSettings(0.5, 0.9))
+    for _ in range(80):
+        for step, following in line("on", "on", "on"):
+            learner.learn(step, following)
+    assert learner.values["a"][1] == pytest.approx(0.81, abs=1e-6)
+    assert learner.values["b"][1] == pytest.approx(0.9, abs=1e-6)
+    assert learner.values["c"][1] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_program_with_an_until_stops_where_that_holds() -> None:
+    program = Program("walk", ("on", "off", "off"), until=Condition("b"))
+    learner = OptionLearner(("on", "off"), Library().add(program), OptionSettings(0.5, 0.9))
+    for _ in range(80):
+        for step, following in line("on", "on"):
+            learner.learn(step, following)
+    assert learner.values["a"][2] == pytest.approx(0.9, abs=1e-6)
+
+
+def test_a_programs_model_follows_its_list_of_actions() -> None:
+    """Corridor a b c d: `on` goes on, `off` earns 2 and stays. on, off, on from a: 0 + γ·2 + γ²·0, then c at γ³."""
+    from experience.planning.smdp import FiniteWorld, Model
+    on = np.array([[0, .5, 0, 0], [0, 0, .5, 0], [0, 0, 0, .5], [0, 0, 0, .5]])
+    everywhere = np.array([True] * 4)
+    world = FiniteWorld(tuple("abcd"), ("on", "off"), (Model(np.zeros(4), on, everywhere),
+                                                       Model(np.full(4, 2.0), np.eye(4) * .5, everywhere)))
+    model = world.model_of(Program("walk", ("on", "off", "on")))
+    assert model.reward.tolist() == [1.0] * 4
+    assert model.arrival[0].tolist() == [0, 0, 0.125, 0]
+    stopped = world.model_of(Program("walk", ("on", "off", "on"), until=Condition("b")))
+    assert (stopped.reward[0], stopped.arrival[0].tolist()) == (0.0, [0, 0.5, 0, 0])
+    single = world.model_of(Program("step", ("on",)))
+    assert (single.reward.tolist(), single.arrival.tolist()) == ([0.0] * 4, on.tolist())

@@ -146,6 +146,16 @@ class Experiments:
         return float(age >= self.most)
 
 
+def stages(option: Option) -> int:
+    """How many ages of the option its π tells apart: a program is at another place in its list after each action."""
+    return len(option.actions) if isinstance(option, Program) else 1
+
+
+def stops_at(option: Option, observation: str, age: int) -> float:
+    """β on arrival after `age` actions; 1 where the option knows no way on, as a program after its last action."""
+    return 1.0 if option.act(observation, age) is None else option.stops(observation, age)
+
+
 Stored = Program | Learned | Subgoal | Experiments
 Pursued = Subgoal | Experiments
 """Options that are pursued by somebody else than themselves."""

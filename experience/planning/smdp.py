@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from experience.learning.returns import Floats
 from experience.planning.change import Answer
-from experience.planning.option import USE, Library, Option, option_id
+from experience.planning.option import USE, Library, Option, Stored, option_id, stages, stops_at
 from experience.planning.tabular import TabularModel
 from experience.step import Boundary, Step
 
@@ -59,22 +59,37 @@ class FiniteWorld:
         return cls(states, tuple(actions), tuple(models))
 
     def model_of(self, option: Option) -> Model:
-        """The multi-time model of an option whose π and β depend on what is seen alone.
+        """The multi-time model of an option.
 
-        r_o = r_π + γP_π (1−β) r_o,   p_o = γP_π (β I + (1−β) p_o): linear systems, solved exactly.
+        r_o = r_π + γP_π (1−β) r_o,   p_o = γP_π (β I + (1−β) p_o): linear systems, solved exactly where π and β depend
+        on what is seen alone; for a program from its last action back, each age upon the model of the next.
         An option that knows no way on where it has not stopped, stops there.
         """
-        n = len(self.states)
-        named = [option.act(state, 0) for state in self.states]
-        chosen = [self.actions.index(a) if a is not None and a in self.actions else 0 for a in named]
-        known = np.array([a in self.actions and bool(self.models[chosen[i]].starts[i]) for i, a in enumerate(named)])
-        r = np.array([self.models[a].reward[i] for i, a in enumerate(chosen)]) * known
-        p = np.array([self.models[a].arrival[i] for i, a in enumerate(chosen)]) * known[:, None]
-        stop = np.array([option.stops(state, 1) for state in self.states])
-        stop[~known] = 1.0
-        system = np.eye(n) - p * (1 - stop)
-        starts = np.array([option.starts(state) for state in self.states]) & known
-        return Model(np.linalg.solve(system, r), np.linalg.solve(system, p * stop), starts)
+        last = stages(option) - 1
+        stop, r, p = self._stage(option, last)
+        system = np.eye(len(self.states)) - p * (1 - stop)
+        r, p = np.linalg.solve(system, r), np.linalg.solve(system, p * stop)
+        for age in range(last - 1, -1, -1):
+            stop, earned, arrival = self._stage(option, age)
+            r, p = earned + arrival @ ((1 - stop) * r), arrival * stop + arrival @ ((1 - stop)[:, None] * p)
+        starts = np.array([option.starts(state) for state in self.states]) & self._known(option, 0)
+        return Model(r, p, starts)
+
+    def _known(self, option: Option, age: int) -> Bools:
+        """bool [S]: where the option's action at that age is one of the world's that may be started there."""
+        named = [option.act(state, age) for state in self.states]
+        return np.array([a in self.actions and bool(self.models[self.actions.index(a)].starts[i])
+                         for i, a in enumerate(named)])
+
+    def _stage(self, option: Option, age: int) -> tuple[Floats, Floats, Floats]:
+        """Of the option's action at `age`: β on arrival [S], its reward [S], its discounted arrival [S, S]."""
+        named = [option.act(state, age) for state in self.states]
+        chosen = [self.actions.index(a) if a in self.actions else 0 for a in named]
+        known = self._known(option, age)
+        stop = np.array([stops_at(option, state, age + 1) for state in self.states])
+        stop[~self._known(option, age + 1)] = 1.0
+        return (stop, np.array([self.models[a].reward[i] for i, a in enumerate(chosen)]) * known,
+                np.array([self.models[a].arrival[i] for i, a in enumerate(chosen)]) * known[:, None])
 
 
 def backup(models: Sequence[Model], values: Floats) -> Floats:
@@ -112,6 +127,8 @@ class OptionLearner:
     SMDP:  Q(S,O) ← Q(S,O) + α [R^{(k)} + γ^k max_O' Q(S',O') − Q(S,O)]
     intra: Q(S,o) ← Q(S,o) + α [R + γ U(S',o) − Q(S,o)] for every o with π_o(S) = A,
            U(S',o) = (1−β_o) Q(S',o) + β_o max Q(S',·)        Sutton, Precup & Singh 1999, eq. 12 and 20
+    A program is a policy over (S, age): it has such a Q for each of its ages, and each looks ahead to the next. Choices
+    that options make of other options are not learned from.
     """
 
     def __init__(self, actions: Sequence[str], library: Library, settings: OptionSettings) -> None:
@@ -120,6 +137,8 @@ class OptionLearner:
         self._index = {action: i for i, action in enumerate(self.actions)}
         self._by_id = {option_id(o.name): USE + o.name for o in library}
         self.values: dict[str, list[float]] = {}
+        self._within: dict[tuple[str, str, int], float] = {}
+        """Q(S, o) of a program that has taken 1, 2, … of its actions, by (observation, name, age)."""
         self._admissible: dict[str, list[int]] = {}
         self._started: tuple[str, str, float, int] | None = None
         self.durations: dict[str, list[int]] = defaultdict(list)
@@ -135,16 +154,26 @@ class OptionLearner:
         ended = step.ending == "terminated"
         if self.settings.intra:
             for option in self.library:
-                if option.starts(step.obs_text) and option.act(step.obs_text, 0) == action:
-                    stop = 1.0 if ended else option.stops(ahead, 1)
-                    going_on = self._row(ahead)[self._index[USE + option.name]] if stop < 1 else 0.0
-                    worth = 0.0 if ended else (1 - stop) * going_on + stop * self.best(ahead)
-                    self._move(step.obs_text, USE + option.name, step.reward + self.settings.discount * worth)
+                for age in range(stages(option)):
+                    if option.act(step.obs_text, age) == action and (age or option.starts(step.obs_text)):
+                        worth = 0.0 if ended else self._arriving(option, ahead, age + 1)
+                        self._move(step.obs_text, USE + option.name, step.reward + self.settings.discount * worth, age)
         if action in self._index:
             worth = 0.0 if ended else self.best(ahead)
             self._move(step.obs_text, action, step.reward + self.settings.discount * worth)
         if step.option_id is not None and self._started is not None:
             self._follow(step, ahead, ended)
+
+    def _arriving(self, option: Stored, observation: str, age: int) -> float:
+        """U(S', o) after `age` actions."""
+        stop = stops_at(option, observation, age)
+        going_on = 0.0 if stop == 1 else self._value(observation, option, age % stages(option))
+        return (1 - stop) * going_on + (stop * self.best(observation) if stop else 0.0)
+
+    def _value(self, observation: str, option: Stored, age: int) -> float:
+        if age:
+            return self._within.get((observation, option.name, age), 0.0)
+        return self._row(observation)[self._index[USE + option.name]]
 
     def _follow(self, step: Step, ahead: str, ended: bool) -> None:
         """Adds a turn to the option under way; when it is over, the whole of it is one step of the SMDP."""
@@ -164,7 +193,12 @@ class OptionLearner:
         row = self._row(observation)
         return max(row[i] for i in self._admissible[observation])
 
-    def _move(self, observation: str, action: str, target: float) -> None:
+    def _move(self, observation: str, action: str, target: float, age: int = 0) -> None:
+        if age:
+            place = observation, action.removeprefix(USE), age
+            before = self._within.get(place, 0.0)
+            self._within[place] = before + self.settings.step_size * (target - before)
+            return
         row, i = self._row(observation), self._index[action]
         row[i] += self.settings.step_size * (target - row[i])
 
@@ -184,20 +218,20 @@ def learned_models(steps: Sequence[tuple[Step, Step]], option: Option, index: Ma
 
     r_o(S) += α [R + γ (1−β(S')) r_o(S') − r_o(S)],   p_o(S,·) += α [γ ((1−β) p_o(S',·) + β 1_{S'}) − p_o(S,·)]
     """
-    n = len(index)
-    r, p = np.zeros(n), np.zeros((n, n))
+    n, ages = len(index), stages(option)
+    r, p = np.zeros((ages, n)), np.zeros((ages, n, n))  # a program has a model for each of its ages
     for step, following in steps:
-        if step.decision is None or step.reward is None or option.act(step.obs_text, 0) != step.decision.text:
+        if step.decision is None or step.reward is None or step.is_choice:
             continue
         s, ended = index[step.obs_text], step.ending == "terminated"
-        if ended:
+        for age in (age for age in range(ages) if option.act(step.obs_text, age) == step.decision.text):
             target_r, target_p = step.reward, np.zeros(n)
-        else:
-            ahead = index[following.obs_text]
-            stop = option.stops(following.obs_text, 1)
-            target_r = step.reward + discount * (1 - stop) * r[ahead]
-            target_p = discount * (1 - stop) * p[ahead]
-            target_p[ahead] += discount * stop
-        r[s] += step_size * (target_r - r[s])
-        p[s] += step_size * (target_p - p[s])
-    return Model(r, p, np.array([option.starts(state) for state in index]))
+            if not ended:
+                ahead, later = index[following.obs_text], (age + 1) % ages
+                stop = stops_at(option, following.obs_text, age + 1)
+                target_r = step.reward + discount * (1 - stop) * r[later, ahead]
+                target_p = discount * (1 - stop) * p[later, ahead]
+                target_p[ahead] += discount * stop
+            r[age, s] += step_size * (target_r - r[age, s])
+            p[age, s] += step_size * (target_p - p[age, s])
+    return Model(r[0], p[0], np.array([option.starts(state) for state in index]))
