@@ -74,7 +74,7 @@ def line(progress: Progress) -> str:
 
 def summary_line(progress: Progress, report: Path) -> str:
     """What changed, in one line: held-out return of random, imitation and the last version, per world, and the gain
-    over imitation with its 95 % interval, taken task by task."""
+    over imitation, taken task by task, with its 95 % interval over the tasks (each task's gain, of fewer than 5)."""
     parts = []
     for world, by_version in progress.returns.items():
         if by_version:

@@ -29,8 +29,9 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
     record = directory.record
     body = [f"<h1>{_text(directory.name)}</h1>", f"<p>{_text(_sentence(progress, record))}</p>", _table(progress),
             _section("Return on held-out tasks, per policy version",
-                     "Tasks that training never draws; bands are 95 % bootstrap intervals. The dotted line is a policy "
-                     "of well-formed random actions; version 0 is imitation alone.", _plot_returns(progress)),
+                     "Tasks that training never draws; bands are 95 % intervals over the tasks of this one run "
+                     "(Student's t; none for fewer than five). The dotted line is a policy of well-formed random "
+                     "actions; version 0 is imitation alone.", _plot_returns(progress)),
             _section("Return while training", "Mean of each world's newest 64 training episodes, sampled actions.",
                      _plot_history(history, "training", "return")),
             _section("Where the data came from", "Steps in the shards by source, as the run went on. Imagined steps "
@@ -99,7 +100,7 @@ def _plot_returns(progress: Progress) -> str:
         for axis, world, colour in zip(axes, worlds, _COLOURS * len(worlds), strict=False):
             points = sorted((v, m) for v, m in progress.returns[world].items() if m.n)
             versions = [v for v, _ in points]
-            means, halves = [m.mean for _, m in points], [m.half for _, m in points]
+            means, halves = [m.mean for _, m in points], [m.half or 0.0 for _, m in points]
             axis.plot(versions, means, "o-", color=colour)
             axis.fill_between(versions, [m - h for m, h in zip(means, halves, strict=True)],
                               [m + h for m, h in zip(means, halves, strict=True)], color=colour, alpha=0.18, lw=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.planning.record import Row
 from experience.errors import ConfigError
+from experience.evaluation.statistics import shown as seed_values
 
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
@@ -63,21 +64,20 @@ def table(kept: dict[str, dict[str, object]]) -> str:
     for part in kept.values():
         took = f" ({part['seconds']} s on 2 cores)" if part["seconds"] else ""
         lines += ["", f"`{part['command']}`{took}:", "",
-                  "| claim | published | here (95 % interval) | goal | seeds | beside it |",
+                  "| claim | published | here (95 % interval, or each seed) | goal | seeds | beside it |",
                   "|---|---|---|---|---|---|"]
-        for row in part["rows"]:  # type: ignore[attr-defined]
-            low, high = row["interval"]
-            beside = "; ".join(f"{k} {v:.4g}" for k, v in row["controls"].items())
-            goal = row["goal"] if row["goal_met"] else f"{row['goal']}, **missed**"
-            here = f"{row['ours']:.3g} {row['unit']} ({low:.3g} to {high:.3g})"
-            lines.append(f"| {row['name']} | {row['published']} | {here} | {goal} | {row['seeds']} | {beside} |")
+        for row in map(Row.read, part["rows"]):  # type: ignore[call-overload]
+            beside = "; ".join(f"{k} {v:.4g}" for k, v in row.controls.items())
+            goal = row.goal if row.goal_met else f"{row.goal}, **missed**"
+            lines.append(f"| {row.name} | {row.published} | {row.here} | {goal} | {row.seeds} | {beside} |")
     return "\n".join(lines) + "\n"
 
 
 def shown(row: Row) -> str:
-    low, high = row.interval
-    lines = [f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.ours:.3g} {row.unit} [{low:.3g}, {high:.3g}], "
-             f"goal {row.goal}, {row.seeds} seeds", f"       published: {row.published}   ({row.note})"]
+    lines = [f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.here}, goal {row.goal}, {row.seeds} seeds",
+             f"       published: {row.published}   ({row.note})"]
+    if row.interval:
+        lines.append(f"       each seed: {seed_values(row.values)}")
     if row.controls:
         lines.append("       beside it: " + ", ".join(f"{k} {v:.4g}" for k, v in row.controls.items()))
     return "\n".join(lines)
