@@ -12,8 +12,12 @@ from experience.errors import DivergedError
 from experience.learning.finite import FiniteSteps
 from experience.models.weights import Weights
 from experience.planning.ensemble import EnsembleModel
+from experience.planning.tabular import Dyna, DynaSettings
 from experience.planning.world_model import LanguageWorldModel
+from experience.policy import Decision
+from experience.reward import RewardModel
 from experience.shards.replay import Group
+from tests.conftest import make_step
 from tests.test_ensemble import cartpole
 from tests.test_value import learner, walk
 
@@ -98,3 +102,15 @@ def test_world_models_skip_them_too() -> None:
         ensemble.fit(5)
     assert ensemble.save()["world_model.safetensors"] == before
     assert (language.skipped, ensemble.skipped) == (3, 3)
+
+
+def test_a_table_skips_what_is_not_finite_too() -> None:
+    dyna = Dyna(("up", "down"), RewardModel({}), DynaSettings(step_size=1.0))
+    seen, after = make_step(0, obs_text="a", reward=1e308, decision=Decision("up", 0)), make_step(1, obs_text="a")
+    dyna.learn(seen, after)
+    dyna.values["a"][0] = 1.7e308
+    for _ in range(2):
+        dyna.learn(seen, after)
+    assert (dyna.skipped, dyna.values["a"]) == (2, [1.7e308, 0.0])
+    with pytest.raises(DivergedError, match="table"):
+        dyna.learn(seen, after)

@@ -11,7 +11,7 @@ from torch import nn
 
 from experience.errors import DivergedError
 
-_MOST_IN_A_ROW = 3
+MOST_IN_A_ROW = 3
 """Skipped updates after which training is over: what comes next would be skipped too."""
 
 
@@ -41,7 +41,7 @@ class FiniteSteps:
         optimizer.zero_grad()
         self.skipped += 1
         self._in_a_row += 1
-        if self._in_a_row >= _MOST_IN_A_ROW:
+        if self._in_a_row >= MOST_IN_A_ROW:
             raise DivergedError(f"the {self.name} was given {self._in_a_row} updates in a row that are not finite "
                                 f"(loss {loss:g}, gradient norm {norm:g}); its weights are those before them", batch())
         return None

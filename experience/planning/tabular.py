@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from experience.errors import DivergedError
+from experience.learning.finite import MOST_IN_A_ROW
 from experience.models.table import Table
 from experience.models.weights import Weights
 from experience.planning.change import Answer
@@ -115,6 +118,7 @@ class Dyna:
         self.values: dict[str, list[float]] = {}
         self.planned = 0
         """Planning updates done."""
+        self.skipped = self._in_a_row = 0
         self._index = {action: i for i, action in enumerate(self.actions)}
         self._rewards, self._known_rewards = rewards, dict[Answer, float]()
         self._env_id = ""
@@ -191,8 +195,20 @@ class Dyna:
         return reward
 
     def _update(self, observation: str, action: str, answer: Answer, reward: float) -> None:
-        row = self._row(observation)
-        row[self._index[action]] += self.settings.step_size * self._error(observation, action, answer, reward)
+        error = self._error(observation, action, answer, reward)
+        if self._checked(error, observation, action):
+            self._row(observation)[self._index[action]] += self.settings.step_size * error
+
+    def _checked(self, error: float, observation: str, action: str) -> bool:
+        """Whether it is finite; else the update is skipped. Raises DivergedError at the third in a row."""
+        if math.isfinite(error):
+            self._in_a_row = 0
+            return True
+        self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
+        if self._in_a_row >= MOST_IN_A_ROW:
+            raise DivergedError(f"{self._in_a_row} updates of the table in a row are not finite (error {error:g})",
+                                {"observation": np.array(observation), "action": np.array(action)})
+        return False
 
     def _error(self, observation: str, action: str, answer: Answer, reward: float) -> float:
         ahead = 0.0 if answer.ended else self.settings.discount * max(self._row(answer.observation))
@@ -208,11 +224,16 @@ class Dyna:
 class TabularLearner:
     """Dyna as the learner of a run: `./xp run … policy.engine=table`."""
 
-    value, options, skipped = None, b"", 0
+    value, options = None, b""
     planner: Mapping[str, bytes] = {}
 
     def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
         self.dyna, self.version = Dyna(actions, rewards, settings), 0
+
+    @property
+    def skipped(self) -> int:
+        """Updates left out because they were not finite."""
+        return self.dyna.skipped
 
     def policy(self) -> Weights:
         return Table.weights(self.dyna.actions, self.dyna.values, self.version)
