@@ -178,30 +178,29 @@ def _kept(progress: Progress, counted: dict[str, int], record: dict[str, Any]) -
             "steps on disk": ", ".join(f"{counted.get(k, 0)} {k}" for k in ("real", "demonstration", "imagined")),
             "imagined branches": ", ".join(f"{n} {why}" for why, n in progress.imagined.items()) or "none",
             "episodes left out of learning": ", ".join(f"{n} {w}" for w, n in progress.dropped.items() if n) or "none",
+            "updates skipped, not finite": progress.skipped,
             "failures": ", ".join(f"{n} × {why}" for why, n in progress.failures.items()) or "none",
             "collector restarts": progress.restarts, "machine": record.get("machine", "")}
     return "<table>" + "".join(f"<tr><td>{_text(k)}</td><td>{_text(v)}</td></tr>" for k, v in rows.items()) + "</table>"
 
 
 def _examples(directory: RunDirectory) -> str:
-    """The newest held-out episode of each world, as it stands in the shards."""
+    """The newest whole held-out episode of each world, as it stands in the shards."""
     from experience.shards.catalog import Catalog
+    from experience.shards.replay import EpisodeReader
 
-    newest: dict[str, list[Any]] = {}
-    for steps in Catalog(directory.shards).follow():
-        for step in steps:
-            if step.split == "heldout" and step.decision and step.decision.behaviour_id != "random":
-                episode = newest.setdefault(step.env_id, [])
-                if step.step_in_episode == 0 or (episode and episode[-1].stream_id != step.stream_id):
-                    episode.clear()
-                episode.append(step)
+    reader, newest = EpisodeReader(), dict[str, Any]()
+    for episode in (e for steps in Catalog(directory.shards).follow() for step in steps for e in reader.take(step)):
+        decision = episode.first.decision
+        if episode.first.split == "heldout" and not episode.failed and decision and decision.behaviour_id != "random":
+            newest[episode.first.env_id] = episode
     parts = []
     for world, episode in newest.items():
         turns = []
-        for step in episode:
+        for step in episode.steps:
             signals = ", ".join(f"{s.name}={'unknown' if s.value is None else f'{s.value:g}'}" for s in step.signals)
             turns.append(f"{step.obs_text}\n→ {step.decision.text}\n   {signals}")
-        parts.append(f"<p>{_text(world)}, policy v{episode[-1].decision.policy_version}</p>"
+        parts.append(f"<p>{_text(world)}, policy v{episode.first.decision.policy_version}</p>"
                      f"<pre>{_text(chr(10).join(turns))}</pre>")
     return "".join(parts)
 
