@@ -21,12 +21,12 @@ from experience.shards.exchange import as_plain
 ROOT = Path(__file__).resolve().parent.parent
 SAME = ["workers=0", "learning.max_lag=0", "seed=11", "policy.layers=1", "policy.width=32", "policy.heads=4",
         "policy.max_tokens=24", "policy.context=160", "collecting.slots=6", "collecting.group_size=4",
-        "learning.imitation_passes=2", "policy.listed=true", "planning.first_steps=400", "planning.layers=1", "planning.width=32", "planning.fit_steps=2", "planning.groups=2",
+        "learning.imitation_passes=2", "policy.listed=true", "planning.first_steps=8", "planning.layers=1", "planning.width=32", "planning.fit_steps=2", "planning.groups=2",
         "planning.every=1", "planning.trusted_accuracy=0", "learning.advantage=turn",
         "evaluation.episodes=3", "evaluation.final_episodes=4", "evaluation.every=2"]
-FAST = ["worlds=[{id: 'tests.uneven_world:Uneven-v0', groups: 3, demonstrations: 12}]", "budget.updates=4"]
+FAST = ["worlds=[{id: 'tests.uneven_world:Uneven-v0', groups: 3, demonstrations: 12}]", "budget.updates=3"]
 LONG = ["worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}, {id: 'tests.uneven_world:Uneven-v0', "
-        "groups: 2, demonstrations: 12}]", "budget.updates=12", "planning.skills=2"]
+        "groups: 2, demonstrations: 12}]", "budget.updates=8", "planning.skills=2", "planning.first_steps=400"]
 
 
 def lived(folder: Path, *settings: str) -> dict[str, str]:
@@ -35,9 +35,7 @@ def lived(folder: Path, *settings: str) -> dict[str, str]:
     directory = RunDirectory.create(config, origins, ["test"])
     run(config, directory)
     found = {"rows": _rows(directory.shards)}
-    if config.planning.enabled:
-        assert directory.count()["imagined"]
-        found["imagined"] = _rows(directory.path / "imagined")
+    found["imagined"] = _rows(directory.path / "imagined")
     for file in sorted(directory.checkpoints.glob("*/*")):
         if file.name != "SHA256SUMS":
             found[f"{file.parent.name}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -58,7 +56,7 @@ def _rows(shards: Path) -> str:
 def test_two_runs_of_a_seed_have_the_same_rows_and_the_same_weights(tmp_path: Path) -> None:
     one, other = lived(tmp_path / "a", *FAST), lived(tmp_path / "b", *FAST)
     assert one == other
-    assert any("step-000004/policy" in name for name in one)
+    assert any("step-000003/policy" in name for name in one)
 
 
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
@@ -79,5 +77,6 @@ def test_20_of_20_runs_are_the_same_in_processes_of_their_own_on_a_busy_machine(
                                  env={**os.environ, "PYTHONHASHSEED": str(start + n)})
                 for n, command in enumerate(waiting[start:start + 2])]
         found += [json.loads(process.communicate()[0].splitlines()[-1]) for process in pair]
+    assert next(tmp_path.glob("0/*/imagined/*/*"))
     assert sum(one == found[0] for one in found) == 20, [
         sorted(name for name in found[0] if one.get(name) != found[0][name]) for one in found]
