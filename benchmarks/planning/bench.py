@@ -66,7 +66,8 @@ def table(kept: dict[str, dict[str, object]]) -> str:
         lines += ["", f"`{part['command']}`{took}:", "",
                   "| claim | published | here (95 % interval, or each seed) | goal | seeds | beside it |",
                   "|---|---|---|---|---|---|"]
-        for row in map(Row.read, part["rows"]):  # type: ignore[call-overload]
+        for kept_row in part["rows"]:  # type: ignore[attr-defined]
+            row = Row.read(kept_row)
             beside = "; ".join(f"{k} {v:.4g}" for k, v in row.controls.items())
             goal = row.goal if row.goal_met else f"{row.goal}, **missed**"
             lines.append(f"| {row.name} | {row.published} | {row.here} | {goal} | {row.seeds} | {beside} |")

@@ -150,7 +150,7 @@ class Learner:
         Anthony et al. 2017), at `rate` × the imitation rate."""
         if not plans:
             return {}
-        size, losses = self.settings.batch_turns, []
+        size, losses = self.settings.batch_turns, list[float]()
         self._set_rate(self.settings.imitation_rate * rate)
         for _ in range(_PLAN_PASSES):
             for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):

@@ -146,7 +146,7 @@ class EnsembleModel:
 
     def calibrate(self, most: int = 512) -> ModelError | None:
         """As LanguageWorldModel.calibrate, with `right` as this class has it; copy is "no number changes"."""
-        gating, measured = (self._kept_out[use][-most:] for use in ("gate", "measured"))
+        gating, measured = self._kept_out["gate"][-most:], self._kept_out["measured"][-most:]
         if self._nets is None or len(gating) < FEWEST_GATING:
             return None
         if self._trusted_accuracy > 0:

@@ -292,7 +292,7 @@ class LanguageWorldModel:
     def calibrate(self, most: int = 128) -> ModelError | None:
         """Sets the gate by the newest kept-out transitions of one half and measures the model, and the gate, on those
         of the other; None while there are too few of either."""
-        gating, measured = (self._kept_out[use][-most:] for use in ("gate", "measured"))
+        gating, measured = self._kept_out["gate"][-most:], self._kept_out["measured"][-most:]
         if self._trusted_accuracy > 0 and len(gating) >= FEWEST_GATING:
             uncertainty, right, events = self._checked(gating)
             plain, believed = (gate(uncertainty[kind], right[kind], self._trusted_accuracy)
