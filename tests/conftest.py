@@ -139,7 +139,9 @@ def make_step(t: int, stream: bytes = b"s" * 16, *, rng: np.random.Generator | N
     action = rng.integers(0, 256, rng.integers(1, 20)).astype(np.int32)
     decision = None if closing else Decision(
         "press 1", 3, prompt, action, rng.normal(-1, 0.1, len(action)).astype(np.float32),
-        (VersionSpan(3, len(action)),), token_exact=True, decoder="temperature=1", behaviour_id="small")
+        (VersionSpan(3, len(action)),), token_exact=True, decoder="temperature=1", behaviour_id="small",
+        sampled=True, temperature=1.0, allowed_ids=action[-1:], prompt_cut=2, action_cut=False,
+        allowed_counts=np.array([0] * (len(action) - 1) + [1], np.int32))
     fields: dict[str, object] = dict(
         stream_id=stream, t=t, env_id="envs:Test-v0", obs_text=f"page {t} — ünïcode", decision=decision,
         work_id=uuid.UUID(int=t).bytes,

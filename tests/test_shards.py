@@ -59,7 +59,8 @@ def test_every_column_of_the_record_is_in_the_schema_from_day_one() -> None:
     wanted = """stream_id t episode step_in_episode work_id group_id env_id env_version task_id split seed
         sandbox_tier t_start_ns t_end_ns source model_version uncertainty obs_text obs_blobs obs_struct
         state_key prompt_prefix_len prompt_ids action_text action_ids action_logprobs version_spans
-        policy_version behaviour_id decoder token_exact tool_calls action_struct option_id option_step
+        policy_version behaviour_id decoder token_exact sampled temperature allowed_ids allowed_counts prompt_cut
+        action_cut tool_calls action_struct option_id option_step
         plan_id value_estimate signals reward reward_version discount ending boundary info""".split()
     assert set(wanted) <= {name for name, _, _ in FIELDS}
 

@@ -170,7 +170,7 @@ class Redactor:
             return clean
         return replace(clean, decision=replace(
             clean.decision or decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS, logprobs=_NO_LOGPROBS,
-            version_spans=(), token_exact=False))
+            version_spans=(), token_exact=False, sampled=False, allowed_ids=_NO_IDS, allowed_counts=_NO_IDS))
 
 
 _LABELS = ("env_id", "task_id", "group_id", "env_version", "split", "sandbox_tier", "reward_version")

@@ -1,15 +1,17 @@
 """The record as Arrow, and steps to and from record batches.
 
 Later formats add columns, which may be null, and never change one: a file with fewer columns is read as if the others
-were null (`conform`), so no data is ever migrated. In a sealed shard a string column may be dictionary-encoded.
+were null (`conform`), so no data is ever migrated.
     xp.step.v1    46 columns
     xp.step.v2    adds `subject`
+    xp.step.v3    adds `sampled`, `temperature`, `allowed_ids`, `allowed_counts`, `prompt_cut`, `action_cut`
 Tokens and log-probabilities go from numpy to Arrow without becoming Python numbers.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import chain, pairwise
@@ -25,7 +27,7 @@ from experience.policy import Decision, VersionSpan
 from experience.signal import Signal, SignalKind
 from experience.step import Blob, Boundary, Step
 
-SCHEMA_ID = "xp.step.v2"
+SCHEMA_ID = "xp.step.v3"
 
 _ID = pa.binary(16)
 _BLOB = pa.struct([("hash", pa.binary(32)), ("media", pa.string()), ("nbytes", pa.int64()),
@@ -67,6 +69,9 @@ FIELDS: tuple[tuple[str, pa.DataType, bool], ...] = (
     ("boundary", pa.uint8(), False), ("info", pa.large_binary(), True),
     # about whom (since v2)
     ("subject", pa.string(), True),
+    # how it was decoded (since v3)
+    ("sampled", pa.bool_(), True), ("temperature", pa.float64(), True), ("allowed_ids", pa.list_(pa.int32()), True),
+    ("allowed_counts", pa.list_(pa.int32()), True), ("prompt_cut", pa.int32(), True), ("action_cut", pa.bool_(), True),
 )
 TYPES = {name: type_ for name, type_, _ in FIELDS}
 
@@ -221,12 +226,14 @@ class PromptDeltas:
         self._context.clear()
 
 
-_NO_DECISION = Decision(text=None, policy_version=None, behaviour_id="", decoder="")  # type: ignore[arg-type]
+_NO_DECISION = Decision(text=None, policy_version=None, behaviour_id="", decoder="",  # type: ignore[arg-type]
+                        sampled=None, temperature=None, prompt_cut=None, action_cut=None)  # type: ignore[arg-type]
 _OF_STEP = ("stream_id", "t", "episode", "step_in_episode", "work_id", "group_id", "env_id", "env_version", "task_id",
             "split", "seed", "sandbox_tier", "t_start_ns", "t_end_ns", "source", "model_version", "uncertainty",
             "obs_text", "obs_blobs", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
             "reward_version", "discount", "ending", "boundary", "signals", "info", "parent", "action_struct", "subject")
-_OF_DECISION = ("policy_version", "behaviour_id", "decoder", "token_exact", "action_ids", "version_spans")
+_OF_DECISION = ("policy_version", "behaviour_id", "decoder", "token_exact", "action_ids", "version_spans",
+                "sampled", "temperature", "prompt_cut", "action_cut")
 _step_values, _decision_values = attrgetter(*_OF_STEP), attrgetter(*_OF_DECISION)
 
 
@@ -253,6 +260,8 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
         "action_text": [d.text for d in decisions],
         "action_ids": _ragged(columns["action_ids"], np.int32, pa.int32()),
         "action_logprobs": _ragged([d.logprobs for d in decisions], np.float32, pa.float32()),
+        "allowed_ids": _ragged([d.allowed_ids for d in decisions], np.int32, pa.int32()),
+        "allowed_counts": _ragged([d.allowed_counts for d in decisions], np.int32, pa.int32()),
         "version_spans": _lists(columns["version_spans"], _SPAN, {"version": [v.version for v in spans],
                                                                   "n_tokens": [v.tokens for v in spans]}),
         "obs_blobs": _lists(columns["obs_blobs"], _BLOB, {f.name: [getattr(b, f.name) for b in blobs] for f in _BLOB})
@@ -302,9 +311,12 @@ def _built(values: Sequence[Any], of: pa.DataType) -> pa.Array:
 def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:
     """The steps of a batch, exactly as they were appended; `deltas` must have seen the segment's earlier rows."""
     names = signal_names(batch.schema)
-    scalars = batch.drop_columns(["prompt_ids", "action_ids", "action_logprobs"]).to_pylist()
+    batch = conform(batch)
+    scalars = batch.drop_columns(["prompt_ids", "action_ids", "action_logprobs", "allowed_ids",
+                                  "allowed_counts"]).to_pylist()
     prompt_ids, action_ids = _slices(batch, "prompt_ids"), _slices(batch, "action_ids")
-    logprobs = _slices(batch, "action_logprobs")
+    logprobs, allowed_ids = _slices(batch, "action_logprobs"), _slices(batch, "allowed_ids")
+    allowed_counts = _slices(batch, "allowed_counts")
     steps = []
     for i, row in enumerate(scalars):
         decision = None
@@ -314,7 +326,8 @@ def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:
                 text=row["action_text"], policy_version=row["policy_version"], prompt_ids=prompt,
                 action_ids=action_ids[i], logprobs=logprobs[i], token_exact=row["token_exact"],
                 version_spans=tuple(VersionSpan(v["version"], v["n_tokens"]) for v in row["version_spans"]),
-                decoder=row["decoder"], behaviour_id=row["behaviour_id"])
+                decoder=row["decoder"], behaviour_id=row["behaviour_id"], allowed_ids=allowed_ids[i],
+                allowed_counts=allowed_counts[i], **_decoding(row))
         signals = tuple(Signal(names[s["code"]][0], s["value"], names[s["code"]][1],  # type: ignore[arg-type]
                                names[s["code"]][2], s["evidence"]) for s in row["signals"])
         parent = None if row["parent_stream"] is None else (row["parent_stream"], row["parent_t"])
@@ -329,6 +342,25 @@ def to_steps(batch: pa.RecordBatch, deltas: PromptDeltas) -> list[Step]:
                 "uncertainty", "state_key", "option_id", "option_step", "plan_id", "value_estimate", "reward",
                 "reward_version", "discount", "ending")}))
     return steps
+
+
+_SAID_TEMPERATURE = re.compile(r"temperature=([0-9.e+-]+)$")
+
+
+def first_decoding(decoder: str, token_exact: bool) -> dict[str, Any]:
+    """What a row of the first format tells of its decoding. Its `decoder` says it: what reads `temperature=T` and
+    nothing more was drawn from the whole vocabulary, `epsilon=E` from a list; nothing else was a sample whose
+    log-probabilities are those of what it was drawn from (`listed` actions had those of the whole vocabulary)."""
+    said = _SAID_TEMPERATURE.match(decoder)
+    temperature = float(said[1]) if said else None
+    sampled = token_exact and (bool(temperature) or decoder.startswith("epsilon="))
+    return {"sampled": sampled, "temperature": temperature}
+
+
+def _decoding(row: Mapping[str, Any]) -> dict[str, Any]:
+    if row["sampled"] is None:
+        return first_decoding(row["decoder"], row["token_exact"])
+    return {name: row[name] for name in ("sampled", "temperature", "prompt_cut", "action_cut")}
 
 
 def _slices(batch: pa.RecordBatch, name: str) -> list[np.ndarray]:

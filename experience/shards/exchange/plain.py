@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from experience.errors import RecordError
 from experience.policy import Decision, VersionSpan
-from experience.shards.schema import TYPES
+from experience.shards.schema import TYPES, first_decoding
 from experience.signal import Signal, SignalSource
 from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
 
@@ -97,10 +97,27 @@ def _decision(plain: Any) -> Decision:
     logprobs = [_number(p, "a log-probability", True) for p in _an(list, said.get("logprobs", []), "logprobs")]
     for name in ("text", "decoder", "behaviour_id"):
         said[name] = _text(said.get(name, ""), name)
+    if "sampled" not in said:  # written by the first format
+        said |= first_decoding(said["decoder"], exact)
+    for name, kind in (("sampled", bool), ("temperature", float), ("prompt_cut", int), ("action_cut", bool)):
+        _check_known(said.get(name), name, kind)
+    said |= {name: _tokens(said.get(name, []), name) for name in ("allowed_ids", "allowed_counts")}
     return Decision(**said | {
         "policy_version": _integer(said["policy_version"], "policy_version", -2**63, 2**63 - 1),
         "prompt_ids": _tokens(said.get("prompt_ids", []), "prompt_ids"), "action_ids": ids,
         "logprobs": np.array(logprobs, np.float32), "version_spans": tuple(spans)})
+
+
+def _check_known(value: Any, name: str, kind: type) -> None:
+    """Raises TypeError or RecordError unless `value` is None or of `kind`."""
+    if value is None:
+        return
+    if kind is bool and type(value) is not bool:
+        raise TypeError(f"{name} is {type(value).__name__}, not true or false")
+    if kind is int:
+        _integer(value, name, 0, int(_INT32.max))
+    if kind is float:
+        _number(value, name)
 
 
 def _tokens(ids: Any, name: str) -> np.ndarray:
