@@ -150,9 +150,7 @@ def written(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
     encoded = engine.encode(asked, text)
     if encoded is None:
         return Decision(text, policy_version=version)
-    prompt, action = encoded
-    return Decision(text, policy_version=version, prompt_ids=prompt, action_ids=action, token_exact=True,
-                    logprobs=np.zeros(len(action), np.float32), version_spans=(VersionSpan(version, len(action)),))
+    return replace(encoded, policy_version=version, version_spans=(VersionSpan(version, len(encoded.action_ids)),))
 
 
 class Expert:

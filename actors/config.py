@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override
 from experience.shards.redact import name_secrets
@@ -26,6 +26,11 @@ HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def place(self, name: str) -> str:
+        """Which file:line or override set the key; for messages."""
+        return self._places.get(name, "the default")
 
 
 class Budget(_Section):
@@ -59,7 +64,8 @@ class Policy(_Section):
     api_key_env: str = Field("OPENAI_API_KEY", description="openai: NAME of the environment variable with the key")
     timeout_seconds: float = Field(120.0, gt=0, description="openai: for one request")
     retries: int = Field(4, ge=0, le=20, description="openai: further tries after a failed request")
-    listed: bool = Field(False, description="small: where a world lists its actions, nothing else is ever written")
+    listed: bool = Field(False, description="small, hugging_face: where a world lists its actions, nothing else "
+                                       "is ever written")
     epsilon: float = Field(0.1, ge=0, le=1, description="table: share of training actions taken at random")
     learns: bool = Field(True, description="whether the learner updates this policy")
 
@@ -187,6 +193,7 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[Co
             if error["type"] != "extra_forbidden":  # reported with a suggestion by _check_keys
                 _explain(error, merged, problems)
     if config is not None:
+        _note_places(config, merged)
         _check_sense(config, merged, problems)
     if problems.found or config is None:
         raise problems.error()
@@ -334,6 +341,15 @@ def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
     for i, world in enumerate(config.worlds):
         if world.id in [w.id for w in config.worlds[:i]]:
             problems.add(place, f"worlds[{i}].id: {world.id} is listed twice", "raise its groups instead")
+
+
+def _note_places(section: _Section, node: Node) -> None:
+    """Tells the section, and those within it, where each of their keys was set."""
+    for name, child in node.value.items():
+        section._places[name] = child.place
+        inner = getattr(section, name)
+        if isinstance(inner, _Section):
+            _note_places(inner, child)
 
 
 def _origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:

@@ -25,11 +25,11 @@ from actors.skills import Skills, library_from
 from experience.errors import DivergedError
 from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
-from experience.learning.credit import as_turn
+from experience.learning.credit import as_turn, planned_turns
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
 from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
-from experience.planning.option import Library
+from experience.planning.option import USE, Library
 from experience.planning.reach import could_do
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_model import LearnedModel, ModelError
@@ -237,8 +237,12 @@ class Parts:
         """Whether it is time to imagine, and there is something that the model's gate lets through."""
         return self._should_imagine(self.learner.version + 1) and world.threshold > -math.inf
 
-    def plan(self) -> list[Turn]:
-        """What is best in the states that the model reaches from real ones, if their time has come: to be imitated."""
+    def plan(self, lived: Sequence[Group]) -> list[Turn]:
+        """What planning found best, to be imitated: where it acted in `lived`, and in what the model reaches."""
+        return [*planned_turns(lived), *self._sweep()]
+
+    def _sweep(self) -> list[Turn]:
+        """What is best in the states that the model reaches from real ones, if their time has come."""
         planning = self.config.planning
         if self.world is None or not planning.roots or not self._believes(self.world):
             return []
@@ -278,7 +282,7 @@ class Parts:
 
     def _act(self, env_ids: Sequence[str], observations: Sequence[str]) -> list[Decision]:
         """The present policy, for imagined turns: the learner's own model."""
-        self._engine.model.eval()
+        self._engine.version = self.learner.version
         return self._engine.act([self._situation(e, o) for e, o in zip(env_ids, observations, strict=True)],
                                 self.config.policy.temperature)
 
@@ -286,7 +290,10 @@ class Parts:
         return replace(self._told[env_id], observation=observation)
 
     def _written(self, step: Step, seen: str, action: str) -> Decision:
-        return written(self._engine, self._situation(step.env_id, seen), action, 0)
+        asked = self._situation(step.env_id, seen)
+        if action.startswith(USE):
+            asked = replace(asked, actions=tuple(USE + name for name in self._skills.library.subgoals(step.obs_text)))
+        return written(self._engine, asked, action, self.learner.version)
 
     def _could_do(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
         return could_do(self._told[env_id].actions, lambda seen: self._act([env_id] * len(seen), seen),
@@ -392,7 +399,7 @@ def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learne
             planning.curiosity, seed=config.seed))
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
-    settings = LearnerSettings(**shared, temperature=config.policy.temperature or 1.0, seed=config.seed)
+    settings = LearnerSettings(**shared, seed=config.seed)
     return Learner(engine.model, settings, make_value(config) if learning.advantage == "turn" else None)
 
 

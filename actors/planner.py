@@ -50,7 +50,7 @@ def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, floa
     if not hasattr(world, "laboratory"):
         return None
     action, value, share = experiment(world.laboratory())
-    return replace(write(seen, action), token_exact=False, decoder=f"campaign rho={share:.2f}"), value
+    return replace(write(seen, action), decoder=f"campaign rho={share:.2f}"), value
 
 
 class Planner:
@@ -110,7 +110,7 @@ class Planner:
                  where: str) -> list[tuple[Decision, float | None] | None]:
         """Actions that the policy need not have said, as decisions: to be imitated, no samples of the policy."""
         name = f"{self._settings.search} {where} n={self._settings.states}"
-        return [None if best is None else (replace(write(seen, best[0]), token_exact=False, decoder=name), best[1])
+        return [None if best is None else (replace(write(seen, best[0]), decoder=name), best[1])
                 for seen, best in zip(observations, found, strict=True)]
 
     def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:

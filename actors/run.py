@@ -33,7 +33,7 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
             parts.note(learner.improve(lived, parts.rate))  # direct learning
             parts.note(parts.fit_world_model(config.planning.fit_steps))  # model learning
             parts.note(learner.improve(parts.imagine(), parts.rate * config.planning.weight))  # planning: the same rule
-            parts.note(learner.follow(parts.plan(), parts.rate * config.planning.weight))  # and its own conclusions
+            parts.note(learner.follow(parts.plan(lived), parts.rate * config.planning.weight))  # and what it concludes
             parts.curate()  # options: found, tried again, retired
             learner.publish()
             parts.push()  # collectors take it up between steps

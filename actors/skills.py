@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from actors.agent import told
 from actors.engines import Engine
 from experience.errors import ConfigError, RecordError
 from experience.learning.batch import Turn
+from experience.learning.credit import of_decision
 from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.planning.option import USE, Library, Program
 from experience.reward import RewardModel
@@ -71,8 +71,7 @@ class Skills:
                     asked = replace(told(self._world(episode.first.env_id)), observation=seen)
                     encoded = engine.encode(asked, USE + option.name)
                     if encoded is not None:
-                        prompt, action = encoded
-                        found.append(Turn(prompt, action, np.zeros(len(action), np.float32)))
+                        found.append(of_decision(encoded))
         return found
 
     def _replay(self, episode: Episode, actions: Sequence[str]) -> float:

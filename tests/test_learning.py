@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import DataObject, data, floats, integers, just, one_of, text
+from hypothesis.strategies import lists as lists_of
+from torch import nn
 
 from experience.errors import RecordError, WeightsError
 from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.credit import advantages, best_turns, expert_returns, state_advantages
+from experience.learning.credit import advantages, best_turns, expert_returns, planned_turns, state_advantages
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
-from experience.models.decoding import sample
+from experience.models.decoding import Sampled, sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights
@@ -49,7 +54,7 @@ def test_returns_stop_at_a_true_end_and_bootstrap_at_a_truncation() -> None:
 def test_perplexity_is_the_exponential_of_the_mean_negative_log_likelihood() -> None:
     logp = torch.tensor([[0.5, 0.25, 0.125, 1e-9]]).log()
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    assert math.exp(negative_log_likelihood(logp, mask)) == pytest.approx(4.0)
+    assert math.exp(negative_log_likelihood(logp, mask) / mask.sum()) == pytest.approx(4.0)
 
 
 def test_the_clip_stops_the_gradient_of_a_ratio_that_went_far_enough() -> None:
@@ -64,32 +69,125 @@ def test_the_clip_stops_the_gradient_of_a_ratio_that_went_far_enough() -> None:
 def test_the_loss_at_equal_policies_is_minus_the_mean_advantage() -> None:
     logp = torch.randn(2, 3)
     loss, metrics = clipped_policy_gradient(logp, logp, torch.tensor([1.0, 3.0]), torch.ones(2, 3))
-    assert loss.item() == pytest.approx(-2.0)
+    assert loss.item() / 6 == pytest.approx(-2.0)
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_learner_gives_a_sampled_action_the_log_probability_it_was_sampled_with() -> None:
+@pytest.mark.parametrize(("ratio", "loss", "moves"), [
+    (2.0, 2.0, True), (2.9, 2.9, True), (3.1, 3.0, False), (40.0, 3.0, False), (0.5, 0.8, False)])
+def test_the_dual_clip_bounds_what_a_negative_advantage_can_do(ratio: float, loss: float, moves: bool) -> None:
+    """At an advantage of -1: max(rho, clip(rho)), and no more than 3."""
+    logp = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    found, metrics = clipped_policy_gradient(logp, torch.zeros(1, 1), torch.tensor([-1.0]), torch.ones(1, 1), Clip())
+    found.backward()
+    assert found.item() == pytest.approx(loss) and (logp.grad.abs().item() > 0) == moves
+    assert metrics["clipped"] == (not moves)
+
+
+def scored(model: nn.Module, turns: list[Turn]) -> tuple[TokenBatch, torch.Tensor]:
+    batch = TokenBatch.of(turns)
+    logits = model(batch.tokens)
+    return batch, token_logprobs(logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data())
+def test_a_fresh_rollout_is_scored_by_the_learner_exactly_as_it_was_sampled(draws: DataObject) -> None:
+    """Any model, temperature, list, prompt and limit of tokens: a ratio of 1, and no choice where there was none."""
+    model = tiny(draws.draw(integers(0, 99), "model"))
+    temperature = draws.draw(one_of(just(0.0), floats(0.3, 4.0)), "temperature")
+    words = text("abc ", min_size=1, max_size=5)
+    lists = draws.draw(lists_of(lists_of(words, max_size=6), min_size=1, max_size=4), "lists")
+    prompts = [TOKENS.prompt(draws.draw(text(max_size=40), "prompt")) for _ in lists]
+    most = draws.draw(integers(6, 9), "most tokens")
+    only = [[TOKENS.action(word) for word in words] for words in lists]
+    found = sample(model, prompts, end=TOKENS.END, most_tokens=most, temperature=temperature, only=only,
+                   generator=torch.Generator().manual_seed(draws.draw(integers(0, 99), "seed")))
+    turns = [Turn(p, f.ids, f.logprobs, 1.0, temperature, f.allowed_ids, f.allowed_counts)
+             for p, f in zip(prompts, found, strict=True)]
+    for answer, listed, turn in zip(found, lists, turns, strict=True):
+        assert not listed or TOKENS.text(answer.ids) in listed
+        batch, logp = scored(model, [turn])
+        place = slice(len(turn.prompt) - 1, None)
+        assert torch.allclose(logp[0, place], torch.from_numpy(answer.logprobs), atol=1e-4)
+        choices = [count != 1 for count in answer.allowed_counts] or [True] * len(answer.ids)
+        assert batch.mask[0, place].bool().tolist() == choices
+        assert len(set(listed)) != 1 or not batch.mask.any(), "where one action is listed, nothing is chosen"
+    batch, logp = scored(model, turns)
+    _, metrics = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask)
+    assert metrics["kl"] / max(float(batch.mask.sum()), 1) < 1e-6 and metrics["clipped"] == 0
+
+
+def test_a_listed_action_is_drawn_as_often_as_the_model_over_the_list_says() -> None:
+    """The recorded log-probability is the frequency: 4,000 draws, three actions with a common beginning."""
+    model, listed = tiny(), ["up", "use", "used"]
+    found = sample(model, [TOKENS.prompt("what now?")] * 4000, end=TOKENS.END, most_tokens=8, temperature=0.7,
+                   generator=torch.Generator().manual_seed(1), only=[[TOKENS.action(a) for a in listed]] * 4000)
+    said = [TOKENS.text(f.ids) for f in found]
+    recorded = {word: math.exp(f.logprobs.sum()) for word, f in zip(said, found, strict=True)}
+    assert sum(recorded.values()) == pytest.approx(1.0, abs=1e-5)
+    for word, probability in recorded.items():
+        assert said.count(word) / 4000 == pytest.approx(probability, abs=0.03)
+
+
+def test_forced_tokens_have_no_part_in_any_loss() -> None:
+    """Of `up` and `use` only the second letter is chosen: the loss and its gradient are those of that one choice."""
     model = tiny()
-    prompts = [TOKENS.prompt("a short one"), TOKENS.prompt("one that is quite a bit longer")]
-    sampled = sample(model, prompts, end=TOKENS.END, most_tokens=12, temperature=1.0,
-                     generator=torch.Generator().manual_seed(1))
-    for prompt, (ids, logprobs) in zip(prompts, sampled, strict=True):
-        batch = TokenBatch.of([Turn(prompt, ids, logprobs)])
-        again = token_logprobs(model(batch.tokens), batch.tokens)[batch.mask.bool()]
-        assert torch.allclose(again, torch.from_numpy(logprobs), atol=1e-4)
+    listed = [TOKENS.action(a) for a in ("up", "use")]
+    found, = sample(model, [TOKENS.prompt("a")], end=TOKENS.END, most_tokens=8, temperature=1.0,
+                    generator=torch.Generator().manual_seed(1), only=[listed])
+    turn = Turn(TOKENS.prompt("a"), found.ids, found.logprobs, 2.0, 1.0, found.allowed_ids, found.allowed_counts)
+    batch, logp = scored(model, [turn])
+    loss, _ = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask)
+    assert batch.mask.sum() == 1 and loss.item() == pytest.approx(-2.0)
+    assert negative_log_likelihood(logp, batch.mask).item() == pytest.approx(-float(found.logprobs[1]), abs=1e-5)
 
 
-def test_where_all_answers_are_listed_one_of_them_is_written_with_the_models_own_log_probability() -> None:
-    model, listed = tiny(), [TOKENS.action(a) for a in ("up", "use", "used", "down")]
-    prompts = [TOKENS.prompt("what now?"), TOKENS.prompt("say anything"), TOKENS.prompt("and now?")]
-    for temperature in (1.0, 0.0):
-        sampled = sample(model, prompts, end=TOKENS.END, most_tokens=8, temperature=temperature,
-                         generator=torch.Generator().manual_seed(1), only=[listed, [], listed])
-        said = [TOKENS.text(ids) for ids, _ in sampled]
-        assert {said[0], said[2]} <= {"up", "use", "used", "down"} and said[1] not in {"up", "use", "used", "down"}
-        batch = TokenBatch.of([Turn(prompts[0], *sampled[0])])
-        again = token_logprobs(model(batch.tokens), batch.tokens)[batch.mask.bool()]
-        assert torch.allclose(again, torch.from_numpy(sampled[0][1]), atol=1e-4)
+@pytest.mark.parametrize("micro_batch_tokens", [64, 200, 8192])
+def test_how_an_update_is_cut_into_micro_batches_changes_nothing(micro_batch_tokens: int) -> None:
+    rng = np.random.default_rng(0)
+
+    def turn() -> Turn:
+        prompt, action = (rng.integers(0, 256, rng.integers(1, most)).astype(np.int32) for most in (60, 20))
+        return Turn(prompt, action, np.full(len(action), -5.5, np.float32), float(rng.normal()))
+
+    turns, demos = [turn() for _ in range(12)], [turn() for _ in range(9)]
+
+    def updated(most: int) -> tuple[dict[str, float], list[torch.Tensor]]:
+        learner = Learner(tiny(), LearnerSettings(micro_batch_tokens=most, gradient_norm=1e9))
+        metrics = learner._update(turns, demos, 0.5)
+        return metrics, [p.grad.clone() for p in learner.model.parameters()]
+
+    metrics, gradients = updated(micro_batch_tokens)
+    whole, expected = updated(1 << 20)
+    assert metrics == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert torch.allclose(gradient, wanted, atol=1e-6)
+
+
+class Forgetful(nn.Module):
+    """A model with dropout, as many that come from elsewhere have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.dropout = tiny(), nn.Dropout(0.5)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.model(tokens))
+
+
+def test_dropout_is_off_in_an_update_as_it_was_when_sampling() -> None:
+    model, prompt = Forgetful(), TOKENS.prompt("a")
+    found, = sample(model.model, [prompt], end=TOKENS.END, most_tokens=8, temperature=1.0,
+                    generator=torch.Generator().manual_seed(1))
+    metrics = Learner(model.train(), LearnerSettings())._update([Turn(prompt, found.ids, found.logprobs, 1.0)], [], 0.0)
+    assert abs(metrics["kl"]) < 1e-6 and metrics["clipped"] == 0
+
+
+def test_a_turn_longer_than_the_context_is_named_and_no_index_fails() -> None:
+    turn = Turn(np.zeros(158, np.int32), np.zeros(9, np.int32), np.zeros(9, np.float32))
+    with pytest.raises(RecordError, match="167 tokens does not fit into a context of 160"):
+        scored(tiny(), [turn])
 
 
 def test_batching_and_padding_change_no_log_probability() -> None:
@@ -137,6 +235,31 @@ def test_a_step_that_is_not_token_exact_is_not_learned_from() -> None:
     assert len(turns) == 1
 
 
+def test_what_a_planner_chose_is_imitated_and_no_ratio_is_taken_of_it() -> None:
+    """Its tokens are known, and they are no sample of the policy: two facts."""
+    plain = make_step(0, reward=1.0, ending="terminated")
+    assert plain.decision is not None
+    planned = replace(plain, decision=replace(plain.decision, sampled=False), value_estimate=0.5)
+    agreed = replace(planned, value_estimate=None)  # all that the planner tried was the same
+    other = make_step(0, b"t" * 16, reward=0.0, ending="terminated")
+    for step, samples, plans in ((plain, 2, 0), (planned, 1, 1), (agreed, 1, 0)):
+        group = Group("g", (Episode((step,), None), Episode((other,), None)))
+        assert len(advantages([group])[0]) == samples
+        assert len(planned_turns([group])) == plans
+        (best,) = best_turns([group], {})
+        assert best.action is plain.decision.action_ids, "the best episode is imitated whoever chose"
+
+
+def test_metrics_of_imagined_updates_stand_beside_the_real_ones() -> None:
+    learner, lived = Learner(tiny(), LearnerSettings(minibatches=1)), group_of([1.0, 0.0])
+    thought = Group("i", tuple(replace(e, steps=tuple(replace(s, source="imagined", parent=(b"s" * 16, 0),
+                                                              model_version=1) for s in e.steps))
+                               for e in lived.episodes))
+    real, imagined = learner.improve([lived]), learner.improve([thought])
+    assert {"kl", "turns", "gradient_norm"} <= real.keys()
+    assert imagined.keys() == {f"imagined_{name}" for name in real}
+
+
 def test_weights_travel_and_damaged_or_foreign_ones_are_refused() -> None:
     sent = Weights.of(tiny(1), 7)
     receiver = tiny(2)
@@ -181,19 +304,19 @@ def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_n
     learner.imitate(shown, passes=160)
     generator = torch.Generator().manual_seed(0)
 
-    def press(n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def press(n: int) -> list[Sampled]:
         learner.model.eval()
         return sample(learner.model, [prompt] * n, end=TOKENS.END, most_tokens=10, temperature=1.0, generator=generator)
 
     def success(n: int = 64) -> float:
-        return float(np.mean([TOKENS.text(ids) == "press 2" for ids, _ in press(n)]))
+        return float(np.mean([TOKENS.text(ids) == "press 2" for ids in (found.ids for found in press(n))]))
 
     before = success()
     for _ in range(60):
         episodes = []
-        for i, (ids, logprobs) in enumerate(press(16)):
-            decision = Decision(TOKENS.text(ids), learner.version, prompt, ids, logprobs,
-                                (VersionSpan(learner.version, len(ids)),), True)
+        for i, found in enumerate(press(16)):
+            decision = Decision(TOKENS.text(found.ids), learner.version, prompt, found.ids, found.logprobs,
+                                (VersionSpan(learner.version, len(found.ids)),), True, sampled=True)
             reward = float(decision.text == "press 2")
             episodes.append(Episode((make_step(0, bytes([i]) * 16, decision=decision, reward=reward,
                                                ending="terminated"),), None))

@@ -138,7 +138,7 @@ def test_what_sweeps_conclude_is_imagined_and_says_what_it_is_worth() -> None:
     assert {e.first.obs_text for e in episodes} <= {"door red", "door blue", "door tan"}
     for step in (e.first for e in episodes):
         assert (step.source, step.model_version, step.uncertainty) == ("imagined", 5, 0.5)
-        assert step.decision and step.decision.text == "say red" and not step.decision.token_exact
+        assert step.decision and step.decision.text == "say red" and not step.decision.sampled
         assert (step.reward, step.value_estimate, step.ending) == (1.0, 1.0, "terminated")
 
 

@@ -72,7 +72,7 @@ def search(model: object, policy: object, threshold: float = float("inf"), value
 def test_lookahead_does_what_its_thoughts_say_is_best() -> None:
     (chosen, score), = search(corridor(), Both())(["3"], ["3"])
     assert (chosen.text, score) == ("right", 1.0)
-    assert not chosen.token_exact and "lookahead m=2 h=3" in chosen.decoder
+    assert not chosen.sampled and "lookahead m=2 h=3" in chosen.decoder
 
 
 def test_a_policy_that_leaves_no_choice_is_followed_without_a_thought() -> None:
@@ -331,7 +331,7 @@ def test_a_tree_search_in_forks_wins_whenever_a_few_moves_suffice(tmp_path: Path
                  "planning.states=12")
     beside = [r for r in rows if at_the_door(r)]
     assert beside and all(r.decision and r.decision.text == at_the_door(r) for r in beside)
-    assert all(r.decision and r.decision.decoder == "gumbel in forks n=12" and not r.decision.token_exact
+    assert all(r.decision and r.decision.decoder == "gumbel in forks n=12" and not r.decision.sampled
                and r.value_estimate is not None for r in rows if not r.is_closing)
 
 

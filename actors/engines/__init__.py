@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from experience.models.weights import Weights
 from experience.policy import Decision
 
@@ -61,8 +59,8 @@ class Engine(Protocol):
 
     def load(self, weights: Weights) -> None: ...
 
-    def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Prompt and action tokens of somebody else's action; None where the engine's tokens are not known."""
+    def encode(self, situation: Situation, action: str) -> Decision | None:
+        """Somebody else's action as this engine's tokens, no sample; None where the engine's tokens are not known."""
 
 
 def make_engine(policy: Policy, seed: int) -> Engine:
@@ -71,18 +69,21 @@ def make_engine(policy: Policy, seed: int) -> Engine:
         from actors.engines.table import TableEngine
 
         return TableEngine(policy.epsilon, seed)
-    if policy.engine == "small":
-        from actors.engines.small import SmallEngine
-        from experience.models.tokenizer import ByteTokenizer
-        from experience.models.transformer import TransformerShape
+    if policy.engine == "openai":
+        from actors.engines.openai_server import OpenAIServer
 
-        shape = TransformerShape(ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context)
-        return SmallEngine(shape, policy.max_tokens, seed, policy.listed)
+        return OpenAIServer(policy.base_url, policy.model, policy.api_key_env, policy.max_tokens,
+                            policy.timeout_seconds, policy.retries)
+    from actors.engines.local import Room
+
+    room = Room(policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens"))
     if policy.engine == "hugging_face":
-        from actors.engines.hugging_face import HuggingFaceEngine
+        from actors.engines.hugging_face import hugging_face_engine
 
-        return HuggingFaceEngine(policy.model, policy.context, policy.max_tokens, seed)
-    from actors.engines.openai_server import OpenAIServer
+        return hugging_face_engine(policy.model, room, seed, policy.listed)
+    from actors.engines.small import small_engine
+    from experience.models.tokenizer import ByteTokenizer
+    from experience.models.transformer import TransformerShape
 
-    return OpenAIServer(policy.base_url, policy.model, policy.api_key_env, policy.max_tokens,
-                        policy.timeout_seconds, policy.retries)
+    shape = TransformerShape(ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context)
+    return small_engine(shape, room, seed, policy.listed)

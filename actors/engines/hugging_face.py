@@ -1,68 +1,72 @@
-"""A Hugging Face model in this process: chat prompts, exact tokens, true sampling log-probabilities."""
+"""A Hugging Face model in this process: chat prompts, exact tokens, true sampling log-probabilities.
+
+The settings for generation that come with a model (top-k, penalties, …) are not used; its end tokens are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 
 from actors.engines import Situation, messages, parse_action
+from actors.engines.local import LocalEngine, Prompt, Room
+from experience.errors import ConfigError
 from experience.models.hugging_face import load
-from experience.models.weights import Weights
-from experience.policy import Decision, VersionSpan
+
+_LEFT_OUT = " […] "
 
 
-class HuggingFaceEngine:
-    behaviour_id = "hugging_face"
+class Chat:
+    """The model's chat template. Where a prompt is too long, the middle of the observation gives way; the rules, and
+    what the template adds, stay."""
 
-    def __init__(self, name: str, context: int, most_tokens: int, seed: int) -> None:
-        self.model, self._tokenizer = load(name)
-        self.version = 0
-        self._context, self._most_tokens = context, most_tokens
-        torch.manual_seed(seed)
+    def __init__(self, tokenizer: Any, lm: Any) -> None:
+        self._tokenizer = tokenizer
+        self.ends: Sequence[int] = _end_tokens(tokenizer, lm)
 
-    def load(self, weights: Weights) -> None:
-        weights.put_into(self.model)
-        self.version = weights.version
+    def prompt(self, situation: Situation, room: int) -> Prompt:
+        whole = self._render(situation, situation.observation)
+        ids, kept = whole, 0
+        seen = [] if len(whole) <= room else self._encode(situation.observation)
+        while len(ids) > room:
+            kept = min(kept or len(seen), len(seen)) - (len(ids) - room)
+            if kept < 0:
+                raise ConfigError(f"the rules alone take {len(self._render(situation, ''))} tokens of a prompt, and "
+                                  f"{room} are allowed")
+            head, tail = seen[:kept // 2], seen[len(seen) - (kept + 1) // 2:]
+            ids = self._render(situation, self._decode(head) + _LEFT_OUT + self._decode(tail))
+        return Prompt(np.array(ids, np.int32), len(whole) - len(ids))
 
-    def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray]:
-        ids = [*self._tokenizer.encode(action, add_special_tokens=False), self._tokenizer.eos_token_id]
-        return self._prompt(situation), np.array(ids, np.int32)
+    def action(self, text: str) -> np.ndarray:
+        return np.array([*self._encode(text), *self.ends[:1]], np.int32)
 
-    def _prompt(self, situation: Situation) -> np.ndarray:
-        """The chat template's tokens; where they are too many, the start of the observation gives way."""
-        text = self._tokenizer.apply_chat_template(messages(situation), add_generation_prompt=True, tokenize=False)
-        ids = np.array(self._tokenizer.encode(text, add_special_tokens=False), np.int32)
-        return ids[-(self._context - self._most_tokens):]
+    def text(self, ids: np.ndarray) -> str:
+        return parse_action(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    @torch.inference_mode()
-    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
-        prompts = [self._prompt(s) for s in situations]
-        longest = max(map(len, prompts))
-        end = self._tokenizer.eos_token_id
-        tokens = torch.full((len(prompts), longest), end)
-        seen = torch.zeros_like(tokens)
-        for row, prompt in enumerate(prompts):
-            tokens[row, longest - len(prompt):] = torch.from_numpy(prompt.astype(np.int64))
-            seen[row, longest - len(prompt):] = 1
-        self.model.eval()
-        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else \
-            {"do_sample": False}
-        written = self.model.lm.generate(input_ids=tokens, attention_mask=seen, max_new_tokens=self._most_tokens,
-                                         pad_token_id=end, eos_token_id=end, output_logits=True,
-                                         return_dict_in_generate=True, **how)
-        ids = written.sequences[:, longest:]
-        logits = torch.stack(written.logits, 1).float() / (temperature or 1.0)
-        logp = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        return [self._decision(prompt, ids[row], logp[row], temperature) for row, prompt in enumerate(prompts)]
+    def _render(self, situation: Situation, observation: str) -> list[int]:
+        chat = messages(Situation(observation, situation.instructions))
+        if self._tokenizer.chat_template is None:
+            return self._encode("\n\n".join(m["content"] for m in chat if m["content"]) + "\n")
+        return self._encode(self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
 
-    def _decision(self, prompt: np.ndarray, ids: torch.Tensor, logp: torch.Tensor, temperature: float) -> Decision:
-        ends = torch.nonzero(ids == self._tokenizer.eos_token_id)
-        length = int(ends[0, 0]) + 1 if len(ends) else len(ids)
-        action = ids[:length].numpy().astype(np.int32)
-        text = self._tokenizer.decode(action, skip_special_tokens=True)
-        return Decision(text=parse_action(text), policy_version=self.version, prompt_ids=prompt, action_ids=action,
-                        logprobs=logp[:length].numpy().astype(np.float32), token_exact=True,
-                        version_spans=(VersionSpan(self.version, length),), decoder=f"temperature={temperature:g}",
-                        behaviour_id=self.behaviour_id)
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _decode(self, ids: list[int]) -> str:
+        """Without the halves of characters at its ends."""
+        return str(self._tokenizer.decode(ids)).strip("\N{REPLACEMENT CHARACTER}")
+
+
+def _end_tokens(tokenizer: Any, lm: Any) -> list[int]:
+    """All that end an answer, by the tokenizer and by the model's settings; the tokenizer's own first."""
+    found: list[int] = []
+    for named in (tokenizer.eos_token_id, lm.generation_config.eos_token_id, lm.config.eos_token_id):
+        found += [named] if isinstance(named, int) else named or []
+    return list(dict.fromkeys(found))
+
+
+def hugging_face_engine(name: str, room: Room, seed: int, listed: bool = False) -> LocalEngine:
+    model, tokenizer = load(name)
+    return LocalEngine(model, Chat(tokenizer, model.lm), room, seed, "hugging_face", listed)

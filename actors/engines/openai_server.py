@@ -56,7 +56,8 @@ class OpenAIServer:
                               ) from None  # the SDK's error holds the request, and that the key
         text = answer.choices[0].message.content or ""
         return Decision(text=parse_action(text), policy_version=self.version, token_exact=False,
-                        decoder=f"temperature={temperature:g}", behaviour_id=f"openai:{self._model}")
+                        decoder=f"temperature={temperature:g}", temperature=temperature,
+                        action_cut=answer.choices[0].finish_reason == "length", behaviour_id=f"openai:{self._model}")
 
 
 def _with_password(base_url: str) -> str:

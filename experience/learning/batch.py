@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+def _no_ids() -> np.ndarray:
+    return np.empty(0, np.int32)
+
+
 @dataclass(frozen=True)
 class Turn:
-    """What one loss term needs of a turn: prompt int32 [P], action int32 [A], behaviour log-probs float32 [A]."""
+    """What one loss term needs of a turn: prompt int32 [P], action int32 [A], behaviour log-probs float32 [A], and the
+    decoder that they are of: its temperature, and what it could choose from (`Decision.allowed_ids`)."""
 
     prompt: np.ndarray
     action: np.ndarray
     logprobs: np.ndarray
     advantage: float = 0.0
+    temperature: float = 1.0
+    allowed_ids: np.ndarray = field(default_factory=_no_ids)
+    allowed_counts: np.ndarray = field(default_factory=_no_ids)
 
     @property
     def length(self) -> int:
@@ -26,14 +34,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """tokens int64 [B, T]; advantage float [B]; of the T−1 predictions, float [B, T−1]: which are the action's
-    (mask), which the prompt's (observed), and the behaviour's log-probabilities."""
+    """tokens int64 [B, T]; advantage and temperature float [B]; of the T−1 predictions, float [B, T−1]: which are
+    choices of the action's tokens (mask: a token that the decoder forced is none), which the prompt's (observed), and
+    the behaviour's log-probabilities. limited bool [B, T−1]: where only `allowed` tokens could come, int64 [N, 3]
+    (row, prediction, token)."""
 
     tokens: Tensor
     mask: Tensor
     observed: Tensor
     logp_behaviour: Tensor
     advantage: Tensor
+    temperature: Tensor
+    limited: Tensor
+    allowed: Tensor
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> TokenBatch:
@@ -41,13 +54,29 @@ class TokenBatch:
         tokens = np.zeros((len(turns), longest), np.int64)
         mask = np.zeros((len(turns), longest - 1), np.float32)
         observed, behaviour = np.zeros_like(mask), np.zeros_like(mask)
+        limited, allowed = np.zeros_like(mask, bool), [np.empty((0, 3), np.int64)]
         for row, turn in enumerate(turns):
             start, end = len(turn.prompt), turn.length
             tokens[row, :start], tokens[row, start:end] = turn.prompt, turn.action
             observed[row, :start - 1] = 1.0
             mask[row, start - 1:end - 1], behaviour[row, start - 1:end - 1] = 1.0, turn.logprobs
+            if len(turn.allowed_counts):
+                mask[row, start - 1:end - 1] = turn.allowed_counts != 1
+                limited[row, start - 1:end - 1] = turn.allowed_counts > 0
+                where = np.repeat(np.arange(start - 1, end - 1), turn.allowed_counts)
+                allowed.append(np.stack([np.full(len(where), row), where, turn.allowed_ids], 1))
         advantage = np.array([t.advantage for t in turns], np.float32)
-        return cls(*(torch.from_numpy(a) for a in (tokens, mask, observed, behaviour, advantage)))
+        temperature = np.array([t.temperature for t in turns], np.float64)
+        return cls(*(torch.from_numpy(a) for a in (tokens, mask, observed, behaviour, advantage, temperature, limited,
+                                                   np.concatenate(allowed))))
+
+    def barred(self, vocabulary: int) -> Tensor | None:
+        """bool [B, T−1, V]: the tokens that the decoder could not choose; None where it could choose any."""
+        if not self.limited.any():
+            return None
+        barred = self.limited[..., None].repeat(1, 1, vocabulary)
+        barred[tuple(self.allowed.T)] = False
+        return barred
 
 
 def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn]]:

@@ -10,16 +10,34 @@ import numpy as np
 from experience.learning.batch import Turn
 from experience.learning.returns import Floats, discounted_returns, leave_one_out
 from experience.learning.value import ValueFunction
+from experience.policy import Decision
 from experience.shards.replay import Episode, Group
 from experience.step import Step
 
 
-def as_turn(step: Step, advantage: float = 0.0) -> Turn | None:
-    """The step's exact tokens; None where the engine could not give them: such a step is not learned from."""
+def of_decision(d: Decision, advantage: float = 0.0) -> Turn:
+    temperature = 1.0 if d.temperature is None else d.temperature
+    return Turn(d.prompt_ids, d.action_ids, d.logprobs, advantage, temperature, d.allowed_ids, d.allowed_counts)
+
+
+def as_turn(step: Step) -> Turn | None:
+    """The step's exact tokens, to be imitated; None where the engine could not give them."""
     d = step.decision
-    if d is None or not d.token_exact or len(d.action_ids) == 0:
-        return None
-    return Turn(d.prompt_ids, d.action_ids, d.logprobs, advantage)
+    return of_decision(d) if d is not None and d.token_exact and len(d.action_ids) else None
+
+
+def as_sample(step: Step, advantage: float) -> Turn | None:
+    """The step as a sample of the policy that acted, to be weighed by its advantage; None where it is none, or its
+    tokens are not known: no ratio of policies can be taken."""
+    d = step.decision
+    return of_decision(d, advantage) if d is not None and d.sampled and len(d.action_ids) else None
+
+
+def planned_turns(groups: Iterable[Group]) -> list[Turn]:
+    """What a planner chose in the groups' real episodes, to be imitated."""
+    chosen = (s for g in groups for e in g.episodes for s in e.steps if s.source == "real" and s.decision
+              and not s.decision.sampled and s.value_estimate is not None)
+    return [turn for step in chosen if (turn := as_turn(step)) is not None]
 
 
 def _return(episode: Episode) -> float:
@@ -79,7 +97,7 @@ def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[l
         for group, advantage in found:
             for episode, value in zip(group.episodes, advantage / spread, strict=True):
                 scaled = float(value) * (negative_weight if value < 0 else 1.0)
-                turns += [t for s in episode.steps if (t := as_turn(s, scaled)) is not None]
+                turns += [t for s in episode.steps if (t := as_sample(s, scaled)) is not None]
     return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
 
 
@@ -157,5 +175,5 @@ def _scaled(found: Iterable[tuple[Episode, Sequence[float]]], spread: dict[str, 
             spread[level] = float(np.sqrt(np.mean([a**2 for _, a in of]))) + 1e-6
         for step, advantage in of:
             scaled = advantage / spread[level] * (negative_weight if advantage < 0 else 1.0)
-            turns += [t] if (t := as_turn(step, scaled)) is not None else []
+            turns += [t] if (t := as_sample(step, scaled)) is not None else []
     return turns

@@ -43,8 +43,7 @@ class LearnerSettings:
     """Learning rates per optimiser step. `imitation_weight` is c of L = L_PG + c·L_NLL(demonstrations),
     and `imitation_ratio` how many turns are imitated for each that is learned from;
     `observation_weight` adds the NLL of the demonstrations' observations: a model that starts from nothing learns
-    the worlds' language from them (early experience, arXiv 2510.08558). `temperature` is what collectors sample at:
-    the ratio π/μ compares the same softened distribution on both sides. `negative_weight` scales advantages
+    the worlds' language from them (early experience, arXiv 2510.08558). `negative_weight` scales advantages
     below zero: under 1, a policy that is pushed off what failed by stale samples does not unlearn what it can do
     (asymmetric REINFORCE, arXiv 2506.20520). `advantage` is what a turn is compared with, where there
     is no value function."""
@@ -63,7 +62,6 @@ class LearnerSettings:
     batch_turns: int = 64
     gradient_norm: float = 1.0
     remembered_successes: int = 2000
-    temperature: float = 1.0
     seed: int = 0
 
 
@@ -130,7 +128,9 @@ class Learner:
             demos = self._sample_demonstrations(max(int(self.settings.imitation_ratio * len(part)), 8))
             for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
                 parts[name].append(value)
-        return metrics | {name: float(np.mean(values)) for name, values in parts.items()}
+        metrics |= {name: float(np.mean(values)) for name, values in parts.items()}
+        imagined = groups[0].episodes[0].first.source == "imagined"
+        return {f"imagined_{name}": value for name, value in metrics.items()} if imagined else metrics
 
     def _credited(self, groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
         """The groups' turns with their advantages, as `advantage` says."""
@@ -162,7 +162,8 @@ class Learner:
         """How many minibatches: as set for real turns; for imagined ones, of which there may be many more, as many as
         have the size that the last real ones had."""
         if groups[0].episodes[0].first.source != "imagined":
-            self._minibatch = max(turns // self.settings.minibatches, 1)
+            if turns:  # where a planner chose them all, there is none to weigh
+                self._minibatch = max(turns // self.settings.minibatches, 1)
             return self.settings.minibatches
         return max(turns // self._minibatch, 1) if self._minibatch else self.settings.minibatches
 
@@ -210,36 +211,50 @@ class Learner:
         self._bar = expert_returns(shown)
 
     def _update(self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float) -> dict[str, float]:
-        """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), accumulated over micro-batches. Gives nothing
-        where it was skipped, because the loss or a gradient is not finite."""
-        settings = self.settings
-        self.model.train()
+        """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), each a mean over all its tokens, accumulated over
+        micro-batches. Gives nothing where it was skipped, because the loss or a gradient is not finite."""
+        self.model.eval()  # without dropout, as the sampler is: π/μ compares like with like
         self.optimizer.zero_grad()
-        metrics: dict[str, float] = defaultdict(float)
-        whole = 0.0
-        for source, weight in ((turns, 1.0), (demos, imitation_weight)):
-            total = sum(len(t.action) for t in source)
-            if not total or not weight:
-                continue
-            for micro in micro_batches(source, settings.micro_batch_tokens):
-                batch = TokenBatch.of(micro)
-                share = sum(len(t.action) for t in micro) / total
-                logits = self.model(batch.tokens)
-                logp = token_logprobs(logits / settings.temperature if source is turns else logits, batch.tokens)
-                if source is turns:
-                    loss, found = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask,
-                                                          Clip(settings.clip_below, settings.clip_above))
-                    for name, value in found.items():
-                        metrics[name] += value * share
-                else:
-                    loss = negative_log_likelihood(logp, batch.mask)
-                    metrics["nll"] += float(loss.detach()) * share
-                    loss = loss + settings.observation_weight * negative_log_likelihood(logp, batch.observed)
-                (loss * (weight * share)).backward()
-                whole += float(loss.detach())
-        norm = self._steps.take(self.optimizer, whole, lambda: as_arrays(turns=turns, demonstrations=demos),
-                                settings.gradient_norm)
+        loss, metrics = self._weigh(turns) if turns else (0.0, {})
+        if demos and imitation_weight:
+            imitation, metrics["nll"] = self._imitate(demos, imitation_weight)
+            loss += imitation
+        norm = self._steps.take(self.optimizer, loss, lambda: as_arrays(turns=turns, demonstrations=demos),
+                                self.settings.gradient_norm)
         return {} if norm is None else {**metrics, "gradient_norm": norm}
+
+    def _weigh(self, turns: Sequence[Turn]) -> tuple[float, dict[str, float]]:
+        """Adds the gradient of the clipped policy gradient; that loss and its metrics, means over choices of tokens."""
+        batches = [TokenBatch.of(micro) for micro in micro_batches(turns, self.settings.micro_batch_tokens)]
+        tokens = max(sum(float(b.mask.sum()) for b in batches), 1.0)
+        clip = Clip(self.settings.clip_below, self.settings.clip_above)
+        total, metrics = 0.0, defaultdict[str, float](float)
+        for batch in batches:
+            logits = self.model(batch.tokens)
+            logp = token_logprobs(logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1]))
+            loss, found = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask, clip)
+            (loss / tokens).backward()
+            total += float(loss.detach()) / tokens
+            for name, value in found.items():
+                metrics[name] += value / tokens
+        return total, dict(metrics)
+
+    def _imitate(self, demos: Sequence[Turn], weight: float) -> tuple[float, float]:
+        """Adds `weight` times the gradient of the NLL of the actions, and of what was observed; that loss, and the
+        actions' NLL, in nats a token."""
+        batches = [TokenBatch.of(micro) for micro in micro_batches(demos, self.settings.micro_batch_tokens)]
+        tokens = max(sum(float(b.mask.sum()) for b in batches), 1.0)
+        observed = max(sum(float(b.observed.sum()) for b in batches), 1.0)
+        total = nll = 0.0
+        for batch in batches:
+            logits = self.model(batch.tokens)
+            logp = token_logprobs(logits, batch.tokens, barred=batch.barred(logits.shape[-1]))
+            said = negative_log_likelihood(logp, batch.mask) / tokens
+            seen = negative_log_likelihood(logp, batch.observed) / observed
+            loss = weight * (said + self.settings.observation_weight * seen)
+            loss.backward()
+            total, nll = total + float(loss.detach()), nll + float(said.detach())
+        return total, nll
 
     def _sample_demonstrations(self, n: int) -> list[Turn]:
         """From the experts' turns and the policy's own best ones alike (self-imitation, Oh et al. 2018): as the

@@ -1,4 +1,8 @@
-"""Losses over tokens: pure functions, shapes and sources at each. All token tensors are float [B, T]."""
+"""Losses over tokens: pure functions, shapes and sources at each. All token tensors are float [B, T].
+
+A loss is a sum over tokens, and is divided by the number of tokens only once, over all micro-batches of an update: how
+an update is cut into micro-batches changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +11,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experience.models.decoding import decoder_logprobs
 
-def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log π(token_t | tokens before t), float [B, T−1], from logits [B, T, V] and tokens int64 [B, T]."""
-    predicted = logits[:, :-1].log_softmax(-1)
+
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: Tensor | float = 1.0,
+                   barred: Tensor | None = None) -> Tensor:
+    """log π(token_t | tokens before t), float [B, T−1], from logits [B, T, V] and tokens int64 [B, T], as the decoder
+    of that temperature (a number, or one a sequence [B]) draws them; barred bool [B, T−1, V]: what it never draws."""
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(logits.dtype)[:, None, None]
+    predicted = decoder_logprobs(logits[:, :-1], temperature, barred)
     return predicted.gather(-1, tokens[:, 1:, None])[..., 0]
 
 
 def negative_log_likelihood(logp: Tensor, mask: Tensor) -> Tensor:
-    """−(1/Σm) Σ m·log π: the mean over the masked tokens, in nats. mask float [B, T], 1 where a token counts."""
-    return -(logp * mask).sum() / mask.sum().clamp(min=1)
+    """−Σ m·log π: summed over the masked tokens, in nats. mask float [B, T], 1 where a token counts."""
+    return -_masked(logp, mask).sum()
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` where the mask is 1, else 0: also where they are infinite."""
+    return torch.where(mask > 0, values, 0.0)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The trust region of the token ratio: [1 − below, 1 + above]; `above` > `below` keeps rare tokens alive (DAPO)."""
+    """The trust region of the token ratio: [1 − below, 1 + above]; `above` > `below` keeps rare tokens alive (DAPO).
+    `dual`: with a negative advantage a token's loss is at most so many times that (Ye et al. 2020, eq. 5)."""
 
     below: float = 0.2
     above: float = 0.28
+    dual: float = 3.0
 
 
 def clipped_policy_gradient(logp: Tensor, logp_behaviour: Tensor, advantage: Tensor, mask: Tensor,
                             clip: Clip = Clip()) -> tuple[Tensor, dict[str, float]]:
-    """Mean over masked tokens of max(−ρÂ, −clip(ρ)Â), ρ = π/μ.    Schulman et al. 2017, eq. 7; DAPO 2025, eq. 8
+    """Σ over masked tokens of max(−ρÂ, −clip(ρ)Â), ρ = π/μ, and of min(that, −c·Â) where Â < 0.
+    Schulman et al. 2017, eq. 7; DAPO 2025, eq. 8; dual clip: Ye et al. 2020, eq. 5
 
     logp, logp_behaviour (from the sampler, not recomputed), mask: [B, T]; advantage: [B], one a turn.
-    Also gives the mean of the k3 estimate of KL(μ‖π) and the clipped fraction.
+    Also sums the k3 estimate of KL(μ‖π) and counts the clipped tokens.
     """
-    log_ratio = (logp - logp_behaviour).clamp(-10, 10)
-    ratio = log_ratio.exp()
-    gain = ratio * advantage[:, None]
-    bounded = ratio.clamp(1 - clip.below, 1 + clip.above) * advantage[:, None]
-    tokens = mask.sum().clamp(min=1)
-    loss = -(torch.minimum(gain, bounded) * mask).sum() / tokens
+    log_ratio = _masked(logp - logp_behaviour, mask).clamp(-10, 10)
+    ratio, advantage = log_ratio.exp(), advantage[:, None]
+    gain = ratio * advantage
+    bounded = torch.minimum(gain, ratio.clamp(1 - clip.below, 1 + clip.above) * advantage)
+    floored = torch.where(advantage < 0, torch.maximum(bounded, clip.dual * advantage), bounded)
     with torch.no_grad():
-        kl = ((ratio - 1 - log_ratio) * mask).sum() / tokens
-        clipped = ((gain > bounded) * mask).sum() / tokens
-    return loss, {"kl": float(kl), "clipped": float(clipped)}
+        kl = ((ratio - 1 - log_ratio) * mask).sum()
+        clipped = ((gain != floored) * mask).sum()
+    return -(floored * mask).sum(), {"kl": float(kl), "clipped": float(clipped)}

@@ -6,6 +6,7 @@ Weights come from a folder, a .gguf file, or a package that ships one; never fro
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,35 @@ class CausalModel(nn.Module):
         self.lm = lm
 
     def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.lm(input_ids=tokens).logits
+        logits: Tensor = self.lm(input_ids=tokens, use_cache=False).logits
         return logits.float()
+
+    def session(self) -> CausalSession:
+        return CausalSession(self.lm)
+
+
+class CausalSession:
+    """Sequences, padded on the left, that a model reads side by side (`decoding.Session`). The model's own settings
+    for generation (top-k, penalties, …) play no part."""
+
+    def __init__(self, lm: Any) -> None:
+        self._lm, self._cache = lm, None
+        self._takes = inspect.signature(lm.forward).parameters.keys()
+
+    def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        asked: dict[str, Any] = {"input_ids": tokens, "attention_mask": seen.long(), "past_key_values": self._cache, "use_cache": True}
+        if "position_ids" in self._takes:
+            asked["position_ids"] = (seen.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1]:]
+        if "logits_to_keep" in self._takes:
+            asked["logits_to_keep"] = 1
+        answer = self._lm(**asked)
+        self._cache = answer.past_key_values
+        logits: Tensor = answer.logits[:, -1].float()
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        assert self._cache is not None
+        self._cache.batch_select_indices(rows)
 
 
 def locate(name: str) -> Path:

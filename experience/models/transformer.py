@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from experience.errors import RecordError
+
 
 @dataclass(frozen=True)
 class TransformerShape:
@@ -94,14 +96,22 @@ class Transformer(nn.Module):
                 nn.init.normal_(weight, std=scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of whole sequences, padded on the right if at all."""
+        """Logits of whole sequences, padded on the right if at all. Raises RecordError if they are longer than the
+        context."""
         return self._logits(self._read(tokens, torch.arange(tokens.shape[1])[None], None, None))
+
+    def session(self) -> TransformerSession:
+        return TransformerSession(self)
 
     def decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Logits [B, V] after `tokens` [B, T] at `positions` [B, T]; mask bool [B, 1, T, cached + T], True = seen."""
         return self._logits(self._read(tokens, positions, mask, cache)[:, -1])
 
     def _read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        length = tokens.shape[1] + (cache.length if cache is not None else 0)
+        if length > self.shape.context:
+            raise RecordError(f"a sequence of {length} tokens does not fit into a context of {self.shape.context}",
+                              f"give the model a context of {length} tokens, or shorten what it reads")
         x = self.embedding(tokens)
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # type: ignore[index]
         for block in self.blocks:
@@ -111,3 +121,21 @@ class Transformer(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.embedding.weight).float()
+
+
+class TransformerSession:
+    """Sequences, padded on the left, that a transformer reads side by side (`decoding.Session`)."""
+
+    def __init__(self, model: Transformer) -> None:
+        self._model, self._cache = model, Cache.empty(model.shape.layers)
+
+    def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        new, length = tokens.shape[1], seen.shape[1]
+        positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -new:]
+        causal = torch.ones(new, length, dtype=torch.bool).tril(length - new)
+        itself = torch.eye(length, dtype=torch.bool)[-new:]  # padding sees itself: a row of a mask is never empty
+        mask = (causal[None] & seen[:, None]) | itself[None]
+        return self._model.decode(tokens, positions, mask[:, None], self._cache)
+
+    def keep(self, rows: Tensor) -> None:
+        self._cache.keep(rows)

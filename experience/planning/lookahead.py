@@ -51,8 +51,8 @@ class Search(Generic[Place]):
         """For each situation what is done and the score that spoke for it; None where the policy left no choice: all
         that it sampled was the same.
 
-        A chosen action is not a sample of the policy, and is marked as not token-exact: it can be imitated, and no
-        policy gradient is taken on it.
+        Neither what was chosen nor what all samples agreed on is a plain sample of the policy, and neither is marked as
+        one: it can be imitated, and no policy gradient is taken on it.
         """
         sampled = self.act([o for o in observations for _ in range(self.candidates)])
         distinct = [list({d.text: d for d in sampled[i * self.candidates:(i + 1) * self.candidates]}.values())
@@ -63,12 +63,12 @@ class Search(Generic[Place]):
         chosen: list[tuple[Decision, float | None]] = []
         for i, found in enumerate(distinct):
             if len(found) == 1:
-                chosen.append((found[0], None))
+                chosen.append((replace(found[0], sampled=False), None))
                 continue
             scores = [[t.score for t in thoughts if t.first is d and t.situation == i] for d in found]
             score, best = max(((float(np.mean(s)), d) for s, d in zip(scores, found, strict=True)), key=lambda x: x[0])
-            chosen.append((replace(best, token_exact=False, decoder=f"{best.decoder} {self.name} m={self.candidates} "
-                                                                    f"h={self.horizon} n={self.rollouts}"), score))
+            chosen.append((replace(best, sampled=False, decoder=f"{best.decoder} {self.name} m={self.candidates} "
+                                                                f"h={self.horizon} n={self.rollouts}"), score))
         return chosen
 
     def _think(self, thoughts: list[_Thought[Place]]) -> None:

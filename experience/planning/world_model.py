@@ -197,8 +197,7 @@ class LanguageWorldModel:
         for micro in micro_batches(chosen, 8192):
             batch = TokenBatch.of(micro)
             logp = token_logprobs(self._model(batch.tokens), batch.tokens)
-            # By its share of the tokens: the loss does not depend on how the batch was cut.
-            loss = negative_log_likelihood(logp, batch.mask) * (sum(len(turn.action) for turn in micro) / tokens)
+            loss = negative_log_likelihood(logp, batch.mask) / tokens
             loss.backward()
             whole += float(loss.detach())
         if self._finite.take(self._optimizer, whole, lambda: as_arrays(transitions=chosen), 1.0) is not None:
@@ -282,11 +281,10 @@ class LanguageWorldModel:
             self._believed, prompts[start:start + _TOGETHER], end=ByteTokenizer.END, most_tokens=LONGEST_CHANGE,
             temperature=0, generator=self._generator)]
         predictions = []
-        for observation, (ids, logprobs) in zip(observations, written, strict=True):
-            whole = len(ids) > 0 and ids[-1] == ByteTokenizer.END
-            answer = apply(observation, self._tokenizer.text(ids)) if whole else None
+        for observation, change in zip(observations, written, strict=True):
+            answer = apply(observation, self._tokenizer.text(change.ids)) if change.ended else None
             shift = self._event_shift if answer is not None and _is_event(answer) else 0.0
-            predictions.append(Prediction(answer, -float(logprobs.sum()) + shift))
+            predictions.append(Prediction(answer, -float(change.logprobs.sum()) + shift))
         return predictions
 
     def calibrate(self, most: int = 128) -> ModelError | None:
