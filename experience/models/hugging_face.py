@@ -42,7 +42,8 @@ class CausalSession:
         self._takes = inspect.signature(lm.forward).parameters.keys()
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        asked: dict[str, Any] = {"input_ids": tokens, "attention_mask": seen.long(), "past_key_values": self._cache, "use_cache": True}
+        asked: dict[str, Any] = {"input_ids": tokens, "attention_mask": seen.long(), "use_cache": True,
+                                 "past_key_values": self._cache}
         if "position_ids" in self._takes:
             asked["position_ids"] = (seen.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1]:]
         if "logits_to_keep" in self._takes:
