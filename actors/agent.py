@@ -5,7 +5,7 @@ Also the two scripted agents that a run needs: the world's own expert, and well-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -151,6 +151,16 @@ def written(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
     if encoded is None:
         return Decision(text, policy_version=version)
     return replace(encoded, policy_version=version, version_spans=(VersionSpan(version, len(encoded.action_ids)),))
+
+
+def check_room(engine: Engine, told: Mapping[str, Situation], library: Library = NO_OPTIONS) -> None:
+    """Raises ConfigError, with the number of tokens needed, if something that every run in these worlds must read or
+    write (by environment) has no room: the rules, a listed action, the choice of a subgoal. What is only known later,
+    such as an expert's actions, is checked where it is first written."""
+    for blank in told.values():
+        said = [*blank.actions, *(USE + goal.name for goal in library.goals.values())]
+        for action in sorted(said, key=len, reverse=True) or [""]:
+            engine.encode(blank, action)
 
 
 class Expert:

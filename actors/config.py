@@ -57,7 +57,7 @@ class Policy(_Section):
     width: int = Field(128, ge=16, le=4096, description="small: model width, a multiple of 2 x heads")
     heads: int = Field(8, ge=1, le=64, description="small: attention heads")
     context: int = Field(512, ge=32, le=131072, description="longest prompt and action together, in tokens")
-    max_tokens: int = Field(40, ge=1, le=8192, description="longest action, in tokens")
+    max_tokens: int = Field(64, ge=1, le=8192, description="longest action, in tokens")
     temperature: float = Field(1.0, ge=0, le=10, description="sampling temperature of training collectors")
     model: str = Field("", description="hugging_face: a folder, a .gguf file, or smollm2; openai: the model's name")
     base_url: str = Field("", description="openai: the server, e.g. http://127.0.0.1:8000/v1")

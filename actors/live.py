@@ -62,9 +62,10 @@ def headline(progress: Progress) -> str:
     counts = " + ".join(f"{steps.get(kind, 0)} {word}" for kind, word in (
         ("real", "real"), ("demonstration", "shown"), ("imagined", "imagined")))
     model = f"  world model {error.exact:.0%} right, {error.kept:.0%} believed" if error else ""
+    cut = "".join(f"  {n} {what} cut short" for what, n in progress.cut.items() if n)
     skipped = f"  {progress.skipped} UPDATES SKIPPED (not finite)" if progress.skipped else ""
     return (f"{progress.seconds:4.0f} s  {progress.phase}  policy v{progress.version}  {counts} steps  "
-            f"lag {progress.lag:.1f}{model}{skipped}")
+            f"lag {progress.lag:.1f}{model}{cut}{skipped}")
 
 
 def line(progress: Progress) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
-from actors.agent import written
+from actors.agent import check_room, written
 from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
@@ -71,6 +71,8 @@ class Progress:
     imagined: Counter[str] = field(default_factory=Counter)
     skills: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    cut: Counter[str] = field(default_factory=Counter)
+    """Prompts that lost tokens for want of room, and actions that the limit of tokens ended."""
     failures: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
     acknowledged: int = 0
@@ -117,6 +119,7 @@ class Parts:
         if planning.options:
             self._skills.library = library_from(planning.options)
             self.learner.options = self._skills.library.dump()
+        check_room(self._engine, self._told, self._skills.library)
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)
@@ -165,6 +168,8 @@ class Parts:
     def take(self, shard: Sequence[Step]) -> None:
         """New committed steps go into replay; now and then the world is told."""
         self.replay.add(shard)
+        for decision in (step.decision for step in shard if step.decision):
+            self.progress.cut.update(prompts=bool(decision.prompt_cut), actions=bool(decision.action_cut))
         if time.monotonic() - self._reported > 2.0:
             self._show()
 
@@ -379,7 +384,8 @@ class Parts:
         self.directory.log({
             "version": progress.version, "seconds": progress.seconds, "steps": progress.steps,
             "training_steps": progress.training_steps, "lag": progress.lag,
-            "episodes": progress.episodes, "dropped": progress.dropped, "imagined": dict(progress.imagined),
+            "episodes": progress.episodes, "dropped": progress.dropped, "cut": dict(progress.cut),
+            "imagined": dict(progress.imagined),
             "skills": progress.skills, "skipped_updates": progress.skipped,
             "model_error": vars(progress.model_error) if progress.model_error else None,
             "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ import torch
 
 from actors.config import Policy
 from actors.engines import Situation, make_engine, parse_action
-from experience.errors import EngineError, MissingPartError
-from experience.learning.batch import TokenBatch, Turn
+from experience.errors import ConfigError, EngineError, MissingPartError
+from experience.learning.batch import TokenBatch
+from experience.learning.credit import of_decision
+from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import token_logprobs
 from experience.models.hugging_face import locate
 from experience.models.weights import Weights
 from tests.conftest import free_port
+from tests.tiny_hugging_face import write_tiny_model
 
 ASK = [Situation("f(int): add 2, times 3", "Reply with one line: `submit CODE`, where CODE defines f."),
        Situation("vote red\nbutton blue #1\nbutton red #2", "Reply with one line: `click N`.")]
@@ -51,6 +55,105 @@ def test_a_model_that_is_not_there_is_named_with_what_to_do() -> None:
     with pytest.raises(MissingPartError, match=r"\.gguf"):
         locate("/nowhere/model")
 
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def tiny_model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tiny_model(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def chat(name: str, seed: int = 0, **settings: Any) -> Any:
+    return make_engine(Policy(engine="hugging_face", model=name, **{"context": 400, "max_tokens": 12} | settings), seed)
+
+
+LISTED = [replace(situation, actions=("press one", "press two", "wait")) for situation in ASK]
+
+
+@pytest.mark.parametrize(("temperature", "listed"), [(1.0, False), (0.6, False), (2.0, True), (0.0, False)])
+def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(tiny_model: str, temperature: float,
+                                                                       listed: bool) -> None:
+    """Its generation settings (penalty, top-k, top-p) and its dropout play no part in either."""
+    engine = chat(tiny_model, listed=listed)
+    decisions = engine.act([*LISTED, *ASK] * 3, temperature)
+    engine.model.train()
+    metrics = Learner(engine.model, LearnerSettings(learning_rate=0.0))._update(
+        [of_decision(d, 1.0) for d in decisions], [], 0.0)
+    assert abs(metrics["kl"]) < 1e-6 and metrics["clipped"] == 0
+    assert all(d.sampled == (temperature > 0) and d.temperature == temperature for d in decisions)
+    said = {d.text for d in decisions}
+    assert not listed or said & {"press one", "press two", "wait"}
+    for decision in decisions:
+        batch = TokenBatch.of([of_decision(decision)])
+        with torch.inference_mode():
+            logits = engine.model.eval()(batch.tokens)
+        logp = token_logprobs(logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1]))
+        assert np.allclose(logp[0, len(decision.prompt_ids) - 1:].numpy(), decision.logprobs, atol=1e-4)
+
+
+def test_more_than_the_three_likeliest_tokens_are_sampled(tiny_model: str) -> None:
+    """The model's own settings allow the three likeliest only."""
+    decisions = chat(tiny_model).act([ASK[0]] * 200, 2.0)
+    assert len({int(d.action_ids[0]) for d in decisions}) > 3
+
+
+def test_each_of_a_models_end_tokens_ends_an_action(tiny_model: str) -> None:
+    decisions = chat(tiny_model).act(ASK * 200, 3.0)
+    endings = {int(d.action_ids[-1]) for d in decisions if not d.action_cut}
+    assert len(endings) == 2, "both <|end|> and <|stop|>"
+    assert all(not endings & set(d.action_ids[:-1].tolist()) for d in decisions)
+    assert all(len(d.action_ids) == 12 for d in decisions if d.action_cut)
+
+
+@pytest.mark.parametrize("which", ["small", "hugging_face"])
+def test_samples_come_from_the_engines_own_generator_and_leave_the_global_one(which: str, tiny_model: str) -> None:
+    def made() -> Any:
+        return make_engine(SMALL, 5) if which == "small" else chat(tiny_model, 5)
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = [d.action_ids.tolist() for d in made().act(ASK * 4, 1.0)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    two = [d.action_ids.tolist() for d in made().act(ASK * 4, 1.0)]
+    engine = made()
+    engine._generator.manual_seed(6)
+    assert one == two != [d.action_ids.tolist() for d in engine.act(ASK * 4, 1.0)]
+
+
+def test_a_situation_with_a_draw_is_answered_the_same_whatever_is_asked_beside_it() -> None:
+    engine = make_engine(SMALL, 1)
+    asked = replace(ASK[0], draw=123)
+    alone, = engine.act([asked], 1.0)
+    among = engine.act([ASK[1], asked, replace(ASK[0], draw=5)], 1.0)
+    assert among[1].action_ids.tolist() == alone.action_ids.tolist() != among[2].action_ids.tolist()
+
+
+def test_a_long_prompt_keeps_its_rules_and_loses_the_middle_of_what_is_seen(tiny_model: str) -> None:
+    engine = chat(tiny_model, context=200)
+    seen = "first words é " + "middle é" * 100 + " last words"
+    decision, = engine.act([Situation(seen, "These are the rules.")], 1.0)
+    asked = engine._words._tokenizer.decode(decision.prompt_ids)
+    assert asked.startswith("<|system|>These are the rules.<|end|><|user|>first words")
+    assert asked.endswith("last words<|end|><|assistant|>") and " […] " in asked
+    assert 180 <= len(decision.prompt_ids) <= 188 and decision.prompt_cut > 600
+    whole, = engine.act([Situation("short", "These are the rules.")], 1.0)
+    assert whole.prompt_cut == 0
+
+
+def test_rules_that_leave_no_room_and_actions_that_are_too_long_are_refused_with_the_number(tiny_model: str) -> None:
+    engine = chat(tiny_model, context=64)
+    with pytest.raises(ConfigError, match=r"policy\.context.*rules alone take \d+ tokens.*52 are allowed"):
+        engine.act([Situation("x", "rules " * 30)], 1.0)
+    for engine in (chat(tiny_model, max_tokens=8), make_engine(SMALL.model_copy(update={"max_tokens": 8}), 0)):
+        with pytest.raises(ConfigError, match=r"policy\.max_tokens: 8 are allowed, and the action 'abcdefgh' takes 9"):
+            engine.encode(ASK[0], "abcdefgh")
+
+
+def test_a_prompt_or_action_that_was_cut_says_so() -> None:
+    engine = make_engine(SMALL, 0)
+    long, short = engine.act([Situation("x" * 200), Situation("x")], 1.0)
+    assert (long.prompt_cut, len(long.prompt_ids), short.prompt_cut) == (202 - 116, 116, 0)
+    for decision in engine.act(ASK * 20, 1.0):
+        assert decision.action_cut == (decision.action_ids[-1] != 258)
+
 
 @pytest.fixture(scope="module")
 def smollm() -> Any:
@@ -61,9 +164,9 @@ def smollm() -> Any:
 def test_a_real_llm_gives_the_log_probabilities_that_the_learner_computes(smollm: Any, temperature: float) -> None:
     for decision in smollm.act(ASK, temperature):
         assert decision.token_exact
-        batch = TokenBatch.of([Turn(decision.prompt_ids, decision.action_ids, decision.logprobs)])
+        batch = TokenBatch.of([of_decision(decision)])
         with torch.inference_mode():
-            logp = token_logprobs(smollm.model(batch.tokens), batch.tokens)[batch.mask.bool()]
+            logp = token_logprobs(smollm.model(batch.tokens), batch.tokens, batch.temperature)[batch.mask.bool()]
         assert np.allclose(logp.numpy(), decision.logprobs, atol=2e-3)
 
 

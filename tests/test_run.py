@@ -17,7 +17,7 @@ from actors.config import Config, load
 from actors.parts import Progress
 from actors.run import run
 from actors.rundir import RunDirectory
-from experience.errors import DivergedError
+from experience.errors import ConfigError, DivergedError
 from experience.shards.blobs import BlobReader, entries, packs
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.verify import verify
@@ -26,7 +26,7 @@ from experience.step import Step
 ROOT = Path(__file__).resolve().parent.parent
 Finished = tuple[Config, RunDirectory, Progress]
 SMALL = ["worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}]", "policy.layers=1", "policy.width=32",
-         "policy.heads=4", "policy.max_tokens=24", "policy.context=160", "collecting.slots=8",
+         "policy.heads=4", "policy.max_tokens=64", "policy.context=200", "collecting.slots=8",
          "collecting.group_size=4",
          "learning.imitation_passes=4", "planning.first_steps=2", "planning.fit_steps=1", "evaluation.episodes=2",
          "evaluation.final_episodes=4", "evaluation.every=2", "budget.updates=3"]
@@ -54,6 +54,27 @@ def test_a_run_reaches_its_budget_and_evaluates_what_it_learned(finished: Finish
     assert returns[0].n == 4
     assert returns[3].n == 4
     assert progress.random["envs:PythonTask-v0"].n == 4
+
+
+def test_an_action_without_room_is_refused_at_the_start_with_the_place_and_the_number(tmp_path: Path) -> None:
+    """Listed ones before anything is lived; an expert's where it is first written, before anything is learned."""
+    with pytest.raises(ConfigError, match=r"override 'policy\.max_tokens=5'.*'right' takes 6"):
+        config, directory = configured(tmp_path, "worlds=[{id: 'envs:KeyDoor-v0'}]", "policy.max_tokens=5")
+        run(config, directory)
+    assert steps_of(directory) == []
+    with pytest.raises(ConfigError, match=r"override 'policy\.max_tokens=24'.* takes \d\d"):
+        config, directory = configured(tmp_path, "policy.max_tokens=24")
+        run(config, directory)
+    assert not any(directory.checkpoints.iterdir())
+
+
+def test_prompts_and_actions_that_are_cut_are_counted_and_marked(tmp_path: Path) -> None:
+    config, directory = configured(tmp_path, "policy.context=80", "budget.updates=1", "planning.enabled=false")
+    cut = run(config, directory).cut
+    decisions = [s.decision for s in steps_of(directory) if s.decision and s.decision.token_exact]
+    assert cut["prompts"] == sum(bool(d.prompt_cut) for d in decisions) > 0
+    assert cut["actions"] == sum(bool(d.action_cut) for d in decisions)
+    assert list(directory.metrics())[-1]["cut"] == dict(cut)
 
 
 def test_rows_on_disk_are_the_steps_taken(finished: Finished) -> None:

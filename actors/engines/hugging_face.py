@@ -61,8 +61,8 @@ class Chat:
 
 def _end_tokens(tokenizer: Any, lm: Any) -> list[int]:
     """All that end an answer, by the tokenizer and by the model's settings; the tokenizer's own first."""
-    found: list[int] = []
-    for named in (tokenizer.eos_token_id, lm.generation_config.eos_token_id, lm.config.eos_token_id):
+    said, found = lm.generation_config.eos_token_id, list[int]()
+    for named in (tokenizer.eos_token_id, lm.config.eos_token_id if said is None else said):
         found += [named] if isinstance(named, int) else named or []
     return list(dict.fromkeys(found))
 
