@@ -153,12 +153,12 @@ def written(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
     return replace(encoded, policy_version=version, version_spans=(VersionSpan(version, len(encoded.action_ids)),))
 
 
-def check_room(engine: Engine, told: Mapping[str, Situation], library: Library = NO_OPTIONS) -> None:
+def check_room(engine: Engine, told: Mapping[str, Situation], options: Sequence[str] = ()) -> None:
     """Raises ConfigError, with the number of tokens needed, if something that every run in these worlds must read or
-    write (by environment) has no room: the rules, a listed action, the choice of a subgoal. What is only known later,
-    such as an expert's actions, is checked where it is first written."""
+    write (by environment) has no room: the rules, a listed action, an option's start, by its name. What is only known
+    later, such as an expert's actions, is checked where it is first written."""
     for blank in told.values():
-        said = [*blank.actions, *(USE + goal.name for goal in library.goals.values())]
+        said = [*blank.actions, *(USE + name for name in options)]
         for action in sorted(said, key=len, reverse=True) or [""]:
             engine.encode(blank, action)
 

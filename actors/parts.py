@@ -27,6 +27,7 @@ from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
 from experience.learning.credit import as_turn, planned_turns
 from experience.learning.learner import Learner, LearnerSettings, Onlooker
+from experience.planning.discovery import skill_name
 from experience.planning.hierarchy import in_hindsight
 from experience.planning.imagine import imagine, sweep
 from experience.planning.option import USE, Library
@@ -119,7 +120,8 @@ class Parts:
         if planning.options:
             self._skills.library = library_from(planning.options)
             self.learner.options = self._skills.library.dump()
-        check_room(self._engine, self._told, self._skills.library)
+        skills = [skill_name("", ())] * (planning.skills > 0)  # all have names of one length
+        check_room(self._engine, self._told, [*(option.name for option in self._skills.library), *skills])
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)

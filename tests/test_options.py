@@ -34,7 +34,7 @@ from experience.planning.discovery import (
 )
 from experience.planning.option import Condition, Learned, Library, Program, Subgoal, option_id
 from experience.planning.smdp import OptionLearner, OptionSettings, interrupted, learned_models, value_iteration
-from experience.policy import Decision
+from experience.policy import Decision, VersionSpan
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.replay import Episode
@@ -360,8 +360,10 @@ def test_skills_are_found_in_successes_and_kept_because_the_world_says_so_again(
 class Tokens:
     """The one thing that skills ask of an engine: its tokens."""
 
-    def encode(self, situation: Situation, action: str) -> tuple[np.ndarray, np.ndarray]:
-        return ByteTokenizer().prompt(situation.observation), ByteTokenizer().action(action)
+    def encode(self, situation: Situation, action: str) -> Decision:
+        ids = ByteTokenizer().action(action)
+        return Decision(action, 0, ByteTokenizer().prompt(situation.observation), ids, np.zeros(len(ids), np.float32),
+                        (VersionSpan(0, len(ids)),), token_exact=True)
 
 
 def line(*moves: str, number: int = 0) -> list[tuple[Step, Step]]:

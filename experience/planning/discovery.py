@@ -74,7 +74,7 @@ def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Librar
             break
         if any(world == other and (_within(actions, longer) or _within(longer, actions)) for other, longer in kept):
             continue
-        name = f"skill-{state_key(chr(31).join((world, *actions))):016x}"[:14]
+        name = skill_name(world, actions)
         if name in library.records:
             continue
         source = shown[min(uses[world, actions])]
@@ -85,6 +85,11 @@ def induce_skills(episodes: Iterable[Episode], replays: Replays, library: Librar
         library = library.add(Program(name, actions, common_start(seen), world=world))
         kept.append((world, actions))
     return library
+
+
+def skill_name(world: str, actions: Sequence[str]) -> str:
+    """The same for the same actions in every run; 14 letters."""
+    return f"skill-{state_key(chr(31).join((world, *actions))):016x}"[:14]
 
 
 def retire(library: Library, episodes: Sequence[Episode], *, least_uses: int = 8, margin: float = 0.0) -> Library:
