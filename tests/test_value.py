@@ -40,7 +40,8 @@ def walk(number: int, *, lucky: bool, source: str = "real") -> Episode:
                       parent=(stream, 0) if source == "imagined" else None,
                       model_version=1 if source == "imagined" else None, ending="terminated" if t else "none",
                       decision=Decision(word, 0, tokens.prompt(seen), action := tokens.action(word),
-                                        np.full(len(action), -1.0, np.float32), (VersionSpan(0, len(action)),), True))
+                                        np.full(len(action), -1.0, np.float32), (VersionSpan(0, len(action)),), True,
+                                        sampled=True))
             for t, (seen, word) in enumerate((("start", where), (where, "on")))]
     return Episode(tuple(rows), make_step(2, stream, closing=True, obs_text="end"))
 

@@ -37,7 +37,8 @@ def a_store(directory: Path) -> None:
             action = tokens.action(f"press {rng.integers(4)}")
             decision = Decision("press", 0, tokens.prompt(f"page {number}"), action,
                                 rng.normal(-1, 0.1, len(action)).astype(np.float32), (VersionSpan(0, len(action)),),
-                                token_exact=True, behaviour_id="expert" if shown else "small")
+                                token_exact=True, behaviour_id="expert" if shown else "small",
+                                sampled=not shown)
             common = {"work_id": rng.bytes(16), "source": "demonstration" if shown else "real",
                       "group_id": "" if shown else f"0-{number}"}
             journal.append(make_step(journal.next_t(stream), stream, decision=decision, ending="terminated",
