@@ -75,7 +75,7 @@ def test_a_writer_of_today_goes_on_with_it(version: str, tmp_path: Path) -> None
 
 
 def test_every_released_format_is_kept() -> None:
-    assert VERSIONS == ["v1", "v2"]
+    assert VERSIONS == ["v1", "v2", "v3"]
     assert (HERE / "v2" / "writer" / "seg-000000-000000.blocks").exists(), "v2's blocks are rewritten"
 
 
@@ -89,18 +89,18 @@ def test_stores_of_all_formats_are_read_together_by_every_reader(cold: bool, tmp
         journal = Journal(tmp_path / "v2", CATALOGUE)
         journal.append(make_step(6, b"C" * 16))
         journal.commit()
-    rows, catalog = 24 + cold, Catalog(tmp_path)
+    rows, catalog = 12 * len(VERSIONS) + cold, Catalog(tmp_path)
     followed = [s for block in catalog.follow() for s in block]
-    assert len(followed) == rows and [s.subject for s in followed if s.subject] == ["user-7"]
-    assert Counter(catalog.dataset().to_table().column("subject").to_pylist()) == {None: rows - 1, "user-7": 1}
+    assert len(followed) == rows and [s.subject for s in followed if s.subject] == 2 * ["user-7"]
+    assert Counter(catalog.dataset().to_table().column("subject").to_pylist()) == {None: rows - 2, "user-7": 2}
     table = catalog.table(["t", "subject", "signal.done"])
-    assert table.num_rows == rows and table.column("subject").null_count == rows - 1
+    assert table.num_rows == rows and table.column("subject").null_count == rows - 2
     assert sum(b.num_rows for b in catalog.batches()) == rows
-    assert catalog.where(lambda b: pc.equal(b["subject"], "user-7")).num_rows == 1
+    assert catalog.where(lambda b: pc.equal(b["subject"], "user-7")).num_rows == 2
     reader = WindowReader(tmp_path, ("t", "value_estimate"))
     assert reader.refresh() == rows
     assert connect({"steps": tmp_path}).sql("select count(*), count(subject), sum(\"signal.done\") from steps"
-                                            ).fetchall() == [(rows, 1, 0.5 * (20 + cold))]
+                                            ).fetchall() == [(rows, 2, 0.5 * (10 * len(VERSIONS) + cold))]
     assert not verify(tmp_path, deep=True).problems
 
 

@@ -68,7 +68,8 @@ class FiniteWorld:
         last = stages(option) - 1
         stop, r, p = self._stage(option, last)
         system = np.eye(len(self.states)) - p * (1 - stop)
-        r, p = np.linalg.solve(system, r), np.linalg.solve(system, p * stop)
+        r = np.asarray(np.linalg.solve(system, r), np.float64)
+        p = np.asarray(np.linalg.solve(system, p * stop), np.float64)
         for age in range(last - 1, -1, -1):
             stop, earned, arrival = self._stage(option, age)
             r, p = earned + arrival @ ((1 - stop) * r), arrival * stop + arrival @ ((1 - stop)[:, None] * p)
