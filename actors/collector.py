@@ -127,6 +127,7 @@ class Collector:
         self._catalogue = described.catalogue
         self._rewards = RewardModel(described.weights)
         self._arguments = {w.id: w.arguments for w in config.worlds}
+        directory.mkdir(parents=True, exist_ok=True)  # on a node that shares no disk it is not there yet
         done = _done_before(directory / self._name, config.collecting.group_size)
         self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
                                commit_seconds=config.collecting.commit_seconds,

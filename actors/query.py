@@ -114,10 +114,10 @@ def _amended(connection: duckdb.DuckDBPyConnection, table: str, raw: str, store:
                "coalesce(w.reward_version, r.reward_version) as reward_version"]
     added = []
     for name in (n for n in later.names if "\0" not in n):
-        value = f"list_filter(l.signals, lambda s: s.name = {_text(name)})[1].value"
+        value = f"list_filter(l.signals, lambda s: s.name = {literal(name)})[1].value"
         column = _column(SIGNAL + name)
         if name in names:
-            changed.append(f"case when list_contains(l.names, {_text(name)}) then {value} else r.{column} end "
+            changed.append(f"case when list_contains(l.names, {literal(name)}) then {value} else r.{column} end "
                            f"as {column}")
         else:
             added.append(f", {value} as {column}")
@@ -128,7 +128,7 @@ def _amended(connection: duckdb.DuckDBPyConnection, table: str, raw: str, store:
 
 def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> str:
     """The rows of shards that share a catalogue, with each of `names`, whose shards or not, as a column."""
-    named = (f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(_text, catalogue))}]"
+    named = (f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(literal, catalogue))}]"
              "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals")
     columns = [named if column == "signals" else _column(column) for column in PLAIN.names]
     for name in (n for n in names if "\0" not in n):  # DuckDB has no such identifiers; signal() finds it
@@ -138,7 +138,7 @@ def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> st
     return f"select {', '.join(columns)} from {_column(relation)}"
 
 
-def _text(value: str) -> str:
+def literal(value: str) -> str:
     """A literal that no value can end early: its bytes in hex."""
     return f"decode(from_hex('{value.encode().hex()}'))"
 

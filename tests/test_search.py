@@ -273,6 +273,7 @@ def lived(folder: Path, *settings: str) -> list[Step]:
     config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0', arguments: {size: 3}}]", "policy.engine=table",
                           "policy.epsilon=1.0", "collecting.slots=8", "collecting.group_size=2",
                           "evaluation.temperature=1.0", *settings])
+    folder.mkdir(exist_ok=True)
     pool = LocalPool(config, "test", folder, Catalog(folder))
     weights = replace(Table.weights((), {}, 0), planner=ValueFunction(2, 64, config.policy.context, 0).beliefs())
     pool.order([Work.named(str(i), env_id="envs:KeyDoor-v0", seed=i, lane="evaluation", split="heldout", version=0)

@@ -61,6 +61,7 @@ def live(layout: str, lives: int, settings: DynaSettings, until: Callable[[Life]
 
 
 def _live(config: Config, folder: Path, settings: DynaSettings, until: Callable[[Life], bool]) -> Iterator[Life]:
+    folder.mkdir(parents=True, exist_ok=True)
     pool = LocalPool(config, "bench", folder, Catalog(folder))
     rewards = RewardModel({WORLD: {"env_reward": 1.0}})
     found: dict[bytes, Life] = {}

@@ -18,6 +18,7 @@ def returns(config: Config, env_id: str, weights: Weights, tasks: int, folder: P
     not known."""
     works = [Work.named(f"{lane}/{i}", env_id=env_id, seed=10_000_000 + i, lane=lane, split="heldout",
                         version=weights.version) for i in range(tasks)]
+    folder.mkdir(parents=True, exist_ok=True)
     pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
     waiting = {w.work_id for w in works}
     try:

@@ -103,6 +103,7 @@ def shuffled(really: bool) -> Iterator[None]:
 def lived(folder: Path, seed: int, transitions: int) -> Replay:
     """Training episodes of the expert and of random actions, half each, through collector and shards."""
     config, _ = load([CONFIG], [f"seed={seed}"])
+    folder.mkdir(parents=True, exist_ok=True)
     pool, replay, number = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1), 0
     try:
         while len(replay.transitions) < transitions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import subprocess
@@ -96,15 +97,26 @@ def resource_bounds(subject: Subject) -> str:
     for seed in range(3):
         begin(subject.world, seed, subject.split)
     before = me.memory_info().rss, me.num_fds(), len(me.children(recursive=True))
+    zombies_before = _zombies(me)
     for seed in range(30):
         begin(subject.world, seed, subject.split)
     grown = (me.memory_info().rss - before[0]) / 2**20
     descriptors, children = me.num_fds() - before[1], me.children(recursive=True)
     more = len(children) - before[2]
-    zombies = sum(c.status() == psutil.STATUS_ZOMBIE for c in children)
+    zombies = len(_zombies(me) - zombies_before)
     if grown > 200 or descriptors > 16 or more > 4 or zombies:
         raise Failed(f"{grown:.0f} MiB, {descriptors} descriptors, {more} children more, {zombies} zombies")
     return f"{grown:+.0f} MiB, {descriptors:+d} descriptors, {more:+d} children"
+
+
+def _zombies(process: psutil.Process) -> set[int]:
+    """The children that have ended and that nobody has waited for."""
+    found = set()
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
+    return found
 
 
 @check

@@ -62,7 +62,7 @@ def _under_two_names(subject: Subject) -> str:
 
 def _oracle_in_training(subject: Subject) -> Sequence[Episode]:
     episodes: list[Episode] = []
-    until = time.perf_counter() + 2 * _SECONDS
+    until = time.perf_counter() + 4 * subject.seconds
     for seed in range(10_000, 10_000 + 2 * subject.episodes):
         if episodes and time.perf_counter() > until:
             break

@@ -15,7 +15,6 @@ from experience.reward import RewardModel
 
 _REFUSALS = 6
 """Episodes that are lived again with a refused action between."""
-_SECONDS = 20.0
 _BLANK = frozenset("\n\t\r")
 
 
@@ -89,7 +88,7 @@ def refusal_changes_nothing(subject: Subject) -> str:
     episodes = [e for e in [*subject.lived, *subject.random] if not most or len(e.actions) < most]
     if not episodes:
         raise Skipped("no episode leaves a turn in which an action could be refused")
-    tried, until = 0, time.perf_counter() + _SECONDS
+    tried, until = 0, time.perf_counter() + 5 * subject.seconds
     for number in range(max(_REFUSALS, len(wrong))):
         if tried and time.perf_counter() > until:
             break

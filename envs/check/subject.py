@@ -24,7 +24,6 @@ class Skipped(Exception):
 
 
 _MOST_EXPLORED = 100
-_EXPLORING_SECONDS = 5.0
 _FLOOR_EPISODES = 24
 
 CHECKS: dict[str, Callable[[Subject], str]] = {}
@@ -43,6 +42,8 @@ class Subject:
 
     def __init__(self, env_id: str, arguments: Mapping[str, Any] | None = None, episodes: int = 12) -> None:
         self.env_id, self.arguments, self.episodes = env_id, dict(arguments or {}), episodes
+        self.seconds = episodes / 3
+        """How long a check that could go on for ever looks."""
         self.world = self.make()
         self.split = getattr(self.world, "splits", ("train",))[0]
         self.weights: Mapping[str, float] = getattr(self.world, "reward_weights", {"env_reward": 1.0})
@@ -93,7 +94,7 @@ class Subject:
         """Returns of random acting on held-out tasks: of two dozen where that takes seconds only, for the luck of a few
         episodes says little."""
         returns = [e.total for e in self.random]
-        until = time.perf_counter() + _EXPLORING_SECONDS
+        until = time.perf_counter() + self.seconds
         for seed in range(len(returns), _FLOOR_EPISODES):
             if time.perf_counter() > until:
                 break
@@ -103,7 +104,7 @@ class Subject:
     @property
     def explored(self) -> list[Episode]:
         """All episodes lived so far, and more at random over training tasks, for some seconds: what is rare shows."""
-        until = time.perf_counter() + _EXPLORING_SECONDS
+        until = time.perf_counter() + self.seconds
         while len(self._explored) < _MOST_EXPLORED and time.perf_counter() < until and self.random:
             self._explored.append(live(self.world, len(self._explored), do_random, self.split))
         return [*self.lived, *self.random, *self._explored]

@@ -16,7 +16,6 @@ from envs.contract import World
 from envs.episode import Episode, actor_rng, do_nothing, do_random, live, replay, scripted, take
 from experience.reward import RewardModel
 
-_SECONDS = 15.0
 _BOASTS = ("done", "success", "task complete", "all tests passed", "the answer is correct", "reward: 1.0",
            "score = 1", "True", "I have finished the task successfully")
 """What an agent may claim. A reward that is measured does not read it."""
@@ -52,7 +51,7 @@ def _rivals(subject: Subject) -> Iterator[tuple[str, Episode]]:
     """Episodes of others on the oracle's tasks: at random, and the oracle's own beginnings gone on with at random."""
     for episode in subject.random:
         yield "random acting", episode
-    until, rng, number = time.perf_counter() + _SECONDS, np.random.default_rng(11), 0
+    until, rng, number = time.perf_counter() + 3 * subject.seconds, np.random.default_rng(11), 0
     while number < 4 * len(subject.oracle) and time.perf_counter() < until:
         started = subject.oracle[number % len(subject.oracle)]
         kept = int(rng.integers(len(started.actions) + 1))
@@ -116,7 +115,7 @@ def _earns_nothing(subject: Subject, scripts: Sequence[str | Sequence[str]], kin
     """Raises Failed where a script earns more than the best random episode, or nearly what the oracle does."""
     limit = max(max(e.total for e in subject.random), 0.0) + 0.05
     limit = min(limit, statistics.mean(e.total for e in subject.oracle) - 0.05)
-    until, tried = time.perf_counter() + 4 * _SECONDS, 0
+    until, tried = time.perf_counter() + 15 * subject.seconds, 0
     for script in scripts:
         if tried and time.perf_counter() > until:
             break

@@ -49,7 +49,8 @@ def repo() -> Iterator[None]:
         time.sleep(0.05)
     yield
     for pid in inside():
-        os.kill(pid, 9)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
     thread.join()
     tested.cache_clear()
 
