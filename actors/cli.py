@@ -112,6 +112,7 @@ def _check_origin(config: Config, directory: RunDirectory, trusted: bool) -> Non
     strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}
     named = [w.id for w in config.worlds if not w.id.startswith("envs:") or w.id in strange or w.arguments]
     named += [config.policy.base_url] if config.policy.engine == "openai" else []
+    named += [config.address] if config.workers and config.address else []
     named += [config.policy.model] if config.policy.engine == "hugging_face" and config.policy.model else []
     if named and not trusted and not directory.is_ours:
         raise IsolationError(f"{directory.path / 'config.yaml'} was not written by you on this machine, and names "
@@ -158,7 +159,8 @@ def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
 
 def _number(value: Any) -> int | float | None:
     """A number of a record that anybody may have written, or None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    return value if known else None
 
 
 @app.command()
@@ -265,8 +267,6 @@ def import_run(source: Annotated[Path, typer.Argument(help="a file or folder")],
     if not is_run_name(name):
         raise ConfigError(f"--name {name}: not the name of a run", "use letters, digits, '-', '_' and '.'")
     path = Path(runs_dir) / name
-    if not name or name.startswith(".") or Path(name).name != name:
-        raise ConfigError(f"--name {name!r} is no name of a run", "one word, without / and not beginning with a dot")
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another --name")
     with RunDirectory.draft(path) as draft:

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override
+from actors.config_reader import Node, Problems, check_secrets, is_secret, plain, read_file, read_override
 from experience.shards.redact import name_secrets
 
 HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
@@ -213,9 +213,23 @@ def names_of_secrets(value: Any) -> Iterator[str]:
             yield from names_of_secrets(inner)
 
 
+def _wrong_url(url: str) -> str:
+    """What is wrong with a server's address, without a word of it, for it may hold a secret; empty if nothing is."""
+    try:
+        split = urlsplit(url)
+        user, password, _ = split.username, split.password, split.port
+    except ValueError:
+        return "not an address"
+    if user and not password:
+        return "it names a user without a password: a token does not belong into an address"
+    if any(is_secret(name) for name, _ in parse_qsl(split.query)):
+        return "a key does not belong into an address"
+    return ""
+
+
 def _without_password(config: Config) -> Config:
     """`config`, the password of its base_url moved into this process's environment: no copy of it holds one."""
-    split = urlsplit(config.policy.base_url)
+    split = urlsplit(config.policy.base_url)  # _check_sense has seen that it can be split
     _, at, host = split.netloc.rpartition("@")
     password = unquote(split.password or "")
     if not at or password in ("", HIDDEN):
@@ -333,6 +347,9 @@ def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
                      "set policy.base_url=http://127.0.0.1:8000/v1")
     if policy.engine in ("hugging_face", "openai") and not policy.model:
         problems.add(place, f"policy.model: the {policy.engine} engine needs a model", "set policy.model=NAME")
+    if why := _wrong_url(policy.base_url):
+        problems.add(place, f"policy.base_url: {why}", "write http://HOST:PORT/v1, and name the key's variable in "
+                     "policy.api_key_env")
     if f":{HIDDEN}@" in policy.base_url and not os.environ.get(PASSWORD):
         problems.add(place, "policy.base_url: its password is not kept in files, and is not set here",
                      f"set the environment variable {PASSWORD}")

@@ -140,7 +140,8 @@ def check_secrets(node: Node, problems: Problems, path: str = "", secret: str = 
 def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
     text = str(node.value)
     key = secret or path.rpartition(".")[2]
-    if path.endswith("_env") and not re.fullmatch(r"[A-Za-z_]\w{0,99}", text):
+    names_a_secret = path.endswith("_env") and is_secret(key.removesuffix("_env"))
+    if names_a_secret and not re.fullmatch(r"[A-Za-z_]\w{0,99}", text):
         problems.secrets.add(text)
         problems.add(node.place, f"{path}: not the NAME of an environment variable", "write the name, not the value")
     elif secret and text:

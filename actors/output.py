@@ -10,6 +10,7 @@ import io
 import logging
 import re
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -47,22 +48,28 @@ class Guarded(io.TextIOBase):
 
     def __init__(self, below: Any) -> None:
         self.below, self._waiting = below, ""
+        self._lock = threading.RLock()  # collectors, watches and logging write from threads of their own
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._waiting += text
-        whole, end, rest = self._waiting.rpartition("\n")
-        if end or len(rest) > _MOST_WAITING:
-            self._waiting = rest if end else ""
-            self.below.write(plain(whole + end if end else rest))
+        with self._lock:
+            self._waiting += text
+            whole, end, rest = self._waiting.rpartition("\n")
+            if end or len(rest) > _MOST_WAITING:
+                self._waiting = rest if end else ""
+                self.below.write(plain(whole + end if end else rest))
         return len(text)
 
     def flush(self) -> None:
-        waiting, self._waiting = self._waiting, ""
-        if waiting:
-            self.below.write(plain(waiting))
-        self.below.flush()
+        with self._lock:
+            waiting, self._waiting = self._waiting, ""
+            if waiting:
+                self.below.write(plain(waiting))
+            self.below.flush()
+
+    def reconfigure(self, **how: Any) -> None:
+        self.below.reconfigure(**how)
 
     def fileno(self) -> int: return int(self.below.fileno())
     def isatty(self) -> bool: return bool(self.below.isatty())

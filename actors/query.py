@@ -113,7 +113,7 @@ def _amended(connection: duckdb.DuckDBPyConnection, table: str, raw: str, store:
                "case when w.t is null then r.reward else w.reward end as reward",
                "coalesce(w.reward_version, r.reward_version) as reward_version"]
     added = []
-    for name in (n for n in later.names if "\0" not in n):
+    for name in (n for n in later.names if _may_be_a_column(n, [*{*names, *later.names}])):
         value = f"list_filter(l.signals, lambda s: s.name = {literal(name)})[1].value"
         column = _column(SIGNAL + name)
         if name in names:
@@ -131,11 +131,16 @@ def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> st
     named = (f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(literal, catalogue))}]"
              "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals")
     columns = [named if column == "signals" else _column(column) for column in PLAIN.names]
-    for name in (n for n in names if "\0" not in n):  # DuckDB has no such identifiers; signal() finds it
+    for name in (n for n in names if _may_be_a_column(n, names)):
         value = (f"list_filter(signals, lambda s: s.code = {catalogue.index(name)})[1].value" if name in catalogue
                  else "null::double")
         columns.append(f"{value} as {_column(SIGNAL + name)}")
     return f"select {', '.join(columns)} from {_column(relation)}"
+
+
+def _may_be_a_column(name: str, names: Sequence[str]) -> bool:
+    """DuckDB has no identifiers with NUL, and takes two that differ in case for one; signal() finds those by name."""
+    return "\0" not in name and sum(other.lower() == name.lower() for other in names) == 1
 
 
 def literal(value: str) -> str:

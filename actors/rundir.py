@@ -114,7 +114,8 @@ class RunDirectory:
     @property
     def is_ours(self) -> bool:
         """Whether `config.yaml` is as this user's own run wrote it, on this machine."""
-        return hmac.compare_digest(str(self.record.get("signed", "")), _signature(self.path / "config.yaml") or "-")
+        return hmac.compare_digest(str(self.record.get("signed", "")).encode(),
+                                   (_signature(self.path / "config.yaml") or "-").encode())
 
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
@@ -196,7 +197,10 @@ def checked(path: Path) -> Path:
 
 def _bounded(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in place of the file holds nobody up
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ShardError(f"{path} is no file", "remove it")
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}", "restore it from a copy") from error

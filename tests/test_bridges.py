@@ -252,7 +252,7 @@ def test_a_peer_that_is_missing_dies_or_fails_says_so(tmp_path: Path) -> None:
     dies = tmp_path / "python"
     dies.write_text("#!/bin/sh\necho broken wheel >&2\nexit 3\n")
     dies.chmod(0o755)
-    with pytest.raises(EnvironmentFailure, match="died: broken wheel"):
+    with pytest.raises(EnvironmentFailure, match=r"(ended without an answer|Broken pipe|reset by peer).*: broken wheel"):
         gymnasium.make("envs:Peer-v0", python=str(dies), package="verifiers", options={})
     dies.write_text("""#!/bin/sh
 read begin; echo '{"instructions": "act"}'
@@ -260,7 +260,7 @@ read reset; exec <&-; echo half way >&2; echo '{"seen": "here"}'
 """)
     world = gymnasium.make("envs:Peer-v0", python=str(dies), package="verifiers", options={})
     world.reset(seed=0)  # it no longer reads: the step finds a broken pipe, and what was to be said stays unsaid
-    with pytest.raises(EnvironmentFailure, match="died: half way"):
+    with pytest.raises(EnvironmentFailure, match=r"(ended without an answer|Broken pipe|reset by peer).*: half way"):
         world.step("go")
     world.close()
     with pytest.raises(ValueError, match="package 'gym': one of browser_gym, nemo_gym, verifiers"):

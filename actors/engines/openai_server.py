@@ -61,5 +61,8 @@ class OpenAIServer:
 
 
 def _with_password(base_url: str) -> str:
-    """What a copy of the configuration hides, put back for the client alone."""
+    """What a copy of the configuration hides, put back for the client. Raises EngineError where it is not here."""
+    if f":{HIDDEN}@" in base_url and not os.environ.get(PASSWORD):
+        raise EngineError(f"{PASSWORD} is not set here, and policy.base_url needs its password",
+                          f"set {PASSWORD} in the environment of every node")
     return base_url.replace(f":{HIDDEN}@", f":{quote(os.environ.get(PASSWORD, ''), safe='')}@", 1)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ import numpy as np
 from envs.bridges.stranger import Stranger
 from envs.contract import Answer
 from envs.sandbox import confine
-from envs.sandbox.hosted import TIER, others_may_read
+from envs.sandbox.hosted import TIER, Line, others_may_read
+from envs.sandbox.limits import PEER
 from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
 _SCRIPTS = Path(__file__).parent / "peers"
@@ -113,34 +114,34 @@ class Peer(Stranger):
     def _start(self) -> None:
         self.close()
         self._errors = tempfile.TemporaryFile()  # read when the process dies
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        if self._confined:
-            run = _placed(self._python, self._script)
-            with ExitStack() as files:
-                handed = {str(path): files.enter_context(path.open("rb")).fileno() for path in run.handed}
-                self._process = confine.start(run.command, pipes=pipes, readable=[*run.readable, *self._shown],
-                                              data=handed, environment={"PYTHONDONTWRITEBYTECODE": "1"})
-        else:
-            self._process = subprocess.Popen([str(self._python), "-u", str(self._script)], **pipes, env=_outside(),
-                                             start_new_session=True, cwd="/")
+        ours, theirs = socket.socketpair()
+        self._line = Line(ours)
+        pipes: dict[str, Any] = {"stdin": theirs.fileno(), "stdout": theirs.fileno(), "stderr": self._errors}
+        with theirs:
+            self._process = self._begun(pipes)
         self.instructions = self._ask("begin", options=self._options)["instructions"]  # type: ignore[misc]
 
+    def _begun(self, pipes: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+        if not self._confined:
+            return subprocess.Popen([str(self._python), "-u", str(self._script)], **pipes, env=_outside(),
+                                    start_new_session=True, cwd="/")
+        run = _placed(self._python, self._script)
+        with ExitStack() as files:
+            handed = {str(path): files.enter_context(path.open("rb")).fileno() for path in run.handed}
+            return confine.start(run.command, pipes=pipes, readable=[*run.readable, *self._shown], data=handed,
+                                 limits=PEER, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+
     def _ask(self, do: str, **more: Any) -> dict[str, Any]:
-        """The peer's answer. Raises ValueError for what it refused, EnvironmentFailure if it failed, died or hangs."""
-        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
+        """The peer's answer. Raises ValueError for what it refused, EnvironmentFailure if it failed, died, hangs or
+        answers what is no line of JSON."""
         try:
-            self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
-            self._process.stdin.flush()
-            with selectors.DefaultSelector() as waiting:
-                waiting.register(self._process.stdout, selectors.EVENT_READ)
-                if not waiting.select(self._seconds):
-                    raise self._lost(f"did not answer within {self._seconds:g} s")
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            raise self._lost("died")
-        told: dict[str, Any] = json.loads(line)
+            told = json.loads(self._line.ask(json.dumps({"do": do, **more}).encode() + b"\n", self._seconds))
+        except (OSError, EOFError) as error:
+            raise self._lost(str(error)) from None
+        except (ValueError, RecursionError):
+            raise self._lost("answered what is no line of JSON") from None
+        if not isinstance(told, dict):
+            raise self._lost("answered what is no record")
         if "refused" in told:
             raise ValueError(told["refused"])
         if "failed" in told:
@@ -148,8 +149,9 @@ class Peer(Stranger):
         return told
 
     def _lost(self, how: str) -> EnvironmentFailure:
-        self._errors.seek(0)
-        last = self._errors.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        end = self._errors.seek(0, 2)
+        self._errors.seek(max(end - (1 << 16), 0))
+        last = self._errors.read(1 << 16).decode("utf-8", "replace").strip().splitlines()[-1:]
         self.close()
         return EnvironmentFailure(f"{self._name} {how}: {' '.join(last)[:300]}")
 
@@ -172,10 +174,7 @@ class Peer(Stranger):
     def close(self) -> None:
         if self._process is not None:
             process, self._process = self._process, None
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                with suppress(BrokenPipeError):  # what it never read is still to be flushed, and it is gone
-                    pipe.close()
+            self._line.close()
             try:
                 process.wait(5)  # its stdin has ended: it puts its own things away
             except subprocess.TimeoutExpired:

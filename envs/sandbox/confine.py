@@ -10,10 +10,13 @@ Does not cover: a kernel vulnerability. For an agent's own code, which needs far
 
 from __future__ import annotations
 
+import contextlib
 import os
+import selectors
 import shutil
 import subprocess
 import tempfile
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +24,10 @@ from typing import Any
 
 from envs.sandbox import seccomp
 from envs.sandbox.limits import Bounds, Limits
-from experience.errors import IsolationError
+from experience.errors import EnvironmentFailure, IsolationError
 
+MOST_OUTPUT = 16 << 20
+"""Bytes that a program may write while `run` reads it."""
 _NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf")
 _ETC = ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives", "/etc/ocamlfind.conf",
         "/etc/libreoffice")
@@ -142,7 +147,7 @@ def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = 
         gate, opened = os.pipe()
         told.write(packed([*words, "--block-fd", str(gate)]))
         told.seek(0)
-        bounds = Bounds(limits, tuple(where.get("writable") or ()))
+        bounds, process = Bounds(limits, tuple(where.get("writable") or ())), None
         try:
             process = Place([*entry(told.fileno()), *limits.words(), *command], bufsize=0, **pipes, env={}, cwd="/",
                             pass_fds=(gate, told.fileno(), *([program.fileno()] if filtered else ()),
@@ -151,6 +156,9 @@ def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = 
             weakref.finalize(process, bounds.close)
             bounds.hold(process.pid)  # it waits at the gate
         except BaseException:
+            if process is not None:  # before its gate opens: without its limits it does not run
+                subprocess.Popen.kill(process)
+                subprocess.Popen.wait(process)
             bounds.close()
             raise
         else:
@@ -168,9 +176,53 @@ def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
     process = start(command, pipes={"stdin": subprocess.PIPE, "stdout": subprocess.PIPE,
                                     "stderr": subprocess.STDOUT}, **where)
     try:
-        output, _ = process.communicate(told, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
-    return subprocess.CompletedProcess(list(command), process.returncode, output)
+        output = _spoken(process, told, time.monotonic() + seconds)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        code = process.wait()
+    return subprocess.CompletedProcess(list(command), code, output)
+
+
+def _spoken(process: Place, told: bytes, until: float) -> bytes:
+    """What the place writes until it ends its output, `told` on its stdin. Raises TimeoutExpired at `until`, and
+    EnvironmentFailure beyond MOST_OUTPUT bytes: what it writes stands in this process's memory."""
+    assert process.stdin is not None and process.stdout is not None
+    left, output = memoryview(told), bytearray()
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(process.stdout, selectors.EVENT_READ)
+        if told:
+            os.set_blocking(process.stdin.fileno(), False)
+            waiting.register(process.stdin, selectors.EVENT_WRITE)
+        else:
+            process.stdin.close()
+        while True:
+            ready = waiting.select(max(until - time.monotonic(), 0))
+            if not ready:
+                raise subprocess.TimeoutExpired(process.args, 0, bytes(output))
+            for key, _ in ready:
+                if key.fileobj is process.stdin:
+                    left = left[_sent(process.stdin.fileno(), left):]
+                    if not left:
+                        waiting.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                more = os.read(process.stdout.fileno(), 1 << 16)
+                if not more:
+                    return bytes(output)
+                output += more
+                if len(output) > MOST_OUTPUT:
+                    raise EnvironmentFailure(f"a program of others wrote more than {MOST_OUTPUT >> 20} MiB",
+                                             "its place was ended")
+
+
+def _sent(descriptor: int, data: memoryview) -> int:
+    """How much of `data` was taken; all of it where nobody reads it any more."""
+    try:
+        return os.write(descriptor, data[:1 << 16])
+    except BrokenPipeError:
+        return len(data)

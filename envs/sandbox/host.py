@@ -174,9 +174,13 @@ def main():
             line = answered(judge, asked)
             gc.freeze()
         elif asked["do"] == "fork" and how == "forks":
-            pid = fork(judge, channel, *limits)
-            children.add(pid)
-            line = json.dumps({"value": pid}).encode() + b"\n"
+            try:
+                pid = fork(judge, channel, *limits)
+            except OSError as refused:  # this process, and the children that there are, go on
+                line = json.dumps({"failed": f"no process for one more episode: {refused.strerror}"}).encode() + b"\n"
+            else:
+                children.add(pid)
+                line = json.dumps({"value": pid}).encode() + b"\n"
         elif asked["do"] == "fork":
             control.sendall(b'{"value": 0}\n')
             serve(judge, channel)

@@ -34,6 +34,7 @@ from typing import Any
 
 from envs.sandbox import confine, seccomp
 from envs.sandbox.cage import shared_python
+from envs.sandbox.limits import JUDGE
 from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1",
@@ -159,7 +160,7 @@ class Session:
     """An episode's child: its methods are called one after another, and it is dead when this is closed."""
 
     def __init__(self, channel: socket.socket, host: Hosted | None, pid: int, place: _Place, seconds: float) -> None:
-        self._line, self._host, self._pid, self._place, self._seconds = _Line(channel), host, pid, place, seconds
+        self._line, self._host, self._pid, self._place, self._seconds = Line(channel), host, pid, place, seconds
         self._ended = False
 
     def ask(self, call: str, **arguments: Any) -> Any:
@@ -210,8 +211,8 @@ class Session:
             self.close()
 
 
-class _Line:
-    """A socket that a line of JSON goes out of for each that comes in, with a deadline for each."""
+class Line:
+    """A socket that a line goes out of for each that comes in, with a deadline and a most length for each."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel, self._rest = channel, b""
@@ -258,7 +259,7 @@ class _Place:
         self._owner = os.getpid()
         python, prefix = shared_python()
         ours, theirs = socket.socketpair()
-        self._control = _Line(ours)
+        self._control = Line(ours)
         self._said = tempfile.TemporaryFile()
         program = (f"import sys; sys.path.append({str(readable[0])!r}); "
                    "exec(compile(open('/host.py').read(), '/host.py', 'exec'))")
@@ -267,7 +268,7 @@ class _Place:
                 [python, "-S", "-P", "-c", program, "/judge.py", *words],
                 environment=ENVIRONMENT,
                 readable=[*readable, *([] if prefix == "/usr" else [Path(prefix)])],
-                data={"/host.py": host.fileno(), "/judge.py": judge.fileno()},
+                data={"/host.py": host.fileno(), "/judge.py": judge.fileno()}, limits=JUDGE,
                 pipes={"stdin": theirs.fileno(), "stdout": subprocess.DEVNULL, "stderr": self._said})
         try:
             self._began(guest)

@@ -64,6 +64,9 @@ def _allowed(name: str, most: int) -> int:
 CAGE = Limits(memory_bytes=1024 * MIB, processes=16)
 GVISOR = Limits(memory_bytes=2048 * MIB, processes=256)
 BROWSER = Limits(memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB)
+JUDGE = Limits(file_bytes=256 * MIB)
+PEER = Limits(memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB, file_bytes=256 * MIB)
+"""A process of strangers' code: what it writes to a file, its messages included, has an end."""
 DESKTOP = Limits(memory_bytes=4096 * MIB, processes=512, files=4096, tmp_bytes=512 * MIB)
 """Sessions of several programs, LibreOffice among them; threads count."""
 

@@ -43,7 +43,7 @@ _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, 
     ("B", "Bearer ", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*"),
     ("Y", "PRIVATE KEY",
      r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"),
-    ("@", "://", r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s\"'<>,]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)"))
+    ("@", "://", r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s@]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)"))
 
 
 def encodings(secret: str) -> Iterator[str]:

@@ -35,7 +35,8 @@ def test_a_browser_without_its_sandbox_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 
 UNCAGED = {"envs/bridges/peers/in_browser_gym.py"}
-"""BrowserGym's own browser, which a peer starts as its package does; a peer is not caged, and docs/security.md says so."""
+"""BrowserGym's own browser, which its package starts: around its renderers is the peer's place alone, as docs/security.md
+says."""
 
 
 def test_no_file_of_the_product_turns_a_sandbox_off() -> None:

@@ -14,7 +14,6 @@ ALLOWED = {
     "envs/check/containment.py": "asks whether a network namespace can be made here, before a world is checked",
     "envs/check/__main__.py": "mount of the check's own second process, in namespaces of its own",
     "envs/proof/lean.py": "asks the user's own toolchain where it is, before an agent acts",
-    "envs/bridges/peer.py": "a stranger's package, not caged; to be removed when peers get an environment of their own",
 }
 
 
@@ -45,7 +44,7 @@ def test_no_world_hands_the_hosts_environment_to_what_it_starts() -> None:
     found = {str(file.relative_to(ROOT)): lines for file in sorted((ROOT / "envs").rglob("*.py"))
              if (lines := starts_with_the_environment(file.read_text()))}
     assert set(found) <= set(ALLOWED), {name: found[name] for name in set(found) - set(ALLOWED)}
-    gone = set(ALLOWED) - set(found) - {"envs/bridges/peer.py"}
+    gone = set(ALLOWED) - set(found)
     assert not gone, f"these need no reason any more: {gone}"
 
 

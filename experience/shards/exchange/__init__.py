@@ -78,6 +78,9 @@ def bring_in(source: Path, of: str, store: Path) -> Exchanged:
     if store.exists():
         raise ShardError(f"{store} exists already", "name a new folder")
     source = source.resolve()
+    for entry in [source, *source.rglob("*")]:
+        if not (entry.is_file() or entry.is_dir()):  # a pipe would hold its reader up
+            raise ShardError(f"{entry} is neither a file nor a folder", "remove it")
     kinds = _check(read(source), source)
     made = next((p for p in reversed(store.parents) if not p.exists()), None)  # the first folder that is not there yet
     draft = store.with_name(f".{store.name}-{secrets.token_hex(4)}")
