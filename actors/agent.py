@@ -15,6 +15,7 @@ import numpy as np
 from actors.engines import Engine, Situation
 from actors.options import Intents, choose
 from actors.planner import Planner, next_experiment
+from experience.errors import ConfigError
 from experience.models.weights import Weights
 from experience.planning.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
@@ -120,7 +121,7 @@ class Agent:
         return decisions
 
     def _write(self, blank: Situation, seen: str, action: str) -> Decision:
-        return written(self.engine, replace(blank, observation=seen), action, self.engine.version)
+        return planned(self.engine, replace(blank, observation=seen), action, self.engine.version)
 
     def _plan(self, planner: Planner, seats: Sequence[Seat]) -> dict[int, Decision]:
         """What was thought best, by seat, where there is something to think with."""
@@ -151,6 +152,15 @@ def written(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
     if encoded is None:
         return Decision(text, policy_version=version)
     return replace(encoded, policy_version=version, version_spans=(VersionSpan(version, len(encoded.action_ids)),))
+
+
+def planned(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
+    """The same of what a planner chose. Where it has no room (it may come from a sample that was cut, whose text takes
+    more tokens than it had), the action is done all the same, without tokens, and nothing is learned from them."""
+    try:
+        return written(engine, asked, text, version)
+    except ConfigError:
+        return Decision(text, policy_version=version, action_cut=True)
 
 
 def check_room(engine: Engine, told: Mapping[str, Situation], options: Sequence[str] = ()) -> None:

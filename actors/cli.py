@@ -17,6 +17,7 @@ import typer
 from actors import env_cli
 from actors.output import guard
 from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
+from experience.interrupts import install
 
 if TYPE_CHECKING:
     from actors.config import Config
@@ -42,9 +43,8 @@ def say(text: str) -> None:
 def main() -> None:
     """Runs the command; errors that a user can mend end it with their message and exit code."""
     import os
-    import signal
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that journals are sealed
+    install()  # both signals unwind, so that journals are sealed
     guard()
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")
     try:

@@ -325,8 +325,9 @@ class Collector:
         else:  # a plain Gymnasium environment: its reward is the one signal there is
             signals = (Signal("env_reward", float(reward), "1", "env_state"),)
         value = self._rewards.reward(slot.work.env_id, signals)
-        marks, stopping = slot.intents.mark, np.random.default_rng([slot.draw, 1])
-        if slot.intents.arrived(observation, stopping) or (ending != "none" and slot.intents.running):
+        marks = slot.intents.mark
+        if slot.intents.running and (  # a generator costs as much as the row
+                slot.intents.arrived(observation, np.random.default_rng([slot.draw, 1])) or ending != "none"):
             slot.boundary |= Boundary.OPTION_END
         self._append(slot, slot.decision, signals=signals, reward=value, ending=ending,
                      discount=discount_after(ending, self.config.collecting.discount), marks=marks)

@@ -342,6 +342,9 @@ def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
     if policy.max_tokens >= policy.context:
         problems.add(place, f"policy.max_tokens: {policy.max_tokens} leaves no room for a prompt in a context of "
                             f"{policy.context}", "raise policy.context or lower policy.max_tokens")
+    if policy.engine in ("small", "hugging_face") and policy.learns and policy.temperature == 0:
+        problems.add(place, "policy.temperature: 0 is greedy, and a greedy action is no sample to learn from",
+                     "set policy.temperature=1, or policy.learns=false; evaluation.temperature is another")
     if policy.engine == "openai" and not policy.base_url:
         problems.add(place, "policy.base_url: the openai engine needs its server",
                      "set policy.base_url=http://127.0.0.1:8000/v1")

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
-from actors.agent import check_room, written
+from actors.agent import check_room, planned
 from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
 from actors.evaluator import Evaluator
 from actors.planner import make_value, make_world_model
-from actors.pool import Pool, make_pool
+from actors.pool import Pool, all_new, make_pool
 from actors.rundir import RunDirectory
 from actors.skills import Skills, library_from
-from experience.errors import DivergedError
+from experience.errors import DivergedError, XpError
 from experience.evaluation.statistics import Mean
 from experience.learning.batch import Turn
 from experience.learning.credit import as_turn, planned_turns
@@ -37,6 +37,7 @@ from experience.planning.world_model import LearnedModel, ModelError
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.cold import read_snapshot
 from experience.shards.journal import Journal
 from experience.shards.limits import RateLimiter
 from experience.shards.replay import Group, Replay
@@ -44,6 +45,7 @@ from experience.step import Step
 
 _RECENT_EPISODES = 400
 """Real training episodes that skills are found in and judged by."""
+_STALLED_SECONDS = 30 * 60
 _SAMPLED_ACTIONS = 6
 """Of the policy, where a world cannot list what could be done."""
 _TRUSTED_VALUE = 0.2
@@ -115,6 +117,7 @@ class Parts:
         self._should_imagine = Every(planning.every)
         self.should_evaluate = Every(config.evaluation.every)
         self._loop_started: float | None = None
+        self._moved = 0, time.monotonic()
         self._imagined: Journal | None = None
         self._skills = Skills(self.rewards, self.catalogue, {w.id: w.arguments for w in config.worlds}, planning.skills)
         if planning.options:
@@ -139,7 +142,7 @@ class Parts:
         saved = self.directory.last_checkpoint()
         if saved is None:
             return False
-        self.learner.restore(saved, self.demonstrations(), self.replay.restore(saved))
+        self.learner.restore(saved, self.demonstrations(), self.replay.restore(saved, let_go=bool(read_snapshot(self.directory.shards).missing)))
         if self.world is not None and "world_model.json" in saved:
             self._seen_transitions = json.loads(saved["parts.json"])["seen_transitions"]
             self.world.add(self.replay.transitions[:self._seen_transitions])
@@ -197,6 +200,12 @@ class Parts:
                    self.replay.training_steps / budget.steps if budget.steps else 0.0)
 
     def budget_is_spent(self) -> bool:
+        """Raises XpError where nothing bounds the run by time and nothing has been learned from for half an hour."""
+        if self.learner.version != self._moved[0] or self._loop_started is None:
+            self._moved = self.learner.version, time.monotonic()
+        if self.config.budget.minutes is None and time.monotonic() - self._moved[1] > _STALLED_SECONDS:
+            raise XpError(f"no update in {_STALLED_SECONDS // 60} minutes, after version {self.learner.version}",
+                          "./xp show says what failed; a world whose episodes do not end needs budget.minutes")
         return self.spent >= 1
 
     @property
@@ -300,7 +309,7 @@ class Parts:
         asked = self._situation(step.env_id, seen)
         if action.startswith(USE):
             asked = replace(asked, actions=tuple(USE + name for name in self._skills.library.subgoals(step.obs_text)))
-        return written(self._engine, asked, action, self.learner.version)
+        return planned(self._engine, asked, action, self.learner.version)
 
     def _could_do(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
         return could_do(self._told[env_id].actions, lambda seen: self._act([env_id] * len(seen), seen),
@@ -354,8 +363,7 @@ class Parts:
         self._skills.close()
         if self._imagined is not None:
             self._imagined.close()
-        for steps in self._catalog.follow():  # what the collectors committed while they ended
-            self.replay.add(steps)
+        self.replay.add(all_new(self._catalog))  # what the collectors committed while they ended
         self.progress.steps = dict(self.replay.steps_by_source)
         self.progress.acknowledged = sum(t + 1 for t in acknowledged.values())
         check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)

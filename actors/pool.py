@@ -21,6 +21,7 @@ from actors.collector import Collector, Work, in_step
 from actors.config import Config, names_of_secrets
 from actors.output import guard
 from experience.errors import ConfigError, IsolationError, XpError
+from experience.interrupts import whole
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.shards.redact import name_secrets
@@ -46,6 +47,16 @@ class Pool(Protocol):
         """Seals all journals; the last acknowledged t per stream."""
 
 
+_MOST_KEPT_BACK = 100
+"""Rounds in step after which rows are given out though no episode ended: a budget of steps must see them."""
+
+
+@whole
+def all_new(catalog: Catalog) -> list[Step]:
+    """The steps committed since the last call: all of them, or the signal that came meanwhile waits."""
+    return [step for block in catalog.follow() for step in block]
+
+
 class LocalPool:
     """One collector in this process: no Ray, the same collector, the same shards.
 
@@ -66,15 +77,18 @@ class LocalPool:
         self._collector.order(works, weights)
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
+        kept_back = 0
         while not until():
             closed = self._collector.closed
             busy = self._collector.pump()
-            if self._in_step and busy and closed == self._collector.closed:
+            kept_back += 1
+            if self._in_step and busy and closed == self._collector.closed and kept_back < _MOST_KEPT_BACK:
                 yield []
                 continue
+            kept_back = 0
             if self._in_step or not busy:
                 self._collector.journal.commit()
-            yield [step for block in self._catalog.follow() for step in block]
+            yield all_new(self._catalog)
 
     def status(self) -> list[dict[str, Any]]:
         return [self._collector.status()]
@@ -157,7 +171,7 @@ class RayPool:
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         while not until():
             self._revive()
-            steps = [step for block in self._catalog.follow() for step in block]
+            steps = all_new(self._catalog)
             if not steps:
                 time.sleep(0.05)
             yield steps

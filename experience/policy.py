@@ -69,7 +69,8 @@ class Decision:
         if self.sampled and not self.token_exact:
             raise RecordError("a sample whose tokens are not known", "give the tokens, or say sampled=False")
         counts = self.allowed_counts
-        if len(counts) not in (0, len(self.action_ids)) or counts.sum() != len(self.allowed_ids):
+        told = int(counts.sum()) if len(counts) else 0  # most have none, and each row of a store is made here
+        if len(counts) not in (0, len(self.action_ids)) or told != len(self.allowed_ids):
             raise RecordError(f"{len(self.allowed_ids)} allowed tokens and {len(counts)} counts for "
                               f"{len(self.action_ids)} action tokens", "give one count per action token, or none")
 

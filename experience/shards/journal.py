@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experience.errors import FencedError, ShardError
+from experience.interrupts import whole
 from experience.shards.blobs import Packer
 from experience.shards.blocks import Commit
 from experience.shards.disk import REAL, Disk
@@ -135,6 +136,7 @@ class Journal:
     def next_t(self, stream: bytes) -> int:
         return self._next_t.get(stream, 0)
 
+    @whole
     def append(self, step: Step) -> bool:
         """Buffers `step`, without the secrets it may hold, and commits when due; True once it is acknowledged. A t
         seen before is dropped."""
@@ -154,6 +156,7 @@ class Journal:
             self._launch()
         return not self._buffer and self._flight is None
 
+    @whole
     def commit_if_due(self) -> bool:
         """Sends a buffer older than `commit_seconds` to the disk and acknowledges what has arrived there, without
         waiting for it; True if nothing is left unacknowledged."""
@@ -165,6 +168,7 @@ class Journal:
     def _is_due(self) -> bool:
         return bool(self._buffer) and time.monotonic() - self._oldest >= self._commit_seconds
 
+    @whole
     def commit(self) -> None:
         """Puts all that was appended on disk and acknowledges it.
 
@@ -280,6 +284,7 @@ class Journal:
         if not self.paused:
             raise error
 
+    @whole
     def seal(self, *, crowded: bool = False) -> Path | None:
         """Closes the open segment into an immutable shard; None if there was nothing to seal. Raises as commit does,
         and OSError if the disk is full even without the reserve. `crowded`: in the room that there is."""
@@ -336,6 +341,7 @@ class Journal:
             raise failed
         self._broken.append(segment)
 
+    @whole
     def close(self) -> None:
         """Commits and seals. Raises ShardError if the disk is full and steps are left that nobody has, or the last
         segment could not be sealed: its steps are kept, and a resumed run seals it."""

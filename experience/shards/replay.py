@@ -270,22 +270,23 @@ class Replay:
         about = {"consumed": self.consumed, "dropped": vars(self.dropped), "random": self._rng.bit_generator.state}
         return {"replay.json": json.dumps(about).encode()}
 
-    def restore(self, saved: Mapping[str, bytes]) -> list[Group]:
+    def restore(self, saved: Mapping[str, bytes], *, let_go: bool = False) -> list[Group]:
         """After the store was read again: what `save` knew as given out is not given out again, all else is.
 
-        Returns the groups that were learned from, in their order.
+        Returns the groups that were learned from, in their order. Raises ShardError if one is not there, unless rows of
+        the store were `let_go`: then it is passed over.
         """
         about = json.loads(saved["replay.json"])
         self.consumed = [(group_id, used) for group_id, used in about["consumed"]]
         self.dropped, self._rng.bit_generator.state = Dropped(**about["dropped"]), about["random"]
         ready = {g.group_id: g for g in self._ready}
         missing = [group_id for group_id, _ in self.consumed if group_id not in ready]
-        if missing:
+        if missing and not let_go:
             raise ShardError(f"{len(missing)} groups that were learned from are not in the store, {missing[0]} first",
                              "the checkpoint belongs to another store, or shards were lost: ./xp verify says which")
         given = {group_id for group_id, _ in self.consumed}
         self._ready = [g for g in self._ready if g.group_id not in given]
-        return [_comparable(ready[group_id]) for group_id, used in self.consumed if used]
+        return [_comparable(ready[group_id]) for group_id, used in self.consumed if used and group_id in ready]
 
 
 def _comparable(group: Group) -> Group:
