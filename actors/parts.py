@@ -142,7 +142,8 @@ class Parts:
         saved = self.directory.last_checkpoint()
         if saved is None:
             return False
-        self.learner.restore(saved, self.demonstrations(), self.replay.restore(saved, let_go=bool(read_snapshot(self.directory.shards).missing)))
+        let_go = bool(read_snapshot(self.directory.shards).missing)
+        self.learner.restore(saved, self.demonstrations(), self.replay.restore(saved, let_go=let_go))
         if self.world is not None and "world_model.json" in saved:
             self._seen_transitions = json.loads(saved["parts.json"])["seen_transitions"]
             self.world.add(self.replay.transitions[:self._seen_transitions])
