@@ -421,27 +421,43 @@ def _run(config: Config, origins: dict[str, str], as_json: bool, trusted: bool =
 
 def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
     """Runs it with a live table on stderr; leaves run.json and report.html; prints the summary or JSON records."""
-    from actors.live import LiveTable, summary_line
+    from actors.live import LiveTable, check_learned, summary_line
+    from actors.parts import Progress
     from actors.report import write_report
     from actors.run import run as run_loop
 
     if as_json:
         print(json.dumps({"event": "launch", "run": directory.name, "dir": str(directory.path)}), flush=True)
-    started = time.time()
+    started, newest = time.time(), Progress(directory.name)
+    spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
+
+    def seen(progress: Progress) -> None:
+        nonlocal newest
+        newest = progress
+        table.update(progress)
+
     try:
         with LiveTable(directory.name) as table:
-            progress = run_loop(config, directory, table.update)
+            progress = run_loop(config, directory, seen)
+        check_learned(config, progress)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         code = {KeyboardInterrupt: 130, SystemExit: 143}.get(type(error), getattr(error, "exit_code", 1))
-        directory.write_record(status=status, exit=code, why=str(error)[:2000], seconds=time.time() - started)
+        directory.write_record(status=status, exit=code, why=str(error)[:2000], seconds=spent + time.time() - started,
+                               version=newest.version, steps=newest.steps, episodes=newest.episodes,
+                               failures=dict(newest.failures))
+        report = write_report(directory, newest)
         if as_json:
-            print(json.dumps({"event": "done", "status": status, "exit": code, "run": directory.name}), flush=True)
+            print(json.dumps({"event": "done", "status": status, "exit": code, "run": directory.name,
+                              "report": str(report)}), flush=True)
+        else:
+            say(f"report {report}")
         raise
     held_out = {world: {"random": str(progress.random[world]), "gain": str(progress.gain.get(world, "")),
                         **{f"v{v}": str(m) for v, m in by_version.items()}}
                 for world, by_version in progress.returns.items()}
-    directory.write_record(status="succeeded", exit=0, seconds=time.time() - started, version=progress.version,
+    directory.write_record(status="succeeded", exit=0, seconds=spent + time.time() - started,
+                           version=progress.version,
                            steps=progress.steps, episodes=progress.episodes, acked_steps=progress.acknowledged,
                            dropped=progress.dropped, failures=dict(progress.failures), restarts=progress.restarts,
                            held_out=held_out)

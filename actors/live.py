@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from actors.config import Config
 from actors.output import plain, terminal
 from actors.parts import Progress
+from experience.errors import XpError
 
 
 class LiveTable:
@@ -85,6 +87,17 @@ def summary_line(progress: Progress, report: Path) -> str:
                          + (f" (gain {gain})" if gain and gain.n and max(by_version) else ""))
     return (f"held-out return (random → imitation → v{progress.version}): {', '.join(parts) or 'not evaluated'} · "
             f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts · report {report}")
+
+
+def check_learned(config: Config, progress: Progress) -> None:
+    """Raises XpError where a run that was to learn had nothing to learn from: that is no success."""
+    if not (config.policy.learns and config.budget.updates) or any(progress.training.values()):
+        return
+    causes = ", ".join(f"{n} × {why}" for why, n in progress.failures.most_common(3))
+    dropped = ", ".join(f"{n} {why}" for why, n in progress.dropped.items() if n)
+    raise XpError(f"nothing was learned: no training episode of {progress.episodes} has a return"
+                  + (f"; failures: {causes}" if causes else "") + (f"; left out: {dropped}" if dropped else ""),
+                  "./xp env check says what is wrong with a world; ./xp env replay shows what was lived")
 
 
 def _mean(values: list[float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ pre{white-space:pre-wrap;padding:.6em}"""
 
 def write_report(directory: RunDirectory, progress: Progress) -> Path:
     """Writes report.html into the run directory and gives its path."""
-    history = list(directory.metrics())
+    history = list(_in_one_time(directory.metrics()))
     counted = directory.count()
     record = directory.record
     body = [f"<h1>{_text(directory.name)}</h1>", f"<p>{_text(_sentence(progress, record))}</p>", _table(progress),
@@ -38,8 +38,12 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
                      "are kept in shards of their own.", _plot_sources(history)),
             _section("World model", "On real transitions it was never fitted to: share predicted exactly, of all and "
                      "of those that pass the uncertainty gate, beside the copy baseline.", _plot_model(history)),
+            _section("Learning", "Loss, length of the gradient before it is cut, and how far the policy moved from the "
+                     "one that acted (kl, clipped share), of updates on real experience.", _plot_learning(history)),
             _section("Lag", "Age of the experience learned from, in policy versions.", _plot_lag(history)),
-            _section("Kept", "", _kept(progress, counted, record)), _section("Examples", "", _examples(directory))]
+            _section("Kept", "", _kept(progress, counted, record)),
+            _section("Examples", "The newest whole held-out episode of each world.", _examples(directory)),
+            _section("Configuration", "", _configuration(directory))]
     page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(directory.name)}</title>'
             f"<style>{_STYLE}</style><body>{''.join(body)}</body></html>")
     path = directory.path / "report.html"
@@ -55,8 +59,27 @@ def _section(title: str, note: str, content: str) -> str:
     return f"<h2>{_text(title)}</h2><p class=note>{_text(note)}</p>{content}" if content else ""
 
 
+def _in_one_time(history: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The records with seconds that go on where a run was resumed: each attempt counts its own from 0."""
+    before = last = 0.0
+    for record in history:
+        now = float(record.get("seconds") or 0.0)
+        before += last if now < last else 0.0
+        last = now
+        yield record | {"seconds": before + now}
+
+
+def _configuration(directory: RunDirectory) -> str:
+    path = directory.path / "config.yaml"
+    return f"<pre>{_text(path.read_text())}</pre>" if path.is_file() else ""
+
+
 def _sentence(progress: Progress, record: dict[str, Any]) -> str:
-    return (f"{progress.version} policy versions in {progress.seconds / 60:.1f} minutes; {progress.episodes} episodes; "
+    attempts, status = record.get("attempts", 1), record.get("status")
+    how = "" if status in ("running", "succeeded") else f"This run was {status}: {record.get('why') or 'no reason'}. "
+    how += f"It was resumed {attempts - 1} times. " if attempts > 1 else ""
+    return (f"{how}{progress.version} policy versions in {progress.seconds / 60:.1f} minutes; "
+            f"{progress.episodes} episodes; "
             f"{progress.acknowledged} rows acknowledged and found on disk; "
             f"source {record.get('revision') or 'unknown'}, seed {record.get('seed')}.")
 
@@ -80,10 +103,15 @@ def _draw(paint: Callable[[Any], None], panels: int = 1, height: float = 3.0) ->
 
     matplotlib.use("svg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     pyplot.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
     figure, axes = pyplot.subplots(1, panels, figsize=(10, height), squeeze=False, layout="constrained")
     paint(axes[0])
+    for axis in axes[0]:
+        axis.ticklabel_format(useOffset=False, style="plain")
+        if axis.get_xlabel() == "policy version":
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     out = io.StringIO()
     figure.savefig(out, format="svg")
     pyplot.close(figure)
@@ -102,6 +130,9 @@ def _plot_returns(progress: Progress) -> str:
             versions = [v for v, _ in points]
             means, halves = [m.mean for _, m in points], [m.half or 0.0 for _, m in points]
             axis.plot(versions, means, "o-", color=colour)
+            for version, measured in points:
+                axis.annotate(f"n={measured.n}", (version, measured.mean), xytext=(0, 6), fontsize=6, color="#666",
+                              textcoords="offset points", ha="center")
             axis.fill_between(versions, [m - h for m, h in zip(means, halves, strict=True)],
                               [m + h for m, h in zip(means, halves, strict=True)], color=colour, alpha=0.18, lw=0)
             random: Mean | None = progress.random.get(world)
@@ -161,6 +192,31 @@ def _plot_model(history: Sequence[dict[str, Any]]) -> str:
     return _draw(paint)
 
 
+_CURVES = (("loss", ("policy_loss", "nll", "value_loss", "model_nll")), ("gradient", ("gradient_norm",)),
+           ("from the acting policy", ("kl", "clipped")))
+
+
+def _plot_learning(history: Sequence[dict[str, Any]]) -> str:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in history:
+        for name, value in (record.get("metrics") or {}).items():
+            if isinstance(value, int | float) and math.isfinite(value) and "version" in record:
+                found.setdefault(name, []).append((record["version"], value))
+    panels = [(title, [n for n in names if n in found]) for title, names in _CURVES]
+    panels = [(title, names) for title, names in panels if names]
+    if not panels:
+        return ""
+
+    def paint(axes: Any) -> None:
+        for axis, (title, names) in zip(axes, panels, strict=True):
+            for name, colour in zip(names, _COLOURS, strict=False):
+                axis.plot(*zip(*found[name], strict=True), color=colour, label=name, lw=1)
+            axis.set(title=title, xlabel="policy version")
+            axis.legend(frameon=False, fontsize=7)
+
+    return _draw(paint, len(panels), height=2.4)
+
+
 def _plot_lag(history: Sequence[dict[str, Any]]) -> str:
     points = [(r["version"], r["lag"]) for r in history if "lag" in r]
     if not points:
@@ -174,7 +230,8 @@ def _plot_lag(history: Sequence[dict[str, Any]]) -> str:
 
 
 def _kept(progress: Progress, counted: dict[str, int], record: dict[str, Any]) -> str:
-    rows = {"rows acknowledged": progress.acknowledged, "rows on disk": counted["rows"],
+    rows = {"rows acknowledged": progress.acknowledged, "of them on disk": counted["rows"] - counted["imagined_rows"],
+            "imagined rows, in shards of their own": counted["imagined_rows"],
             "steps on disk": ", ".join(f"{counted.get(k, 0)} {k}" for k in ("real", "demonstration", "imagined")),
             "imagined branches": ", ".join(f"{n} {why}" for why, n in progress.imagined.items()) or "none",
             "episodes left out of learning": ", ".join(f"{n} {w}" for w, n in progress.dropped.items() if n) or "none",

@@ -159,11 +159,13 @@ class RunDirectory:
         return sums.read_checked(found[-1])
 
     def count(self) -> dict[str, int]:
-        """What the shards hold, read from the shards: rows, and steps (rows with an action) by source."""
-        counts = {"rows": 0, "real": 0, "demonstration": 0, "imagined": 0}
+        """What the shards hold, read from the shards: rows (of them in shards of imagined ones: imagined_rows), and
+        steps (rows with an action) by source."""
+        counts = {"rows": 0, "imagined_rows": 0, "real": 0, "demonstration": 0, "imagined": 0}
         for folder in (f for f in (self.shards, self.path / "imagined") if f.is_dir()):
             for steps in Catalog(folder).follow():
                 counts["rows"] += len(steps)
+                counts["imagined_rows"] += len(steps) if folder != self.shards else 0
                 for step in steps:
                     if not step.is_closing:
                         counts[step.source] = counts.get(step.source, 0) + 1
