@@ -1,9 +1,11 @@
-"""`python -m actors VERB`, from the checkout's root: what ./xp runs."""
+"""`python -m actors VERB`: what ./xp runs, with the checkout on the path, in the folder that it is called from."""
 
 import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
+if str(Path.cwd()) not in sys.path:
+    sys.path.append(str(Path.cwd()))  # last: a world of one's own is found, and takes the place of nothing
 
 
 def _check_rooms() -> None:

@@ -7,6 +7,7 @@ refused, 130 interrupted, 143 terminated.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors import env_cli
+from actors import ROOT, env_cli
 from actors.output import guard
 from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
 from experience.interrupts import install
@@ -42,13 +43,11 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Runs the command; errors that a user can mend end it with their message and exit code."""
-    import os
-
     install()  # both signals unwind, so that journals are sealed
     guard()
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")
     try:
-        app()
+        app(prog_name="xp")
     except XpError as error:
         text = str(error)
         say(text if text.startswith("error:") else f"error: {text}")
@@ -69,7 +68,7 @@ def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, di
 @app.command()
 def demo(overrides: Overrides = None, as_json: Json = False) -> None:
     """Three worlds, a small model, Ray: collect, learn, improve, and a report. About 8 minutes on 2 cores."""
-    config, origins = _load([Path("configs/demo.yaml")], overrides)
+    config, origins = _load([ROOT / "configs/demo.yaml"], overrides)
     _run(config, origins, as_json)
 
 
@@ -310,6 +309,7 @@ def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or pl
                                                               "benchmarks/planning/results.json")] = False) -> None:
     """The store against its peers, every world in a table, the browser against BrowserGym, or what planning is worth.
     Minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was missed."""
+    os.chdir(ROOT)  # whose pages and results the benchmarks write
     if what == "planning":
         from benchmarks.planning.bench import main as measure_planning
 
@@ -346,6 +346,12 @@ def run_tests(context: typer.Context,
     from actors.selftest import run_all
 
     sys.exit(run_all(long, extras, context.args))
+
+
+@app.command("setup")
+def set_up(what: Annotated[str, typer.Argument(help="worlds, wiki or peers")] = "worlds") -> None:
+    """What the demo does not need, by ./xp itself: worlds, wiki or peers."""
+    raise ConfigError(f"setup {what} is done by ./xp", f"{ROOT}/xp setup {what}")
 
 
 @app.command()

@@ -64,7 +64,6 @@ def check(env_id: Id, as_json: Json = False, arguments: Set = None,
           episodes: Annotated[int, typer.Option(help="oracle and random episodes that are lived")] = 12,
           only: Annotated[list[str] | None, typer.Option(help="only these checks")] = None) -> None:
     """Tries on the world itself what it must keep. Exit code 1 if a check fails."""
-    sys.path.insert(0, str(Path.cwd()))
     results = importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes,
                                                           only=only or (), with_mutants=mutants)
     count = {"PASS": 0, "FAIL": 0, "SKIP": 0}
@@ -91,7 +90,6 @@ def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
 @app.command()
 def serve(env_id: Id, arguments: Set = None) -> None:
     """A world as an MCP server on stdin and stdout: its actions are the tools."""
-    sys.path.insert(0, str(Path.cwd()))
     importlib.import_module("envs.bridges.mcp_server").serve(_make(env_id, _arguments(arguments)))
 
 
@@ -114,7 +112,6 @@ def play(env_id: Id, arguments: Set = None, seed: int = 0, split: str = "train",
     """A person acts: type actions; `:oracle` acts for you, `:back` undoes where the world can, `:quit` ends."""
     from actors.play import Game, in_terminal, on_a_page
 
-    sys.path.insert(0, str(Path.cwd()))
     game = Game(_make(env_id, _arguments(arguments)), seed, split)
     on_a_page(game, port) if page else in_terminal(game)
     game.world.close()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from actors import ROOT
 from actors.collector import Collector, Work, in_step
 from actors.config import Config, names_of_secrets
 from actors.output import guard
@@ -242,13 +243,14 @@ def start_ray(address: str | None) -> Any:
     try:
         if address:
             in_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which brought the code
-            code = {} if in_a_job else {"working_dir": os.getcwd()}
+            code = {} if in_a_job else {"working_dir": str(ROOT)}
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, runtime_env=code)
         else:
             _stay_on_this_machine()
             ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
-                     runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}}, _temp_dir=str(_session_folder()))
+                     runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{os.getcwd()}"}},
+                     _temp_dir=str(_session_folder()))
     finally:
         os.umask(old)
     token = Path("~/.ray/auth_token").expanduser()
@@ -269,10 +271,10 @@ def _stay_on_this_machine() -> None:
 def _session_folder() -> Path:
     """The folder of this user's Ray sessions, closed to everybody else: Ray makes its own files readable by all.
 
-    It stands in /tmp, for the path of a Unix socket in it must stay below 107 bytes. Raises IsolationError where the
-    folder is not this user's alone.
+    It stands in RAY_TMPDIR or /tmp, for the path of a Unix socket in it must stay below 107 bytes. Raises IsolationError
+    where the folder is not this user's alone.
     """
-    folder = Path(f"/tmp/xp-ray-{os.getuid()}")
+    folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"xp-ray-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from actors import ROOT
 from actors.config import Config, dump, load
 from experience.errors import ConfigError, ShardError, XpError
 from experience.shards import sums
@@ -243,8 +244,10 @@ def replace_file(path: Path, data: bytes) -> None:
 def _revision() -> str:
     """The source's git revision, `+changes` if the tree differs; empty outside git. Never a remote's address."""
     try:
-        sha = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        sha = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
+                             check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True,
+                               check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
     return sha.stdout.strip() + ("+changes" if dirty.strip() else "")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from actors import ROOT
+
 # Most tests wait for another program half of the time.
 _IN_TWO = ("--numprocesses=2", "--dist=worksteal")
 
@@ -18,7 +20,7 @@ def run_all(long: bool, extras: str, words: Sequence[str]) -> int:
     steps = [pytest] if words or extras else [*checks, pytest]
     for step in steps:
         print("$ " + " ".join(["python", *step[1:]]), file=sys.stderr, flush=True)
-        code = subprocess.call(step)
+        code = subprocess.call(step, cwd=ROOT)
         if code:
             return code
     return 0

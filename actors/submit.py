@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from actors import ROOT
 from actors.config import HIDDEN, PASSWORD
 from actors.config_reader import shown
 from experience.errors import ConfigError, XpError
@@ -24,9 +25,10 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
         raise ConfigError("no cluster: neither --address nor RAY_ADDRESS is set",
                           "for example: ./xp submit --address http://127.0.0.1:8265 configs/local.yaml")
     _check_secrets(words)
-    _check_size(Path.cwd())
-    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--working-dir", ".",
-               *([] if wait else ["--no-wait"]), "--", "python", "-m", "actors", "run", *words]
+    words = [_in_the_upload(word) for word in words]
+    _check_size(ROOT)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--working-dir",
+               str(ROOT), *([] if wait else ["--no-wait"]), "--", "python", "-m", "actors", "run", *words]
     print(shlex.join(command), file=sys.stderr)
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                            env={**os.environ, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")})
@@ -34,6 +36,16 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
     for line in job.stdout:  # through this process's guarded output
         print(line, end="", flush=True)
     return job.wait()
+
+
+def _in_the_upload(word: str) -> str:
+    """A configuration file as it is called in what is uploaded. Raises ConfigError for one that is not."""
+    if not word.endswith((".yaml", ".yml")) or "=" in word:
+        return word
+    path = Path(word).resolve()
+    if not path.is_relative_to(ROOT):
+        raise ConfigError(f"{word} is not below {ROOT}, which is what a job takes along", "copy it into configs/")
+    return str(path.relative_to(ROOT))
 
 
 def _check_secrets(words: Sequence[str]) -> None:

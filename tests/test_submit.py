@@ -95,7 +95,7 @@ def test_a_run_that_names_no_cluster_starts_its_own_beside_one_that_is_there(
 
 def sessions(cluster: Mapping[str, str]) -> int:
     """How many clusters were ever started in that session folder."""
-    return sum(not p.is_symlink() for p in Path(cluster["RAY_TMPDIR"]).glob("ray/session_*"))
+    return sum(not p.is_symlink() for p in Path(cluster["RAY_TMPDIR"]).glob("**/session_*"))
 
 
 def the_run(runs: Path) -> tuple[dict[str, Any], Path]:
