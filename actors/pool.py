@@ -271,7 +271,7 @@ def _stay_on_this_machine() -> None:
 def _session_folder() -> Path:
     """The folder of this user's Ray sessions, closed to everybody else: Ray makes its own files readable by all.
 
-    It stands in RAY_TMPDIR or /tmp, for the path of a Unix socket in it must stay below 107 bytes. Raises IsolationError
+    It stands in RAY_TMPDIR or /tmp: the path of a Unix socket in it must stay below 107 bytes. Raises IsolationError
     where the folder is not this user's alone.
     """
     folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"xp-ray-{os.getuid()}"
