@@ -427,7 +427,7 @@ def _run(config: Config, origins: dict[str, str], as_json: bool, trusted: bool =
 
 def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
     """Runs it with a live table on stderr; leaves run.json and report.html; prints the summary or JSON records."""
-    from actors.live import LiveTable, check_learned, summary_line
+    from actors.live import LiveTable, check_learned, summary_line, warnings
     from actors.parts import Progress
     from actors.report import write_report
     from actors.run import run as run_loop
@@ -468,6 +468,8 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
                            dropped=progress.dropped, failures=dict(progress.failures), restarts=progress.restarts,
                            held_out=held_out)
     report = write_report(directory, progress)
+    for warning in warnings(progress) if config.policy.learns else ():
+        say(f"warning: {warning}")
     if as_json:
         print(json.dumps({"event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
                           "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,

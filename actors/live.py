@@ -89,6 +89,13 @@ def summary_line(progress: Progress, report: Path) -> str:
             f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts · report {report}")
 
 
+def warnings(progress: Progress) -> list[str]:
+    """What a run should not end without saying: worlds whose training episodes all earned the same teach nothing."""
+    return [f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, and groups that do not "
+            "differ teach nothing: show more demonstrations, imitate longer, or begin with easier tasks"
+            for world, returns in progress.training.items() if len(returns) > 7 and max(returns) - min(returns) < 1e-9]
+
+
 def check_learned(config: Config, progress: Progress) -> None:
     """Raises XpError where a run that was to learn had nothing to learn from: that is no success."""
     if not (config.policy.learns and config.budget.updates) or any(progress.training.values()):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.live import warnings
 from actors.parts import Progress
 from actors.rundir import RunDirectory, replace_file
 from experience.evaluation.statistics import Mean
@@ -27,7 +28,8 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
     history = list(_in_one_time(directory.metrics()))
     counted = directory.count()
     record = directory.record
-    body = [f"<h1>{_text(directory.name)}</h1>", f"<p>{_text(_sentence(progress, record))}</p>", _table(progress),
+    body = [f"<h1>{_text(directory.name)}</h1>", f"<p>{_text(_sentence(progress, record))}</p>",
+            *(f"<p><b>{_text(warning)}</b></p>" for warning in warnings(progress)), _table(progress),
             _section("Return on held-out tasks, per policy version",
                      "Tasks that training never draws; bands are 95 % intervals over the tasks of this one run "
                      "(Student's t; none for fewer than five). The dotted line is a policy of well-formed random "

@@ -19,4 +19,18 @@ class NeverStarts(gymnasium.Env[str, str]):
         return "left"
 
 
+class AllTheSame(NeverStarts):
+    """Whatever is done, one turn pays 1."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        return "left or right", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return "done", 1.0, True, False, {}
+
+    def expert_action(self) -> str:
+        return "left"
+
+
 gymnasium.register(id="NeverStarts-v0", entry_point=NeverStarts)
+gymnasium.register(id="AllTheSame-v0", entry_point=AllTheSame)

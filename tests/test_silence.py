@@ -50,3 +50,11 @@ def test_an_interrupted_run_leaves_its_report_and_says_what_it_did(tmp_path: Pat
     assert said["status"] == "interrupted" and said["version"] > 0 and sum(said["steps"].values()) > 0
     page = (record.parent / "report.html").read_text()
     assert "This run was interrupted" in page and "n=2" in page and "budget:" in page
+
+
+def test_a_run_whose_episodes_all_earn_the_same_warns(tmp_path: Path) -> None:
+    world = '[{id: "tests.broken_worlds:AllTheSame-v0", groups: 2, demonstrations: 2}]'
+    run = started(tmp_path, "run", f"worlds={world}", "budget.updates=4", "budget.minutes=1", *_SMALL)
+    _, told = run.communicate(timeout=300)
+    assert run.returncode == 0 and "do not differ teach nothing" in told, told
+    assert "groups that do not differ teach nothing" in (tmp_path / "runs/latest/report.html").read_text()
