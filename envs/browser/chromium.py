@@ -85,7 +85,8 @@ def _wrapper(browser: str, directory: Path, readable: Sequence[Path], bounds: Bo
     script = directory / "caged-browser"
     profile = ('for a; do shift; case "$a" in --user-data-dir=*) a=--user-data-dir=/tmp/profile; esac; '
                'set -- "$@" "$a"; done')
-    script.write_text(f'#!/bin/sh\ncd /\n{profile}\nexec {cage} "$@" 9<{shlex.quote(str(words))}\n')
+    pid = shlex.quote(str(directory / "pid"))  # which stays the same through every exec
+    script.write_text(f'#!/bin/sh\necho $$ > {pid}\ncd /\n{profile}\nexec {cage} "$@" 9<{shlex.quote(str(words))}\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
 
@@ -145,6 +146,8 @@ class Chromium:
         self._browser = await self._playwright.chromium.launch(
             executable_path=script, args=flags, chromium_sandbox=True, env={}, handle_sigint=False,
             handle_sigterm=False, handle_sighup=False)
+        if not self._bounds.groups:  # where there are any, the script has joined them
+            self._bounds.hold(int((Path(self._directory.name) / "pid").read_text()))
         if opened:
             await opened
 

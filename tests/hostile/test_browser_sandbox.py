@@ -82,3 +82,20 @@ def test_chromiums_own_sandbox_is_on_without_root(way: str) -> None:
         shutil.rmtree(home)
     assert done.returncode == 0, done.stderr[-900:]
     assert json.loads(done.stdout) is True
+
+
+def test_a_browser_is_watched_where_no_groups_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most users: then a watch adds up what it uses, from its first process on."""
+    import threading
+
+    from envs.browser.chromium import Chromium
+    from envs.sandbox import cgroups
+
+    monkeypatch.setattr(cgroups, "make", lambda *_: [])
+    browser = Chromium()
+    try:
+        watches = [t.name for t in threading.enumerate() if t.name.startswith("limits of ")]
+        assert f"limits of {browser._bounds._pid}" in watches
+        assert b"chromium" in command_line(browser._bounds._pid) or b"bwrap" in command_line(browser._bounds._pid)
+    finally:
+        browser.close()
