@@ -20,7 +20,7 @@ from experience.shards.exchange import as_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 SAME = ["workers=0", "learning.max_lag=0", "seed=11", "policy.layers=1", "policy.width=32", "policy.heads=4",
-        "policy.max_tokens=24", "policy.context=160", "collecting.slots=6", "collecting.group_size=4",
+        "policy.max_tokens=64", "policy.context=160", "collecting.slots=6", "collecting.group_size=4",
         "learning.imitation_passes=2", "policy.listed=true", "planning.first_steps=8", "planning.layers=1", "planning.width=32", "planning.fit_steps=2", "planning.groups=2",
         "planning.every=1", "planning.trusted_accuracy=0", "learning.advantage=turn",
         "evaluation.episodes=3", "evaluation.final_episodes=4", "evaluation.every=2"]
