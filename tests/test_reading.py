@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def test_every_row_reaches_sql_arrow_polars_and_pandas_at_every_moment(tmp_path:
         run = Catalog.of(name)
         steps = run.dataset()
         assert duckdb.sql("select count(*) from steps").fetchall() == [(rows,)]
-        assert steps.count_rows() == rows == len(run.table().to_pandas())
+        assert steps.count_rows() == rows == run.table().num_rows
+        if importlib.util.find_spec("pandas"):  # ./xp setup worlds brings it
+            assert len(run.table().to_pandas()) == rows
         assert len(pl.from_arrow(run.table(["t", "signal.done"]))) == rows
         assert sum(map(len, run.follow())) == rows
         assert sum(map(len, Catalog(name).follow())) == rows
@@ -73,8 +76,8 @@ def blocks(name: str) -> str:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(("page", "wanted"), [
-    ("README.md", {"rewards": 1, "held_out": 6, "frame": 12}),
-    ("docs/exchange.md", {"by_world": 1, "done": 12, "frame": 12, "blocks": 1}),
+    ("README.md", {"rewards": 1, "held_out": 6, "table": 12}),
+    ("docs/exchange.md", {"by_world": 1, "done": 12, "table": 12, "blocks": 1}),
     ("docs/add-a-reward.md", {"steps": 12, "again": 12})])
 def test_the_snippets_of_the_docs_give_rows_at_every_moment(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, wanted: dict[str, int], moment: str) -> None:
