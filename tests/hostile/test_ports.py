@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,10 +93,18 @@ class Listening:
                     one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    with open(Path(tempfile.gettempdir()) / "xp-test-ports", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture
 def listening() -> Iterator[Listening]:
-    abstract = f"\0xp-test-{os.getpid()}"
-    with socket.create_server(("0.0.0.0", 0)) as v4, socket.create_server(("::", 0), family=socket.AF_INET6) as v6, \
+    abstract = f"\0xp-test-{uuid.uuid4().hex}"  # a thread may still hold the last one
+    # Two test processes would knock at each other's doors: one listens at a time.
+    with one_at_a_time(), socket.create_server(("0.0.0.0", 0)) as v4, socket.create_server(("::", 0), family=socket.AF_INET6) as v6, \
             socket.socket(socket.AF_UNIX) as local:
         local.bind(abstract)
         local.listen()
