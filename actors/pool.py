@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import stat
 import sys
 import threading
@@ -192,6 +193,10 @@ class RayPool:
             except ray.exceptions.RayTaskError as error:
                 raise XpError(f"collector {index} failed: {error.cause or error}",
                               "its log is in the run directory; the run can be resumed") from error
+            except ray.exceptions.ActorUnschedulableError as error:
+                raise XpError(f"collector {index} could not be started: {str(error).splitlines()[0]}",
+                              "Ray's own logs say why: raylet.err and worker-*.err in the logs of its session "
+                              f"({_logs_of(ray)})") from error
             except ray.exceptions.RayActorError:
                 pass  # it is dead or on its way back; told again below until it takes the work up
             actor = self._actors[index]
@@ -222,6 +227,10 @@ class RayPool:
         return acknowledged
 
 
+def _logs_of(ray: Any) -> str:
+    return f"{ray._private.worker._global_node.get_session_dir_path()}/logs"
+
+
 def _incarnations(directory: Path) -> int:
     return len(list(directory.glob("*/epoch-*")))
 
@@ -249,7 +258,8 @@ def start_ray(address: str | None) -> Any:
             _stay_on_this_machine()
             ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
-                     runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{os.getcwd()}"}},
+                     runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{os.getcwd()}"},
+                                  "py_executable": shlex.quote(sys.executable)},  # Ray gives it to a shell as it is
                      _temp_dir=str(_session_folder()))
     finally:
         os.umask(old)
