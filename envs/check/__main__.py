@@ -7,6 +7,7 @@ meanwhile. What is in a layer afterwards, the world left behind: `left`; `layere
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pwd
@@ -27,8 +28,10 @@ _CACHES = (".cache/fontconfig", ".cache/matplotlib", ".config/matplotlib", ".cac
 def main(words: list[str]) -> None:
     if "--loopback" in words:
         _raise_loopback()
+        _drop_capabilities()
     if "--layer" in words:
         layers = _lay([Path(word) for word in words[words.index("--layer") + 1:]])
+        _drop_capabilities()
         child = os.fork()
         if child:  # what the child leaves is looked at when it has ended
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -65,9 +68,12 @@ def _lay(places: list[Path]) -> dict[Path, Path]:
         upper.mkdir(mode=0o755)
         work.mkdir()
         about = place.stat()
-        os.chown(upper, about.st_uid, about.st_gid)
-        upper.chmod(about.st_mode & 0o7777)
-        what = f"lowerdir={place},upperdir={upper},workdir={work}"
+        if os.geteuid() == 0:
+            os.chown(upper, about.st_uid, about.st_gid)
+            upper.chmod(about.st_mode & 0o7777)
+        else:  # the layer is this user's, who may write into it what may be written below it
+            upper.chmod(about.st_mode & 0o7777 if os.access(place, os.W_OK) else 0o555)
+        what = f"lowerdir={place},upperdir={upper},workdir={work}" + ",userxattr" * (os.geteuid() != 0)
         done = subprocess.run(["mount", "-t", "overlay", "-o", what, "overlay", str(place)], capture_output=True,
                               check=False)
         if not done.returncode:
@@ -97,6 +103,17 @@ def _raise_loopback() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         asked = struct.pack("16sh14x", b"lo", 1)  # IFF_UP
         fcntl.ioctl(control, 0x8914, asked)  # SIOCSIFFLAGS
+
+
+def _drop_capabilities() -> None:
+    """A user who is not root had them in these namespaces only to set them up; his worlds have none at home."""
+    if os.geteuid() == 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    clear_ambient, none = 4, (ctypes.c_uint32 * 6)()
+    if libc.prctl(47, clear_ambient, 0, 0, 0) or libc.capset(header, none):
+        raise OSError(ctypes.get_errno(), "the capabilities of the set-up could not be dropped")
 
 
 if __name__ == "__main__":

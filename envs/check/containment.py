@@ -11,11 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from envs.check.repeating import ROOT, elsewhere
+from envs.check.repeating import ROOT, elsewhere, namespaces
 from envs.check.subject import Failed, Skipped, Subject, check
 from envs.episode import Episode, begin
 
-_OWN_MOUNTS = ("unshare", "--mount")
 _DEEP = 4
 """How far below a watched folder new files are looked for."""
 _MOST_ENTRIES = 50_000
@@ -29,8 +28,9 @@ def host_containment(subject: Subject) -> str:
     """Episodes leave no file behind, in hidden folders neither."""
     episodes = [*subject.random[:2], *subject.lived[:1]]
     places = _watched()
-    if _can_mount():
-        answer = elsewhere(subject, episodes, _OWN_MOUNTS, "--layer", *map(str, places))
+    own_mounts = [*namespaces(), "--mount"]
+    if _can_mount(own_mounts):
+        answer = elsewhere(subject, episodes, own_mounts, "--layer", *map(str, places))
     else:
         answer = elsewhere(subject, episodes)
     if answer["left"]:
@@ -44,13 +44,13 @@ def host_containment(subject: Subject) -> str:
     return f"{len(places)} folders as before, home and temporary ones among them, hidden ones included"
 
 
-def _can_mount() -> bool:
-    tried = subprocess.run([*_OWN_MOUNTS, "true"], capture_output=True, check=False)
-    return os.geteuid() == 0 and tried.returncode == 0
+def _can_mount(own_mounts: list[str]) -> bool:
+    words = [*own_mounts, "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def _new_files(subject: Subject, episodes: list[Episode], places: list[Path]) -> set[str]:
-    """Folders in which something came or changed while the episodes were lived once more."""
+    """Folders in which something of this user came or changed while the episodes were lived once more."""
     before = dict(_listing(places))
     elsewhere(subject, episodes)
     return {str(Path(path).parent) for path, state in _listing(places) if before.get(path) != state}
@@ -65,7 +65,7 @@ def _watched() -> list[Path]:
 
 
 def _listing(places: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(path, (size, time of change)) of the files below `places`, to some depth."""
+    """(path, (size, time of change)) of this user's files below `places`, to some depth."""
     for place in places:
         yield from _files(place, _DEEP, [_MOST_ENTRIES])
 
@@ -84,9 +84,9 @@ def _files(folder: Path, deep: int, left: list[int]) -> Iterator[tuple[str, tupl
             about = entry.stat(follow_symlinks=False)
         except OSError:
             continue
-        if not is_folder:
+        if not is_folder and about.st_uid == os.geteuid():
             yield entry.path, (about.st_size, about.st_mtime_ns)
-        elif deep:
+        elif is_folder and deep:
             yield from _files(Path(entry.path), deep - 1, left)
 
 

@@ -48,12 +48,18 @@ def episode_determinism(subject: Subject) -> str:
 @check
 def network_policy(subject: Subject) -> str:
     """The same episodes happen where there is no network card."""
-    bare = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]  # loopback stays
+    bare = [*namespaces(), "--net"]  # loopback stays
     try:
         subprocess.run([*bare, "true"], check=True, capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:
         raise Skipped(f"a network namespace cannot be made here: {error}") from error
     return again_elsewhere(subject, subject.lived[:2], bare, "--loopback") + ", without a network card"
+
+
+def namespaces() -> list[str]:
+    """The start of a command that runs another in new namespaces, as the same user with the same rights: in an own user
+    namespace, whose capabilities the second process drops once it has set things up, where the user is not root."""
+    return ["unshare", *([] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"])]
 
 
 def again_elsewhere(subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (), *words: str) -> str:

@@ -6,7 +6,7 @@ system-call filter is off, those in `READ` where Landlock is off.
 
 from __future__ import annotations
 
-_C = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+_C = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nctypes.set_errno(0)  # the zygote may have left one\n"
 
 
 def syscall(number: int, *arguments: object, good: str = "r >= 0") -> str:

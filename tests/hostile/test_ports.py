@@ -95,7 +95,7 @@ class Listening:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    with open(Path(tempfile.gettempdir()) / "xp-test-ports", "w") as turn:
+    with open(Path(tempfile.gettempdir()) / f"xp-test-ports-{os.getuid()}", "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         yield
 
