@@ -21,7 +21,7 @@ from envs.authoring import Answer, SignalKind, ToolWorld, action
 from envs.contract import is_held_out
 from envs.proof.metamath_kernel import Assertion, Database, Proof
 from envs.sandbox import confine
-from experience.errors import MissingPartError
+from experience.errors import EnvironmentFailure, MissingPartError
 
 SET_MM = "/usr/share/metamath/databases/set.mm"
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,40}")
@@ -57,7 +57,8 @@ def _tasks(path: str, theorems: int, longest: int) -> dict[str, list[tuple[str, 
 
 
 def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str:
-    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said."""
+    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said. Raises EnvironmentFailure where
+    it gives no verdict: its work grows with the steps only, so that no proof can keep it from one."""
     metamath = shutil.which("metamath")
     if metamath is None:
         raise MissingPartError("proof/metamath needs the metamath program", "./xp setup worlds")
@@ -68,8 +69,8 @@ def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str
     try:
         done = confine.run(["sh", "-c", "cd /tmp && cat > a.mm && printf 'read a.mm\\nverify proof "
                             f"{goal.label}\\nexit\\nyes\\n' | {metamath}"], told=whole.encode(), seconds=60)
-    except subprocess.TimeoutExpired:
-        return "no verdict in 60 s"
+    except subprocess.TimeoutExpired as late:
+        raise EnvironmentFailure(f"metamath gave no verdict on {goal.label} in 60 s") from late
     said = done.stdout.decode("utf-8", "replace")
     verdict = said.rpartition("if you want to check them.")[2]  # where all is well, it repeats the label and no more
     return "" if verdict.split() == ["MM>", goal.label, "MM>"] else " ".join(said.split())[-300:]

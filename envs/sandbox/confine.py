@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -172,9 +173,11 @@ def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = 
 def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
         **where: Any) -> subprocess.CompletedProcess[bytes]:
     """`command` from start to end, `told` on its stdin, its output kept (stderr with stdout). It is dead when this
-    returns; a subprocess.TimeoutExpired tells that it was ended."""
-    process = start(command, pipes={"stdin": subprocess.PIPE, "stdout": subprocess.PIPE,
-                                    "stderr": subprocess.STDOUT}, **where)
+    returns; a subprocess.TimeoutExpired tells that it was ended. Raises EnvironmentFailure where the place itself could
+    not be started, so that nobody takes what bubblewrap or setpriv said for the command's own verdict."""
+    begun = uuid.uuid4().hex
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = start(["/bin/sh", "-c", 'echo "$0"; exec "$@"', begun, *command], pipes=pipes, **where)
     try:
         output = _spoken(process, told, time.monotonic() + seconds)
     finally:
@@ -185,6 +188,10 @@ def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
                 with contextlib.suppress(OSError):
                     pipe.close()
         code = process.wait()
+    said, started, output = output.partition(f"{begun}\n".encode())
+    if not started:
+        raise EnvironmentFailure(f"no place for {command[0]} could be started: {said[-200:].decode(errors='replace')}",
+                                 "./xp doctor says what places need")
     return subprocess.CompletedProcess(list(command), code, output)
 
 

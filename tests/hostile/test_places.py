@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from envs.sandbox.limits import tree
 from experience.errors import IsolationError, MissingPartError
 from tests.hostile.places import PLACES, command_line, first_inside, from_within, inside, running
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted" + "-" + "secret" + "-91173"
 SEARCH = r'''
 import os, stat, sys
@@ -142,3 +144,16 @@ def test_a_cage_holds_nothing_of_the_hosts_environment(tier: str, planted: None)
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     # gVisor's own processes, which the cage does not see, are told where its root is
                     assert not set(held(pid)) & ({"environ"} if tier == "gvisor" else {"environ", "cmdline", "[stack]", "[heap]"})
+
+
+def test_a_place_that_cannot_be_started_gives_no_verdict() -> None:
+    """In a user namespace of one account no place drops its rights. What setpriv said of it was taken for Metamath's
+    refusal: a right proof earned nothing, in silence."""
+    program = ("from envs.sandbox import confine\nfrom experience.errors import EnvironmentFailure\n"
+               "try: print(confine.run(['true'], seconds=60))\n"
+               "except EnvironmentFailure as error: print('no verdict:', error)")
+    done = subprocess.run(["unshare", "--map-root-user", sys.executable, "-c", program], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300, env={"PATH": os.environ["PATH"]})
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip(f"no user namespace can be made here: {done.stderr}")
+    assert done.stdout.startswith("no verdict: no place for true could be started: setpriv"), done
