@@ -104,3 +104,34 @@ def test_screens_of_another_form_are_refused() -> None:
     step, following = cartpole(1, 3)[0]
     with pytest.raises(RecordError, match="form"):
         model.add([(replace(step, obs_text="cart at 1"), following)])
+
+
+def test_without_a_gate_the_ensemble_is_measured_though_nothing_was_kept_out_to_set_one() -> None:
+    model = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=0)
+    model.add(cartpole(300, 3))
+    model.fit(20)
+    model._kept_out["gate"].clear()
+    error = model.calibrate()
+    assert error is not None and error.n >= 8
+    assert (model.threshold, error.kept, error.exact_kept) == (np.inf, 1.0, error.exact)
+
+
+@pytest.mark.parametrize("trusted_accuracy", [0.0, 0.9])
+def test_an_ensemble_that_only_believes_anothers_weights_measures_nothing(trusted_accuracy: float) -> None:
+    taught = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=trusted_accuracy)
+    taught.add(cartpole(600, 4))
+    taught.fit(20)
+    model = EnsembleModel(trusted_accuracy=trusted_accuracy)
+    model.believe(taught.beliefs())
+    model._kept_out = taught._kept_out
+    assert model.calibrate() is None, "how much is usual is not known without transitions that were fitted"
+
+
+def test_an_ensemble_that_knows_no_answer_has_no_ranking() -> None:
+    model = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=0)
+    model.add(cartpole(300, 5))
+    model.fit(1)
+    model._kept_out["measured"] = [(o, "an action that is not listed", a) for o, _, a in model._kept_out["measured"]]
+    error = model.calibrate()
+    assert error is not None
+    assert (error.exact, error.exact_kept, error.auroc, error.kept) == (0.0, None, None, 0.0)

@@ -50,9 +50,11 @@ def test_a_change_that_cannot_happen_is_no_answer() -> None:
         assert apply("one\ntwo", change) is None
 
 
-def test_auroc_is_one_for_a_perfect_and_half_for_an_empty_ranking() -> None:
+def test_auroc_is_one_for_a_perfect_half_for_a_blind_and_unknown_for_no_ranking() -> None:
     assert auroc(np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, False, True, True])) == 1.0
-    assert auroc(np.array([1.0, 2.0]), np.array([True, True])) == 0.5
+    assert auroc(np.array([1.0, 2.0]), np.array([True, True])) is None
+    assert auroc(np.empty(0), np.empty(0, bool)) is None
+    assert auroc(np.array([np.inf, np.inf, 1.0]), np.array([True, False, False])) == 0.75
     assert auroc(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
 
 
@@ -315,3 +317,13 @@ def test_without_a_gate_nothing_is_cut() -> None:
     made = imagine(policy, sure, lived(), REWARDS, CATALOGUE, groups=2, group_size=4, horizon=3)
     assert made.branches == {"ended": 8}
     assert EnsembleModel(("0",), ("done",), trusted_accuracy=0.0).threshold == float("inf")
+
+
+def test_without_a_gate_a_model_is_measured_though_nothing_was_kept_out_to_set_one() -> None:
+    model = LanguageWorldModel(layers=1, width=16, context=32, trusted_accuracy=0, seed=0)
+    model._kept_out = {"gate": [], "measured": [(replace(step, obs_text=f"o{i}"), Answer(f"o{i}", {}, False))
+                                                for i, (step, _) in enumerate(world(20))]}
+    model.predict = lambda seen, said: [Prediction(Answer(o, {}, False), 0.1) for o in seen]  # type: ignore[method-assign]
+    error = model.calibrate()
+    assert error is not None
+    assert (model.threshold, error.exact, error.kept, error.n) == (np.inf, 1.0, 1.0, 20)

@@ -138,9 +138,9 @@ def world_model(seeds: int = 3) -> Iterator[Row]:
     yield row("LM world model: exact match on kept-out transitions", "none; our own trial: .89", "share",
               [e.exact for e in errors], ">= 0.85", {"copy baseline": float(np.mean([e.copy for e in errors]))}, note)
     yield row("LM world model: AUROC of its uncertainty for being wrong", "none; our own trial: .75", "AUROC",
-              [e.auroc for e in errors], ">= 0.7", {}, note)
+              [e.auroc for e in errors if e.auroc is not None], ">= 0.7", {}, note)
     yield row("LM world model: exact match of what the gate keeps, over all", "none", "difference",
-              [(e.exact_kept or 0.0) - e.exact for e in errors], ">= 0.0",
+              [e.exact_kept - e.exact for e in errors if e.exact_kept is not None], ">= 0.0",
               {"share kept": float(np.mean([e.kept for e in errors]))}, note)
 
 

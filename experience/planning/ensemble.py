@@ -147,7 +147,9 @@ class EnsembleModel:
     def calibrate(self, most: int = 512) -> ModelError | None:
         """As LanguageWorldModel.calibrate, with `right` as this class has it; copy is "no number changes"."""
         gating, measured = self._kept_out["gate"][-most:], self._kept_out["measured"][-most:]
-        if self._nets is None or len(gating) < FEWEST_GATING:
+        if self._nets is None or not self._rows:  # how much is usual is read off what was fitted
+            return None
+        if self._trusted_accuracy > 0 and len(gating) < FEWEST_GATING:
             return None
         if self._trusted_accuracy > 0:
             uncertainty, right, _ = self._checked(gating)

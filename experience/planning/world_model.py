@@ -71,15 +71,15 @@ class ModelError:
     """How far a model can be trusted, on real transitions that it has not been fitted to.
 
     exact: fraction predicted exactly; copy: the same for "nothing changes"; kept: fraction that passes the gate, and
-    exact_kept among those (None: none passes); auroc: P(a wrong prediction is less certain than a right one); n:
-    transitions measured on.
+    exact_kept among those (None: none passes); auroc: P(a wrong prediction is less certain than a right one; None: only
+    one of the two was seen); n: transitions measured on.
     """
 
     exact: float
     exact_kept: float | None
     kept: float
     copy: float
-    auroc: float
+    auroc: float | None
     n: int
 
 
@@ -289,9 +289,10 @@ class LanguageWorldModel:
 
     def calibrate(self, most: int = 128) -> ModelError | None:
         """Sets the gate by the newest kept-out transitions of one half and measures the model, and the gate, on those
-        of the other; None while there are too few of either."""
+        of the other; None while there are too few to measure on, or for a gate that `trusted_accuracy` asks for."""
         gating, measured = self._kept_out["gate"][-most:], self._kept_out["measured"][-most:]
-        if self._trusted_accuracy > 0 and len(gating) >= FEWEST_GATING:
+        has_gate = self._trusted_accuracy > 0
+        if has_gate and len(gating) >= FEWEST_GATING:
             uncertainty, right, events = self._checked(gating)
             plain, believed = (gate(uncertainty[kind], right[kind], self._trusted_accuracy)
                                for kind in (~events, events))
@@ -299,7 +300,7 @@ class LanguageWorldModel:
             self.threshold = plain if np.isfinite(plain) else believed
             self._event_shift = 0.0 if not np.isfinite(plain) else plain - believed if np.isfinite(believed) else _NEVER
             self._said.clear()
-        if len(gating) < FEWEST_GATING or len(measured) < FEWEST_MEASURED:
+        if (has_gate and len(gating) < FEWEST_GATING) or len(measured) < FEWEST_MEASURED:
             return None
         uncertainty, right, events = self._checked(measured)
         uncertainty[events] += self._event_shift
@@ -359,18 +360,18 @@ def answer_of(step: Step, following: Step) -> Answer:
 
 def judged(uncertainty: np.ndarray, right: np.ndarray, copied: np.ndarray, threshold: float) -> ModelError:
     """How far predictions are right, and what a gate at `threshold` makes of them. uncertainty float [N]; right, and
-    whether "nothing changes" was, bool [N]."""
-    kept = uncertainty <= threshold
+    whether "nothing changes" was, bool [N], N ≥ 1. No gate lets through what is unsure without bound."""
+    kept = (uncertainty <= threshold) & np.isfinite(uncertainty)
     return ModelError(float(right.mean()), float(right[kept].mean()) if kept.any() else None, float(kept.mean()),
                       float(copied.mean()), auroc(uncertainty, ~right), len(right))
 
 
-def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """P(score of a positive > score of a negative), ties half; 0.5 where one class is missing.
+def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
+    """P(score of a positive > score of a negative), ties half; None where one class is missing.
 
-    score float [N], positive bool [N].    Mann & Whitney 1947
+    score float [N], +∞ allowed; positive bool [N].    Mann & Whitney 1947
     """
     if positive.all() or not positive.any():
-        return 0.5
-    difference = score[positive][:, None] - score[~positive][None]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+        return None
+    above, below = score[positive][:, None], score[~positive][None]
+    return float((above > below).mean() + 0.5 * (above == below).mean())
