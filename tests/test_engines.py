@@ -18,11 +18,12 @@ import torch
 
 from actors.config import Policy
 from actors.engines import Situation, make_engine, parse_action
-from experience.errors import ConfigError, EngineError, MissingPartError
+from experience.errors import ConfigError, EngineError, MissingPartError, RecordError
 from experience.learning.batch import TokenBatch
 from experience.learning.credit import of_decision
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import token_logprobs
+from experience.models.decoding import sample
 from experience.models.hugging_face import locate
 from experience.models.weights import Weights
 from tests.conftest import free_port
@@ -100,6 +101,22 @@ def test_each_of_a_models_end_tokens_ends_an_action(tiny_model: str) -> None:
     assert len(endings) == 2, "both <|end|> and <|stop|>"
     assert all(not endings & set(d.action_ids[:-1].tolist()) for d in decisions)
     assert all(len(d.action_ids) == 12 for d in decisions if d.action_cut)
+
+
+def test_a_model_without_an_end_token_is_refused_at_the_start_with_what_to_do(tmp_path: Path) -> None:
+    name = write_tiny_model(tmp_path, ends=False)
+    with pytest.raises(ConfigError, match=r"no token that ends an answer\n.*eos_token"):
+        chat(name).act(ASK, 1.0)
+
+
+def test_without_an_end_token_a_continuation_is_as_long_as_it_may_be_and_a_listed_text_is_refused() -> None:
+    engine = make_engine(SMALL, 1)
+    prompts, generator = [np.arange(5), np.arange(9)], torch.Generator().manual_seed(0)
+    found = sample(engine.model, prompts, end=(), most_tokens=7, temperature=1.0, generator=generator)
+    assert [(len(s.ids), s.ended) for s in found] == [(7, False), (7, False)]
+    with pytest.raises(RecordError, match="without an end token"):
+        sample(engine.model, prompts, end=3, most_tokens=7, temperature=1.0, generator=generator,
+               only=[[np.array([1, 2])]] * 2)
 
 
 @pytest.mark.parametrize("which", ["small", "hugging_face"])

@@ -11,9 +11,9 @@ TEMPLATE = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% end
 MARKS = ("<|end|>", "<|stop|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
-def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0) -> str:
+def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0, *, ends: bool = True) -> str:
     """A llama or gpt2 (with dropout) of two layers over bytes. Its settings for generation ask for a repetition penalty,
-    top-k, top-p and a temperature, and name two end tokens."""
+    top-k, top-p and a temperature, and name two end tokens; or none, where it is not to have `ends`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -21,8 +21,8 @@ def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0) -> str:
     words = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=MARKS[0],
-                                        additional_special_tokens=list(MARKS[1:]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, additional_special_tokens=list(MARKS),
+                                        **({"eos_token": MARKS[0]} if ends else {}))
     tokenizer.chat_template = TEMPLATE
     size = len(tokenizer)
     with torch.random.fork_rng(devices=[]):
@@ -33,11 +33,13 @@ def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0) -> str:
                 vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5, attn_pdrop=0.5))
         for weight in model.parameters():
             weight.data.mul_(4.0)  # so that some tokens are likelier than others
-    ends = [tokenizer.convert_tokens_to_ids(mark) for mark in MARKS[:2]]
+    marks = [tokenizer.convert_tokens_to_ids(mark) for mark in MARKS[:2]]
     settings = {"do_sample": True, "repetition_penalty": 1.7, "top_k": 3, "top_p": 0.6, "temperature": 0.3,
-                "eos_token_id": ends, "pad_token_id": ends[0]}
+                "eos_token_id": marks if ends else None, "pad_token_id": marks[0]}
     for name, value in settings.items():
         setattr(model.generation_config, name, value)
+    if not ends:
+        model.config.eos_token_id = None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -68,5 +68,11 @@ def _end_tokens(tokenizer: Any, lm: Any) -> list[int]:
 
 
 def hugging_face_engine(name: str, room: Room, seed: int, listed: bool = False) -> LocalEngine:
+    """Raises ConfigError if nothing would end an action of the model, MissingPartError if it cannot be loaded."""
     model, tokenizer = load(name)
-    return LocalEngine(model, Chat(tokenizer, model.lm), room, seed, "hugging_face", listed)
+    words = Chat(tokenizer, model.lm)
+    if not words.ends:
+        raise ConfigError(f"policy.model: {name} names no token that ends an answer",
+                          "name one: eos_token in its tokenizer_config.json, or eos_token_id in its "
+                          "generation_config.json")
+    return LocalEngine(model, words, room, seed, "hugging_face", listed)

@@ -65,19 +65,20 @@ def decoder_logprobs(logits: Tensor, temperature: Tensor | float, barred: Tensor
 def sample(model: Samplable, prompts: Sequence[np.ndarray], *, end: int | Collection[int], most_tokens: int,
            temperature: float, generator: torch.Generator | Sequence[torch.Generator],
            only: Sequence[Sequence[np.ndarray]] = ()) -> list[Sampled]:
-    """For each prompt a continuation of at most `most_tokens` tokens, up to and with an `end` token.
+    """For each prompt a continuation of at most `most_tokens` tokens, up to and with an `end` token; where there is
+    none, of just so many.
 
     temperature 0 takes the likeliest token and reports its log-probability at temperature 1. `only` lists, for each
     prompt, all that may be written (ids with their end token; none: anything): the distribution is the model's over
     the tokens that keep one of them possible. `generator` is one for all prompts, drawn from in their order, or one
-    for each. Raises RecordError if a listed text is longer than `most_tokens`.
+    for each. Raises RecordError if a listed text is longer than `most_tokens`, or does not end.
     """
     ends = {end} if isinstance(end, int) else set(end)
     generators = [generator] * len(prompts) if isinstance(generator, torch.Generator) else list(generator)
-    tokens, seen = _padded(prompts, next(iter(ends)))
+    tokens, seen = _padded(prompts, next(iter(ends), 0))
     session = model.session()
     logits = session.read(tokens, seen)
-    writing = [_Writing(_listed(only[row], most_tokens) if only else []) for row in range(len(prompts))]
+    writing = [_Writing(_listed(only[row], most_tokens, ends) if only else []) for row in range(len(prompts))]
     alive = list(range(len(prompts)))
     while True:
         allowed = [writing[row].allowed() for row in alive]
@@ -144,11 +145,13 @@ class _Writing:
                        np.array(counts, np.int32), self.ended)
 
 
-def _listed(texts: Sequence[np.ndarray], most_tokens: int) -> list[list[int]]:
+def _listed(texts: Sequence[np.ndarray], most_tokens: int, ends: Collection[int]) -> list[list[int]]:
     longest = max(map(len, texts), default=0)
     if longest > most_tokens:
         raise RecordError(f"a listed text of {longest} tokens, and at most {most_tokens} may be written",
                           f"allow {longest} tokens")
+    if any(len(text) == 0 or int(text[-1]) not in ends for text in texts):
+        raise RecordError("a listed text without an end token", "what follows it would be anything; end it with one")
     return [text.tolist() for text in texts]
 
 
