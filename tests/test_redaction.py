@@ -122,6 +122,7 @@ class EchoingServer(BaseHTTPRequestHandler):
     """A model's server that tells back all that it was sent, the credentials included."""
 
     asked = 0
+    secrets: ClassVar[tuple[str, str]] = KEY, URL_SECRET
     authorized: ClassVar[set[str]] = set()
 
     def do_POST(self) -> None:
@@ -130,9 +131,9 @@ class EchoingServer(BaseHTTPRequestHandler):
         told = self.headers.get("Authorization", "")
         self.authorized.add(told)
         failed = self.asked % 5 == 4
-        body = {"error": {"message": f"refused: {told} {KEY} {URL_SECRET}"}} if failed else {
+        body = {"error": {"message": f"refused: {told} {' '.join(self.secrets)}"}} if failed else {
             "id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [
-                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"go {told} {KEY}"}}]}
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"go {told} {self.secrets[0]}"}}]}
         sent = json.dumps(body).encode()
         self.send_response(400 if failed else 200)
         self.send_header("content-type", "application/json")

@@ -24,18 +24,26 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """A cluster of two nodes, in a session folder of its own: other clusters of this machine are not seen, nor ended.
-    The environment that its users need."""
+    """A cluster of two nodes: the environment that its users need."""
+    with cluster_of(2, os.environ) as environment:
+        yield environment
+
+
+@contextlib.contextmanager
+def cluster_of(count: int, of: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A cluster of `count` nodes, started with the environment `of`, in a session folder of its own: other clusters of
+    this machine are not seen, nor ended. The environment that its users need."""
     port, dashboard = free_port(), free_port()
     nodes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "PATH": f"{BIN}:{os.environ['PATH']}",
+        environment = {**of, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "PATH": f"{BIN}:{of['PATH']}",
                        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         subprocess.run([str(BIN / "ray"), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
         try:
             for words in (["--head", "--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)],
-                          ["--address", f"127.0.0.1:{port}"]):  # a second raylet: a second node
-                nodes.append(subprocess.Popen([str(BIN / "ray"), "start", *words, "--num-cpus", "1", "--block"],
+                          *[["--address", f"127.0.0.1:{port}"]] * (count - 1)):  # a second raylet: a second node
+                agent = ["--dashboard-agent-listen-port", str(free_port())]  # its default may be another cluster's
+                nodes.append(subprocess.Popen([str(BIN / "ray"), "start", *words, *agent, "--num-cpus", "1", "--block"],
                                               env=environment, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL,
                                               stderr=subprocess.DEVNULL))
                 wait_for_nodes(len(nodes), environment)
@@ -52,7 +60,7 @@ def cluster() -> Iterator[dict[str, str]]:
 def wait_for_nodes(wanted: int, environment: Mapping[str, str]) -> None:
     """Until so many nodes have said that they are there."""
     words = [str(BIN / "ray"), "list", "nodes", "--format", "json"]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while True:
         told = subprocess.run(words, env=environment, capture_output=True, text=True)
         if told.stdout.count('"ALIVE"') >= wanted:
