@@ -16,6 +16,8 @@ from actors.doctor import require
 from experience.errors import ConfigError, RecordError, ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended, reward_again
+from experience.shards.cold import compact
+from experience.shards.disk import Disk
 from experience.shards.journal import Journal
 from experience.shards.verify import verify
 from experience.signal import SignalKind
@@ -104,6 +106,68 @@ def test_amendments_are_not_among_the_files_that_a_glob_for_parquet_finds(tmp_pa
     assert not list(tmp_path.glob("**/*.parquet"))
     path.rename(path.with_suffix(".parquet"))  # as older stores have it
     assert rows(tmp_path)[3].signals[0].value == 1.0
+
+
+class Noted(Disk):
+    """The real disk, and which shards, parts and amendments were read from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touched: set[str] = set()
+
+    def read(self, path: Path, start: int = 0, end: int | None = None) -> bytes:
+        self._note(path)
+        return super().read(path, start, end)
+
+    def mapped(self, path: Path) -> Any:
+        self._note(path)
+        return super().mapped(path)
+
+    def _note(self, path: Path) -> None:
+        if path.suffix in (".arrow", ".parquet", ".amendments", ".open"):
+            self.touched.add(path.name)
+
+
+def test_an_amendment_reads_the_newest_shards_until_it_knows_its_step_and_no_others(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "w", CATALOGUE)
+    for t in range(60):
+        journal.append(make_step(t, STREAM) if t < 50 else make_step(t - 50, b"n" * 16))
+        if t % 10 == 9 and t < 59:
+            journal.commit()
+            journal.seal()
+    journal.close()
+    shards = sorted(p.name for p in (tmp_path / "w").glob("*.arrow"))
+    assert len(shards) == 6
+
+    def read_by(*given: Amendment, new: dict[str, SignalKind] | None = None) -> set[str]:
+        disk = Noted()
+        amend(tmp_path, given, disk, new=new)
+        return disk.touched
+
+    assert read_by(Amendment(b"n" * 16, 3, "done", 1.0)) == {shards[5]}
+    assert read_by(Amendment(STREAM, 45, "done", 1.0), Amendment(STREAM, 2, "done", 1.0)) == set(shards[4:])
+    liked = {"liked": SignalKind("stars", "human")}
+    read_by(Amendment(STREAM, 2, "liked", 1.0), new=liked)
+    assert len(read_by(Amendment(b"n" * 16, 2, "liked", 1.0))) == 2, "the newest shard, and the file that declared it"
+    compact(tmp_path)
+    journal = Journal(tmp_path / "w", CATALOGUE)
+    journal.append(make_step(50, STREAM))
+    journal.close()
+    (newest,) = (p.name for p in (tmp_path / "w").glob("*.arrow"))
+    assert read_by(Amendment(STREAM, 50, "done", 1.0), Amendment(STREAM, 7, "done", 1.0)) == {newest}
+    assert rows(tmp_path)[7].signals[0].value == 1.0
+    assert not verify(tmp_path, deep=True).problems
+
+
+def test_a_step_that_was_let_go_is_not_amended(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "w", CATALOGUE)
+    for t in range(10):
+        journal.append(make_step(t, t_end_ns=t))
+    journal.close()
+    compact(tmp_path, let_go_before_ns=5)
+    amend(tmp_path, [Amendment(STREAM, 5, "done", 1.0)])
+    with pytest.raises(RecordError, match="no such step"):
+        amend(tmp_path, [Amendment(STREAM, 4, "done", 1.0)])
 
 
 def test_verify_notices_an_amendment_whose_step_is_gone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,11 +18,10 @@ import pyarrow as pa
 
 from experience.errors import RecordError
 from experience.reward import RewardModel
-from experience.shards.amendment_files import SCHEMA, amendments, files, holds, number_of, publish
-from experience.shards.blocks import keys
+from experience.shards.amendment_files import SCHEMA, amendments, files, number_of, publish
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL, Disk
-from experience.shards.schema import signal_names
+from experience.shards.known import Known
 from experience.signal import Signal, SignalKind, SignalSource
 from experience.step import FAILED, Step
 
@@ -42,56 +41,33 @@ class Amendment:
     reward_version: str = ""
 
 
-@dataclass
-class _Store:
-    """What an amendment may speak of: the signals that the store knows, and the steps that it holds."""
-
-    signals: dict[str, SignalKind] = field(default_factory=dict)
-    steps: dict[bytes, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-
-    @classmethod
-    def read(cls, store: Path, disk: Disk) -> _Store:
-        found = cls()
-        for batch in Catalog(store, disk=disk).batches():
-            found.signals |= {name: SignalKind(unit, source)  # type: ignore[arg-type]
-                              for name, unit, source in signal_names(batch.schema)}
-            for stream, t in keys(batch):
-                spans = found.steps[stream]
-                if spans and spans[-1][1] == t - 1:
-                    spans[-1] = (spans[-1][0], t)
-                else:
-                    spans.append((t, t))
-        for row in amendments(store, disk).to_pylist():
-            if not row["reward_version"]:
-                found.signals.setdefault(row["name"], SignalKind(row["unit"], row["source"]))
-        return found
-
-    def check(self, given: Amendment) -> Amendment:
-        """`given` with its signal's unit. Raises RecordError for what cannot be true of this store."""
-        where = f"amendment {given.name!r} of step {given.t} of stream {given.stream_id.hex()}"
-        if given.source not in get_args(SignalSource):
-            raise RecordError(f"{where}: no source is called {given.source!r}",
-                              f"there are: {', '.join(get_args(SignalSource))}")
-        if given.value is not None and not math.isfinite(given.value):
-            raise RecordError(f"{where}: its value is {given.value}", "a value is finite, or None where it is unknown")
-        if not holds(self.steps, given.stream_id, given.t):
-            raise RecordError(f"{where}: the store holds no such step", "amend steps that are committed")
-        if given.reward_version:
-            if given.name != "reward":
-                raise RecordError(f"{where}: with a reward_version its name is 'reward'", "leave reward_version empty "
-                                  "to amend a signal")
-            return replace(given, unit=given.unit or "1")
-        kind = self.signals.get(given.name)
-        if kind is None:
-            close = difflib.get_close_matches(given.name, self.signals, n=1, cutoff=0.5)
-            raise RecordError(f"{where}: the store knows no such signal",
-                              (f"did you mean {close[0]!r}? " if close else "") +
-                              f"there are: {', '.join(sorted(self.signals)) or 'none'}; a new one is declared: "
-                              "amend(…, new={name: SignalKind(unit, source)})")
-        if given.unit not in ("", kind.unit):
-            raise RecordError(f"{where}: its unit is {given.unit!r}, the store's is {kind.unit!r}",
-                              "convert the value, or declare another signal")
-        return replace(given, unit=kind.unit)
+def _check(given: Amendment, known: Known, new: Mapping[str, SignalKind]) -> Amendment:
+    """`given` with its signal's unit. Raises RecordError for what cannot be true of this store."""
+    where = f"amendment {given.name!r} of step {given.t} of stream {given.stream_id.hex()}"
+    if given.source not in get_args(SignalSource):
+        raise RecordError(f"{where}: no source is called {given.source!r}",
+                          f"there are: {', '.join(get_args(SignalSource))}")
+    if given.value is not None and not math.isfinite(given.value):
+        raise RecordError(f"{where}: its value is {given.value}", "a value is finite, or None where it is unknown")
+    if not known.holds(given.stream_id, given.t):
+        raise RecordError(f"{where}: the store holds no such step", "amend steps that are committed")
+    if given.reward_version:
+        if given.name != "reward":
+            raise RecordError(f"{where}: with a reward_version its name is 'reward'", "leave reward_version empty "
+                              "to amend a signal")
+        return replace(given, unit=given.unit or "1")
+    kind = known.kind(given.name) or new.get(given.name)
+    if kind is None:
+        names = sorted(known.signals())
+        close = difflib.get_close_matches(given.name, names, n=1, cutoff=0.5)
+        raise RecordError(f"{where}: the store knows no such signal",
+                          (f"did you mean {close[0]!r}? " if close else "") +
+                          f"there are: {', '.join(names) or 'none'}; a new one is declared: "
+                          "amend(…, new={name: SignalKind(unit, source)})")
+    if given.unit not in ("", kind.unit):
+        raise RecordError(f"{where}: its unit is {given.unit!r}, the store's is {kind.unit!r}",
+                          "convert the value, or declare another signal")
+    return replace(given, unit=kind.unit)
 
 
 def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL, *,
@@ -101,9 +77,8 @@ def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL, *,
     `new` declares signals that no shard tells of, e.g. a person's feedback; later calls know them. Raises RecordError
     for a value that is not finite, and for a source, unit, signal or step that the store does not know.
     """
-    known = _Store.read(store, disk)
-    known.signals |= {name: kind for name, kind in (new or {}).items() if name not in known.signals}
-    return _write(store, [known.check(a) for a in amendments], disk)
+    known = Known(store, disk)
+    return _write(store, [_check(a, known, new or {}) for a in amendments], disk)
 
 
 def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
@@ -185,13 +160,13 @@ def reward_again(store: Path, model: RewardModel) -> int:
     A step that the machinery failed stays unknown, and so does one of an environment that `model` has no weights for.
     Raises ConfigError if a weight is of a signal that the store does not know.
     """
-    known = _Store.read(store, REAL)
-    model.check(known.signals)
+    known = Known(store)
+    model.check(known.signals())
     given = [Amendment(step.stream_id, step.t, "reward", _rewarded(step, model), source="model",
                        reward_version=model.version)
              for steps in follow_amended(store) for step in steps if step.decision is not None]
     if given:
-        _write(store, [known.check(a) for a in given], REAL)
+        _write(store, [_check(a, known, {}) for a in given], REAL)
     return len(given)
 
 

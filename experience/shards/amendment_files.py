@@ -20,6 +20,7 @@ import pyarrow.parquet as parquet
 
 from experience.errors import ShardError
 from experience.shards.disk import REAL, Disk
+from experience.signal import SignalKind
 
 FOLDER = "amendments"
 SCHEMA = pa.schema([
@@ -53,6 +54,24 @@ def amendments(store: Path, disk: Disk = REAL) -> pa.Table:
     """All of them, oldest first. Raises ShardError if a byte of them is wrong."""
     tables = [_read(path, disk) for path in files(store, disk)]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def declared(store: Path, name: str, disk: Disk = REAL) -> SignalKind | None:
+    """The unit and source of signal `name`, as the newest file says that amends it; None if none does."""
+    for path in reversed(files(store, disk)):
+        if name in (kinds := _kinds(_read(path, disk))):
+            return kinds[name]
+    return None
+
+
+def declared_all(store: Path, disk: Disk = REAL) -> dict[str, SignalKind]:
+    """The unit and source of every signal that was amended."""
+    return _kinds(amendments(store, disk))
+
+
+def _kinds(table: pa.Table) -> dict[str, SignalKind]:
+    said = table.filter(pc.equal(table.column("reward_version"), "")).select(["name", "unit", "source"])
+    return {row["name"]: SignalKind(row["unit"], row["source"]) for row in said.to_pylist()}
 
 
 def _read(path: Path, disk: Disk) -> pa.Table:
