@@ -246,12 +246,13 @@ def forget(name: RunName,
 
 @app.command("export")
 def export_run(name: RunName, to: Annotated[str, typer.Option(help="jsonl, atif, parquet, hf, minari or lerobot")],
-               out: Annotated[Path, typer.Option(help="a new folder")], as_json: Json = False) -> None:
-    """A run's rows in the formats of others. What each keeps stands in docs/exchange.md."""
+               out: Annotated[Path, typer.Option(help="a new folder")], as_json: Json = False,
+               as_written: Annotated[bool, typer.Option("--as-written", help="without amendments")] = False) -> None:
+    """A run's rows in the formats of others, as amended. What each keeps stands in docs/exchange.md."""
     from actors.rundir import RunDirectory
     from experience.shards.exchange import export
 
-    _say_exchanged(export(RunDirectory.find(name).shards, to, out), str(out), as_json)
+    _say_exchanged(export(RunDirectory.find(name).shards, to, out, as_written=as_written), str(out), as_json)
 
 
 @app.command("import")

@@ -20,7 +20,7 @@ from actors.pool import LocalPool
 from actors.query import run_query
 from experience.errors import EngineError
 from experience.shards.catalog import Catalog
-from experience.shards.exchange import episodes, export
+from experience.shards.exchange import Rows, export
 from experience.shards.replay import Episode, Replay, ending_of
 from experience.step import ENDINGS
 from tests.conftest import make_step
@@ -100,7 +100,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lived(shards: Path) -> list[Episode]:
-    return list(episodes(shards))
+    return list(Rows(shards).episodes())
 
 
 def test_every_way_to_end_was_lived(shards: Path) -> None:

@@ -15,14 +15,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from actors.query import connect
 from experience.errors import ShardError
 from experience.policy import Decision
+from experience.reward import RewardModel
+from experience.shards.amend import Amendment, amend, reward_again
 from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog
-from experience.shards.exchange import as_plain, bring_in, export, from_plain, ragged
+from experience.shards.exchange import EXPORTS, as_plain, bring_in, export, from_plain, ragged
 from experience.shards.journal import Journal
 from experience.shards.verify import verify
-from experience.signal import Signal
+from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Step
 from tests.conftest import CATALOGUE, make_step
 
@@ -214,6 +217,63 @@ def test_minari_arrays_come_in_as_json(tmp_path: Path, monkeypatch: pytest.Monke
     assert [s.obs_text for s in steps] == ["[0.5, 0.0]", "[0.5, 1.0]", "[0.5, 2.0]"]
     assert [s.decision.text if s.decision else None for s in steps] == ["1", "0", None]
     assert [s.reward for s in steps] == [1.0, -1.0, None]
+
+
+def exported(to: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[float | None, dict[str, Any]]]:
+    """By t of each acted step: its reward and its signals, as the format has them; LeRobot has no signals."""
+    def row(reward: Any, signals: dict[str, Any]) -> tuple[float | None, dict[str, Any]]:
+        known = {name: value for name, value in signals.items() if value is not None and value == value}
+        return None if reward is None or reward != reward else float(reward), known
+
+    if to == "jsonl":
+        steps = [json.loads(line) for line in open(out / "steps.jsonl")]
+    elif to == "atif":
+        files = sorted(out.glob("*.json"), key=lambda path: int(path.stem.partition("-")[2]))
+        steps = [turn["extra"]["xp"] for f in files for turn in json.loads(f.read_text())["steps"][1:]]
+    elif to == "minari":
+        minari = pytest.importorskip("minari", reason=READERS)
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(out))
+        return {int(e.infos["t"][i]): row(e.rewards[i], {name.removeprefix("signal_"): e.infos[name][i + 1]
+                                                        for name in e.infos if name.startswith("signal_")})
+                for e in minari.load_dataset("xp/Test-v0").iterate_episodes() for i in range(len(e.rewards))}
+    elif to == "lerobot":
+        data = pl.read_parquet(out / "Test" / "data/chunk-000/file-000.parquet")
+        return {int(seen.split()[1]): row(reward, {}) for seen, reward in
+                data.select("observation.text", "next.reward").iter_rows()}
+    else:
+        if to == "hf":
+            rows = pytest.importorskip("datasets", reason=READERS).load_from_disk(str(out / "train")).to_list()
+        else:
+            rows = list(pl.read_parquet(out / "train.parquet").iter_rows(named=True))
+        return {r["t"]: row(r["reward"], {n.removeprefix("signal."): r[n] for n in r if n.startswith("signal.")})
+                for r in rows if r["action_text"]}
+    return {s["t"]: row(s["reward"], {g["name"]: g["value"] for g in s["signals"]}) for s in steps if s["decision"]}
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_what_goes_out_is_what_queries_show_amended_unless_asked_as_written(
+        tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal amended, one added, and rewards given anew twice, of which the last is in force."""
+    if to in ("hf", "minari"):
+        pytest.importorskip({"hf": "datasets"}.get(to, to), reason=READERS)
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    for t in range(3):
+        journal.append(make_step(t, closing=t == 2, ending=("none", "terminated", "terminated")[t], split="train"))
+    journal.close()
+    amend(tmp_path / "store", [Amendment(b"s" * 16, 0, "done", 0.75), Amendment(b"s" * 16, 1, "liked", 4.0)],
+          new={"liked": SignalKind("stars", "human")})
+    for weight in (3.0, 2.0):
+        reward_again(tmp_path / "store", RewardModel({"envs:Test-v0": {"done": weight}}))
+    export(tmp_path / "store", to, tmp_path / "out")
+    export(tmp_path / "store", to, tmp_path / "written", as_written=True)
+    now, then = exported(to, tmp_path / "out", monkeypatch), exported(to, tmp_path / "written", monkeypatch)
+    assert {t: reward for t, (reward, _) in now.items()} == {0: 1.5, 1: 1.0}
+    assert {t: reward for t, (reward, _) in then.items()} == {0: 0.0, 1: 0.25}
+    if to != "lerobot":
+        assert {t: signals for t, (_, signals) in now.items()} == {0: {"done": 0.75}, 1: {"done": 0.5, "liked": 4.0}}
+        assert {t: signals for t, (_, signals) in then.items()} == {0: {"done": 0.5}, 1: {"done": 0.5}}
+    shown = connect({"steps": tmp_path / "store"}).sql("select t, reward from steps where action_text is not null")
+    assert dict(shown.fetchall()) == {t: reward for t, (reward, _) in now.items()}
 
 
 def a_store_with_pictures(store: Path) -> dict[str, bytes]:

@@ -90,30 +90,36 @@ def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
     return publish(store, number, table, disk)
 
 
-def follow_amended(store: Path, reward_version: str = "", disk: Disk = REAL) -> Iterator[list[Step]]:
+def follow_amended(store: Path, reward_version: str | None = "", disk: Disk = REAL) -> Iterator[list[Step]]:
     """The store's committed steps with later signals in place of earlier ones, and, where `reward_version` names one,
-    the rewards that were given under it (unknown where none was)."""
-    signals: dict[tuple[bytes, int], dict[str, Signal]] = {}
-    rewards: dict[tuple[bytes, int], float | None] = {}
+    the rewards that were given under it (unknown where none was); None: each step's last, whatever its version."""
+    signals: dict[tuple[bytes, int], dict[str, Signal]] = defaultdict(dict)
+    rewards: dict[tuple[bytes, int], tuple[float | None, str]] = {}
     for row in amendments(store, disk).to_pylist():
         key = (row["stream_id"], row["t"])
         if not row["reward_version"]:
-            signals.setdefault(key, {})[row["name"]] = Signal(row["name"], row["value"], row["unit"], row["source"],
-                                                              row["evidence"])
-        elif row["reward_version"] == reward_version:
-            rewards[key] = row["value"]
+            signals[key][row["name"]] = Signal(row["name"], row["value"], row["unit"], row["source"], row["evidence"])
+        elif reward_version in (None, row["reward_version"]):
+            rewards[key] = (row["value"], row["reward_version"])
     for steps in Catalog(store, disk=disk).follow():
-        yield [_amended(step, signals.get((step.stream_id, step.t), {}), rewards, reward_version) for step in steps]
+        yield [_rewarded_as(_amended(step, signals), rewards, reward_version) for step in steps]
 
 
-def _amended(step: Step, later: Mapping[str, Signal], rewards: Mapping[tuple[bytes, int], float | None],
-             version: str) -> Step:
-    if later:
-        kept = tuple(s for s in step.signals if s.name not in later)
-        step = replace(step, signals=(*kept, *later.values()))
-    key = (step.stream_id, step.t)
-    if version and step.decision is not None and (key in rewards or version != step.reward_version):
-        step = replace(step, reward=rewards.get(key), reward_version=version)
+def _amended(step: Step, signals: Mapping[tuple[bytes, int], Mapping[str, Signal]]) -> Step:
+    later = signals.get((step.stream_id, step.t))
+    if not later:
+        return step
+    return replace(step, signals=(*(s for s in step.signals if s.name not in later), *later.values()))
+
+
+def _rewarded_as(step: Step, rewards: Mapping[tuple[bytes, int], tuple[float | None, str]], version: str | None
+                 ) -> Step:
+    """`step` with its reward under `version`; None: with its last."""
+    given = rewards.get((step.stream_id, step.t))
+    if given is not None:
+        return replace(step, reward=given[0], reward_version=given[1])
+    if version and step.decision is not None and version != step.reward_version:
+        return replace(step, reward=None, reward_version=version)
     return step
 
 

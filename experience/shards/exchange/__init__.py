@@ -25,7 +25,7 @@ from pathlib import Path
 
 from experience.errors import ShardError
 from experience.shards.exchange.atif import from_atif, to_atif
-from experience.shards.exchange.episodes import Exchanged, Placed, checked, episodes
+from experience.shards.exchange.episodes import Exchanged, Placed, Rows, checked
 from experience.shards.exchange.jsonl import from_jsonl, to_jsonl
 from experience.shards.exchange.lerobot_data import to_lerobot
 from experience.shards.exchange.minari_data import from_minari, to_minari
@@ -35,11 +35,12 @@ from experience.shards.exchange.tables import ragged, to_hf, to_parquet
 from experience.shards.journal import Journal
 from experience.signal import SignalKind
 
-__all__ = ["EXPORTS", "IMPORTS", "Exchanged", "as_plain", "bring_in", "episodes", "export", "from_plain", "ragged"]
+__all__ = ["EXPORTS", "IMPORTS", "Exchanged", "Rows", "as_plain", "bring_in", "export", "from_plain", "ragged"]
 
 
-def export(store: Path, to: str, out: Path) -> Exchanged:
-    """Writes the store's committed rows in format `to` below `out`, a new folder. Raises ShardError if `out` exists,
+def export(store: Path, to: str, out: Path, *, as_written: bool = False) -> Exchanged:
+    """Writes the store's committed rows in format `to` below `out`, a new folder: with what amendments say today, in
+    signals and each step's last reward, as queries show them, or `as_written`. Raises ShardError if `out` exists,
     MissingPartError if the format needs a library that is not installed."""
     write = _EXPORTS.get(to)
     if write is None:
@@ -50,7 +51,7 @@ def export(store: Path, to: str, out: Path) -> Exchanged:
     draft = out.resolve().with_name(f".{out.name}-{secrets.token_hex(4)}")
     draft.mkdir()
     try:
-        done = write(store, draft)
+        done = write(Rows(store, as_written), draft)
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -58,7 +59,7 @@ def export(store: Path, to: str, out: Path) -> Exchanged:
     return done
 
 
-_EXPORTS: dict[str, Callable[[Path, Path], Exchanged]] = {
+_EXPORTS: dict[str, Callable[[Rows, Path], Exchanged]] = {
     "jsonl": to_jsonl, "atif": to_atif, "parquet": to_parquet, "hf": to_hf, "minari": to_minari,
     "lerobot": to_lerobot}
 EXPORTS = tuple(_EXPORTS)

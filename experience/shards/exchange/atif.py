@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experience.policy import Decision, VersionSpan
-from experience.shards.exchange.episodes import Exchanged, Placed, checked, stream_named, whole, whole_text
+from experience.shards.exchange.episodes import Exchanged, Placed, Rows, checked, stream_named, whole_text
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
 from experience.shards.replay import Episode
@@ -25,9 +25,9 @@ _MEDIA = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_atif(store: Path, out: Path) -> Exchanged:
-    done, pictures = Exchanged(), Pictures(store, out)
-    for episode in whole(store, done):
+def to_atif(rows: Rows, out: Path) -> Exchanged:
+    done, pictures = Exchanged(), Pictures(rows.store, out)
+    for episode in rows.whole(done):
         assert episode.closing is not None
         name = f"{episode.first.stream_id.hex()}-{episode.first.t}.json"
         (out / name).write_text(json.dumps(_trajectory(episode, episode.closing, pictures), indent=1))

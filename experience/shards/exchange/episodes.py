@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experience.errors import MissingPartError, RecordError, ShardError
+from experience.shards.amend import follow_amended
+from experience.shards.amendment_files import declared_all
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Episode
+from experience.shards.replay import Episode, EpisodeReader
 from experience.shards.schema import signal_names
 from experience.signal import SignalKind
-from experience.step import Boundary, Step
+from experience.step import Step
 
 Read = TypeVar("Read")
 Placed = tuple[str, Step]
@@ -39,35 +40,38 @@ class Exchanged:
     notes: list[str] = field(default_factory=list)
 
 
-def episodes(store: Path) -> Iterator[Episode]:
-    """Every stream's episodes, in the order in which they ended; one that a crash cut off has no closing row."""
-    open_: dict[bytes, list[Step]] = defaultdict(list)
-    for step in (s for steps in Catalog(store).follow() for s in steps):
-        rows = open_[step.stream_id]
-        if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
-            yield Episode(tuple(rows), None)
-            rows.clear()
-        if step.is_closing:
-            yield Episode(tuple(rows), step)
-            rows.clear()
-        else:
-            rows.append(step)
-    yield from (Episode(tuple(rows), None) for rows in open_.values() if rows)
+@dataclass(frozen=True)
+class Rows:
+    """A store's committed rows as they go out: as amendments have them today, which is what queries show, or
+    `as_written`."""
 
+    store: Path
+    as_written: bool = False
 
-def whole(store: Path, done: Exchanged) -> Iterator[Episode]:
-    """Episodes with a last observation and every reward; the others are counted."""
-    for episode in episodes(store):
-        if episode.closing is None or episode.failed:
-            done.left_out += 1
-        else:
-            yield episode
+    def steps(self) -> Iterator[Step]:
+        blocks = Catalog(self.store).follow() if self.as_written else follow_amended(self.store, None)
+        return chain.from_iterable(blocks)
 
+    def catalogue(self) -> dict[str, SignalKind]:
+        """Every signal that any shard tells of, or an amendment that goes out."""
+        shards = {name: SignalKind(unit, source) for batch in Catalog(self.store).batches()  # type: ignore[arg-type]
+                  for name, unit, source in signal_names(batch.schema)}
+        return shards if self.as_written else declared_all(self.store) | shards
 
-def catalogue_of(store: Path) -> dict[str, SignalKind]:
-    """Every signal that any shard tells of."""
-    return {name: SignalKind(unit, source) for batch in Catalog(store).batches()  # type: ignore[arg-type]
-            for name, unit, source in signal_names(batch.schema)}
+    def episodes(self) -> Iterator[Episode]:
+        """Every stream's episodes, in the order in which they ended; one that a crash cut off has no closing row."""
+        reader = EpisodeReader()
+        for step in self.steps():
+            yield from reader.take(step)
+        yield from reader.rest()
+
+    def whole(self, done: Exchanged) -> Iterator[Episode]:
+        """Episodes with a last observation that did not fail; the others are counted."""
+        for episode in self.episodes():
+            if episode.closing is None or episode.failed:
+                done.left_out += 1
+            else:
+                yield episode
 
 
 def stream_named(name: str) -> bytes:

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experience.errors import ShardError
-from experience.shards.catalog import Catalog
-from experience.shards.exchange.episodes import MOST_BYTES, Exchanged, Placed, checked
+from experience.shards.exchange.episodes import MOST_BYTES, Exchanged, Placed, Rows, checked
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
 from experience.step import Step
 
 
-def to_jsonl(store: Path, out: Path) -> Exchanged:
-    done, pictures = Exchanged(files=["steps.jsonl"]), Pictures(store, out)
+def to_jsonl(rows: Rows, out: Path) -> Exchanged:
+    done, pictures = Exchanged(files=["steps.jsonl"]), Pictures(rows.store, out)
     with open(out / "steps.jsonl", "w") as file:
-        for step in (s for steps in Catalog(store).follow() for s in steps):
+        for step in rows.steps():
             file.write(json.dumps(as_plain(step)) + "\n")
             for blob in step.obs_blobs:
                 pictures.save(blob)

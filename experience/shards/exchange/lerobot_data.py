@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from experience.shards.exchange.episodes import Exchanged, short_name, whole
+from experience.shards.exchange.episodes import Exchanged, Rows, short_name
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.replay import Episode
 
@@ -29,15 +29,15 @@ _ABOUT = pa.schema([
 _NUMBERS = [f.name for f in _DATA if not pa.types.is_string(f.type)]
 
 
-def to_lerobot(store: Path, out: Path) -> Exchanged:
+def to_lerobot(rows: Rows, out: Path) -> Exchanged:
     """One data file a world. Pictures are files in `images/`; `observation.pictures` names a turn's, as JSON."""
     done = Exchanged()
     worlds: dict[str, _World] = {}
-    for episode in whole(store, done):
+    for episode in rows.whole(done):
         world = episode.first.env_id
         if world not in worlds:
             done.files.append(short_name(world, done.files))
-            worlds[world] = _World(store, out / done.files[-1])
+            worlds[world] = _World(rows.store, out / done.files[-1])
         worlds[world].add(episode)
         done.rows += len(episode.steps)
         done.episodes += 1

@@ -27,11 +27,11 @@ from experience.shards.exchange.episodes import (
     NOT_READABLE,
     Exchanged,
     Placed,
+    Rows,
     checked,
     library,
     short_name,
     stream_named,
-    whole,
 )
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
@@ -68,11 +68,11 @@ class _World:
     signals: set[str] = field(default_factory=set)
 
 
-def to_minari(store: Path, out: Path) -> Exchanged:
+def to_minari(rows: Rows, out: Path) -> Exchanged:
     """Datasets `xp/<world>-v0` in a folder for MINARI_DATASETS_PATH. Reads the store twice: to describe, to write."""
     minari = library("minari", "'minari[hdf5]'")
     out, done = out.resolve(), Exchanged()
-    worlds = _describe(store, done)
+    worlds = _describe(rows, done)
     names: dict[str, str] = {}
     for world in worlds:
         names[world] = short_name(world, names.values())
@@ -82,9 +82,9 @@ def to_minari(store: Path, out: Path) -> Exchanged:
             algorithm_name="xp", author="xp", description=f"{world}: episodes with signals in infos")
             for world, of in worlds.items()}
     done.files = [f"xp/{name}-v0" for name in names.values()]
-    pictures = {world: Pictures(store, out / "xp" / f"{name}-v0") for world, name in names.items()}
+    pictures = {world: Pictures(rows.store, out / "xp" / f"{name}-v0") for world, name in names.items()}
     buffers: dict[str, list[Any]] = {world: [] for world in worlds}
-    for episode in whole(store, Exchanged()):
+    for episode in rows.whole(Exchanged()):
         world = episode.first.env_id
         buffers[world].append(_buffer(minari.data_collector.EpisodeBuffer, episode, sorted(worlds[world].signals),
                                       pictures[world]))
@@ -97,10 +97,10 @@ def to_minari(store: Path, out: Path) -> Exchanged:
     return done
 
 
-def _describe(store: Path, done: Exchanged) -> dict[str, _World]:
+def _describe(rows: Rows, done: Exchanged) -> dict[str, _World]:
     worlds: dict[str, _World] = {}
     nuls = 0
-    for episode in whole(store, done):
+    for episode in rows.whole(done):
         world = worlds.setdefault(episode.first.env_id, _World())
         done.rows += len(episode.steps)
         done.episodes += 1

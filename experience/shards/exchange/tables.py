@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
-from experience.shards.catalog import Catalog
-from experience.shards.exchange.episodes import Exchanged, catalogue_of, library
+from experience.shards.exchange.episodes import Exchanged, Rows, library
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.schema import FIELDS, PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
@@ -95,11 +94,11 @@ class _Writer:
     finish: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
     done: Exchanged = field(default_factory=Exchanged)
 
-    def write(self, store: Path) -> Exchanged:
+    def write(self, rows: Rows) -> Exchanged:
         self._writers: dict[str, parquet.ParquetWriter] = {}
         waiting: dict[str, list[Step]] = defaultdict(list)
         sizes: dict[str, int] = defaultdict(int)
-        for step in (s for steps in Catalog(store).follow() for s in steps):
+        for step in rows.steps():
             split = re.sub(r"\W", "-", step.split) or "none"  # a stranger's word is no path
             waiting[split].append(step)
             sizes[split] += sum(b.nbytes for b in step.obs_blobs)
@@ -123,27 +122,27 @@ class _Writer:
         self.done.rows += batch.num_rows
 
 
-def to_parquet(store: Path, out: Path) -> Exchanged:
+def to_parquet(rows: Rows, out: Path) -> Exchanged:
     """One file a split. Pictures are files in `images/`, by their paths in the column `images`."""
-    pictures = Pictures(store, out)
-    return _Writer(out, catalogue_of(store), _PATHS, lambda step: [pictures.save(b) for b in step.obs_blobs]).write(
-        store)
+    pictures = Pictures(rows.store, out)
+    return _Writer(out, rows.catalogue(), _PATHS, lambda step: [pictures.save(b) for b in step.obs_blobs]).write(
+        rows)
 
 
-def to_hf(store: Path, out: Path) -> Exchanged:
+def to_hf(rows: Rows, out: Path) -> Exchanged:
     """One folder a split, for `datasets.load_from_disk`. Pictures are in the rows, as `datasets` keeps images."""
     datasets = library("datasets", "datasets")
-    pictures, draft = Pictures(store, out), out / "draft"
+    pictures, draft = Pictures(rows.store, out), out / "draft"
     draft.mkdir()
 
     def shown(step: Step) -> list[Any]:
         return [{"bytes": pictures.read(b), "path": None} for b in step.obs_blobs if b.media.startswith("image/")]
 
-    done = _Writer(draft, catalogue_of(store), _IMAGES, shown, _without_nulls).write(store)
+    done = _Writer(draft, rows.catalogue(), _IMAGES, shown, _without_nulls).write(rows)
     for file in done.files:
         split = file.partition(".")[0]
-        rows = datasets.Dataset.from_parquet(str(draft / file), cache_dir=str(out / "cache"), split="train")
-        rows.cast_column("images", datasets.List(datasets.Image())).save_to_disk(str(out / split))
+        table = datasets.Dataset.from_parquet(str(draft / file), cache_dir=str(out / "cache"), split="train")
+        table.cast_column("images", datasets.List(datasets.Image())).save_to_disk(str(out / split))
     shutil.rmtree(draft)
     shutil.rmtree(out / "cache", ignore_errors=True)
     done.files = [file.partition(".")[0] for file in done.files]
