@@ -1,7 +1,7 @@
 """Parquet, and the same as a Hugging Face datasets folder: a row a step, columns that need no knowledge of ours.
 
 In Parquet an unknown value is null. A Hugging Face row holds no null, as torch collates none: an unknown number is NaN
-(whole numbers that may be unknown are float64 for that), an unknown text or list is empty.
+(whole numbers, and yes or no, that may be unknown are float64 for that), an unknown text or list is empty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _LEAST_BLOCK = 1_000
 _MOST_PICTURES = 64 << 20  # bytes that wait for their block
 _PATHS = pa.list_(pa.string())
 _IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-_UNKNOWN_NUMBERS = ("parent_t", "model_version", "policy_version", "option_id", "option_step", "plan_id")
+_UNKNOWN_NUMBERS = frozenset(name for name, of, may_be_null in FIELDS
+                             if may_be_null and (pa.types.is_integer(of) or pa.types.is_boolean(of))
+                             ) - {"episode", "step_in_episode"}  # which every step has
 Shown = Callable[[Step], list[Any]]
 
 
