@@ -20,6 +20,7 @@ import pyarrow.parquet as parquet
 
 from experience.errors import ShardError
 from experience.shards.disk import REAL, Disk
+from experience.shards.unpacked import unpacked
 from experience.signal import SignalKind
 
 FOLDER = "amendments"
@@ -92,20 +93,13 @@ def _table(data: bytes) -> pa.Table:
     groups = (file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
     size, batches = max(groups, default=0), []
     for batch in file.iter_batches(batch_size=4096) if size <= MOST_BYTES else ():
-        size += sum(map(_unpacked, batch.columns))
+        size += sum(map(unpacked, batch.columns))
         if size > MOST_BYTES:
             break
         batches.append(batch)
     if size > MOST_BYTES:
         raise ValueError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
     return pa.Table.from_batches(batches).cast(SCHEMA) if batches else SCHEMA.empty_table()
-
-
-def _unpacked(column: pa.Array) -> int:
-    """Bytes of the column with each of its words spelt out."""
-    if not pa.types.is_dictionary(column.type):
-        return int(column.nbytes)
-    return int(pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0) + 8 * len(column)
 
 
 def dangling(store: Path, steps: Spans, disk: Disk = REAL) -> Iterator[str]:

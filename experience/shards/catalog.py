@@ -21,6 +21,7 @@ from experience.shards.cold import Part, Snapshot
 from experience.shards.disk import REAL, Disk
 from experience.shards.locate import find_store, given_store
 from experience.shards.schema import PLAIN, PromptDeltas, conform, signal_names, signal_values, to_steps
+from experience.shards.unpacked import check_unpacked
 from experience.shards.view import Segment, View, Viewer
 from experience.step import Step
 
@@ -196,6 +197,8 @@ class Catalog:
                           ([p.expected(self.directory) for p in view.snapshot.parts if not p.is_lance], _PARQUET)):
             by_names: dict[tuple[str, ...], list[datasets.Fragment]] = defaultdict(list)
             for file, buffer in zip(files, open_all(files, self._disk, checked=self._checked), strict=True):
+                if of is _PARQUET:
+                    check_unpacked(buffer, file.path)
                 fragment = of.make_fragment(buffer)
                 by_names[_names(_physical(fragment, file.path))].append(fragment)
             for names, fragments in by_names.items():

@@ -39,11 +39,13 @@ from experience.shards.disk import REAL, Disk
 from experience.shards.manifest import read_manifest
 from experience.shards.retention import Gone, Span, merged, older_than, spans_of, without
 from experience.shards.schema import FIELDS, check_schema, conform
+from experience.shards.unpacked import check_unpacked, rows_a_group
 
 Format = Literal["parquet", "lance"]
 _FOLDER, _SNAPSHOTS = "cold", "snapshots"
 _REPLACED, _PART = re.compile(r"[^/\0]+/seg-\d+-\d+\.arrow"), re.compile(r"part-[0-9-]+\.(parquet|lance)")
 _TRIES = 20
+_GROUP_ROWS = 8_000
 _PART_BYTES = 256 << 20
 _WORDS = [name for name, of, _ in FIELDS if pa.types.is_string(of)]  # few different values: worth a dictionary
 
@@ -80,8 +82,9 @@ class Part:
             yield from _lance().dataset(str(self.path(store))).to_batches()
             return
         buffer = open_checked(self.expected(store), disk, checked=checked)
+        check_unpacked(buffer, self.path(store))
         source = parquet.ParquetFile(pa.BufferReader(buffer), page_checksum_verification=True)
-        yield from source.iter_batches()
+        yield from source.iter_batches(batch_size=_GROUP_ROWS)
 
     @property
     def is_lance(self) -> bool:
@@ -316,7 +319,8 @@ def _write(store: Path, name: str, table: pa.Table, streams: Mapping[str, Mappin
     else:
         sink = io.BytesIO()
         parquet.write_table(
-            table, sink, version="2.6", compression="zstd", compression_level=3, row_group_size=8_000,
+            table, sink, version="2.6", compression="zstd", compression_level=3,
+            row_group_size=rows_a_group(table, _GROUP_ROWS),
             data_page_size=64 << 10, write_page_index=True, write_page_checksum=True, use_dictionary=_WORDS,
             column_encoding={"action_logprobs.list.element": "BYTE_STREAM_SPLIT", "t": "DELTA_BINARY_PACKED"},
             sorting_columns=parquet.SortingColumn.from_ordering(table.schema, [("stream_id", "ascending"),

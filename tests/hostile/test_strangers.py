@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -9,15 +10,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as parquet
 import pytest
 
 from actors.config import load
 from actors.config_reader import is_secret
-from actors.query import literal, run_query
+from actors.query import connect, literal, run_query
 from actors.rundir import RunDirectory
 from experience.errors import ConfigError, ShardError
+from experience.shards import unpacked
+from experience.shards.catalog import Catalog
+from experience.shards.cold import compact
+from experience.shards.exchange import export
 from experience.shards.journal import Journal
-from experience.signal import SignalKind
+from experience.shards.verify import Problem, verify
+from experience.signal import Signal, SignalKind
 from tests.conftest import CATALOGUE, make_step
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -94,8 +104,6 @@ def test_a_name_that_would_be_a_path_is_refused(words: tuple[str, ...]) -> None:
 def test_a_signal_of_any_name_can_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["it's", 'a"b', "x') from steps; --", "\\", "done"]
     journal = Journal(tmp_path / "w", {name: SignalKind("1", "env_state") for name in names})
-    from experience.signal import Signal
-
     journal.append(make_step(0, signals=tuple(Signal(n, float(i), "1", "env_state") for i, n in enumerate(names))))
     journal.close()
     for i, name in enumerate(names):
@@ -156,3 +164,72 @@ def test_a_run_from_elsewhere_is_not_resumed_unasked(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("worlds: [{id: 'tests.slow_world:Coin-v0', groups: 1, demonstrations: 0}]\n")
     done = xp("resume", str(run))
     assert done.returncode == 5 and "was not written by you" in done.stderr, done.stderr
+
+
+def put_in_place_of_its_part(store: Path, table: pa.Table) -> None:
+    """As a stranger would: another Parquet file, and a snapshot that names its size and SHA-256."""
+    (snapshot,) = (store / "snapshots").glob("*.json")
+    content = json.loads(snapshot.read_bytes().rpartition(b"\n")[0])
+    (part,) = content["parts"]
+    path = store / "cold" / part["file"]
+    parquet.write_table(table, path, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 30,
+                        store_schema=False)  # so that the words are read as words
+    data = path.read_bytes()
+    part |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows": table.num_rows}
+    body = json.dumps(content).encode()
+    snapshot.write_bytes(body + b"\n" + hashlib.sha256(body).hexdigest().encode())
+
+
+READERS = {"follow": lambda store: list(Catalog(store).follow()), "table": lambda store: Catalog(store).table(["t"]),
+           "dataset": lambda store: Catalog(store).dataset().count_rows(),
+           "where": lambda store: Catalog(store).where(lambda b: pc.greater(b["t"], 0)),
+           "query": lambda store: connect({"steps": store}),
+           "export": lambda store: export(store, "jsonl", store.parent / "out"),
+           "verify": lambda store: [raise_(p) for p in verify(store, deep=True).problems]}
+
+
+def raise_(problem: Problem) -> None:
+    raise ShardError(str(problem), "")
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["word", "signals", "group"])
+def test_a_cold_file_that_unpacks_to_more_than_memory_is_refused_by_every_reader(
+        tmp_path: Path, kind: str, reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word of 1 MiB that stands in 8,000 rows, as a column or within each signal: 8 GiB from some kilobytes. And a
+    group of rows that is larger than is allowed, by its metadata."""
+    store = tmp_path / "shards"
+    journal = Journal(store / "w", CATALOGUE)
+    for t in range(8_000 if kind != "group" else 200):
+        journal.append(make_step(0, stream=t.to_bytes(16), decision=None, closing=True, signals=(
+            Signal("done", 0.5, "fraction", "env_state", "e"),)))
+    journal.close()
+    compact(store)
+    (path,) = (store / "cold").iterdir()
+    table = parquet.read_table(path)
+    word = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array(["x" * (1 << 20)]))
+    if kind == "word":
+        table = table.set_column(table.schema.get_field_index("task_id"), "task_id", word)
+    elif kind == "signals":
+        signal = pa.StructArray.from_arrays([pa.array(np.zeros(len(table), np.int16)), pa.array(np.zeros(len(table))), word],
+                                            ["code", "value", "evidence"])
+        table = table.set_column(table.schema.get_field_index("signals"), "signals", pa.ListArray.from_arrays(
+            pa.array(np.arange(len(table) + 1, dtype=np.int32)), signal))
+    else:
+        monkeypatch.setattr(unpacked, "MOST_BYTES", 4_000)
+    put_in_place_of_its_part(store, table)
+    assert path.stat().st_size < 2 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ShardError, match="unpacks to more than"):
+        READERS[reader](store)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 500_000, "KiB"
+
+
+def test_rows_that_are_large_go_cold_in_groups_that_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked, "MOST_BYTES", 1 << 20)
+    journal = Journal(tmp_path / "w", CATALOGUE)
+    for t in range(100):
+        journal.append(make_step(t, obs_text=f"{t} " + "long " * 4_000))
+    journal.close()
+    compact(tmp_path)
+    assert sum(len(steps) for steps in Catalog(tmp_path).follow()) == 100
