@@ -1,7 +1,7 @@
 """YAML as nodes with places, bounded: the one reader of every YAML that may come from a stranger.
 
-At most 1 MiB, 64 deep, 100 aliases, 20,000 values once aliases are written out; no tags. Secrets are refused at any
-depth, and their values are in no message.
+At most 1 MiB, 64 deep, 100 aliases, 20,000 values once aliases are written out; no tags, no whole number beyond 64
+bits, no NUL. Secrets are refused at any depth, and their values are in no message.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from experience.errors import ConfigError
 from experience.shards.redact import Redactor
 
 _MOST_BYTES, _MOST_DEPTH, _MOST_ALIASES, _MOST_NODES = 1 << 20, 64, 100, 20_000
+_MOST_PROBLEMS = 100
 _SECRET_KEY = re.compile(r"(^|_)(api_?keys?|access_?key(_id)?|secret_?key|private_?key|auth_?key|secrets?|token|"
                          r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passphrase|pwd|credentials?|"
                          r"authorization|bearer)(_value)?$")
@@ -43,7 +44,10 @@ class Problems:
     """Values that no message may hold."""
 
     def add(self, place: str, what: str, hint: str = "") -> None:
+        """Notes one more problem. Raises ConfigError with all of them where there are too many to read."""
         self.found.append(f"error: {place}\n  {what}" + (f"\n  {hint}" if hint else ""))
+        if len(self.found) >= _MOST_PROBLEMS:
+            raise self.error()
 
     def error(self) -> ConfigError:
         text, count = Redactor.current().text("\n".join(self.found)), len(self.found)
@@ -166,6 +170,9 @@ def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node |
         problems.add(where(getattr(error, "problem_mark", None)),
                      f"not valid YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', 'unreadable')}")
         return None
+    except (ValueError, OverflowError):  # "\\U00110000": the scanner makes a character of any number
+        problems.add(only or path, "not valid YAML: an escape that is no character")
+        return None
     if root is None:
         return Node(None if only else {}, only or path)
     try:
@@ -208,7 +215,14 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             return Node([self.build(n, depth + 1) for n in node.value], place)
         try:
-            return Node(self._values.construct_object(node), place)
+            value = self._values.construct_object(node)
+            if isinstance(value, int) and value.bit_length() > 63:
+                self._problems.add(place, "not a plain value: a whole number beyond 64 bits")
+                value = None
+            elif isinstance(value, str) and "\0" in value:
+                self._problems.add(place, "not a plain value: a text with a NUL")
+                value = None
+            return Node(value, place)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._problems.add(place, f"not a plain value: {getattr(error, 'problem', None) or type(error).__name__}")
             return Node(None, place)

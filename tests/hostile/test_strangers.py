@@ -82,7 +82,9 @@ def test_a_urls_password_moves_to_the_environment_and_copies_hold_stars(monkeypa
     "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)),
     "a: &a [*a, *a]", "a: " + "[" * 100_000, "a: " + "{b: " * 5_000, "- ? [a, b]\n  : c", "? [a, b]\n: c",
     "seed: !!python/object/apply:os.system ['true']", "seed: !!int '3'", "seed: !mine 3", "worlds: !!set {a, b}",
-    "seed: " + "9" * 100_000, "name: 2001-99-99", "name: \x00", "seed: 1\nseed: 2", "a: *b", "- 1"])
+    "seed: " + "9" * 100_000, "name: 2001-99-99", "name: \x00", "seed: 1\nseed: 2",
+    'name: "\\U00110000"', "seed: " + ":".join(["59"] * 5000), "seed: 0x" + "F" * 100_000, "seed: 0b" + "1" * 100_000,
+    f"seed: {2**63}", "budget: {steps: " + "9" * 4000 + "}", 'runs_dir: "a\\0b"', "worlds: [{id: x, arguments: {n: 0x" + "F" * 99 + "}}]", "a: *b", "- 1"])
 def test_a_bomb_or_tag_in_yaml_is_an_error_with_its_place(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -92,6 +94,14 @@ def test_a_bomb_or_tag_in_yaml_is_an_error_with_its_place(tmp_path: Path, text: 
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         RunDirectory.find(str(tmp_path)).config()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < limit + 200_000, "KiB"
+
+
+def test_a_file_with_thousands_of_problems_says_the_first_ones_soon(tmp_path: Path) -> None:
+    """15,000 unknown keys took 14 s to compare with the known ones, and 2.8 MB to say."""
+    (tmp_path / "config.yaml").write_text("".join(f"k{i}: 1\n" for i in range(15_000)))
+    with pytest.raises(ConfigError) as raised:
+        load([tmp_path / "config.yaml"])
+    assert len(str(raised.value)) < 100_000 and "100 problems" in str(raised.value)
 
 
 @pytest.mark.parametrize("words", [("import", "x", "--from", "jsonl", "--name", "../../x"), ("env", "new", "../x"),
