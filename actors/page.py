@@ -2,17 +2,28 @@
 
 Host and, where a browser sends it, Origin must name this server, on every method: another site's page can reach
 loopback through a name of its own (DNS rebinding). Bodies are small forms with an honest length. Nothing else is there.
+Requests are read side by side, each with a deadline, and answered one after another in the thread that serves: a
+connection that says nothing, or ever more, keeps nobody out, and a world is only ever in one thread.
 """
 
 from __future__ import annotations
 
+import queue
+import socket
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 _MOST_BYTES = 1 << 16
+_MOST_CONNECTIONS = 64
+_READ_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; frame-ancestors 'none'"
 
 
@@ -24,12 +35,48 @@ class _Refused(Exception):
         self.status = status
 
 
+class _Server(ThreadingMixIn, HTTPServer):
+    """Reads requests in threads of their own; what `here` is given runs in the thread of `serve_forever`."""
+
+    daemon_threads, block_on_close, request_queue_size = True, False, 128
+
+    def __init__(self, *words: Any) -> None:
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        super().__init__(*words)
+
+    def here(self, work: Callable[[], Any]) -> Any:
+        done: Future[Any] = Future()
+        self._work.put((work, done))
+        return done.result()
+
+    def service_actions(self) -> None:
+        while not self._work.empty():
+            work, done = self._work.get()
+            try:
+                done.set_result(work())
+            except Exception as error:  # noqa: BLE001  it is raised where the work was asked for
+                done.set_exception(error)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+
 def serve(render: Callable[[], str], do: Callable[[str], None], port: int) -> None:
     """Serves `render()` at http://127.0.0.1:PORT/ and gives what its form `do` sends to `do`, until interrupted."""
     server = make_server(render, do, port)
     print(f"http://127.0.0.1:{server.server_port}/   (ctrl-c ends it)", file=sys.stderr, flush=True)
     try:
-        server.serve_forever()
+        server.serve_forever(_LOOK_SECONDS)
     except KeyboardInterrupt:
         pass
     finally:
@@ -40,10 +87,24 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
     """The server itself, bound and not yet serving; port 0 takes a free one."""
 
     class Page(BaseHTTPRequestHandler):
-        timeout = 10.0  # a client that sends half a request does not hold the page for ever
+        timeout = _READ_SECONDS
+
+        def setup(self) -> None:
+            super().setup()
+            self._deadline = threading.Timer(_READ_SECONDS, self._cut)  # for all of a request, not each byte of it
+            self._deadline.daemon = True
+            self._deadline.start()
+
+        def _cut(self) -> None:
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RD)
+
+        def finish(self) -> None:
+            self._deadline.cancel()
+            super().finish()
 
         def do_GET(self) -> None:
-            self._guarded(lambda: self._answer(200, render()))
+            self._guarded(lambda: self._answer(200, server.here(render)))
 
         def do_POST(self) -> None:
             self._guarded(self._post)
@@ -57,33 +118,39 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
                 self._answer(refused.status, str(refused), "text/plain")
 
         def _check_origin(self) -> None:
-            origin = self.headers.get("Origin")
-            if self.headers.get_all("Host") not in [[host] for host in hosts]:
+            asked = urlsplit(self.path)
+            if self.headers.get_all("Host") not in [[host] for host in hosts] or asked.netloc not in ("", *hosts):
                 raise _Refused(403, "this page answers to its own address only")
-            if origin is not None and origin not in {f"http://{host}" for host in hosts}:
+            if self.headers.get_all("Origin") not in [None, *([f"http://{host}"] for host in hosts)]:
                 raise _Refused(403, "this page answers to itself only")
-            if urlsplit(self.path).path != "/":
+            if self.command == "POST" and self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+                raise _Refused(403, "this page answers to itself only")
+            if asked.path not in ("/", "" if asked.netloc else "/"):
                 raise _Refused(404, "there is one page here: /")
 
         def _post(self) -> None:
             said = parse_qs(self._body().decode("utf-8", "replace")).get("do", [])
             command = next((c for c in said if c.strip()), "").strip()
             if command:
-                do(command)
+                server.here(lambda: do(command))
             self.send_response(303)
             self.send_header("Location", "/")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def _body(self) -> bytes:
-            length = self.headers.get("Content-Length", "")
+            lengths = self.headers.get_all("Content-Length", [])
+            length = lengths[0] if len(lengths) == 1 else ""
             if "Transfer-Encoding" in self.headers:
                 raise _Refused(411, "send the form with its Content-Length")
             if not (length.isascii() and length.isdigit()):
-                raise _Refused(400, "Content-Length is a whole number of bytes")
+                raise _Refused(400, "Content-Length is one whole number of bytes")
             if len(length) > 9 or int(length) > _MOST_BYTES:
                 raise _Refused(413, f"a form has {_MOST_BYTES} bytes at most")
-            return self.rfile.read(int(length))
+            body = self.rfile.read(int(length))
+            if len(body) != int(length):
+                raise _Refused(400, "the form ends before its Content-Length")
+            return body
 
         def _answer(self, status: int, text: str, kind: str = "text/html") -> None:
             body = text.encode()
@@ -97,6 +164,6 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = HTTPServer(("127.0.0.1", port), Page)
+    server = _Server(("127.0.0.1", port), Page)
     hosts = [f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}"]
     return server

@@ -89,6 +89,61 @@ def test_a_body_in_chunks_is_answered(served: tuple[HTTPServer, Game]) -> None:
     assert ask(served[0], post("5\r\nhello\r\n0\r\n\r\n", Transfer_Encoding="chunked")).startswith(b"HTTP/1.0 411")
 
 
+@pytest.mark.parametrize("lines", ["Content-Length: 9\r\nContent-Length: 4\r\n", "Content-Length: 9\r\nContent-Length: 9\r\n",
+                                   "Content-Length: 50\r\n"])
+def test_two_lengths_and_a_form_that_ends_early_are_refused(lines: str, served: tuple[HTTPServer, Game]) -> None:
+    server, game = served
+    answer = ask(server, f"POST / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n{lines}\r\ndo=open+1")
+    assert answer.startswith(b"HTTP/1.0 400")
+    assert game.seen == "three drawers, all shut"
+
+
+@pytest.mark.parametrize("lines", ["Origin: http://127.0.0.1:PORT\r\nOrigin: http://evil.example\r\n", "Sec-Fetch-Site: cross-site\r\n",
+                                   "Sec-Fetch-Site: same-site\r\n"])
+def test_a_browser_that_tells_of_another_site_in_other_words_is_refused(lines: str, served: tuple[HTTPServer, Game]) -> None:
+    server, game = served
+    answer = ask(server, f"POST / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n{lines}Content-Length: 9\r\n\r\ndo=open+1")
+    assert answer.startswith(b"HTTP/1.0 403")
+    assert game.seen == "three drawers, all shut"
+
+
+def test_a_target_of_another_site_is_refused_and_its_own_is_answered(served: tuple[HTTPServer, Game]) -> None:
+    for target, status in (("http://evil.example/", 403), ("http://127.0.0.1:PORT/", 200), ("http://127.0.0.1:1/", 403)):
+        answer = ask(served[0], f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.0 %d" % status), target
+
+
+def test_connections_that_say_nothing_or_never_end_keep_nobody_out(served: tuple[HTTPServer, Game]) -> None:
+    """Each held the page for 10 s, and one that went on slowly for ever; browsers open idle ones ahead of need."""
+    server, _ = served
+    held = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(20)]
+    for connection in held[10:]:
+        connection.sendall(b"GET / HT")
+    with pytest.raises(TimeoutError):
+        held[0].settimeout(0.2)
+        held[0].recv(1)
+    asked = "GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n"
+    assert b"HTTP/1.0 200" in ask(server, asked)
+    held[0].settimeout(0)
+    with pytest.raises(BlockingIOError):
+        held[0].recv(1)  # the first of them still waits: it was not answered or cut before the other
+    for connection in held:
+        connection.close()
+
+
+def test_a_world_is_in_the_thread_that_serves_and_in_no_other() -> None:
+    """SQLite and others keep their things in one thread."""
+    seen: list[threading.Thread] = []
+    server = make_server(lambda: str(seen.append(threading.current_thread())), lambda _: seen.append(threading.current_thread()), 0)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    assert ask(server, post()).startswith(b"HTTP/1.0 303")
+    assert b"HTTP/1.0 200" in ask(server, "GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n")
+    server.shutdown()
+    server.server_close()
+    assert seen == [thread, thread]
+
+
 @pytest.mark.parametrize("path", ["/x", "/../etc/passwd", "//evil.example/", "/%2e%2e/"])
 def test_nothing_but_the_page_is_served(path: str, served: tuple[HTTPServer, Game]) -> None:
     answer = ask(served[0], f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n")
