@@ -180,3 +180,13 @@ def test_a_poisoned_episode_does_not_change_the_next(coq: Any) -> None:
         coq.step(f"tactic {carrier}{command}")
         assert proved(coq, SWAP, ["intros P Q h."])[1] == first
     assert proved(coq, SWAP, ["tauto."])[0] == 1.0
+
+
+@needs_coq
+@pytest.mark.parametrize("pattern", ["(*", "(* ", "nat (* a *)", "_", "аbc", "_ _", "_ = _", "(_)"])
+def test_no_search_fails_the_world_or_loses_the_proof(pattern: str, coq: Any) -> None:
+    """A failed world pays nothing and takes nothing: an agent must not be able to choose it."""
+    _, shown = proved(coq, SWAP, ["intros P Q h."])
+    seen, reward, *_ = coq.step(f"search {pattern}")
+    assert seen.startswith(shown) and reward < 0
+    assert coq.step("tactic tauto.")[4]["signals"]["proved"][0] == 1.0

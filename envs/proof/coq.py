@@ -282,6 +282,12 @@ class Coq(ProofWorld):
                 self._goals = machine.goals()
             return machine
 
+    def _begin_again(self, machine: Coqtop) -> None:
+        """Another coqtop in place of `machine`, in this episode's proof state."""
+        self._goals = ""
+        machine.close()
+        self._replay()
+
     @staticmethod
     def _say(machine: Coqtop, answer: str) -> None:
         for sentence in checked(answer):
@@ -304,9 +310,7 @@ class Coq(ProofWorld):
                 self._note = f"\n! {wrong}"
                 return {"tactics": tried, "errors": (1.0, str(wrong))}, False
             except EnvironmentFailure:
-                self._goals = ""  # a tactic that killed Coq is an error of its own; the state is built anew
-                machine.close()
-                self._replay()
+                self._begin_again(machine)  # a tactic that killed Coq is an error of its own
                 self._note = "\n! that ended Coq"
                 return {"tactics": tried, "errors": (1.0, "coqtop ended")}, False
             self._done.append(text)
@@ -334,15 +338,19 @@ class Coq(ProofWorld):
     @action
     def search(self, pattern: str) -> Answer:
         """List lemmas about a name or pattern."""
-        if not re.fullmatch(r"[\w() +*<=_/\\-]{1,60}", pattern):
-            raise ValueError("a pattern is names, _ and operators")
+        if not re.fullmatch(r"[\w() +*<=_/\\-]{1,60}", pattern, re.ASCII) or "(*" in pattern:
+            raise ValueError("a pattern is names, _ and operators; (* begins a comment")
         with Coq._one_at_a_time:
             machine = self._replay()
             try:
-                said = machine.say(f"Search ({pattern}).")
+                said = machine.say(f"Timeout {TACTIC_SECONDS} Search ({pattern}).")
+                machine.back(self._state)
             except ValueError as wrong:
                 said = str(wrong)
-            machine.back(self._state)
+            except EnvironmentFailure:  # it found more than is read, say: the agent's doing, as for a tactic
+                self._note = "\n! that ended Coq"
+                self._begin_again(machine)
+                return {"tactics": 1.0, "errors": (1.0, "coqtop ended")}, False
         self._note = "\n" + "\n".join(said.strip().splitlines()[:12])[:800]
         return {"tactics": 1.0}, False
 
