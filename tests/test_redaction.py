@@ -9,6 +9,7 @@ import string
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -88,6 +89,65 @@ def test_no_planted_secret_in_any_encoding_is_in_any_file(tmp_path: Path, reques
             assert len(core) >= 7
             assert core.encode() not in kept[i * FORMS + n] and repr(core)[1:-1].encode() not in kept[i * FORMS + n]
             assert i >= 40 or core.encode() not in everything, core
+
+
+def spelled(secret: str) -> dict[str, str]:
+    """How programs write a secret into a text, beyond `planted`: escaped twice or in part, in other capitals, cut into
+    lines, as numbers, one code within another."""
+    import base64
+    import html
+    import quopri
+
+    raw, b64 = secret.encode(), base64.b64encode(secret.encode()).decode()
+    return {
+        "url with slashes": quote(secret), "url twice": quote(quote(secret, safe=""), safe=""),
+        "url thrice": quote(quote(quote(secret, safe=""), safe=""), safe=""), "url, small": quote(secret, safe="").lower(),
+        "url of old": "".join(f"%u{ord(c):04x}" for c in secret), "json of json": json.dumps(json.dumps(json.dumps(secret))),
+        "json of Go": json.dumps(secret).replace("<", "\\u003c").replace("&", "\\u0026").replace("+", "\\u002B"),
+        "json of PHP": json.dumps(secret).replace("/", "\\/"), "js": "".join(f"\\u{{{ord(c):x}}}" for c in secret),
+        "JSON, large": "".join(f"\\u{ord(c):04X}" for c in secret), "bytes, large": "".join(f"\\x{b:02X}" for b in raw),
+        "repr of bytes": repr(raw), "ascii": ascii(secret), "octal": "".join(f"\\{b:o}" for b in raw),
+        "entities": "".join(f"&#x{ord(c):X};" for c in secret), "entities, padded": "".join(f"&#{ord(c):05};" for c in secret),
+        "html of html": html.escape(html.escape(secret)), "mail": quopri.encodestring(raw).decode(),
+        "large": secret.upper(), "small": secret.lower(), "base32 in a text": base64.b32encode(b"abc" + raw + b"xy").decode(),
+        "base32, small": base64.b32encode(raw).decode().lower(), "base32hex": base64.b32hexencode(raw).decode(),
+        "hex, colons, large": raw.hex(":").upper(), "hex, dashes": raw.hex("-"), "0x": " ".join(map(hex, raw)),
+        "0x, listed": ", ".join(f"0x{b:02X}" for b in raw), "numbers": str(list(raw)), "numbers, blanks": " ".join(map(str, raw)),
+        "bits": " ".join(f"{b:08b}" for b in raw), "UTF-16": "\0".join(secret), "UTF-32": "\0\0\0".join(secret),
+        "UTF-16 in base64": base64.b64encode(secret.encode("utf-16-le")).decode(), "UTF-16 in hex": secret.encode("utf-16-be").hex(),
+        "base64 in lines": "\n".join(b64[i:i + 12] for i in range(0, len(b64), 12)),
+        "base64, escaped lines": "\\n".join(b64[i:i + 12] for i in range(0, len(b64), 12)),
+        "two lines": f"{secret[:9]}\n{secret[9:]}", "two lines of Windows": f"{secret[:9]}\r\n    {secret[9:]}",
+        "a line that goes on": f"{secret[:9]}\\\n{secret[9:]}", "joined": f'"{secret[:9]}" + "{secret[9:]}"',
+        "blanks": " ".join(secret), "no-width blanks": "\u200b".join(secret),
+        "backwards": secret[::-1], "backwards in base64": base64.b64encode(raw[::-1]).decode(), "base64 backwards": b64[::-1],
+        "hex backwards": raw[::-1].hex(), "base64 of base64": base64.b64encode(b64.encode()).decode(),
+        "base64 of hex": base64.b64encode(raw.hex().encode()).decode(), "hex of base64": b64.encode().hex(),
+        "base64 of a URL": base64.b64encode(quote(secret, safe="").encode()).decode(),
+        "base64 of JSON": base64.b64encode(json.dumps({"k": secret}).encode()).decode(), "bytes as Latin-1": raw.decode("latin-1")} | ({} if "\\" in secret else {"a list": json.dumps(list(secret))})
+
+
+@pytest.mark.parametrize("secret", ["pl4nted/Zq7+pV.secret&1<x", "hunter2hunter2hunter2", "p\u00e4ssw\u00f6rd-\u00f1and\u00fa-1234", "a'b\"c\\d+e/f-1234"])
+def test_a_secret_is_found_in_every_spelling(secret: str) -> None:
+    redactor = Redactor([secret])
+    missed = [name for name, text in spelled(secret).items()
+              if redactor.text(text) == text or MARK not in redactor.text(f"before it {text} after it")]
+    assert missed == []
+
+
+def test_only_the_secrets_own_place_is_covered() -> None:
+    redactor = Redactor(["pl4nted/Zq7+pV=secret"])
+    for spelling in ("pl4nted%252FZq7%252BpV%253Dsecret", "PL4NTED/ZQ7\\\n+PV=SECRET", "pl4n\n ted/Zq7+pV\\u003dsecret"):
+        assert redactor.text(f"caf\u00e9 100%20 a\\nb: {spelling} and 5%41 more, {spelling}!") == \
+            f"caf\u00e9 100%20 a\\nb: {MARK} and 5%41 more, {MARK}!"
+
+
+def test_texts_made_to_be_slow_are_not() -> None:
+    redactor = Redactor(["pl4nted/Zq7+pV=secret"])
+    began = time.process_time()
+    for piece in ("\\", "%25", "&#", "&amp;", "0x0", "=", "%2525", "\\\\u", "pl4nted/", " "):
+        redactor.text(piece * (100_000 // len(piece)))
+    assert time.process_time() - began < 10, "of this process alone; it took minutes when runs of signs were tried anew"
 
 
 def test_clean_text_is_left_as_it_is() -> None:

@@ -1,10 +1,10 @@
 """Redaction: secrets never reach a shard, in any of the forms that programs give them.
 
 Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET or PASSWORD, and
-those that a configuration names, by `name_secrets`), plain and in a dozen encodings, what looks like a well-known kind
-of credential, and user and password of every URL. Where a step's text was changed, its
-token ids go too: ids beside clean text would spell the secret; the step is then no longer token-exact, and so are
-the episode's later ones, whose prompts may repeat it.
+those that a configuration names, by `name_secrets`), plain and in some fifty encodings, each also escaped, split over
+lines or in other capitals (`spelling`), what looks like a well-known kind of credential, and user and password of
+every URL. Where a step's text was changed, its token ids go too: ids beside clean text would spell the secret; the step
+is then no longer token-exact, and so are the episode's later ones, whose prompts may repeat it.
 Does not cover: a secret that the process does not know and that has no known shape, one of fewer than 8 characters (6
 where a configuration names it); pictures; a model's own paraphrase of one.
 """
@@ -12,19 +12,21 @@ where a configuration names it); pictures; a model's own paraphrase of one.
 from __future__ import annotations
 
 import base64
+import binascii
 import codecs
 import functools
 import html
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
+from experience.shards.spelling import cover, fold
 from experience.step import Boundary, Step
 
 MARK = "[redacted]"
@@ -55,7 +57,10 @@ def encodings(secret: str) -> Iterator[str]:
         start, end = -(-lead * 8 // 6), (lead + len(raw)) * 8 // 6
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             yield encode(b"\0" * lead + raw).decode()[start:end]
-    yield base64.b32encode(raw).decode().rstrip("=")
+    for lead in range(5):
+        start, end = -(-lead * 8 // 5), (lead + len(raw)) * 8 // 5
+        for encode in (base64.b32encode, base64.b32hexencode):
+            yield encode(b"\0" * lead + raw).decode()[start:end]
     yield raw.hex()
     yield raw.hex().upper()
     yield quote(secret, safe="")
@@ -78,6 +83,21 @@ def encodings(secret: str) -> Iterator[str]:
     inner = base64.b64encode(raw).decode()
     yield base64.b64encode(inner.encode()).decode().rstrip("=")[:-1]
     yield quote(inner, safe="")
+    yield inner[::-1].lstrip("=")
+    yield inner.encode().hex()
+    yield raw[::-1].hex()
+    yield raw.decode("latin-1")
+    yield "".join(map(str, raw))
+    yield "".join(f"{b:08b}" for b in raw)
+    yield binascii.b2a_qp(raw).decode()
+    yield "\0\0\0".join(secret)
+    within = (raw[::-1], raw.hex().encode(), quote(secret, safe="").encode(), json.dumps(secret).encode()[1:-1])
+    for wide in ("utf-16-le", "utf-16-be", "utf-32-le"):
+        yield secret.encode(wide).hex()
+    for said in (*within, secret.encode("utf-16-le"), secret.encode("utf-16-be")):
+        for lead in range(3):
+            start, end = -(-lead * 8 // 6), (lead + len(said)) * 8 // 6
+            yield base64.b64encode(b"\0" * lead + said).decode()[start:end]
 
 
 def _rarest(word: str) -> str:
@@ -108,6 +128,9 @@ class Redactor:
         longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
         self._forms = [(_rarest(form), form) for form in longest_first]
         self._heads = {form[:_HEAD] for _, form in self._forms}
+        self._folded = [(_rarest(form), form) for form in sorted({fold(form) for form in literal})
+                        if len(form) >= _SHORTEST]
+        self._folded_heads = {form[:_HEAD] for _, form in self._folded}
         self._shapes = [(character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES]
         self._tainted: set[bytes] = set()
 
@@ -121,20 +144,17 @@ class Redactor:
         return _made(_values(os.environ))
 
     def text(self, text: str) -> str:
-        for character, form in self._candidates(text):  # one character is looked for ten times faster than a word
+        for character, form in _candidates(text, self._forms, self._heads):
+            # one character is looked for ten times faster than a word
             if character in text and form in text:
                 text = text.replace(form, MARK)
         for character, sign, shape in self._shapes:
             if character in text and sign in text:
                 text = shape.sub(MARK, text)
-        return text
-
-    def _candidates(self, text: str) -> Sequence[tuple[str, str]]:
-        """The forms to look for: all, or where there are very many, those whose first letters are in `text`."""
-        if len(self._forms) < _MANY:
-            return self._forms
-        begun = {text[i:i + _HEAD] for i in range(len(text) - _HEAD + 1)} & self._heads
-        return [found for found in self._forms if found[1][:_HEAD] in begun] if begun else []
+        folded = fold(text) if self._folded else ""
+        spelled = [form for character, form in _candidates(folded, self._folded, self._folded_heads)
+                   if character in folded and form in folded]
+        return cover(text, spelled, MARK) if spelled else text
 
     def value(self, value: Any) -> Any:
         """A JSON value, its strings and keys redacted."""
@@ -171,6 +191,14 @@ class Redactor:
         return replace(clean, decision=replace(
             clean.decision or decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS, logprobs=_NO_LOGPROBS,
             version_spans=(), token_exact=False, sampled=False, allowed_ids=_NO_IDS, allowed_counts=_NO_IDS))
+
+
+def _candidates(text: str, forms: Sequence[tuple[str, str]], heads: Set[str]) -> Sequence[tuple[str, str]]:
+    """The forms to look for: all, or where there are very many, those whose first letters are in `text`."""
+    if len(forms) < _MANY:
+        return forms
+    begun = {text[i:i + _HEAD] for i in range(len(text) - _HEAD + 1)} & heads
+    return [found for found in forms if found[1][:_HEAD] in begun] if begun else []
 
 
 _LABELS = ("env_id", "task_id", "group_id", "env_version", "split", "sandbox_tier", "reward_version")
