@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from actors.config_reader import Node, Problems, check_secrets, is_secret, plain, read_file, read_override
+from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override
 from experience.shards.redact import name_secrets
 
 HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
@@ -220,10 +220,14 @@ def _wrong_url(url: str) -> str:
         user, password, _ = split.username, split.password, split.port
     except ValueError:
         return "not an address"
+    if split.scheme not in ("http", "https") or not split.hostname or "\\" in url:
+        return "not an address of http or https"
     if user and not password:
         return "it names a user without a password: a token does not belong into an address"
-    if any(is_secret(name) for name, _ in parse_qsl(split.query)):
-        return "a key does not belong into an address"
+    if split.fragment or ";" in url or any(name != "api-version" for name, _ in parse_qsl(split.query, True)):
+        return "it has more than a host and a path (and api-version): a key does not belong into an address"
+    if "@" in split.path:
+        return "an @ in its path: a password stands before the host, or nowhere"
     return ""
 
 
@@ -350,7 +354,7 @@ def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
                      "set policy.base_url=http://127.0.0.1:8000/v1")
     if policy.engine in ("hugging_face", "openai") and not policy.model:
         problems.add(place, f"policy.model: the {policy.engine} engine needs a model", "set policy.model=NAME")
-    if why := _wrong_url(policy.base_url):
+    if policy.base_url and (why := _wrong_url(policy.base_url)):
         problems.add(place, f"policy.base_url: {why}", "write http://HOST:PORT/v1, and name the key's variable in "
                      "policy.api_key_env")
     if f":{HIDDEN}@" in policy.base_url and not os.environ.get(PASSWORD):

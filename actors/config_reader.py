@@ -19,12 +19,17 @@ from experience.shards.redact import Redactor
 
 _MOST_BYTES, _MOST_DEPTH, _MOST_ALIASES, _MOST_NODES = 1 << 20, 64, 100, 20_000
 _MOST_PROBLEMS = 100
-_SECRET_KEY = re.compile(r"(^|_)(api_?keys?|access_?key(_id)?|secret_?key|private_?key|auth_?key|secrets?|token|"
-                         r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passphrase|pwd|credentials?|"
-                         r"authorization|bearer)(_value)?$")
+_SECRET_KEY = re.compile(
+    r"(^|_)(api_?keys?|access_?key(_id)?|private_?key|auth_?key|app_?secret|secrets?|(hf_?)?token|"
+    r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passwort|pass|pass_?(phrase|code|word)|pwd|"
+    r"credentials?|creds|auth|authorization|bearer|jwt|pat|cookies?|session_?id|sas|dsn|mnemonic|connection_string|"
+    r"(account|client|consumer|encryption|function|hmac|license|master|openai|anthropic|azure|secret|shared|signing|ssh|"
+    r"storage|subscription|wandb)_?key)(_value)?(_?\d+)?$")
 _NO_SECRET = re.compile(r"(^|_)(eos|bos|pad|unk|sep|cls|mask|stop|end|start|special)_token$")
 _IN_TEXT = re.compile(r"(?i)((?:key|token|secret|passw(?:or)?d|pwd|passphrase|credential|authorization|bearer)s?\w*"
                       r"[\"']?\s*[:=]\s*)(\"[^\"]*\"?|'[^']*'?|[^,}\]]+)")
+_GIVEN = re.compile(r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S")
+"""A value that an address, a command or an environment gives to a name, within a text."""
 _RIGHT = "put it into an environment variable and name that: {key}_env: NAME, as policy.api_key_env does"
 
 
@@ -124,7 +129,8 @@ def _mask(found: re.Match[str]) -> str:
 
 def is_secret(key: str) -> bool:
     """Whether a value under this key is one that nobody should read."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
+    words = re.sub(r"[-. ]", "_", words)
     return bool(_SECRET_KEY.search(words)) and not _NO_SECRET.search(words)
 
 
@@ -151,9 +157,13 @@ def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
     elif secret and text:
         problems.secrets.add(text)
         problems.add(node.place, f"{path}: a secret does not belong into a configuration", _RIGHT.format(key=key))
-    elif path != "policy.base_url" and Redactor.current().text(text) != text:
+    elif path != "policy.base_url" and (Redactor.current().text(text) != text or _gives_a_secret(text)):
         problems.secrets.add(text)
         problems.add(node.place, f"{path}: this looks like a secret", _RIGHT.format(key=key))
+
+
+def _gives_a_secret(text: str) -> bool:
+    return any(is_secret(name) for found in _GIVEN.finditer(text) for name in found.groups() if name)
 
 
 def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node | None:

@@ -54,16 +54,40 @@ def a_run(folder: Path) -> Path:
     f"worlds=[{{id: x, arguments: {{authToken: {SECRET}}}}}]", f"worlds=[{{id: x, arguments: {{PASSWORD: '{SECRET}'}}}}]",
     f"policy.password={SECRET}", f"a.b.client_secret={SECRET}", f"policy={{x: [{{y: {{credentials: {SECRET}}}}}]}}",
     f"workers=[{{api-key: {SECRET}}}]", f"api_key: {SECRET}", f"api_key=[{SECRET}", f"policy.api_key_env=sk-{SECRET}-{SECRET}",
-    f"worlds=[{{id: x, arguments: {{url: 'http://me:{SECRET}@host/'}}}}]"])
+    f"worlds=[{{id: x, arguments: {{url: 'http://me:{SECRET}@host/'}}}}]",
+    *(f"worlds=[{{id: x, arguments: {{text: '{text}'}}}}]" for text in (
+        f"http://host/?a=1&api_key={SECRET}", f"http://host/#access_token={SECRET}", f"serve --api-key {SECRET}",
+        f"serve --token={SECRET}", f"OPENAI_API_KEY={SECRET} serve", f"host=h;password={SECRET}")),
+    *(f"worlds=[{{id: x, arguments: {{{key}: {SECRET}}}}}]" for key in (
+        "openai_key", "api_key_2", "OPENAI_API_KEY_1", "pass", "db_pass", "passcode", "auth", "jwt", "github_pat", "cookie",
+        "session_id", "ssh_key", "signing_key", "subscription-key", "creds", "api.key", "'api key'", "connection_string", "dsn"))])
 def test_a_secret_in_a_configuration_is_refused_and_not_said(override: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load([], [override])
     assert SECRET not in str(raised.value)
 
 
+@pytest.mark.parametrize("url", [
+    f"http://host/v1?key={SECRET}", f"http://host/v1?code={SECRET}", f"http://host/v1?sig={SECRET}", f"http://host/v1?{SECRET}",
+    f"http://host/v1#api_key={SECRET}", f"http://host/v1;api_key={SECRET}", f"http://host/v1?a=1;key={SECRET}",
+    f"//me:{SECRET}@host/v1", f"me:{SECRET}@host/v1", f"http:/me:{SECRET}@host/v1", f"http://host/me:{SECRET}@other/v1",
+    f"ftp://me:{SECRET}@host/v1", "http:\\\\me:" + SECRET + "@host"])
+def test_an_address_with_a_secret_elsewhere_than_before_its_host_is_refused_and_not_said(url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load([], ["policy.engine=openai", "policy.model=m", "policy.learns=false", f"policy.base_url='{url}'"])
+    assert SECRET not in str(raised.value)
+
+
+def test_an_address_may_tell_its_version() -> None:
+    words = ["policy.engine=openai", "policy.model=m", "policy.learns=false"]
+    load([], [*words, "policy.base_url=http://127.0.0.1:8000/v1"])
+    load([], [*words, "policy.base_url=https://host/openai?api-version=2024-10-21"])
+
+
 def test_a_secrets_name_is_told_from_a_setting_of_the_model() -> None:
     assert all(map(is_secret, ("api_key", "apiKey", "hf_token", "db-password", "AWS_SECRET_ACCESS_KEY", "credentials")))
-    assert not any(map(is_secret, ("max_tokens", "api_key_env", "eos_token", "sort_key", "keyboard", "tokenizer")))
+    assert not any(map(is_secret, ("max_tokens", "api_key_env", "eos_token", "sort_key", "keyboard", "tokenizer",
+                                  "passes", "author", "compass", "path", "key", "primary_key", "state_key", "saskatoon")))
 
 
 def test_a_urls_password_moves_to_the_environment_and_copies_hold_stars(monkeypatch: pytest.MonkeyPatch) -> None:
