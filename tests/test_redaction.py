@@ -135,6 +135,24 @@ def test_a_secret_is_found_in_every_spelling(secret: str) -> None:
     assert missed == []
 
 
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY_2", "API_KEYS", "TOKEN_1", "DB_PASS", "MYSQL_PWD", "REDISCLI_AUTH", "GITHUB_PAT",
+                                  "aws_secret", "SENTRY_DSN", "SSH_PASSPHRASE", "STRIPE_KEY_LIVE", "GCP_CREDS_JSON", "JWT"])
+def test_a_secret_of_an_unusual_name_is_one(name: str) -> None:
+    assert Redactor.of_environment({name: "pl4nted/Zq7"}).text("it is pl4nted/Zq7") == f"it is {MARK}"
+
+
+def test_the_password_within_an_address_is_a_secret_by_itself() -> None:
+    redactor = Redactor.of_environment({"DATABASE_URL": "postgres://me:pl4nted%2FZq7@db/x?sslmode=require"})
+    assert redactor.text("refused: pl4nted/Zq7") == f"refused: {MARK}" == redactor.text("refused: pl4nted%2FZq7")
+
+
+def test_places_and_settings_are_no_secrets() -> None:
+    ordinary = {"PWD": "/home/somebody", "OLDPWD": "/home/somebody", "SSH_AUTH_SOCK": "/tmp/ssh-abc/agent", "PATH": "/usr/bin:/bin",
+                "XAUTHORITY": "/home/somebody", "RAY_AUTH_MODE": "token-auth", "KEYBOARD": "us-international",
+                "TOKENIZERS_PARALLELISM": "falsefalse", "PYTHONPATH": "/home/somebody"}
+    assert Redactor.of_environment(ordinary).text(text := " ".join(ordinary.values())) == text
+
+
 def test_only_the_secrets_own_place_is_covered() -> None:
     redactor = Redactor(["pl4nted/Zq7+pV=secret"])
     for spelling in ("pl4nted%252FZq7%252BpV%253Dsecret", "PL4NTED/ZQ7\\\n+PV=SECRET", "pl4n\n ted/Zq7+pV\\u003dsecret"):

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -30,7 +30,12 @@ from experience.shards.spelling import cover, fold
 from experience.step import Boundary, Step
 
 MARK = "[redacted]"
-_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$|"
+    r"(^|[_.-])(API_?KEYS?|KEY|TOKENS?|SECRETS?|PASSW(OR)?DS?|PASS|PASSPHRASE|PASSCODE|CREDENTIALS?|CREDS|AUTH|PAT|JWT|"
+    r"COOKIE|DSN)(_?\d+|[_.-](PROD|DEV|TEST|LIVE|VALUE|ID|NEW|OLD|BASE64|B64|PEM|JSON|RO|RW))*$|"
+    r"[A-Z]_PWD$", re.IGNORECASE)
+_PASSWORD_OF_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST, _SHORTEST_NAMED = 8, 6
 _HEAD = _SHORTEST_NAMED
 NAMES = "XP_SECRET_NAMES"
@@ -113,8 +118,11 @@ def name_secrets(names: Iterable[str]) -> None:
 
 def _values(environment: Mapping[str, str]) -> tuple[str, ...]:
     named = environment.get(NAMES, "").split(",")
-    return tuple(sorted({v for n, v in environment.items() if n in named and len(v) >= _SHORTEST_NAMED} | {
-        v for n, v in environment.items() if _SECRET_NAME.search(n) and len(v) >= _SHORTEST}))
+    found = {v for n, v in environment.items() if n in named and len(v) >= _SHORTEST_NAMED}
+    found |= {v for n, v in environment.items() if _SECRET_NAME.search(n) and len(v) >= _SHORTEST}
+    of_urls = (part for v in environment.values() if "://" in v for part in _PASSWORD_OF_URL.findall(v))
+    found |= {said for part in of_urls for said in (part, unquote(part)) if len(said) >= _SHORTEST}
+    return tuple(sorted(found))
 
 
 class Redactor:
