@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override
+from actors.config_reader import Node, Problems, check_secrets, is_secret, plain, read_file, read_override, write
 from experience.shards.redact import name_secrets
 
 HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
@@ -44,8 +43,9 @@ class Budget(_Section):
 
 class World(_Section):
     id: str = Field(description="a Gymnasium id, e.g. envs:Reactor-v0; a stranger's package works the same way")
-    arguments: dict[str, bool | int | float | str] = Field(
-        default_factory=dict, description="given to the environment's constructor, e.g. {screenshots: true}")
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="given to the environment's constructor: texts, numbers, lists and mappings, "
+                                          "e.g. {screenshots: true}")
     groups: int = Field(2, ge=0, description="groups of this world in every update")
     demonstrations: int = Field(100, ge=0, description="episodes of the world's scripted expert, stored once")
     rewards: dict[str, float] | None = Field(None, description="weights of signals; null takes the world's own")
@@ -254,7 +254,7 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[st
 
 def dump(config: Config) -> str:
     """The resolved configuration as YAML that `xp run -c` takes."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return write(config.model_dump())
 
 
 def _merge(into: Node, new: Node) -> None:

@@ -2,10 +2,14 @@
 
 At most 1 MiB, 64 deep, 100 aliases, 20,000 values once aliases are written out; no tags, no whole number beyond 64
 bits, no NUL. Secrets are refused at any depth, and their values are in no message.
+
+Scalars are read by the core schema of YAML 1.2 (spec 1.2.2, section 10.3.2), so that a value is what JSON would
+make of it: `1e-5` is a number, `0o10` is 8 and `010` is 10; `NO`, `yes`, `12:30`, `1_000` and `2026-01-01` are texts.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +34,12 @@ _IN_TEXT = re.compile(r"(?i)((?:key|token|secret|passw(?:or)?d|pwd|passphrase|cr
                       r"[\"']?\s*[:=]\s*)(\"[^\"]*\"?|'[^']*'?|[^,}\]]+)")
 _GIVEN = re.compile(r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S")
 """A value that an address, a command or an environment gives to a name, within a text."""
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS = {word: value for value, words in ((True, ("true", "True", "TRUE")), (False, ("false", "False", "FALSE")))
+             for word in words}
+_INTEGERS = ((10, re.compile(r"[-+]?[0-9]+")), (8, re.compile(r"0o[0-7]+")), (16, re.compile(r"0x[0-9a-fA-F]+")))
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _RIGHT = "put it into an environment variable and name that: {key}_env: NAME, as policy.api_key_env does"
 
 
@@ -108,6 +118,19 @@ def read_value(text: str, place: str) -> Any:
     if problems.found or node is None:
         raise problems.error()
     return plain(node)
+
+
+def write(value: Any) -> str:
+    """Plain Python as YAML that `read_file` reads back as the same, and so does a reader of YAML 1.1."""
+    return str(yaml.dump(value, Dumper=_Writer, sort_keys=False))
+
+
+class _Writer(yaml.SafeDumper):
+    """Puts quotes around every text that YAML 1.1 or 1.2 would take for something else."""
+
+
+_Writer.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
+_Writer.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^(?:0o[0-7]+|[-+]?[0-9]+)$"), list("-+0123456789"))
 
 
 def plain(node: Node) -> Any:
@@ -213,7 +236,6 @@ class _TooMany(Exception):
 class _Builder:
     def __init__(self, where: Any, problems: Problems) -> None:
         self._where, self._problems, self._count = where, problems, 0
-        self._values = yaml.SafeLoader("")
 
     def build(self, node: yaml.Node, depth: int = 0) -> Node:
         self._count += 1
@@ -225,16 +247,9 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             return Node([self.build(n, depth + 1) for n in node.value], place)
         try:
-            value = self._values.construct_object(node)
-            if isinstance(value, int) and value.bit_length() > 63:
-                self._problems.add(place, "not a plain value: a whole number beyond 64 bits")
-                value = None
-            elif isinstance(value, str) and "\0" in value:
-                self._problems.add(place, "not a plain value: a text with a NUL")
-                value = None
-            return Node(value, place)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            self._problems.add(place, f"not a plain value: {getattr(error, 'problem', None) or type(error).__name__}")
+            return Node(_scalar(node.value) if node.style is None else _text(node.value), place)
+        except ValueError as error:
+            self._problems.add(place, f"not a plain value: {error}")
             return Node(None, place)
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
@@ -251,3 +266,31 @@ class _Builder:
             child = self.build(value_node, depth + 1)
             built[key] = Node(child.value, place)
         return built
+
+
+def _scalar(text: str) -> Any:
+    """What a scalar without quotes says. Raises ValueError for a number that is too long or too large."""
+    if text in _NULL:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    for base, form in _INTEGERS:
+        if form.fullmatch(text):
+            if len(text) > 80 or (number := int(text, base)).bit_length() > 63:
+                raise ValueError("a whole number beyond 64 bits")
+            return number
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    if _FLOAT.fullmatch(text):
+        real = float(text)
+        if math.isinf(real):
+            raise ValueError(f"{text[:40]} is too large for a number; .inf is infinity")
+        return real
+    return _text(text)
+
+
+def _text(text: str) -> str:
+    """`text`, which can be written to any file. Raises ValueError where it cannot."""
+    if not text.isprintable() and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+        raise ValueError("a text with a NUL, or with bytes that are not UTF-8")
+    return text
