@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from actors.agent import instructions_of
+from experience.strict_json import dumps
 
 
 def describe(env_id: str, world: Any, checks: Sequence[Any]) -> str:
@@ -20,7 +20,7 @@ def describe(env_id: str, world: Any, checks: Sequence[Any]) -> str:
     lines += [f"| observation space | `{world.observation_space}`"[:120] + " |", "", "## Actions", "",
               instructions_of(world)]
     for tool in getattr(world, "tools", {}).values():
-        lines += ["", f"```json\n{json.dumps(tool.schema()['function'])}\n```"]
+        lines += ["", f"```json\n{dumps(tool.schema()['function'])}\n```"]
     lines += ["", "## Signals", "", "| signal | unit | measured by | weight |", "|---|---|---|---|"]
     weights = getattr(world, "reward_weights", {})
     for name, kind in getattr(world, "signal_catalogue", {}).items():

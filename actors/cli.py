@@ -6,7 +6,6 @@ refused, 130 interrupted, 143 terminated.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,17 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors import ROOT, env_cli
-from actors.output import guard
+from actors.output import data, emit, guard
+from actors.verbs import Verbs
 from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
 from experience.interrupts import install
+from experience.strict_json import dumps
 
 if TYPE_CHECKING:
     from actors.config import Config
     from actors.rundir import RunDirectory
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+app = Verbs(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help="Agents act, everything is kept, a learner improves, agents get better.")
-config_app = typer.Typer(no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None)
+config_app = Verbs(no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None)
 app.add_typer(env_cli.app, name="env")
 app.add_typer(config_app, name="config")
 
@@ -52,6 +53,8 @@ def main() -> None:
         text = str(error)
         say(text if text.startswith("error:") else f"error: {text}")
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read stdout has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), data().fileno())
     except KeyboardInterrupt:
         say("interrupted; what was acknowledged is kept. Go on with: ./xp resume latest")
         sys.exit(130)
@@ -85,7 +88,7 @@ def run(overrides: Overrides = None, config: Files = None, as_json: Json = False
             from actors.collector import check_rewards
 
             check_rewards(checked)
-        print(_dump(checked), end="")
+        emit(_dump(checked), end="")
         return
     _run(checked, origins, as_json, trusted)
 
@@ -135,9 +138,10 @@ def submit(overrides: Overrides = None, config: Files = None, trusted: Trusted =
 @app.command("ls")
 def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
     """The runs on this machine, newest last."""
+    from actors.config import absolute
     from actors.rundir import RunDirectory
 
-    for record_path in sorted(Path(runs_dir).glob("*/run.json"), key=lambda p: p.lstat().st_mtime):
+    for record_path in sorted(absolute(runs_dir).glob("*/run.json"), key=lambda p: p.lstat().st_mtime):
         if record_path.parent.is_symlink():
             continue
         try:
@@ -150,9 +154,9 @@ def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
                "seconds": _number(record.get("seconds")), "version": _number(record.get("version")),
                "steps": {k: n for k, n in steps.items() if _number(n) is not None} if isinstance(steps, dict) else {}}
         if as_json:
-            print(json.dumps(row))
+            emit(row)
         else:
-            print(f"{row['run']:<42} {row['status']:<10} v{row['version'] or 0:<4} "
+            emit(f"{row['run']:<42} {row['status']:<10} v{row['version'] or 0:<4} "
                   f"{sum(row['steps'].values()):>7} steps  {row['seconds'] or 0:>6.0f} s")
 
 
@@ -170,14 +174,14 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
     directory = RunDirectory.find(name)
     record = directory.record | {"run": directory.name, "counted": directory.count()}
     if as_json:
-        print(json.dumps(record))
+        emit(record)
         return
-    print(f"{record['run']}  {record.get('status', 'unknown')}  version {record.get('version', 0)}")
-    print("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
+    emit(f"{record['run']}  {record.get('status', 'unknown')}  version {record.get('version', 0)}")
+    emit("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
     held_out = record.get("held_out")
     for world, row in (held_out if isinstance(held_out, dict) else {}).items():
-        print(f"  {world:<24} " + "  ".join(f"{k} {v}" for k, v in (row if isinstance(row, dict) else {}).items()))
-    print(f"  shards: {directory.shards}")
+        emit(f"  {world:<24} " + "  ".join(f"{k} {v}" for k, v in (row if isinstance(row, dict) else {}).items()))
+    emit(f"  shards: {directory.shards}")
 
 
 @app.command()
@@ -191,11 +195,11 @@ def verify(name: RunName = "latest", as_json: Json = False,
     directory = RunDirectory.find(name)
     found = verify_run(directory.path, deep=deep)
     for problem in found.problems:
-        print(json.dumps(vars(problem)) if as_json else
+        emit(vars(problem) if as_json else
               f"{problem.where}: {problem.what}\n  {'can be mended: ' if problem.repairable else ''}{problem.remedy}")
     summary = {"run": directory.name, "segments": found.segments, "rows": found.rows, "bytes": found.bytes,
                "problems": len(found.problems)}
-    print(json.dumps(summary) if as_json else
+    emit(summary if as_json else
           f"{directory.name}: {found.segments} segments, {found.rows} rows, {found.bytes / 1e6:.1f} MB: "
           + (f"{len(found.problems)} problems" if found.problems else "nothing is wrong"))
     sys.exit(4 if found.problems else 0)
@@ -216,7 +220,7 @@ def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lanc
     directory = RunDirectory.find(name)
     done = compact_store(directory.shards, to, let_go_before_ns=before)  # type: ignore[arg-type]
     imagined = drop_orphans(directory.path) if keep_days is not None else 0
-    print(json.dumps({"run": directory.name, **vars(done), "imagined_let_go": imagined}) if as_json else
+    emit({"run": directory.name, **vars(done), "imagined_let_go": imagined} if as_json else
           f"{directory.name}: {done.shards} shards, {done.rows} rows, {done.bytes_before / 1e6:.1f} MB are now "
           f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go"
           + (f", {imagined} imagined rows with them" if imagined else "")
@@ -239,7 +243,7 @@ def forget(name: RunName,
         said = forget_rows(directory, stream or [], subject, yes, seal)
     else:
         said = forget_run(directory, yes, seal)
-    print(json.dumps(said) if as_json else "\n".join(f"{k}: {v}" for k, v in said.items()))
+    emit(said if as_json else "\n".join(f"{k}: {v}" for k, v in said.items()))
     if not yes:
         say("nothing was changed; add --yes to delete it for good")
 
@@ -249,9 +253,11 @@ def export_run(name: RunName, to: Annotated[str, typer.Option(help="jsonl, atif,
                out: Annotated[Path, typer.Option(help="a new folder")], as_json: Json = False,
                as_written: Annotated[bool, typer.Option("--as-written", help="without amendments")] = False) -> None:
     """A run's rows in the formats of others, as amended. What each keeps stands in docs/exchange.md."""
+    from actors.config import absolute
     from actors.rundir import RunDirectory
     from experience.shards.exchange import export
 
+    out = absolute(out)
     _say_exchanged(export(RunDirectory.find(name).shards, to, out, as_written=as_written), str(out), as_json)
 
 
@@ -261,23 +267,24 @@ def import_run(source: Annotated[Path, typer.Argument(help="a file or folder")],
                name: Annotated[str, typer.Option(help="the new run's name")] = "imported",
                as_json: Json = False, runs_dir: str = "runs") -> None:
     """A new run that holds the experience of others, to be read, queried and exported like any."""
+    from actors.config import absolute
     from actors.rundir import RunDirectory, is_run_name
     from experience.shards.exchange import bring_in
 
     if not is_run_name(name):
         raise ConfigError(f"--name {name}: not the name of a run", "use letters, digits, '-', '_' and '.'")
-    path = Path(runs_dir) / name
+    path = absolute(runs_dir) / name
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another --name")
     with RunDirectory.draft(path) as draft:
-        done = bring_in(source, of, draft / "shards")
+        done = bring_in(absolute(source), of, draft / "shards")
         RunDirectory(draft).write_record(status="imported", exit=0, argv=sys.argv[1:], started=time.time(),
                                          acked_steps=done.rows, episodes=done.episodes)
     _say_exchanged(done, str(path), as_json)
 
 
 def _say_exchanged(done: Any, where: str, as_json: bool) -> None:
-    print(json.dumps({"path": where, **vars(done)}) if as_json else
+    emit({"path": where, **vars(done)} if as_json else
           f"{where}: {done.rows} rows" + (f", {done.episodes} episodes" if done.episodes else "")
           + (f"; {done.left_out} episodes without a last observation left out" if done.left_out else "")
           + "".join(f"\n  {note}" for note in done.notes))
@@ -310,6 +317,9 @@ def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or pl
                                                               "benchmarks/planning/results.json")] = False) -> None:
     """The store against its peers, every world in a table, the browser against BrowserGym, or what planning is worth.
     Minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was missed."""
+    from actors.config import absolute
+
+    plot = plot and absolute(plot)
     os.chdir(ROOT)  # whose pages and results the benchmarks write
     if what == "planning":
         from benchmarks.planning.bench import main as measure_planning
@@ -363,9 +373,9 @@ def doctor(as_json: Json = False) -> None:
     findings = list(examine())
     for finding in findings:
         if as_json:
-            print(json.dumps(vars(finding)))
+            emit(vars(finding))
         else:
-            print(f"{'ok  ' if finding.ok else 'MISS'} {finding.part:<10} {finding.found}"
+            emit(f"{'ok  ' if finding.ok else 'MISS'} {finding.part:<10} {finding.found}"
                   + (f"\n     fix: {finding.fix}" if finding.fix and not finding.ok else ""))
     sys.exit(0 if all(f.ok or f.optional for f in findings) else 1)
 
@@ -373,7 +383,7 @@ def doctor(as_json: Json = False) -> None:
 @config_app.command("show")
 def config_show(overrides: Overrides = None, config: Files = None) -> None:
     """The resolved configuration, as YAML."""
-    print(_dump(_load(config, overrides)[0]), end="")
+    emit(_dump(_load(config, overrides)[0]), end="")
 
 
 @config_app.command("check")
@@ -400,7 +410,7 @@ def config_explain(key: str, overrides: Overrides = None, config: Files = None) 
     for part in key.split("."):
         value = [v[part] for v in value] if isinstance(value, list) else value[part]
     info = known[key]
-    print(f"{key} = {value!r}\n  {info.description or ''}\n  default {info.default!r}, "
+    emit(f"{key} = {value!r}\n  {info.description or ''}\n  default {info.default!r}, "
           f"set by {origins.get(key, 'the default')}")
 
 
@@ -409,7 +419,7 @@ def config_schema() -> None:
     """The JSON schema, for completion in editors."""
     from actors.config import Config
 
-    print(json.dumps(Config.model_json_schema(), indent=1))
+    emit(dumps(Config.model_json_schema(), indent=1))
 
 
 def _dump(config: Config) -> str:
@@ -434,7 +444,7 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
     from actors.run import run as run_loop
 
     if as_json:
-        print(json.dumps({"event": "launch", "run": directory.name, "dir": str(directory.path)}), flush=True)
+        emit({"event": "launch", "run": directory.name, "dir": str(directory.path)})
     started, newest = time.time(), Progress(directory.name)
     spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
 
@@ -455,8 +465,8 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
                                failures=dict(newest.failures))
         report = write_report(directory, newest)
         if as_json:
-            print(json.dumps({"event": "done", "status": status, "exit": code, "run": directory.name,
-                              "report": str(report)}), flush=True)
+            emit({"event": "done", "status": status, "exit": code, "run": directory.name,
+                              "report": str(report)})
         else:
             say(f"report {report}")
         raise
@@ -472,12 +482,12 @@ def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
     for warning in warnings(progress) if config.policy.learns else ():
         say(f"warning: {warning}")
     if as_json:
-        print(json.dumps({"event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
+        emit({"event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
                           "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,
                           "acked_steps": progress.acknowledged, "seconds": round(time.time() - started, 1),
                           "held_out": {w: {"random": vars(progress.random[w]),
                                            "gain": vars(progress.gain[w]) if w in progress.gain else None, "versions": {
                               str(v): vars(m) for v, m in by.items()}} for w, by in progress.returns.items()},
-                          "report": str(report)}), flush=True)
+                          "report": str(report)})
     else:
-        print(summary_line(progress, report))
+        emit(summary_line(progress, report))

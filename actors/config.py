@@ -11,16 +11,52 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo
 
-from actors.config_reader import Node, Problems, check_secrets, is_secret, plain, read_file, read_override, write
+from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override, write
+from experience.errors import ConfigError
 from experience.shards.redact import name_secrets
 
 HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
 """What stands for the password in copies of policy.base_url, and the environment variable that holds it then."""
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+
+def absolute(path: str | Path) -> Path:
+    """`path` from the root, `~` written out: it goes on to mean the same when a world changes to another folder.
+
+    Raises ConfigError where it leads nowhere.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except (RuntimeError, OSError, ValueError) as error:  # no such user; the folder that we are in is gone
+        raise ConfigError(f"{path}: {error}", "give a path that begins with '/'") from error
+
+
+def _at_home(path: str | Path) -> Path:
+    """`path` as it was given, for messages, but for a `~` at its beginning."""
+    return absolute(path) if str(path).startswith("~") else Path(path)
+
+
+def _here(path: str) -> str:
+    try:
+        return path if not path or _ADDRESS.match(path) else str(absolute(path))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _model_here(model: str, info: ValidationInfo) -> str:
+    """A Hugging Face model's folder or file as a place on this machine; a name stays a name."""
+    is_path = info.data.get("engine") == "hugging_face" and (model.startswith("~") or (model and Path(model).exists()))
+    return _here(model) if is_path else model
+
+
+PathText = Annotated[str, AfterValidator(_here)]
 
 
 class _Section(BaseModel):
@@ -59,7 +95,8 @@ class Policy(_Section):
     context: int = Field(512, ge=32, le=131072, description="longest prompt and action together, in tokens")
     max_tokens: int = Field(64, ge=1, le=8192, description="longest action, in tokens")
     temperature: float = Field(1.0, ge=0, le=10, description="sampling temperature of training collectors")
-    model: str = Field("", description="hugging_face: a folder, a .gguf file, or smollm2; openai: the model's name")
+    model: Annotated[str, AfterValidator(_model_here)] = Field(
+        "", description="hugging_face: a folder, a .gguf file, or smollm2; openai: the model's name")
     base_url: str = Field("", description="openai: the server, e.g. http://127.0.0.1:8000/v1")
     api_key_env: str = Field("OPENAI_API_KEY", description="openai: NAME of the environment variable with the key")
     timeout_seconds: float = Field(120.0, gt=0, description="openai: for one request")
@@ -138,7 +175,7 @@ class Planning(_Section):
     rollouts: int = Field(1, ge=1, le=64, description="lookahead: thoughts of each action; their mean speaks for it")
     thought: Literal["model", "fork"] = Field("model", description="lookahead in the world model, or in forks of the "
                                                                    "worlds that can go back")
-    options: str = Field("", description="a library of options written by hand (JSON): subgoals, programs")
+    options: PathText = Field("", description="a library of options written by hand (JSON): subgoals, programs")
     skills: int = Field(0, ge=0, le=64, description="programs kept as options: found in successes, replayed before use")
     weight: float = Field(0.5, ge=0, le=1, description="learning rate of imagined against real updates")
 
@@ -157,7 +194,7 @@ class Config(_Section):
     seed: int = Field(0, ge=0, description="of tasks, weights and sampling")
     workers: int = Field(0, ge=0, le=10000, description="Ray collectors; 0 collects in this process")
     address: str | None = Field(None, description="of a Ray cluster; null starts or finds one (RAY_ADDRESS)")
-    runs_dir: str = Field("runs", description="where run directories go")
+    runs_dir: PathText = Field("runs", description="where run directories go")
     worlds: list[World] = Field([World(id="envs:PythonTask-v0")], min_length=1, description="where agents act")
     budget: Budget = Budget()
     policy: Policy = Policy()
@@ -176,7 +213,7 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[Co
     problems = Problems()
     merged = Node({}, "defaults")
     for file in files:
-        node = read_file(Path(file), problems)
+        node = read_file(_at_home(file), problems)
         if node is not None:
             _merge(merged, node)
     for text in overrides:
@@ -337,7 +374,7 @@ def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
     """What no single key can tell."""
     policy = config.policy
     place = merged.value["policy"].place if "policy" in merged.value else "defaults"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", config.runs_dir):
+    if _ADDRESS.match(config.runs_dir):
         where = merged.value["runs_dir"].place if "runs_dir" in merged.value else "defaults"
         problems.add(where, f"runs_dir: {config.runs_dir} is an address, and runs are written to a local folder",
                      "name a folder; what is sealed can be sent on: experience.shards.remote.mirror")

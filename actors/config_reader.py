@@ -246,6 +246,7 @@ class _Builder:
             return Node(self._mapping(node, depth), place)
         if isinstance(node, yaml.SequenceNode):
             return Node([self.build(n, depth + 1) for n in node.value], place)
+        assert isinstance(node, yaml.ScalarNode)
         try:
             return Node(_scalar(node.value) if node.style is None else _text(node.value), place)
         except ValueError as error:

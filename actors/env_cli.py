@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from actors.output import data, emit
+from actors.verbs import Verbs
 from experience.errors import ConfigError, XpError
 
-app = typer.Typer(no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None)
+app = Verbs(no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
 Id = Annotated[str, typer.Argument(help="an environment id, e.g. envs:Reactor-v0 or my_world:MyWorld-v0")]
@@ -38,7 +39,7 @@ def _make(env_id: str, arguments: dict[str, Any]) -> Any:
 def list_worlds(as_json: Json = False) -> None:
     """The bundled worlds; any other Gymnasium id works in a configuration too."""
     for world in importlib.import_module("envs").described():
-        print(json.dumps(world) if as_json else f"{world['id']:<26} {world['summary']}")
+        emit(world if as_json else f"{world['id']:<26} {world['summary']}")
 
 
 @app.command()
@@ -52,7 +53,7 @@ def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world"
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another name")
     path.write_text(text)
-    print(path)
+    emit(str(path))
     print(f"next: ./xp env check {env_id}; ./xp env play {env_id}; "
           f"./xp run -c configs/local.yaml 'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: 20}}]'",
           file=sys.stderr)
@@ -69,10 +70,10 @@ def check(env_id: Id, as_json: Json = False, arguments: Set = None,
     count = {"PASS": 0, "FAIL": 0, "SKIP": 0}
     for result in results:
         count[result.outcome] += 1
-        print(json.dumps(vars(result)) if as_json else
-              f"{result.outcome}  {result.id:<26} {result.seconds:>6.2f} s  {result.detail}", flush=True)
+        emit(vars(result) if as_json else
+              f"{result.outcome}  {result.id:<26} {result.seconds:>6.2f} s  {result.detail}")
     if not as_json:
-        print(f"{count['PASS']} passed, {count['FAIL']} failed, {count['SKIP']} skipped")
+        emit(f"{count['PASS']} passed, {count['FAIL']} failed, {count['SKIP']} skipped")
     if count["FAIL"]:
         sys.exit(1)
 
@@ -84,13 +85,13 @@ def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
     world = _make(env_id, _arguments(arguments))
     found = importlib.import_module("envs.episode").measure(world, seconds)
     world.close()
-    print(json.dumps({"id": env_id, **found}) if as_json else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items()))
+    emit({"id": env_id, **found} if as_json else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items()))
 
 
 @app.command()
 def serve(env_id: Id, arguments: Set = None) -> None:
     """A world as an MCP server on stdin and stdout: its actions are the tools."""
-    importlib.import_module("envs.bridges.mcp_server").serve(_make(env_id, _arguments(arguments)))
+    importlib.import_module("envs.bridges.mcp_server").serve(_make(env_id, _arguments(arguments)), data())
 
 
 @app.command()
@@ -101,7 +102,7 @@ def card(env_id: Id, arguments: Set = None,
     world = _make(env_id, _arguments(arguments))
     from actors.card import describe
 
-    print(describe(env_id, world, checks))
+    emit(describe(env_id, world, checks))
     world.close()
 
 
@@ -136,10 +137,10 @@ def replay(name: Annotated[str, typer.Argument(help="a run's name or its beginni
     for step in steps:
         action = step.decision.text if step.decision else None
         if as_json:
-            print(json.dumps({"env_id": step.env_id, "t": step.t, "seen": step.obs_text, "action": action,
-                              "reward": step.reward, "ending": step.ending}))
+            emit({"env_id": step.env_id, "t": step.t, "seen": step.obs_text, "action": action,
+                              "reward": step.reward, "ending": step.ending})
         else:
-            print(f"--- {step.env_id} turn {step.step_in_episode}, {step.task_id}\n{step.obs_text}"
+            emit(f"--- {step.env_id} turn {step.step_in_episode}, {step.task_id}\n{step.obs_text}"
                   + ("" if action is None else f"\n> {action}    [{step.reward}]"))
     if again:
         different = relive(steps, _make(steps[0].env_id, {}))

@@ -1,13 +1,17 @@
 """Everything that this process prints passes here: no secret and no control character reaches a terminal or a log.
 
 Covers what Python writes to stdout and stderr, tracebacks included, and every record of `logging`. Does not cover what
-other programs, or code below Python, write to the same descriptors.
+other programs, or code below Python, write to stderr.
+
+stdout belongs to the command: while a verb runs (`own_stdout`), `emit` alone writes there, and what a world or a
+library prints, from Python, from C or from a program that it starts, goes to stderr.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 import threading
@@ -15,6 +19,7 @@ import traceback
 from typing import Any
 
 from experience.shards.redact import Redactor
+from experience.strict_json import dumps
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What moves a cursor, rings, colours or turns text around; tabs and line ends stay."""
@@ -31,6 +36,36 @@ def guard() -> None:
     if make is not _redacted_record:
         _below.append(make)
         logging.setLogRecordFactory(_redacted_record)
+
+
+_data: Any = None
+"""The command's own stdout, from `own_stdout` on."""
+
+
+def own_stdout() -> None:
+    """Keeps stdout for `emit`: descriptor 1 and `sys.stdout` lead to stderr from here on. Once is enough."""
+    global _data
+    if _data is not None:
+        return
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        _data = sys.stdout or open(os.devnull, "w")
+        return
+    sys.stdout.flush()
+    kept = os.dup(sys.stdout.fileno())  # not inherited by the programs that a world starts
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _data = Guarded(open(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace"))
+    sys.stdout = sys.stderr
+
+
+def data() -> Any:
+    """The stream that a command's data goes to; a world's prints never do."""
+    return _data or sys.stdout
+
+
+def emit(record: Any, end: str = "\n") -> None:
+    """Writes to stdout: a text as it is, anything else as one line of JSON."""
+    data().write((record if isinstance(record, str) else dumps(record)) + end)
+    data().flush()
 
 
 def plain(text: str) -> str:

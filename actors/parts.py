@@ -42,6 +42,7 @@ from experience.shards.journal import Journal
 from experience.shards.limits import RateLimiter
 from experience.shards.replay import Group, Replay
 from experience.step import Step
+from experience.strict_json import dumps
 
 _RECENT_EPISODES = 400
 """Real training episodes that skills are found in and judged by."""
@@ -324,7 +325,7 @@ class Parts:
     def save(self) -> None:
         """Weights, moments, world model, random states and the cursor into the store, in one atomic checkpoint."""
         world = self.world.save() if self.world is not None else {}
-        about = {"parts.json": json.dumps({"seen_transitions": self._seen_transitions}).encode(),
+        about = {"parts.json": dumps({"seen_transitions": self._seen_transitions}).encode(),
                  "options.json": self._skills.library.dump()}
         self.directory.save_checkpoint(self.learner.version,
                                        {**self.learner.save(), **self.replay.save(), **self._limiter.save(), **world,

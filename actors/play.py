@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.agent import instructions_of
+from actors.output import emit
 from actors.page import serve
 from experience.shards.catalog import Catalog
 from experience.shards.replay import EpisodeReader
 from experience.step import Step
+from experience.strict_json import dumps
 
 
 class Game:
@@ -52,19 +53,19 @@ class Game:
         self.seen, reward, terminated, truncated, self.info = self.world.step(action)
         self.ended, self.total = bool(terminated or truncated), self.total + float(reward)
         ending = " — terminated" if terminated else " — truncated" if truncated else ""
-        return f"> {action}\nreward {reward:+.3f}, in all {self.total:+.3f}{ending}; signals " + json.dumps(
+        return f"> {action}\nreward {reward:+.3f}, in all {self.total:+.3f}{ending}; signals " + dumps(
             self.info.get("signals", {}), default=str)
 
 
 def in_terminal(game: Game) -> None:
     print(instructions_of(game.world) or "type an action", "(:oracle :back :new :quit)", file=sys.stderr)
-    print(game.seen, flush=True)
+    emit(str(game.seen))
     for line in sys.stdin:
         command = line.strip()
         if command == ":quit":
             return
-        print(game.do(command))
-        print(game.seen, flush=True)
+        emit(game.do(command))
+        emit(str(game.seen))
 
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>

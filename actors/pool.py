@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors import ROOT
+from actors import CALLED_FROM, ROOT
 from actors.collector import Collector, Work, in_step
 from actors.config import Config, names_of_secrets
 from actors.output import guard
@@ -258,7 +258,7 @@ def start_ray(address: str | None) -> Any:
             _stay_on_this_machine()
             ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
-                     runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{os.getcwd()}"},
+                     runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{CALLED_FROM}"},
                                   "py_executable": shlex.quote(sys.executable)},  # Ray gives it to a shell as it is
                      _temp_dir=str(_session_folder()))
     finally:

@@ -10,18 +10,20 @@ ended (null where a crash cut it off), and whether it is whole: learned from and
 
 from __future__ import annotations
 
-import json
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 
+from actors.output import data, emit
 from experience.errors import ConfigError
 from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
 from experience.shards.schema import PLAIN
 from experience.step import FAILED, Boundary
+from experience.strict_json import dumps
 
 _HINT = """the tables are steps, imagined and episodes; their columns: ./xp query latest "describe steps\""""
 
@@ -66,9 +68,10 @@ def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: b
             return
         if as_json:
             for row in answer.fetchall():
-                print(json.dumps(dict(zip(answer.columns, row, strict=True)), default=_plain))
+                emit(dumps(dict(zip(answer.columns, row, strict=True)), default=_plain))
         else:
-            answer.show(max_width=200, max_rows=1000)
+            with contextlib.redirect_stdout(data()):
+                answer.show(max_width=200, max_rows=1000)
     except duckdb.Error as error:
         raise ConfigError(f"the query failed: {error}", _HINT) from error
 

@@ -24,19 +24,20 @@ from typing import Any
 import numpy as np
 
 from actors import ROOT
-from actors.config import Config, dump, load
+from actors.config import Config, absolute, dump, load
 from experience.errors import ConfigError, ShardError, XpError
 from experience.shards import sums
 from experience.shards.catalog import Catalog
 from experience.shards.disk import REAL
 from experience.shards.redact import Redactor
+from experience.strict_json import dumps
 
 
 class RunDirectory:
     """Paths and small files of one run. `run.json` is always whole: it is replaced, never edited."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = absolute(path)  # a world may change to another folder
         self.shards, self.checkpoints = path / "shards", path / "checkpoints"
 
     @classmethod
@@ -52,7 +53,7 @@ class RunDirectory:
         run = cls(path)
         redactor = Redactor.current()
         (path / "config.yaml").write_text(redactor.text(dump(config)))
-        (path / "config.origins.json").write_text(json.dumps(redactor.value(origins), indent=1))
+        (path / "config.origins.json").write_text(dumps(redactor.value(origins), indent=1))
         run.write_record(signed=_signature(path / "config.yaml"))
         run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), revision=_revision(),
                          python=sys.version.split()[0], machine=platform.platform(), attempts=1)
@@ -65,7 +66,7 @@ class RunDirectory:
     @classmethod
     def find(cls, name: str, runs_dir: str = "runs") -> RunDirectory:
         """The run called `name`: a path, a directory's name, a unique beginning of one, or `latest`."""
-        for candidate in (Path(name), Path(runs_dir) / name):
+        for candidate in (absolute(name), absolute(runs_dir) / name):
             if (candidate / "run.json").exists():
                 path = candidate.resolve() if candidate.is_symlink() else candidate
                 if candidate.name == "latest" and path.parent.resolve() != candidate.parent.resolve():
@@ -106,7 +107,7 @@ class RunDirectory:
 
     def write_record(self, **changes: Any) -> None:
         old = self.record if (self.path / "run.json").exists() else {}
-        replace_file(self.path / "run.json", json.dumps(old | Redactor.current().value(changes), indent=1).encode())
+        replace_file(self.path / "run.json", dumps(old | Redactor.current().value(changes), indent=1).encode())
 
     def config(self) -> Config:
         """What the run was told, read as any configuration is: bounded, checked, and with places in its errors."""
@@ -121,7 +122,7 @@ class RunDirectory:
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
         with open(self.path / "metrics" / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"t": time.time()} | Redactor.current().value(record)) + "\n")
+            file.write(dumps({"t": time.time()} | Redactor.current().value(record)) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         path = self.path / "metrics" / "metrics.jsonl"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from actors import ROOT
+from actors.output import data
 
 # Most tests wait for another program half of the time.
 _IN_TWO = ("--numprocesses=2", "--dist=worksteal")
@@ -20,7 +21,7 @@ def run_all(long: bool, extras: str, words: Sequence[str]) -> int:
     steps = [pytest] if words or extras else [*checks, pytest]
     for step in steps:
         print("$ " + " ".join(["python", *step[1:]]), file=sys.stderr, flush=True)
-        code = subprocess.call(step, cwd=ROOT)
+        code = subprocess.call(step, cwd=ROOT, stdout=data())
         if code:
             return code
     return 0

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors import ROOT
-from actors.config import HIDDEN, PASSWORD
+from actors.config import HIDDEN, PASSWORD, absolute
 from actors.config_reader import shown
+from actors.output import emit
 from experience.errors import ConfigError, XpError
 from experience.shards.redact import Redactor
 
@@ -34,7 +35,7 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
                            env={**os.environ, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")})
     assert job.stdout is not None
     for line in job.stdout:  # through this process's guarded output
-        print(line, end="", flush=True)
+        emit(line, end="")
     return job.wait()
 
 
@@ -42,7 +43,7 @@ def _in_the_upload(word: str) -> str:
     """A configuration file as it is called in what is uploaded. Raises ConfigError for one that is not."""
     if not word.endswith((".yaml", ".yml")) or "=" in word:
         return word
-    path = Path(word).resolve()
+    path = absolute(word).resolve()
     if not path.is_relative_to(ROOT):
         raise ConfigError(f"{word} is not below {ROOT}, which is what a job takes along", "copy it into configs/")
     return str(path.relative_to(ROOT))
@@ -51,7 +52,7 @@ def _in_the_upload(word: str) -> str:
 def _check_secrets(words: Sequence[str]) -> None:
     """A cluster keeps a job's command and files. Raises ConfigError, without the value, where one holds a secret."""
     for word in words:
-        files = [Path(word)] if word.endswith((".yaml", ".yml")) and Path(word).is_file() else []
+        files = [absolute(word)] if word.endswith((".yaml", ".yml")) and absolute(word).is_file() else []
         for text in [word, *(file.read_text(errors="replace") for file in files)]:
             if Redactor.current().text(text) != text:
                 raise ConfigError(f"{shown(word)}: it holds a secret, which the cluster would keep",

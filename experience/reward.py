@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from functools import cached_property
 
 from experience.errors import ConfigError
 from experience.signal import Signal
+from experience.strict_json import dumps
 
 
 def weighted_sum(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
@@ -55,7 +55,7 @@ class RewardModel:
 
     @cached_property
     def version(self) -> str:
-        canonical = json.dumps({k: dict(sorted(v.items())) for k, v in sorted(self.weights.items())})
+        canonical = dumps({k: dict(sorted(v.items())) for k, v in sorted(self.weights.items())})
         return "linear-" + hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def check(self, known: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.planning.record import Row
 from experience.errors import ConfigError
 from experience.evaluation.statistics import shown as seed_values
+from experience.strict_json import dumps
 
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
@@ -48,11 +49,11 @@ def main(only: str | None, as_json: bool, write: bool) -> bool:
         for row in measured(name):
             rows.append(row.record())
             met = met and row.goal_met
-            print(json.dumps(row.record(), ensure_ascii=False) if as_json else shown(row), flush=True)
+            print(dumps(row.record(), ensure_ascii=False) if as_json else shown(row), flush=True)
         kept[name] = {"command": f"./xp bench planning --only {name} --write",
                       "seconds": round(time.monotonic() - started), "rows": rows}
     if write:
-        RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        RESULTS.write_text(dumps(kept, indent=1, ensure_ascii=False) + "\n")
         head, _, rest = PAGE.read_text().partition("<!-- results -->")
         PAGE.write_text(f"{head}<!-- results -->\n{table(kept)}<!-- end -->{rest.partition('<!-- end -->')[2]}")
     return met

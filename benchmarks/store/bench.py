@@ -15,7 +15,6 @@ compare equal things: the level stands beside each.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ from benchmarks.store import append, images, scan, windows
 from benchmarks.store.latency import latency
 from benchmarks.store.rows import BATCH, make_rows
 from experience.errors import MissingPartError
+from experience.strict_json import dumps
 
 REVERB = Path(".venv-reverb/bin/python")
 Measured = Callable[[], float]
@@ -282,7 +282,7 @@ def main(as_json: bool, count: int = 20_000, repeat: int = 5, plot: Path | None 
     for row in measure(count, repeat):
         found.append(row)
         if as_json:
-            print(json.dumps(asdict(row)), flush=True)
+            print(dumps(asdict(row)), flush=True)
             continue
         goal = "" if row.goal is None else f"{row.goal:g} {'met' if row.goal_met else 'MISSED'}"
         limit = "" if row.limit is None else f"{row.limit:,.0f}"

@@ -7,7 +7,6 @@ as it is made and once without its half second of waiting before each observatio
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
+from experience.strict_json import dumps
 
 PAGES = ("click-test", "click-button", "enter-text", "choose-list")
 PYTHON = ".peers/browsergym/bin/python"
@@ -90,7 +91,7 @@ def main(as_json: bool) -> bool:
     for who, row in rows.items():
         ratio = ours["steps_per_second"] / row["steps_per_second"]
         record = {"name": f"browser, {who}", **row, "ratio": ratio, "rounds": ROUNDS, "pages": list(PAGES)}
-        print(json.dumps(record) if as_json else
+        print(dumps(record) if as_json else
               f"{who:24}{row['steps_per_second']:10.1f}{row['with_resets']:13.1f}{row['per_core_second']:15.1f}{ratio:15.1f}")
     met = ours["per_core_second"] >= GOAL_STEPS and ours["steps_per_second"] >= (
         GOAL_RATIO * rows["BrowserGym"]["steps_per_second"])

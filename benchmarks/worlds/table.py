@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experience.strict_json import dumps
+
 PAGE = Path("docs/environments.md")
 _BEGIN, _END = "<!-- table -->", "<!-- /table -->"
 
@@ -75,11 +77,11 @@ def main(as_json: bool, write: bool = False) -> None:
         print(HEAD)
     for row in rows():
         found.append(line(row))
-        print(json.dumps(row) if as_json else found[-1], flush=True)
+        print(dumps(row) if as_json else found[-1], flush=True)
     if write:
         head, _, rest = PAGE.read_text().partition(_BEGIN)
         PAGE.write_text("\n".join([head + _BEGIN, HEAD, *found, _END + rest.partition(_END)[2]]))
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))))
+    print(dumps(measured(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))))

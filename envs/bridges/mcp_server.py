@@ -19,6 +19,7 @@ import numpy as np
 from envs.contract import INVALID, Answer, World
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.signal import SignalKind
+from experience.strict_json import dumps
 
 NEW = "new_episode"
 
@@ -32,9 +33,13 @@ def _library() -> Any:
     return mcp
 
 
-def serve(world: Any) -> None:
-    """Serves `world` until the client leaves. Raises ValueError for a world without typed actions."""
+def serve(world: Any, answers: Any) -> None:
+    """Serves `world` on stdin and `answers`, a text stream, until the client leaves.
+
+    Raises ValueError for a world without typed actions.
+    """
     mcp = _library()
+    import anyio
     from mcp import types
     from mcp.server.lowlevel import Server
 
@@ -60,16 +65,16 @@ def serve(world: Any) -> None:
             first = types.TextContent(type="text", text=f"call {NEW} first")
             return types.CallToolResult(content=[first], is_error=True)
         else:
-            call = json.dumps({"name": asked.name, "arguments": arguments})
+            call = dumps({"name": asked.name, "arguments": arguments})
             seen, reward, terminated, truncated, info = world.step(call)
             told = {"seen": seen, "reward": None if reward != reward else reward, "terminated": terminated,
-                    "truncated": truncated, "signals": json.loads(json.dumps(info["signals"], default=str))}
-        return types.CallToolResult(content=[types.TextContent(type="text", text=json.dumps(told))])
+                    "truncated": truncated, "signals": json.loads(dumps(info["signals"], default=str))}
+        return types.CallToolResult(content=[types.TextContent(type="text", text=dumps(told))])
 
     async def run() -> None:
         server = Server(type(world).__name__, version=world.env_version, on_list_tools=list_tools,
                         on_call_tool=call_tool)
-        async with mcp.server.stdio.stdio_server() as (read, write):
+        async with mcp.server.stdio.stdio_server(stdout=anyio.wrap_file(answers)) as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
     asyncio.run(run())
@@ -97,7 +102,7 @@ class Mcp(World[int]):
         self._session: _Session | None = None
         self.begin()
         assert self._session is not None
-        told = [f"`{t.name} {json.dumps(t.input_schema.get('properties', {}))[:120]}` {t.description}"
+        told = [f"`{t.name} {dumps(t.input_schema.get('properties', {}))[:120]}` {t.description}"
                 for t in self._session.tools.values()]
         self.instructions = "Reply with one line, TOOL and its arguments as JSON: " + "; ".join(told)  # type: ignore[misc]
 

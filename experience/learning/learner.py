@@ -34,6 +34,7 @@ from experience.planning.hierarchy import best_pursuits, levels
 from experience.planning.option import library_in
 from experience.shards.replay import Episode, Group
 from experience.step import Step
+from experience.strict_json import dumps
 
 _PLAN_PASSES = 2
 
@@ -177,7 +178,7 @@ class Learner:
         about = {"version": self.version, "random": self._rng.bit_generator.state, "spread": self._spread,
                  "minibatch": self._minibatch}
         return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
-                "learner.json": json.dumps(about).encode(), **(self.value.save() if self.value else {})}
+                "learner.json": dumps(about).encode(), **(self.value.save() if self.value else {})}
 
     def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
                 learned_from: Iterable[Group]) -> None:
@@ -297,7 +298,7 @@ class Onlooker:
         pass
 
     def save(self) -> dict[str, bytes]:
-        return {"learner.json": json.dumps({"version": self.version}).encode()}
+        return {"learner.json": dumps({"version": self.version}).encode()}
 
     def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
                 learned_from: Iterable[Group]) -> None:

@@ -18,6 +18,7 @@ from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.shards.replay import Episode
+from experience.strict_json import dumps
 
 _MOST_REMEMBERED = 256
 """Episodes. Older ones tell of a policy that is no more."""
@@ -120,7 +121,7 @@ class ValueFunction:
         about = {"random": self._rng.bit_generator.state, "explained": self.explained}
         return {"value.safetensors": Weights.of(self._model, 0).data,
                 "value_optimizer.safetensors": pack_optimizer(self._optimizer),
-                "value.json": json.dumps(about).encode()}
+                "value.json": dumps(about).encode()}
 
     def beliefs(self) -> dict[str, bytes]:
         """What another process needs to value as this one does."""

@@ -12,6 +12,7 @@ import torch
 from experience.errors import WeightsError
 from experience.models.weights import Weights, pack
 from experience.step import state_key
+from experience.strict_json import dumps
 
 Values = Mapping[str, Sequence[float]]
 _key_of = lru_cache(maxsize=1 << 16)(state_key)
@@ -42,7 +43,7 @@ class Table:
         [N], values float64 [N, A]."""
         keys = np.array([_key_of(o) for o in values], np.uint64).view(np.int64)
         table = np.array(list(values.values()), float).reshape(len(values), len(actions))
-        names = np.frombuffer(json.dumps(list(actions)).encode(), np.uint8).copy()
+        names = np.frombuffer(dumps(list(actions)).encode(), np.uint8).copy()
         data = pack({"actions": torch.from_numpy(names), "keys": torch.from_numpy(keys),
                      "values": torch.from_numpy(table)})
         return Weights(version, data, Weights.read(version, data).sha256, options)

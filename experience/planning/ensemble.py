@@ -36,6 +36,7 @@ from experience.planning.world_model import (
     use_of,
 )
 from experience.step import Step
+from experience.strict_json import dumps, exact
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
@@ -186,11 +187,11 @@ class EnsembleModel:
         if self._nets is None:
             return {}
         about: dict[str, Any] = {
-            "version": self.version, "threshold": self.threshold,
+            "version": self.version, "threshold": exact(self.threshold),
             "actions": self._actions, "signals": self._signals, "form": self._form,
             "random": self._rng.bit_generator.state}
         return {"world_model.safetensors": Weights.of(self._nets, self.version).data,
-                "world_model.json": json.dumps(about).encode()}
+                "world_model.json": dumps(about).encode()}
 
     def believe(self, beliefs: Mapping[str, bytes]) -> None:
         """Predicts from now on as the model whose `beliefs` these are."""
@@ -198,7 +199,7 @@ class EnsembleModel:
             return
         about = json.loads(beliefs["world_model.json"])
         self.version, self._form, self._rng.bit_generator.state = about["version"], about["form"], about["random"]
-        self.threshold = about["threshold"]
+        self.threshold = float(about["threshold"])
         self._actions, self._signals = tuple(about["actions"]), tuple(about["signals"])
         numbers = str(self._form).count("#")
         self._build(numbers + len(self._actions), numbers + len(self._signals))

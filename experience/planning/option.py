@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from experience.errors import RecordError
 from experience.step import state_key
+from experience.strict_json import dumps
 
 USE = "use "
 
@@ -252,7 +253,7 @@ class Library:
 
     def dump(self) -> bytes:
         """The library as JSON: data, never code, so that a stored one can be loaded from anybody."""
-        return json.dumps({"version": self.version, "options": [_plain(o) for o in self],
+        return dumps({"version": self.version, "options": [_plain(o) for o in self],
                            "records": {n: asdict(r) for n, r in self.records.items()}}, sort_keys=True).encode()
 
     @classmethod

@@ -24,6 +24,7 @@ from experience.planning.world_model import Prediction, answer_of
 from experience.reward import RewardModel
 from experience.shards.replay import Group
 from experience.step import Step
+from experience.strict_json import dumps
 
 Pair = tuple[str, str]
 
@@ -268,7 +269,7 @@ class TabularLearner:
 
     def save(self) -> dict[str, bytes]:
         return {"policy.safetensors": self.policy().data,
-                "learner.json": json.dumps({"version": self.version}).encode()}
+                "learner.json": dumps({"version": self.version}).encode()}
 
     def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
                 learned_from: Iterable[Group]) -> None:

@@ -22,6 +22,7 @@ from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.planning.change import Answer, apply, describe, event
 from experience.planning.retrieval import Memory
 from experience.step import Step, state_key
+from experience.strict_json import dumps, exact
 
 
 @dataclass(frozen=True)
@@ -227,19 +228,19 @@ class LanguageWorldModel:
 
     def save(self) -> dict[str, bytes]:
         """What the next fit depends on besides the transitions, by file name."""
-        about = {"version": self.version, "threshold": self.threshold, "event_shift": self._event_shift,
+        about = {"version": self.version, "threshold": exact(self.threshold), "event_shift": self._event_shift,
                  "steps": self._steps,
                  "random": self._rng.bit_generator.state}
         return {"world_model.safetensors": Weights.of(self._model, self.version).data,
                 "world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
                 "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
-                "world_model.json": json.dumps(about).encode()}
+                "world_model.json": dumps(about).encode()}
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
         self._said.clear()
         about = json.loads(saved["world_model.json"])
-        self.version, self.threshold, self._steps = about["version"], about["threshold"], about["steps"]
+        self.version, self.threshold, self._steps = about["version"], float(about["threshold"]), about["steps"]
         self._event_shift = about.get("event_shift", 0.0)
         self._rng.bit_generator.state = about["random"]
         Weights.read(self.version, saved["world_model.safetensors"]).put_into(self._model)
@@ -249,17 +250,17 @@ class LanguageWorldModel:
     def beliefs(self) -> dict[str, bytes]:
         """What another process needs to predict as this one does, and no more."""
         about: dict[str, Any] = {"version": self.version, "event_shift": self._event_shift,
-                                 "threshold": self.threshold}
+                                 "threshold": exact(self.threshold)}
         if self._retrieve:
             about["memory"] = self._fitted[-_PUSHED:]
         return {"world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
-                "world_model.json": json.dumps(about).encode()}
+                "world_model.json": dumps(about).encode()}
 
     def believe(self, beliefs: Mapping[str, bytes]) -> None:
         """Predicts from now on as the model whose `beliefs` these are."""
         self._said.clear()
         about = json.loads(beliefs["world_model.json"])
-        self.version, self.threshold = about["version"], about["threshold"]
+        self.version, self.threshold = about["version"], float(about["threshold"])
         self._event_shift = about.get("event_shift", 0.0)
         if self._retrieve:
             self._fitted, self._memory = [(str(q), str(c)) for q, c in about["memory"]], Memory()

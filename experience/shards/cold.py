@@ -40,6 +40,7 @@ from experience.shards.manifest import read_manifest
 from experience.shards.retention import Gone, Span, merged, older_than, spans_of, without
 from experience.shards.schema import FIELDS, check_schema, conform
 from experience.shards.unpacked import check_unpacked, rows_a_group
+from experience.strict_json import dumps
 
 Format = Literal["parquet", "lance"]
 _FOLDER, _SNAPSHOTS = "cold", "snapshots"
@@ -194,7 +195,7 @@ def _snapshots(store: Path, disk: Disk) -> list[str]:
 def _publish(store: Path, snapshot: Snapshot, disk: Disk) -> None:
     folder = store / _SNAPSHOTS
     content = {**asdict(snapshot), "replaced": sorted(snapshot.replaced)}
-    body = json.dumps(content).encode()
+    body = dumps(content).encode()
     draft = folder / "draft"
     disk.write_file(draft, [body + b"\n" + hashlib.sha256(body).hexdigest().encode()])
     disk.rename(draft, folder / f"{snapshot.version:06d}.json")

@@ -12,6 +12,7 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from experience.errors import ConfigError
+from experience.strict_json import dumps
 
 
 @dataclass
@@ -99,7 +100,7 @@ class RateLimiter:
 
     def save(self) -> dict[str, bytes]:
         """Belongs beside the weights, in the same rename."""
-        return {"limiter.json": json.dumps(asdict(self.counts)).encode()}
+        return {"limiter.json": dumps(asdict(self.counts)).encode()}
 
     def restore(self, saved: dict[str, bytes]) -> None:
         self.counts = Counts(**json.loads(saved["limiter.json"]))

@@ -16,6 +16,7 @@ from typing import TypedDict
 
 from experience.errors import ShardError
 from experience.shards.disk import REAL, Disk
+from experience.strict_json import dumps
 
 NAME = "MANIFEST"
 _SHARD = re.compile(r"seg-\d+-\d+\.arrow")
@@ -74,7 +75,7 @@ def _lines(directory: Path, disk: Disk) -> list[tuple[Line, bytes]]:
 
 
 def _line(content: Line) -> bytes:
-    body = json.dumps(content)
+    body = dumps(content)
     return f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
 
 

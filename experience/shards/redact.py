@@ -16,7 +16,6 @@ import binascii
 import codecs
 import functools
 import html
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -28,6 +27,7 @@ import numpy as np
 
 from experience.shards.spelling import cover, fold
 from experience.step import Boundary, Step
+from experience.strict_json import dumps
 
 MARK = "[redacted]"
 _SECRET_NAME = re.compile(
@@ -71,13 +71,13 @@ def encodings(secret: str) -> Iterator[str]:
     yield quote(secret, safe="")
     yield "".join(f"%{b:02X}" for b in raw)
     yield "".join(f"%{b:02x}" for b in raw)
-    yield json.dumps(secret)[1:-1]
+    yield dumps(secret)[1:-1]
     yield "".join(f"\\u{ord(c):04x}" for c in secret)
     yield "".join(f"\\x{b:02x}" for b in raw)
     yield html.escape(secret)
     yield "".join(f"&#{ord(c)};" for c in secret)
     yield secret[::-1]
-    yield json.dumps(json.dumps(secret)[1:-1])[1:-1]
+    yield dumps(dumps(secret)[1:-1])[1:-1]
     yield "".join(f"\\{b:03o}" for b in raw)
     yield raw.hex(":")
     yield raw.hex(" ")

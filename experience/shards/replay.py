@@ -11,6 +11,7 @@ import numpy as np
 
 from experience.errors import ShardError
 from experience.step import FAILED, Boundary, Ending, Source, Step
+from experience.strict_json import dumps
 
 
 def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
@@ -268,7 +269,7 @@ class Replay:
     def save(self) -> dict[str, bytes]:
         """The cursor: which groups were given out, and the sampler's random state. Belongs beside the weights."""
         about = {"consumed": self.consumed, "dropped": vars(self.dropped), "random": self._rng.bit_generator.state}
-        return {"replay.json": json.dumps(about).encode()}
+        return {"replay.json": dumps(about).encode()}
 
     def restore(self, saved: Mapping[str, bytes], *, let_go: bool = False) -> list[Group]:
         """After the store was read again: what `save` knew as given out is not given out again, all else is.

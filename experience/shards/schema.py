@@ -26,6 +26,7 @@ from experience.errors import ShardError
 from experience.policy import Decision, VersionSpan
 from experience.signal import Signal, SignalKind
 from experience.step import Blob, Boundary, Step
+from experience.strict_json import dumps
 
 SCHEMA_ID = "xp.step.v3"
 
@@ -84,7 +85,7 @@ def schema(catalogue: Mapping[str, SignalKind], **metadata: Any) -> pa.Schema:
     """The schema whose metadata holds the signal catalogue (its order gives the codes) and `metadata`."""
     described = {"schema_id": SCHEMA_ID,
                  "signals": [[name, kind.unit, kind.source] for name, kind in sorted(catalogue.items())], **metadata}
-    return PLAIN.with_metadata({k: json.dumps(v) for k, v in described.items()})
+    return PLAIN.with_metadata({k: dumps(v) for k, v in described.items()})
 
 
 def signal_names(of: pa.Schema) -> list[tuple[str, str, str]]:
@@ -271,7 +272,7 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
         "signals": _lists(columns["signals"], _SIGNAL, {"code": [codes[g.name] for g in signals],
                                                         "value": [g.value for g in signals],
                                                         "evidence": [g.evidence for g in signals]}),
-        "info": [json.dumps(dict(i)).encode() if i else None for i in columns["info"]],
+        "info": [dumps(dict(i)).encode() if i else None for i in columns["info"]],
     }
     return pa.RecordBatch.from_arrays([_column(columns.get(name), type_, len(steps)) for name, type_, _ in FIELDS],
                                       schema=target)

@@ -106,7 +106,7 @@ def test_a_urls_password_moves_to_the_environment_and_copies_hold_stars(monkeypa
     "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)),
     "a: &a [*a, *a]", "a: " + "[" * 100_000, "a: " + "{b: " * 5_000, "- ? [a, b]\n  : c", "? [a, b]\n: c",
     "seed: !!python/object/apply:os.system ['true']", "seed: !!int '3'", "seed: !mine 3", "worlds: !!set {a, b}",
-    "seed: " + "9" * 100_000, "name: 2001-99-99", "name: \x00", "seed: 1\nseed: 2",
+    "seed: " + "9" * 100_000, "seed: 2001-99-99", "name: \x00", "seed: 1\nseed: 2",
     'name: "\\U00110000"', "seed: " + ":".join(["59"] * 5000), "seed: 0x" + "F" * 100_000, "seed: 0b" + "1" * 100_000,
     f"seed: {2**63}", "budget: {steps: " + "9" * 4000 + "}", 'runs_dir: "a\\0b"', "worlds: [{id: x, arguments: {n: 0x" + "F" * 99 + "}}]", "a: *b", "- 1"])
 def test_a_bomb_or_tag_in_yaml_is_an_error_with_its_place(tmp_path: Path, text: str) -> None:

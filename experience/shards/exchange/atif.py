@@ -19,6 +19,7 @@ from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
 from experience.shards.replay import Episode
 from experience.step import Boundary, Step
+from experience.strict_json import dumps
 
 ATIF_VERSION = "ATIF-v1.7"
 _MEDIA = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -30,7 +31,7 @@ def to_atif(rows: Rows, out: Path) -> Exchanged:
     for episode in rows.whole(done):
         assert episode.closing is not None
         name = f"{episode.first.stream_id.hex()}-{episode.first.t}.json"
-        (out / name).write_text(json.dumps(_trajectory(episode, episode.closing, pictures), indent=1))
+        (out / name).write_text(dumps(_trajectory(episode, episode.closing, pictures), indent=1))
         done.files.append(name)
         done.rows += len(episode.steps) + 1
         done.episodes += 1
@@ -157,7 +158,7 @@ def _decision(turn: Mapping[str, Any], agent: Mapping[str, Any]) -> tuple[Decisi
     tokens = turn.get("metrics") or {}
     ids, logprobs = tokens.get("completion_token_ids") or [], tokens.get("logprobs") or []
     exact = bool(ids) and len(ids) == len(logprobs)
-    calls = [f"{c['function_name']} {json.dumps(c['arguments'])}" for c in turn.get("tool_calls") or ()]
+    calls = [f"{c['function_name']} {dumps(c['arguments'])}" for c in turn.get("tool_calls") or ()]
     rest = _rest(turn)
     if exact and "metrics" in rest:
         for name in ("prompt_token_ids", "completion_token_ids", "logprobs"):
@@ -173,7 +174,7 @@ def _decision(turn: Mapping[str, Any], agent: Mapping[str, Any]) -> tuple[Decisi
 
 def _rest(turn: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the turn without the texts that are columns: its message, and what the tools answered."""
-    rest: dict[str, Any] = json.loads(json.dumps({k: v for k, v in turn.items() if k != "message"}))
+    rest: dict[str, Any] = json.loads(dumps({k: v for k, v in turn.items() if k != "message"}))
     if not isinstance(turn.get("message"), str):
         rest["message"] = turn.get("message")
     for result in (rest.get("observation") or {}).get("results", ()):

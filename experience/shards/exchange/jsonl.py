@@ -11,13 +11,14 @@ from experience.shards.exchange.episodes import MOST_BYTES, Exchanged, Placed, R
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
 from experience.step import Step
+from experience.strict_json import dumps
 
 
 def to_jsonl(rows: Rows, out: Path) -> Exchanged:
     done, pictures = Exchanged(files=["steps.jsonl"]), Pictures(rows.store, out)
     with open(out / "steps.jsonl", "w") as file:
         for step in rows.steps():
-            file.write(json.dumps(as_plain(step)) + "\n")
+            file.write(dumps(as_plain(step)) + "\n")
             for blob in step.obs_blobs:
                 pictures.save(blob)
             done.rows += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet as parquet
 from experience.shards.exchange.episodes import Exchanged, Rows, short_name
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.replay import Episode
+from experience.strict_json import dumps
 
 _ROWS_AT_ONCE, _EPISODES_AT_ONCE = 1_000, 1_000
 _DATA = pa.schema([
@@ -123,7 +123,7 @@ class _World:
         task = self._tasks.setdefault(episode.first.task_id, len(self._tasks))
         for frame, step in enumerate(episode.steps):
             row: dict[str, Any] = {"observation.text": step.obs_text,
-                   "observation.pictures": json.dumps([self._pictures.save(b) for b in step.obs_blobs]),
+                   "observation.pictures": dumps([self._pictures.save(b) for b in step.obs_blobs]),
                    "action": step.decision.text if step.decision else "",
                    "next.reward": math.nan if step.reward is None else step.reward, "next.done": frame + 1 == length,
                    "timestamp": float(frame), "frame_index": frame, "episode_index": self._episodes,
@@ -142,8 +142,8 @@ class _World:
         self._data.close()
         self._about.close()
         parquet.write_table(self._task_table(), self._out / "meta/tasks.parquet")
-        (self._out / "meta/info.json").write_text(json.dumps(self._info(), indent=1))
-        (self._out / "meta/stats.json").write_text(json.dumps({n: s.said() for n, s in self._statistics.items()}))
+        (self._out / "meta/info.json").write_text(dumps(self._info(), indent=1))
+        (self._out / "meta/stats.json").write_text(dumps({n: s.said() for n, s in self._statistics.items()}))
 
     def _task_table(self) -> pa.Table:
         """Tasks by their text, which pandas is to take as the index."""
@@ -154,7 +154,7 @@ class _World:
              "metadata": None}]}
         return pa.table({"task_index": pa.array(list(self._tasks.values()), pa.int64()),
                          "__index_level_0__": pa.array(list(self._tasks), pa.string())}).replace_schema_metadata(
-                             {"pandas": json.dumps(index)})
+                             {"pandas": dumps(index)})
 
     def _info(self) -> dict[str, Any]:
         kinds = {f.name: "bool" if pa.types.is_boolean(f.type) else

@@ -38,6 +38,7 @@ from experience.shards.exchange.plain import as_plain, from_plain
 from experience.shards.replay import Episode
 from experience.signal import Signal
 from experience.step import Boundary, Ending, Step, discount_after
+from experience.strict_json import dumps
 
 _NUL = "\u2400"
 """Stands for a NUL, which HDF5 cannot hold in a text."""
@@ -126,7 +127,7 @@ def _buffer(make: Any, episode: Episode, names: list[str], pictures: Pictures) -
     infos: dict[str, Any] = {f"signal_{name}": np.array([np.nan, *(_value(s, name) for s in steps)]) for name in names}
     infos["t"] = np.array([r.t for r in rows])
     if any(r.obs_blobs for r in rows):
-        infos["images"] = [json.dumps([pictures.save(b) for b in r.obs_blobs]) for r in rows]
+        infos["images"] = [dumps([pictures.save(b) for b in r.obs_blobs]) for r in rows]
     return make(seed=episode.first.seed, observations=[_without_nul(r.obs_text) for r in rows],
                 actions=[_without_nul(s.decision.text) for s in steps if s.decision],
                 rewards=[np.nan if s.reward is None else s.reward for s in steps],
@@ -250,7 +251,7 @@ def _as_text(values: Any, t: int) -> str:
         return v[t].tolist() if hasattr(v[t], "tolist") else v[t]
 
     row = pick(values)
-    return row if isinstance(row, str) else json.dumps(row)
+    return row if isinstance(row, str) else dumps(row)
 
 
 @contextlib.contextmanager
@@ -275,7 +276,7 @@ def read_apart() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         for step in _read(Path(sys.argv[1])):
-            print(json.dumps(as_plain(step)))
+            print(dumps(as_plain(step)))
     except BrokenPipeError:
         os._exit(1)
     except (*NOT_READABLE, OSError, MemoryError, AssertionError, MissingPartError) as error:

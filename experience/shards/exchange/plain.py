@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,6 +15,7 @@ from experience.policy import Decision, VersionSpan
 from experience.shards.schema import TYPES, first_decoding
 from experience.signal import Signal, SignalSource
 from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
+from experience.strict_json import dumps
 
 _WORDS = {"source": SOURCES, "ending": ENDINGS}
 _MAY_BE_UNKNOWN = {"parent", "model_version", "uncertainty", "decision", "option_id", "option_step", "plan_id",
@@ -56,7 +56,7 @@ def from_plain(plain: Mapping[str, Any]) -> Step:
             said[name] = _bytes(said[name], name)
     said["boundary"] = Boundary(_integer(said.get("boundary", 0), "boundary", 0, 127))
     said["info"] = _an(dict, said.get("info", {}), "info")
-    json.dumps(said["info"])  # what is nested too deep for us raises here, where its place is known
+    dumps(said["info"])  # what is nested too deep for us raises here, where its place is known
     for name, value in said.items():
         if name in TYPES and name not in ("stream_id", "work_id", "action_struct", "signals", "obs_blobs", "boundary",
                                           "info"):
