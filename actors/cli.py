@@ -395,23 +395,17 @@ def config_check(files: list[Path]) -> None:
 
 
 @config_app.command("explain")
-def config_explain(key: str, overrides: Overrides = None, config: Files = None) -> None:
-    """A key's meaning, its value, and what set it."""
-    from actors.config import keys
+def config_explain(key: Annotated[str, typer.Argument(help="a key, or a section such as learning or worlds; "
+                                                           "all of them if empty")] = "",
+                   overrides: Overrides = None, config: Files = None) -> None:
+    """What a key means, what it takes, its value, and what set it; of a section, all its keys."""
+    from actors.explain import explained
 
-    known = {name.replace("[]", ""): info for name, info in keys()}
-    if key not in known:
-        import difflib
-
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-        raise ConfigError(f"{key}: unknown key", f"did you mean '{close[0]}'?" if close else "")
+    if "=" in key or key.endswith((".yaml", ".yml")):  # no key was named
+        key, overrides = "", [key, *(overrides or [])]
     checked, origins = _load(config, overrides)
-    value: Any = checked.model_dump(mode="json")
-    for part in key.split("."):
-        value = [v[part] for v in value] if isinstance(value, list) else value[part]
-    info = known[key]
-    emit(f"{key} = {value!r}\n  {info.description or ''}\n  default {info.default!r}, "
-          f"set by {origins.get(key, 'the default')}")
+    for paragraph in explained(key, checked, origins):
+        emit(paragraph)
 
 
 @config_app.command("schema")

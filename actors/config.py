@@ -6,17 +6,17 @@ No key is ignored, nothing is imported or instantiated by name, secrets are name
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo
 
 from actors.config_reader import Node, Problems, check_secrets, plain, read_file, read_override, write
+from actors.config_words import check_keys, explain_error
 from experience.errors import ConfigError
 from experience.shards.redact import name_secrets
 
@@ -59,8 +59,12 @@ def _model_here(model: str, info: ValidationInfo) -> str:
 PathText = Annotated[str, AfterValidator(_here)]
 
 
+SEEDS = 2**31
+"""Seeds are below this: what NumPy, PyTorch, Gymnasium and the worlds behind them all take."""
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def place(self, name: str) -> str:
@@ -82,9 +86,11 @@ class World(_Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="given to the environment's constructor: texts, numbers, lists and mappings, "
                                           "e.g. {screenshots: true}")
-    groups: int = Field(2, ge=0, description="groups of this world in every update")
-    demonstrations: int = Field(100, ge=0, description="episodes of the world's scripted expert, stored once")
-    rewards: dict[str, float] | None = Field(None, description="weights of signals; null takes the world's own")
+    groups: int = Field(2, ge=0, le=10_000, description="groups of this world in every update")
+    demonstrations: int = Field(
+        100, ge=0, le=1_000_000, description="episodes of the world's scripted expert, stored once")
+    rewards: dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None = Field(
+        None, description="weights of signals; null takes the world's own")
 
 
 class Policy(_Section):
@@ -99,7 +105,7 @@ class Policy(_Section):
         "", description="hugging_face: a folder, a .gguf file, or smollm2; openai: the model's name")
     base_url: str = Field("", description="openai: the server, e.g. http://127.0.0.1:8000/v1")
     api_key_env: str = Field("OPENAI_API_KEY", description="openai: NAME of the environment variable with the key")
-    timeout_seconds: float = Field(120.0, gt=0, description="openai: for one request")
+    timeout_seconds: float = Field(120.0, gt=0, le=86_400, description="openai: for one request")
     retries: int = Field(4, ge=0, le=20, description="openai: further tries after a failed request")
     listed: bool = Field(False, description="small, hugging_face: where a world lists its actions, nothing else "
                                        "is ever written")
@@ -110,12 +116,14 @@ class Policy(_Section):
 class Collecting(_Section):
     slots: int = Field(16, ge=1, le=4096, description="environments that one collector keeps going")
     group_size: int = Field(8, ge=2, le=1024, description="episodes of the same task and start: a group baseline")
-    step_timeout_seconds: float = Field(60.0, gt=0, description="a slower environment step ends its episode: timeout")
+    step_timeout_seconds: float = Field(
+        60.0, gt=0, le=86_400, description="a slower environment step ends its episode: timeout")
     discount: float = Field(1.0, gt=0, le=1, description="γ after a step that did not end the world")
     durability: Literal["sync", "group", "os"] = Field("group", description="when a step is acknowledged")
     commit_seconds: float = Field(0.05, gt=0, le=10, description="group: the longest wait for an acknowledgement")
     seal_bytes: int = Field(64 << 20, ge=1 << 16, le=1 << 30, description="a segment of so many bytes is sealed")
-    seal_seconds: float = Field(600.0, gt=0, description="a segment as old as this is sealed, whatever it holds")
+    seal_seconds: float = Field(
+        600.0, gt=0, le=2_592_000, description="a segment as old as this is sealed, whatever it holds")
 
 
 class SandboxSection(_Section):
@@ -125,24 +133,27 @@ class SandboxSection(_Section):
 
 
 class Learning(_Section):
-    imitation_passes: float = Field(20.0, ge=0, description="passes over the demonstrations before acting")
+    imitation_passes: float = Field(20.0, ge=0, le=10_000, description="passes over the demonstrations before acting")
     imitation_rate: float = Field(2e-3, gt=0, lt=1, description="its peak learning rate")
-    imitation_weight: float = Field(0.05, ge=0, description="c of L = L_PG + c L_NLL(demonstrations)")
-    imitation_ratio: float = Field(1.0, ge=0, description="turns imitated for each turn of experience learned from")
-    observation_weight: float = Field(0.2, ge=0, description="weight of predicting the demonstrations' observations")
+    imitation_weight: float = Field(0.05, ge=0, le=1000, description="c of L = L_PG + c L_NLL(demonstrations)")
+    imitation_ratio: float = Field(
+        1.0, ge=0, le=1000, description="turns imitated for each turn of experience learned from")
+    observation_weight: float = Field(
+        0.2, ge=0, le=1000, description="weight of predicting the demonstrations' observations")
     learning_rate: float = Field(3e-4, gt=0, lt=1, description="of policy-gradient updates")
-    minibatches: int = Field(4, ge=1, description="optimiser steps an update")
-    batch_turns: int = Field(16, ge=1, description="turns per imitation step")
-    micro_batch_tokens: int = Field(8192, ge=64, description="tokens that go through the model at once")
+    minibatches: int = Field(4, ge=1, le=10_000, description="optimiser steps an update")
+    batch_turns: int = Field(16, ge=1, le=100_000, description="turns per imitation step")
+    micro_batch_tokens: int = Field(8192, ge=64, le=1 << 26, description="tokens that go through the model at once")
     clip_below: float = Field(0.2, ge=0, lt=1, description="ratio clip, lower side")
-    clip_above: float = Field(0.28, ge=0, description="ratio clip, upper side")
+    clip_above: float = Field(0.28, ge=0, le=1000, description="ratio clip, upper side")
     negative_weight: float = Field(1.0, ge=0, le=1, description="weight of advantages below zero")
     advantage: Literal["group", "state", "turn"] = Field(
         "group", description="group: an episode against its group; state: also a turn against the group's turns in "
                              "that state (GiGPO); turn: a turn against a learned value function")
     value_rate: float = Field(1e-3, gt=0, lt=1, description="turn: learning rate of the value function")
     step_size: float = Field(0.1, gt=0, le=1, description="table: α of Q-learning")
-    max_lag: int = Field(2, ge=0, description="experience older than this many versions is not learned from")
+    max_lag: int = Field(
+        2, ge=0, le=1_000_000, description="experience older than this many versions is not learned from")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the learner; imitation uses all cores")
 
 
@@ -152,21 +163,23 @@ class Planning(_Section):
                                                    "ensemble of networks for screens of one form with numbers")
     layers: int = Field(2, ge=1, le=64, description="language: blocks of the world model")
     width: int = Field(96, ge=16, le=4096, description="width of the world model")
-    fit_steps: int = Field(6, ge=0, description="optimiser steps of the world model per update")
-    every: int = Field(2, ge=1, description="imagine at every n-th update")
+    fit_steps: int = Field(6, ge=0, le=1_000_000, description="optimiser steps of the world model per update")
+    every: int = Field(2, ge=1, le=1_000_000, description="imagine at every n-th update")
     retrieve: int = Field(0, ge=0, le=8, description="similar real transitions that the world model reads before it "
                                                      "predicts; each makes what it reads as much longer")
-    first_steps: int = Field(150, ge=0, description="optimiser steps of the world model on the demonstrations")
+    first_steps: int = Field(
+        150, ge=0, le=1_000_000, description="optimiser steps of the world model on the demonstrations")
     trusted_accuracy: float = Field(0.9, ge=0, le=1, description="gate: predictions are believed up to the uncertainty "
                                                                  "at which this share of held-out ones is right; 0: "
                                                                  "no gate, all are believed")
-    groups: int = Field(6, ge=0, description="imagined groups each time")
+    groups: int = Field(6, ge=0, le=10_000, description="imagined groups each time")
     horizon: int = Field(3, ge=1, le=32, description="longest imagined branch, in turns; errors add up along it")
-    roots: int = Field(0, ge=0, description="sweeps: real steps from which the model's reach is laid out and solved at "
-                                            "each update; 0 is off")
-    states: int = Field(64, ge=2, description="sweeps, gumbel: states laid out for each")
-    updates: int = Field(10, ge=0, description="table: planning updates after each real step (Dyna-Q)")
-    curiosity: float = Field(0.0, ge=0, description="table: κ of Dyna-Q+, what an untried action promises in planning")
+    roots: int = Field(0, ge=0, le=1_000_000, description="sweeps: real steps from which the model's reach is laid out "
+                                                          "and solved at each update; 0 is off")
+    states: int = Field(64, ge=2, le=1_000_000, description="sweeps, gumbel: states laid out for each")
+    updates: int = Field(10, ge=0, le=1_000_000, description="table: planning updates after each real step (Dyna-Q)")
+    curiosity: float = Field(
+        0.0, ge=0, le=1000, description="table: κ of Dyna-Q+, what an untried action promises in planning")
     candidates: int = Field(0, ge=0, le=64, description="lookahead: actions tried in thought each turn (sweeps: where "
                                                         "the world lists none); 0 is off")
     search: Literal["rollouts", "sweeps", "gumbel", "campaign"] = Field(
@@ -181,9 +194,10 @@ class Planning(_Section):
 
 
 class Evaluation(_Section):
-    episodes: int = Field(32, ge=0, description="held-out episodes per world and evaluation")
-    final_episodes: int = Field(64, ge=0, description="held-out episodes per world, first and last evaluation")
-    every: int = Field(10, ge=1, description="evaluate each n-th policy version")
+    episodes: int = Field(32, ge=0, le=100_000, description="held-out episodes per world and evaluation")
+    final_episodes: int = Field(
+        64, ge=0, le=100_000, description="held-out episodes per world, first and last evaluation")
+    every: int = Field(10, ge=1, le=1_000_000, description="evaluate each n-th policy version")
     temperature: float = Field(0.0, ge=0, le=10, description="sampling temperature when evaluating; 0 is greedy")
 
 
@@ -191,7 +205,7 @@ class Config(_Section):
     """Everything a run can be told. Fewer than 100 keys, each with a default."""
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="opens the run directory's name")
-    seed: int = Field(0, ge=0, description="of tasks, weights and sampling")
+    seed: int = Field(0, ge=0, lt=SEEDS, description="of tasks, weights and sampling")
     workers: int = Field(0, ge=0, le=10000, description="Ray collectors; 0 collects in this process")
     address: str | None = Field(None, description="of a Ray cluster; null starts or finds one (RAY_ADDRESS)")
     runs_dir: PathText = Field("runs", description="where run directories go")
@@ -221,14 +235,14 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[Co
         if node is not None:
             _merge(merged, node)
     check_secrets(merged, problems)
-    _check_keys(merged, Config, "", problems)
+    check_keys(merged, Config, Config, "", problems)
     config = None
     try:
         config = Config.model_validate(plain(merged))
     except ValidationError as invalid:
         for error in invalid.errors(include_url=False):
-            if error["type"] != "extra_forbidden":  # reported with a suggestion by _check_keys
-                _explain(error, merged, problems)
+            if error["type"] != "extra_forbidden":  # reported with a suggestion by check_keys
+                explain_error(error, merged, Config, problems)
     if config is not None:
         _note_places(config, merged)
         _check_sense(config, merged, problems)
@@ -281,14 +295,6 @@ def _without_password(config: Config) -> Config:
     return config.model_copy(update={"policy": config.policy.model_copy(update={"base_url": shown})})
 
 
-def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, pydantic field) of every leaf of the schema."""
-    for name, info in model.model_fields.items():
-        inner = _model_of(info.annotation)
-        yield from keys(inner, f"{prefix}{name}{'[]' if get_origin(info.annotation) is list else ''}.") if inner \
-            else [(prefix + name, info)]
-
-
 def dump(config: Config) -> str:
     """The resolved configuration as YAML that `xp run -c` takes."""
     return write(config.model_dump())
@@ -303,71 +309,6 @@ def _merge(into: Node, new: Node) -> None:
             old.value += node.value
         else:
             into.value[key] = node
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section behind a field's type: itself, or a list's items."""
-    if get_origin(annotation) is list:
-        annotation = get_args(annotation)[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _check_keys(node: Node, model: type[BaseModel], path: str, problems: Problems) -> None:
-    if not isinstance(node.value, dict):
-        return
-    for key, child in node.value.items():
-        here = f"{path}{key}"
-        if key not in model.model_fields:
-            close = _suggest(key, model, path)
-            problems.add(child.place, f"{here}: unknown key",
-                         f"did you mean '{close}'?" if close else f"known here: {', '.join(model.model_fields)}")
-            continue
-        inner = _model_of(model.model_fields[key].annotation)
-        if inner is None:
-            continue
-        if isinstance(child.value, list):
-            for i, item in enumerate(child.value):
-                _check_keys(item, inner, f"{here}[{i}].", problems)
-        else:
-            _check_keys(child, inner, f"{here}.", problems)
-
-
-def _suggest(key: str, model: type[BaseModel], path: str) -> str | None:
-    """The nearest known key: the same name elsewhere, else near in spelling (here, then anywhere), else by a word."""
-    here = {name: path + name for name in model.model_fields}
-    everywhere = {name.rpartition(".")[2]: name for name, _ in keys()} | {n: n for n in Config.model_fields}
-    if key in everywhere:
-        return everywhere[key]
-    for known in (here, everywhere):
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-        if close:
-            return known[close[0]]
-    words = set(key.split("_"))
-    for known in (here, everywhere):
-        for name, full in known.items():
-            if words & set(name.split("_")):
-                return full
-    return None
-
-
-def _explain(error: Any, merged: Node, problems: Problems) -> None:
-    node, path = merged, ""
-    for part in error["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        try:
-            node = node.value[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    hint = ""
-    message = error["msg"][:1].lower() + error["msg"][1:]
-    if error["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        message = f"{error['input']!r} is not one of {', '.join(allowed)}"
-        close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else ""
-    elif not isinstance(error["input"], dict | list):
-        message = f"{error['input']!r}: {message}"
-    problems.add(node.place, f"{path}: {message}", hint)
 
 
 def _check_sense(config: Config, merged: Node, problems: Problems) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from actors.agent import check_room, planned
 from actors.collector import Work, describe_worlds, listed_actions
-from actors.config import Config
+from actors.config import SEEDS, Config
 from actors.engines import Engine, Situation, make_engine
 from actors.evaluator import Evaluator
 from actors.planner import make_value, make_world_model
@@ -159,7 +159,7 @@ class Parts:
         """Has the worlds' scripted experts live their episodes, and waits for them and for the random baseline."""
         self._phase("demonstrations")
         works = [Work.named(f"{self.config.seed}/demonstration/{w.id}/{i}", env_id=w.id, lane="demonstration",
-                            seed=1_000_000_007 + 7919 * self.config.seed + i)
+                            seed=(1_000_000_007 + 7919 * self.config.seed + i) % SEEDS)
                  for w in self.config.worlds for i in range(w.demonstrations)]
         waiting = {w.work_id for w in works}
         self.pool.order(works)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.config import Config, dump, keys, load
+from actors.config import SEEDS, Config, dump, load
+from actors.config_words import keys, takes
 from experience.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,7 @@ def problems(*overrides: str, text: str = "", tmp_path: Path | None = None) -> s
 
 
 def test_fewer_than_a_hundred_keys_each_with_a_description() -> None:
-    known = list(keys())
+    known = list(keys(Config))
     assert len(known) < 100
     assert all(info.description for _, info in known)
 
@@ -61,6 +62,48 @@ def test_every_mistake_in_a_file_has_its_line_and_all_come_at_once(tmp_path: Pat
 
 def test_a_value_out_of_range_says_the_range() -> None:
     assert "greater than or equal to 0" in problems("workers=-1")
+
+
+@pytest.mark.parametrize(("override", "says"), [
+    ("seed=-1", "from 0 below 2147483648"), (f"seed={SEEDS}", "from 0 below 2147483648"), ("seed=1.5", "whole number"),
+    ("seed=" + "9" * 400, "from 0 below"), ("workers=1e9", "from 0 to 10000"), ("workers=.nan", "from 0 to 10000"),
+    ("learning.learning_rate=.nan", "a number above 0 below 1"), ("learning.learning_rate=.inf", "above 0 below 1"),
+    ("learning.learning_rate=0", "above 0 below 1"), ("learning.minibatches=100000000", "from 1 to 10000"),
+    ("collecting.step_timeout_seconds=.inf", "above 0 to 86400"), ("policy.timeout_seconds=1e300", "above 0 to 86400"),
+    ("evaluation.every=0", "from 1 to 1000000"), ("planning.trusted_accuracy=2", "from 0 to 1"),
+    ("policy.learns=maybe", "true or false"), ("policy.engine=smal", "is not one of small"), ("name=A B", "that matches")])
+def test_a_value_that_would_fail_later_is_refused_with_key_value_range_and_place(override: str, says: str) -> None:
+    said = problems(override)
+    assert says in said
+    assert f"override '{override}'" in said and override.partition("=")[0] + ": " in said
+    assert len(said) < 2000
+
+
+def test_every_number_has_a_range_on_both_sides() -> None:
+    for name, field in keys(Config):
+        if name.startswith("budget.") or not (taken := takes(field)).startswith(("a whole number", "a number")):
+            continue
+        assert any(w in taken for w in ("from", "above")) and any(w in taken for w in (" to ", "below")), (name, taken)
+
+
+@pytest.mark.parametrize("weight", [".nan", ".inf", "1e300"])
+def test_a_weight_of_a_signal_is_a_number_that_sums_stay_finite_with(weight: str, tmp_path: Path) -> None:
+    assert "bad.yaml:1:3" in problems(text=f"worlds: [{{id: w-v0, rewards: {{a: {weight}}}}}]\n", tmp_path=tmp_path)
+
+
+def test_the_largest_seed_is_taken_by_everything_downstream() -> None:
+    import gymnasium
+    import numpy as np
+    import torch
+
+    from actors.engines import make_engine
+
+    make_engine(Config().policy, SEEDS - 1 + 1000 * 10_001 + 10_000)  # as the last of all collectors does
+    np.random.RandomState(SEEDS - 1), np.random.default_rng([SEEDS - 1, 2, 3])
+    torch.Generator().manual_seed(SEEDS - 1)
+    gymnasium.make("CartPole-v1").reset(seed=SEEDS - 1)
+    demonstration = (1_000_000_007 + 7919 * (SEEDS - 1) + 1_000_000) % SEEDS
+    assert 0 <= demonstration < SEEDS
 
 
 def test_a_word_that_is_no_override_is_refused() -> None:
@@ -110,3 +153,34 @@ def test_the_command_exits_with_2_and_leaves_no_run(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert "did you mean 'workers'?" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def explained(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "actors", "config", "explain", *words], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_section_is_explained_key_by_key_with_choices_ranges_and_who_set_them() -> None:
+    said = explained("policy", "policy.engine=table", "seed=3")
+    assert {line.partition(" = ")[0] for line in said.splitlines() if not line.startswith(" ")} == {
+        f"policy.{name}" for name in type(Config().policy).model_fields}
+    assert "takes small, hugging_face, openai, table\n  default 'small', set by override 'policy.engine=table'" in said
+    assert "takes a number from 0 to 10" in said
+
+
+def test_the_worlds_are_explained_and_everything_without_a_key() -> None:
+    said = explained("worlds", "worlds=[{id: a-v0, groups: 3}, {id: b-v0}]")
+    assert "worlds.groups = [3, 2]" in said and "takes a whole number from 0 to 10000" in said
+    assert "worlds.id = ['a-v0', 'b-v0']" in said and "none: it must be given" in said
+    assert explained().count("\n  default ") == len(list(keys(Config)))
+
+
+def test_what_is_shown_reads_back_to_the_same(tmp_path: Path) -> None:
+    words = ["worlds=[{id: a-v0, arguments: {x: '1e-5', y: 1e-5, z: [NO, '0o10']}}]", "policy.model='~/no'", "name=on", "seed=7"]
+    first = subprocess.run([sys.executable, "-m", "actors", "config", "show", *words], cwd=ROOT, capture_output=True,
+                           text=True, check=True).stdout
+    (tmp_path / "shown.yaml").write_text(first)
+    assert load([tmp_path / "shown.yaml"])[0].model_dump() == load([], words)[0].model_dump()
+    assert yaml.safe_load(first)["worlds"][0]["arguments"] == {"x": "1e-5", "y": 1e-5, "z": ["NO", "0o10"]}
