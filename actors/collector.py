@@ -33,7 +33,7 @@ from experience.errors import ConfigError, EngineError
 from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.policy import Decision
-from experience.reward import RewardModel, check_weights
+from experience.reward import RewardModel
 from experience.shards.blobs import describe
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
@@ -409,16 +409,6 @@ def describe_worlds(config: Config) -> Described:
         found.told[world.id] = told(made.unwrapped)
         made.close()
     return found
-
-
-def check_rewards(config: Config) -> None:
-    """Raises ConfigError if a world's `rewards` weigh a signal that it does not have."""
-    for number, world in enumerate(config.worlds):
-        if world.rewards:
-            made = make_world(world.id, world.arguments)
-            known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
-            made.close()
-            check_weights(f"worlds[{number}].rewards ({world.id})", world.rewards, known)
 
 
 def listed_actions(config: Config) -> tuple[str, ...]:

@@ -345,13 +345,15 @@ def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
             problems.add(place, f"worlds[{i}].id: {world.id} is listed twice", "raise its groups instead")
 
 
-def _note_places(section: _Section, node: Node) -> None:
+def _note_places(section: _Section, told: Node) -> None:
     """Tells the section, and those within it, where each of their keys was set."""
-    for name, child in node.value.items():
+    for name, child in told.value.items():
         section._places[name] = child.place
         inner = getattr(section, name)
-        if isinstance(inner, _Section):
-            _note_places(inner, child)
+        pairs = zip(inner, child.value, strict=True) if isinstance(inner, list) else [(inner, child)]
+        for part, node in pairs:
+            if isinstance(part, _Section):
+                _note_places(part, node)
 
 
 def _origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experience.errors import IsolationError, MissingPartError, XpError
+from experience.errors import IsolationError, MissingPartError
 
 if TYPE_CHECKING:
     from actors.config import Config
@@ -61,19 +61,15 @@ def require(config: Config, trusted: bool = False) -> None:
     by nobody: a configuration may come from anywhere, and cannot say itself that it may run code without a cage."""
     import gymnasium
 
+    from actors.worlds import check_ids, check_worlds
+
     if config.sandbox.min_tier == "none" and not trusted:
         raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
                              "ask for landlock or more, or say so yourself: --i-trust-this-code")
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
+    check_ids(config)
     for world in config.worlds:
-        package, _, name = world.id.rpartition(":")
-        try:
-            if package:
-                import_module(package)  # which registers its ids, as gymnasium.make does
-            spec = gymnasium.spec(name)
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
-            raise XpError(f"worlds: {world.id} is not a known environment: {error}",
-                          "see ./xp env list; a package's id is written package:Name-v0") from error
+        spec = gymnasium.spec(world.id.rpartition(":")[2])
         where = str(spec.entry_point)
         if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
             for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
@@ -81,10 +77,7 @@ def require(config: Config, trusted: bool = False) -> None:
                 if not finding.ok:
                     kind = IsolationError if finding.part == "sandbox" else MissingPartError
                     raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)
-    if any(world.rewards for world in config.worlds):
-        from actors.collector import check_rewards
-
-        check_rewards(config)
+    check_worlds(config)
 
 
 def _package(name: str, optional: bool = False) -> Finding:

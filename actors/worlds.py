@@ -1,14 +1,125 @@
-"""Worlds by their ids: how one is made."""
+"""Worlds by their ids: how one is made, and what is wrong with one that cannot be, before a run begins."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from copy import deepcopy
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import gymnasium
+
+from actors import CALLED_FROM
+from actors.config import Config, World
+from actors.config_reader import Problems
+from experience.errors import MissingPartError, XpError
+from experience.reward import check_weights
+
+_VERSION = re.compile(r"-v\d+$")
 
 
 def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
     """A world made with copies of its arguments: what one does with a list of its own, no other sees."""
     return gymnasium.make(env_id, **deepcopy(dict(arguments)))
+
+
+def check_ids(config: Config, *, bundled_only: bool = False) -> None:
+    """Raises ConfigError naming every world that is not registered, with who set it and a name that is near.
+
+    Imports the packages that the ids name; with `bundled_only` none but our own, and says nothing of the others.
+    """
+    problems = Problems()
+    for number, world in enumerate(config.worlds):
+        foreign = not world.id.startswith("envs:") and (":" in world.id or world.id in gymnasium.registry)
+        if not (bundled_only and foreign) and (wrong := _unknown(world.id)):
+            problems.add(world.place("id"), f"worlds[{number}].id: {wrong[0]}", wrong[1])
+    if problems.found:
+        raise problems.error()
+
+
+def check_worlds(config: Config) -> None:
+    """Makes each world once, and lets go of it.
+
+    Raises ConfigError for an unknown id, arguments that a world does not take, and weights of signals that it does not
+    have; MissingPartError where it needs what is not installed; XpError where it cannot be made for another reason.
+    """
+    check_ids(config)
+    for number, world in enumerate(config.worlds):
+        made = _made(world, f"worlds[{number}]")
+        known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
+        made.close()
+        check_weights(f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})", world.rewards or {}, known)
+
+
+def _made(world: World, key: str) -> Any:
+    where = world.place("arguments" if world.arguments else "id")
+    try:
+        return make_world(world.id, world.arguments)
+    except MissingPartError as missing:
+        said = str(missing).splitlines()[0]
+        raise MissingPartError(f"{where}: {key}: {world.id} cannot run here: {said}", missing.hint) from missing
+    except XpError:
+        raise
+    except TypeError as error:
+        problems = Problems()
+        problems.add(where, f"{key}.arguments: {world.id} cannot be made with {sorted(world.arguments)}: {error}",
+                     f"./xp env card {world.id} tells what a world is")
+        raise problems.error() from error
+    except Exception as error:
+        raise XpError(f"{where}: {key}: {world.id} cannot be made: {type(error).__name__}: {error}",
+                      f"./xp env check {world.id} shows where it fails") from error
+
+
+def _unknown(env_id: str) -> tuple[str, str] | None:
+    """(what is wrong, what to do) with the id of a world; None if it is registered."""
+    package, _, name = env_id.rpartition(":")
+    try:
+        if package:
+            import_module(package)  # which registers its ids, as gymnasium.make does
+        gymnasium.spec(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{package}.".startswith(f"{error.name}."):
+            return f"{env_id}: no module {error.name!r} is found", _near(env_id) or (
+                f"a world of your own is a file in {CALLED_FROM}, or an installed package, and is called FILE:Name-v0")
+        return f"{env_id}: {package} needs {error.name!r}, which is not installed", (
+            "./xp setup worlds" if package.partition(".")[0] == "envs" else f"install it: pip install {error.name}")
+    except gymnasium.error.Error:
+        return f"{env_id} is not a known environment", _near(env_id) or _registered_by(package)
+    except Exception as error:  # noqa: BLE001  a stranger's module may raise anything
+        return f"{env_id}: {package} cannot be imported: {type(error).__name__}: {error}", (
+            f"python -c 'import {package}' shows where")
+    return None
+
+
+def _near(env_id: str) -> str:
+    """A suggestion of a registered id, empty if none is near."""
+    package, _, name = env_id.rpartition(":")
+    known = [] if package else [world for world in gymnasium.registry if world != env_id]
+    known += [f"envs:{world}" for world in import_module("envs").WORLDS]
+    files = [path.stem for path in Path(CALLED_FROM).glob("*.py")]
+    known += [f"{file}:{name}" for file in difflib.get_close_matches(package, files, n=1)]
+    known += [f"{package}:{world}" for world in _ids_of(package)]
+    near = max(known, key=lambda world: (_likeness(env_id, world), world.lower() == env_id.lower(), world))
+    return f"did you mean '{near}'? ./xp env list shows the bundled ones" if _likeness(env_id, near) > 0.7 else ""
+
+
+def _likeness(env_id: str, known: str) -> float:
+    """How much two ids have in common, in [0, 1]: package and name must both be alike, unless no package was given."""
+    (package, _, name), (other_package, _, other_name) = env_id.rpartition(":"), known.rpartition(":")
+    bare, other_bare = (_VERSION.sub("", n).lower() for n in (name, other_name))
+    names = difflib.SequenceMatcher(None, bare, other_bare).ratio()
+    return min(names, difflib.SequenceMatcher(None, package, other_package).ratio() if package else 1.0)
+
+
+def _ids_of(package: str) -> list[str]:
+    """What a package that has been imported registered."""
+    return [world for world, spec in gymnasium.registry.items() if package and package != "envs" and (
+        f"{getattr(spec.entry_point, '__module__', spec.entry_point)}.".replace(":", ".").startswith(f"{package}."))]
+
+
+def _registered_by(package: str) -> str:
+    ids = ", ".join(f"{package}:{world}" for world in _ids_of(package))
+    return f"{package} registers {ids}" if ids else "see ./xp env list; a package's id is written package:Name-v0"
