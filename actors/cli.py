@@ -95,14 +95,20 @@ def run(overrides: Overrides = None, config: Files = None, as_json: Json = False
 @app.command()
 def resume(name: RunName = "latest", as_json: Json = False, trusted: Trusted = False) -> None:
     """Goes on with a run from what its directory holds: acknowledged steps and the last checkpoint."""
+    from actors.config_changes import refuse
     from actors.doctor import require
     from actors.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
     config = directory.config()
-    require(config, trusted)
+    changed = directory.changes()
+    for change in changed:
+        say(f"config.yaml differs from what the run was made with: {change}")
+    refuse(changed, str(directory.path / "config.yaml"))
     _check_origin(config, directory, trusted)
-    directory.write_record(status="running", attempts=directory.record.get("attempts", 1) + 1)
+    require(config, trusted)
+    directory.write_record(status="running", attempts=directory.record.get("attempts", 1) + 1,
+                           changed=[str(change) for change in changed])
     _live(config, directory, as_json)
 
 

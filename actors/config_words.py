@@ -104,5 +104,6 @@ def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Pro
         shown = repr(error["input"])
         message = f"{shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
         known = dict(keys(root)).get(re.sub(r"\[\d+\]", "[]", path))
-        hint = f"it takes {taken}" if known is not None and (taken := takes(known)) else ""
+        wrong_kind = error["type"] != "value_error"  # which says itself what is wrong
+        hint = f"it takes {taken}" if wrong_kind and known is not None and (taken := takes(known)) else ""
     problems.add(node.place, f"{path}: {message}", hint)

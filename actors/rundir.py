@@ -25,6 +25,8 @@ import numpy as np
 
 from actors import ROOT
 from actors.config import Config, absolute, dump, load
+from actors.config_changes import Change, changes
+from actors.config_reader import read_value
 from experience.errors import ConfigError, ShardError, XpError
 from experience.shards import sums
 from experience.shards.catalog import Catalog
@@ -52,11 +54,12 @@ class RunDirectory:
                           "set runs_dir to a folder you may write") from error
         run = cls(path)
         redactor = Redactor.current()
-        (path / "config.yaml").write_text(redactor.text(dump(config)))
+        text = redactor.text(dump(config))
+        (path / "config.yaml").write_text(text)
         (path / "config.origins.json").write_text(dumps(redactor.value(origins), indent=1))
         run.write_record(signed=_signature(path / "config.yaml"))
         run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), revision=_revision(),
-                         python=sys.version.split()[0], machine=platform.platform(), attempts=1)
+                         python=sys.version.split()[0], machine=platform.platform(), attempts=1, made_with=text)
         latest = path.parent / "latest"
         draft = path.parent / f".latest-{secrets.token_hex(2)}"
         draft.symlink_to(path.name)
@@ -111,7 +114,22 @@ class RunDirectory:
 
     def config(self) -> Config:
         """What the run was told, read as any configuration is: bounded, checked, and with places in its errors."""
-        return load([self.path / "config.yaml"])[0]
+        path = self.path / "config.yaml"
+        try:
+            return load([path])[0]
+        except ConfigError as error:
+            made, here = self.record.get("revision") or "unknown", _revision() or "unknown"
+            raise ConfigError(str(error), f"{path} is of a run that source {made} made; this is source {here}: take "
+                              "out or rename there what is named above, or go on with that source") from None
+
+    def changes(self) -> list[Change]:
+        """What config.yaml says now that it did not say when the run began; nothing of a run that kept no copy."""
+        made_with = self.record.get("made_with")
+        if not isinstance(made_with, str):
+            return []
+        path = self.path / "config.yaml"
+        return changes(read_value(made_with, f"{self.path / 'run.json'}: made_with"),
+                       read_value(_bounded(path).decode(errors="replace"), str(path)))
 
     @property
     def is_ours(self) -> bool:
@@ -155,10 +173,16 @@ class RunDirectory:
 
     def last_checkpoint(self) -> dict[str, bytes] | None:
         """The files of the newest one. Raises ShardError if a byte of them differs from what was saved."""
-        found = sorted(self.checkpoints.glob("step-*"))
+        found = sorted((path for path in self.checkpoints.glob("step-*") if path.name[5:].isdigit()),
+                       key=lambda path: int(path.name[5:]))
         if not found:
             return None
-        return sums.read_checked(found[-1])
+        before = f"go on from {found[-2].name}" if len(found) > 1 else "begin again from the rows: it is the only one"
+        hint = f"restore {found[-1]} from a copy, or remove it to {before}"
+        try:
+            return _Checkpoint(sums.read_checked(found[-1]), f"checkpoint {found[-1]}", hint)
+        except ShardError as error:
+            raise ShardError(f"checkpoint {found[-1].name}: {str(error).splitlines()[0]}", hint) from error
 
     def count(self) -> dict[str, int]:
         """What the shards hold, read from the shards: rows (of them in shards of imagined ones: imagined_rows), and
@@ -172,6 +196,18 @@ class RunDirectory:
                     if not step.is_closing:
                         counts[step.source] = counts.get(step.source, 0) + 1
         return counts
+
+
+class _Checkpoint(dict[str, bytes]):
+    """Files by name. One that is asked for and was never saved is an error that names the checkpoint."""
+
+    def __init__(self, files: Mapping[str, bytes], name: str, hint: str) -> None:
+        super().__init__(files)
+        self._name, self._hint = name, hint
+
+    def __missing__(self, file: str) -> bytes:
+        raise ShardError(f"{self._name} has no {file}: it is of another learner than config.yaml asks for, or damaged",
+                         self._hint)
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
