@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors import ROOT, env_cli
-from actors.output import data, emit, guard
+from actors.output import emit, guard
 from actors.verbs import Verbs
 from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
 from experience.interrupts import install
@@ -53,8 +53,6 @@ def main() -> None:
         text = str(error)
         say(text if text.startswith("error:") else f"error: {text}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever read stdout has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), data().fileno())
     except KeyboardInterrupt:
         say("interrupted; what was acknowledged is kept. Go on with: ./xp resume latest")
         sys.exit(130)

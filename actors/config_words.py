@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 
 from actors.config_reader import Node, Problems
 
+_SHAPES = {"list_type": "list", "dict_type": "mapping of keys to values", "model_type": "mapping of keys to values",
+           "model_attributes_type": "mapping of keys to values"}
 _TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -100,6 +102,8 @@ def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Pro
         message = f"{error['input']!r} is not one of {', '.join(allowed)}"
         close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else ""
+    elif error["type"] in _SHAPES:
+        message = f"{str(error['input'])[:80]!r} is no {_SHAPES[error['type']]}"
     elif not isinstance(error["input"], dict | list):
         shown = repr(error["input"])
         message = f"{shown if len(shown) < 80 else shown[:77] + '...'}: {message}"

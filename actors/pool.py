@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shlex
 import stat
 import sys
@@ -256,6 +257,7 @@ def start_ray(address: str | None) -> Any:
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, runtime_env=code)
         else:
             _stay_on_this_machine()
+            give_token()
             ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
                      num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
                      runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{CALLED_FROM}"},
@@ -267,6 +269,19 @@ def start_ray(address: str | None) -> Any:
     if token.exists():  # an older Ray may have written it for everybody to read
         token.chmod(0o600)
     return ray
+
+
+def give_token() -> None:
+    """Where Ray can keep no token file, for there is no home that can be written to, a token for this process and those
+    that it starts: the run goes on as safe as any."""
+    folder = Path("~/.ray").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_kept = (folder / "auth_token").exists() or os.access(folder, os.W_OK)
+    except OSError:
+        is_kept = False
+    if not is_kept and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _stay_on_this_machine() -> None:

@@ -79,6 +79,13 @@ def test_a_value_that_would_fail_later_is_refused_with_key_value_range_and_place
     assert len(said) < 2000
 
 
+@pytest.mark.parametrize(("override", "says"), [
+    ("worlds=null", "'None' is no list"), ("policy=3", "'3' is no mapping of keys to values"), ("worlds=[3]", "worlds[0]: '3' is no mapping"),
+    ("worlds=[{id: a-v0, arguments: [1]}]", "arguments: '[1]' is no mapping"), ("worlds=[{groups: 1}]", "worlds[0].id: field required")])
+def test_a_value_of_another_shape_is_told_in_plain_words(override: str, says: str) -> None:
+    assert says in problems(override)
+
+
 def test_every_number_has_a_range_on_both_sides() -> None:
     for name, field in keys(Config):
         if name.startswith("budget.") or not (taken := takes(field)).startswith(("a whole number", "a number")):

@@ -116,3 +116,23 @@ def test_json_is_made_in_one_place_and_printed_by_one_function(room: str) -> Non
             assert called not in ("json.dumps", "json.dump") or path.name == "strict_json.py", where
             to = {k.arg: ast.unparse(k.value) for k in node.keywords}.get("file", "")
             assert called != "print" or to == "sys.stderr" or room != "actors", where
+
+
+def test_without_a_home_that_can_be_written_to_a_run_is_as_it_is_with_one(tmp_path: Path) -> None:
+    words = [f"worlds=[{{id: '{LOUD}', groups: 1, demonstrations: 1}}]", *TINY, "budget.updates=1"]
+    done = xp("run", *words, "--json", at=tmp_path, HOME="/proc/nothing")
+    assert done.returncode == 0, done.stderr
+    assert strict(done.stdout.splitlines()[-1])["status"] == "succeeded"
+    code = "import os; from actors.pool import give_token; give_token(); print(len(os.environ.get('RAY_AUTH_TOKEN', '')))"
+    for home, length in (("/proc/nothing", "64"), (str(tmp_path), "0")):
+        given = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                               env={k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"} | {"HOME": home})
+        assert given.stdout.strip() == length
+
+
+@pytest.mark.parametrize("folder", ["/proc/nothing", "a file/x", "~no-such-user/x"])
+def test_a_folder_for_runs_that_cannot_be_written_to_is_an_error_in_words(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    done = xp("run", "worlds=[{id: 'envs:KeyDoor-v0'}]", f"runs_dir={folder}", at=tmp_path)
+    assert done.returncode in (1, 2) and folder.partition("/")[0] in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
