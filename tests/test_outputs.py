@@ -14,8 +14,14 @@ from typing import Any, NoReturn
 import pytest
 
 from actors.config import Config
+from actors.planner import make_world_model
 from actors.rundir import RunDirectory
+from experience.shards.exchange import export
+from experience.shards.journal import Journal
+from experience.signal import Signal
+from experience.step import Boundary
 from experience.strict_json import dumps, exact
+from tests.conftest import CATALOGUE, make_step
 
 ROOT = Path(__file__).resolve().parent.parent
 LOUD = "tests.loud_world:Loud-v0"
@@ -136,3 +142,33 @@ def test_a_folder_for_runs_that_cannot_be_written_to_is_an_error_in_words(folder
     done = xp("run", "worlds=[{id: 'envs:KeyDoor-v0'}]", f"runs_dir={folder}", at=tmp_path)
     assert done.returncode in (1, 2) and folder.partition("/")[0] in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_what_is_exported_is_json_though_a_world_said_nan(tmp_path: Path) -> None:
+    rows = [make_step(t, env_id="envs:Test-v0", info={"x": math.nan, "deep": [{"y": math.inf}]},
+                      signals=(Signal("done", math.nan, "fraction", "env_state"),)) for t in range(3)]
+    rows.append(make_step(3, closing=True, env_id="envs:Test-v0", ending="terminated", boundary=Boundary.TERMINATED))
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    for step in rows:
+        journal.append(step)
+    journal.close()
+    for to in ("jsonl", "atif", "lerobot"):
+        export(tmp_path / "store", to, tmp_path / to)
+        files = [p for p in (tmp_path / to).rglob("*") if p.suffix in (".json", ".jsonl")]
+        assert files, to
+        for path in files:
+            for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+                strict(text)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.9])
+def test_a_world_models_infinite_threshold_is_kept_in_json(accuracy: float) -> None:
+    """Without a gate it is +inf, before the first measurement -inf."""
+    planning = {"trusted_accuracy": accuracy, "layers": 1, "width": 16}
+    model = make_world_model(Config.model_validate({"planning": planning}))
+    saved = dict(model.save())
+    assert "Infinity" not in saved["world_model.json"].decode()
+    strict(saved["world_model.json"].decode())
+    other = make_world_model(Config.model_validate({"planning": planning | {"trusted_accuracy": 0.5}}))
+    other.restore(saved)
+    assert other.threshold == model.threshold == (math.inf if accuracy == 0 else -math.inf)

@@ -250,8 +250,9 @@ def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path:
 
 
 def test_a_run_whose_updates_are_not_finite_ends_and_keeps_the_batch(tmp_path: Path) -> None:
-    config, directory = configured(tmp_path, "learning.imitation_rate=0.9", "learning.observation_weight=1e38",
-                                   "planning.enabled=false")
+    config, directory = configured(tmp_path, "learning.imitation_rate=0.9", "planning.enabled=false")
+    diverging = config.learning.model_copy(update={"observation_weight": 1e38})  # more than a configuration may ask for
+    config = config.model_copy(update={"learning": diverging})
     with pytest.raises(DivergedError, match=r"numpy\.load") as caught:
         run(config, directory)
     (kept,) = directory.path.glob("diverged-*.npz")
