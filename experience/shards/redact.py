@@ -96,7 +96,7 @@ def encodings(secret: str) -> Iterator[str]:
     yield "".join(f"{b:08b}" for b in raw)
     yield binascii.b2a_qp(raw).decode()
     yield "\0\0\0".join(secret)
-    within = (raw[::-1], raw.hex().encode(), quote(secret, safe="").encode(), json.dumps(secret).encode()[1:-1])
+    within = (raw[::-1], raw.hex().encode(), quote(secret, safe="").encode(), dumps(secret).encode()[1:-1])
     for wide in ("utf-16-le", "utf-16-be", "utf-32-le"):
         yield secret.encode(wide).hex()
     for said in (*within, secret.encode("utf-16-le"), secret.encode("utf-16-be")):
