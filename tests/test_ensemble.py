@@ -14,6 +14,7 @@ from actors.run import run
 from actors.rundir import RunDirectory
 from experience.errors import RecordError
 from experience.planning.ensemble import EnsembleModel
+from experience.planning.world_model import use_of
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
 from experience.signal import Signal
@@ -135,3 +136,53 @@ def test_an_ensemble_that_knows_no_answer_has_no_ranking() -> None:
     error = model.calibrate()
     assert error is not None
     assert (error.exact, error.exact_kept, error.auroc, error.kept) == (0.0, None, None, 0.0)
+
+
+def counted(seen: str, action: str, after: str, signal: float | None = 1.0) -> tuple[Step, Step]:
+    return (make_step(0, obs_text=seen, decision=Decision(action, 0),
+                      signals=(Signal("gain", signal, "1", "env_state"),)),
+            make_step(1, closing=True, obs_text=after))
+
+
+def fitted_pairs(n: int) -> list[str]:
+    return [f"x={i} y=0" for i in range(10 * n) if use_of(f"x={i} y=0", "on") == "fitted"][:n]
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 9])
+def test_a_few_pairs_are_enough_to_begin_with(pairs: int) -> None:
+    model = EnsembleModel(("on", "off"), ("gain",))
+    model.add(counted(seen, "on", seen.replace("x=", "x=1")) for seen in fitted_pairs(pairs))
+    assert np.isfinite(model.fit(3)) and model.skipped == 0
+    assert model.predict(["x=3 y=0"], ["on"])[0].answer is not None
+
+
+def test_what_was_always_the_same_is_predicted_as_it_was_and_learned_once_it_changes() -> None:
+    model = EnsembleModel(("on", "off"), ("gain",))
+    model.add(counted(f"x={i} y=0", "on", f"x={i + 1} y=0") for i in range(20))
+    model.fit(2)
+    answer = model.predict(["x=7 y=0"], ["on"])[0].answer
+    assert answer is not None and (answer.observation, answer.signals) == ("x=8 y=0", {"gain": 1.0})
+    model.add(counted(f"x={i} y={i % 7}", act, f"x={i + 1} y={i % 7 + (act == 'off')}", float(i % 2))
+              for i in range(60) for act in ("on", "off"))
+    assert model.fit(2) < 10  # in units of what is usual: 10¹¹ where a constant counted as a spread of 10⁻⁶
+
+
+def test_large_numbers_are_written_as_the_world_writes_them() -> None:
+    model = EnsembleModel(("on", "off"), ("gain",))
+    model.add(counted(f"cash {1234567 + 50 * i} price {i % 5}.25", act, f"cash {1234617 + 50 * i} price {i % 5}.75")
+              for i in range(200) for act in ("on", "off"))
+    model.fit(40)
+    answer = model.predict(["cash 9999975 price 3.25"], ["on"])[0].answer
+    assert answer is not None and answer.observation == "cash 10000025 price 3.75"
+    error = model.calibrate()
+    assert error is not None and error.exact == 1.0 and error.copy == 0.0
+    again = model.predict([answer.observation, "cash 1.5e+20 price 1.25"], ["on", "on"])
+    assert all(p.answer is not None for p in again)  # of the form that it knows, however large
+
+
+def test_an_unknown_signal_is_not_learned_as_0() -> None:
+    model = EnsembleModel(("on", "off"), ("gain",))
+    model.add(counted(f"x={i} y=0", "on", f"x={i + 1} y=0", None if i % 2 else 4.0) for i in range(40))
+    model.fit(2)
+    answer = model.predict(["x=7 y=0"], ["on"])[0].answer
+    assert answer is not None and answer.signals == {"gain": 4.0}

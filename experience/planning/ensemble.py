@@ -8,6 +8,7 @@ signals and whether it ends; the uncertainty is how far the members are apart, i
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,11 @@ from experience.planning.world_model import (
 from experience.step import Step
 from experience.strict_json import dumps, exact
 
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+_NUMBER = re.compile(r"-?\d+(?:\.(\d+))?(?:e[+-]?\d+)?")
+
+
+_SINGLE = 1e-6
+"""Relative to its size, what single precision may get wrong of a number."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,12 @@ class EnsembleModel:
         return self._finite.skipped
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
-        """Takes (row, next row) pairs. Raises RecordError where an observation is of another form than those before."""
+        """Takes (row, next row) pairs, less those with an unknown signal. Raises RecordError where an observation is of
+        another form than those before."""
         for step, following in transitions:
             if step.decision is None or step.decision.text not in self._actions:
+                continue
+            if any(s.value is None for s in step.signals):
                 continue
             answer = answer_of(step, following)
             before, after = self._numbers(step.obs_text), self._numbers(following.obs_text)
@@ -162,13 +170,14 @@ class EnsembleModel:
         changes" is, bool [N]."""
         predictions = self.predict([o for o, _, _ in checked], [a for _, a, _ in checked])
         usual = np.array([r.change for r in self._rows]).std(0) + 1e-9
-        right, copied = [], []
+        right, copied = list[bool](), list[bool]()
         for (observation, _, answer), prediction in zip(checked, predictions, strict=True):
             truth, before = self._numbers(answer.observation), self._numbers(observation)
             guess = self._numbers(prediction.answer.observation) if prediction.answer else truth + np.inf
+            near = self._tolerance * usual + _SINGLE * np.maximum(np.abs(truth), np.abs(before))
             agrees = prediction.answer is not None and prediction.answer.ended == answer.ended
-            right.append(agrees and bool((np.abs(guess - truth) <= self._tolerance * usual).all()))
-            copied.append(not answer.ended and bool((np.abs(before - truth) <= self._tolerance * usual).all()))
+            right.append(agrees and bool((np.abs(guess - truth) <= near).all()))
+            copied.append(not answer.ended and bool((np.abs(before - truth) <= near).all()))
         return np.array([p.uncertainty for p in predictions]), np.array(right), np.array(copied)
 
     def save(self) -> dict[str, bytes]:
@@ -217,7 +226,7 @@ class EnsembleModel:
         if form != self._form:
             raise RecordError(f"observation of the form {form[:60]!r}, those before were {self._form[:60]!r}",
                               "use planning.model=language for worlds whose screens differ")
-        return np.array([float(n) for n in _NUMBER.findall(observation)])
+        return np.array([float(n[0]) for n in _NUMBER.finditer(observation)])
 
     def _given(self, numbers: np.ndarray, action: str) -> np.ndarray:
         return np.concatenate([numbers, [float(action == a) for a in self._actions]])
@@ -225,7 +234,17 @@ class EnsembleModel:
     @staticmethod
     def _written(observation: str, numbers: np.ndarray) -> str:
         values = iter(numbers.tolist())
-        return _NUMBER.sub(lambda _: f"{next(values):.4g}", observation)
+        return _NUMBER.sub(lambda seen: _as_written(next(values), len(seen[1] or "")), observation)
+
+
+def _as_written(number: float, decimals: int) -> str:
+    """To four digits, or as many as stand before the point and the world writes after it, whichever is finer."""
+    size = abs(number)
+    if size >= 1e15:
+        return f"{number:.15g}"
+    of_four = 3 - math.floor(math.log10(size)) if size else 0
+    text = f"{number:.{max(of_four, decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _form(observation: str) -> str:
@@ -253,24 +272,29 @@ class _Ensemble(nn.Module):
             for name, size in (("centre", inputs), ("spread", inputs), ("middle", outputs), ("usual", outputs))})
 
     def scale(self, given: Tensor, target: Tensor) -> None:
-        """Once, by the first rows that there are."""
-        if self.stats["centre"].isnan().any():
-            found = {"centre": given.mean(0), "spread": given.std(0) + 1e-6,
-                     "middle": target.mean(0), "usual": target.std(0) + 1e-6}
-            for name, value in found.items():
-                self.stats[name].copy_(value)
+        """Each column once, by the first rows in which it is not constant: until then it tells nothing (input), or is
+        predicted as it has always been (target)."""
+        for rows, centre, spread in ((given, "centre", "spread"), (target, "middle", "usual")):
+            mean, deviation = rows.mean(0), rows.std(0, correction=0)
+            deviation[deviation <= _SINGLE * mean.abs()] = 0.0
+            unset = ~(self.stats[spread] > 0)
+            self.stats[centre][unset], self.stats[spread][unset] = mean[unset], deviation[unset]
 
     def scaled(self, target: Tensor) -> Tensor:
-        scaled: Tensor = (target - self.stats["middle"]) / self.stats["usual"]
-        return scaled
+        return _over(target - self.stats["middle"], self.stats["usual"])
 
     def unscaled(self, out: Tensor) -> Tensor:
         unscaled: Tensor = out * self.stats["usual"] + self.stats["middle"]
         return unscaled
 
     def forward(self, given: Tensor) -> Tensor:
-        x: Tensor = (given - self.stats["centre"]) / self.stats["spread"]
+        x = _over(given - self.stats["centre"], self.stats["spread"])
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             x = functional.silu(x) if layer < 2 else x
         return x
+
+
+def _over(difference: Tensor, spread: Tensor) -> Tensor:
+    """In units of `spread`; 0 where that is 0: what was always the same says nothing yet."""
+    return torch.where(spread > 0, difference / torch.where(spread > 0, spread, 1.0), 0.0)
