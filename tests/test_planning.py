@@ -45,6 +45,12 @@ def test_a_signal_of_zero_is_not_told_for_it_adds_nothing() -> None:
     assert describe("a", Answer("x" * 100, {"done": 1.0}, True)) == "end done=1"
 
 
+@pytest.mark.parametrize("name", ["acc@1", "loss/value", "two words", "größe", "a=b", "2nd", "line\nbreak", "%41", ""])
+def test_a_signal_of_any_name_comes_back_from_its_change(name: str) -> None:
+    answer = Answer("b", {name: 1.5, "done": 1.0}, False)
+    assert apply("a", describe("a", answer)) == answer
+
+
 def test_a_change_that_cannot_happen_is_no_answer() -> None:
     for change in ("", "stop", "go done=x", "@9 far\ngo done=1", "nonsense\ngo done=1", "end done=1\n@0 x"):
         assert apply("one\ntwo", change) is None

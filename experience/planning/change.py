@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ def describe(before: str, answer: Answer) -> str:
 
 
 def event(answer: Answer) -> str:
-    """`end|go name=value …`: what was measured, and whether it is over. A zero is not told: it adds nothing."""
-    told = {name: text for name, value in sorted(answer.signals.items())
+    """`end|go name=value …`: what was measured, and whether it is over. A zero is not told: it adds nothing. A name is
+    one word of letters, digits and _.-~: what else stands in it is written as in an address (RFC 3986, 2.1)."""
+    told = {quote(name, safe=""): text for name, value in sorted(answer.signals.items())
             if (text := f"{value:.2f}".rstrip("0").rstrip(".")) not in ("0", "-0")}
     return " ".join(["end" if answer.ended else "go", *(f"{name}={text}" for name, text in told.items())])
 
 
-_SIGNAL = re.compile(r"([A-Za-z_]\w*)=(-?\d+(?:\.\d\d?)?)")
+_SIGNAL = re.compile(r"([A-Za-z0-9_.~%-]*)=(-?\d+(?:\.\d\d?)?)")
 _LINE = re.compile(r"@(\d+)(?: (.*))?")
 
 
@@ -61,7 +63,7 @@ def apply(before: str, change: str) -> Answer | None:
     matches = [_SIGNAL.fullmatch(word) for word in told]
     if mark not in ("end", "go") or not all(matches):
         return None
-    signals = {m[1]: float(m[2]) for m in matches if m}
+    signals = {unquote(m[1]): float(m[2]) for m in matches if m}
     lines = before.split("\n")
     for line in rest:
         found = _LINE.fullmatch(line)
