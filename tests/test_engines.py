@@ -89,6 +89,12 @@ def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(tiny_mode
         assert np.allclose(logp[0, len(decision.prompt_ids) - 1:].numpy(), decision.logprobs, atol=1e-4)
 
 
+def test_a_listed_action_is_done_to_the_letter_whatever_a_models_answer_would_be_read_as(tiny_model: str) -> None:
+    listed = ("'left'", " up ", "```\nx\n```", "`a`", "ends here\n")
+    said = {d.text for d in chat(tiny_model, listed=True).act([replace(ASK[0], actions=listed)] * 24, 4.0)}
+    assert said <= set(listed) and len(said) > 1
+
+
 def test_more_than_the_three_likeliest_tokens_are_sampled(tiny_model: str) -> None:
     """The model's own settings allow the three likeliest only."""
     decisions = chat(tiny_model).act([ASK[0]] * 200, 2.0)

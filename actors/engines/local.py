@@ -82,12 +82,13 @@ class LocalEngine:
         written = sample(self.model, [p.ids for p in prompts], end=self._words.ends, temperature=temperature,
                          most_tokens=self._room.most_tokens, only=[self._only(s) for s in situations],
                          generator=[self._generator_of(s) for s in situations])
-        return [self._decision(p, w, temperature) for p, w in zip(prompts, written, strict=True)]
+        return [self._decision(s, p, w, temperature) for s, p, w in zip(situations, prompts, written, strict=True)]
 
-    def _decision(self, prompt: Prompt, written: Sampled, temperature: float) -> Decision:
+    def _decision(self, situation: Situation, prompt: Prompt, written: Sampled, temperature: float) -> Decision:
         listed = " listed" if len(written.allowed_counts) else ""
+        text = self._text_listed(situation, written.ids) if listed else self._words.text(written.ids)
         return Decision(
-            self._words.text(written.ids), self.version, prompt.ids, written.ids, written.logprobs,
+            text, self.version, prompt.ids, written.ids, written.logprobs,
             (VersionSpan(self.version, len(written.ids)),), token_exact=True, behaviour_id=self.behaviour_id,
             decoder=f"temperature={temperature:g}{listed}", sampled=temperature > 0, temperature=temperature,
             allowed_ids=written.allowed_ids, allowed_counts=written.allowed_counts, prompt_cut=prompt.cut,
@@ -103,6 +104,11 @@ class LocalEngine:
 
     def _only(self, situation: Situation) -> list[np.ndarray]:
         return [self._checked(action) for action in situation.actions] if self._listed else []
+
+    def _text_listed(self, situation: Situation, ids: np.ndarray) -> str:
+        """The listed action that these tokens are, to the letter: there is no answer to be understood."""
+        written = (action for action in situation.actions if np.array_equal(self._words.action(action), ids))
+        return next(written, self._words.text(ids))
 
     def _checked(self, action: str) -> np.ndarray:
         ids, most = self._words.action(action), self._room.most_tokens
