@@ -15,7 +15,7 @@ from torch import nn
 
 from experience.errors import RecordError, WeightsError
 from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.credit import advantages, best_turns, expert_returns, planned_turns, state_advantages
+from experience.learning.credit import advantages, as_turn, best_turns, expert_returns, planned_turns, state_advantages
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.returns import discounted_returns, leave_one_out
@@ -233,6 +233,17 @@ def test_a_step_that_is_not_token_exact_is_not_learned_from() -> None:
     other = make_step(0, b"t" * 16, reward=0.0, ending="terminated")
     turns, _ = advantages([Group("g", (Episode((step,), None), Episode((other,), None)))])
     assert len(turns) == 1
+
+
+def test_tokens_that_nothing_stands_before_are_not_learned_from() -> None:
+    """As a stranger's trajectory may give them: there is nothing that the first could be predicted from."""
+    step = make_step(0, reward=1.0, ending="terminated")
+    assert step.decision is not None
+    bare = replace(step, decision=replace(step.decision, prompt_ids=np.empty(0, np.int32)))
+    other = make_step(0, b"t" * 16, reward=0.0, ending="terminated")
+    turns, _ = advantages([Group("g", (Episode((bare,), None), Episode((other,), None)))])
+    assert len(turns) == 1 and as_turn(bare) is None
+    Learner(tiny(), LearnerSettings()).imitate([bare, other], 64)
 
 
 def test_what_a_planner_chose_is_imitated_and_no_ratio_is_taken_of_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,16 +22,17 @@ def of_decision(d: Decision, advantage: float = 0.0) -> Turn:
 
 
 def as_turn(step: Step) -> Turn | None:
-    """The step's exact tokens, to be imitated; None where the engine could not give them."""
+    """The step's exact tokens, to be imitated; None where the engine could not give them, or nothing stands before them
+    that the first could be predicted from."""
     d = step.decision
-    return of_decision(d) if d is not None and d.token_exact and len(d.action_ids) else None
+    return of_decision(d) if d is not None and d.token_exact and len(d.action_ids) and len(d.prompt_ids) else None
 
 
 def as_sample(step: Step, advantage: float) -> Turn | None:
     """The step as a sample of the policy that acted, to be weighed by its advantage; None where it is none, or its
     tokens are not known: no ratio of policies can be taken."""
-    d = step.decision
-    return of_decision(d, advantage) if d is not None and d.sampled and len(d.action_ids) else None
+    turn = as_turn(step)
+    return replace(turn, advantage=advantage) if turn is not None and step.decision and step.decision.sampled else None
 
 
 def planned_turns(groups: Iterable[Group]) -> list[Turn]:
