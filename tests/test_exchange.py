@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from actors.query import connect
 from experience.errors import ShardError
+from experience.planning.option import option_id
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again
 from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import EXPORTS, as_plain, bring_in, export, from_plain, ragged
+from experience.shards.exchange.tables import _flat, _without_nulls
 from experience.shards.journal import Journal
 from experience.shards.verify import verify
 from experience.signal import Signal, SignalKind
@@ -338,6 +341,19 @@ def test_a_picture_that_is_missing_stops_an_export_which_leaves_nothing(tmp_path
     with pytest.raises(ShardError, match="missing"):
         export(tmp_path / "store", "jsonl", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_hugging_face_row_holds_no_null_and_no_unknown_as_0_and_the_ids_of_options_to_the_last_digit() -> None:
+    skill = replace(make_step(0), option_id=option_id("skill"), option_step=1)
+    assert skill.decision is not None
+    told = replace(skill, t=1, decision=replace(skill.decision, prompt_cut=3, action_cut=True))
+    old = replace(skill, t=2, option_id=None, decision=replace(skill.decision, prompt_cut=None, action_cut=None))
+    steps = [skill, told, old, make_step(3, closing=True)]
+    rows = _without_nulls(_flat(steps, CATALOGUE, pa.array([[]] * 4, pa.list_(pa.string()))))
+    assert not any(column.null_count for column in rows.columns)
+    unknown = [[np.isnan(v) for v in rows.column(name).to_pylist()] for name in ("prompt_cut", "action_cut", "sampled")]
+    assert [flags[1:] for flags in unknown] == [[False, True, True], [False, True, True], [False, False, True]]
+    assert rows.column("option_id").to_pylist() == [str(option_id("skill"))] * 2 + ["", ""]
 
 
 def test_a_hugging_face_export_goes_through_a_torch_data_loader(tmp_path: Path) -> None:

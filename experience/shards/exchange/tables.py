@@ -1,7 +1,8 @@
 """Parquet, and the same as a Hugging Face datasets folder: a row a step, columns that need no knowledge of ours.
 
 In Parquet an unknown value is null. A Hugging Face row holds no null, as torch collates none: an unknown number is NaN
-(whole numbers, and yes or no, that may be unknown are float64 for that), an unknown text or list is empty.
+(whole numbers and yes or no, where they may be unknown, are float64 for that), an unknown text or list is empty, and so
+is an unknown `option_id`, which is text: a name of 63 bits is no float64.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _LEAST_BLOCK = 1_000
 _MOST_PICTURES = 64 << 20  # bytes that wait for their block
 _PATHS = pa.list_(pa.string())
 _IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-_UNKNOWN_NUMBERS = frozenset(name for name, of, may_be_null in FIELDS
-                             if may_be_null and (pa.types.is_integer(of) or pa.types.is_boolean(of))
-                             ) - {"episode", "step_in_episode"}  # which every step has
+_COUNTED = ("episode", "step_in_episode")  # may be null by their type, and never are
+_UNKNOWN_NUMBERS = {name for name, of, may_be_null in FIELDS if may_be_null and name not in _COUNTED and (
+    pa.types.is_integer(of) or pa.types.is_boolean(of))}
 Shown = Callable[[Step], list[Any]]
 
 
@@ -69,7 +70,9 @@ def _without_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _known(name: str, column: pa.Array) -> pa.Array:
-    if name in _UNKNOWN_NUMBERS:
+    if name == "option_id":
+        column = column.cast(pa.string())
+    elif name in _UNKNOWN_NUMBERS:
         column = column.cast(pa.float64())
     of = column.type
     if pa.types.is_floating(of):
