@@ -104,6 +104,18 @@ def test_kinds_do_not_mix_and_few_windows_among_many_are_still_found_alike(tmp_p
         reader.draw(1, 2, source="imagined")
 
 
+def test_no_rows_are_gathered_as_nothing(tmp_path: Path) -> None:
+    """As a learner's priorities are saved before the first row is there."""
+    Journal(tmp_path / "w", CATALOGUE).close()
+    reader = WindowReader(tmp_path, ("t", "obs_text", "action_ids"))
+    reader.refresh()
+    found = reader.gather(np.empty((0, 3), np.int64))
+    assert found.numbers["t"].shape == (0, 3)
+    assert [len(found.ragged[name].values) for name in ("obs_text", "action_ids")] == [0, 0]
+    again = Prioritised()
+    again.restore(Prioritised().save(reader.identify), reader.identify, reader.rows)
+
+
 def test_windows_of_old_policies_are_left_out_when_asked(tmp_path: Path) -> None:
     journal, reader = Journal(tmp_path / "w", CATALOGUE), WindowReader(tmp_path, ("policy_version",))
     for t in range(100):

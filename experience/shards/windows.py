@@ -319,7 +319,9 @@ class WindowReader:
         return windows
 
     def _by_segment(self, segment: np.ndarray) -> Iterator[tuple[_Mapped, np.ndarray]]:
-        """Each segment's file, and which of the rows lie in it."""
+        """Each segment's file, and which of the rows lie in it; nothing of no rows."""
+        if not len(segment):
+            return
         order = np.argsort(segment, kind="stable")
         numbers, starts = np.unique(segment[order], return_index=True)
         for number, where in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
@@ -348,6 +350,8 @@ def _gather_numbers(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], gu
 def _gather_ragged(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], guide: np.ndarray, values: np.ndarray,
                    inside: np.ndarray) -> Ragged:
     """Arrow copies the rows: to it each is a view (length, head or number of a buffer, position) on a mapped file."""
+    if not len(inside):
+        return Ragged(np.empty(0, column.dtype), np.zeros(1, np.int64))
     width = np.dtype(np.int64 if column.is_text else np.int32)
     views = np.zeros((len(inside), 4), np.int32)
     heads = views.view(np.uint8)
