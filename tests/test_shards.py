@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from experience.shards.disk import Disk
 from experience.shards.journal import Journal
 from experience.shards.schema import FIELDS
 from experience.shards.sealing import recover
+from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 
@@ -307,6 +309,20 @@ def test_rows_are_picked_by_a_predicate_without_reading_the_others(tmp_path: Pat
     assert found.column("t").to_pylist() == [t for t in range(50) if t % 5 != 4 and 0.25 * t > 10]
     some = Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 7), columns=["obs_text"])
     assert some.to_pydict() == {"obs_text": ["page 7 — ünïcode"]}
+
+
+def test_where_gives_signals_by_name_whatever_their_codes(tmp_path: Path) -> None:
+    for writer, names in (("a", "d"), ("b", "cd"), ("c", "c")):
+        journal = Journal(tmp_path / writer, {name: SignalKind("1", "verifier") for name in names})
+        for t in range(6):
+            journal.append(replace(make_step(t, writer.encode() * 16), signals=tuple(
+                Signal(name, ord(name) + t, "1", "verifier") for name in names)))
+        journal.close() if writer != "b" else journal.commit()
+    found = Catalog(tmp_path).where(lambda batch: pc.not_equal(batch["t"], 2), ["stream_id", "t", "signal.d"])
+    assert sorted(row["signal.d"] or 0 for row in found.to_pylist()) == [0] * 5 + sorted(2 * [100, 101, 103, 104, 105])
+    for misspelt in ("signal.e", "rewrad"):
+        with pytest.raises(ShardError, match=f"(?s)no column '{misspelt}'.*signal.c, signal.d"):
+            Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 2), [misspelt])
 
 
 def test_a_branch_is_followed_back_through_what_it_branched_from(tmp_path: Path) -> None:

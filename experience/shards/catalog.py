@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -222,32 +222,37 @@ class Catalog:
         groups = self.by_catalogue()
         signals = sorted({name for names in groups for name in names})
         wanted = list(columns) if columns is not None else [*PLAIN.names, *(SIGNAL + name for name in signals)]
-        known = {*PLAIN.names, *(SIGNAL + name for name in signals)}
-        unknown = [c for c in wanted if c not in known]
-        if unknown:
-            raise ShardError(f"no column {unknown[0]!r} in {self.directory}",
-                             f"there are: {', '.join([*PLAIN.names, *(SIGNAL + name for name in signals)])}")
-        target = pa.schema([PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted])
+        self._check_columns(wanted, signals)
+        target = _schema_of(wanted)
         found = [_with_signals(batch, names, wanted, target) for names, rows in groups.items()
                  for batch in _scan(rows, wanted)]
         return pa.Table.from_batches(found, target)
 
+    def _check_columns(self, wanted: Sequence[str], signals: Collection[str]) -> None:
+        known = [*PLAIN.names, *(SIGNAL + name for name in sorted(signals))]
+        unknown = [c for c in wanted if c not in known]
+        if unknown:
+            raise ShardError(f"no column {unknown[0]!r} in {self.directory}", f"there are: {', '.join(known)}")
+
     def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, hot and cold, that `predicate` picks of each batch, e.g. `lambda b: pc.greater(b["reward"], 0)`.
+        `columns`: some of them, signals by name as in `table`. Raises ShardError for a column that no shard has.
 
         Sealed shards are mapped, and checked as by `dataset`, so only what the predicate reads and what it picks is
-        touched.
+        touched. A signal's code in the column `signals` is a position in its own shard's catalogue, as in `dataset`.
         """
-        found = []
+        wanted = list(PLAIN.names if columns is None else columns)
+        target, found, signals = _schema_of(wanted), list[pa.RecordBatch](), set[str]()
         for batch in self._mapped_batches():
+            signals.update(_names(batch.schema))
             picked = np.flatnonzero(predicate(batch).fill_null(False).to_numpy(zero_copy_only=False))
             if len(picked) == 0:
                 continue
-            rows = (batch if columns is None else batch.select(columns)).replace_schema_metadata(None)
+            rows = _with_signals(batch, _names(batch.schema), wanted, target)
             breaks = np.flatnonzero(np.diff(picked) != 1) + 1  # runs of rows, each a view without a copy
             found += [rows.slice(run[0], len(run)) for run in np.split(picked, breaks)]
-        wanted = PLAIN if columns is None else pa.schema([PLAIN.field(name) for name in columns])
-        return pa.Table.from_batches(found, wanted).combine_chunks()
+        self._check_columns(wanted, signals)
+        return pa.Table.from_batches(found, target).combine_chunks()
 
     def _mapped_batches(self) -> Iterator[pa.RecordBatch]:
         """Everything that is there now; sealed shards straight from their mapped files, which are opened first."""
@@ -298,6 +303,10 @@ def _scan(rows: Dataset, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     if len(columns) < len(wanted) and "signals" not in columns:
         columns.append("signals")
     yield from rows.to_batches(columns=columns)
+
+
+def _schema_of(wanted: Sequence[str]) -> pa.Schema:
+    return pa.schema([PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted])
 
 
 def _with_signals(batch: pa.RecordBatch, names: Sequence[str], wanted: Sequence[str], target: pa.Schema
