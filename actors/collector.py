@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium
 import numpy as np
 
 from actors.agent import Agent, Expert, Random, actions_of, told
@@ -29,6 +28,7 @@ from actors.config import Config
 from actors.engines import Engine, Situation, make_engine
 from actors.options import Intents
 from actors.planner import Planner
+from actors.worlds import make_world
 from experience.errors import ConfigError, EngineError
 from experience.models.weights import Weights
 from experience.planning.change import Answer
@@ -261,7 +261,7 @@ class Collector:
 
     def _reset(self, slot: _Slot, work: Work) -> Any:
         if work.env_id not in slot.envs:
-            slot.envs[work.env_id] = _make(work.env_id, self._arguments[work.env_id])
+            slot.envs[work.env_id] = make_world(work.env_id, self._arguments[work.env_id])
         return slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
 
     def _take_finished(self, patience_seconds: float) -> None:
@@ -389,10 +389,6 @@ class Collector:
             reward_version=self._rewards.version, boundary=boundary, **answer))
 
 
-def _make(env_id: str, arguments: Mapping[str, Any]) -> Any:
-    return gymnasium.make(env_id, **arguments)
-
-
 @dataclass(frozen=True)
 class Described:
     """The union of the worlds' signal catalogues, and per environment id the reward weights in force and what the
@@ -406,7 +402,7 @@ class Described:
 def describe_worlds(config: Config) -> Described:
     found = Described({"env_reward": SignalKind("1", "env_state")}, {}, {})
     for world in config.worlds:
-        made = _make(world.id, world.arguments)
+        made = make_world(world.id, world.arguments)
         found.catalogue.update(getattr(made.unwrapped, "signal_catalogue", {}))
         own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
         found.weights[world.id] = own if world.rewards is None else world.rewards
@@ -419,7 +415,7 @@ def check_rewards(config: Config) -> None:
     """Raises ConfigError if a world's `rewards` weigh a signal that it does not have."""
     for number, world in enumerate(config.worlds):
         if world.rewards:
-            made = _make(world.id, world.arguments)
+            made = make_world(world.id, world.arguments)
             known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
             made.close()
             check_weights(f"worlds[{number}].rewards ({world.id})", world.rewards, known)
@@ -428,7 +424,7 @@ def check_rewards(config: Config) -> None:
 def listed_actions(config: Config) -> tuple[str, ...]:
     """All actions of the run's one world, for policies that choose from a list. Raises ConfigError where there is no
     such list, or more than one."""
-    made = [_make(world.id, world.arguments) for world in config.worlds]
+    made = [make_world(world.id, world.arguments) for world in config.worlds]
     lists = {actions_of(env.unwrapped) for env in made}
     for env in made:
         env.close()

@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experience.errors import IsolationError, MissingPartError, XpError
+from actors.worlds import entry_point, make_world, placed
+from experience.errors import IsolationError, MissingPartError
 
 if TYPE_CHECKING:
     from actors.config import Config
@@ -59,32 +60,29 @@ def examine() -> Iterator[Finding]:
 def require(config: Config, trusted: bool = False) -> None:
     """Raises XpError before anything starts if this machine cannot do what `config` asks, or what it asks is `trusted`
     by nobody: a configuration may come from anywhere, and cannot say itself that it may run code without a cage."""
-    import gymnasium
-
     if config.sandbox.min_tier == "none" and not trusted:
         raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
                              "ask for landlock or more, or say so yourself: --i-trust-this-code")
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
-    for world in config.worlds:
-        package, _, name = world.id.rpartition(":")
-        try:
-            if package:
-                import_module(package)  # which registers its ids, as gymnasium.make does
-            spec = gymnasium.spec(name)
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
-            raise XpError(f"worlds: {world.id} is not a known environment: {error}",
-                          "see ./xp env list; a package's id is written package:Name-v0") from error
-        where = str(spec.entry_point)
-        if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
-            for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
-                            *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
-                if not finding.ok:
-                    kind = IsolationError if finding.part == "sandbox" else MissingPartError
-                    raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)
+    for number, world in enumerate(config.worlds):
+        with placed(f"worlds[{number}]"):
+            where = entry_point(world.id)
+            if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
+                _require_parts(world.id, where)
+            make_world(world.id, world.arguments).close()
     if any(world.rewards for world in config.worlds):
         from actors.collector import check_rewards
 
         check_rewards(config)
+
+
+def _require_parts(env_id: str, where: str) -> None:
+    """Raises IsolationError or MissingPartError where a bundled world's room lacks a part that it needs."""
+    for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
+                    *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
+        if not finding.ok:
+            kind = IsolationError if finding.part == "sandbox" else MissingPartError
+            raise kind(f"{env_id} cannot run here: {finding.found}", finding.fix)
 
 
 def _package(name: str, optional: bool = False) -> Finding:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from actors.config import Config
+from actors.worlds import make_world
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights
 from experience.planning.campaign import experiment
@@ -116,7 +116,7 @@ class Planner:
     def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
         """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""
         if env_id not in self._forks:
-            self._forks[env_id] = gymnasium.make(env_id, **self._arguments[env_id]).unwrapped
+            self._forks[env_id] = make_world(env_id, self._arguments[env_id]).unwrapped
             self._forks[env_id].reset(seed=0)
         world, found = self._forks[env_id], []
         for snapshot, action in zip(snapshots, actions, strict=True):

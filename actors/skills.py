@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-
 from actors.agent import told
 from actors.engines import Engine
+from actors.worlds import make_world
 from experience.errors import ConfigError, RecordError
 from experience.learning.batch import Turn
 from experience.learning.credit import of_decision
@@ -93,7 +92,7 @@ class Skills:
     def _world(self, env_id: str) -> Any:
         """A world of its own, for what is tried again."""
         if env_id not in self._worlds:
-            self._worlds[env_id] = gymnasium.make(env_id, **self._arguments.get(env_id, {})).unwrapped
+            self._worlds[env_id] = make_world(env_id, self._arguments.get(env_id, {})).unwrapped
         return self._worlds[env_id]
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ def test_worlds_are_listed_with_their_ids() -> None:
 
 @pytest.mark.parametrize(("words", "code", "says"), [
     (["show", "no-such-run"], 2, "no run 'no-such-run'"), (["config", "explain", "learning.maxlag"], 2, "learning.max_lag"),
-    (["run", "worlds=[{id: 'nowhere:No-v0'}]"], 1, "nowhere"), (["frobnicate"], 2, "frobnicate"),
+    (["run", "worlds=[{id: 'nowhere:No-v0'}]"], 2, "nowhere"), (["frobnicate"], 2, "frobnicate"),
     (["submit", "configs/local.yaml"], 2, "RAY_ADDRESS"), (["run", "sandbox.min_tier=none"], 5, "--i-trust-this-code")])
 def test_a_mistake_ends_with_its_code_and_a_next_step(words: list[str], code: int, says: str) -> None:
     done = xp(*words)

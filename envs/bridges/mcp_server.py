@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Answer, World
-from experience.errors import EnvironmentFailure, MissingPartError
+from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
 from experience.signal import SignalKind
 
 NEW = "new_episode"
@@ -33,14 +33,15 @@ def _library() -> Any:
 
 
 def serve(world: Any) -> None:
-    """Serves `world` until the client leaves. Raises ValueError for a world without typed actions."""
+    """Serves `world` until the client leaves. Raises ConfigError for a world without typed actions."""
     mcp = _library()
     from mcp import types
     from mcp.server.lowlevel import Server
 
     tools = getattr(world, "tools", {})
     if not tools:
-        raise ValueError(f"{type(world).__name__} has no typed actions; see envs/authoring.py")
+        raise ConfigError(f"{type(world).__name__} has no typed actions, which become the tools",
+                          "write it as a ToolWorld: ./xp env new my_world")
     began = False
 
     async def list_tools(_: Any, __: Any) -> Any:
