@@ -173,6 +173,8 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
         print(json.dumps(record))
         return
     print(f"{record['run']}  {record.get('status', 'unknown')}  version {record.get('version', 0)}")
+    if record.get("why"):
+        print(f"  why: {record['why']}")
     print("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
     held_out = record.get("held_out")
     for world, row in (held_out if isinstance(held_out, dict) else {}).items():

@@ -16,7 +16,7 @@ import torch
 from actors.agent import check_room, planned
 from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import Config
-from actors.engines import Engine, Situation, make_engine
+from actors.engines import Engine, Situation, check_server, make_engine
 from actors.evaluator import Evaluator
 from actors.planner import make_value, make_world_model
 from actors.pool import Pool, all_new, make_pool
@@ -101,6 +101,7 @@ class Parts:
         self.config, self.directory, self._report = config, directory, report
         self._started = self._reported = time.monotonic()
         self.progress = Progress(directory.name)
+        check_server(config.policy)
         worlds = describe_worlds(config)
         self.catalogue, self._told = worlds.catalogue, worlds.told
         self.rewards = RewardModel(worlds.weights)
