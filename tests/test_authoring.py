@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def xp(*words: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "actors", *words], cwd=cwd, input=stdin, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{cwd}"}, timeout=240)
+                          capture_output=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{cwd}"}, timeout=300)
 
 
 class Kitchen(ToolWorld[int]):
