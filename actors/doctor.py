@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.machine import check_memory
 from actors.worlds import entry_point, make_world, placed
 from experience.errors import IsolationError, MissingPartError
 
@@ -63,6 +64,7 @@ def require(config: Config, trusted: bool = False) -> None:
     if config.sandbox.min_tier == "none" and not trusted:
         raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
                              "ask for landlock or more, or say so yourself: --i-trust-this-code")
+    check_memory(config.workers)
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
     for number, world in enumerate(config.worlds):
         with placed(f"worlds[{number}]"):
