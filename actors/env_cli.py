@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import sys
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from actors import ROOT
 from experience.errors import ConfigError, XpError
 
 app = typer.Typer(no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None)
@@ -57,7 +59,8 @@ def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world"
     """Writes a world in one file, ready to be checked and collected from."""
     if not name.isidentifier() or not name.isascii():
         raise ConfigError(f"{name}: not a name of a module", "use letters, digits and '_', e.g. my_world")
-    text, env_id = importlib.import_module("envs.template").source(name, kind)
+    template = importlib.import_module("envs.template")
+    text, env_id = template.source(name, kind)
     path = Path(f"{name}.py")
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another name")
@@ -71,9 +74,16 @@ def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world"
         raise ConfigError(f"{path.absolute()} cannot be written: {error.strerror}",
                           "call ./xp from a folder that you may write to") from error
     print(path)
-    print(f"next: ./xp env check {env_id}; ./xp env play {env_id}; "
-          f"./xp run -c configs/local.yaml 'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: 20}}]'",
+    xp, config = _from_here(ROOT / "xp"), _from_here(ROOT / "configs/new-world.yaml").removeprefix("./")
+    print(f"next: {xp} env check {env_id}; {xp} env play {env_id}; {xp} run -c {config} "
+          f"'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: {template.DEMONSTRATIONS[kind]}}}]'",
           file=sys.stderr)
+
+
+def _from_here(path: Path) -> str:
+    """A file of the checkout as a command line in this folder names it."""
+    near = path.is_relative_to(Path.cwd())
+    return shlex.quote(f"./{path.relative_to(Path.cwd())}" if near else str(path))
 
 
 @app.command()

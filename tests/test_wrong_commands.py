@@ -4,6 +4,7 @@ ours. What a world raises keeps the world's own traceback."""
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.broken_worlds import WORLDS_THAT_RAISE
 from tests.commands import Commands
+from tests.test_house import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +98,18 @@ def test_a_check_tells_once_where_a_world_raised(xp: Commands, folder: Path, whe
 def test_a_numeric_world_is_played_and_measured_as_text(xp: Commands, folder: Path) -> None:
     code, _, err = xp(folder, "env", "bench", "CartPole-v1", "--seconds", "0.1")
     assert code == 0 and "CartPole-v1 is shown as text by envs:Text-v0" in err
+
+
+def test_a_configuration_of_the_checkout_is_found_from_every_folder(xp: Commands, folder: Path) -> None:
+    code, out, err = xp(folder, "run", "-c", "configs/new-world.yaml", "--dry-run")
+    assert code == 0 and "name: new-world" in out, err
+
+
+@pytest.mark.parametrize("kind", ["tools", "gymnasium", "code"])
+def test_the_next_commands_of_a_new_world_work_as_they_are_printed(xp: Commands, folder: Path, kind: str) -> None:
+    code, _, told = xp(folder, "env", "new", "my_world", "--kind", kind)
+    run = told.rpartition("; ")[2]
+    program, *words = shlex.split(run)
+    assert code == 0 and Path(program).samefile(ROOT / "xp")
+    code, out, err = xp(folder, *words, "--dry-run")
+    assert code == 0 and "my_world:MyWorld-v0" in out, err
