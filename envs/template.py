@@ -101,7 +101,7 @@ gymnasium.register(id="{name}-v0", entry_point={name})
 '''
 
 KINDS = {"tools": _TOOLS, "gymnasium": _GYMNASIUM, "code": _CODE}
-DEMONSTRATIONS = {"tools": 40, "gymnasium": 20, "code": 50}
+DEMONSTRATIONS = {"tools": 40, "gymnasium": 20, "code": 100}
 """From so many, imitation is some way from perfect, and from nothing: there is something to learn."""
 
 
