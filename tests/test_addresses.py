@@ -53,12 +53,12 @@ def test_a_server_that_is_no_cluster_is_told_from_one_that_speaks_its_protocol()
 
 
 def test_a_run_that_cannot_join_its_cluster_ends_with_a_sentence(tmp_path: object) -> None:
-    for address, says in ((f"127.0.0.1:{free_port()}", "nobody answers there"), ("auto", "address: auto")):
+    for address, says in ((f"127.0.0.1:{free_port()}", "nobody answers there"), ("head-node", "not the address")):
         run = subprocess.run([sys.executable, "-m", "actors", "run", "workers=1", f"address={address}",
                               f"runs_dir={tmp_path}", "worlds=[{id: 'envs:KeyDoor-v0'}]"],
                              cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert run.returncode == 2 and says in run.stderr and "Traceback" not in run.stderr, run.stderr
-        assert "address=null" in run.stderr
+        assert "address" in run.stderr.splitlines()[-2]
 
 
 def test_a_job_for_a_dashboard_that_is_not_there_is_not_packed() -> None:
