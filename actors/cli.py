@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors import ROOT, env_cli
+from actors.machine import shortage
 from actors.output import emit, guard
 from actors.verbs import Verbs
 from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
@@ -50,12 +51,27 @@ def main() -> None:
     try:
         app(prog_name="xp")
     except XpError as error:
-        text = str(error)
-        say(text if text.startswith("error:") else f"error: {text}")
-        sys.exit(error.exit_code)
+        _end_with(error)
+    except (MemoryError, OSError, ImportError, RuntimeError) as error:
+        told = shortage(error)
+        if told is None:
+            raise
+        _end_with(told)
     except KeyboardInterrupt:
         say("interrupted; what was acknowledged is kept. Go on with: ./xp resume latest")
         sys.exit(130)
+
+
+def _end_with(error: XpError) -> None:
+    text = str(error)
+    say(text if text.startswith("error:") else f"error: {text}")
+    sys.exit(error.exit_code)
+
+
+def _here_or_ours(file: Path) -> Path:
+    """A file that is not here may be one of the checkout's: configs/local.yaml means the same in every folder."""
+    ours = ROOT / file
+    return ours if not file.exists() and ours.is_file() else file
 
 
 def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, dict[str, str]]:
@@ -63,7 +79,7 @@ def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, di
 
     words = words or []
     named = [Path(w) for w in words if "=" not in w and w.endswith((".yaml", ".yml"))]
-    return load([*(files or []), *named], [w for w in words if Path(w) not in named])
+    return load([_here_or_ours(file) for file in [*(files or []), *named]], [w for w in words if Path(w) not in named])
 
 
 @app.command()
@@ -180,6 +196,8 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
         emit(record)
         return
     emit(f"{record['run']}  {record.get('status', 'unknown')}  version {record.get('version', 0)}")
+    if record.get("why"):
+        emit(f"  why: {record['why']}")
     emit("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
     held_out = record.get("held_out")
     for world, row in (held_out if isinstance(held_out, dict) else {}).items():

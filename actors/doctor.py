@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.machine import check_memory
 from experience.errors import IsolationError, MissingPartError
 
 if TYPE_CHECKING:
@@ -59,25 +60,28 @@ def examine() -> Iterator[Finding]:
 def require(config: Config, trusted: bool = False) -> None:
     """Raises XpError before anything starts if this machine cannot do what `config` asks, or what it asks is `trusted`
     by nobody: a configuration may come from anywhere, and cannot say itself that it may run code without a cage."""
-    import gymnasium
-
-    from actors.worlds import check_ids, check_worlds
+    from actors.worlds import check_ids, check_worlds, entry_point
 
     if config.sandbox.min_tier == "none" and not trusted:
         raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
                              "ask for landlock or more, or say so yourself: --i-trust-this-code")
+    check_memory(config.workers)
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
     check_ids(config)
     for world in config.worlds:
-        spec = gymnasium.spec(world.id.rpartition(":")[2])
-        where = str(spec.entry_point)
+        where = entry_point(world.id)
         if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
-            for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
-                            *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
-                if not finding.ok:
-                    kind = IsolationError if finding.part == "sandbox" else MissingPartError
-                    raise kind(f"{world.id} cannot run here: {finding.found}", finding.fix)
+            _require_parts(world.id, where)
     check_worlds(config)
+
+
+def _require_parts(env_id: str, where: str) -> None:
+    """Raises IsolationError or MissingPartError where a bundled world's room lacks a part that it needs."""
+    for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
+                    *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
+        if not finding.ok:
+            kind = IsolationError if finding.part == "sandbox" else MissingPartError
+            raise kind(f"{env_id} cannot run here: {finding.found}", finding.fix)
 
 
 def _package(name: str, optional: bool = False) -> Finding:

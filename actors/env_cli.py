@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from actors import ROOT
 from actors.output import data, emit
 from actors.verbs import Verbs
 from experience.errors import ConfigError, XpError
@@ -23,16 +27,24 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="an argument of the
 def _arguments(words: list[str] | None) -> dict[str, Any]:
     from actors.config_reader import read_value
 
+    for word in words or []:
+        if not word.partition("=")[0].isidentifier() or "=" not in word:
+            raise ConfigError(f"--set {word}: not of the form name=value", "write for example --set world=CartPole-v1")
     return {name: read_value(value, f"--set {name}") for name, _, value in (w.partition("=") for w in words or [])}
 
 
 def _make(env_id: str, arguments: dict[str, Any]) -> Any:
-    import gymnasium
+    """The world without its wrappers; one whose observations or actions are not text, as `envs:Text-v0` shows it."""
+    made_as, _, world = importlib.import_module("envs.make").make_as_text(env_id, arguments)
+    if made_as != env_id:
+        print(f"{env_id} is shown as text by {made_as}", file=sys.stderr)
+    return world
 
-    try:
-        return gymnasium.make(env_id, **arguments).unwrapped
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise XpError(f"{env_id} cannot be made: {error}", "see ./xp env list; a file's id is file:Name-v0") from error
+
+def _errors_of(env_id: str, when: str) -> AbstractContextManager[None]:
+    """What the world raises within is told as an error that keeps the world's own traceback."""
+    errors: AbstractContextManager[None] = importlib.import_module("envs.make").errors_of(env_id, when)
+    return errors
 
 
 @app.command("list")
@@ -48,21 +60,37 @@ def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world"
     """Writes a world in one file, ready to be checked and collected from."""
     if not name.isidentifier() or not name.isascii():
         raise ConfigError(f"{name}: not a name of a module", "use letters, digits and '_', e.g. my_world")
-    text, env_id = importlib.import_module("envs.template").source(name, kind)
+    template = importlib.import_module("envs.template")
+    text, env_id = template.source(name, kind)
     path = Path(f"{name}.py")
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another name")
-    path.write_text(text)
+    taken = find_spec(name)
+    if taken is not None:  # a file of that name would never be found, or stand in for something else
+        where = taken.origin or ", ".join(taken.submodule_search_locations or ())
+        raise ConfigError(f"{name}: a module of that name exists: {where}", "choose another name, e.g. my_" + name)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"{path.absolute()} cannot be written: {error.strerror}",
+                          "call ./xp from a folder that you may write to") from error
     emit(str(path))
-    print(f"next: ./xp env check {env_id}; ./xp env play {env_id}; "
-          f"./xp run -c configs/local.yaml 'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: 20}}]'",
+    xp, config = _from_here(ROOT / "xp"), _from_here(ROOT / "configs/new-world.yaml").removeprefix("./")
+    print(f"next: {xp} env check {env_id}; {xp} env play {env_id}; {xp} run -c {config} "
+          f"'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: {template.DEMONSTRATIONS[kind]}}}]'",
           file=sys.stderr)
+
+
+def _from_here(path: Path) -> str:
+    """A file of the checkout as a command line in this folder names it."""
+    near = path.is_relative_to(Path.cwd())
+    return shlex.quote(f"./{path.relative_to(Path.cwd())}" if near else str(path))
 
 
 @app.command()
 def check(env_id: Id, as_json: Json = False, arguments: Set = None,
           mutants: Annotated[bool, typer.Option("--mutants", help="break the reward; the checks must notice")] = False,
-          episodes: Annotated[int, typer.Option(help="oracle and random episodes that are lived")] = 12,
+          episodes: Annotated[int, typer.Option(min=1, help="oracle and random episodes that are lived")] = 12,
           only: Annotated[list[str] | None, typer.Option(help="only these checks")] = None) -> None:
     """Tries on the world itself what it must keep. Exit code 1 if a check fails."""
     results = importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes,
@@ -80,11 +108,12 @@ def check(env_id: Id, as_json: Json = False, arguments: Set = None,
 
 @app.command()
 def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
-          seconds: Annotated[float, typer.Option(help="how long to live random episodes")] = 3.0) -> None:
+          seconds: Annotated[float, typer.Option(min=0.1, help="how long to live random episodes")] = 3.0) -> None:
     """What a step and a reset of a world cost."""
     world = _make(env_id, _arguments(arguments))
-    found = importlib.import_module("envs.episode").measure(world, seconds)
-    world.close()
+    with _errors_of(env_id, "while it was measured"):
+        found = importlib.import_module("envs.episode").measure(world, seconds)
+        world.close()
     emit({"id": env_id, **found} if as_json else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items()))
 
 
@@ -96,7 +125,7 @@ def serve(env_id: Id, arguments: Set = None) -> None:
 
 @app.command()
 def card(env_id: Id, arguments: Set = None,
-         episodes: Annotated[int, typer.Option(help="oracle and random episodes that are lived")] = 12) -> None:
+         episodes: Annotated[int, typer.Option(min=1, help="oracle and random episodes that are lived")] = 12) -> None:
     """A world's data sheet, as Markdown: what it is, what can be done in it, what is measured, what was checked."""
     checks = list(importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes))
     world = _make(env_id, _arguments(arguments))
@@ -113,9 +142,14 @@ def play(env_id: Id, arguments: Set = None, seed: int = 0, split: str = "train",
     """A person acts: type actions; `:oracle` acts for you, `:back` undoes where the world can, `:quit` ends."""
     from actors.play import Game, in_terminal, on_a_page
 
-    game = Game(_make(env_id, _arguments(arguments)), seed, split)
-    on_a_page(game, port) if page else in_terminal(game)
-    game.world.close()
+    world = _make(env_id, _arguments(arguments))
+    splits = getattr(world, "splits", ("train", "heldout"))
+    if split not in splits:
+        raise ConfigError(f"--split {split}: {env_id} has {' and '.join(splits)}", f"write --split {splits[0]}")
+    with _errors_of(env_id, "while it was played"):
+        game = Game(world, seed, split)
+        on_a_page(game, port) if page else in_terminal(game)
+        world.close()
 
 
 @app.command()

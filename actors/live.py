@@ -19,7 +19,7 @@ class LiveTable:
     """`update` may be called as often as one likes."""
 
     def __init__(self, run: str) -> None:
-        self._run, self._last, self._phase = run, 0.0, ""
+        self._run, self._last, self._state = run, 0.0, ("", False)
         self._live: Any = None
         self._fancy = sys.stderr.isatty() and not os.environ.get("CI")
 
@@ -40,8 +40,8 @@ class LiveTable:
     def update(self, progress: Progress) -> None:
         if self._live is not None:
             self._live.update(table(progress))
-        elif time.monotonic() - self._last > 10 or progress.phase != self._phase:
-            self._last, self._phase = time.monotonic(), progress.phase
+        elif time.monotonic() - self._last > 10 or (progress.phase, progress.disk_is_full) != self._state:
+            self._last, self._state = time.monotonic(), (progress.phase, progress.disk_is_full)
             print(line(progress), file=sys.stderr, flush=True)
 
 
@@ -66,7 +66,10 @@ def headline(progress: Progress) -> str:
     model = f"  world model {error.exact:.0%} right, {error.kept:.0%} believed" if error else ""
     cut = "".join(f"  {n} {what} cut short" for what, n in progress.cut.items() if n)
     skipped = f"  {progress.skipped} UPDATES SKIPPED (not finite)" if progress.skipped else ""
-    return (f"{progress.seconds:4.0f} s  {progress.phase}  policy v{progress.version}  {counts} steps  "
+    full = ""
+    if progress.disk_is_full:
+        full = "  THE DISK IS FULL: nothing new is lived until there is room; or Ctrl-C, and resume later"
+    return (f"{progress.seconds:4.0f} s  {progress.phase}{full}  policy v{progress.version}  {counts} steps  "
             f"lag {progress.lag:.1f}{model}{cut}{skipped}")
 
 

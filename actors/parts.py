@@ -16,8 +16,9 @@ import torch
 from actors.agent import check_room, planned
 from actors.collector import Work, describe_worlds, listed_actions
 from actors.config import SEEDS, Config
-from actors.engines import Engine, Situation, make_engine
+from actors.engines import Engine, Situation, check_server, make_engine
 from actors.evaluator import Evaluator
+from actors.machine import is_full
 from actors.planner import make_value, make_world_model
 from actors.pool import Pool, all_new, make_pool
 from actors.rundir import RunDirectory
@@ -80,6 +81,8 @@ class Progress:
     failures: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
     acknowledged: int = 0
+    disk_is_full: bool = False
+    """Nothing is acknowledged, and nothing new begun, until there is room again."""
     skipped: int = 0
     """Updates left out because their loss or gradient was not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -102,6 +105,7 @@ class Parts:
         self.config, self.directory, self._report = config, directory, report
         self._started = self._reported = time.monotonic()
         self.progress = Progress(directory.name)
+        check_server(config.policy)
         worlds = describe_worlds(config)
         self.catalogue, self._told = worlds.catalogue, worlds.told
         self.rewards = RewardModel(worlds.weights)
@@ -377,6 +381,7 @@ class Parts:
     def _show(self) -> None:
         self._reported = time.monotonic()
         progress = self.progress
+        progress.disk_is_full = is_full(self.directory.path)
         progress.seconds, progress.version = time.monotonic() - self._started, self.learner.version
         progress.steps, progress.lag = dict(self.replay.steps_by_source), self.replay.mean_lag
         progress.training_steps = self.replay.training_steps

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors import CALLED_FROM, ROOT
+from actors.cluster import check_address
 from actors.collector import Collector, Work, in_step
 from actors.config import Config, names_of_secrets
 from actors.output import guard
@@ -245,10 +246,10 @@ def start_ray(address: str | None) -> Any:
 
     if ray.is_initialized():
         return ray
+    source = "address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS")
-    if address and address.startswith("http"):
-        raise ConfigError(f"{address} is a dashboard, where jobs are submitted; a run joins a cluster directly",
-                          "use ./xp submit, or address=auto on a node of the cluster")
+    if address:
+        check_address(address, source)
     old = os.umask(0o077)  # Ray writes its token file; nobody else may read it
     try:
         if address:
@@ -263,6 +264,9 @@ def start_ray(address: str | None) -> Any:
                      runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{CALLED_FROM}"},
                                   "py_executable": shlex.quote(sys.executable)},  # Ray gives it to a shell as it is
                      _temp_dir=str(_session_folder()))
+    except (ConnectionError, ValueError) as error:  # an address that Ray does not find, or not in the end
+        raise ConfigError(f"{source}: {address or 'this machine'}: {str(error).splitlines()[0]}",
+                          "is a cluster up (ray status)? address=null starts Ray on this machine") from error
     finally:
         os.umask(old)
     token = Path("~/.ray/auth_token").expanduser()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from actors import ROOT
 from actors.config import HIDDEN, PASSWORD, absolute
@@ -25,6 +27,7 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
     if not address:
         raise ConfigError("no cluster: neither --address nor RAY_ADDRESS is set",
                           "for example: ./xp submit --address http://127.0.0.1:8265 configs/local.yaml")
+    _check_dashboard(address)
     _check_secrets(words)
     words = [_in_the_upload(word) for word in words]
     _check_size(ROOT)
@@ -37,6 +40,18 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
     for line in job.stdout:  # through this process's guarded output
         emit(line, end="")
     return job.wait()
+
+
+def _check_dashboard(address: str) -> None:
+    """Raises ConfigError where nobody listens at the address of a dashboard: before anything is packed."""
+    split = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        host, port = split.hostname, split.port or {"https": 443}.get(split.scheme, 8265)
+        if host and split.scheme in ("http", "https"):  # others, a provider's, are for Ray to read
+            socket.create_connection((host, port), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{address}: no dashboard answers there: {error}",
+                          "give the address that `ray start --head` prints, e.g. http://127.0.0.1:8265") from error
 
 
 def _in_the_upload(word: str) -> str:

@@ -1,11 +1,14 @@
-"""Worlds by their ids: how one is made, and what is wrong with one that cannot be, before a run begins."""
+"""Worlds by their ids: how one is made, and what is wrong with one that cannot be, before a run begins.
+
+They are reached by name: this room imports none.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,17 +16,34 @@ from typing import Any
 import gymnasium
 
 from actors import CALLED_FROM
-from actors.config import Config, World
+from actors.config import Config
 from actors.config_reader import Problems
-from experience.errors import MissingPartError, XpError
+from experience.errors import XpError
 from experience.reward import check_weights
 
 _VERSION = re.compile(r"-v\d+$")
 
 
 def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
-    """A world made with copies of its arguments: what one does with a list of its own, no other sees."""
-    return gymnasium.make(env_id, **deepcopy(dict(arguments)))
+    """A world made with copies of its arguments: what one does with a list of its own, no other sees.
+
+    Raises ConfigError for what does not exist, or is not text; what a world raises becomes an EnvironmentFailure.
+    """
+    return import_module("envs.make").make_for_agents(env_id, arguments)
+
+
+def entry_point(env_id: str) -> str:
+    """Where the world's class is. Raises ConfigError for an id that nobody registers."""
+    return str(import_module("envs.make").spec_of(env_id).entry_point)
+
+
+@contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Puts `place` before the message of an error that is raised within."""
+    try:
+        yield
+    except XpError as error:
+        raise type(error)(f"{place}: {str(error).removesuffix(error.hint).rstrip()}", error.hint) from error
 
 
 def check_ids(config: Config, *, bundled_only: bool = False) -> None:
@@ -48,29 +68,11 @@ def check_worlds(config: Config) -> None:
     """
     check_ids(config)
     for number, world in enumerate(config.worlds):
-        made = _made(world, f"worlds[{number}]")
+        with placed(f"{world.place('arguments' if world.arguments else 'id')}: worlds[{number}]"):
+            made = make_world(world.id, world.arguments)
         known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
         made.close()
         check_weights(f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})", world.rewards or {}, known)
-
-
-def _made(world: World, key: str) -> Any:
-    where = world.place("arguments" if world.arguments else "id")
-    try:
-        return make_world(world.id, world.arguments)
-    except MissingPartError as missing:
-        said = str(missing).splitlines()[0]
-        raise MissingPartError(f"{where}: {key}: {world.id} cannot run here: {said}", missing.hint) from missing
-    except XpError:
-        raise
-    except TypeError as error:
-        problems = Problems()
-        problems.add(where, f"{key}.arguments: {world.id} cannot be made with {sorted(world.arguments)}: {error}",
-                     f"./xp env card {world.id} tells what a world is")
-        raise problems.error() from error
-    except Exception as error:
-        raise XpError(f"{where}: {key}: {world.id} cannot be made: {type(error).__name__}: {error}",
-                      f"./xp env check {world.id} shows where it fails") from error
 
 
 def _unknown(env_id: str) -> tuple[str, str] | None:

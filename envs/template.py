@@ -15,23 +15,23 @@ import gymnasium
 from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
 
 
-class {name}(ToolWorld[int]):
+class {name}(ToolWorld[tuple[int, int]]):
     signal_catalogue = {{"found": SignalKind("fraction", "env_state"), "tries": SignalKind("count", "env_state")}}
     reward_weights = {{"found": 1.0, "tries": -0.02}}
-    max_turns, goes_back, cheats = 8, True, ("guess 1e9", "guess nan", '{{"name": "guess", "arguments": {{}}}}')
+    max_turns, goes_back, cheats = 5, True, ("guess 1e9", "guess nan", '{{"name": "guess", "arguments": {{}}}}')
 
-    def draw(self, rng): return int(rng.integers(1, 100))
-    def begin(self): self.low, self.high = 1, 99
+    def draw(self, rng): return int(rng.integers(10, 20)), int(rng.integers(8))  # where to look, how far up it is
+    def begin(self): self.low, self.high, self.number = self.task[0], self.task[0] + 7, sum(self.task)
     def observe(self): return f"a number from {{self.low}} to {{self.high}}"
 
     @action
-    def guess(self, number: Annotated[int, Range(1, 99)]) -> Answer:
+    def guess(self, number: Annotated[int, Range(10, 26)]) -> Answer:
         """Say a number."""
-        if self.low <= number < self.task: self.low = number + 1
-        if self.task < number <= self.high: self.high = number - 1
-        return {{"found": float(number == self.task), "tries": 1.0}}, number == self.task
+        if self.low <= number < self.number: self.low = number + 1
+        if self.number < number <= self.high: self.high = number - 1
+        return {{"found": float(number == self.number), "tries": 1.0}}, number == self.number
 
-    def oracle_action(self): return f"guess {{self.task}}"                      # knows all: the top of the scale
+    def oracle_action(self): return f"guess {{self.number}}"                    # knows all: the top of the scale
     def expert_action(self): return f"guess {{(self.low + self.high) // 2}}"   # sees what the agent sees: to imitate
 
 
@@ -48,28 +48,28 @@ from gymnasium.spaces import Text
 
 class {name}(gymnasium.Env):
     observation_space, action_space = Text(200, charset=string.printable), Text(40, charset=string.printable)
-    instructions = "Reply with the sum, e.g. 7."
+    instructions, actions = "Which number is larger? Reply left or right.", ("left", "right")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         held_out = (options or {{}}).get("split") == "heldout"  # no pair of numbers is in both splits
         while True:
             self.pair = [int(n) for n in self.np_random.integers(0, 10, 2)]
-            if ((self.pair[0] + 2 * self.pair[1]) % 5 == 0) == held_out:
-                return f"{{self.pair[0]}} + {{self.pair[1]}}", {{"task_id": str(self.pair)}}
+            if self.pair[0] != self.pair[1] and ((self.pair[0] + 2 * self.pair[1]) % 5 == 0) == held_out:
+                return f"{{self.pair[0]}} {{self.pair[1]}}", {{"task_id": str(self.pair)}}
 
     def step(self, action):
         return "done", float(action.strip() == self.oracle_action()), True, False, {{}}
 
-    def oracle_action(self): return str(sum(self.pair))
+    def oracle_action(self): return "left" if self.pair[0] > self.pair[1] else "right"
     expert_action = oracle_action  # it can be worked out from what is seen, so it can be imitated
-    def random_action(self, rng): return str(rng.integers(0, 19))
+    def random_action(self, rng): return str(rng.choice(self.actions))
 
 
 gymnasium.register(id="{name}-v0", entry_point={name})
 '''
 
-_CODE = '''"""{title}: write a Python expression of x that gives the asked table; it runs in the sandbox."""
+_CODE = '''"""{title}: an instruction in words becomes a Python expression of x, which runs in the sandbox."""
 
 import gymnasium
 
@@ -77,30 +77,32 @@ from envs.authoring import Answer, SignalKind, ToolWorld, action
 from envs.sandbox.cage import Sandbox, tier
 
 
-class {name}(ToolWorld[tuple[int, int]]):
+class {name}(ToolWorld[tuple[str, int]]):
     signal_catalogue = {{"right": SignalKind("fraction", "verifier")}}
     reward_weights = {{"right": 1.0}}
     max_turns, sandbox_tier, sandbox = 3, tier(), Sandbox()
     cheats = ("submit __import__('os')._exit(0)", "submit type('E', (int,), {{'__eq__': lambda s, o: True}})(0)")
 
-    def draw(self, rng): return int(rng.integers(2, 10)), int(rng.integers(0, 10))
-    def begin(self): self.table = [(x, self.task[0] * x + self.task[1]) for x in range(2, 9)]
-    def observe(self): return ", ".join(f"f({{x}})={{y}}" for x, y in self.table[:3])
+    def draw(self, rng): return str(rng.choice(["plus", "minus", "times"])), int(rng.integers(10, 100))
+    def begin(self): self.code = "x" + {{"plus": "+", "minus": "-", "times": "*"}}[self.task[0]] + str(self.task[1])
+    def observe(self): return f"x {{self.task[0]}} {{self.task[1]}}"
 
     @action
     def submit(self, code: str) -> Answer:
         """Give a Python expression of x."""
-        answers = self.sandbox.run(f"f = lambda x: {{code}}", [[x] for x, _ in self.table]).answers
-        right = [a == ("value", y) for a, (_, y) in zip(answers, self.table)]
-        return {{"right": sum(right) / len(self.table)}}, True
+        answers = self.sandbox.run(f"f = lambda x: {{code}}", [[x] for x in range(1, 8)]).answers
+        right = [a == ("value", eval(self.code, {{"x": x}})) for x, a in enumerate(answers, 1)]
+        return {{"right": sum(right) / 7}}, True
 
-    def oracle_action(self): return f"submit {{self.task[0]}}*x+{{self.task[1]}}"
+    def oracle_action(self): return f"submit {{self.code}}"
 
 
 gymnasium.register(id="{name}-v0", entry_point={name})
 '''
 
 KINDS = {"tools": _TOOLS, "gymnasium": _GYMNASIUM, "code": _CODE}
+DEMONSTRATIONS = {"tools": 40, "gymnasium": 20, "code": 100}
+"""From so many, imitation is some way from perfect, and from nothing: there is something to learn."""
 
 
 def source(file_name: str, kind: str) -> tuple[str, str]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from envs.contract import INVALID, Answer, World
+from envs.make import make
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
 
@@ -80,7 +80,7 @@ class Text(World[int]):
 
     def __init__(self, world: str = "CartPole-v1", max_turns: int = 200, **arguments: Any) -> None:
         super().__init__()
-        self.inner = gymnasium.make(world, **arguments)
+        self.inner = make(world, arguments)
         self.max_turns = max_turns
         self.instructions = f"Reply with {described(self.inner.action_space)}"  # type: ignore[misc]
         space = self.inner.action_space

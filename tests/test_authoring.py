@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def xp(*words: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "actors", *words], cwd=cwd, input=stdin, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{cwd}"}, timeout=240)
+                          capture_output=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{cwd}"}, timeout=300)
 
 
 class Kitchen(ToolWorld[int]):
@@ -109,8 +109,8 @@ def test_a_new_world_is_collected_from_and_lived_again(tmp_path: Path) -> None:
 
 def test_a_person_plays_and_goes_back(tmp_path: Path) -> None:
     xp("env", "new", "my_world", cwd=tmp_path)
-    played = xp("env", "play", "my_world:MyWorld-v0", cwd=tmp_path, stdin="guess 1\n:back\n:oracle\n:quit\n")
-    assert "a number from 2 to 99" in played.stdout and "one turn back" in played.stdout
+    played = xp("env", "play", "my_world:MyWorld-v0", cwd=tmp_path, stdin="guess 26\n:back\n:oracle\n:quit\n")
+    assert '"found": 0.0' in played.stdout and "one turn back" in played.stdout
     assert '"found": 1.0' in played.stdout, played.stdout
 
 
@@ -119,19 +119,19 @@ def test_checks_notice_a_world_that_breaks_its_promises(tmp_path: Path, monkeypa
     import gymnasium
 
     breaks = {
-        "seed_control": "def begin(self): import time; self.low, self.high = time.perf_counter(), 99",
+        "seed_control": "def begin(self): import time; self.low, self.high, self.number = time.perf_counter(), 99, sum(self.task)",
         "episode_determinism": "def observe(self): import os; return str(os.getpid())",
-        "episode_isolation": "low = high = 5\n    def begin(self): type(self).low = 1",
+        "episode_isolation": "low = high = 5\n    def begin(self): self.number = sum(self.task); type(self).low = 1",
         "observation_schema": "observation_characters = 4000\n    def _seen(self): return 'é' * 5000",
         "reward_well_formed": "reward_weights = {'found': float('nan')}",
-        "oracle_max": "def oracle_action(self): return 'guess 1'",
-        "no_solution_leakage": "def observe(self): return self.oracle_action()\n    def oracle_action(self): return f'guess {self.task:020d}'",
-        "canary_floor": "cheats = ('guess 50', ['guess 50'])\n    def draw(self, rng): return int(rng.choice([50, 50, 50, 51]))\n    def tasks(self, split, rng): return 50 if split == 'heldout' else int(rng.integers(1, 99))",
+        "oracle_max": "def oracle_action(self): return 'guess 10'",
+        "no_solution_leakage": "def observe(self): return self.oracle_action()\n    def oracle_action(self): return f'guess {sum(self.task):020d}'",
+        "canary_floor": "cheats = ('guess 15', ['guess 15'])\n    def draw(self, rng): return 10, int(rng.choice([5, 5, 5, 6]))\n    def tasks(self, split, rng): return (10, 5) if split == 'heldout' else (int(rng.integers(10, 20)), 0)",
         "split_disjointness": "def tasks(self, split, rng): return self.draw(rng)",
         "tool_declaration_accuracy": "instructions = ''",
-        "resource_bounds": "def begin(self): import os; self.low, self.high = 1, 99; [os.dup(0) for _ in range(2)]",
+        "resource_bounds": "def begin(self): import os; self.low, self.high, self.number = 1, 99, sum(self.task); [os.dup(0) for _ in range(2)]",
         "snapshot_restore": "def snapshot(self): return b''\n    def restore(self, b): self.low = 7; return self._seen(), self._info({})",
-        "host_containment": f"def begin(self): import pathlib, uuid; self.low, self.high = 1, 99; pathlib.Path({str(ROOT)!r}, 'left-' + uuid.uuid4().hex).write_text('')",
+        "host_containment": f"def begin(self): import pathlib, uuid; self.low, self.high, self.number = 1, 99, sum(self.task); pathlib.Path({str(ROOT)!r}, 'left-' + uuid.uuid4().hex).write_text('')",
     }
     monkeypatch.syspath_prepend(str(tmp_path))
     base = KINDS["tools"]
@@ -140,7 +140,7 @@ def test_checks_notice_a_world_that_breaks_its_promises(tmp_path: Path, monkeypa
             text = base.format(name="Broken", title="broken").replace("Broken-v0", f"Broken{number}-v0")
             head = text.split("    def oracle_action")[0]
             method = change.splitlines()[0].partition("(")[0].strip()
-            kept = "" if "def oracle_action" in change else "    def oracle_action(self): return f'guess {self.task}'\n"
+            kept = "" if "def oracle_action" in change else "    def oracle_action(self): return f'guess {sum(self.task)}'\n"
             head = "\n".join(line for line in head.splitlines() if method not in line or not method.startswith("def"))
             (tmp_path / f"broken{number}.py").write_text(
                 f"{head}\n{kept}    {change}\n\n\ngymnasium.register(id='Broken{number}-v0', entry_point=Broken)\n")

@@ -75,7 +75,7 @@ def test_openenvs_own_client_solves_our_world_and_is_told_what_was_measured(ours
         first, last = asyncio.run(main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
         print(json.dumps([first.observation["text"], last.reward, last.done, last.observation["metadata"]]))"""
     done = subprocess.run([peer("openenv"), "-c", script, ours, "5", json.dumps(by_oracle(5))], capture_output=True,
-                          text=True, timeout=100)
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     seen, reward, ended, metadata = json.loads(done.stdout.splitlines()[-1])
     assert seen == gymnasium.make("envs:KeyDoor-v0").unwrapped.reset(seed=5)[0]
@@ -104,7 +104,7 @@ def test_an_openenv_server_is_a_world_with_its_schema_its_refusals_and_its_end(o
 def test_a_fresh_openenv_package_of_its_own_scaffold_is_a_world(tmp_path: Path) -> None:
     python, port = peer("openenv"), free_port()
     made = subprocess.run([python, "-m", "openenv.cli", "init", "echoes"], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=100, env=os.environ | {"PATH": f"{Path(python).parent}:{os.environ['PATH']}"})
+                          timeout=300, env=os.environ | {"PATH": f"{Path(python).parent}:{os.environ['PATH']}"})
     assert made.returncode == 0, made.stderr + made.stdout
     process = served([python, "-m", "uvicorn", "server.app:app", "--port", str(port)], port, tmp_path / "echoes")
     try:
@@ -135,7 +135,7 @@ def test_openenv_loads_our_graders_and_runs_them_on_a_running_subject(ours: str,
         up = CheckResult(check_id="runtime.startup", status=CheckStatus.PASS, duration_s=0)
         for found in execute_graders([registry.get(i) for i in ids], subject, prior=[up]):
             print(found.check_id, found.status.value, found.evidence)"""
-    done = subprocess.run([peer("openenv"), "-c", script, ours, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([peer("openenv"), "-c", script, ours, str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" pass ") == 5, done.stdout
 
@@ -200,7 +200,7 @@ def test_verifiers_rolls_out_our_world_with_a_model_behind_an_endpoint(tmp_path:
             [str(Path(python).parent / "vf-eval"), "xp-worlds", "-n", "1", "-r", "1", "--env.taskset.world", "envs:KeyDoor-v0",
              "--model", "scripted", "--client.base-url", f"http://127.0.0.1:{server.server_address[1]}/v1",
              "--env.player.harness.id", "null", "--env.player.runtime.type", "subprocess", "--output-dir", str(tmp_path / "out"), "--no-rich"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=200, env=os.environ | {"OPENAI_API_KEY": "none"})
+            cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | {"OPENAI_API_KEY": "none"})
         traces = list((tmp_path / "out").rglob("traces.jsonl"))
         assert traces, done.stdout[-3000:] + done.stderr[-3000:]
         trace = json.loads(traces[0].read_text().splitlines()[0])["traces"][0]

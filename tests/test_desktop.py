@@ -137,7 +137,7 @@ def test_closing_a_desktop_leaves_no_process(world: DesktopOffice) -> None:
     pids = desktop._pids()
     assert len(pids) > 5 and desktop.read("a.txt") == b"a"
     desktop.close()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 300
     while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < until:
         time.sleep(0.02)
     assert not left

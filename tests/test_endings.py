@@ -54,7 +54,7 @@ def held_out(name: str, seeds: list[int]) -> list[Work]:
 
 
 def pump_until(one: Collector, over: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not over():
         assert time.monotonic() < deadline
         one.pump()

@@ -201,7 +201,7 @@ def server() -> Iterator[str]:
                "--device", "cpu"]
     log = open(f"/tmp/xp-serve-{port}.log", "w+")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

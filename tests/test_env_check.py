@@ -67,7 +67,7 @@ def test_what_a_world_prints_does_not_stand_among_the_results(tmp_path: Path) ->
         "class Loud(Sound):\n    def observe(self):\n        print('debug'); return super().observe()\n"
         "gymnasium.register(id='Loud-v0', entry_point=Loud)\n")
     done = subprocess.run([sys.executable, "-m", "actors", "env", "check", "loud:Loud-v0", "--json", "--only", "seed_control"],
-                          cwd=tmp_path, text=True, capture_output=True, timeout=120,
+                          cwd=tmp_path, text=True, capture_output=True, timeout=300,
                           env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1 and done.stdout.startswith('{"id": "seed_control"')

@@ -150,7 +150,7 @@ def test_a_run_killed_anywhere_resumes_and_loses_nothing(tmp_path: Path) -> None
     words = [*SMALL, f"runs_dir={tmp_path}", "budget.updates=4", "evaluation.every=1"]
     command = [sys.executable, "-m", "actors", "run", *words]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("latest/checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
@@ -175,7 +175,7 @@ def test_a_slow_world_ends_its_episode_as_timeout_without_a_reward(tmp_path: Pat
                                    "collecting.step_timeout_seconds=0.2", "collecting.slots=2")
     collector = Collector(config, "r", directory.shards, 0, 1)
     collector.quota = 1
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while collector.journal.next_t(collector._slots[0].stream_id) < 4 and time.monotonic() < deadline:
         collector.pump()
     collector.close()
@@ -217,7 +217,7 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
     for _ in range(2):
         collector = Collector(config, "r", directory.shards, 0, 1)
         collector.order(works)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not collector.idle and time.monotonic() < deadline:
             collector.order(works)  # those under way and those done are known
             collector.pump()
@@ -238,7 +238,7 @@ def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path:
         model = make_engine(config.policy, seed).model
         collector.order([Work.named(f"{version}/{i}", env_id="envs:PythonTask-v0", lane="evaluation", seed=1,
                                     split="heldout", version=version) for i in range(3)], Weights.of(model, version))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not collector.idle and time.monotonic() < deadline:
         collector.pump()
     collector.close()

@@ -37,14 +37,14 @@ def test_an_interrupted_run_leaves_its_report_and_says_what_it_did(tmp_path: Pat
     run = started(tmp_path, "run", "worlds=[{id: 'envs:KeyDoor-v0', groups: 2, demonstrations: 4}]", "budget.updates=5000",
                   "budget.minutes=5", "learning.imitation_passes=1", *_SMALL)
     record = tmp_path / "runs/latest/run.json"
-    until = time.monotonic() + 240
+    until = time.monotonic() + 300
     while time.monotonic() < until and run.poll() is None:
         lines = (record.parent / "metrics/metrics.jsonl")
         if lines.exists() and lines.read_text().count("\n") > 3:
             break
         time.sleep(0.2)
     run.send_signal(signal.SIGINT)
-    _, told = run.communicate(timeout=120)
+    _, told = run.communicate(timeout=300)
     assert run.returncode == 130, told
     said = json.loads(record.read_text())
     assert said["status"] == "interrupted" and said["version"] > 0 and sum(said["steps"].values()) > 0

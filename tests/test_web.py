@@ -66,7 +66,7 @@ def _serving(more: str = "", away: str = "") -> ThreadingHTTPServer:
 
 
 def _soon(holds: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 300
     while not holds() and time.monotonic() < until:
         time.sleep(0.05)
     return holds()

@@ -24,7 +24,7 @@ def bare(tmp_path: Path) -> Path:
 
 
 def told(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(place / "xp"), *words], capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run([str(place / "xp"), *words], capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["demo", "--help"], ["run", "-h"], ["setup", "--help"]])

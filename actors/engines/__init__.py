@@ -15,6 +15,7 @@ from experience.policy import Decision
 
 if TYPE_CHECKING:
     from actors.config import Policy
+    from actors.engines.openai_server import OpenAIServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,20 @@ class Engine(Protocol):
         """Somebody else's action as this engine's tokens, no sample; None where the engine's tokens are not known."""
 
 
+def check_server(policy: Policy) -> None:
+    """Raises EngineError, within seconds, where the policy's server does not answer as it must; other engines have
+    none. To be called before a run lives anything."""
+    if policy.engine == "openai":
+        _server(policy).check()
+
+
+def _server(policy: Policy) -> OpenAIServer:
+    from actors.engines.openai_server import OpenAIServer
+
+    return OpenAIServer(policy.base_url, policy.model, policy.api_key_env, policy.max_tokens, policy.timeout_seconds,
+                        policy.retries)
+
+
 def make_engine(policy: Policy, seed: int) -> Engine:
     """The engine that the configuration names. Heavy libraries are imported only by the one that needs them."""
     if policy.engine == "table":
@@ -70,10 +85,7 @@ def make_engine(policy: Policy, seed: int) -> Engine:
 
         return TableEngine(policy.epsilon, seed)
     if policy.engine == "openai":
-        from actors.engines.openai_server import OpenAIServer
-
-        return OpenAIServer(policy.base_url, policy.model, policy.api_key_env, policy.max_tokens,
-                            policy.timeout_seconds, policy.retries)
+        return _server(policy)
     from actors.engines.local import Room
 
     room = Room(policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens"))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Answer, World
-from experience.errors import EnvironmentFailure, MissingPartError
+from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
 from experience.signal import SignalKind
 from experience.strict_json import dumps
 
@@ -36,7 +36,7 @@ def _library() -> Any:
 def serve(world: Any, answers: Any) -> None:
     """Serves `world` on stdin and `answers`, a text stream, until the client leaves.
 
-    Raises ValueError for a world without typed actions.
+    Raises ConfigError for a world without typed actions.
     """
     mcp = _library()
     import anyio
@@ -45,7 +45,8 @@ def serve(world: Any, answers: Any) -> None:
 
     tools = getattr(world, "tools", {})
     if not tools:
-        raise ValueError(f"{type(world).__name__} has no typed actions; see envs/authoring.py")
+        raise ConfigError(f"{type(world).__name__} has no typed actions, which become the tools",
+                          "write it as a ToolWorld: ./xp env new my_world")
     began = False
 
     async def list_tools(_: Any, __: Any) -> Any:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import gymnasium
-
 # Checks are tried in the order in which these are imported.
 # isort: off
 from envs.check import running, repeating, containment, worth, learning  # noqa: F401
@@ -21,7 +19,7 @@ from envs.check import running, repeating, containment, worth, learning  # noqa:
 from envs.check.mutants import mutants
 from envs.check.runner import Result, results
 from envs.check.subject import CHECKS, Subject
-from experience.errors import XpError
+from experience.errors import ConfigError
 
 __all__ = ["Result", "Subject", "check", "checks", "mutants"]
 
@@ -33,15 +31,11 @@ def checks() -> list[str]:
 
 def check(env_id: str, arguments: Mapping[str, Any] | None = None, *, episodes: int = 12,
           only: Sequence[str] = (), with_mutants: bool = False) -> Iterator[Result]:
-    """All results for one id, in order. Raises XpError for an unknown id or check."""
+    """All results for one id, in order. Raises ConfigError for an unknown id or check, and what `make` raises."""
     unknown = set(only) - set(CHECKS)
     if unknown:
-        raise XpError(f"no check {sorted(unknown)[0]!r}", "there are: " + ", ".join(CHECKS))
-    try:
-        subject = Subject(env_id, arguments, episodes)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise XpError(f"{env_id} cannot be made: {error}",
-                      "see ./xp env list; a file's id is file:Name-v0") from error
+        raise ConfigError(f"no check {sorted(unknown)[0]!r}", "there are: " + ", ".join(CHECKS))
+    subject = Subject(env_id, arguments, episodes)
     try:
         yield from results(subject, only)
     finally:

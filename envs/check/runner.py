@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from envs.check.subject import CHECKS, Failed, Skipped, Subject
+from envs.make import own_traceback
 from experience.errors import MissingPartError
 
 Verdict = Literal["PASS", "FAIL", "SKIP"]
@@ -27,16 +28,18 @@ class Result:
 
 
 def results(subject: Subject, only: Sequence[str] = ()) -> Iterator[Result]:
+    told = set[str]()
     for name in CHECKS:
         if only and name not in only:
             continue
         started = time.perf_counter()
         with quiet_stdout():
-            verdict, detail = _tried(subject, name)
+            verdict, detail = _tried(subject, name, told)
         yield Result(name, verdict, detail, time.perf_counter() - started)
 
 
-def _tried(subject: Subject, name: str) -> tuple[Verdict, str]:
+def _tried(subject: Subject, name: str, told: set[str]) -> tuple[Verdict, str]:
+    """The verdict and its detail. What the world raises is told on stderr with its traceback, once: `told` so far."""
     try:
         return "PASS", CHECKS[name](subject)
     except Failed as wrong:
@@ -46,6 +49,9 @@ def _tried(subject: Subject, name: str) -> tuple[Verdict, str]:
     except (MissingPartError, KeyboardInterrupt):
         raise
     except BaseException as error:  # noqa: BLE001  a stranger's world may raise anything, SystemExit too
+        if (where := own_traceback(error)) not in told:
+            told.add(where)
+            print(f"{name}: {where}", file=sys.stderr)
         return "FAIL", f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.spaces import Text
 
 from envs.episode import Episode, do_oracle, do_random, live
+from envs.make import make_as_text
 from experience.errors import RecordError
 from experience.signal import Signal, SignalKind, read_signals
 
@@ -55,12 +54,8 @@ class Subject:
 
     def make(self) -> Any:
         """The world; one whose observations or actions are not text is read and written by `envs:Text-v0`."""
-        world = gymnasium.make(self.env_id, **self.arguments).unwrapped
-        if isinstance(world.observation_space, Text) and isinstance(world.action_space, Text):
-            return world
-        world.close()
-        self.env_id, self.arguments = "envs:Text-v0", {"world": self.env_id, **self.arguments}
-        return gymnasium.make(self.env_id, **self.arguments).unwrapped
+        self.env_id, self.arguments, world = make_as_text(self.env_id, self.arguments)
+        return world
 
     def close(self) -> None:
         self.world.close()

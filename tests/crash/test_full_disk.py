@@ -106,7 +106,7 @@ def in_a_small_tmpfs(tmp_path: Path, megabytes: int, *words: str) -> dict[str, o
     if not shutil.which("unshare") or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("no tmpfs can be mounted here: needs root or user namespaces")
     run = subprocess.run([*namespace, "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", _FILL, str(place),
-                          *words], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+                          *words], capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2],
                          env={**os.environ, "PYTHONPATH": "."})
     assert run.returncode == 0, run.stderr
     return dict(json.loads(run.stdout))

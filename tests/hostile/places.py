@@ -44,7 +44,7 @@ def repo() -> Iterator[None]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 300
     while not any(b"pytest" in command_line(pid) for pid in inside()) and time.monotonic() < until:
         time.sleep(0.05)
     yield
@@ -156,7 +156,7 @@ def command_line(pid: int) -> bytes:
 def first_inside(name: str) -> int:
     """A process of the place, not one in a place that it has made within."""
     mark = {"proxy": b"/proxy.py", "browser": b"--remote-debugging-pipe", "fast browser": b"--remote-debugging-pipe"}
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         for pid in inside():
             words = command_line(pid)
@@ -167,7 +167,7 @@ def first_inside(name: str) -> int:
     raise AssertionError(f"nothing runs in the place of {name}")
 
 
-def from_within(pid: int, code: str, seconds: float = 60) -> str:
+def from_within(pid: int, code: str, seconds: float = 300) -> str:
     """What a program prints that joins the place of `pid` as another of its processes."""
     uid = str(os.stat(f"/proc/{pid}").st_uid)
     inner = next(line.split()[0] for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()

@@ -76,7 +76,7 @@ def test_chromiums_own_sandbox_is_on_without_root(way: str) -> None:
     shutil.copy(str(import_module("typing_extensions").__file__), home)
     try:
         done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c",
-                               AS_USER, str(home), way], capture_output=True, text=True, timeout=120, cwd="/",
+                               AS_USER, str(home), way], capture_output=True, text=True, timeout=300, cwd="/",
                               env={"PATH": os.environ["PATH"], "HOME": str(home)})
     finally:
         shutil.rmtree(home)

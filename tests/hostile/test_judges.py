@@ -72,7 +72,7 @@ def said(hosted: Hosted, text: str) -> str:
 def outside(text: str) -> str:
     """The control: the same answer before the same judge, in a process of the host."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport json\nprint(json.dumps(eval(sys.argv[1])))"
-    done = subprocess.run([sys.executable, "-c", program, text], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, text], capture_output=True, text=True, timeout=300)
     return done.stdout + done.stderr[-200:]
 
 
@@ -282,7 +282,7 @@ def in_the_host() -> dict[str, str]:
                "    d = reasoning_gym.create_dataset(name, size=3, seed=0)\n"
                "    os.write(2, f'\\n{name} '.encode())\n    d.score_answer(text, d[0])\n")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, json.dumps({d: shows(d) for d in RUNNING})],
-                          capture_output=True, text=True, timeout=100)
+                          capture_output=True, text=True, timeout=300)
     return dict(line.split(" ", 1) for line in done.stderr.splitlines() if line.partition(" ")[0] in RUNNING)
 
 

@@ -119,7 +119,7 @@ def knock(ports: Sequence[int], paths: Sequence[str] = ()) -> str:
 
 def reaches(code: str) -> int:
     """How much a program reaches from outside any place: the control."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={}, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env={}, check=True)
     return int(done.stdout.split()[1])
 
 
@@ -192,7 +192,7 @@ def test_a_browser_without_a_place_reaches_them(listening: Listening, tmp_path: 
     (tmp_path / "page.html").write_text(f"<script>({PAGE % (['127.0.0.1'], listening.ports[:1])})()</script>")
     words = [shell, "--headless", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom",
              *(["--no-sandbox"] if os.geteuid() == 0 else []), f"--user-data-dir={tmp_path}/profile"]
-    subprocess.run([*words, f"file://{tmp_path}/page.html"], capture_output=True, timeout=60, check=False,
+    subprocess.run([*words, f"file://{tmp_path}/page.html"], capture_output=True, timeout=300, check=False,
                    env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
     assert listening.came > 0
 

@@ -51,7 +51,7 @@ class Started:
         return [(who, ip, port) for who, ip, port in self.told["heard"] if not _is_loopback(ip)]
 
     def end(self) -> None:
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=300)
 
 
 def _is_loopback(ip: str) -> bool:

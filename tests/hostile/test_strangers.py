@@ -35,7 +35,7 @@ SECRET = "hush-Hush_9x"
 
 
 def xp(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "actors", *words], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return subprocess.run([sys.executable, "-m", "actors", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def a_run(folder: Path) -> Path:
