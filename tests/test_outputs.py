@@ -71,7 +71,7 @@ def test_a_relative_folder_stays_where_it_was_when_a_world_changes_directory(liv
 
 
 @pytest.mark.parametrize("words", [
-    ["env", "check", LOUD, "--json", "--only", "seed_control", "--only", "resource_envelope"], ["env", "bench", LOUD, "--json", "--seconds", "0.05"],
+    ["env", "check", LOUD, "--json", "--only", "seed_control", "--only", "resource_envelope"], ["env", "bench", LOUD, "--json", "--seconds", "0.1"],
     ["env", "replay", "RUN", "--again", "--json"], ["show", "RUN", "--json"], ["verify", "RUN", "--json"],
     ["query", "RUN", "select count(*) as n, 'nan'::float as a, {'b': 'inf'::float} as c, map([1], [2]) as d, map([date '2026-01-01'], [1]) as e from steps", "--json"],
     ["ls", "--runs-dir", "out", "--json"]], ids=lambda words: " ".join(words[:2]))

@@ -46,13 +46,13 @@ def test_a_world_whose_module_cannot_be_imported_says_why(text: str, says: str, 
 
 def test_arguments_that_a_world_does_not_take_are_told_with_their_place(tmp_path: Path) -> None:
     said = refused("envs:Reasoning-v0", tmp_path, "    arguments: {stagez: 3}\n")
-    assert "a.yaml:5:5\n  worlds[1].arguments: envs:Reasoning-v0 cannot be made with ['stagez']" in said
+    assert "a.yaml:5:5: worlds[1]: envs:Reasoning-v0 takes no argument stagez" in said
 
 
 def test_a_world_that_is_not_set_up_says_where_it_was_asked_for_and_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "textarena", None)
     monkeypatch.setitem(sys.modules, "mcp", None)
-    with pytest.raises(MissingPartError, match=r"override 'worlds=.*envs:Mcp-v0 cannot run here") as raised:
+    with pytest.raises(MissingPartError, match=r"override 'worlds=.*envs:Mcp-v0.*worlds\[0\]: this needs mcp") as raised:
         check_worlds(load([], ["worlds=[{id: 'envs:Mcp-v0', arguments: {command: [true]}}]"])[0])
     assert raised.value.hint == "./xp setup worlds"
 
@@ -61,7 +61,7 @@ def test_a_world_that_cannot_be_made_for_its_own_reasons_says_which(tmp_path: Pa
     (tmp_path / "unlucky.py").write_text("import gymnasium\ndef make(): raise ConnectionError('the simulator is not up')\n"
                                          "gymnasium.register(id='Unlucky-v0', entry_point=make)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(XpError, match=r"unlucky:Unlucky-v0 cannot be made: ConnectionError: the simulator is not up"):
+    with pytest.raises(XpError, match=r"unlucky:Unlucky-v0 raised ConnectionError when it was made: the simulator is not up"):
         check_worlds(load([], ["worlds=[{id: 'unlucky:Unlucky-v0'}]"])[0])
 
 
