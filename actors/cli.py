@@ -18,7 +18,7 @@ from actors import ROOT, env_cli
 from actors.machine import shortage
 from actors.output import emit, guard
 from actors.verbs import Verbs
-from experience.errors import ConfigError, IsolationError, MissingPartError, ShardError, XpError
+from experience.errors import ConfigError, IsolationError, MissingPartError, XpError
 from experience.interrupts import install
 from experience.strict_json import dumps
 
@@ -111,6 +111,7 @@ def resume(name: RunName = "latest", as_json: Json = False, trusted: Trusted = F
     """Goes on with a run from what its directory holds: acknowledged steps and the last checkpoint."""
     from actors.config_changes import refuse
     from actors.doctor import require
+    from actors.listing import seconds_of
     from actors.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
@@ -121,8 +122,7 @@ def resume(name: RunName = "latest", as_json: Json = False, trusted: Trusted = F
     refuse(changed, str(directory.path / "config.yaml"))
     _check_origin(config, directory, trusted)
     require(config, trusted)
-    directory.write_record(status="running", attempts=directory.record.get("attempts", 1) + 1,
-                           changed=[str(change) for change in changed])
+    directory.begin_again(seconds=seconds_of(directory), changed=[str(change) for change in changed])
     _live(config, directory, as_json)
 
 
@@ -157,52 +157,19 @@ def submit(overrides: Overrides = None, config: Files = None, trusted: Trusted =
 @app.command("ls")
 def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
     """The runs on this machine, newest last."""
-    from actors.config import absolute
-    from actors.rundir import RunDirectory
+    from actors import listing
 
-    for record_path in sorted(absolute(runs_dir).glob("*/run.json"), key=lambda p: p.lstat().st_mtime):
-        if record_path.parent.is_symlink():
-            continue
-        try:
-            record = RunDirectory(record_path.parent).record
-        except ShardError as error:  # one damaged record hides no other run
-            say(f"error: {error}")
-            continue
-        steps = record.get("steps")
-        row: dict[str, Any] = {"run": record_path.parent.name, "status": str(record.get("status", "unknown")),
-               "seconds": _number(record.get("seconds")), "version": _number(record.get("version")),
-               "steps": {k: n for k, n in steps.items() if _number(n) is not None} if isinstance(steps, dict) else {}}
-        if as_json:
-            emit(row)
-        else:
-            emit(f"{row['run']:<42} {row['status']:<10} v{row['version'] or 0:<4} "
-                  f"{sum(row['steps'].values()):>7} steps  {row['seconds'] or 0:>6.0f} s")
-
-
-def _number(value: Any) -> int | float | None:
-    """A number of a record that anybody may have written, or None."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    return value if known else None
+    for damaged in listing.list_runs(runs_dir, as_json):
+        say(f"error: {damaged}")
 
 
 @app.command()
 def show(name: RunName = "latest", as_json: Json = False) -> None:
-    """What a run did: counts read from its shards, and its held-out returns."""
+    """What a run did: counts and held-out returns read from its shards, and what failed."""
+    from actors import listing
     from actors.rundir import RunDirectory
 
-    directory = RunDirectory.find(name)
-    record = directory.record | {"run": directory.name, "counted": directory.count()}
-    if as_json:
-        emit(record)
-        return
-    emit(f"{record['run']}  {record.get('status', 'unknown')}  version {record.get('version', 0)}")
-    if record.get("why"):
-        emit(f"  why: {record['why']}")
-    emit("  on disk: " + ", ".join(f"{n} {kind}" for kind, n in record["counted"].items()))
-    held_out = record.get("held_out")
-    for world, row in (held_out if isinstance(held_out, dict) else {}).items():
-        emit(f"  {world:<24} " + "  ".join(f"{k} {v}" for k, v in (row if isinstance(row, dict) else {}).items()))
-    emit(f"  shards: {directory.shards}")
+    listing.show_run(RunDirectory.find(name), as_json)
 
 
 @app.command()
@@ -450,7 +417,9 @@ def _run(config: Config, origins: dict[str, str], as_json: bool, trusted: bool =
     from actors.rundir import RunDirectory
 
     require(config, trusted)
-    _live(config, RunDirectory.create(config, origins, sys.argv[1:]), as_json)
+    directory = RunDirectory.create(config, origins, sys.argv[1:])
+    directory.hold()
+    _live(config, directory, as_json)
 
 
 def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:

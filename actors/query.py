@@ -32,7 +32,7 @@ EPISODES = f"""
 create view episodes as
 with marked as (
     select stream_id, t, episode, env_id, split, source, group_id, task_id, seed, policy_version, behaviour_id, reward,
-           ending, action_text is null as closing, boundary,
+           ending, t_end_ns, action_text is null as closing, boundary,
            lag(action_text is null, 1, true) over (partition by stream_id order by t) as first
     from steps),
 numbered as (
@@ -40,7 +40,7 @@ numbered as (
                   over (partition by stream_id order by t) as number
     from marked),
 ended as (
-    select stream_id, min(t) as t, {", ".join(f"arg_min({name}, t) as {name}" for name in (
+    select stream_id, min(t) as t, max(t_end_ns) as ended_ns, {", ".join(f"arg_min({name}, t) as {name}" for name in (
         "episode", "env_id", "split", "source", "group_id", "task_id", "seed", "policy_version", "behaviour_id"))},
         count(*) filter (not closing) as turns,
         case when count(*) filter (not closing and reward is null) = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import hmac
 import io
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +81,10 @@ class RunDirectory:
                        if not p.parent.is_symlink()) if is_run_name(name) else []
         if len(found) == 1:
             return cls(checked(found[0]))
+        if found:
+            raise ConfigError(f"{name!r} begins {len(found)} runs", f"one of: {', '.join(p.name for p in found)}")
         known = sorted(p.parent.name for p in Path(runs_dir).glob("*/run.json"))
-        raise ConfigError(f"no run {name!r}" if not found else f"{name!r} begins {len(found)} runs",
-                          f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}")
+        raise ConfigError(f"no run {name!r}", f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}")
 
     @staticmethod
     @contextmanager
@@ -111,6 +114,44 @@ class RunDirectory:
     def write_record(self, **changes: Any) -> None:
         old = self.record if (self.path / "run.json").exists() else {}
         replace_file(self.path / "run.json", dumps(old | Redactor.current().value(changes), indent=1).encode())
+
+    def hold(self) -> None:
+        """Takes the run for this process, until it ends in whatever way. Raises ConfigError if another process has it.
+        Where the file system knows no locks, nothing is held and nobody is refused."""
+        descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigError(f"{self.name} is running in another process", "end that one first, or wait") from None
+        except OSError:
+            os.close(descriptor)
+            return
+        _held[str(self.path.resolve())] = descriptor
+
+    @property
+    def is_held(self) -> bool | None:
+        """Whether a process that is alive runs it; None where the file system cannot tell."""
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False  # nobody has begun it here, or it came from elsewhere
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return False
+
+    def begin_again(self, **known: Any) -> None:
+        """Another attempt begins: when, and from which version; `known` is what earlier ones are known to have done."""
+        self.hold()
+        record = self.record
+        resumed = [*record.get("resumed", []), {"at": time.time(), "version": self.last_version()}]
+        self.write_record(status="running", attempts=record.get("attempts", 1) + 1, resumed=resumed, why="", **known)
 
     def config(self) -> Config:
         """What the run was told, read as any configuration is: bounded, checked, and with places in its errors."""
@@ -171,6 +212,11 @@ class RunDirectory:
         replace_file(path, packed.getvalue())
         return path
 
+    def last_version(self) -> int | None:
+        """The policy version of the newest checkpoint; None if there is none."""
+        versions = [p.name.removeprefix("step-") for p in self.checkpoints.glob("step-*")]
+        return max((int(v) for v in versions if v.isdigit()), default=None)
+
     def last_checkpoint(self) -> dict[str, bytes] | None:
         """The files of the newest one. Raises ShardError if a byte of them differs from what was saved."""
         found = sorted((path for path in self.checkpoints.glob("step-*") if path.name[5:].isdigit()),
@@ -189,12 +235,12 @@ class RunDirectory:
         steps (rows with an action) by source."""
         counts = {"rows": 0, "imagined_rows": 0, "real": 0, "demonstration": 0, "imagined": 0}
         for folder in (f for f in (self.shards, self.path / "imagined") if f.is_dir()):
-            for steps in Catalog(folder).follow():
-                counts["rows"] += len(steps)
-                counts["imagined_rows"] += len(steps) if folder != self.shards else 0
-                for step in steps:
-                    if not step.is_closing:
-                        counts[step.source] = counts.get(step.source, 0) + 1
+            for batch in Catalog(folder).batches():
+                counts["rows"] += len(batch)
+                counts["imagined_rows"] += len(batch) if folder != self.shards else 0
+                acted = batch.column("action_text").is_valid().to_pylist()
+                for source in compress(batch.column("source").to_pylist(), acted):
+                    counts[source] = counts.get(source, 0) + 1
         return counts
 
 
@@ -210,6 +256,9 @@ class _Checkpoint(dict[str, bytes]):
                          self._hint)
 
 
+_LOCK = ".running"
+"""Locked by the process that runs it: the lock goes with the process, however that ends."""
+_held: dict[str, int] = {}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 _MOST_BYTES = 256 << 20
 
