@@ -155,29 +155,53 @@ def play(env_id: Id, arguments: Set = None, seed: int = 0, split: str = "train",
 @app.command()
 def replay(name: Annotated[str, typer.Argument(help="a run's name or its beginning, a path, or latest")] = "latest",
            world: Annotated[str | None, typer.Option(help="only this environment id")] = None,
+           split: Annotated[str | None, typer.Option(help="only train or heldout")] = None,
+           version: Annotated[int | None, typer.Option(help="only episodes begun by this policy version")] = None,
+           best: Annotated[int, typer.Option(min=0, help="the N of highest return")] = 0,
+           worst: Annotated[int, typer.Option(min=0, help="the N of lowest return")] = 0,
            episode: Annotated[int, typer.Option(help="which one, in the order of their ends; -1 is the last")] = -1,
            again: Annotated[bool, typer.Option("--again", help="live it again; rewards must be equal")] = False,
+           trusted: Annotated[bool, typer.Option("--i-trust-this-code", help="--again, of a run that is not yours")
+                              ] = False,
            as_json: Json = False) -> None:
-    """An episode from a run's shards, turn by turn. With --again exit code 1 if the world answers differently."""
-    from actors.play import episodes_of, relive
+    """Episodes from a run's shards, turn by turn. With --again, in the run's world with its arguments and rewards, exit
+    code 1 if the world answers differently."""
+    from actors.play import as_record, choose, described, relive
     from actors.rundir import RunDirectory
+    from actors.survey import survey, whole_episodes
 
-    found = [e for e in episodes_of(RunDirectory.find(name).shards) if world in (None, e[0].env_id)]
-    try:
-        steps = found[episode]
-    except IndexError:
-        raise XpError(f"{name} has {len(found)} whole episodes{f' of {world}' if world else ''}",
-                      "choose one of them by --episode") from None
-    for step in steps:
-        action = step.decision.text if step.decision else None
-        if as_json:
-            emit({"env_id": step.env_id, "t": step.t, "seen": step.obs_text, "action": action,
-                              "reward": step.reward, "ending": step.ending})
-        else:
-            emit(f"--- {step.env_id} turn {step.step_in_episode}, {step.task_id}\n{step.obs_text}"
-                  + ("" if action is None else f"\n> {action}    [{step.reward}]"))
-    if again:
-        different = relive(steps, _make(steps[0].env_id, {}))
-        print(f"lived again: {different or 'the same rewards and observations'}", file=sys.stderr)
-        if different:
-            sys.exit(1)
+    directory = RunDirectory.find(name)
+    chosen = choose(survey(directory.shards).episodes, world=world, split=split, version=version, best=best,
+                    worst=worst, episode=episode)
+    different = False
+    for lived, found in zip(chosen, whole_episodes(directory.shards, chosen), strict=True):
+        if not as_json:
+            emit(f"=== {lived.env_id}  {lived.split}  seed {lived.seed}  task {lived.task}  version {lived.version}  "
+                 f"{lived.turns} turns  return {'unknown' if lived.total is None else f'{lived.total:g}'}  "
+                 f"{lived.ending}")
+        for step in found.rows:
+            emit(as_record(step) if as_json else described(step))
+        if again:
+            made, rewards = _as_it_was(directory, lived.env_id, trusted)
+            said = relive(found.rows, made, rewards)
+            made.close()
+            print(f"lived again: {said or 'the same rewards and observations'}", file=sys.stderr)
+            different |= bool(said)
+    if different:
+        sys.exit(1)
+
+
+def _as_it_was(directory: Any, env_id: str, trusted: bool) -> tuple[Any, Any]:
+    """The run's world with its arguments, and the rewards of the run, all by its configuration."""
+    from actors.cli import _check_origin
+    from actors.collector import describe_worlds
+    from actors.doctor import require
+    from experience.reward import RewardModel
+
+    config = directory.config()
+    _check_origin(config, directory, trusted)
+    require(config, trusted)
+    arguments = {w.id: w.arguments for w in config.worlds}
+    if env_id not in arguments:
+        raise ConfigError(f"{directory.path / 'config.yaml'} has no world {env_id}", "choose another by --world")
+    return _make(env_id, arguments[env_id]), RewardModel(describe_worlds(config).weights)
