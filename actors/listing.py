@@ -52,6 +52,8 @@ def show_run(directory: RunDirectory, as_json: bool) -> None:
         emit(f"  {world:<24} " + "  ".join(f"{name} {value}" for name, value in cells.items()))
     for failure in found.failures:
         emit(f"  failed: {failure.count} × {failure.env_id}, first: {failure.first}")
+        if failure.traceback:
+            emit("    " + failure.traceback.strip().replace("\n", "\n    "))
     emit(f"  shards: {directory.shards}")
 
 

@@ -43,12 +43,13 @@ class Lived:
 
 @dataclass(frozen=True)
 class Failure:
-    """What stopped episodes of a world: how many, and the first one's message."""
+    """What stopped episodes of a world: how many, the first one's message, and its traceback where one was kept."""
 
     env_id: str
     kind: str
     count: int
     first: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,16 @@ def survey(shards: Path) -> Survey:
 def _failures(rows: Iterable[tuple[str, str, str | None]]) -> list[Failure]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     first: dict[tuple[str, str], str] = {}
+    traces: dict[tuple[str, str], str] = {}
     for env_id, ending, info in rows:
-        said = str(json.loads(info).get("error", ending)) if info else ending
+        told = json.loads(info) if info else {}
+        said = str(told.get("error", ending))
         key = env_id, said.partition(":")[0]
         counts[key] += 1
         first.setdefault(key, said)
-    return [Failure(*key, count, first[key]) for key, count in counts.items()]
+        if "traceback" in told:
+            traces.setdefault(key, str(told["traceback"]))
+    return [Failure(*key, count, first[key], traces.get(key, "")) for key, count in counts.items()]
 
 
 def whole_episodes(shards: Path, wanted: Sequence[Lived]) -> list[Episode]:

@@ -40,7 +40,7 @@ class WrittenRun:
               stream: int = 0, behaviour: str = "small", error: str = "", seen: str = "page", **changes: Any) -> Any:
         """The same, a row at a time, so that episodes may interleave."""
         of, number = self._streams[stream], next(self._episodes)
-        same = {"episode": number, "work_id": uuid.UUID(int=number).bytes, "info": {"error": error} if error else {}}
+        same = {"episode": number, "work_id": uuid.UUID(int=number).bytes, "info": {"error": error, "traceback": f"Traceback of {error}"} if error else {}}
         for turn, reward in enumerate(rewards):
             step = make_step(self.journal.next_t(of), of)
             assert step.decision

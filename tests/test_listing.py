@@ -110,7 +110,8 @@ def test_returns_are_read_from_the_rows_with_n_and_the_gain_is_taken_task_by_tas
     said = shown(path, capsys)
     assert "imitation (v0) 0.31 ± 0.25, n = 6" in said and "last (v7) 0.56 ± 0.25, n = 6" in said, said
     assert "gain, task by task 0.25 ± 0.00, n = 6" in said
-    assert "2 × envs:Test-v0, first: ConnectionError: no" in said
+    assert "2 × envs:Test-v0, first: ConnectionError: no" in said and "Traceback of ConnectionError: no" in said
+    assert "still" not in said, "only the first is told"
     told = strict(shown(path, capsys, as_json=True))
     assert told["held_out"]["envs:Test-v0"]["versions"]["7"]["n"] == 6
     assert told["failures"][0]["count"] == 2 and told["held_out"]["envs:Test-v0"]["random"]["mean"] is None
