@@ -26,7 +26,7 @@ def forget_rows(directory: RunDirectory, streams: Sequence[str], subject: str | 
 
 
 def _said(directory: RunDirectory, found: Found) -> dict[str, Any]:
-    learned = any(directory.checkpoints.glob("step-*"))
+    learned = any(directory.checkpoints.glob("[!.]*"))
     return {"run": directory.name, "rows": found.rows, "streams": len(found.streams), "amendments": found.amendments,
             "blobs": found.blobs, "report": "report.html quotes episodes, and goes with them",
             "stays": "what was learned from them (checkpoints)" if learned else "nothing"}

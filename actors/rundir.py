@@ -190,9 +190,10 @@ class RunDirectory:
             if isinstance(record, dict):
                 yield record
 
-    def save_checkpoint(self, version: int, files: Mapping[str, bytes]) -> None:
-        """Everything a learner goes on from, published by one rename: all of it or none."""
-        final = self.checkpoints / f"step-{version:06d}"
+    def save_checkpoint(self, version: int, files: Mapping[str, bytes], imitated: int | None = None) -> None:
+        """Everything a learner goes on from, published by one rename: all of it or none. `imitated` counts the steps
+        of an imitation that is not over; the next checkpoint takes the place of such a one."""
+        final = self.checkpoints / (f"step-{version:06d}" if imitated is None else f"imitation-{imitated:08d}")
         if final.exists():
             return
         draft = self.checkpoints / f".draft-{version}-{secrets.token_hex(2)}"
@@ -203,6 +204,11 @@ class RunDirectory:
         REAL.sync_directory(draft)
         os.rename(draft, final)
         REAL.sync_directory(self.checkpoints)
+        for old in self.checkpoints.glob("imitation-*"):
+            if old != final:
+                gone = self.checkpoints / f".gone-{secrets.token_hex(2)}"
+                os.rename(old, gone)  # a crash leaves no half of it to be read
+                shutil.rmtree(gone, ignore_errors=True)
 
     def keep_batch(self, version: int, batch: Mapping[str, Any]) -> Path:
         """Keeps arrays by name for inspection, as diverged-VERSION.npz; the path of it."""
@@ -218,9 +224,9 @@ class RunDirectory:
         return max((int(v) for v in versions if v.isdigit()), default=None)
 
     def last_checkpoint(self) -> dict[str, bytes] | None:
-        """The files of the newest one. Raises ShardError if a byte of them differs from what was saved."""
-        found = sorted((path for path in self.checkpoints.glob("step-*") if path.name[5:].isdigit()),
-                       key=lambda path: int(path.name[5:]))
+        """The files of the newest one; of an imitation that was not over, only where there is nothing after it. Raises
+        ShardError if a byte of them differs from what was saved."""
+        found = self._checkpoints("step") or self._checkpoints("imitation")
         if not found:
             return None
         before = f"go on from {found[-2].name}" if len(found) > 1 else "begin again from the rows: it is the only one"
@@ -229,6 +235,11 @@ class RunDirectory:
             return _Checkpoint(sums.read_checked(found[-1]), f"checkpoint {found[-1]}", hint)
         except ShardError as error:
             raise ShardError(f"checkpoint {found[-1].name}: {str(error).splitlines()[0]}", hint) from error
+
+    def _checkpoints(self, kind: str) -> list[Path]:
+        """The newest last."""
+        found = (path for path in self.checkpoints.glob(f"{kind}-*") if path.name[len(kind) + 1:].isdigit())
+        return sorted(found, key=lambda path: int(path.name[len(kind) + 1:]))
 
     def count(self) -> dict[str, int]:
         """What the shards hold, read from the shards: rows (of them in shards of imagined ones: imagined_rows), and

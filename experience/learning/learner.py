@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,6 +37,13 @@ from experience.step import Step
 from experience.strict_json import dumps
 
 _PLAN_PASSES = 2
+
+Watch = Callable[[int, int], bool]
+"""Told how many steps are done, and how many there are in all; whether to go on."""
+
+
+def to_the_end(done: int, steps: int) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class Learner:
         self._successes: list[Turn] = []
         self._spread: dict[str, float] = {}
         self._minibatch = 0
+        self._imitated = 0
+        """Optimiser steps of the first imitation that were taken."""
         self._bar: dict[str, float] = {}
 
     @property
@@ -96,20 +105,27 @@ class Learner:
         """Turns to be imitated from now on as the policy's own best ones are."""
         self._successes = [*self._successes, *turns][-self.settings.remembered_successes:]
 
-    def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
-        """Supervised fine-tuning: `passes` over the demonstrations' action tokens. Gives the last loss, in nats."""
+    def imitate(self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end) -> dict[str, float]:
+        """Supervised fine-tuning: `passes` over the demonstrations' action tokens. Gives the last loss, in nats.
+
+        Begins where `restore` left it. `watch` is told of each optimiser step, may save, and ends imitation by False.
+        """
         self._take_demonstrations(demonstrations)
-        loss = float("nan")
+        metrics: dict[str, float] = {}
         per_step = self.settings.batch_turns
         steps = int(passes * len(self._demonstrations) / per_step)
-        for step in range(steps):
-            progress = step / max(steps, 1)
-            self._set_rate(self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * progress))
-            loss = self._update([], self._sample_demonstrations(per_step), 1.0).get("nll", loss)
+        while self._imitated < steps:
+            step = self._imitated
+            self._set_rate(self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps))
+            metrics |= self._update([], self._sample_demonstrations(per_step), 1.0)
+            self._imitated += 1
+            if not watch(self._imitated, steps):
+                break
         # Adam's second moments now hold the small gradients of a finished imitation; policy gradients are a hundred
         # times larger, and their first steps would be as much too long.
         self.optimizer = self._new_optimizer()
-        return {"imitation_nll": loss, "imitation_steps": float(steps)}
+        loss = {"imitation_nll": metrics["nll"]} if metrics else {}
+        return {**loss, "imitation_steps": float(self._imitated)}
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
         """One pass of clipped policy gradient over `groups`, with imitation mixed in, at `rate` × the learning rate
@@ -176,7 +192,7 @@ class Learner:
     def save(self) -> dict[str, bytes]:
         """What the next update depends on, by file name: weights, Adam's moments, random state."""
         about = {"version": self.version, "random": self._rng.bit_generator.state, "spread": self._spread,
-                 "minibatch": self._minibatch}
+                 "minibatch": self._minibatch, "imitated": self._imitated}
         return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
                 "learner.json": dumps(about).encode(), **(self.value.save() if self.value else {})}
 
@@ -187,6 +203,7 @@ class Learner:
         about = json.loads(saved["learner.json"])
         self.version, self._rng.bit_generator.state = about["version"], about["random"]
         self._spread, self._minibatch = about["spread"], about["minibatch"]
+        self._imitated = about.get("imitated", 0)
         Weights.read(self.version, saved["policy.safetensors"]).put_into(self.model)
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
         groups = list(learned_from)
@@ -285,7 +302,7 @@ class Onlooker:
         self.version += 1
         return self.policy()
 
-    def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
+    def imitate(self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end) -> dict[str, float]:
         return {}
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:

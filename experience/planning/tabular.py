@@ -11,12 +11,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from experience.errors import DivergedError
 from experience.learning.finite import MOST_IN_A_ROW
+from experience.learning.learner import Watch, to_the_end
 from experience.models.table import Table
 from experience.models.weights import Weights
 from experience.planning.change import Answer
@@ -230,6 +230,7 @@ class TabularLearner:
 
     def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
         self.dyna, self.version = Dyna(actions, rewards, settings), 0
+        self._imitated = 0
 
     @property
     def skipped(self) -> int:
@@ -246,14 +247,19 @@ class TabularLearner:
     def show(self, turns: object) -> None:
         """A table has no use for tokens."""
 
-    def imitate(self, demonstrations: Iterable[Step], passes: float) -> dict[str, float]:
-        """Learns from the demonstrations as from any experience, once: values are off-policy."""
-        for step, following in pairwise((*demonstrations, None)):
-            if step is not None and step.ending == "terminated":
+    def imitate(self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end) -> dict[str, float]:
+        """Learns from the demonstrations as from any experience, once: values are off-policy. Begins where `restore`
+        left it; `watch` is told of each row, may save, and ends it by False."""
+        rows = list(demonstrations)
+        while self._imitated < len(rows):
+            step, following = rows[self._imitated], rows[self._imitated + 1:self._imitated + 2]
+            if step.ending == "terminated":
                 self.dyna.learn(step, step)
-            elif step is not None and following is not None and (
-                    (step.stream_id, step.t + 1) == (following.stream_id, following.t)):
-                self.dyna.learn(step, following)
+            elif following and (step.stream_id, step.t + 1) == (following[0].stream_id, following[0].t):
+                self.dyna.learn(step, following[0])
+            self._imitated += 1
+            if not watch(self._imitated, len(rows)):
+                break
         return {"states": float(len(self.dyna.values))}
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
@@ -269,11 +275,14 @@ class TabularLearner:
 
     def save(self) -> dict[str, bytes]:
         return {"policy.safetensors": self.policy().data,
-                "learner.json": dumps({"version": self.version}).encode()}
+                "learner.json": dumps({"version": self.version, "imitated": self._imitated}).encode()}
 
     def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
                 learned_from: Iterable[Group]) -> None:
         """A table is a function of what was lived: it is learned again, in the same order."""
-        self.imitate(demonstrations, 1.0)
+        about = json.loads(saved["learner.json"])
+        shown = about.get("imitated")
+        if shown != 0:
+            self.imitate(demonstrations, 1.0, lambda done, _: done != shown)
         self.improve(list(learned_from))
-        self.version = json.loads(saved["learner.json"])["version"]
+        self.version = about["version"]

@@ -254,7 +254,8 @@ class Replay:
         return windows
 
     def demonstrations(self) -> list[Episode]:
-        return [e for e in self.episodes["demonstration"] if not e.failed]
+        """In an order that does not depend on who was faster: what is sampled from them is then the same on resume."""
+        return sorted((e for e in self.episodes["demonstration"] if not e.failed), key=lambda e: e.first.work_id)
 
     def recent_returns(self, env_id: str, most: int = 64) -> list[float]:
         """Returns of the newest real training episodes of a world, oldest first."""

@@ -50,7 +50,7 @@ def verify_run(run: Path, *, deep: bool = False) -> Verified:
         found = verify(store, deep=deep)
         for name, value in vars(found).items():
             setattr(result, name, getattr(result, name) + value)
-    for checkpoint in sorted((run / "checkpoints").glob("step-*")):
+    for checkpoint in sorted((run / "checkpoints").glob("[!.]*")):
         with _noted(result.problems, str(checkpoint), "restore it from a copy, or remove it"):
             result.bytes += sum(map(len, read_checked(checkpoint).values()))
     return result

@@ -130,3 +130,39 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
     assert saved is not None
     with pytest.raises(ShardError, match="another store"):
         Replay(GROUP, max_lag=1000).restore(saved)
+
+
+def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
+    """The first imitation of a run, saved at every third step; stopped after some, and then as a crash leaves it."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    directory = RunDirectory(run)
+    learner = Learner(Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), LearnerSettings(batch_turns=2))
+    replay = Replay(GROUP, max_lag=1000, seed=0)
+    for steps in Catalog(directory.shards).follow():
+        replay.add(steps)
+    shown = [step for episode in replay.demonstrations() for step in episode.steps]
+    if saved := directory.last_checkpoint():
+        learner.restore(saved, shown, replay.restore(saved))
+
+    def watch(done: int, steps: int) -> bool:
+        if done % 3 == 0:
+            directory.save_checkpoint(0, learner.save() | replay.save(), imitated=done)
+        return done != stop_after
+
+    told = learner.imitate(shown, passes, watch)
+    assert told["imitation_steps"] == (stop_after or passes * len(shown) // 2)
+    return learner.policy().data
+
+
+def test_an_imitation_stopped_anywhere_goes_on_from_its_last_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
+    a_store(tmp_path / "shards")
+    for name in ("whole", "stopped"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        os.symlink(tmp_path / "shards", tmp_path / name / "shards")
+    truth = imitate(tmp_path / "whole", 4)
+    for stop in (2, 7, 11, 20):
+        imitate(tmp_path / "stopped", 4, stop)
+        kept = [p.name for p in (tmp_path / "stopped" / "checkpoints").iterdir()]
+        assert kept == ([f"imitation-{stop // 3 * 3:08d}"] if stop > 2 else []), "the newest alone is kept"
+    assert imitate(tmp_path / "stopped", 4) == truth
