@@ -10,108 +10,40 @@ the run's seed, the work and the turn in either case.
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import time
+import traceback
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from actors.agent import Agent, Expert, Random, actions_of, told
+from actors.agent import Agent, Expert, Random
 from actors.config import Config
-from actors.engines import Engine, Situation, make_engine
+from actors.described import describe_worlds
+from actors.engines import Engine, make_engine
 from actors.options import Intents
 from actors.planner import Planner
-from actors.worlds import make_world
-from experience.errors import ConfigError, EngineError
+from actors.slot import Slot
+from actors.work import Lane, Work, done_before, in_step
+from actors.worlds import close_worlds, make_world
+from experience.errors import EngineError, XpError
 from experience.models.weights import Weights
 from experience.planning.change import Answer
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.blobs import describe
-from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
-from experience.signal import Signal, SignalKind, read_signals
+from experience.signal import Signal, read_signals
 from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
 
 _PATIENCE = 5
 """Rounds in a row that an engine may fail before the collector gives up."""
-
-Lane = Literal["train", "evaluation", "demonstration", "random"]
-
-
-@dataclass(frozen=True)
-class Work:
-    """One episode to be lived. `work_id` names it for ever: work done before a crash is not done again."""
-
-    env_id: str
-    seed: int
-    lane: Lane = "train"
-    split: str = "train"
-    group_id: str = ""
-    work_id: bytes = b"\0" * 16
-    version: int = -1
-    """The policy version that an evaluation is pinned to."""
-
-    @classmethod
-    def named(cls, name: str, **what: Any) -> Work:
-        return cls(work_id=uuid.uuid5(uuid.NAMESPACE_OID, name).bytes, **what)
-
-
-def in_step(config: Config) -> bool:
-    """Whether the run is to be the same from row to row if it is repeated: one process, nothing learned from late."""
-    return config.workers == 0 and config.learning.max_lag == 0
-
-
-@dataclass
-class _Slot:
-    """One environment at a time, and one endless stream."""
-
-    stream_id: bytes
-    envs: dict[str, Any] = field(default_factory=dict)
-    work: Work | None = None
-    future: Future[Any] | None = None
-    deadline: float = 0.0
-    observation: str = ""
-    state: str = ""
-    info: Mapping[str, Any] = field(default_factory=dict)
-    subject: str = ""
-    decision: Decision | None = None
-    episode: int = -1
-    turn: int = 0
-    t_start_ns: int = 0
-    boundary: Boundary = Boundary.NONE
-    intents: Intents = field(default_factory=Intents)
-    seed: int = 0
-    """The run's."""
-
-    @property
-    def env_id(self) -> str:
-        assert self.work is not None
-        return self.work.env_id
-
-    @property
-    def env(self) -> Any:
-        assert self.work is not None
-        return self.envs[self.work.env_id]
-
-    @property
-    def draw(self) -> int:
-        """The seed of this turn's random numbers, by the run's seed, the work and the turn. 63 bits."""
-        assert self.work is not None
-        name = f"{self.seed}/{self.work.work_id.hex()}/{self.turn}"
-        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
-
-    @property
-    def is_ready(self) -> bool:
-        return self.work is not None and self.future is None
-
 
 class Collector:
     """Lives episodes: training groups as far as `quota` allows, and ordered work before them.
@@ -128,13 +60,16 @@ class Collector:
         self._rewards = RewardModel(described.weights)
         self._arguments = {w.id: w.arguments for w in config.worlds}
         directory.mkdir(parents=True, exist_ok=True)  # on a node that shares no disk it is not there yet
-        done = _done_before(directory / self._name, config.collecting.group_size)
+        done = done_before(directory / self._name, config.collecting.group_size)
         self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
                                commit_seconds=config.collecting.commit_seconds,
                                seal_bytes=config.collecting.seal_bytes, seal_seconds=config.collecting.seal_seconds,
                                metadata={"run": run_id, "rewards": self._rewards.version})
         self._done = done.work_ids
         self._next_group, self._void_groups = done.next_group, done.void_groups
+        share, rest = divmod(config.budget.steps or 0, collectors)
+        self._steps_left = math.inf if config.budget.steps is None else share + (index < rest) - done.training_steps
+        """Real training steps that this collector may still take."""
         self.quota = self.closed = 0
         """Groups that may have been started; episodes closed so far."""
         self._in_step = in_step(config)
@@ -149,10 +84,12 @@ class Collector:
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
         streams = [uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
                    for n in range(config.collecting.slots)]
-        self._slots = [_Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1, seed=config.seed)
+        self._slots = [Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1, seed=config.seed)
                        for s in streams]
         self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix=self._name)
         self.failures: Counter[str] = Counter()
+        """Of the machinery around the worlds; what a world failed in stands in its rows."""
+        self._failed: set[str] = set()
         self._engine_failures = 0
 
     def _agent(self, engine: Engine, temperature: float) -> Agent:
@@ -178,6 +115,32 @@ class Collector:
         self._pinned = {version: pinned for version, pinned in self._pinned.items() if version in wanted}
         self._orders.extend(w for w in works if w.work_id not in self._done and w.work_id not in waiting)
 
+    def drop(self) -> None:
+        """What was ordered and is not done is not lived any more; episodes under way end as cancelled."""
+        self._orders.clear()
+        for slot in self._slots:
+            if slot.work is not None and slot.work.lane != "train":
+                self._unwant(slot)
+
+    def _unwant(self, slot: Slot) -> None:
+        slot.unwanted = True
+        if slot.is_ready:
+            self._cancel(slot)
+
+    def _cancel(self, slot: Slot) -> None:
+        """Ends an episode that nobody waits for; one without a turn leaves no row."""
+        if slot.turn:
+            self._close_episode(slot, slot.observation, "cancelled", {})
+        else:
+            self._free(slot)
+
+    def _end_training(self) -> None:
+        """The limit of steps is reached: no further action of a training episode is taken."""
+        self._group.clear()
+        for slot in self._slots:
+            if slot.work is not None and slot.work.lane == "train":
+                self._unwant(slot)
+
     def status(self) -> dict[str, Any]:
         """Acknowledged steps per stream (the highest t), the policy version in use, failures by cause."""
         return {"acknowledged": dict(self.journal.acknowledged), "version": self._engine.version,
@@ -200,6 +163,8 @@ class Collector:
             if slot.work is None:
                 self._begin(slot)
         self._take_finished(patience_seconds)
+        if self._steps_left <= 0:
+            self._end_training()
         ready = [s for s in self._slots if s.is_ready]
         for lane, version in dict.fromkeys((s.work.lane, s.work.version) for s in ready if s.work):
             if lane == "evaluation" and version in self._pinned and self.config.policy.learns:
@@ -215,21 +180,17 @@ class Collector:
     def close(self) -> None:
         """Acknowledges and seals what there is. Episodes under way end here, as cancelled."""
         for slot in self._slots:
-            if slot.work is not None and slot.turn:
-                self._close_episode(slot, slot.observation, "cancelled", {})
+            if slot.work is not None:
+                self._cancel(slot)
         self.journal.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for agent in self._agents.values():
             if isinstance(agent, Agent):
                 agent.close()
-        for slot in self._slots:
-            for env in slot.envs.values():
-                try:
-                    env.close()
-                except Exception as error:  # noqa: BLE001  the run is over; a world that cannot close is only counted
-                    self.failures[f"close: {type(error).__name__}"] += 1
+        worlds = [env for slot in self._slots for env in slot.envs.values()]
+        self.failures.update(f"close: {why}" for why in close_worlds(worlds))
 
-    def _begin(self, slot: _Slot) -> None:
+    def _begin(self, slot: Slot) -> None:
         work = self._next_work()
         if work is not None:
             slot.work, slot.turn = work, 0
@@ -240,7 +201,7 @@ class Collector:
     def _next_work(self) -> Work | None:
         if self._orders:
             return self._orders.popleft()
-        if not self._group and self._next_group - self._void_groups < self.quota:
+        if not self._group and self._steps_left > 0 and self._next_group - self._void_groups < self.quota:
             self._group.extend(self._new_group())
         return self._group.popleft() if self._group else None
 
@@ -255,11 +216,11 @@ class Collector:
         for n in range(self.config.collecting.group_size):
             yield Work.named(f"{self.config.seed}/train/{number}/{n}", env_id=env_id, seed=seed, group_id=group_id)
 
-    def _submit(self, slot: _Slot, call: Any, *arguments: Any) -> None:
+    def _submit(self, slot: Slot, call: Any, *arguments: Any) -> None:
         slot.deadline = time.monotonic() + self.config.collecting.step_timeout_seconds
         slot.future = self._threads.submit(call, *arguments)
 
-    def _reset(self, slot: _Slot, work: Work) -> Any:
+    def _reset(self, slot: Slot, work: Work) -> Any:
         if work.env_id not in slot.envs:
             slot.envs[work.env_id] = make_world(work.env_id, self._arguments[work.env_id])
         return slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
@@ -284,16 +245,21 @@ class Collector:
                     slot.subject = str(slot.info.get("subject", ""))
                 else:
                     self._record(slot, *future.result())
+                if slot.unwanted and slot.is_ready:
+                    self._cancel(slot)
             elif time.monotonic() >= slot.deadline:
                 slot.future = None
                 self._fail(slot, "timeout", TimeoutError(
                     f"no answer in {self.config.collecting.step_timeout_seconds:g} s"))
 
-    def _answer(self, lane: Lane, seats: Sequence[_Slot]) -> None:
-        if lane not in self._agents:
-            self._agents[lane] = Expert(self._engine) if lane == "demonstration" else Random()
+    def _answer(self, lane: Lane, seats: Sequence[Slot]) -> None:
+        if lane == "train":
+            seats = self._within_limit(seats)
+        if lane in ("demonstration", "random"):
+            self._answer_by_script(lane, seats)
+            return
         try:
-            decisions = self._agents[lane].act(seats)
+            decisions = self._agents[lane].act(seats) if seats else []
         except EngineError as error:
             self._engine_failures += 1
             if self._engine_failures >= _PATIENCE:
@@ -304,19 +270,43 @@ class Collector:
             return
         self._engine_failures = 0
         for slot, decision in zip(seats, decisions, strict=True):
-            slot.decision, slot.t_start_ns = decision, time.time_ns()
-            if slot.intents.is_choice:
-                self._record_choice(slot)
-            else:
-                self._submit(slot, slot.env.step, decision.text)
+            self._act(slot, decision)
 
-    def _record_choice(self, slot: _Slot) -> None:
+    def _answer_by_script(self, lane: Lane, seats: Sequence[Slot]) -> None:
+        """The world's own expert, or actions at random: where its code fails, the world failed."""
+        agent = self._agents.setdefault(lane, Expert(self._engine) if lane == "demonstration" else Random())
+        for slot in seats:
+            try:
+                (decision,) = agent.act([slot])
+            except XpError:
+                raise
+            except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
+                self._fail(slot, "env_error", error)
+                continue
+            self._act(slot, decision)
+
+    def _within_limit(self, seats: Sequence[Slot]) -> Sequence[Slot]:
+        """Those that may act without the limit of training steps being passed by what is under way."""
+        if math.isinf(self._steps_left):
+            return seats
+        acting = [s for s in self._slots if s.future is not None and s.decision is not None]
+        under_way = sum(s.work is not None and s.work.lane == "train" for s in acting)
+        return seats[:max(int(self._steps_left) - under_way, 0)]
+
+    def _act(self, slot: Slot, decision: Decision) -> None:
+        slot.decision, slot.t_start_ns = decision, time.time_ns()
+        if slot.intents.is_choice:
+            self._record_choice(slot)
+        else:
+            self._submit(slot, slot.env.step, decision.text)
+
+    def _record_choice(self, slot: Slot) -> None:
         """An option was started: a row of its own, in which nothing was measured and no time passed."""
         self._append(slot, slot.decision, reward=0.0, discount=1.0)
         slot.turn += 1
         slot.decision = None
 
-    def _record(self, slot: _Slot, observation: str, reward: float, terminated: bool, truncated: bool,
+    def _record(self, slot: Slot, observation: str, reward: float, terminated: bool, truncated: bool,
                 info: Mapping[str, Any]) -> None:
         assert slot.work is not None
         ending: Ending = "terminated" if terminated else "truncated" if truncated else "none"
@@ -341,21 +331,23 @@ class Collector:
         if ending != "none":
             self._close_episode(slot, observation, ending, {})
 
-    def _fail(self, slot: _Slot, ending: Ending, error: BaseException) -> None:
+    def _fail(self, slot: Slot, ending: Ending, error: BaseException) -> None:
         """The world broke: the turn is kept without a reward, and the environment is made anew."""
         assert slot.work is not None
-        self.failures[f"{slot.work.env_id}: {type(error).__name__}"] += 1
+        name = f"{slot.work.env_id}: {type(error).__name__}"
         why = {"error": f"{type(error).__name__}: {error}"[:500]}
+        first = why if name in self._failed else why | {"traceback": "".join(traceback.format_exception(error))}
+        self._failed.add(name)
         if slot.decision is not None:
             self._append(slot, slot.decision, ending=ending, info=why)
             slot.turn += 1
         work = slot.work
-        self._close_episode(slot, slot.observation, ending, why)
+        self._close_episode(slot, slot.observation, ending, first)
         env = slot.envs.pop(work.env_id, None)
         if env is not None:
             self._threads.submit(env.close)
 
-    def _close_episode(self, slot: _Slot, observation: str, ending: Ending, info: Mapping[str, Any]) -> None:
+    def _close_episode(self, slot: Slot, observation: str, ending: Ending, info: Mapping[str, Any]) -> None:
         assert slot.work is not None
         slot.decision, slot.intents = None, Intents()
         mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(ending, Boundary.NONE)
@@ -364,9 +356,12 @@ class Collector:
         self._append(slot, None, ending=ending, info=info)
         self._done.add(slot.work.work_id)
         self.closed += 1
-        slot.work, slot.observation, slot.info, slot.subject = None, "", {}, ""
+        self._free(slot)
 
-    def _append(self, slot: _Slot, decision: Decision | None, *, marks: tuple[int | None, int | None] | None = None,
+    def _free(self, slot: Slot) -> None:
+        slot.work, slot.observation, slot.info, slot.subject, slot.unwanted = None, "", {}, "", False
+
+    def _append(self, slot: Slot, decision: Decision | None, *, marks: tuple[int | None, int | None] | None = None,
                 **answer: Any) -> None:
         work = slot.work
         assert work is not None
@@ -377,7 +372,7 @@ class Collector:
         world = slot.envs[work.env_id].unwrapped if work.env_id in slot.envs else None
         seen = tuple(self.journal.blobs.put(data, *describe(data), role=role)
                      for role, data in slot.info.get("images", {}).items())
-        self.journal.append(Step(
+        row = Step(
             stream_id=slot.stream_id, t=self.journal.next_t(slot.stream_id), env_id=work.env_id,
             obs_text=slot.observation, obs_blobs=seen, source=source, episode=slot.episode, step_in_episode=slot.turn,
             work_id=work.work_id, group_id=work.group_id, env_version=getattr(world, "env_version", ""),
@@ -386,66 +381,6 @@ class Collector:
             t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
             option_id=option_id, option_step=option_step,
             value_estimate=slot.intents.value_estimate, subject=slot.subject,
-            reward_version=self._rewards.version, boundary=boundary, **answer))
-
-
-@dataclass(frozen=True)
-class Described:
-    """The union of the worlds' signal catalogues, and per environment id the reward weights in force and what the
-    policy is told there."""
-
-    catalogue: dict[str, SignalKind]
-    weights: dict[str, Mapping[str, float]]
-    told: dict[str, Situation]
-
-
-def describe_worlds(config: Config) -> Described:
-    found = Described({"env_reward": SignalKind("1", "env_state")}, {}, {})
-    for world in config.worlds:
-        made = make_world(world.id, world.arguments)
-        found.catalogue.update(getattr(made.unwrapped, "signal_catalogue", {}))
-        own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
-        found.weights[world.id] = own if world.rewards is None else world.rewards
-        found.told[world.id] = told(made.unwrapped)
-        made.close()
-    return found
-
-
-def listed_actions(config: Config) -> tuple[str, ...]:
-    """All actions of the run's one world, for policies that choose from a list. Raises ConfigError where there is no
-    such list, or more than one."""
-    made = [make_world(world.id, world.arguments) for world in config.worlds]
-    lists = {actions_of(env.unwrapped) for env in made}
-    for env in made:
-        env.close()
-    if len(lists) != 1 or not (actions := lists.pop()):
-        raise ConfigError("policy.engine=table and planning.model=ensemble need one list of actions, and these worlds "
-                          "have none or several",
-                          "use worlds with an attribute `actions`, e.g. envs:KeyDoor-v0, one kind a run")
-    return actions
-
-
-@dataclass
-class _Done:
-    """What earlier incarnations left: finished work, group numbers used, groups that will never be whole."""
-
-    work_ids: set[bytes] = field(default_factory=set)
-    next_group: int = 0
-    void_groups: int = 0
-    next_episode: dict[bytes, int] = field(default_factory=dict)
-
-
-def _done_before(directory: Path, group_size: int) -> _Done:
-    done = _Done()
-    finished: Counter[int] = Counter()
-    for step in (step for steps in Catalog(directory.parent, writer=directory.name).follow() for step in steps):
-        done.next_episode[step.stream_id] = step.episode + 1
-        number = int(step.group_id.partition("-")[2]) if step.group_id else -1
-        done.next_group = max(done.next_group, number + 1)
-        if step.is_closing:
-            finished[number] += 1
-            if step.ending != "cancelled":  # else it was stopped midway, by whoever ended the run
-                done.work_ids.add(step.work_id)
-    whole = sum(1 for number, episodes in finished.items() if number >= 0 and episodes >= group_size)
-    done.void_groups = done.next_group - whole
-    return done
+            reward_version=self._rewards.version, boundary=boundary, **answer)
+        self._steps_left -= row.is_training
+        self.journal.append(row)

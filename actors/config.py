@@ -78,6 +78,9 @@ class Budget(_Section):
     updates: int = Field(40, ge=0, description="learner updates")
     minutes: float | None = Field(None, gt=0, description="wall time of collecting and learning, in minutes, or null "
                                                           "for no limit; with one, no run repeats another exactly")
+    phase_minutes: float = Field(15.0, gt=0, description="wall time of each other phase (demonstrations and baseline, "
+                                                         "imitation, world model, final evaluation); what is missing "
+                                                         "then is left out, and said")
     steps: int | None = Field(None, ge=1, description="real training steps taken, or null for no limit")
 
 

@@ -15,7 +15,7 @@ import typer
 from actors import ROOT
 from actors.output import data, emit
 from actors.verbs import Verbs
-from experience.errors import ConfigError, XpError
+from experience.errors import ConfigError
 
 app = Verbs(no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from actors.collector import Lane, Work
 from actors.config import Config
 from actors.pool import Pool
+from actors.work import Lane, Work
 from experience.evaluation.statistics import Mean, mean_with_interval
 from experience.models.weights import Weights
 from experience.shards.replay import Replay
@@ -20,34 +20,31 @@ class Evaluator:
 
     def __init__(self, config: Config, pool: Pool, replay: Replay) -> None:
         self._config, self._pool, self._replay = config, pool, replay
-        self._waiting: set[bytes] = set()
+        self.waiting: set[bytes] = set()
+        """Works ordered and not seen to end yet."""
         self.ordered: list[int] = []
 
-    def baseline(self) -> None:
-        """The random policy on the held-out tasks."""
-        self._order("random", 0, self._config.evaluation.final_episodes, None)
+    def baseline(self) -> set[bytes]:
+        """The random policy on the held-out tasks; its works."""
+        return self._order("random", 0, self._config.evaluation.final_episodes, None)
 
     def order(self, weights: Weights, episodes: int) -> None:
         """`episodes` held-out episodes a world; asked again with more, the missing ones are added."""
         if episodes:
             self.ordered = sorted({*self.ordered, weights.version})
-            self._order("evaluation", weights.version, episodes, weights)
+            self.waiting |= self._order("evaluation", weights.version, episodes, weights)
+        self.waiting -= self._replay.finished
 
-    def _order(self, lane: Lane, version: int, episodes: int, weights: Weights | None) -> None:
+    def _order(self, lane: Lane, version: int, episodes: int, weights: Weights | None) -> set[bytes]:
+        """Orders what the store does not hold yet; all works of it."""
         works = [Work.named(f"{self._config.seed}/{lane}/{version}/{world.id}/{i}", env_id=world.id,
                             seed=self.seed(i), lane=lane, split="heldout", version=-1 if weights is None else version)
                  for i in range(episodes) for world in self._config.worlds]
-        self._waiting |= {w.work_id for w in works}
-        self._pool.order(works, weights)
+        self._pool.order([w for w in works if w.work_id not in self._replay.finished], weights)
+        return {w.work_id for w in works}
 
     def seed(self, number: int) -> int:
         return int(np.random.default_rng([self._config.seed, 2, number]).integers(2**31))
-
-    @property
-    def busy(self) -> bool:
-        """Whether an ordered episode has not been seen to end yet."""
-        self._waiting -= self._replay.finished
-        return bool(self._waiting)
 
     def gain(self, env_id: str, before: int, after: int) -> Mean:
         """Mean difference in held-out return between two versions, on the tasks that both have met."""

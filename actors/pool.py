@@ -21,9 +21,10 @@ from typing import Any, Protocol
 
 from actors import CALLED_FROM, ROOT
 from actors.cluster import check_address
-from actors.collector import Collector, Work, in_step
+from actors.collector import Collector
 from actors.config import Config, names_of_secrets
 from actors.output import guard
+from actors.work import Work, in_step
 from experience.errors import ConfigError, IsolationError, XpError
 from experience.interrupts import whole
 from experience.models.weights import Weights
@@ -38,6 +39,9 @@ class Pool(Protocol):
 
     def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
         """Episodes to be lived before training goes on, shared among the collectors."""
+
+    def drop(self) -> None:
+        """What was ordered and is not done is not lived any more."""
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         """Committed steps of any collector, as they become readable; empty lists while nothing is new."""
@@ -79,6 +83,9 @@ class LocalPool:
 
     def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
         self._collector.order(works, weights)
+
+    def drop(self) -> None:
+        self._collector.drop()
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         kept_back = 0
@@ -132,6 +139,10 @@ class _RayCollector:
         with self._lock:
             self._collector.order(works, weights)
 
+    def drop(self) -> None:
+        with self._lock:
+            self._collector.drop()
+
     def status(self) -> dict[str, Any]:
         with self._lock:
             return {**self._collector.status(), "pid": os.getpid(), "index": self._collector.index}
@@ -149,6 +160,7 @@ class RayPool:
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
         self._ray, self._catalog = start_ray(config.address), catalog
         ray = self._ray
+        _keep_lines_of_ray(directory.parent / "logs" / "ray.log")
         self._directory, self._incarnations = directory, _incarnations(directory) + config.workers
         actor = ray.remote(num_cpus=0.5, max_restarts=-1, max_task_retries=0, max_concurrency=4,
                            scheduling_strategy="SPREAD")(_RayCollector)
@@ -168,6 +180,11 @@ class RayPool:
         self._orders.append((list(works), reference))
         for i in range(len(self._actors)):
             self._send_order(i, list(works), reference)
+
+    def drop(self) -> None:
+        self._orders.clear()
+        for actor in self._actors:
+            actor.drop.remote()
 
     def _send_order(self, index: int, works: list[Work], reference: Any) -> None:
         self._actors[index].order.remote(works[index::len(self._actors)], reference)
@@ -194,7 +211,7 @@ class RayPool:
                 ray.get(self._working[index])
             except ray.exceptions.RayTaskError as error:
                 raise XpError(f"collector {index} failed: {error.cause or error}",
-                              "its log is in the run directory; the run can be resumed") from error
+                              "logs/ray.log in the run directory has what Ray said; the run can be resumed") from error
             except ray.exceptions.ActorUnschedulableError as error:
                 raise XpError(f"collector {index} could not be started: {str(error).splitlines()[0]}",
                               "Ray's own logs say why: raylet.err and worker-*.err in the logs of its session "
@@ -231,6 +248,23 @@ class RayPool:
 
 def _logs_of(ray: Any) -> str:
     return f"{ray._private.worker._global_node.get_session_dir_path()}/logs"
+
+
+def _keep_lines_of_ray(path: Path) -> None:
+    """Sends what Ray would print in the midst of the live table to a file: its logger's records, and what its servers
+    report to the driver, such as the death of a worker."""
+    from ray._private import worker
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log, file = logging.getLogger("ray"), logging.FileHandler(path, delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers, log.propagate = [file], False
+
+    def keep(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+        for text in data.get("lines", ()):
+            log.warning("(%s) %s", data.get("pid", "ray"), text)
+
+    worker.print_to_stdstream = keep
 
 
 def _incarnations(directory: Path) -> int:

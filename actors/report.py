@@ -12,7 +12,7 @@ from actors.config import Config
 from actors.examples import examples
 from actors.listing import held_out_cells, number, resumptions, seconds_of, status_of, version_of, when
 from actors.live import warnings
-from actors.parts import Progress
+from actors.progress import Progress
 from actors.rundir import RunDirectory, replace_file
 from actors.survey import Survey, first_version, known_config, learns, survey
 from experience.errors import ShardError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from actors.config import Config
-from actors.parts import Progress, assemble
+from actors.parts import assemble
+from actors.progress import Progress
 from actors.rundir import RunDirectory
 
 
@@ -16,12 +17,11 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
     """
     with assemble(config, directory, report) as parts:
         learner, replay, pool, evaluator = parts.learner, parts.replay, parts.pool, parts.evaluator
+        thought = parts.thought
         if parts.is_new:
-            evaluator.baseline()
             parts.demonstrate()
             with parts.all_cores():  # the collectors have nothing to do yet
-                parts.note(learner.imitate(parts.demonstrations(), config.learning.imitation_passes))
-                parts.note(parts.fit_world_model(config.planning.first_steps))
+                parts.imitate()
             parts.save()
         parts.push()
         evaluator.order(learner.policy(), config.evaluation.final_episodes)
@@ -30,10 +30,12 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
             if replay.ready_groups < parts.groups_per_update:
                 continue
             lived = replay.window(learner.version, parts.groups_per_update)
+            if not parts.can_learn_from(lived):
+                continue
             parts.note(learner.improve(lived, parts.rate))  # direct learning
-            parts.note(parts.fit_world_model(config.planning.fit_steps))  # model learning
-            parts.note(learner.improve(parts.imagine(), parts.rate * config.planning.weight))  # planning: the same rule
-            parts.note(learner.follow(parts.plan(lived), parts.rate * config.planning.weight))  # and what it concludes
+            parts.fit_world_model(config.planning.fit_steps)  # model learning
+            parts.note(learner.improve(thought.imagine(), parts.planning_rate))  # planning: the same rule
+            parts.note(learner.follow(thought.plan(lived), parts.planning_rate))  # and what it concludes
             parts.curate()  # options: found, tried again, retired
             learner.publish()
             parts.push()  # collectors take it up between steps

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
@@ -190,6 +190,18 @@ class RunDirectory:
             if isinstance(record, dict):
                 yield record
 
+    def write_failures(self, failures: Iterable[Mapping[str, Any]]) -> None:
+        found = [Redactor.current().value(dict(failure)) for failure in failures]
+        if found:
+            replace_file(self.path / "failures.json", dumps(found, indent=1).encode())
+
+    def failures(self) -> list[dict[str, Any]]:
+        """What broke in the worlds: one record a world and type of error, with `world`, `what` (type and message of the
+        first one), `count` over the whole run, and `traceback` (of the first one, whole). Empty where nothing did."""
+        path = self.path / "failures.json"
+        found = _json(_bounded(path), str(path)) if path.exists() else []
+        return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
     def save_checkpoint(self, version: int, files: Mapping[str, bytes], imitated: int | None = None) -> None:
         """Everything a learner goes on from, published by one rename: all of it or none. `imitated` counts the steps
         of an imitation that is not over; the next checkpoint takes the place of such a one."""
@@ -235,6 +247,12 @@ class RunDirectory:
             return _Checkpoint(sums.read_checked(found[-1]), f"checkpoint {found[-1]}", hint)
         except ShardError as error:
             raise ShardError(f"checkpoint {found[-1].name}: {str(error).splitlines()[0]}", hint) from error
+
+    @property
+    def newest_checkpoint(self) -> str:
+        """The name of what a resume goes on from; empty where that is the rows alone."""
+        found = self._checkpoints("step") or self._checkpoints("imitation")
+        return f"checkpoint {found[-1].name}" if found else ""
 
     def _checkpoints(self, kind: str) -> list[Path]:
         """The newest last."""

@@ -1,4 +1,4 @@
-"""Worlds by their ids: how one is made, and what is wrong with one that cannot be, before a run begins.
+"""Worlds by their ids: how one is made and closed, and what is wrong with one that cannot be, before a run begins.
 
 They are reached by name: this room imports none.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,7 @@ from actors.config_reader import Problems
 from experience.errors import XpError
 from experience.reward import check_weights
 
+_CLOSE_SECONDS = 5.0
 _VERSION = re.compile(r"-v\d+$")
 
 
@@ -44,6 +47,26 @@ def placed(place: str) -> Iterator[None]:
         yield
     except XpError as error:
         raise type(error)(f"{place}: {str(error).removesuffix(error.hint).rstrip()}", error.hint) from error
+
+
+def close_worlds(worlds: Sequence[Any]) -> list[str]:
+    """Closes them side by side; what went wrong, by the type of the error. One that does not come back in time is left:
+    whatever it waits for, the run has an end."""
+    wrong: list[str] = []
+
+    def close(world: Any) -> None:
+        try:
+            world.close()
+        except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
+            wrong.append(type(error).__name__)
+
+    closing = [threading.Thread(target=close, args=(world,), daemon=True) for world in worlds]
+    for thread in closing:
+        thread.start()
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    for thread in closing:
+        thread.join(max(deadline - time.monotonic(), 0))
+    return wrong + ["TimeoutError" for thread in closing if thread.is_alive()]
 
 
 def check_ids(config: Config, *, bundled_only: bool = False) -> None:
@@ -71,7 +94,7 @@ def check_worlds(config: Config) -> None:
         with placed(f"{world.place('arguments' if world.arguments else 'id')}: worlds[{number}]"):
             made = make_world(world.id, world.arguments)
         known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
-        made.close()
+        close_worlds([made])
         check_weights(f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})", world.rewards or {}, known)
 
 

@@ -7,16 +7,22 @@ SIGINT and SIGTERM wait for the end of the outermost `whole` call; a second sign
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _here = threading.local()
 _waiting: list[int] = []
+_LAST_SECONDS = 2.0
 
 
 def install() -> None:
@@ -53,3 +59,21 @@ def _stop(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(143)
+
+
+def leave(code: object) -> NoReturn:
+    """Ends the process with an exit code, as sys.exit takes it, where threads that never end would hold it up for ever:
+    those of a world that hangs. What was to be done at exit is done."""
+    end = time.monotonic() + _LAST_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(end - time.monotonic(), 0))
+    if not any(not t.daemon for t in threading.enumerate() if t is not threading.current_thread()):
+        sys.exit(code)  # type: ignore[arg-type]
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

@@ -119,6 +119,11 @@ class Step:
         return self.decision is None
 
     @property
+    def is_training(self) -> bool:
+        """Whether it is a real step of a training episode: what learning costs. Baselines and held-out ones are not."""
+        return self.decision is not None and self.source == "real" and self.split == "train"
+
+    @property
     def is_choice(self) -> bool:
         """Whether it only starts an option: the policy decided, and the world was not acted in."""
         return self.decision is not None and self.option_step == 0

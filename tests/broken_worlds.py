@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import gymnasium
@@ -32,8 +34,59 @@ class AllTheSame(NeverStarts):
         return "left"
 
 
+class Endless(NeverStarts):
+    """Episodes never end: the expert's neither, unless it may."""
+
+    def __init__(self, expert_ends: bool = False) -> None:
+        self._expert_ends = expert_ends
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        return "left or right", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        time.sleep(0.002)
+        return "on", 0.0, self._expert_ends and action == "end", False, {}
+
+    def expert_action(self) -> str:
+        return "end" if self._expert_ends else "left"
+
+
+class LostExpert(AllTheSame):
+    """The expert of every world finds no way."""
+
+    def expert_action(self) -> str:
+        raise IndexError("no path found from here")
+
+
+class Ten(AllTheSame):
+    """Ten turns an episode, each paid by what is done."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        self._turn = 0
+        return "left or right", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self._turn += 1
+        return f"turn {self._turn}", float(action == "left"), self._turn == 10, False, {}
+
+
+class HangsClosing(AllTheSame):
+    def close(self) -> None:
+        time.sleep(100_000)
+
+
+class LeavesThreads(AllTheSame):
+    def __init__(self) -> None:
+        threading.Thread(target=time.sleep, args=(100_000,)).start()
+
+
 gymnasium.register(id="NeverStarts-v0", entry_point=NeverStarts)
 gymnasium.register(id="AllTheSame-v0", entry_point=AllTheSame)
+gymnasium.register(id="Endless-v0", entry_point=Endless, disable_env_checker=True)
+gymnasium.register(id="LostExpert-v0", entry_point=LostExpert)
+gymnasium.register(id="Ten-v0", entry_point=Ten)
+gymnasium.register(id="HangsClosing-v0", entry_point=HangsClosing)
+gymnasium.register(id="LeavesThreads-v0", entry_point=LeavesThreads)
 
 _RAISES = """
 import string

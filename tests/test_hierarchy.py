@@ -8,12 +8,13 @@ import gymnasium
 import pytest
 
 from actors.agent import situation
-from actors.collector import Work, _Slot
 from actors.config import load
 from actors.options import Intents, Running
 from actors.run import run
 from actors.rundir import RunDirectory
 from actors.skills import library_from
+from actors.slot import Slot
+from actors.work import Work
 from experience.errors import ConfigError
 from experience.learning.credit import state_advantages
 from experience.models.tokenizer import ByteTokenizer
@@ -82,7 +83,7 @@ def test_a_subgoal_comes_first_where_one_may_be_chosen_and_primitive_actions_wit
     world = gymnasium.make("envs:KeyDoor-v0")
     goals, moves = library_from("configs/keydoor-subgoals.json"), ("up", "down", "left", "right")
     seen = str(world.reset(seed=1)[0])
-    seat = _Slot(b"s" * 16, {"envs:KeyDoor-v0": world}, Work.named("w", env_id="envs:KeyDoor-v0", seed=1, lane="train"))
+    seat = Slot(b"s" * 16, {"envs:KeyDoor-v0": world}, Work.named("w", env_id="envs:KeyDoor-v0", seed=1, lane="train"))
     seat.observation = seen
     asked = situation(seat, goals)
     assert (asked.observation, asked.actions) == (f"choose: key\n{seen}", ("use key",))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from actors.config import Config, load
-from actors.parts import Progress
+from actors.progress import Progress
 from actors.run import run
 from actors.rundir import RunDirectory
 from experience.errors import ConfigError, DivergedError
@@ -147,7 +147,8 @@ def test_a_report_holds_its_pictures_and_fetches_nothing(finished: Finished) -> 
 
 
 def test_a_run_killed_anywhere_resumes_and_loses_nothing(tmp_path: Path) -> None:
-    words = [*SMALL, f"runs_dir={tmp_path}", "budget.updates=4", "evaluation.every=1"]
+    words = [*SMALL, f"runs_dir={tmp_path}", "budget.updates=4", "evaluation.every=1", "policy.listed=true",
+             "worlds=[{id: 'tests.uneven_world:Uneven-v0', groups: 2, demonstrations: 12}]"]
     command = [sys.executable, "-m", "actors", "run", *words]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300

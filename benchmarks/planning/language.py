@@ -13,8 +13,8 @@ import numpy as np
 from actors import planner
 from actors.collector import Lane, Work
 from actors.config import load
-from actors.parts import Progress
 from actors.pool import LocalPool
+from actors.progress import Progress
 from actors.run import run
 from actors.rundir import RunDirectory
 from benchmarks.planning.held_out import returns

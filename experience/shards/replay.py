@@ -156,7 +156,7 @@ class Replay:
     def _extend(self, step: Step) -> None:
         if not step.is_closing:
             self.steps_by_source[step.source] += 1
-            self.training_steps += step.source == "real" and step.split == "train"
+            self.training_steps += step.is_training
         for episode in self._reader.take(step):
             if episode.closing is None:
                 self.dropped.cut_off += 1  # it has no return
