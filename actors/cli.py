@@ -18,13 +18,12 @@ from actors import ROOT, env_cli
 from actors.machine import shortage
 from actors.output import emit, guard
 from actors.verbs import Verbs
-from experience.errors import ConfigError, IsolationError, MissingPartError, XpError
-from experience.interrupts import install
+from experience.errors import ConfigError, XpError
+from experience.interrupts import install, leave
 from experience.strict_json import dumps
 
 if TYPE_CHECKING:
     from actors.config import Config
-    from actors.rundir import RunDirectory
 
 app = Verbs(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help="Agents act, everything is kept, a learner improves, agents get better.")
@@ -35,6 +34,8 @@ app.add_typer(config_app, name="config")
 Files = Annotated[list[Path] | None, typer.Option("-c", "--config", help="a YAML file; later ones win")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=4 (a .yaml file also works)")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
+RunJson = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout: kind progress (at each phase and every "
+                                                  "ten seconds), then one of kind result or error")]
 Trusted = Annotated[bool, typer.Option("--i-trust-this-code", help="sandbox.min_tier: none is meant")]
 RunName = Annotated[str, typer.Argument(help="a run's name, the beginning of one, a path, or latest")]
 
@@ -49,6 +50,13 @@ def main() -> None:
     guard()
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")
     try:
+        _call()
+    except SystemExit as end:
+        leave(end.code)
+
+
+def _call() -> None:
+    try:
         app(prog_name="xp")
     except XpError as error:
         _end_with(error)
@@ -57,8 +65,9 @@ def main() -> None:
         if told is None:
             raise
         _end_with(told)
-    except KeyboardInterrupt:
-        say("interrupted; what was acknowledged is kept. Go on with: ./xp resume latest")
+    except KeyboardInterrupt as error:
+        if not getattr(error, "__notes__", ()):  # else a run has said how to go on
+            say("interrupted")
         sys.exit(130)
 
 
@@ -83,61 +92,42 @@ def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, di
 
 
 @app.command()
-def demo(overrides: Overrides = None, as_json: Json = False) -> None:
+def demo(overrides: Overrides = None, as_json: RunJson = False) -> None:
     """Three worlds, a small model, Ray: collect, learn, improve, and a report. About 8 minutes on 2 cores."""
-    config, origins = _load([ROOT / "configs/demo.yaml"], overrides)
-    _run(config, origins, as_json)
+    from actors.launch import Launch
+
+    with Launch(as_json) as launch:
+        launch.start(*_load([ROOT / "configs/demo.yaml"], overrides))
 
 
 @app.command()
-def run(overrides: Overrides = None, config: Files = None, as_json: Json = False, trusted: Trusted = False,
+def run(overrides: Overrides = None, config: Files = None, as_json: RunJson = False, trusted: Trusted = False,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, start nothing")] = False,
-        limit: Annotated[int | None, typer.Option("--limit", help="stop after this many real training steps")] = None,
-        ) -> None:
+        limit: Annotated[int | None, typer.Option("--limit", help="stop after exactly this many real steps of training "
+                                                  "episodes; what experts show, the random baseline, held-out "
+                                                  "evaluation and what is imagined do not count")] = None) -> None:
     """A run as a configuration says."""
+    from actors.launch import Launch
+
     words = [*(overrides or []), *([f"budget.steps={limit}"] if limit is not None else [])]
-    checked, origins = _load(config, words)
-    if dry_run:
+    with Launch(as_json) as launch:
+        checked, origins = _load(config, words)
+        if not dry_run:
+            launch.start(checked, origins, trusted)
+            return
         from actors.worlds import check_worlds
 
         check_worlds(checked)
         emit(_dump(checked), end="")
-        return
-    _run(checked, origins, as_json, trusted)
 
 
 @app.command()
-def resume(name: RunName = "latest", as_json: Json = False, trusted: Trusted = False) -> None:
+def resume(name: RunName = "latest", as_json: RunJson = False, trusted: Trusted = False) -> None:
     """Goes on with a run from what its directory holds: acknowledged steps and the last checkpoint."""
-    from actors.config_changes import refuse
-    from actors.doctor import require
-    from actors.listing import seconds_of
-    from actors.rundir import RunDirectory
+    from actors.launch import Launch
 
-    directory = RunDirectory.find(name)
-    config = directory.config()
-    changed = directory.changes()
-    for change in changed:
-        say(f"config.yaml differs from what the run was made with: {change}")
-    refuse(changed, str(directory.path / "config.yaml"))
-    _check_origin(config, directory, trusted)
-    require(config, trusted)
-    directory.begin_again(seconds=seconds_of(directory), changed=[str(change) for change in changed])
-    _live(config, directory, as_json)
-
-
-def _check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
-    """Raises IsolationError where a run directory that did not come from here would have its code or servers used."""
-    import importlib
-
-    strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}
-    named = [w.id for w in config.worlds if not w.id.startswith("envs:") or w.id in strange or w.arguments]
-    named += [config.policy.base_url] if config.policy.engine == "openai" else []
-    named += [config.address] if config.workers and config.address else []
-    named += [config.policy.model] if config.policy.engine == "hugging_face" and config.policy.model else []
-    if named and not trusted and not directory.is_ours:
-        raise IsolationError(f"{directory.path / 'config.yaml'} was not written by you on this machine, and names "
-                             f"{', '.join(named)}", "read it; then say that you trust it: --i-trust-this-code")
+    with Launch(as_json) as launch:
+        launch.resume(name, trusted)
 
 
 @app.command()
@@ -305,35 +295,9 @@ def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or pl
                                                               "benchmarks/planning/results.json")] = False) -> None:
     """The store against its peers, every world in a table, the browser against BrowserGym, or what planning is worth.
     Minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was missed."""
-    from actors.config import absolute
+    from actors.bench import measure
 
-    plot = plot and absolute(plot)
-    os.chdir(ROOT)  # whose pages and results the benchmarks write
-    if what == "planning":
-        from benchmarks.planning.bench import main as measure_planning
-
-        sys.exit(0 if measure_planning(only, as_json, write) else 1)
-    if what == "browser":
-        from benchmarks.worlds.browser import main as measure_browser
-
-        sys.exit(0 if measure_browser(as_json) else 1)
-    if what == "worlds":
-        from benchmarks.worlds.table import main as measure_worlds
-
-        measure_worlds(as_json, write)
-        return
-    if what != "store":
-        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds, browser, planning")
-    try:
-        import datasets  # noqa: F401
-        import lance  # noqa: F401
-        import orjson  # noqa: F401
-    except ImportError as error:
-        raise MissingPartError(f"the peers are not installed: {error.name} is missing",
-                               ".venv/bin/uv pip install -p .venv -r benchmarks/store/requirements.txt") from error
-    from benchmarks.store.bench import main as measure
-
-    measure(as_json, rows, rounds, plot)
+    sys.exit(measure(what, as_json, rows, rounds, plot, only, write))
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -410,70 +374,3 @@ def _dump(config: Config) -> str:
     from actors.config import dump
 
     return dump(config)
-
-
-def _run(config: Config, origins: dict[str, str], as_json: bool, trusted: bool = False) -> None:
-    from actors.doctor import require
-    from actors.rundir import RunDirectory
-
-    require(config, trusted)
-    directory = RunDirectory.create(config, origins, sys.argv[1:])
-    directory.hold()
-    _live(config, directory, as_json)
-
-
-def _live(config: Config, directory: RunDirectory, as_json: bool) -> None:
-    """Runs it with a live table on stderr; leaves run.json and report.html; prints the summary or JSON records."""
-    from actors.live import LiveTable, check_learned, summary_line, warnings
-    from actors.parts import Progress
-    from actors.report import write_report
-    from actors.run import run as run_loop
-
-    if as_json:
-        emit({"event": "launch", "run": directory.name, "dir": str(directory.path)})
-    started, newest = time.time(), Progress(directory.name)
-    spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
-
-    def seen(progress: Progress) -> None:
-        nonlocal newest
-        newest = progress
-        table.update(progress)
-
-    try:
-        with LiveTable(directory.name) as table:
-            progress = run_loop(config, directory, seen)
-        check_learned(config, progress)
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        code = {KeyboardInterrupt: 130, SystemExit: 143}.get(type(error), getattr(error, "exit_code", 1))
-        directory.write_record(status=status, exit=code, why=str(error)[:2000], seconds=spent + time.time() - started,
-                               version=newest.version, steps=newest.steps, episodes=newest.episodes,
-                               failures=dict(newest.failures))
-        report = write_report(directory, newest)
-        if as_json:
-            emit({"event": "done", "status": status, "exit": code, "run": directory.name,
-                              "report": str(report)})
-        else:
-            say(f"report {report}")
-        raise
-    held_out = {world: {"random": str(progress.random[world]), "gain": str(progress.gain.get(world, "")),
-                        **{f"v{v}": str(m) for v, m in by_version.items()}}
-                for world, by_version in progress.returns.items()}
-    directory.write_record(status="succeeded", exit=0, seconds=spent + time.time() - started,
-                           version=progress.version,
-                           steps=progress.steps, episodes=progress.episodes, acked_steps=progress.acknowledged,
-                           dropped=progress.dropped, failures=dict(progress.failures), restarts=progress.restarts,
-                           held_out=held_out)
-    report = write_report(directory, progress)
-    for warning in warnings(progress) if config.policy.learns else ():
-        say(f"warning: {warning}")
-    if as_json:
-        emit({"event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
-                          "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,
-                          "acked_steps": progress.acknowledged, "seconds": round(time.time() - started, 1),
-                          "held_out": {w: {"random": vars(progress.random[w]),
-                                           "gain": vars(progress.gain[w]) if w in progress.gain else None, "versions": {
-                              str(v): vars(m) for v, m in by.items()}} for w, by in progress.returns.items()},
-                          "report": str(report)})
-    else:
-        emit(summary_line(progress, report))

@@ -72,7 +72,8 @@ def test_a_run_tells_its_launch_and_its_end_as_json_and_can_be_listed_and_shown(
               "policy.layers=1", "policy.width=32", "policy.heads=4", "policy.max_tokens=4", "policy.context=64",
               "budget.updates=1", "evaluation.episodes=0", "evaluation.final_episodes=0", "planning.enabled=false")
     assert done.returncode == 0, done.stderr
-    launch, end = map(json.loads, done.stdout.splitlines())
+    launch, *between, end = map(json.loads, done.stdout.splitlines())
+    assert [launch["kind"], end["kind"]] == ["progress", "result"] and {r["kind"] for r in between} == {"progress"}
     assert (launch["event"], end["event"], end["status"], end["exit"]) == ("launch", "done", "succeeded", 0)
     listed = json.loads(xp("ls", "--json", "--runs-dir", str(tmp_path)).stdout)
     assert (listed["run"], listed["status"]) == (launch["run"], "succeeded")
