@@ -24,10 +24,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "options": ("options", "planning", "stomp", "learning"),
     "science": ("science", "campaigns"), "labs": ("labs", "campaigns"), "proofs": ("proofs", "expert_iteration"),
     "language": ("language", "world_model"), "bundled": ("bundled", "bundled"), "lookahead": ("language", "lookahead"),
-    "hierarchy": ("language", "hierarchy"), "language-dyna": ("language", "dyna")}
+    "hierarchy": ("language", "hierarchy"), "cartpole": ("language", "cartpole"), "language-dyna": ("language", "dyna")}
 """Part -> its module here, imported when it is measured, and the functions there that yield its rows."""
 
-HOURS = ("bundled", "language-dyna", "lookahead")
+HOURS = ("bundled", "cartpole", "language-dyna", "lookahead")
 """Run only when they are asked for."""
 
 

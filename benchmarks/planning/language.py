@@ -120,7 +120,7 @@ def lived(folder: Path, seed: int, transitions: int) -> Replay:
     return replay
 
 
-def world_model(seeds: int = 3) -> Iterator[Row]:
+def world_model(seeds: int = 5) -> Iterator[Row]:
     """The model's exactness on transitions it was not fitted to, and what its gate is worth."""
     errors = []
     for seed in range(seeds):
@@ -147,7 +147,7 @@ def world_model(seeds: int = 3) -> Iterator[Row]:
 CHAIN = "configs/keydoor-chain.yaml"
 
 
-def hierarchy(seeds: int = 3, budget: int = 25_000) -> Iterator[Row]:
+def hierarchy(seeds: int = 5, budget: int = 25_000) -> Iterator[Row]:
     """Two keys and two doors, one after the other: subgoals first and moves after, against moves alone."""
     flat, deep = ([success_after(budget, CHAIN, settings, seed) for seed in range(seeds)]
                   for settings in (['planning.options=""'], []))
@@ -160,12 +160,28 @@ def hierarchy(seeds: int = 3, budget: int = 25_000) -> Iterator[Row]:
 
 def success_after(budget: int, path: str, settings: Sequence[str], seed: int) -> float:
     """Mean held-out return of the policy that a run has come to after `budget` real training steps."""
+    return last_return(path, [*settings, f"budget.steps={budget}", "budget.updates=10000",
+                              "evaluation.final_episodes=96"], seed)
+
+
+def last_return(path: str, settings: Sequence[str], seed: int) -> float:
+    """Mean held-out return, in the configuration's one world, of the last version of a run."""
     with tempfile.TemporaryDirectory() as folder:
-        config, origins = load([path], [
-            *settings, f"seed={seed}", f"budget.steps={budget}", f"runs_dir={folder}", "budget.updates=10000",
-            "budget.minutes=60", "evaluation.every=1000", "evaluation.final_episodes=96"])
+        config, origins = load([path], ["budget.minutes=60", "evaluation.every=1000", *settings, f"seed={seed}",
+                                        f"runs_dir={folder}"])
         progress = run(config, RunDirectory.create(config, origins, ["bench"]))
-        return progress.returns[WORLD][progress.version].mean
+        (by_version,) = progress.returns.values()
+        return by_version[progress.version].mean
+
+
+def cartpole(seeds: int = 5) -> Iterator[Row]:
+    """CartPole told in numbers: as many updates with an ensemble that is asked before each turn, and without."""
+    plain, thinking = ([last_return("configs/cartpole.yaml", settings, seed) for seed in range(seeds)]
+                       for settings in (["planning.candidates=0"], []))
+    yield ratio_row("CartPole in numbers: held-out turns balanced after ten updates, thinking over not thinking",
+                    "none for an LM; PETS: an ensemble's plans in few trials (Chua et al. 2018)", "ratio", thinking,
+                    plain, "", {"turns, thinking": float(np.mean(thinking)), "turns, not": float(np.mean(plain))},
+                    "configs/cartpole.yaml; each way learns from its own episodes")
 
 
 def lookahead(seeds: int = 2) -> Iterator[Row]:
