@@ -215,15 +215,15 @@ def test_a_step_that_the_machinery_failed_stays_unknown_though_a_person_amends_i
 
 @pytest.mark.parametrize(("world", "rewards", "said"), [
     ("envs:KeyDoor-v0", "{sovled: 1.0}", "did you mean 'solved'"), ("envs:KeyDoor-v0", "{solved: .nan}", "finite"),
-    ("CartPole-v1", "{reward: 1.0}", "did you mean 'env_reward'")])
+    ("envs:Text-v0", "{reward: 1.0}", "did you mean 'env_reward'")])
 def test_a_misspelt_signal_in_a_configuration_is_an_error(world: str, rewards: str, said: str) -> None:
-    config, _ = load([], [f"worlds=[{{id: '{world}', rewards: {rewards}}}]"])
+    arguments = "arguments: {world: CartPole-v1}, " if world == "envs:Text-v0" else ""
     with pytest.raises(ConfigError, match=said):
-        require(config)
+        require(load([], [f"worlds=[{{id: '{world}', {arguments}rewards: {rewards}}}]"])[0])
 
 
 def test_a_dry_run_says_that_a_weight_is_misspelt(tmp_path: Path) -> None:
-    words = ["worlds=[{id: 'CartPole-v1', rewards: {reward: 1.0}}]", f"runs_dir={tmp_path / 'runs'}"]
+    words = ["worlds=[{id: 'envs:Text-v0', arguments: {world: CartPole-v1}, rewards: {reward: 1.0}}]", f"runs_dir={tmp_path / 'runs'}"]
     said = "did you mean 'env_reward'"
     done = subprocess.run([sys.executable, "-m", "actors", "run", *words, "--dry-run"], capture_output=True, text=True)
     assert done.returncode == 2

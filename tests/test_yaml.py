@@ -52,7 +52,7 @@ def test_arguments_may_be_lists_and_mappings_at_any_depth(tmp_path: Path) -> Non
     assert load([tmp_path / "again.yaml"])[0].model_dump() == config.model_dump()
 
 
-values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(
+values = st.recursive(st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from([*SAID, "=", "<<", "", "-", "? a"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*"abc", "NO", "1", "12:30"]), inner,
                                                                 max_size=4), max_leaves=12)
