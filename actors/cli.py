@@ -16,7 +16,7 @@ import typer
 
 from actors import ROOT, env_cli
 from actors.machine import shortage
-from actors.output import emit, guard
+from actors.output import emit, guard, say
 from actors.verbs import Verbs
 from experience.errors import ConfigError, XpError
 from experience.interrupts import install, leave
@@ -38,10 +38,6 @@ RunJson = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout: kin
                                                   "ten seconds), then one of kind result or error")]
 Trusted = Annotated[bool, typer.Option("--i-trust-this-code", help="sandbox.min_tier: none is meant")]
 RunName = Annotated[str, typer.Argument(help="a run's name, the beginning of one, a path, or latest")]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -193,7 +193,7 @@ def replay(name: Annotated[str, typer.Argument(help="a run's name or its beginni
 
 def _as_it_was(directory: Any, env_id: str, trusted: bool) -> tuple[Any, Any]:
     """The run's world with its arguments, and the rewards of the run, all by its configuration."""
-    from actors.collector import describe_worlds
+    from actors.described import describe_worlds
     from actors.doctor import require
     from actors.launch import check_origin
     from experience.reward import RewardModel

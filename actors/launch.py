@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from actors.config import Config
-from actors.output import emit
+from actors.output import emit, say
 from actors.progress import Progress
 from actors.rundir import RunDirectory
 from experience.errors import IsolationError, XpError
@@ -47,7 +47,7 @@ class Launch:
         config = directory.config()
         changed = directory.changes()
         for change in changed:
-            _say(f"config.yaml differs from what the run was made with: {change}")
+            say(f"config.yaml differs from what the run was made with: {change}")
         refuse(changed, str(directory.path / "config.yaml"))
         check_origin(config, directory, trusted)
         require(config, trusted)
@@ -89,10 +89,10 @@ class Launch:
                                failures=dict(newest.failures), cut_short=newest.cut_short)
         report = write_report(directory, newest)
         self._about |= {"version": newest.version, "steps": newest.steps, "report": str(report)}
-        _say(f"report {report}")
+        say(f"report {report}")
         if status == "interrupted":
             saved = f" and {directory.newest_checkpoint}" if directory.newest_checkpoint else ""
-            _say(f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
+            say(f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
                  f"Go on with: ./xp resume {directory.name}")
             error.add_note("told")
 
@@ -110,7 +110,7 @@ class Launch:
                                restarts=progress.restarts, held_out=held_out)
         report = write_report(directory, progress)
         for warning in warnings(progress):
-            _say(f"warning: {warning}")
+            say(f"warning: {warning}")
         if not self._as_json:
             emit(summary_line(progress, report))
             return
@@ -144,7 +144,3 @@ def _status(error: BaseException) -> str:
 
 def _exit_code(error: BaseException) -> int:
     return {KeyboardInterrupt: 130, SystemExit: 143}.get(type(error), getattr(error, "exit_code", 1))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.config import Config
-from actors.output import emit, plain, terminal
+from actors.output import emit, plain, say, terminal
 from actors.progress import Progress
 from experience.errors import XpError
 from experience.evaluation.statistics import Mean
@@ -36,7 +36,7 @@ class LiveTable:
         self._fancy = sys.stderr.isatty() and not os.environ.get("CI")
 
     def __enter__(self) -> LiveTable:
-        print(f"run {self._run}", file=sys.stderr, flush=True)
+        say(f"run {self._run}")
         if self._fancy:
             from rich.console import Console
             from rich.live import Live
@@ -77,7 +77,7 @@ class LiveTable:
             if self._as_json:
                 emit({"kind": "progress", **now.record()})
             if self._live is None:
-                print(line(now), file=sys.stderr, flush=True)
+                say(line(now))
 
 
 def table(progress: Progress) -> Any:

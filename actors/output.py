@@ -68,6 +68,11 @@ def emit(record: Any, end: str = "\n") -> None:
     data().flush()
 
 
+def say(text: str) -> None:
+    """Writes a line to stderr: what a person reads beside the data."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def plain(text: str) -> str:
     """`text` as it may be shown on a terminal."""
     return _CONTROL.sub("", Redactor.current().text(text).replace("\r\n", "\n"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import queue
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from actors.output import say
 
 _MOST_BYTES = 1 << 16
 _MOST_CONNECTIONS = 64
@@ -74,7 +75,7 @@ class _Server(ThreadingMixIn, HTTPServer):
 def serve(render: Callable[[], str], do: Callable[[str], None], port: int) -> None:
     """Serves `render()` at http://127.0.0.1:PORT/ and gives what its form `do` sends to `do`, until interrupted."""
     server = make_server(render, do, port)
-    print(f"http://127.0.0.1:{server.server_port}/   (ctrl-c ends it)", file=sys.stderr, flush=True)
+    say(f"http://127.0.0.1:{server.server_port}/   (ctrl-c ends it)")
     try:
         server.serve_forever(_LOOK_SECONDS)
     except KeyboardInterrupt:

@@ -336,7 +336,7 @@ class Parts:
             "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
             "random": {w: vars(m) for w, m in progress.random.items()},
             "gain": {w: vars(m) for w, m in progress.gain.items()},
-            "training": {w: sum(r) / len(r) if r else None for w, r in progress.training.items()},
+            "training": progress.training_means,
             "metrics": progress.metrics})
 
 

@@ -82,6 +82,11 @@ class Progress:
         first.count += 1
         first.traceback = first.traceback or traceback
 
+    @property
+    def training_means(self) -> dict[str, float | None]:
+        """Per world the mean return of its newest training episodes; None where there are none."""
+        return {w: sum(r) / len(r) if r else None for w, r in self.training.items()}
+
     def record(self) -> dict[str, Any]:
         """What a program that follows the run reads: one object of JSON."""
         return {
@@ -89,5 +94,5 @@ class Progress:
             "done": {what: list(counts) for what, counts in self.done.items()}, "cut_short": self.cut_short,
             "version": self.version, "steps": self.steps, "training_steps": self.training_steps,
             "episodes": self.episodes, "failures": dict(self.failures),
-            "training": {w: sum(r) / len(r) if r else None for w, r in self.training.items()},
+            "training": self.training_means,
             "held_out": {w: by[max(by)].mean for w, by in self.returns.items() if by}}

@@ -232,13 +232,13 @@ class RunDirectory:
 
     def last_version(self) -> int | None:
         """The policy version of the newest checkpoint; None if there is none."""
-        versions = [p.name.removeprefix("step-") for p in self.checkpoints.glob("step-*")]
-        return max((int(v) for v in versions if v.isdigit()), default=None)
+        found = self._checkpoints("step")
+        return _number_of(found[-1]) if found else None
 
     def last_checkpoint(self) -> dict[str, bytes] | None:
         """The files of the newest one; of an imitation that was not over, only where there is nothing after it. Raises
         ShardError if a byte of them differs from what was saved."""
-        found = self._checkpoints("step") or self._checkpoints("imitation")
+        found = self._to_go_on_from()
         if not found:
             return None
         before = f"go on from {found[-2].name}" if len(found) > 1 else "begin again from the rows: it is the only one"
@@ -251,13 +251,17 @@ class RunDirectory:
     @property
     def newest_checkpoint(self) -> str:
         """The name of what a resume goes on from; empty where that is the rows alone."""
-        found = self._checkpoints("step") or self._checkpoints("imitation")
+        found = self._to_go_on_from()
         return f"checkpoint {found[-1].name}" if found else ""
+
+    def _to_go_on_from(self) -> list[Path]:
+        """Checkpoints of policy versions, or of an imitation where there are none yet; the newest last."""
+        return self._checkpoints("step") or self._checkpoints("imitation")
 
     def _checkpoints(self, kind: str) -> list[Path]:
         """The newest last."""
         found = (path for path in self.checkpoints.glob(f"{kind}-*") if path.name[len(kind) + 1:].isdigit())
-        return sorted(found, key=lambda path: int(path.name[len(kind) + 1:]))
+        return sorted(found, key=_number_of)
 
     def count(self) -> dict[str, int]:
         """What the shards hold, read from the shards: rows (of them in shards of imagined ones: imagined_rows), and
@@ -283,6 +287,10 @@ class _Checkpoint(dict[str, bytes]):
     def __missing__(self, file: str) -> bytes:
         raise ShardError(f"{self._name} has no {file}: it is of another learner than config.yaml asks for, or damaged",
                          self._hint)
+
+
+def _number_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
 
 
 _LOCK = ".running"

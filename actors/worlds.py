@@ -140,9 +140,8 @@ def _likeness(env_id: str, known: str) -> float:
 
 
 def _ids_of(package: str) -> list[str]:
-    """What a package that has been imported registered."""
-    return [world for world, spec in gymnasium.registry.items() if package and package != "envs" and (
-        f"{getattr(spec.entry_point, '__module__', spec.entry_point)}.".replace(":", ".").startswith(f"{package}."))]
+    """What a package of others, once imported, has registered."""
+    return import_module("envs.make").ids_of(package) if package not in ("", "envs") else []
 
 
 def _registered_by(package: str) -> str:

@@ -130,14 +130,19 @@ def _near(module: str, name: str) -> str:
         importlib.import_module("envs")  # whose names may have been meant
         if (Path.cwd() / f"{name}.py").exists():
             return f"write {name}:NAME-v0, where NAME-v0 is what {name}.py registers"
-    own = {known: spec for known, spec in gymnasium.registry.items() if not module or _is_of(spec, module)}
+    own = ids_of(module) if module else list(gymnasium.registry)
     if not own:
         return f'{module} registers no environment: end it with gymnasium.register(id="{name}", entry_point=...)'
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.75)
     if close:
-        of_ours = _is_of(own[close[0]], "envs")
+        of_ours = _is_of(gymnasium.registry[close[0]], "envs")
         return f"did you mean {module or ('envs' if of_ours else '')}:{close[0]}?".replace(" :", " ")
-    return f"{module} registers {', '.join(list(own)[:6])}{', …' if len(own) > 6 else ''}" if module else _NEXT
+    return f"{module} registers {', '.join(own[:6])}{', …' if len(own) > 6 else ''}" if module else _NEXT
+
+
+def ids_of(module: str) -> list[str]:
+    """The ids that a module, once imported, has registered."""
+    return [known for known, spec in gymnasium.registry.items() if _is_of(spec, module)]
 
 
 def _is_of(spec: EnvSpec, module: str) -> bool:

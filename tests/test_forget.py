@@ -17,11 +17,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.collector import Work
 from actors.config import load
 from actors.forgetting import forget_rows, forget_run
 from actors.pool import LocalPool
 from actors.rundir import RunDirectory
+from actors.work import Work
 from experience.errors import ConfigError, ShardError
 from experience.models.table import Table
 from experience.shards.amend import Amendment, amend, amendments, follow_amended

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from actors.agent import Agent
-from actors.collector import Lane, Work
 from actors.config import load
 from actors.engines import make_engine
 from actors.options import Intents
 from actors.planner import Planner
 from actors.pool import LocalPool
+from actors.work import Lane, Work
 from experience.errors import RecordError
 from experience.learning.value import ValueFunction
 from experience.models.table import Table

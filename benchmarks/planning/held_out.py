@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.collector import Lane, Work
 from actors.config import Config
 from actors.pool import LocalPool
+from actors.work import Lane, Work
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.shards.replay import Replay

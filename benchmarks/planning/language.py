@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from actors import planner
-from actors.collector import Lane, Work
 from actors.config import load
 from actors.pool import LocalPool
 from actors.progress import Progress
 from actors.run import run
 from actors.rundir import RunDirectory
+from actors.work import Lane, Work
 from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from experience.models.weights import Weights

@@ -14,10 +14,10 @@ import threading
 import time
 from pathlib import Path
 
-from actors.collector import Work
 from actors.config import load
 from actors.pool import RayPool
 from actors.rundir import RunDirectory
+from actors.work import Work
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.step import Boundary

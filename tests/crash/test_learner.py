@@ -22,6 +22,7 @@ from experience.policy import Decision, VersionSpan
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
 from experience.shards.replay import Replay
+from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 
 GROUP, GROUPS, PER_UPDATE = 4, 36, 2
@@ -47,16 +48,21 @@ def a_store(directory: Path) -> None:
     journal.close()
 
 
-def learn(run: Path, patience: float = 0.0) -> str:
-    """The learner's side of a run: resumes if it can, learns from all there is, saving after each update."""
+def begun(run: Path, settings: LearnerSettings) -> tuple[RunDirectory, Learner, Replay, list[Step]]:
+    """A new learner beside what the run's store holds: its replay, and the steps that were shown."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     directory = RunDirectory(run)
-    learner = Learner(Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), LearnerSettings(minibatches=2))
+    learner = Learner(Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), settings)
     replay = Replay(GROUP, max_lag=1000, seed=0)
     for steps in Catalog(directory.shards).follow():
         replay.add(steps)
-    shown = [step for episode in replay.demonstrations() for step in episode.steps]
+    return directory, learner, replay, [step for episode in replay.demonstrations() for step in episode.steps]
+
+
+def learn(run: Path, patience: float = 0.0) -> str:
+    """The learner's side of a run: resumes if it can, learns from all there is, saving after each update."""
+    directory, learner, replay, shown = begun(run, LearnerSettings(minibatches=2))
     saved = directory.last_checkpoint()
     if saved is None:
         learner.imitate(shown, 2)
@@ -134,14 +140,7 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
 
 def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
     """The first imitation of a run, saved at every third step; stopped after some, and then as a crash leaves it."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    directory = RunDirectory(run)
-    learner = Learner(Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), LearnerSettings(batch_turns=2))
-    replay = Replay(GROUP, max_lag=1000, seed=0)
-    for steps in Catalog(directory.shards).follow():
-        replay.add(steps)
-    shown = [step for episode in replay.demonstrations() for step in episode.steps]
+    directory, learner, replay, shown = begun(run, LearnerSettings(batch_turns=2))
     if saved := directory.last_checkpoint():
         learner.restore(saved, shown, replay.restore(saved))
 

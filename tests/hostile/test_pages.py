@@ -89,22 +89,24 @@ def test_a_body_in_chunks_is_answered(served: tuple[HTTPServer, Game]) -> None:
     assert ask(served[0], post("5\r\nhello\r\n0\r\n\r\n", Transfer_Encoding="chunked")).startswith(b"HTTP/1.0 411")
 
 
+def refused(served: tuple[HTTPServer, Game], lines: str, status: int) -> None:
+    """A form with these header lines is answered with `status`, and nothing was done."""
+    server, game = served
+    answer = ask(server, f"POST / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n{lines}\r\ndo=open+1")
+    assert answer.startswith(b"HTTP/1.0 %d" % status)
+    assert game.seen == "three drawers, all shut"
+
+
 @pytest.mark.parametrize("lines", ["Content-Length: 9\r\nContent-Length: 4\r\n", "Content-Length: 9\r\nContent-Length: 9\r\n",
                                    "Content-Length: 50\r\n"])
 def test_two_lengths_and_a_form_that_ends_early_are_refused(lines: str, served: tuple[HTTPServer, Game]) -> None:
-    server, game = served
-    answer = ask(server, f"POST / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n{lines}\r\ndo=open+1")
-    assert answer.startswith(b"HTTP/1.0 400")
-    assert game.seen == "three drawers, all shut"
+    refused(served, lines, 400)
 
 
 @pytest.mark.parametrize("lines", ["Origin: http://127.0.0.1:PORT\r\nOrigin: http://evil.example\r\n", "Sec-Fetch-Site: cross-site\r\n",
                                    "Sec-Fetch-Site: same-site\r\n"])
 def test_a_browser_that_tells_of_another_site_in_other_words_is_refused(lines: str, served: tuple[HTTPServer, Game]) -> None:
-    server, game = served
-    answer = ask(server, f"POST / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n{lines}Content-Length: 9\r\n\r\ndo=open+1")
-    assert answer.startswith(b"HTTP/1.0 403")
-    assert game.seen == "three drawers, all shut"
+    refused(served, f"{lines}Content-Length: 9\r\n", 403)
 
 
 def test_a_target_of_another_site_is_refused_and_its_own_is_answered(served: tuple[HTTPServer, Game]) -> None:
