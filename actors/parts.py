@@ -168,7 +168,8 @@ class Parts:
         the configuration gives it one."""
         budget = self.config.budget
         minutes = (time.monotonic() - (self._loop_started or time.monotonic())) / 60
-        return max(self.rounds / budget.updates if budget.updates else 1.0,
+        barren = self.rounds - self.learner.version  # rounds without an update end a run, too
+        return max(max(self.learner.version, barren) / budget.updates if budget.updates else 1.0,
                    minutes / budget.minutes if budget.minutes else 0.0,
                    self.replay.training_steps / budget.steps if budget.steps else 0.0)
 
@@ -180,7 +181,8 @@ class Parts:
         if budget.minutes is None and time.monotonic() - self._moved[1] > _STALLED_SECONDS:
             raise XpError(f"no update in {_STALLED_SECONDS // 60} minutes, after version {self.learner.version}",
                           "./xp show says what failed; a world whose episodes do not end needs budget.minutes")
-        counts = {"update": (self.rounds, budget.updates), "step": (self.replay.training_steps, budget.steps or 0)}
+        counts = {"update": (self.learner.version, budget.updates),
+                  "step": (self.replay.training_steps, budget.steps or 0)}
         self.progress.done = {what: (done, of) for what, (done, of) in counts.items() if of}
         return self.spent >= 1 or self._is_stuck_at_the_limit()
 
