@@ -59,6 +59,7 @@ class Screen:
         self._root = setup.roots[0].root
         self._atoms: dict[str, int] = {}
         self._names: dict[int, str] = {}
+        self._asking: int | None = None
         self._keys = self._keyboard(setup.min_keycode, setup.max_keycode)
         self._picture_start, self._row = self._layout()
 
@@ -178,8 +179,18 @@ class Screen:
     # ── windows
 
     def managed(self) -> bool | None:
-        """True once a window manager runs, None before."""
-        return bool(self._property(self._root, "_NET_SUPPORTING_WM_CHECK")) or None
+        """True once the window manager answers what is asked of it, None before. Its name on the root window is not
+        enough: openbox sets that first, and a window that asks to be shown between the two is never shown."""
+        if self._asking is None:
+            self._asking = self._x.generate_id()
+            self._x.core.CreateWindow(0, self._asking, self._root, -1, -1, 1, 1, 0, 0, 0, 0, [])
+        if self._property(self._root, "_NET_SUPPORTING_WM_CHECK"):
+            self._request(self._asking, "_NET_REQUEST_FRAME_EXTENTS")
+        if not self._holds(self._asking, "_NET_FRAME_EXTENTS"):
+            return None
+        self._x.core.DestroyWindow(self._asking)
+        self._asking = None
+        return True
 
     def windows(self) -> list[Window]:
         """In the order in which they came."""
@@ -203,6 +214,17 @@ class Screen:
     def _property(self, window: int, name: str) -> list[int]:
         reply = self._ask(self._x.core.GetProperty(False, window, self._atom(name), 0, 0, 1024))
         return list(reply.value.to_atoms()) if reply.format == 32 else []
+
+    def _holds(self, window: int, name: str) -> bool:
+        return bool(self._ask(self._x.core.GetProperty(False, window, self._atom(name), 0, 0, 1)).type)
+
+    def _request(self, window: int, name: str) -> None:
+        """Asks the window manager for `name` (a message of EWMH without data) about a window."""
+        from xcffib.xproto import ClientMessageData, ClientMessageEvent, EventMask
+
+        told = ClientMessageEvent.synthetic(32, window, self._atom(name), ClientMessageData.synthetic([0] * 5, "I" * 5))
+        self._x.core.SendEvent(False, self._root, EventMask.SubstructureNotify | EventMask.SubstructureRedirect,
+                               told.pack())
 
     def _text(self, window: int, name: str) -> str:
         reply = self._ask(self._x.core.GetProperty(False, window, self._atom(name), 0, 0, 64))
