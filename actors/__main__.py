@@ -21,6 +21,6 @@ def _check_rooms() -> None:
 
 _check_rooms()
 
-from actors.cli import main  # noqa: E402  only after the check
+from actors.cli.main import main  # noqa: E402  only after the check
 
 main()

@@ -18,7 +18,7 @@ import threading
 import traceback
 from typing import Any
 
-from experience.shards.redact import Redactor
+from experience.shards.redaction.redact import Redactor
 from experience.strict_json import dumps
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

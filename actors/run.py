@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.config import Config
-from actors.parts import assemble
-from actors.progress import Progress
-from actors.rundir import RunDirectory
+from actors.config.schema import Config
+from actors.running.assembly import assemble
+from actors.running.progress import Progress
+from actors.running.rundir import RunDirectory
 
 
 def run(config: Config, directory: RunDirectory, report: Callable[[Progress], None] = lambda _: None) -> Progress:

@@ -18,8 +18,8 @@ from typing import Any
 import gymnasium
 
 from actors import CALLED_FROM
-from actors.config import Config
-from actors.config_reader import Problems
+from actors.config.reader import Problems
+from actors.config.schema import Config
 from experience.errors import XpError
 from experience.reward import check_weights
 

@@ -42,9 +42,9 @@ class Commands:
 def _serve() -> None:
     import gymnasium  # noqa: F401
 
-    import actors.cli
-    import actors.config
-    import actors.play
+    import actors.cli.main
+    import actors.config.schema
+    import actors.reading.play
     import envs.check  # noqa: F401
 
     for line in sys.stdin:
@@ -52,7 +52,7 @@ def _serve() -> None:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()
             if not child:
-                _run(actors.cli.main, folder, words, (os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno()))
+                _run(actors.cli.main.main, folder, words, (os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno()))
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             told = []
             for file in (out, err):

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from actors.config import load
-from actors.doctor import require
+from actors.cli.doctor import require
+from actors.config.schema import load
 from experience.errors import ConfigError, RecordError, ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended, reward_again
-from experience.shards.cold import compact
-from experience.shards.disk import Disk
+from experience.shards.cold.tier import compact
 from experience.shards.journal import Journal
+from experience.shards.storage.disk import Disk
 from experience.shards.verify import verify
 from experience.signal import SignalKind
 from experience.step import Step

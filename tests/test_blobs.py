@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.blobs import BlobReader, entries, packs, sweep
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
+from experience.shards.storage.blobs import BlobReader, entries, packs, sweep
 from experience.shards.verify import verify
 from tests.conftest import CATALOGUE, make_step
 

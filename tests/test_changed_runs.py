@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from actors.config_changes import changes
-from actors.rundir import RunDirectory
+from actors.config.changes import changes
+from actors.running.rundir import RunDirectory
 from experience.errors import ShardError
 
 ROOT = Path(__file__).resolve().parent.parent

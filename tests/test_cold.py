@@ -12,10 +12,10 @@ import pyarrow.parquet as parquet
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold import compact, read_snapshot
+from experience.shards.cold.tier import compact, read_snapshot
 from experience.shards.journal import Journal
+from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from experience.step import Step
@@ -159,7 +159,7 @@ def test_damage_to_a_cold_part_or_a_snapshot_is_noticed(tmp_path: Path) -> None:
 
 
 def test_two_compactions_at_once_are_refused_and_a_crash_frees_the_lock(tmp_path: Path) -> None:
-    from experience.shards.disk import REAL
+    from experience.shards.storage.disk import REAL
 
     write(tmp_path, 5)
     (tmp_path / "snapshots").mkdir()

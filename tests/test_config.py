@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.config import SEEDS, Config, dump, load
-from actors.config_words import keys, takes
+from actors.config.schema import SEEDS, Config, dump, load
+from actors.config.words import keys, takes
 from experience.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +103,7 @@ def test_the_largest_seed_is_taken_by_everything_downstream() -> None:
     import numpy as np
     import torch
 
-    from actors.engines import make_engine
+    from actors.engines.registry import make_engine
 
     make_engine(Config().policy, SEEDS - 1 + 1000 * 10_001 + 10_000)  # as the last of all collectors does
     np.random.RandomState(SEEDS - 1), np.random.default_rng([SEEDS - 1, 2, 3])

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from actors.collector import Collector, Work
-from actors.config import Config, load
-from actors.evaluator import Evaluator
-from actors.pool import LocalPool
-from actors.query import run_query
+from actors.collecting.collector import Collector, Work
+from actors.collecting.evaluator import Evaluator
+from actors.collecting.pool import LocalPool
+from actors.config.schema import Config, load
+from actors.reading.query import run_query
+from experience.episode import Episode, ending_of
 from experience.errors import EngineError
+from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import Rows, export
-from experience.shards.replay import Episode, Replay, ending_of
 from experience.step import ENDINGS
 from tests.conftest import make_step
 

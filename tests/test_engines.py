@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from actors.config import Policy
-from actors.engines import Situation, make_engine, parse_action
+from actors.config.schema import Policy
+from actors.engines.engine import Situation, parse_action
+from actors.engines.registry import make_engine
 from experience.errors import ConfigError, EngineError, MissingPartError, RecordError
 from experience.learning.batch import TokenBatch
 from experience.learning.credit import of_decision

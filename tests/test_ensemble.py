@@ -9,12 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.config import load
+from actors.config.schema import load
 from actors.run import run
-from actors.rundir import RunDirectory
+from actors.running.rundir import RunDirectory
 from experience.errors import RecordError
-from experience.planning.ensemble import EnsembleModel
-from experience.planning.world_model import use_of
+from experience.planning.world_models.ensemble import EnsembleModel
+from experience.planning.world_models.language import use_of
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
 from experience.signal import Signal

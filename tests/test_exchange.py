@@ -16,17 +16,17 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from actors.query import connect
+from actors.reading.query import connect
 from experience.errors import ShardError
-from experience.planning.option import option_id
+from experience.options.option import option_id
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again
-from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import EXPORTS, as_plain, bring_in, export, from_plain, ragged
 from experience.shards.exchange.tables import _flat, _without_nulls
 from experience.shards.journal import Journal
+from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Step

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from experience.episode import Group
 from experience.errors import DivergedError
 from experience.learning.finite import FiniteSteps
 from experience.models.weights import Weights
-from experience.planning.ensemble import EnsembleModel
 from experience.planning.tabular import Dyna, DynaSettings
-from experience.planning.world_model import LanguageWorldModel
+from experience.planning.world_models.ensemble import EnsembleModel
+from experience.planning.world_models.language import LanguageWorldModel
 from experience.policy import Decision
 from experience.reward import RewardModel
-from experience.shards.replay import Group
 from tests.conftest import make_step
 from tests.test_ensemble import cartpole
 from tests.test_value import learner, walk

@@ -17,19 +17,19 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.config import load
-from actors.forgetting import forget_rows, forget_run
-from actors.pool import LocalPool
-from actors.rundir import RunDirectory
-from actors.work import Work
+from actors.cli.forgetting import forget_rows, forget_run
+from actors.collecting.pool import LocalPool
+from actors.collecting.work import Work
+from actors.config.schema import load
+from actors.running.rundir import RunDirectory
 from experience.errors import ConfigError, ShardError
 from experience.models.table import Table
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
-from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold import compact, read_snapshot
+from experience.shards.cold.tier import compact, read_snapshot
 from experience.shards.forget import drop_orphans, forget, look
 from experience.shards.journal import Journal
+from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from experience.step import Boundary, Step

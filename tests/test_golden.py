@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from actors.query import connect
+from actors.reading.query import connect
 from experience.errors import ShardError
-from experience.shards.blocks import Commit, read_blocks
 from experience.shards.catalog import Catalog
-from experience.shards.cold import compact
+from experience.shards.cold.tier import compact
 from experience.shards.journal import Journal
-from experience.shards.manifest import append_manifest
-from experience.shards.schema import PLAIN, check_schema, first_decoding
 from experience.shards.sealing import Encoder
+from experience.shards.storage.blocks import Commit, read_blocks
+from experience.shards.storage.manifest import append_manifest
+from experience.shards.storage.schema import PLAIN, check_schema, first_decoding
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from experience.signal import Signal, SignalKind

@@ -7,22 +7,22 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from actors.agent import situation
-from actors.config import load
-from actors.options import Intents, Running
+from actors.agents.agent import situation
+from actors.agents.options import Intents, Running
+from actors.agents.skills import library_from
+from actors.collecting.slot import Slot
+from actors.collecting.work import Work
+from actors.config.schema import load
 from actors.run import run
-from actors.rundir import RunDirectory
-from actors.skills import library_from
-from actors.slot import Slot
-from actors.work import Work
+from actors.running.rundir import RunDirectory
+from experience.episode import Episode, Group
 from experience.errors import ConfigError
 from experience.learning.credit import state_advantages
 from experience.models.tokenizer import ByteTokenizer
-from experience.planning.hierarchy import best_pursuits, in_hindsight, levels
-from experience.planning.option import Condition, Library, Subgoal, option_id
+from experience.options.hierarchy import best_pursuits, in_hindsight, levels
+from experience.options.option import Condition, Library, Subgoal, option_id
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Episode, Group
 from tests.conftest import make_step
 
 GOALS = Library().add(Subgoal("key", "take the key", Condition("held"), Condition("far"), most=3)).add(

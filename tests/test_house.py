@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"experience": {"actors", "envs", "ray", "gymnasium", "playwright"}, "actors": {"envs"}, "envs": {"actors"}}
 HOMES = {
-    "ray": ("actors/pool.py",),
+    "ray": ("actors/collecting/pool.py",),
     "pyarrow": ("experience/shards/",),
     "playwright": ("envs/browser/", "envs/bridges/peers/"),
     "cantera": ("envs/lab/",), "pycalphad": ("envs/lab/",), "pybamm": ("envs/lab/",),
     "mcp": ("envs/bridges/",), "textarena": ("envs/bridges/",), "pettingzoo": ("envs/bridges/",),
-    "torch": ("experience/models/", "experience/learning/", "experience/planning/", "actors/engines/", "actors/pool.py",
-              "actors/parts.py", "actors/doctor.py"),
+    "torch": ("experience/models/", "experience/learning/", "experience/planning/", "actors/engines/",
+              "actors/collecting/pool.py", "actors/running/assembly.py", "actors/cli/doctor.py"),
     "transformers": ("experience/models/", "actors/engines/"),
     "openai": ("actors/engines/",),
 }
@@ -45,13 +45,50 @@ def test_each_heavy_library_has_one_home(library: str) -> None:
             assert library not in imported(path) or where.startswith(HOMES[library]), where
 
 
+def rooms() -> dict[str, set[str]]:
+    """Folder -> the folders that its files import. A file at the top of a package is a room of its own."""
+    files = [p for room in FORBIDDEN for p in (ROOT / room).rglob("*.py") if p.name != "__init__.py"]
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): room_of(p) for p in files}
+    arrows: dict[str, set[str]] = {}
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            told = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                told = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            elif isinstance(node, ast.Import):
+                told = [a.name for a in node.names]
+            arrows.setdefault(room_of(path), set()).update(names[t] for t in told if t in names)
+    return {room: to - {room} for room, to in arrows.items()}
+
+
+def room_of(path: Path) -> str:
+    where = path.relative_to(ROOT)
+    return str(where.parent if len(where.parts) > 2 else where)
+
+
+def test_no_folder_is_in_a_circle_of_imports() -> None:
+    left = rooms()
+    while True:
+        leaves = {room for room, to in left.items() if not to & set(left)}
+        if not leaves:
+            break
+        left = {room: to for room, to in left.items() if room not in leaves}
+    assert not left, {room: to & set(left) for room, to in left.items()}
+
+
+def test_no_folder_holds_more_than_twelve_files() -> None:
+    for room in FORBIDDEN:
+        for folder in (ROOT / room, *(p for p in (ROOT / room).rglob("*") if p.is_dir())):
+            assert len(list(folder.glob("*.py"))) <= 12, folder
+
+
 def test_the_main_loop_fits_one_screen() -> None:
     assert len((ROOT / "actors/run.py").read_text().splitlines()) <= 50
 
 
 def test_help_loads_nothing_heavy() -> None:
     code = ("import sys; sys.argv = ['xp', '--help']\n"
-            "from actors.cli import app\n"
+            "from actors.cli.main import app\n"
             "try: app()\n"
             "except SystemExit: pass\n"
             "print(sorted({'torch', 'ray', 'pyarrow', 'transformers', 'playwright', 'pydantic'} & set(sys.modules)))")

@@ -13,18 +13,18 @@ from hypothesis.strategies import DataObject, data, floats, integers, just, one_
 from hypothesis.strategies import lists as lists_of
 from torch import nn
 
+from experience.episode import Episode, Group
 from experience.errors import RecordError, WeightsError
 from experience.learning.batch import TokenBatch, Turn, micro_batches
 from experience.learning.credit import advantages, as_turn, best_turns, expert_returns, planned_turns, state_advantages
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
-from experience.learning.returns import discounted_returns, leave_one_out
 from experience.models.decoding import Sampled, sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights
 from experience.policy import Decision, VersionSpan
-from experience.shards.replay import Episode, Group
+from experience.returns import discounted_returns, leave_one_out
 from experience.step import state_key
 from tests.conftest import make_step
 

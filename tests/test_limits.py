@@ -7,7 +7,7 @@ import random
 import pytest
 
 from experience.errors import ConfigError
-from experience.shards.limits import Counts, RateLimiter
+from experience.replay.limits import Counts, RateLimiter
 
 
 def after(limiter: RateLimiter, inserted: int = 0, sampled: int = 0, deleted: int = 0) -> RateLimiter:

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from actors.listing import seconds_of, show_run, status_of, summary
-from actors.rundir import RunDirectory
+from actors.reading.listing import seconds_of, show_run, status_of, summary
+from actors.running.rundir import RunDirectory
 from experience.errors import ConfigError
 from tests.lived_runs import WrittenRun
 from tests.test_house import ROOT
@@ -36,7 +36,7 @@ def shown(path: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool = Fal
 
 def test_a_run_whose_process_is_gone_is_interrupted_and_one_that_lives_is_running(tmp_path: Path) -> None:
     path = WrittenRun(tmp_path, status="running").close()
-    code = ("import sys; from pathlib import Path; from actors.rundir import RunDirectory\n"
+    code = ("import sys; from pathlib import Path; from actors.running.rundir import RunDirectory\n"
             f"RunDirectory(Path({str(path)!r})).hold(); print('held', flush=True); sys.stdin.read()")
     living = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert living.stdout and living.stdout.readline() == b"held\n"

@@ -13,17 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from actors.agent import situation
-from actors.config import load
-from actors.engines import Situation
-from actors.options import Intents, choose
-from actors.pool import LocalPool
-from actors.skills import Skills
+from actors.agents.agent import situation
+from actors.agents.options import Intents, choose
+from actors.agents.skills import Skills
+from actors.collecting.pool import LocalPool
+from actors.config.schema import load
+from actors.engines.engine import Situation
 from benchmarks.planning.options import four_rooms, hallway_options, shown
 from benchmarks.planning.worlds import CELLS, HALLWAYS
+from experience.episode import Episode
 from experience.errors import RecordError
 from experience.models.table import Table
 from experience.models.tokenizer import ByteTokenizer
+from experience.options.option import Condition, Learned, Library, Program, Subgoal, option_id
 from experience.planning.discovery import (
     common_start,
     induce_skills,
@@ -32,12 +34,10 @@ from experience.planning.discovery import (
     reward_respecting,
     shortest_path,
 )
-from experience.planning.option import Condition, Learned, Library, Program, Subgoal, option_id
 from experience.planning.smdp import OptionLearner, OptionSettings, interrupted, learned_models, value_iteration
 from experience.policy import Decision, VersionSpan
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Episode
 from experience.signal import Signal
 from experience.step import Boundary, Step
 from tests.conftest import make_step

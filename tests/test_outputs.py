@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from actors.config import Config
-from actors.planner import make_world_model
-from actors.rundir import RunDirectory
+from actors.agents.planner import make_world_model
+from actors.config.schema import Config
+from actors.running.rundir import RunDirectory
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
 from experience.signal import Signal
@@ -129,7 +129,7 @@ def test_without_a_home_that_can_be_written_to_a_run_is_as_it_is_with_one(tmp_pa
     done = xp("run", *words, "--json", at=tmp_path, HOME="/proc/nothing")
     assert done.returncode == 0, done.stderr
     assert strict(done.stdout.splitlines()[-1])["status"] == "succeeded"
-    code = "import os; from actors.pool import give_token; give_token(); print(len(os.environ.get('RAY_AUTH_TOKEN', '')))"
+    code = "import os; from actors.collecting.pool import give_token; give_token(); print(len(os.environ.get('RAY_AUTH_TOKEN', '')))"
     for home, length in (("/proc/nothing", "64"), (str(tmp_path), "0")):
         given = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
                                env={k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"} | {"HOME": home})

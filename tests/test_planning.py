@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from experience.episode import Episode
 from experience.models.tokenizer import ByteTokenizer
-from experience.planning.change import Answer, apply, describe
-from experience.planning.ensemble import EnsembleModel
+from experience.options.option import Condition, Library, Subgoal, option_id
 from experience.planning.imagine import imagine, sweep
-from experience.planning.option import Condition, Library, Subgoal, option_id
-from experience.planning.retrieval import Memory
-from experience.planning.world_model import LanguageWorldModel, Prediction, auroc
+from experience.planning.world_models.change import Answer, apply, describe
+from experience.planning.world_models.ensemble import EnsembleModel
+from experience.planning.world_models.language import LanguageWorldModel, Prediction, auroc
+from experience.planning.world_models.retrieval import Memory
 from experience.policy import Decision, VersionSpan
+from experience.replay.memory import Replay
 from experience.reward import RewardModel
-from experience.shards.replay import Episode, Replay
 from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import make_step

@@ -11,13 +11,13 @@ import duckdb
 import polars as pl
 import pytest
 
-from actors.query import connect
-from actors.rundir import RunDirectory
+from actors.reading.query import connect
+from actors.running.rundir import RunDirectory
 from experience.errors import ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again
 from experience.shards.catalog import Catalog
-from experience.shards.cold import compact
+from experience.shards.cold.tier import compact
 from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind
 from tests.conftest import make_step

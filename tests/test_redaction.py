@@ -21,7 +21,7 @@ import pytest
 from experience.policy import Decision, VersionSpan
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
-from experience.shards.redact import MARK, Redactor
+from experience.shards.redaction.redact import MARK, Redactor
 from experience.signal import Signal
 from experience.step import Boundary
 from tests.conftest import CATALOGUE, make_step
@@ -225,7 +225,7 @@ class EchoingServer(BaseHTTPRequestHandler):
 def run_that_leaks(folder: Path, *more: str, control: bool = False) -> subprocess.CompletedProcess[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), EchoingServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    start = "from experience.shards import redact; redact.Redactor.text = lambda self, text: text\n" if control else ""
+    start = "from experience.shards.redaction import redact; redact.Redactor.text = lambda self, text: text\n" if control else ""
     environment = {k: v for k, v in os.environ.items() if k not in ("XP_SECRET_NAMES", "XP_URL_PASSWORD")}
     try:
         return subprocess.run(

@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.fs as fs
 import pytest
 
-from actors.config import load
+from actors.config.schema import load
 from experience.errors import ConfigError, ShardError
 from experience.shards.amend import Amendment, amend, follow_amended
-from experience.shards.blobs import BlobReader, sweep
 from experience.shards.catalog import Catalog
-from experience.shards.cold import compact
+from experience.shards.cold.tier import compact
 from experience.shards.forget import forget
 from experience.shards.journal import Journal
-from experience.shards.remote import RemoteDisk, mirror
+from experience.shards.storage.blobs import BlobReader, sweep
+from experience.shards.storage.remote import RemoteDisk, mirror
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step

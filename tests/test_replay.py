@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.replay import Replay
+from experience.replay.memory import Replay
 from experience.step import Boundary, Step
 from tests.conftest import make_step
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.play import choose
-from actors.survey import survey
+from actors.reading.play import choose
+from actors.reading.survey import survey
 from experience.errors import XpError
 from tests.lived_runs import WrittenRun
 from tests.test_house import ROOT

@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from actors.figures import in_one_time
-from actors.parts import Progress
-from actors.report import write_report
-from actors.rundir import RunDirectory
+from actors.reading.figures import in_one_time
+from actors.reading.report import write_report
+from actors.running.assembly import Progress
+from actors.running.rundir import RunDirectory
 from tests.lived_runs import WrittenRun
 
 CONFIG = "evaluation: {temperature: 0.0}\npolicy: {temperature: 0.9}\nworlds: [{id: 'envs:Test-v0'}]\n"

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.config import Config, load
-from actors.progress import Progress
+from actors.config.schema import Config, load
 from actors.run import run
-from actors.rundir import RunDirectory
+from actors.running.progress import Progress
+from actors.running.rundir import RunDirectory
 from experience.errors import ConfigError, DivergedError
-from experience.shards.blobs import BlobReader, entries, packs
 from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.storage.blobs import BlobReader, entries, packs
 from experience.shards.verify import verify
 from experience.step import Step
 
@@ -136,7 +136,7 @@ def test_a_finished_run_is_not_lived_again_on_resume(finished: Finished) -> None
 
 
 def test_a_report_holds_its_pictures_and_fetches_nothing(finished: Finished) -> None:
-    from actors.report import write_report
+    from actors.reading.report import write_report
 
     _, directory, progress = finished
     page = write_report(directory, progress).read_text()
@@ -170,7 +170,7 @@ def test_a_run_killed_anywhere_resumes_and_loses_nothing(tmp_path: Path) -> None
 
 
 def test_a_slow_world_ends_its_episode_as_timeout_without_a_reward(tmp_path: Path) -> None:
-    from actors.collector import Collector
+    from actors.collecting.collector import Collector
 
     config, directory = configured(tmp_path, "worlds=[{id: 'tests.slow_world:Slow-v0', groups: 1}]",
                                    "collecting.step_timeout_seconds=0.2", "collecting.slots=2")
@@ -211,7 +211,7 @@ def test_a_killed_ray_collector_comes_back_and_its_streams_go_on(
 
 
 def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts(tmp_path: Path) -> None:
-    from actors.collector import Collector, Work
+    from actors.collecting.collector import Collector, Work
 
     config, directory = configured(tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2")
     works = [Work.named(f"w{i}", env_id="envs:PythonTask-v0", lane="random", seed=i, split="heldout") for i in range(3)]
@@ -228,8 +228,8 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
 
 
 def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path: Path) -> None:
-    from actors.collector import Collector, Work
-    from actors.engines import make_engine
+    from actors.collecting.collector import Collector, Work
+    from actors.engines.registry import make_engine
     from experience.models.weights import Weights
 
     config, directory = configured(tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.config import load
+from actors.config.schema import load
 from actors.run import run
-from actors.rundir import RunDirectory
+from actors.running.rundir import RunDirectory
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import as_plain
 

@@ -13,8 +13,8 @@ import pyarrow.dataset as datasets
 import pytest
 
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.disk import Disk
 from experience.shards.journal import Journal
+from experience.shards.storage.disk import Disk
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step

@@ -11,25 +11,25 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.agent import Agent
-from actors.config import load
-from actors.engines import make_engine
-from actors.options import Intents
-from actors.planner import Planner
-from actors.pool import LocalPool
-from actors.work import Lane, Work
+from actors.agents.agent import Agent
+from actors.agents.options import Intents
+from actors.agents.planner import Planner
+from actors.collecting.pool import LocalPool
+from actors.collecting.work import Lane, Work
+from actors.config.schema import load
+from actors.engines.registry import make_engine
 from experience.errors import RecordError
 from experience.learning.value import ValueFunction
 from experience.models.table import Table
 from experience.models.weights import Weights
+from experience.options.option import Experiments, Library
 from experience.planning.campaign import Campaign, Laboratory, Way, experiment
-from experience.planning.change import Answer
 from experience.planning.lookahead import Search, in_model
-from experience.planning.option import Experiments, Library
 from experience.planning.reach import Choice, Reach
 from experience.planning.search import Found, Leaf, TreeSearch, gumbel_search, softmax
 from experience.planning.tabular import TabularModel
-from experience.planning.world_model import LanguageWorldModel, Prediction
+from experience.planning.world_models.change import Answer
+from experience.planning.world_models.language import LanguageWorldModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.config import Policy
-from actors.engines import check_server
+from actors.config.schema import Policy
+from actors.engines.registry import check_server
 from experience.errors import EngineError
 from tests.test_house import ROOT
 

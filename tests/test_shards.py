@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pytest
 
 from experience.errors import FencedError, ShardError
-from experience.shards.blocks import COMMIT, read_blocks
 from experience.shards.catalog import Catalog, check_acknowledged, lineage
-from experience.shards.disk import Disk
 from experience.shards.journal import Journal
-from experience.shards.schema import FIELDS
 from experience.shards.sealing import recover
+from experience.shards.storage.blocks import COMMIT, read_blocks
+from experience.shards.storage.disk import Disk
+from experience.shards.storage.schema import FIELDS
 from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.rundir import RunDirectory
+from actors.running.rundir import RunDirectory
 from experience.shards.catalog import Catalog
 from tests.test_house import ROOT
 
@@ -206,8 +206,8 @@ def test_imitation_killed_goes_on_from_its_last_pass_and_lives_nothing_again(tmp
 
 
 def test_seconds_go_on_while_nothing_happens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from actors import live
-    from actors.progress import Progress
+    from actors.reading import live
+    from actors.running.progress import Progress
 
     monkeypatch.setattr(live, "_SECONDS_A_LINE", 0.9)
     with live.LiveTable("r") as table:
@@ -222,7 +222,7 @@ def test_seconds_go_on_while_nothing_happens(monkeypatch: pytest.MonkeyPatch, ca
 
 def test_what_ray_says_goes_to_a_file_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "ray.log"
-    code = ("import logging, pathlib\nfrom actors.pool import _keep_lines_of_ray\n"
+    code = ("import logging, pathlib\nfrom actors.collecting.pool import _keep_lines_of_ray\n"
             f"_keep_lines_of_ray(pathlib.Path({str(path)!r}))\nfrom ray._private import worker\n"
             "worker.print_to_stdstream({'lines': ['a worker died'], 'pid': 'raylet', 'is_err': True}, ignore_prefix=False)\n"
             "logging.getLogger('ray.data').warning('a warning')")

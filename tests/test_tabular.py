@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.config import load
-from actors.engines import Situation
+from actors.config.schema import load
+from actors.engines.engine import Situation
 from actors.engines.table import TableEngine
 from actors.run import run
-from actors.rundir import RunDirectory
+from actors.running.rundir import RunDirectory
 from benchmarks.planning.dyna import live
+from experience.episode import Episode, Group
 from experience.errors import ConfigError, EngineError, WeightsError
 from experience.models.table import Table
 from experience.models.weights import Weights, pack
-from experience.planning.change import Answer
 from experience.planning.tabular import Dyna, DynaSettings, TabularLearner, TabularModel, answer_of
+from experience.planning.world_models.change import Answer
 from experience.policy import Decision
 from experience.reward import RewardModel
-from experience.shards.replay import Episode, Group
 from experience.signal import Signal
 from experience.step import Step
 from tests.conftest import make_step

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from experience.episode import Episode, Group
 from experience.errors import RecordError
 from experience.learning.credit import turn_advantages
 from experience.learning.learner import Learner, LearnerSettings
-from experience.learning.returns import lambda_returns
 from experience.learning.value import ValueFunction
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.policy import Decision, VersionSpan
-from experience.shards.replay import Episode, Group
+from experience.returns import lambda_returns
 from tests.conftest import make_step
 
 

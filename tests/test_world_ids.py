@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.config import load
+from actors.config.schema import load
 from actors.worlds import check_ids, check_worlds
 from experience.errors import ConfigError, MissingPartError, XpError
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.config import dump, load
-from actors.config_reader import Problems, plain, read_file, read_override, write
+from actors.config.reader import Problems, plain, read_file, read_override, write
+from actors.config.schema import dump, load
 from experience.errors import ConfigError
 
 SAID: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.engines import Situation, messages, parse_action
+from actors.engines.engine import Situation, messages, parse_action
 from actors.engines.local import LocalEngine, Prompt, Room
 from experience.errors import ConfigError
 from experience.models.hugging_face import load

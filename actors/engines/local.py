@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from actors.engines import Situation
+from actors.engines.engine import Situation
 from experience.errors import ConfigError
 from experience.models.decoding import Sampled, allowed_tokens, sample
 from experience.models.weights import Weights

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from actors.config import HIDDEN, PASSWORD
-from actors.engines import Situation, messages, parse_action
+from actors.config.schema import HIDDEN, PASSWORD
+from actors.engines.engine import Situation, messages, parse_action
 from experience.errors import EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
-from experience.shards.redact import Redactor
+from experience.shards.redaction.redact import Redactor
 
 _FIRST_SECONDS, _FIRST_TOKEN_SECONDS = 10.0, 60.0
 """How long a server may take, before a run, to list its models, and to load one and write a token."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from actors.engines import Situation
+from actors.engines.engine import Situation
 from actors.engines.local import LocalEngine, Prompt, Room
 from experience.models.decoding import fit
 from experience.models.tokenizer import ByteTokenizer

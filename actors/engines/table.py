@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actors.engines import Situation
+from actors.engines.engine import Situation
 from experience.errors import EngineError
 from experience.models.table import Table
 from experience.models.weights import Weights

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.config import Config
-from actors.pool import LocalPool
-from actors.work import Lane, Work
+from actors.collecting.pool import LocalPool
+from actors.collecting.work import Lane, Work
+from actors.config.schema import Config
 from experience.models.weights import Weights
+from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Replay
 
 
 def returns(config: Config, env_id: str, weights: Weights, tasks: int, folder: Path,

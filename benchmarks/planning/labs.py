@@ -15,8 +15,8 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from actors.config import load
-from actors.work import Lane
+from actors.collecting.work import Lane
+from actors.config.schema import load
 from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from benchmarks.planning.science import until_found

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from actors import planner
-from actors.config import load
-from actors.pool import LocalPool
-from actors.progress import Progress
+from actors.agents import planner
+from actors.collecting.pool import LocalPool
+from actors.collecting.work import Lane, Work
+from actors.config.schema import load
 from actors.run import run
-from actors.rundir import RunDirectory
-from actors.work import Lane, Work
+from actors.running.progress import Progress
+from actors.running.rundir import RunDirectory
 from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from experience.models.weights import Weights
-from experience.planning.world_model import LanguageWorldModel, Prediction
+from experience.planning.world_models.language import LanguageWorldModel, Prediction
+from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Replay
 
 CONFIG = "configs/keydoor.yaml"
 WORLD = "envs:KeyDoor-v0"

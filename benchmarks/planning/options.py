@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.config import load
-from actors.pool import LocalPool
+from actors.collecting.pool import LocalPool
+from actors.config.schema import load
 from benchmarks.planning.record import Row, ratio_row
 from benchmarks.planning.worlds import CELLS, HALLWAYS, MOVES, WALLS, Cell, moved
 from experience.models.table import Table
+from experience.options.option import Learned, Library
 from experience.planning.discovery import reward_respecting, shortest_path
-from experience.planning.option import Learned, Library
 from experience.planning.smdp import FiniteWorld, Floats, Model, OptionLearner, OptionSettings, value_iteration
 from experience.shards.catalog import Catalog
 from experience.step import Step

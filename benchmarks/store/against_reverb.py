@@ -15,7 +15,7 @@ from typing import Any
 import reverb
 
 from experience.errors import ConfigError
-from experience.shards.limits import RateLimiter
+from experience.replay.limits import RateLimiter
 
 
 def pair(rng: random.Random) -> tuple[RateLimiter, Any]:

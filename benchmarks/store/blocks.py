@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experience.shards.catalog import Catalog
-from experience.shards.checked import Expected, open_all
 from experience.shards.journal import Journal
-from experience.shards.schema import signal_names
+from experience.shards.storage.checked import Expected, open_all
+from experience.shards.storage.schema import signal_names
 from experience.signal import SignalKind
 from experience.step import Step
 

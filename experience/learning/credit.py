@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from experience.episode import Episode, Group
 from experience.learning.batch import Turn
-from experience.learning.returns import Floats, discounted_returns, leave_one_out
 from experience.learning.value import ValueFunction
 from experience.policy import Decision
-from experience.shards.replay import Episode, Group
+from experience.returns import Floats, discounted_returns, leave_one_out
 from experience.step import Step
 
 

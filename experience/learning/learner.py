@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from experience.episode import Episode, Group
 from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
 from experience.learning.credit import (
     advantages,
@@ -30,9 +31,8 @@ from experience.learning.finite import FiniteSteps
 from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.planning.hierarchy import best_pursuits, levels
-from experience.planning.option import library_in
-from experience.shards.replay import Episode, Group
+from experience.options.hierarchy import best_pursuits, levels
+from experience.options.option import library_in
 from experience.step import Step
 from experience.strict_json import dumps
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from experience.episode import Episode
 from experience.learning.finite import FiniteSteps
-from experience.learning.returns import Floats, lambda_returns
 from experience.models.decoding import fit
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.shards.replay import Episode
+from experience.returns import Floats, lambda_returns
 from experience.strict_json import dumps
 
 _MOST_REMEMBERED = 256

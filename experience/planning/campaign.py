@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 
 from experience.errors import RecordError
-from experience.learning.returns import Floats
+from experience.returns import Floats
 
 _LENGTHS = (0.15, 0.3, 0.6, 1.2)
 _SHARES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)

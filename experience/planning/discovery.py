@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from experience.planning.option import Condition, Learned, Library, Program, option_id
+from experience.episode import Episode
+from experience.options.option import Condition, Learned, Library, Program, option_id
 from experience.planning.smdp import Bools, FiniteWorld, Floats, Model, backup
-from experience.shards.replay import Episode
 from experience.step import Boundary, Step, state_key
 
 

@@ -17,16 +17,17 @@ from functools import partial
 
 import numpy as np
 
+from experience.episode import Episode, Group
 from experience.learning.value import ValueFunction
-from experience.planning.change import Answer
-from experience.planning.hierarchy import REACHED
+from experience.options.hierarchy import REACHED
+from experience.options.option import USE, Library, Subgoal, option_id
 from experience.planning.lookahead import in_model
-from experience.planning.option import USE, Library, Subgoal, option_id
 from experience.planning.reach import Reach, worth
-from experience.planning.world_model import Prediction, WorldModel
+from experience.planning.world_models.change import Answer
+from experience.planning.world_models.language import Prediction, WorldModel
 from experience.policy import Decision
+from experience.replay.memory import Replay
 from experience.reward import RewardModel
-from experience.shards.replay import Episode, Group, Replay
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Ending, Step, discount_after, state_key
 

@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from experience.planning.change import Answer
-from experience.planning.world_model import Prediction, WorldModel
+from experience.planning.world_models.change import Answer
+from experience.planning.world_models.language import Prediction, WorldModel
 from experience.policy import Decision
 
 Place = TypeVar("Place")

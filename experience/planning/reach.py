@@ -12,9 +12,9 @@ from typing import Generic
 
 import numpy as np
 
-from experience.planning.change import Answer
 from experience.planning.lookahead import Act, Place, Try
-from experience.planning.world_model import Prediction
+from experience.planning.world_models.change import Answer
+from experience.planning.world_models.language import Prediction
 from experience.reward import RewardModel
 
 LARGEST_DISCOUNT = 0.99

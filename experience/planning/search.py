@@ -14,10 +14,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from experience.learning.returns import Floats
-from experience.planning.change import Answer
 from experience.planning.lookahead import Act, Place, Try, ValueOf
 from experience.planning.reach import LARGEST_DISCOUNT
+from experience.planning.world_models.change import Answer
+from experience.returns import Floats
 
 State = TypeVar("State")
 

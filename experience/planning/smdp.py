@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experience.learning.returns import Floats
-from experience.planning.change import Answer
-from experience.planning.option import USE, Library, Option, Stored, option_id, stages, stops_at
+from experience.options.option import USE, Library, Option, Stored, option_id, stages, stops_at
 from experience.planning.tabular import TabularModel
+from experience.planning.world_models.change import Answer
+from experience.returns import Floats
 from experience.step import Boundary, Step
 
 Bools = NDArray[np.bool_]

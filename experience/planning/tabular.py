@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experience.episode import Group
 from experience.errors import DivergedError
 from experience.learning.finite import MOST_IN_A_ROW
 from experience.learning.learner import Watch, to_the_end
 from experience.models.table import Table
 from experience.models.weights import Weights
-from experience.planning.change import Answer
-from experience.planning.world_model import Prediction, answer_of
+from experience.planning.world_models.change import Answer
+from experience.planning.world_models.language import Prediction, answer_of
 from experience.reward import RewardModel
-from experience.shards.replay import Group
 from experience.step import Step
 from experience.strict_json import dumps
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from experience.errors import RecordError
 from experience.reward import RewardModel
-from experience.shards.amendment_files import SCHEMA, amendments, files, number_of, publish
 from experience.shards.catalog import Catalog
-from experience.shards.disk import REAL, Disk
 from experience.shards.known import Known
+from experience.shards.storage.amendment_files import SCHEMA, amendments, files, number_of, publish
+from experience.shards.storage.disk import REAL, Disk
 from experience.signal import Signal, SignalKind, SignalSource
 from experience.step import FAILED, Step
 

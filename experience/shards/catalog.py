@@ -15,13 +15,13 @@ import pyarrow.dataset as datasets
 from pyarrow.dataset import Dataset
 
 from experience.errors import ShardError
-from experience.shards.blocks import Block, BlockReader, keys, read_blocks
-from experience.shards.checked import open_all
-from experience.shards.cold import Part, Snapshot
-from experience.shards.disk import REAL, Disk
-from experience.shards.locate import find_store, given_store
-from experience.shards.schema import PLAIN, PromptDeltas, conform, signal_names, signal_values, to_steps
-from experience.shards.unpacked import check_unpacked
+from experience.shards.cold.tier import Part, Snapshot
+from experience.shards.storage.blocks import Block, BlockReader, keys, read_blocks
+from experience.shards.storage.checked import open_all
+from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.locate import find_store, given_store
+from experience.shards.storage.schema import PLAIN, PromptDeltas, conform, signal_names, signal_values, to_steps
+from experience.shards.storage.unpacked import check_unpacked
 from experience.shards.view import Segment, View, Viewer
 from experience.step import Step
 

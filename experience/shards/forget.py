@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.amendment_files import Spans, amendments, holds
-from experience.shards.blobs import named_blobs
 from experience.shards.catalog import Catalog
-from experience.shards.cold import Goes, Snapshot, compact, read_snapshot
-from experience.shards.disk import REAL
+from experience.shards.cold.tier import Goes, Snapshot, compact, read_snapshot
 from experience.shards.journal import Journal
+from experience.shards.storage.amendment_files import Spans, amendments, holds
+from experience.shards.storage.blobs import named_blobs
+from experience.shards.storage.disk import REAL
 
 Key = tuple[bytes, int]
 

@@ -26,11 +26,7 @@ from typing import Any, Literal
 
 from experience.errors import FencedError, ShardError
 from experience.interrupts import whole
-from experience.shards.blobs import Packer
-from experience.shards.blocks import Commit
-from experience.shards.disk import REAL, Disk
-from experience.shards.redact import Redactor
-from experience.shards.schema import PromptDeltas, schema, to_batch
+from experience.shards.redaction.redact import Redactor
 from experience.shards.sealing import (
     BLOCK_ROWS,
     Encoder,
@@ -42,6 +38,10 @@ from experience.shards.sealing import (
     seal_in_place,
     truncate_log,
 )
+from experience.shards.storage.blobs import Packer
+from experience.shards.storage.blocks import Commit
+from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.schema import PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
 from experience.step import Step
 

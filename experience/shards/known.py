@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from experience.errors import ShardError
-from experience.shards.amendment_files import declared, declared_all
-from experience.shards.blocks import read_blocks
-from experience.shards.checked import open_checked
-from experience.shards.cold import Part
-from experience.shards.disk import REAL, Disk
-from experience.shards.schema import signal_names
+from experience.shards.cold.tier import Part
+from experience.shards.storage.amendment_files import declared, declared_all
+from experience.shards.storage.blocks import read_blocks
+from experience.shards.storage.checked import open_checked
+from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.schema import signal_names
 from experience.shards.view import Segment, View, Viewer
 from experience.signal import SignalKind
 

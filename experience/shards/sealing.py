@@ -19,11 +19,19 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, read_blocks, read_commits
-from experience.shards.cold import newest_snapshot, read_snapshot
-from experience.shards.disk import REAL, Disk
-from experience.shards.manifest import append_manifest, read_manifest
-from experience.shards.schema import conform
+from experience.shards.cold.tier import newest_snapshot, read_snapshot
+from experience.shards.storage.blocks import (
+    COMMIT,
+    BlockReader,
+    Commit,
+    ends_the_stream,
+    keys,
+    read_blocks,
+    read_commits,
+)
+from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.manifest import append_manifest, read_manifest
+from experience.shards.storage.schema import conform
 
 BLOCK_ROWS = 1024
 """Rows of a rewritten block, unless they are large: damage costs a block, so it is not the whole shard."""

@@ -12,14 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.amendment_files import FOLDER, dangling
-from experience.shards.blobs import BlobReader, named_blobs
-from experience.shards.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, log_of, read_commits
-from experience.shards.cold import Part, Snapshot, read_snapshot
-from experience.shards.disk import REAL, Disk
-from experience.shards.manifest import Line, read_manifest
-from experience.shards.schema import conform
-from experience.shards.sums import read_checked
+from experience.shards.cold.tier import Part, Snapshot, read_snapshot
+from experience.shards.storage.amendment_files import FOLDER, dangling
+from experience.shards.storage.blobs import BlobReader, named_blobs
+from experience.shards.storage.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, log_of, read_commits
+from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.manifest import Line, read_manifest
+from experience.shards.storage.schema import conform
+from experience.shards.storage.sums import read_checked
 
 
 @dataclass(frozen=True)

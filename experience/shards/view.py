@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experience.errors import ShardError
-from experience.shards.checked import Expected
-from experience.shards.cold import Snapshot, newest_snapshot, read_snapshot
-from experience.shards.disk import REAL, Disk, Identity
-from experience.shards.manifest import NAME, Line, read_manifest
+from experience.shards.cold.tier import Snapshot, newest_snapshot, read_snapshot
+from experience.shards.storage.checked import Expected
+from experience.shards.storage.disk import REAL, Disk, Identity
+from experience.shards.storage.manifest import NAME, Line, read_manifest
 
 _TRIES = 20
 

@@ -14,10 +14,10 @@ import threading
 import time
 from pathlib import Path
 
-from actors.config import load
-from actors.pool import RayPool
-from actors.rundir import RunDirectory
-from actors.work import Work
+from actors.collecting.pool import RayPool
+from actors.collecting.work import Work
+from actors.config.schema import load
+from actors.running.rundir import RunDirectory
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.step import Boundary
@@ -31,7 +31,7 @@ def main(kills: int, where: str) -> None:
     directory = RunDirectory.create(config, origins, sys.argv)
     catalog, rng = Catalog(directory.shards), random.Random(0)
     pool = RayPool(config, directory.name, directory.shards, catalog)
-    from actors.engines import make_engine
+    from actors.engines.registry import make_engine
 
     pool.push(Weights.of(make_engine(config.policy, 0).model, 0), 10**6)
     pool.order([Work.named(f"w{i}", env_id="envs:PythonTask-v0", seed=i, lane="random") for i in range(8)])

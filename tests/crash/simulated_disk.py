@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from experience.shards.disk import Disk
+from experience.shards.storage.disk import Disk
 
 SECTOR = 512
 

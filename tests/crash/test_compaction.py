@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from actors.query import connect
+from actors.reading.query import connect
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold import compact
-from experience.shards.disk import Disk
+from experience.shards.cold.tier import compact
 from experience.shards.journal import Journal
+from experience.shards.storage.disk import Disk
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step

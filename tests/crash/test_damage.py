@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.blocks import COMMIT, read_blocks, read_commits
 from experience.shards.journal import Journal
+from experience.shards.storage.blocks import COMMIT, read_blocks, read_commits
 from experience.shards.verify import verify
 from tests.conftest import CATALOGUE, make_step
 from tests.crash.simulated_disk import SimulatedDisk

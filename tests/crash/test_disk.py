@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.blobs import BlobReader, named_blobs
-from experience.shards.blocks import keys, read_blocks
-from experience.shards.disk import Disk
 from experience.shards.journal import Journal
-from experience.shards.manifest import read_manifest
 from experience.shards.sealing import recover
+from experience.shards.storage.blobs import BlobReader, named_blobs
+from experience.shards.storage.blocks import keys, read_blocks
+from experience.shards.storage.disk import Disk
+from experience.shards.storage.manifest import read_manifest
 from tests.conftest import CATALOGUE, make_step
 from tests.crash.simulated_disk import Fault, SimulatedDisk, power_cuts
 

@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 import pytest
 
-from actors.query import connect
-from actors.rundir import RunDirectory
+from actors.reading.query import connect
+from actors.running.rundir import RunDirectory
 from experience.errors import ShardError
-from experience.shards import sums
+from experience.replay.memory import Replay
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
-from experience.shards.blobs import BlobReader
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold import compact
+from experience.shards.cold.tier import compact
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
-from experience.shards.replay import Replay
+from experience.shards.storage import sums
+from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify_run
 from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from actors.rundir import RunDirectory
+from actors.running.rundir import RunDirectory
 from experience.errors import ShardError
 from experience.learning.learner import Learner, LearnerSettings
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.policy import Decision, VersionSpan
+from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
-from experience.shards.replay import Replay
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from experience.errors import ShardError
-from experience.shards.amendment_files import amendments
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import bring_in
+from experience.shards.storage.amendment_files import amendments
 from experience.shards.verify import verify
 
 STREAM = "00" * 15 + "01"

@@ -10,8 +10,8 @@ from http.server import HTTPServer
 import numpy as np
 import pytest
 
-from actors.page import make_server
-from actors.play import Game, page
+from actors.reading.page import make_server
+from actors.reading.play import Game, page
 from tests.planted_worlds import Sound
 
 

@@ -83,7 +83,7 @@ def run_on_its_own_ray(known: Planted, session: Path, runs: Path, control: bool 
     folder = session / "started-here"
     folder.mkdir()
     if control:
-        (folder / "sitecustomize.py").write_text("from experience.shards import redact\n"
+        (folder / "sitecustomize.py").write_text("from experience.shards.redaction import redact\n"
                                                  "redact.Redactor.text = lambda self, text: text\n")
     environment = known.environment | {"RAY_TMPDIR": str(session), "PYTHONPATH": f"{ROOT}:{folder}"}
     with echoing_server(known) as port:

@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 import pytest
 
-from actors.config import load
-from actors.config_reader import is_secret
-from actors.query import connect, literal, run_query
-from actors.rundir import RunDirectory
+from actors.config.reader import is_secret
+from actors.config.schema import load
+from actors.reading.query import connect, literal, run_query
+from actors.running.rundir import RunDirectory
 from experience.errors import ConfigError, ShardError
-from experience.shards import unpacked
 from experience.shards.catalog import Catalog
-from experience.shards.cold import compact
+from experience.shards.cold.tier import compact
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
+from experience.shards.storage import unpacked
 from experience.shards.verify import Problem, verify
 from experience.signal import Signal, SignalKind
 from tests.conftest import CATALOGUE, make_step

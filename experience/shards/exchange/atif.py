@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from experience.episode import Episode
 from experience.policy import Decision, VersionSpan
 from experience.shards.exchange.episodes import Exchanged, Placed, Rows, checked, stream_named, whole_text
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
-from experience.shards.replay import Episode
 from experience.step import Boundary, Step
 from experience.strict_json import dumps
 

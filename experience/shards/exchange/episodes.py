@@ -11,12 +11,12 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
+from experience.episode import Episode, EpisodeReader
 from experience.errors import MissingPartError, RecordError, ShardError
 from experience.shards.amend import follow_amended
-from experience.shards.amendment_files import declared_all
 from experience.shards.catalog import Catalog
-from experience.shards.replay import Episode, EpisodeReader
-from experience.shards.schema import signal_names
+from experience.shards.storage.amendment_files import declared_all
+from experience.shards.storage.schema import signal_names
 from experience.signal import SignalKind
 from experience.step import Step
 

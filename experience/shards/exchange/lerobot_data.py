@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from experience.episode import Episode
 from experience.shards.exchange.episodes import Exchanged, Rows, short_name
 from experience.shards.exchange.pictures import Pictures
-from experience.shards.replay import Episode
 from experience.strict_json import dumps
 
 _ROWS_AT_ONCE, _EPISODES_AT_ONCE = 1_000, 1_000

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from experience.episode import Episode
 from experience.errors import MissingPartError, ShardError
 from experience.policy import Decision
 from experience.shards.exchange.episodes import (
@@ -35,7 +36,6 @@ from experience.shards.exchange.episodes import (
 )
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
-from experience.shards.replay import Episode
 from experience.signal import Signal
 from experience.step import Boundary, Ending, Step, discount_after
 from experience.strict_json import dumps

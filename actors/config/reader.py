@@ -1,0 +1,297 @@
+"""YAML as nodes with places, bounded: the one reader of every YAML that may come from a stranger.
+
+At most 1 MiB, 64 deep, 100 aliases, 20,000 values once aliases are written out; no tags, no whole number beyond 64
+bits, no NUL. Secrets are refused at any depth, and their values are in no message.
+
+Scalars are read by the core schema of YAML 1.2 (spec 1.2.2, section 10.3.2), so that a value is what JSON would
+make of it: `1e-5` is a number, `0o10` is 8 and `010` is 10; `NO`, `yes`, `12:30`, `1_000` and `2026-01-01` are texts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experience.errors import ConfigError
+from experience.shards.redaction.redact import Redactor
+
+_MOST_BYTES, _MOST_DEPTH, _MOST_ALIASES, _MOST_NODES = 1 << 20, 64, 100, 20_000
+_MOST_PROBLEMS = 100
+_SECRET_KEY = re.compile(
+    r"(^|_)(api_?keys?|access_?key(_id)?|private_?key|auth_?key|app_?secret|secrets?|(hf_?)?token|"
+    r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passwort|pass|pass_?(phrase|code|word)|pwd|"
+    r"credentials?|creds|auth|authorization|bearer|jwt|pat|cookies?|session_?id|sas|dsn|mnemonic|connection_string|"
+    r"(account|client|consumer|encryption|function|hmac|license|master|openai|anthropic|azure|secret|shared|signing|ssh|"
+    r"storage|subscription|wandb)_?key)(_value)?(_?\d+)?$")
+_NO_SECRET = re.compile(r"(^|_)(eos|bos|pad|unk|sep|cls|mask|stop|end|start|special)_token$")
+_IN_TEXT = re.compile(r"(?i)((?:key|token|secret|passw(?:or)?d|pwd|passphrase|credential|authorization|bearer)s?\w*"
+                      r"[\"']?\s*[:=]\s*)(\"[^\"]*\"?|'[^']*'?|[^,}\]]+)")
+_GIVEN = re.compile(r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S")
+"""A value that an address, a command or an environment gives to a name, within a text."""
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS = {word: value for value, words in ((True, ("true", "True", "TRUE")), (False, ("false", "False", "FALSE")))
+             for word in words}
+_INTEGERS = ((10, re.compile(r"[-+]?[0-9]+")), (8, re.compile(r"0o[0-7]+")), (16, re.compile(r"0x[0-9a-fA-F]+")))
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_RIGHT = "put it into an environment variable and name that: {key}_env: NAME, as policy.api_key_env does"
+
+
+@dataclass
+class Node:
+    """A YAML value with where it stands."""
+
+    value: Any  # scalar, list[Node] or dict[str, Node]
+    place: str
+    appends: bool = False
+
+
+@dataclass
+class Problems:
+    found: list[str] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set)
+    """Values that no message may hold."""
+
+    def add(self, place: str, what: str, hint: str = "") -> None:
+        """Notes one more problem. Raises ConfigError with all of them where there are too many to read."""
+        self.found.append(f"error: {place}\n  {what}" + (f"\n  {hint}" if hint else ""))
+        if len(self.found) >= _MOST_PROBLEMS:
+            raise self.error()
+
+    def error(self) -> ConfigError:
+        text, count = Redactor.current().text("\n".join(self.found)), len(self.found)
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return ConfigError(f"{text}\n{count} problem{'s' if count != 1 else ''}, nothing was started (exit 2)")
+
+
+def read_file(path: Path, problems: Problems) -> Node | None:
+    """The mapping that a file holds; None, and a problem, where it holds none."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        problems.add(str(path), f"cannot be read: {error.strerror}", "give the path of a YAML file; see configs/")
+        return None
+    if len(text) > _MOST_BYTES:
+        problems.add(str(path), "too many bytes for a configuration", "keep it below 1 MiB")
+        return None
+    try:
+        root = _compose(text.decode(), str(path), problems)
+    except UnicodeDecodeError as error:
+        problems.add(str(path), f"not UTF-8: {error.reason} at byte {error.start}")
+        return None
+    if root is not None and not isinstance(root.value, dict):
+        problems.add(root.place, "a configuration is a mapping of keys to values")
+        return None
+    return root
+
+
+def read_override(text: str, problems: Problems) -> Node | None:
+    """`a.b=value` as nodes; None, and a problem, where it is none."""
+    key, equals, value = text.partition("=")
+    appends = key.endswith("+")
+    names = key.rstrip("+").strip().split(".")
+    place = f"override '{shown(text)}'"
+    if not equals or not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", n) for n in names):
+        problems.add(place, "not of the form key=value", "write for example workers=4 or policy.temperature=0.7")
+        return None
+    node = _compose(value, place, problems, only=place)
+    if node is None:
+        return None
+    node.appends = appends
+    for name in reversed(names):
+        node = Node({name: node}, place)
+    return node
+
+
+def read_value(text: str, place: str) -> Any:
+    """A YAML value by itself, as plain Python. Raises ConfigError."""
+    problems = Problems()
+    node = _compose(text, place, problems, only=place)
+    if problems.found or node is None:
+        raise problems.error()
+    return plain(node)
+
+
+def write(value: Any) -> str:
+    """Plain Python as YAML that `read_file` reads back as the same, and so does a reader of YAML 1.1."""
+    return str(yaml.dump(value, Dumper=_Writer, sort_keys=False))
+
+
+class _Writer(yaml.SafeDumper):
+    """Puts quotes around every text that YAML 1.1 or 1.2 would take for something else."""
+
+
+_Writer.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
+_Writer.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^(?:0o[0-7]+|[-+]?[0-9]+)$"), list("-+0123456789"))
+
+
+def plain(node: Node) -> Any:
+    if isinstance(node.value, dict):
+        return {k: plain(v) for k, v in node.value.items()}
+    return [plain(v) for v in node.value] if isinstance(node.value, list) else node.value
+
+
+def shown(text: str) -> str:
+    """`text` of a command line as a message may hold it: what stands behind a secret's name is masked."""
+    return Redactor.current().text(_IN_TEXT.sub(_mask, text))
+
+
+def _mask(found: re.Match[str]) -> str:
+    name = re.match(r"\w+", found[1])
+    harmless = name is not None and (name[0].lower().endswith("_env") or name[0].lower() == "tokens")
+    return found[0] if harmless else found[1] + "***"
+
+
+def is_secret(key: str) -> bool:
+    """Whether a value under this key is one that nobody should read."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
+    words = re.sub(r"[-. ]", "_", words)
+    return bool(_SECRET_KEY.search(words)) and not _NO_SECRET.search(words)
+
+
+def check_secrets(node: Node, problems: Problems, path: str = "", secret: str = "") -> None:
+    """Refuses what is named or looks like a secret, at any depth, without saying its value."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            here = f"{path}.{key}" if path else key
+            check_secrets(child, problems, here, secret or (key if is_secret(key) else ""))
+    elif isinstance(node.value, list):
+        for i, child in enumerate(node.value):
+            check_secrets(child, problems, f"{path}[{i}]", secret)
+    elif node.value is not None and not isinstance(node.value, bool):
+        _check_leaf(node, path, secret, problems)
+
+
+def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
+    text = str(node.value)
+    key = secret or path.rpartition(".")[2]
+    names_a_secret = path.endswith("_env") and is_secret(key.removesuffix("_env"))
+    if names_a_secret and not re.fullmatch(r"[A-Za-z_]\w{0,99}", text):
+        problems.secrets.add(text)
+        problems.add(node.place, f"{path}: not the NAME of an environment variable", "write the name, not the value")
+    elif secret and text:
+        problems.secrets.add(text)
+        problems.add(node.place, f"{path}: a secret does not belong into a configuration", _RIGHT.format(key=key))
+    elif path != "policy.base_url" and (Redactor.current().text(text) != text or _gives_a_secret(text)):
+        problems.secrets.add(text)
+        problems.add(node.place, f"{path}: this looks like a secret", _RIGHT.format(key=key))
+
+
+def _gives_a_secret(text: str) -> bool:
+    return any(is_secret(name) for found in _GIVEN.finditer(text) for name in found.groups() if name)
+
+
+def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node | None:
+    """`text` as nodes placed in `path`, or all at `only`. None, and a problem, where it is no plain YAML."""
+    def where(mark: Any) -> str:
+        return only or (f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path)
+
+    try:
+        for event, problem in _too_much(text):
+            problems.add(where(event.start_mark), problem)
+            return None
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        problems.add(where(getattr(error, "problem_mark", None)),
+                     f"not valid YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', 'unreadable')}")
+        return None
+    except (ValueError, OverflowError):  # "\\U00110000": the scanner makes a character of any number
+        problems.add(only or path, "not valid YAML: an escape that is no character")
+        return None
+    if root is None:
+        return Node(None if only else {}, only or path)
+    try:
+        return _Builder(where, problems).build(root)
+    except _TooMany:
+        problems.add(where(root.start_mark), f"more than {_MOST_NODES} values once its aliases are written out")
+        return None
+
+
+def _too_much(text: str) -> Iterator[tuple[yaml.Event, str]]:
+    """Where a text goes beyond the bounds, in words; read event by event, so nothing grows before it is refused."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > _MOST_DEPTH:
+            yield event, "nested too deeply"
+        elif aliases > _MOST_ALIASES:
+            yield event, f"more than {_MOST_ALIASES} aliases"
+        elif getattr(event, "tag", None) is not None:
+            yield event, "tags are not taken: not a plain value"
+
+
+class _TooMany(Exception):
+    pass
+
+
+class _Builder:
+    def __init__(self, where: Any, problems: Problems) -> None:
+        self._where, self._problems, self._count = where, problems, 0
+
+    def build(self, node: yaml.Node, depth: int = 0) -> Node:
+        self._count += 1
+        if self._count > _MOST_NODES or depth > _MOST_DEPTH:  # an alias may lead back to where it stands
+            raise _TooMany
+        place = self._where(node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            return Node(self._mapping(node, depth), place)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([self.build(n, depth + 1) for n in node.value], place)
+        assert isinstance(node, yaml.ScalarNode)
+        try:
+            return Node(_scalar(node.value) if node.style is None else _text(node.value), place)
+        except ValueError as error:
+            self._problems.add(place, f"not a plain value: {error}")
+            return Node(None, place)
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
+        built: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            place = self._where(key_node.start_mark)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problems.add(place, "a key is a word, not a list or a mapping")
+                continue
+            key = str(key_node.value)
+            if key in built:
+                self._problems.add(place, f"{key}: duplicate key (first set at {built[key].place})", "keep one of them")
+                continue
+            child = self.build(value_node, depth + 1)
+            built[key] = Node(child.value, place)
+        return built
+
+
+def _scalar(text: str) -> Any:
+    """What a scalar without quotes says. Raises ValueError for a number that is too long or too large."""
+    if text in _NULL:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    for base, form in _INTEGERS:
+        if form.fullmatch(text):
+            if len(text) > 80 or (number := int(text, base)).bit_length() > 63:
+                raise ValueError("a whole number beyond 64 bits")
+            return number
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    if _FLOAT.fullmatch(text):
+        real = float(text)
+        if math.isinf(real):
+            raise ValueError(f"{text[:40]} is too large for a number; .inf is infinity")
+        return real
+    return _text(text)
+
+
+def _text(text: str) -> str:
+    """`text`, which can be written to any file. Raises ValueError where it cannot."""
+    if not text.isprintable() and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+        raise ValueError("a text with a NUL, or with bytes that are not UTF-8")
+    return text

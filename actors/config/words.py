@@ -1,0 +1,113 @@
+"""Keys and values of a configuration in words: what a key takes, which known key was meant, why a value is refused."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from actors.config.reader import Node, Problems
+
+_SHAPES = {"list_type": "list", "dict_type": "mapping of keys to values", "model_type": "mapping of keys to values",
+           "model_attributes_type": "mapping of keys to values"}
+_TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, pydantic field) of every leaf of a section."""
+    for name, info in model.model_fields.items():
+        inner = _model_of(info.annotation)
+        yield from keys(inner, f"{prefix}{name}{'[]' if get_origin(info.annotation) is list else ''}.") if inner \
+            else [(prefix + name, info)]
+
+
+def takes(field: FieldInfo) -> str:
+    """The values that a key takes: its choices, or its type and range; empty where neither says anything."""
+    kind = field.annotation
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    said = [", ".join(map(str, get_args(k))) if get_origin(k) is Literal else _TYPES.get(k, "") for k in kinds]
+    bounds = {name: value for part in field.metadata for name in ("ge", "gt", "le", "lt")
+              if (value := getattr(part, name, None)) is not None}
+    low = f"from {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
+    high = f"to {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
+    pattern = next((f"that matches {p.pattern}" for p in field.metadata if getattr(p, "pattern", None)), "")
+    whole = " ".join(word for word in (next(filter(None, said), ""), low, high, pattern) if word)
+    return f"{whole}, or null" if whole and type(None) in kinds else whole
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The section behind a field's type: itself, or a list's items."""
+    if get_origin(annotation) is list:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def check_keys(node: Node, model: type[BaseModel], root: type[BaseModel], path: str, problems: Problems) -> None:
+    """Reports every key that its section, `model`, does not have."""
+    if not isinstance(node.value, dict):
+        return
+    for key, child in node.value.items():
+        here = f"{path}{key}"
+        if key not in model.model_fields:
+            close = _suggest(key, model, root, path)
+            problems.add(child.place, f"{here}: unknown key",
+                         f"did you mean '{close}'?" if close else f"known here: {', '.join(model.model_fields)}")
+            continue
+        inner = _model_of(model.model_fields[key].annotation)
+        if inner is None:
+            continue
+        if isinstance(child.value, list):
+            for i, item in enumerate(child.value):
+                check_keys(item, inner, root, f"{here}[{i}].", problems)
+        else:
+            check_keys(child, inner, root, f"{here}.", problems)
+
+
+def _suggest(key: str, model: type[BaseModel], root: type[BaseModel], path: str) -> str | None:
+    """The nearest known key: the same name elsewhere, else near in spelling (here, then anywhere), else by a word."""
+    here = {name: path + name for name in model.model_fields}
+    everywhere = {name.rpartition(".")[2]: name for name, _ in keys(root)} | {n: n for n in root.model_fields}
+    if key in everywhere:
+        return everywhere[key]
+    for known in (here, everywhere):
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+        if close:
+            return known[close[0]]
+    words = set(key.split("_"))
+    for known in (here, everywhere):
+        for name, full in known.items():
+            if words & set(name.split("_")):
+                return full
+    return None
+
+
+def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Problems) -> None:
+    """Reports a value that pydantic refused: where it was set, and what its key takes."""
+    node, path = merged, ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        try:
+            node = node.value[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    hint = ""
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        message = f"{error['input']!r} is not one of {', '.join(allowed)}"
+        close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else ""
+    elif error["type"] in _SHAPES:
+        message = f"{str(error['input'])[:80]!r} is no {_SHAPES[error['type']]}"
+    elif not isinstance(error["input"], dict | list):
+        shown = repr(error["input"])
+        message = f"{shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
+        known = dict(keys(root)).get(re.sub(r"\[\d+\]", "[]", path))
+        wrong_kind = error["type"] != "value_error"  # which says itself what is wrong
+        hint = f"it takes {taken}" if wrong_kind and known is not None and (taken := takes(known)) else ""
+    problems.add(node.place, f"{path}: {message}", hint)

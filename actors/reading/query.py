@@ -1,0 +1,159 @@
+"""SQL over what a run holds, by DuckDB, on committed rows only, each file checked before it is read.
+
+Signals go by name, whatever code a shard gave them: a column `"signal.<name>"` each, the value, null where a row has
+none; and `signal(signals, 'done')`, the same for a name that is worked out in the query. `signals` itself is a list of
+structs code, name, value, evidence. `steps` and `imagined` show what amendments say today, in signals, rewards and
+their versions; `raw_steps` and `raw_imagined` show the rows as they were written.
+The table `episodes` has a row for each episode of `steps`: its turns, its return (null if a reward is unknown), how it
+ended (null where a crash cut it off), and whether it is whole: learned from and evaluated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+
+from actors.output import data, emit
+from experience.errors import ConfigError
+from experience.shards.amend import in_force
+from experience.shards.catalog import SIGNAL, Catalog
+from experience.shards.storage.schema import PLAIN
+from experience.step import FAILED, Boundary
+from experience.strict_json import dumps
+
+_HINT = """the tables are steps, imagined and episodes; their columns: ./xp query latest "describe steps\""""
+
+_FAILED = ", ".join(f"'{ending}'" for ending in sorted(FAILED))
+EPISODES = f"""
+create view episodes as
+with marked as (
+    select stream_id, t, episode, env_id, split, source, group_id, task_id, seed, policy_version, behaviour_id, reward,
+           ending, t_end_ns, action_text is null as closing, boundary,
+           lag(action_text is null, 1, true) over (partition by stream_id order by t) as first
+    from steps),
+numbered as (
+    select *, sum((first or boundary & {int(Boundary.RESET | Boundary.WORKER_RESTART)} != 0)::int)
+                  over (partition by stream_id order by t) as number
+    from marked),
+ended as (
+    select stream_id, min(t) as t, max(t_end_ns) as ended_ns, {", ".join(f"arg_min({name}, t) as {name}" for name in (
+        "episode", "env_id", "split", "source", "group_id", "task_id", "seed", "policy_version", "behaviour_id"))},
+        count(*) filter (not closing) as turns,
+        case when count(*) filter (not closing and reward is null) = 0
+             then coalesce(sum(reward) filter (not closing), 0) end as total_reward,
+        max(ending) filter (closing) as closing_says,
+        arg_max(ending, t) filter (not closing) as acted_says
+    from numbered group by stream_id, number)
+select * exclude (closing_says, acted_says),
+    case when closing_says = 'none' then coalesce(acted_says, 'none') else closing_says end as ending,
+    turns > 0 and closing_says is not null and ending not in ({_FAILED}) as whole
+from ended order by stream_id, t
+"""
+"""`replay.Episode` in SQL: where an episode begins (`EpisodeReader`), what it earned, how it ended (`ending_of`)."""
+
+
+def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: bool = True) -> None:
+    """Prints the answer: a table, or one JSON object a row. Raises ConfigError for SQL that DuckDB refuses, and
+    ShardError if a byte of the store is wrong; `checked` False leaves out the SHA-256 of sealed files, and says so."""
+    if not checked:
+        print("unchecked: sealed files were not held against their SHA-256", file=sys.stderr)
+    connection = connect(tables, checked=checked)
+    try:
+        answer = connection.sql(sql)
+        if answer is None:
+            return
+        if as_json:
+            for row in answer.fetchall():
+                emit(dumps(dict(zip(answer.columns, row, strict=True)), default=_plain))
+        else:
+            with contextlib.redirect_stdout(data()):
+                answer.show(max_width=200, max_rows=1000)
+    except duckdb.Error as error:
+        raise ConfigError(f"the query failed: {error}", _HINT) from error
+
+
+def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckDBPyConnection:
+    """A connection with a view for each of `tables`, and the macro `signal`."""
+    connection = duckdb.connect()
+    connection.execute("set enable_external_access = false")  # no files, no network, no extensions
+    connection.execute("set python_enable_replacements = false")  # no variable of this program is a table
+    connection.execute("create macro signal(signals, wanted) as "
+                       "list_filter(signals, lambda s: s.name = wanted)[1].value")
+    first = next(iter(tables))
+    for table, directory in tables.items():
+        if table != first and not directory.is_dir():  # e.g. an imported run has nothing imagined
+            for view in (table, f"raw_{table}"):
+                connection.execute(f"create view {_column(view)} as select * from {_column(first)} where false")
+            continue
+        groups = Catalog(directory, checked=checked).by_catalogue()
+        names = sorted({name for group in groups for name in group})
+        selects = []
+        for number, (catalogue, rows) in enumerate(groups.items()):
+            connection.register(f"{table} {number}", rows)
+            selects.append(_select(f"{table} {number}", catalogue, names))
+        raw = _column(f"raw_{table}")
+        connection.execute(f"create view {raw} as {' union all '.join(selects)}")
+        connection.execute(f"create view {_column(table)} as {_amended(connection, table, raw, directory, names)}")
+    if "steps" in tables:
+        connection.execute(EPISODES)
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def _amended(connection: duckdb.DuckDBPyConnection, table: str, raw: str, store: Path, names: Sequence[str]) -> str:
+    """The rows with later signals in place of earlier ones, and each step's last reward and its version."""
+    later = in_force(store)
+    if not later.signals.num_rows and not later.rewards.num_rows:
+        return f"select * from {raw}"
+    connection.register(f"later {table}", later.signals)
+    connection.register(f"rewarded {table}", later.rewards)
+    changed = ["case when l.t is null then r.signals else list_concat(list_filter(r.signals, lambda s: "
+               "not list_contains(l.names, s.name)), l.signals) end as signals",
+               "case when w.t is null then r.reward else w.reward end as reward",
+               "coalesce(w.reward_version, r.reward_version) as reward_version"]
+    added = []
+    for name in (n for n in later.names if _may_be_a_column(n, [*{*names, *later.names}])):
+        value = f"list_filter(l.signals, lambda s: s.name = {literal(name)})[1].value"
+        column = _column(SIGNAL + name)
+        if name in names:
+            changed.append(f"case when list_contains(l.names, {literal(name)}) then {value} else r.{column} end "
+                           f"as {column}")
+        else:
+            added.append(f", {value} as {column}")
+    return (f"select r.* replace ({', '.join(changed)}){''.join(added)} from {raw} r "
+            f"left join {_column(f'later {table}')} l on r.stream_id = l.stream_id and r.t = l.t "
+            f"left join {_column(f'rewarded {table}')} w on r.stream_id = w.stream_id and r.t = w.t")
+
+
+def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> str:
+    """The rows of shards that share a catalogue, with each of `names`, whose shards or not, as a column."""
+    named = (f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(literal, catalogue))}]"
+             "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals")
+    columns = [named if column == "signals" else _column(column) for column in PLAIN.names]
+    for name in (n for n in names if _may_be_a_column(n, names)):
+        value = (f"list_filter(signals, lambda s: s.code = {catalogue.index(name)})[1].value" if name in catalogue
+                 else "null::double")
+        columns.append(f"{value} as {_column(SIGNAL + name)}")
+    return f"select {', '.join(columns)} from {_column(relation)}"
+
+
+def _may_be_a_column(name: str, names: Sequence[str]) -> bool:
+    """DuckDB has no identifiers with NUL, and takes two that differ in case for one; signal() finds those by name."""
+    return "\0" not in name and sum(other.lower() == name.lower() for other in names) == 1
+
+
+def literal(value: str) -> str:
+    """A literal that no value can end early: its bytes in hex."""
+    return f"decode(from_hex('{value.encode().hex()}'))"
+
+
+def _column(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _plain(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else str(value)

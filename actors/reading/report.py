@@ -1,0 +1,165 @@
+"""The report of a run: one HTML file with its pictures inside, no server and nothing fetched."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.config.schema import Config
+from actors.reading import figures
+from actors.reading.examples import examples
+from actors.reading.listing import held_out_cells, number, resumptions, seconds_of, status_of, version_of, when
+from actors.reading.live import warnings
+from actors.reading.survey import Survey, first_version, known_config, learns, survey
+from actors.running.progress import Progress
+from actors.running.rundir import RunDirectory, replace_file
+from experience.errors import ShardError
+from experience.evaluation.statistics import Mean
+from experience.shards.redaction.redact import Redactor
+
+_STYLE = """:root{color-scheme:light dark;--ink:#222;--soft:#595959;--line:#ccc;--box:#f5f5f2;--bad:#9d1c0d}
+@media(prefers-color-scheme:dark){:root{--ink:#e8e6e1;--soft:#b0aca4;--line:#555;--box:#2a2926;--bad:#ffa394}
+body{background:#1c1b19}svg{background:#fff;border-radius:6px;padding:.4em}}
+body{font:1rem/1.5 system-ui,sans-serif;max-width:65rem;margin:2em auto;padding:0 1em;color:var(--ink)}
+h1{font-size:1.5em;margin-bottom:.2em;overflow-wrap:anywhere}h2{font-size:1.15em;margin:2em 0 .4em}
+h3{font-size:1em;margin-bottom:0}.wide{overflow-x:auto}table{border-collapse:collapse}
+td,th{padding:.25em .9em .25em 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
+td:not(:first-child){white-space:pre-line}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto;box-sizing:border-box}
+.note{color:var(--soft)}.bad{border-left:.3em solid var(--bad);padding:.1em 1em;background:var(--box)}
+pre{background:var(--box);padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere;max-height:40em;overflow-y:auto}
+figure{display:inline-block;margin:.5em 1em .5em 0;max-width:100%}figure img{max-width:min(15rem,100%);
+border:1px solid var(--line)}figcaption{font-size:.85em;color:var(--soft)}"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""The page may fetch nothing and run nothing, whatever a world wrote into it."""
+
+
+def write_report(directory: RunDirectory, progress: Progress) -> Path:
+    """Writes report.html into the run directory and gives its path. Returns, counts, failures and examples are read
+    from the shards, so that a run that was cut off is reported like any; `progress` tells what they do not hold."""
+    config, found, damage = known_config(directory), Survey([]), ""
+    counted = dict.fromkeys(("rows", "imagined_rows"), 0)
+    try:
+        found, counted = survey(directory.shards), directory.count()
+    except ShardError as error:  # the report of a run that failed for it says so
+        damage = f'<p class="bad">The shards cannot be read: {_text(error)}</p>'
+    history = list(figures.in_one_time(directory.metrics()))
+    record, learning = directory.record, learns(config)
+    body = [f"<h1>{_text(directory.name)}</h1>", damage, *_what_happened(directory, record, found),
+            *(f"<p class=\"bad\">{_text(warning)}</p>" for warning in warnings(progress) if learning),
+            f"<p>{_text(_sentence(directory, record, len(found.episodes), counted))}</p>",
+            _table(found, learning, config),
+            _section("Return on held-out tasks, per policy version",
+                     "Tasks that training never draws; n of them at each point; bands are 95 % intervals over the "
+                     "tasks of this one run (Student's t; none for fewer than five). The dotted line is a policy of "
+                     f"well-formed random actions; version 0 is {first_version(config).removesuffix(' (v0)')} alone.",
+                     figures.held_out(found.held_out()) + _numbers(
+                         {w: r.versions for w, r in found.held_out().items()})),
+            _section("Return while training", _beside_held_out(config),
+                     figures.training(found.training()) + _numbers(found.training())),
+            _section("Where the data came from", "Steps in the shards by source, as the run went on. Acknowledged "
+                     "steps were lived; imagined ones are kept in shards of their own.", figures.sources(history)),
+            _section("World model", "On real transitions it was never fitted to: share predicted exactly, of all and "
+                     "of those that pass the uncertainty gate, beside the copy baseline.", figures.model(history)),
+            _section("Learning", "Of updates on real experience: losses, the gradient's length before it is cut, how "
+                     "far the policy moved from the one that acted (kl; clipped: share of tokens whose ratio was), and "
+                     "the age of the experience.", figures.learning(history) if learning else ""),
+            _section("Kept", "", _kept(progress, counted, record)),
+            _section("Examples", "Whole episodes: of each world the best and the worst held-out one of its last "
+                     "evaluated version, from the first turn to the closing row.", examples(directory, found)),
+            _section("Configuration", "", _configuration(directory))]
+    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(directory.name)}</title>'
+            '<meta name="viewport" content="width=device-width">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+            f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>")
+    path = directory.path / "report.html"
+    replace_file(path, Redactor.current().text(page).encode(errors="replace"))
+    return path
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _section(title: str, note: str, content: str) -> str:
+    return f'<h2>{_text(title)}</h2><p class="note">{_text(note)}</p>{content}' if content else ""
+
+
+def _rows(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ()) -> str:
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
+    lines = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table>{f"<tr>{head}</tr>" if head else ""}{lines}</table></div>' if rows else ""
+
+
+def _what_happened(directory: RunDirectory, record: Mapping[str, Any], found: Survey) -> list[str]:
+    """What a reader must know first: that the run did not end well, that it was resumed, what failed."""
+    status = status_of(directory, dict(record))
+    parts = []
+    if status not in ("running", "succeeded", "imported"):
+        why = _text(record.get("why") or "its process is gone, and left no reason")
+        parts.append(f'<p class="bad"><b>This run was {_text(status)}: {why}. '
+                     "What follows is what it had done until then.</b></p>")
+    for again in resumptions(dict(record)):
+        before = "what it had lived" if again["version"] is None else f"version {again['version']}"
+        parts.append(f"<p>Resumed {_text(when(again['at']))} from {before}; seconds of all attempts are added up.</p>")
+    if found.failures:
+        items = "".join(f"<li>{f.count} × {_text(f.env_id)}: {_text(f.kind)}<pre>{_text(f.traceback or f.first)}</pre>"
+                        "</li>" for f in found.failures)
+        parts.append('<div class="bad"><p>Episodes that failed, which learning and returns leave out; of each kind '
+                     f"the first:</p><ul>{items}</ul></div>")
+    return parts
+
+
+def _sentence(directory: RunDirectory, record: Mapping[str, Any], episodes: int, counted: Mapping[str, int]) -> str:
+    attempts = int(number(record.get("attempts")) or 1)
+    how = f" in {attempts} attempts" if attempts > 1 else ""
+    version = version_of(directory, dict(record), status_of(directory, dict(record)))
+    return (f"Policy version {version} after {seconds_of(directory) / 60:.1f} minutes{how}; "
+            f"{episodes} episodes; {counted['rows'] - counted['imagined_rows']} acknowledged rows on disk, and apart "
+            f"from them {counted['imagined_rows']} imagined ones; "
+            f"source {record.get('revision') or 'unknown'}, seed {record.get('seed')}.")
+
+
+def _table(found: Survey, learning: bool, config: Config | None) -> str:
+    cells = held_out_cells(found, learning, first_version(config))
+    heads = list(dict.fromkeys(name for row in cells.values() for name in row))
+    return _rows([[world, *(row.get(name, "") for name in heads)] for world, row in cells.items()], ["world", *heads])
+
+
+def _numbers(found: Mapping[str, Mapping[int, Mean]]) -> str:
+    rows = [(world, version, mean, mean.n) for world, by in found.items() for version, mean in by.items()]
+    table = _rows(rows, ["world", "version", "return", "n"])
+    return f"<details><summary>The numbers</summary>{table}</details>" if table else ""
+
+
+def _beside_held_out(config: Config | None) -> str:
+    """Why the two curves differ."""
+    said = ("Real training episodes by the version that began them; n of them at each point, bands as above. ")
+    if config is None:
+        return said
+    sampled, held = config.policy.temperature, config.evaluation.temperature
+    if sampled == held or config.policy.engine == "table":
+        return said + "They are other tasks than the held-out ones."
+    how = "takes its likeliest action" if held == 0 else f"samples at temperature {held:g}"
+    return said + (f"Here the policy samples its actions at temperature {sampled:g} to explore; on held-out tasks it "
+                   f"{how}. One unlucky draw can spoil an episode, so that these returns may be lower than the "
+                   "held-out ones of the same version.")
+
+
+def _configuration(directory: RunDirectory) -> str:
+    path = directory.path / "config.yaml"
+    return f"<pre>{_text(path.read_text())}</pre>" if path.is_file() else ""
+
+
+def _kept(progress: Progress, counted: Mapping[str, int], record: Mapping[str, Any]) -> str:
+    rows = {"rows acknowledged": progress.acknowledged or "unknown: the run did not end by itself",
+            "acknowledged rows on disk": counted["rows"] - counted["imagined_rows"],
+            "imagined rows, in shards of their own": counted["imagined_rows"],
+            "steps on disk": ", ".join(f"{counted.get(k, 0)} {k}" for k in ("real", "demonstration", "imagined")),
+            "imagined branches": ", ".join(f"{n} {why}" for why, n in progress.imagined.items()) or "none",
+            "episodes left out of learning": ", ".join(f"{n} {w}" for w, n in progress.dropped.items() if n) or "none",
+            "updates skipped, not finite": progress.skipped,
+            "failures": ", ".join(f"{n} × {why}" for why, n in progress.failures.items()) or "none",
+            "collector restarts": progress.restarts, "machine": record.get("machine", "")}
+    return _rows(list(rows.items()))

@@ -1,0 +1,178 @@
+"""What a run's store says of it: its episodes, what they earned, what failed. Whatever ended the run, this is there."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.config.schema import Config
+from actors.reading.query import connect
+from actors.running.rundir import RunDirectory
+from experience.episode import Episode
+from experience.errors import XpError
+from experience.evaluation.statistics import Mean, mean_with_interval
+from experience.shards.catalog import Catalog
+from experience.step import Step
+
+_RANDOM = "random"
+"""The behaviour of the baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """One episode as the store has it. `total` is the sum of its rewards, None if one is unknown; `ending` is None, and
+    `whole` False, where a crash cut it off; `version` is None where nothing was decided."""
+
+    stream: bytes
+    t: int
+    turns: int
+    env_id: str
+    split: str
+    source: str
+    behaviour: str
+    version: int | None
+    seed: int
+    task: str
+    total: float | None
+    ending: str | None
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stopped episodes of a world: how many, the first one's message, and its traceback where one was kept."""
+
+    env_id: str
+    kind: str
+    count: int
+    first: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Returns:
+    """Held-out returns of one world: of the random baseline, of each version evaluated, and what the last version gains
+    over the first, task by task."""
+
+    random: Mean
+    versions: dict[int, Mean]
+    gain: Mean
+
+
+@dataclass
+class Survey:
+    """All episodes of a run in the order of their ends, and its failures."""
+
+    episodes: list[Lived]
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def worlds(self) -> list[str]:
+        return list(dict.fromkeys(e.env_id for e in self.episodes))
+
+    def held_out(self) -> dict[str, Returns]:
+        """Per world that has held-out episodes; failed ones and those of unknown return are left out."""
+        by_world: dict[str, list[Lived]] = defaultdict(list)
+        for episode in self.episodes:
+            if episode.split == "heldout" and episode.whole and episode.total is not None:
+                by_world[episode.env_id].append(episode)
+        return {world: _returns(episodes) for world, episodes in by_world.items()}
+
+    def of_one_policy(self) -> dict[str, tuple[Mean, Mean]]:
+        """Per world the random baseline and the policy, where it is the same one under all versions: the mean over
+        tasks of each task's mean return."""
+        found: dict[str, tuple[Mean, Mean]] = {}
+        for world, returns in self.held_out().items():
+            by_task: dict[int, list[float]] = defaultdict(list)
+            for episode in self._acted(world, "heldout"):
+                by_task[episode.seed].append(episode.total or 0.0)
+            found[world] = returns.random, mean_with_interval([sum(r) / len(r) for r in by_task.values()])
+        return found
+
+    def training(self) -> dict[str, dict[int, Mean]]:
+        """Returns of real training episodes, per world and policy version that began them."""
+        found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for world in self.worlds:
+            for episode in self._acted(world, "train"):
+                found[world][episode.version or 0].append(episode.total or 0.0)
+        return {w: {v: mean_with_interval(r) for v, r in sorted(by.items())} for w, by in found.items()}
+
+    def _acted(self, world: str, split: str) -> list[Lived]:
+        return [e for e in self.episodes if e.env_id == world and e.split == split and e.source == "real" and e.whole
+                and e.total is not None and e.behaviour != _RANDOM]
+
+
+def _returns(episodes: Sequence[Lived]) -> Returns:
+    by_version: dict[int, dict[int, float]] = defaultdict(dict)
+    random = []
+    for episode in episodes:
+        if episode.behaviour == _RANDOM:
+            random.append(episode.total or 0.0)
+        elif episode.version is not None:
+            by_version[episode.version][episode.seed] = episode.total or 0.0
+    versions = {v: mean_with_interval(list(by_version[v].values())) for v in sorted(by_version)}
+    first, last = (by_version[min(versions)], by_version[max(versions)]) if len(versions) > 1 else ({}, {})
+    gain = mean_with_interval([last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())])
+    return Returns(mean_with_interval(random), versions, gain)
+
+
+_EPISODES = """select stream_id, t, turns, env_id, split, source, coalesce(behaviour_id, ''), policy_version, seed,
+    task_id, total_reward, ending, whole from episodes order by ended_ns, stream_id, t"""
+_FAILURES = """select env_id, ending, decode(info) from steps where action_text is null
+    and ending in ('env_error', 'timeout') order by t_end_ns, stream_id, t"""
+
+
+def survey(shards: Path) -> Survey:
+    """Reads the store. Raises ShardError if a byte of it is wrong."""
+    connection = connect({"steps": shards})
+    episodes = [Lived(*row) for row in connection.sql(_EPISODES).fetchall()]
+    return Survey(episodes, _failures(connection.sql(_FAILURES).fetchall()))
+
+
+def _failures(rows: Iterable[tuple[str, str, str | None]]) -> list[Failure]:
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    first: dict[tuple[str, str], str] = {}
+    traces: dict[tuple[str, str], str] = {}
+    for env_id, ending, info in rows:
+        told = json.loads(info) if info else {}
+        said = str(told.get("error", ending))
+        key = env_id, said.partition(":")[0]
+        counts[key] += 1
+        first.setdefault(key, said)
+        if "traceback" in told:
+            traces.setdefault(key, str(told["traceback"]))
+    return [Failure(*key, count, first[key], traces.get(key, "")) for key, count in counts.items()]
+
+
+def whole_episodes(shards: Path, wanted: Sequence[Lived]) -> list[Episode]:
+    """The rows of `wanted`, from the first to the closing one, read from the store in one pass and in that order."""
+    spans: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
+    for number, episode in enumerate(wanted):
+        spans[episode.stream].append((episode.t, episode.t + episode.turns, number))
+    rows: list[list[Step]] = [[] for _ in wanted]
+    for step in (s for block in Catalog(shards).follow() for s in block if s.stream_id in spans):
+        for start, end, number in spans[step.stream_id]:
+            if start <= step.t <= end:
+                rows[number].append(step)
+    return [Episode(tuple(s for s in r if not s.is_closing), r[-1] if r and r[-1].is_closing else None) for r in rows]
+
+
+def known_config(directory: RunDirectory) -> Config | None:
+    """The run's configuration; None for a run that was imported, or whose configuration is of another time."""
+    try:
+        return directory.config()
+    except XpError:
+        return None
+
+
+def first_version(config: Config | None) -> str:
+    """What version 0 is."""
+    imitates = config is None or (config.learning.imitation_passes and any(w.demonstrations for w in config.worlds))
+    return "imitation (v0)" if imitates else "untrained (v0)"
+
+
+def learns(config: Config | None) -> bool:
+    return config is None or config.policy.learns

@@ -1,0 +1,105 @@
+"""Episodes and groups: the one way in which a stream of steps is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experience.step import FAILED, Boundary, Ending, Step
+
+
+def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
+    """How an episode ended, given its last acted row and its closing row. The one rule for all who ask.
+
+    The closing row says it: what stops an episode between two turns (a cancelled run, a failed engine) can mark no
+    acted row. Where it only closes, as in experience from elsewhere, the last acted row says it. None without a closing
+    row: a crash cut the episode off. `EPISODES` in actors/reading/query.py is the same rule in SQL.
+    """
+    if closing is None:
+        return None
+    if closing.ending != "none" or last is None:
+        return closing.ending
+    return last.ending
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The answered turns of one episode (none where the world could not even start), and the closing row."""
+
+    steps: tuple[Step, ...]
+    closing: Step | None
+
+    @property
+    def first(self) -> Step:
+        """Any row of it, for what all share: the world, the task, the source."""
+        first = self.steps[0] if self.steps else self.closing
+        assert first is not None
+        return first
+
+    @property
+    def rows(self) -> tuple[Step, ...]:
+        """All of it, the closing row too where there is one."""
+        return self.steps if self.closing is None else (*self.steps, self.closing)
+
+    @property
+    def transitions(self) -> list[tuple[Step, Step]]:
+        """(row, next row), the last with the closing row; none where that is missing."""
+        return [] if self.closing is None else list(zip(self.steps, self.rows[1:], strict=True))
+
+    @property
+    def acted(self) -> list[tuple[str, str]]:
+        """What was seen and done in the world, turn by turn: choices of options left out."""
+        return [(s.obs_text, s.decision.text) for s in self.steps if s.decision and not s.is_choice]
+
+    @property
+    def total_reward(self) -> float | None:
+        """Sum of the rewards, None if any is unknown."""
+        rewards = [s.reward for s in self.steps]
+        return None if any(r is None for r in rewards) else float(sum(r for r in rewards if r is not None))
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None where a crash cut it off."""
+        return ending_of(self.steps[-1] if self.steps else None, self.closing)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says nothing about the agent: it was cut off, or the world broke, perhaps before a turn."""
+        return not self.steps or self.ending is None or self.ending in FAILED
+
+
+class EpisodeReader:
+    """Puts the rows of streams together to episodes, as they come.
+
+    A row with the mark of a reset or a restart begins a new one, and so does the row after a closing row.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[bytes, list[Step]] = {}
+
+    def take(self, step: Step) -> list[Episode]:
+        """The episodes that are over with this row: one that a crash had cut off, one that the row closes."""
+        over, rows = [], self._open.setdefault(step.stream_id, [])
+        if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
+            over.append(Episode(tuple(rows), None))
+            rows.clear()
+        if step.is_closing:
+            over.append(Episode(tuple(self._open.pop(step.stream_id)), step))
+        else:
+            rows.append(step)
+        return over
+
+    def rest(self) -> list[Episode]:
+        """What was not closed: under way, or cut off by a crash."""
+        return [Episode(tuple(rows), None) for rows in self._open.values() if rows]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Episodes of the same task from the same start: what a group baseline is taken over."""
+
+    group_id: str
+    episodes: tuple[Episode, ...]
+
+    @property
+    def oldest_version(self) -> int:
+        return min((s.decision.policy_version for e in self.episodes for s in e.steps if s.decision), default=0)

@@ -1,0 +1,245 @@
+"""Redaction: secrets never reach a shard, in any of the forms that programs give them.
+
+Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET or PASSWORD, and
+those that a configuration names, by `name_secrets`), plain and in some fifty encodings, each also escaped, split over
+lines or in other capitals (`spelling`), what looks like a well-known kind of credential, and user and password of
+every URL. Where a step's text was changed, its token ids go too: ids beside clean text would spell the secret; the step
+is then no longer token-exact, and so are the episode's later ones, whose prompts may repeat it.
+Does not cover: a secret that the process does not know and that has no known shape, one of fewer than 8 characters (6
+where a configuration names it); pictures; a model's own paraphrase of one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import functools
+import html
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from experience.shards.redaction.spelling import cover, fold
+from experience.step import Boundary, Step
+from experience.strict_json import dumps
+
+MARK = "[redacted]"
+_SECRET_NAME = re.compile(
+    r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$|"
+    r"(^|[_.-])(API_?KEYS?|KEY|TOKENS?|SECRETS?|PASSW(OR)?DS?|PASS|PASSPHRASE|PASSCODE|CREDENTIALS?|CREDS|AUTH|PAT|JWT|"
+    r"COOKIE|DSN)(_?\d+|[_.-](PROD|DEV|TEST|LIVE|VALUE|ID|NEW|OLD|BASE64|B64|PEM|JSON|RO|RW))*$|"
+    r"[A-Z]_PWD$", re.IGNORECASE)
+_PASSWORD_OF_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_SHORTEST, _SHORTEST_NAMED = 8, 6
+_HEAD = _SHORTEST_NAMED
+NAMES = "XP_SECRET_NAMES"
+"""Environment variable with the names of those that a configuration names as secret: child processes inherit it."""
+_MANY = 300
+_KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
+    ("-", "sk-", r"\bsk-[A-Za-z0-9_-]{20,}"), ("_", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}"),
+    ("_", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}"), ("K", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
+    ("S", "ASIA", r"\bASIA[0-9A-Z]{16}\b"), ("-", "xox", r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
+    ("_", "hf_", r"\bhf_[A-Za-z0-9]{30,}"),
+    ("J", "eyJ", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+    ("B", "Bearer ", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*"),
+    ("Y", "PRIVATE KEY",
+     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"),
+    ("@", "://", r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s@]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)"))
+
+
+def encodings(secret: str) -> Iterator[str]:
+    """The forms in which `secret` may turn up inside other text. Base64 has three, by where in a longer text the
+    secret began; of those only the characters that the secret alone decides."""
+    raw = secret.encode()
+    yield secret
+    for lead in range(3):
+        start, end = -(-lead * 8 // 6), (lead + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(b"\0" * lead + raw).decode()[start:end]
+    for lead in range(5):
+        start, end = -(-lead * 8 // 5), (lead + len(raw)) * 8 // 5
+        for encode in (base64.b32encode, base64.b32hexencode):
+            yield encode(b"\0" * lead + raw).decode()[start:end]
+    yield raw.hex()
+    yield raw.hex().upper()
+    yield quote(secret, safe="")
+    yield "".join(f"%{b:02X}" for b in raw)
+    yield "".join(f"%{b:02x}" for b in raw)
+    yield dumps(secret)[1:-1]
+    yield "".join(f"\\u{ord(c):04x}" for c in secret)
+    yield "".join(f"\\x{b:02x}" for b in raw)
+    yield html.escape(secret)
+    yield "".join(f"&#{ord(c)};" for c in secret)
+    yield secret[::-1]
+    yield dumps(dumps(secret)[1:-1])[1:-1]
+    yield "".join(f"\\{b:03o}" for b in raw)
+    yield raw.hex(":")
+    yield raw.hex(" ")
+    yield base64.b85encode(raw).decode()
+    yield base64.a85encode(raw).decode()
+    yield codecs.encode(secret, "rot13")
+    yield "\0".join(secret)  # UTF-16 read as bytes
+    inner = base64.b64encode(raw).decode()
+    yield base64.b64encode(inner.encode()).decode().rstrip("=")[:-1]
+    yield quote(inner, safe="")
+    yield inner[::-1].lstrip("=")
+    yield inner.encode().hex()
+    yield raw[::-1].hex()
+    yield raw.decode("latin-1")
+    yield "".join(map(str, raw))
+    yield "".join(f"{b:08b}" for b in raw)
+    yield binascii.b2a_qp(raw).decode()
+    yield "\0\0\0".join(secret)
+    within = (raw[::-1], raw.hex().encode(), quote(secret, safe="").encode(), dumps(secret).encode()[1:-1])
+    for wide in ("utf-16-le", "utf-16-be", "utf-32-le"):
+        yield secret.encode(wide).hex()
+    for said in (*within, secret.encode("utf-16-le"), secret.encode("utf-16-be")):
+        for lead in range(3):
+            start, end = -(-lead * 8 // 6), (lead + len(said)) * 8 // 6
+            yield base64.b64encode(b"\0" * lead + said).decode()[start:end]
+
+
+def _rarest(word: str) -> str:
+    """The character of `word` that ordinary text holds least."""
+    return max(word, key=lambda c: (not c.isalnum() and c not in " .,-", c.isupper(), c.isdigit(), c))
+
+
+def name_secrets(names: Iterable[str]) -> None:
+    """From now on, here and in child processes, the values of these environment variables count as secrets."""
+    known = os.environ.get(NAMES, "").split(",")
+    os.environ[NAMES] = ",".join(dict.fromkeys(n for n in [*known, *names] if n))
+
+
+def _values(environment: Mapping[str, str]) -> tuple[str, ...]:
+    named = environment.get(NAMES, "").split(",")
+    found = {v for n, v in environment.items() if n in named and len(v) >= _SHORTEST_NAMED}
+    found |= {v for n, v in environment.items() if _SECRET_NAME.search(n) and len(v) >= _SHORTEST}
+    of_urls = (part for v in environment.values() if "://" in v for part in _PASSWORD_OF_URL.findall(v))
+    found |= {said for part in of_urls for said in (part, unquote(part)) if len(said) >= _SHORTEST}
+    return tuple(sorted(found))
+
+
+class Redactor:
+    """Replaces secrets in text and steps."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        secrets = list(secrets)
+        lines = {line.strip() for secret in secrets for line in [secret, *secret.splitlines()]}
+        literal = {form for secret in lines if len(secret) >= _SHORTEST_NAMED for form in encodings(secret)
+                   if len(form) >= _HEAD}
+        longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
+        self._forms = [(_rarest(form), form) for form in longest_first]
+        self._heads = {form[:_HEAD] for _, form in self._forms}
+        self._folded = [(_rarest(form), form) for form in sorted({fold(form) for form in literal})
+                        if len(form) >= _SHORTEST]
+        self._folded_heads = {form[:_HEAD] for _, form in self._folded}
+        self._shapes = [(character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES]
+        self._tainted: set[bytes] = set()
+
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Redactor:
+        return cls(_values(environment))
+
+    @classmethod
+    def current(cls) -> Redactor:
+        """That of this process's environment as it is now; made anew only where a secret came or went."""
+        return _made(_values(os.environ))
+
+    def text(self, text: str) -> str:
+        for character, form in _candidates(text, self._forms, self._heads):
+            # one character is looked for ten times faster than a word
+            if character in text and form in text:
+                text = text.replace(form, MARK)
+        for character, sign, shape in self._shapes:
+            if character in text and sign in text:
+                text = shape.sub(MARK, text)
+        folded = fold(text) if self._folded else ""
+        spelled = [form for character, form in _candidates(folded, self._folded, self._folded_heads)
+                   if character in folded and form in folded]
+        return cover(text, spelled, MARK) if spelled else text
+
+    def value(self, value: Any) -> Any:
+        """A JSON value, its strings and keys redacted."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(k)): self.value(v) for k, v in value.items()}
+        return [self.value(v) for v in value] if isinstance(value, list | tuple) else value
+
+    def step(self, step: Step) -> Step:
+        """`step`, or where it holds a secret, a copy without."""
+        if self._tainted and step.boundary & Boundary.RESET:
+            self._tainted.discard(step.stream_id)
+        decision = step.decision
+        whole = "\0".join(_texts_of(step))
+        if self.text(whole) == whole and step.stream_id not in self._tainted:
+            return step
+        text = self.text
+        labels: dict[str, Any] = {name: text(getattr(step, name)) for name in _LABELS}
+        clean = replace(step, obs_text=text(step.obs_text), action_struct=text(
+            step.action_struct.decode("latin-1")).encode("latin-1"), info=self.value(step.info),
+            obs_blobs=tuple(replace(b, media=text(b.media), role=text(b.role)) for b in step.obs_blobs),
+            signals=tuple(replace(s, evidence=text(s.evidence)) for s in step.signals),
+            **labels)
+        said = self.text(decision.text) if decision else ""
+        if clean.obs_text != step.obs_text or (decision and said != decision.text):
+            self._tainted.add(step.stream_id)
+        if decision is None:
+            return clean
+        clean = replace(clean, decision=replace(decision, decoder=text(decision.decoder),
+                                                behaviour_id=text(decision.behaviour_id)))
+        if step.stream_id not in self._tainted:
+            return clean
+        return replace(clean, decision=replace(
+            clean.decision or decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS, logprobs=_NO_LOGPROBS,
+            version_spans=(), token_exact=False, sampled=False, allowed_ids=_NO_IDS, allowed_counts=_NO_IDS))
+
+
+def _candidates(text: str, forms: Sequence[tuple[str, str]], heads: Set[str]) -> Sequence[tuple[str, str]]:
+    """The forms to look for: all, or where there are very many, those whose first letters are in `text`."""
+    if len(forms) < _MANY:
+        return forms
+    begun = {text[i:i + _HEAD] for i in range(len(text) - _HEAD + 1)} & heads
+    return [found for found in forms if found[1][:_HEAD] in begun] if begun else []
+
+
+_LABELS = ("env_id", "task_id", "group_id", "env_version", "split", "sandbox_tier", "reward_version")
+
+
+def _texts_of(step: Step) -> Iterator[str]:
+    """Every text that a step carries into a file."""
+    yield from (step.obs_text, step.action_struct.decode("latin-1"), *(getattr(step, name) for name in _LABELS))
+    if step.decision:
+        yield from (step.decision.text, step.decision.decoder, step.decision.behaviour_id)
+    yield from _strings(step.info)
+    yield from (s.evidence for s in step.signals)
+    for blob in step.obs_blobs:
+        yield from (blob.media, blob.role)
+
+
+@functools.lru_cache(4)
+def _made(secrets: tuple[str, ...]) -> Redactor:
+    return Redactor(secrets)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings and keys of a JSON value, as they are: not escaped once more."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+_NO_IDS = np.empty(0, np.int32)
+_NO_LOGPROBS = np.empty(0, np.float32)
