@@ -5,7 +5,9 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
 if str(Path.cwd()) not in sys.path:
-    sys.path.append(str(Path.cwd()))  # last: a world of one's own is found, and takes the place of nothing
+    sys.path.append(
+        str(Path.cwd())
+    )  # last: a world of one's own is found, and takes the place of nothing
 
 
 def _check_rooms() -> None:
@@ -15,8 +17,10 @@ def _check_rooms() -> None:
     for name in ("experience", "actors", "envs"):
         spec = find_spec(name)
         if spec is None or spec.origin is None or _ROOT not in Path(spec.origin).resolve().parents:
-            sys.exit(f"error: package {name!r} is {spec.origin if spec else 'missing'}, not the one below {_ROOT}\n"
-                     f"  run ./xp from the checkout's root, or: cd {_ROOT} && python -m actors …")
+            sys.exit(
+                f"error: package {name!r} is {spec.origin if spec else 'missing'}, not the one below {_ROOT}\n"
+                f"  run ./xp from the checkout's root, or: cd {_ROOT} && python -m actors …"
+            )
 
 
 _check_rooms()

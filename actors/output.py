@@ -88,7 +88,9 @@ class Guarded(io.TextIOBase):
 
     def __init__(self, below: Any) -> None:
         self.below, self._waiting = below, ""
-        self._lock = threading.RLock()  # collectors, watches and logging write from threads of their own
+        self._lock = (
+            threading.RLock()
+        )  # collectors, watches and logging write from threads of their own
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
@@ -111,16 +113,26 @@ class Guarded(io.TextIOBase):
     def reconfigure(self, **how: Any) -> None:
         self.below.reconfigure(**how)
 
-    def fileno(self) -> int: return int(self.below.fileno())
-    def isatty(self) -> bool: return bool(self.below.isatty())
-    def writable(self) -> bool: return True
+    def fileno(self) -> int:
+        return int(self.below.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self.below.isatty())
+
+    def writable(self) -> bool:
+        return True
 
     @property
-    def encoding(self) -> str: return str(self.below.encoding)  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(self.below.encoding)
+
     @property
-    def errors(self) -> str: return str(self.below.errors)  # type: ignore[override]
+    def errors(self) -> str:  # type: ignore[override]
+        return str(self.below.errors)
+
     @property
-    def buffer(self) -> _Bytes: return _Bytes(self)
+    def buffer(self) -> _Bytes:
+        return _Bytes(self)
 
 
 class _Bytes(io.BufferedIOBase):
@@ -133,10 +145,17 @@ class _Bytes(io.BufferedIOBase):
         self._text.write(bytes(data).decode(errors="replace"))
         return len(data)
 
-    def flush(self) -> None: self._text.flush()
-    def fileno(self) -> int: return self._text.fileno()
-    def writable(self) -> bool: return True
-    def close(self) -> None: self.flush()
+    def flush(self) -> None:
+        self._text.flush()
+
+    def fileno(self) -> int:
+        return self._text.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.flush()
 
 
 _below: list[Any] = []
@@ -150,5 +169,7 @@ def _redacted_record(*words: Any, **more: Any) -> logging.LogRecord:
     except Exception:  # noqa: BLE001  a message that cannot be formatted is reported by logging itself
         return record
     if record.exc_info and record.exc_info[0]:
-        record.exc_text = redactor.text("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+        record.exc_text = redactor.text(
+            "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        )
     return record

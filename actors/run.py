@@ -10,7 +10,9 @@ from actors.running.progress import Progress
 from actors.running.rundir import RunDirectory
 
 
-def run(config: Config, directory: RunDirectory, report: Callable[[Progress], None] = lambda _: None) -> Progress:
+def run(
+    config: Config, directory: RunDirectory, report: Callable[[Progress], None] = lambda _: None
+) -> Progress:
     """Lives and learns until the budget is spent; what `directory` already holds is continued, not repeated.
 
     Returns what was reached. Raises XpError for what the user can mend; the shards stay readable in any case.
@@ -34,8 +36,12 @@ def run(config: Config, directory: RunDirectory, report: Callable[[Progress], No
                 continue
             parts.note(learner.improve(lived, parts.rate))  # direct learning
             parts.fit_world_model(config.planning.fit_steps)  # model learning
-            parts.note(learner.improve(thought.imagine(), parts.planning_rate))  # planning: the same rule
-            parts.note(learner.follow(thought.plan(lived), parts.planning_rate))  # and what it concludes
+            parts.note(
+                learner.improve(thought.imagine(), parts.planning_rate)
+            )  # planning: the same rule
+            parts.note(
+                learner.follow(thought.plan(lived), parts.planning_rate)
+            )  # and what it concludes
             parts.curate()  # options: found, tried again, retired
             learner.publish()
             parts.push()  # collectors take it up between steps

@@ -46,7 +46,9 @@ def placed(place: str) -> Iterator[None]:
     try:
         yield
     except XpError as error:
-        raise type(error)(f"{place}: {str(error).removesuffix(error.hint).rstrip()}", error.hint) from error
+        raise type(error)(
+            f"{place}: {str(error).removesuffix(error.hint).rstrip()}", error.hint
+        ) from error
 
 
 def close_worlds(worlds: Sequence[Any]) -> list[str]:
@@ -76,7 +78,9 @@ def check_ids(config: Config, *, bundled_only: bool = False) -> None:
     """
     problems = Problems()
     for number, world in enumerate(config.worlds):
-        foreign = not world.id.startswith("envs:") and (":" in world.id or world.id in gymnasium.registry)
+        foreign = not world.id.startswith("envs:") and (
+            ":" in world.id or world.id in gymnasium.registry
+        )
         if not (bundled_only and foreign) and (wrong := _unknown(world.id)):
             problems.add(world.place("id"), f"worlds[{number}].id: {wrong[0]}", wrong[1])
     if problems.found:
@@ -95,7 +99,11 @@ def check_worlds(config: Config) -> None:
             made = make_world(world.id, world.arguments)
         known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
         close_worlds([made])
-        check_weights(f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})", world.rewards or {}, known)
+        check_weights(
+            f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})",
+            world.rewards or {},
+            known,
+        )
 
 
 def _unknown(env_id: str) -> tuple[str, str] | None:
@@ -108,14 +116,19 @@ def _unknown(env_id: str) -> tuple[str, str] | None:
     except ModuleNotFoundError as error:
         if error.name and f"{package}.".startswith(f"{error.name}."):
             return f"{env_id}: no module {error.name!r} is found", _near(env_id) or (
-                f"a world of your own is a file in {CALLED_FROM}, or an installed package, and is called FILE:Name-v0")
+                f"a world of your own is a file in {CALLED_FROM}, or an installed package, and is called FILE:Name-v0"
+            )
         return f"{env_id}: {package} needs {error.name!r}, which is not installed", (
-            "./xp setup worlds" if package.partition(".")[0] == "envs" else f"install it: pip install {error.name}")
+            "./xp setup worlds"
+            if package.partition(".")[0] == "envs"
+            else f"install it: pip install {error.name}"
+        )
     except gymnasium.error.Error:
         return f"{env_id} is not a known environment", _near(env_id) or _registered_by(package)
     except Exception as error:  # noqa: BLE001  a stranger's module may raise anything
         return f"{env_id}: {package} cannot be imported: {type(error).__name__}: {error}", (
-            f"python -c 'import {package}' shows where")
+            f"python -c 'import {package}' shows where"
+        )
     return None
 
 
@@ -127,16 +140,27 @@ def _near(env_id: str) -> str:
     files = [path.stem for path in Path(CALLED_FROM).glob("*.py")]
     known += [f"{file}:{name}" for file in difflib.get_close_matches(package, files, n=1)]
     known += [f"{package}:{world}" for world in _ids_of(package)]
-    near = max(known, key=lambda world: (_likeness(env_id, world), world.lower() == env_id.lower(), world))
-    return f"did you mean '{near}'? ./xp env list shows the bundled ones" if _likeness(env_id, near) > 0.7 else ""
+    near = max(
+        known, key=lambda world: (_likeness(env_id, world), world.lower() == env_id.lower(), world)
+    )
+    return (
+        f"did you mean '{near}'? ./xp env list shows the bundled ones"
+        if _likeness(env_id, near) > 0.7
+        else ""
+    )
 
 
 def _likeness(env_id: str, known: str) -> float:
     """How much two ids have in common, in [0, 1]: package and name must both be alike, unless no package was given."""
-    (package, _, name), (other_package, _, other_name) = env_id.rpartition(":"), known.rpartition(":")
+    (package, _, name), (other_package, _, other_name) = (
+        env_id.rpartition(":"),
+        known.rpartition(":"),
+    )
     bare, other_bare = (_VERSION.sub("", n).lower() for n in (name, other_name))
     names = difflib.SequenceMatcher(None, bare, other_bare).ratio()
-    return min(names, difflib.SequenceMatcher(None, package, other_package).ratio() if package else 1.0)
+    return min(
+        names, difflib.SequenceMatcher(None, package, other_package).ratio() if package else 1.0
+    )
 
 
 def _ids_of(package: str) -> list[str]:
@@ -146,4 +170,8 @@ def _ids_of(package: str) -> list[str]:
 
 def _registered_by(package: str) -> str:
     ids = ", ".join(f"{package}:{world}" for world in _ids_of(package))
-    return f"{package} registers {ids}" if ids else "see ./xp env list; a package's id is written package:Name-v0"
+    return (
+        f"{package} registers {ids}"
+        if ids
+        else "see ./xp env list; a package's id is written package:Name-v0"
+    )

@@ -43,7 +43,9 @@ STRANGERS = ("Exercism-v0", "Lean-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v
 
 for _id, _entry in WORLDS.items():
     if _id not in gymnasium.registry:
-        gymnasium.register(id=_id, entry_point=_entry, order_enforce=False, disable_env_checker=True)
+        gymnasium.register(
+            id=_id, entry_point=_entry, order_enforce=False, disable_env_checker=True
+        )
 
 
 def described() -> Iterator[dict[str, str]]:

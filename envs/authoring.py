@@ -24,7 +24,17 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import gymnasium
 import numpy as np
@@ -72,14 +82,24 @@ class Parameter:
         """`given`, text or a JSON value, as this parameter's type. Raises ValueError saying what would do."""
         try:
             if self.type is bool:
-                value: Any = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False,
-                              "off": False}[str(given).lower()]
+                value: Any = {
+                    "true": True,
+                    "1": True,
+                    "yes": True,
+                    "on": True,
+                    "false": False,
+                    "0": False,
+                    "no": False,
+                    "off": False,
+                }[str(given).lower()]
             else:
                 value = self.type(given)
                 if self.type is int and float(given) != value:
                     raise ValueError
         except (KeyError, ValueError, TypeError, OverflowError):
-            raise ValueError(f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}") from None
+            raise ValueError(
+                f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}"
+            ) from None
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is one of {', '.join(map(str, self.choices))}")
         if self.range and not self.range.low <= value <= self.range.high:  # NaN fails too
@@ -104,7 +124,9 @@ class Parameter:
             return gymnasium.spaces.Discrete(len(self.choices) or 2)
         if self.type is int:
             bounds = self.range or Range(-(2**31), 2**31 - 1)
-            return gymnasium.spaces.Discrete(int(bounds.high - bounds.low) + 1, start=int(bounds.low))
+            return gymnasium.spaces.Discrete(
+                int(bounds.high - bounds.low) + 1, start=int(bounds.low)
+            )
         if self.type is float:
             bounds = self.range or Range(-np.inf, np.inf)
             return gymnasium.spaces.Box(bounds.low, bounds.high, (), np.float64)
@@ -121,13 +143,23 @@ class Tool:
 
     def schema(self) -> dict[str, Any]:
         """The function-calling schema that language models are given."""
-        return {"type": "function", "function": {"name": self.name, "description": self.description,
-                                                 "parameters": self.input_schema()}}
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": self.input_schema(),
+            },
+        }
 
     def input_schema(self) -> dict[str, Any]:
         """The arguments as JSON Schema, as MCP lists them."""
-        return {"type": "object", "properties": {p.name: p.schema() for p in self.parameters},
-                "required": [p.name for p in self.parameters if p.required], "additionalProperties": False}
+        return {
+            "type": "object",
+            "properties": {p.name: p.schema() for p in self.parameters},
+            "required": [p.name for p in self.parameters if p.required],
+            "additionalProperties": False,
+        }
 
     def space(self) -> gymnasium.spaces.Dict:
         return gymnasium.spaces.Dict({p.name: p.space() for p in self.parameters})
@@ -138,9 +170,14 @@ class Tool:
 
     def read(self, text: str) -> dict[str, Any]:
         """The arguments in the words after the tool's name. Raises ValueError."""
-        words = text.split(None, max(len(self.parameters) - 1, 0)) if self.parameters and (
-            self.parameters[-1].type is str) else text.split()
-        return self.read_arguments(dict(zip((p.name for p in self.parameters), words, strict=False)), len(words))
+        words = (
+            text.split(None, max(len(self.parameters) - 1, 0))
+            if self.parameters and (self.parameters[-1].type is str)
+            else text.split()
+        )
+        return self.read_arguments(
+            dict(zip((p.name for p in self.parameters), words, strict=False)), len(words)
+        )
 
     def read_arguments(self, given: Mapping[str, Any], count: int | None = None) -> dict[str, Any]:
         """The arguments of a tool call. Raises ValueError for one that is missing, unknown or cannot be read."""
@@ -148,7 +185,9 @@ class Tool:
         missing = [p.name for p in self.parameters if p.required and p.name not in given]
         if missing or set(given) - known or (count or len(given)) > len(known):
             raise ValueError(f"write: {self.usage()}")
-        return {p.name: p.read(given[p.name]) if p.name in given else p.default for p in self.parameters}
+        return {
+            p.name: p.read(given[p.name]) if p.name in given else p.default for p in self.parameters
+        }
 
     def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
         """A well-formed line at random; `shown` are words that free texts may be drawn from."""
@@ -175,7 +214,9 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
             choices = get_args(hint)
             hint = type(choices[0])
         if hint not in _JSON:
-            raise TypeError(f"{name}: parameter {parameter.name} is {hint}; use int, float, bool, str or Literal")
+            raise TypeError(
+                f"{name}: parameter {parameter.name} is {hint}; use int, float, bool, str or Literal"
+            )
         parameters.append(Parameter(parameter.name, hint, choices, bounds, parameter.default))
     if not method.__doc__:
         raise TypeError(f"{name}: an action needs a docstring; it is what the agent is told")
@@ -184,8 +225,12 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
 
 def tools_of(world: type) -> dict[str, Tool]:
     """The tools of a class of worlds, by name, in the order of their definition."""
-    names = dict.fromkeys(n for c in reversed(world.__mro__) for n, m in vars(c).items()
-                          if getattr(m, "is_action", False))
+    names = dict.fromkeys(
+        n
+        for c in reversed(world.__mro__)
+        for n, m in vars(c).items()
+        if getattr(m, "is_action", False)
+    )
     return {name: tool_of(name, getattr(world, name)) for name in names}
 
 
@@ -201,7 +246,9 @@ class ToolWorld(World[Task], Generic[Task]):
         cls.tools = tools_of(cls)
         if cls.tools and "instructions" not in vars(cls):
             cls.instructions = "Reply with one line: " + "; ".join(
-                f"`{t.usage()}` {t.description[0].lower()}{t.description[1:].rstrip('.')}" for t in cls.tools.values())
+                f"`{t.usage()}` {t.description[0].lower()}{t.description[1:].rstrip('.')}"
+                for t in cls.tools.values()
+            )
 
     @property
     def tool_space(self) -> gymnasium.spaces.OneOf:
@@ -213,7 +260,9 @@ class ToolWorld(World[Task], Generic[Task]):
         if text.startswith("{"):
             call = _tool_call(text)
             if call is None or call[0] not in self.tools:
-                raise ValueError('a tool call is {"name": ..., "arguments": {...}}: ' + ", ".join(self.tools))
+                raise ValueError(
+                    'a tool call is {"name": ..., "arguments": {...}}: ' + ", ".join(self.tools)
+                )
             return call[0], self.tools[call[0]].read_arguments(call[1])
         name, _, rest = text.partition(" ")
         if name not in self.tools:

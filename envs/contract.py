@@ -78,7 +78,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     task: Task
 
     def __init__(self) -> None:
-        self.observation_space = Text(max_length=self.observation_characters, charset=string.printable, min_length=0)
+        self.observation_space = Text(
+            max_length=self.observation_characters, charset=string.printable, min_length=0
+        )
         self.action_space = Text(max_length=2000, charset=string.printable, min_length=0)
 
     def draw(self, rng: np.random.Generator) -> Task:
@@ -95,8 +97,10 @@ class World(gymnasium.Env[str, str], Generic[Task]):
             task = self.draw(rng)
             if is_held_out(self.signature(task)) == (split == "heldout"):
                 return task
-        raise RuntimeError(f"{type(self).__name__}: none of {_MOST_DRAWS} drawn tasks is {split}; "
-                           "draw from more tasks, or give tasks(split, rng)")
+        raise RuntimeError(
+            f"{type(self).__name__}: none of {_MOST_DRAWS} drawn tasks is {split}; "
+            "draw from more tasks, or give tasks(split, rng)"
+        )
 
     def begin(self) -> None:
         """Puts the world into the start state of `self.task`."""
@@ -120,7 +124,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
     def oracle_action(self) -> str:
         if type(self).expert_action is World.expert_action:
-            raise NotImplementedError(f"{type(self).__name__} needs an oracle_action: who knows all, scores what?")
+            raise NotImplementedError(
+                f"{type(self).__name__} needs an oracle_action: who knows all, scores what?"
+            )
         return self.expert_action()
 
     def random_action(self, rng: np.random.Generator) -> str:
@@ -133,7 +139,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
             raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
         if self.repeats:
             return pickle.dumps((self.split, self.task, self._drawn_with, self._acted))
-        return pickle.dumps({name: value for name, value in vars(self).items() if not name.endswith("_space")})
+        return pickle.dumps(
+            {name: value for name, value in vars(self).items() if not name.endswith("_space")}
+        )
 
     def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
         """Back to `snapshot`, which came from this class in this process or one of the same user: pickle, so never from
@@ -141,7 +149,9 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         if not self.goes_back:
             raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
         if self.repeats:
-            self.split, self.task, self.np_random.bit_generator.state, acted = pickle.loads(snapshot)
+            self.split, self.task, self.np_random.bit_generator.state, acted = pickle.loads(
+                snapshot
+            )
             self._from_the_start()
             for action in acted:
                 self.step(action)
@@ -149,11 +159,15 @@ class World(gymnasium.Env[str, str], Generic[Task]):
             vars(self).update(pickle.loads(snapshot))
         return self._seen(), self._info({})
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         split = (options or {}).get("split", self.splits[0])
         if split not in self.splits:
-            raise ValueError(f"split {split!r}: {type(self).__name__} has {' and '.join(self.splits)}")
+            raise ValueError(
+                f"split {split!r}: {type(self).__name__} has {' and '.join(self.splits)}"
+            )
         self.split = split
         self.task = self.tasks(split, self.np_random)
         self._from_the_start()
@@ -179,14 +193,25 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         self._ended = terminated or truncated
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
         reward = weighted_sum(values, self.reward_weights)
-        return self._seen(), float("nan") if reward is None else reward, terminated, truncated, self._info(signals)
+        return (
+            self._seen(),
+            float("nan") if reward is None else reward,
+            terminated,
+            truncated,
+            self._info(signals),
+        )
 
     def _seen(self) -> str:
         return _printable(self.observe() + self._note, self.observation_characters)
 
     def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
-        return {"signals": signals, "task_id": self.signature(self.task), "split": self.split,
-                "state": self.observe(), "images": self.images()}
+        return {
+            "signals": signals,
+            "task_id": self.signature(self.task),
+            "split": self.split,
+            "state": self.observe(),
+            "images": self.images(),
+        }
 
 
 def _printable(text: str, most: int) -> str:

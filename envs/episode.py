@@ -51,8 +51,10 @@ class Episode:
     @property
     def told(self) -> dict[str, list[str]]:
         """Everything that was seen and measured, as JSON, turn by turn."""
-        return {name: [json.dumps(one, default=str) for one in getattr(self, name)]
-                for name in ("seen", "rewards", "signals")}
+        return {
+            name: [json.dumps(one, default=str) for one in getattr(self, name)]
+            for name in ("seen", "rewards", "signals")
+        }
 
 
 def difference(told: Mapping[str, Sequence[str]], again: Mapping[str, Sequence[str]]) -> str:
@@ -60,9 +62,11 @@ def difference(told: Mapping[str, Sequence[str]], again: Mapping[str, Sequence[s
     for name, before in told.items():
         for turn, (one, other) in enumerate(zip_longest(before, again[name], fillvalue="nothing")):
             if one != other:
-                same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+                same = next(
+                    (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0
+                )
                 at = max(same - 20, 0)
-                return f"{name} {turn}: …{one[at:at + 60]}… and then …{other[at:at + 60]}…"
+                return f"{name} {turn}: …{one[at : at + 60]}… and then …{other[at : at + 60]}…"
     return ""
 
 
@@ -97,7 +101,9 @@ def actor_rng(seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, _ACTOR])
 
 
-def live(world: Any, seed: int, choose: Choose, split: str = "train", most: int = MOST_STEPS) -> Episode:
+def live(
+    world: Any, seed: int, choose: Choose, split: str = "train", most: int = MOST_STEPS
+) -> Episode:
     episode, rng = begin(world, seed, split), actor_rng(seed)
     while not episode.ended and len(episode.actions) < most:
         take(world, episode, choose(world, rng))
@@ -113,8 +119,10 @@ def answering(what: str, seconds: float = ANSWER_SECONDS) -> Iterator[None]:
         return
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise EnvironmentFailure(f"{what} did not answer within {seconds:g} s",
-                                 "a world must answer, or raise EnvironmentFailure itself")
+        raise EnvironmentFailure(
+            f"{what} did not answer within {seconds:g} s",
+            "a world must answer, or raise EnvironmentFailure itself",
+        )
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -130,11 +138,18 @@ def begin(world: Any, seed: int, split: str) -> Episode:
     with answering("reset"):
         answer = world.reset(seed=seed, options={"split": split})
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
-        raise EnvironmentFailure(f"reset gave {_kinds(answer)}", "Gymnasium's reset gives (observation, info: dict)")
+        raise EnvironmentFailure(
+            f"reset gave {_kinds(answer)}", "Gymnasium's reset gives (observation, info: dict)"
+        )
     observation, info = answer
     aside = {name: value for name, value in info.items() if name not in _OURS}
-    episode = Episode(seed, split, seen=[observation], task=str(info.get("task_id", seed)),
-                      aside=json.dumps(aside, default=str) if aside else "")
+    episode = Episode(
+        seed,
+        split,
+        seen=[observation],
+        task=str(info.get("task_id", seed)),
+        aside=json.dumps(aside, default=str) if aside else "",
+    )
     _hold_against_space(world, episode)
     return episode
 
@@ -146,7 +161,8 @@ def take(world: Any, episode: Episode, action: str) -> None:
     if not isinstance(answer, tuple) or len(answer) != 5 or not isinstance(answer[4], dict):
         raise EnvironmentFailure(
             f"step gave {_kinds(answer)}",
-            "Gymnasium's step gives (observation, reward, terminated, truncated, info: dict)")
+            "Gymnasium's step gives (observation, reward, terminated, truncated, info: dict)",
+        )
     observation, reward, terminated, truncated, info = answer
     episode.actions.append(action)
     episode.seen.append(observation)
@@ -207,9 +223,13 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
     spent = (_cpu(me) - cpu) / max(len(steps), 1)
     memory = sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]) / 2**20
     p50, p99 = np.quantile(steps, [0.5, 0.99]) * 1000
-    return {"step_p50_ms": float(p50), "step_p99_ms": float(p99),
-            "resets_per_second": float(1 / np.median(resets)),
-            "cpu_ms_per_step": spent * 1000, "memory_mib": memory}
+    return {
+        "step_p50_ms": float(p50),
+        "step_p99_ms": float(p99),
+        "resets_per_second": float(1 / np.median(resets)),
+        "cpu_ms_per_step": spent * 1000,
+        "memory_mib": memory,
+    }
 
 
 def _cpu(process: Any) -> float:

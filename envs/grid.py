@@ -27,26 +27,45 @@ class KeyDoor(World[Grid]):
     """Walk onto the key, then through the door; without its key a door is a wall. After the last door the
     episode ends. `size` is the grid's side; with `stages` > 1 a door leads to the next key."""
 
-    instructions = "Walk onto the key, then with it onto the door. Reply with one of: up, down, left, right."
+    instructions = (
+        "Walk onto the key, then with it onto the door. Reply with one of: up, down, left, right."
+    )
     actions = tuple(MOVES)
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "solved": SignalKind("fraction", "env_state"), "key": SignalKind("count", "env_state"),
-        "door": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
+        "solved": SignalKind("fraction", "env_state"),
+        "key": SignalKind("count", "env_state"),
+        "door": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"solved": 1.0, INVALID: -0.05}
-    cheats: ClassVar[tuple[str, ...]] = ("open", "solved=1", "D", "teleport 0 0", "up up up up", "right\ndown", "UP",
-                                         "move to D", "key", "{\"name\": \"up\", \"arguments\": {\"steps\": 9}}")
+    cheats: ClassVar[tuple[str, ...]] = (
+        "open",
+        "solved=1",
+        "D",
+        "teleport 0 0",
+        "up up up up",
+        "right\ndown",
+        "UP",
+        "move to D",
+        "key",
+        '{"name": "up", "arguments": {"steps": 9}}',
+    )
     goes_back = True
 
     def __init__(self, size: int = 5, stages: int = 1, max_turns: int = 0) -> None:
         if not 2 <= size <= 9 or not 1 <= stages <= 9 or size * size < 2 * stages + 1:
-            raise ValueError(f"size {size}, stages {stages}: use a side of 2 to 9 with room for every key and door")
+            raise ValueError(
+                f"size {size}, stages {stages}: use a side of 2 to 9 with room for every key and door"
+            )
         super().__init__()
         self.size, self.stages, self.max_turns = size, stages, max_turns or 6 * size * stages
 
     def draw(self, rng: np.random.Generator) -> Grid:
         """Start, keys and doors on different cells, uniformly."""
-        cells = [divmod(int(c), self.size) for c in rng.permutation(self.size**2)[:2 * self.stages + 1]]
-        return Grid(cells[0], tuple(cells[1:self.stages + 1]), tuple(cells[self.stages + 1:]))
+        cells = [
+            divmod(int(c), self.size) for c in rng.permutation(self.size**2)[: 2 * self.stages + 1]
+        ]
+        return Grid(cells[0], tuple(cells[1 : self.stages + 1]), tuple(cells[self.stages + 1 :]))
 
     def begin(self) -> None:
         self.at, self.stage, self.has_key = self.task.start, 0, False
@@ -93,15 +112,24 @@ class KeyDoor(World[Grid]):
         goal = (self.task.doors if self.has_key else self.task.keys)[self.stage]
         closed = None if self.has_key else self.task.doors[self.stage]
         distance = self._distances(goal, closed)
-        return min(MOVES, key=lambda move: distance.get(self._after(self.at, move), 99)
-                   + (self._after(self.at, move) == self.at))
+        return min(
+            MOVES,
+            key=lambda move: (
+                distance.get(self._after(self.at, move), 99)
+                + (self._after(self.at, move) == self.at)
+            ),
+        )
 
     def _distances(self, goal: Cell, closed: Cell | None) -> dict[Cell, int]:
         """Moves to `goal` from every cell that can reach it without crossing `closed`."""
         distance, wave = {goal: 0}, [goal]
         while wave:
-            reached = {near: distance[cell] + 1 for cell in wave for move in MOVES
-                       if (near := self._after(cell, move)) not in distance and near != closed}
+            reached = {
+                near: distance[cell] + 1
+                for cell in wave
+                for move in MOVES
+                if (near := self._after(cell, move)) not in distance and near != closed
+            }
             distance |= reached
             wave = list(reached)
         return distance

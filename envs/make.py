@@ -25,8 +25,15 @@ from experience.errors import ConfigError, EnvironmentFailure, MissingPartError,
 _AS_TEXT = "envs:Text-v0"
 _NEXT = "see ./xp env list; a world of your own in FILE.py of this folder is FILE:Name-v0"
 _ROOT = Path(__file__).resolve().parent.parent
-_NOT_THE_WORLDS = (str(_ROOT / "actors"), str(_ROOT / "envs/check"), str(_ROOT / "envs/episode.py"), __file__,
-                   str(Path(gymnasium.__file__).parent), str(Path(importlib.__file__).parent), "<frozen importlib")
+_NOT_THE_WORLDS = (
+    str(_ROOT / "actors"),
+    str(_ROOT / "envs/check"),
+    str(_ROOT / "envs/episode.py"),
+    __file__,
+    str(Path(gymnasium.__file__).parent),
+    str(Path(importlib.__file__).parent),
+    "<frozen importlib",
+)
 """Files whose frames lead to a world's error and say nothing about it."""
 
 
@@ -42,7 +49,9 @@ def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
         with errors_of(env_id, "when it was made"):
             return gymnasium.make(env_id, **deepcopy(dict(arguments or {})))
     except gymnasium.error.DependencyNotInstalled as missing:
-        raise MissingPartError(f"{env_id} cannot be made: {missing}", "install that package into .venv") from missing
+        raise MissingPartError(
+            f"{env_id} cannot be made: {missing}", "install that package into .venv"
+        ) from missing
     except gymnasium.error.Error as error:
         raise ConfigError(f"{env_id} cannot be made: {error}", _NEXT) from error
 
@@ -55,12 +64,16 @@ def make_for_agents(env_id: str, arguments: Mapping[str, Any] | None = None) -> 
         return world
     world.close()
     inside = json.dumps({"world": env_id, **(arguments or {})})
-    raise ConfigError(f"{env_id} shows {_short(world, 'observation_space')} and takes "
-                      f"{_short(world, 'action_space')}, and agents read and write text",
-                      f'write instead: {{id: "{_AS_TEXT}", arguments: {inside}}}')
+    raise ConfigError(
+        f"{env_id} shows {_short(world, 'observation_space')} and takes "
+        f"{_short(world, 'action_space')}, and agents read and write text",
+        f'write instead: {{id: "{_AS_TEXT}", arguments: {inside}}}',
+    )
 
 
-def make_as_text(env_id: str, arguments: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any], Any]:
+def make_as_text(
+    env_id: str, arguments: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any], Any]:
     """(id, arguments, world without its wrappers): the world itself if it is text, else as `envs:Text-v0` shows it."""
     world, given = make(env_id, arguments), dict(arguments or {})
     if not is_text(world):
@@ -71,7 +84,10 @@ def make_as_text(env_id: str, arguments: Mapping[str, Any] | None = None) -> tup
 
 
 def is_text(world: Any) -> bool:
-    return all(isinstance(getattr(world, name, None), Text) for name in ("observation_space", "action_space"))
+    return all(
+        isinstance(getattr(world, name, None), Text)
+        for name in ("observation_space", "action_space")
+    )
 
 
 @contextmanager
@@ -83,8 +99,10 @@ def errors_of(env_id: str, when: str) -> Iterator[None]:
     except (XpError, gymnasium.error.Error):
         raise
     except Exception as error:
-        raise EnvironmentFailure(f"{env_id} raised {type(error).__name__} {when}: {error}\n{own_traceback(error)}",
-                                 f"mend the world; ./xp env check {env_id} tries it") from error
+        raise EnvironmentFailure(
+            f"{env_id} raised {type(error).__name__} {when}: {error}\n{own_traceback(error)}",
+            f"mend the world; ./xp env check {env_id} tries it",
+        ) from error
 
 
 def own_traceback(error: BaseException) -> str:
@@ -96,7 +114,9 @@ def own_traceback(error: BaseException) -> str:
         frames = frames.tb_next
     if isinstance(error, SyntaxError):  # its place is in the error itself
         return "".join(traceback.format_exception_only(error)).rstrip()
-    return "".join(traceback.format_exception(type(error), error, frames or whole, chain=False)).rstrip()
+    return "".join(
+        traceback.format_exception(type(error), error, frames or whole, chain=False)
+    ).rstrip()
 
 
 def spec_of(env_id: str) -> EnvSpec:
@@ -119,8 +139,10 @@ def _import(env_id: str, module: str) -> None:
         if isinstance(missing, ModuleNotFoundError) and f"{module}.".startswith(f"{missing.name}."):
             files = [path.stem for path in Path.cwd().glob("*.py")]
             close = difflib.get_close_matches(module, files, n=1)
-            raise ConfigError(f"{env_id}: there is no module {module}, neither in {Path.cwd()} nor installed",
-                              f"did you mean {close[0]}:…?" if close else _NEXT) from missing
+            raise ConfigError(
+                f"{env_id}: there is no module {module}, neither in {Path.cwd()} nor installed",
+                f"did you mean {close[0]}:…?" if close else _NEXT,
+            ) from missing
         raise
 
 
@@ -136,8 +158,14 @@ def _near(module: str, name: str) -> str:
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.75)
     if close:
         of_ours = _is_of(gymnasium.registry[close[0]], "envs")
-        return f"did you mean {module or ('envs' if of_ours else '')}:{close[0]}?".replace(" :", " ")
-    return f"{module} registers {', '.join(own[:6])}{', …' if len(own) > 6 else ''}" if module else _NEXT
+        return f"did you mean {module or ('envs' if of_ours else '')}:{close[0]}?".replace(
+            " :", " "
+        )
+    return (
+        f"{module} registers {', '.join(own[:6])}{', …' if len(own) > 6 else ''}"
+        if module
+        else _NEXT
+    )
 
 
 def ids_of(module: str) -> list[str]:
@@ -166,8 +194,10 @@ def _check_arguments(env_id: str, spec: EnvSpec, arguments: Mapping[str, Any]) -
         if name not in taken:
             known = ", ".join(taken) or "no arguments"
             close = difflib.get_close_matches(name, list(taken), n=1)
-            raise ConfigError(f"{env_id} takes no argument {name}",
-                              f"did you mean {close[0]}?" if close else f"it takes {known}")
+            raise ConfigError(
+                f"{env_id} takes no argument {name}",
+                f"did you mean {close[0]}?" if close else f"it takes {known}",
+            )
 
 
 def _short(world: Any, name: str) -> str:

@@ -108,7 +108,9 @@ DEMONSTRATIONS = {"tools": 40, "gymnasium": 20, "code": 100}
 def source(file_name: str, kind: str) -> tuple[str, str]:
     """(Python source, environment id) of a new world in `file_name`.py. Raises ConfigError for a bad name or kind."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", file_name):
-        raise ConfigError(f"{file_name!r} cannot be a module", "use small letters, digits and _, e.g. my_world")
+        raise ConfigError(
+            f"{file_name!r} cannot be a module", "use small letters, digits and _, e.g. my_world"
+        )
     if kind not in KINDS:
         raise ConfigError(f"no kind {kind!r}", "there are: " + ", ".join(KINDS))
     name = "".join(part.capitalize() for part in file_name.split("_"))

@@ -30,7 +30,9 @@ def shown(space: spaces.Space[Any], value: Any) -> str:
                 return f"array of {'x'.join(map(str, array.shape))}, mean {array.mean():.4g}"
             return "\n".join(" ".join(f"{v:.4g}" for v in row) for row in np.atleast_2d(array))
         case spaces.Dict():
-            return "\n".join(f"{name}: {shown(part, value[name])}" for name, part in space.spaces.items())
+            return "\n".join(
+                f"{name}: {shown(part, value[name])}" for name, part in space.spaces.items()
+            )
         case spaces.Tuple():
             return "\n".join(shown(part, v) for part, v in zip(space.spaces, value, strict=True))
     return json.dumps(value, default=str)
@@ -68,14 +70,18 @@ def described(space: spaces.Space[Any]) -> str:
 
 def _is_of_numbers(space: spaces.Space[Any]) -> bool:
     """Whether an action is numbers within bounds once it is read: then no text of an agent reaches the environment."""
-    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box)
+    return isinstance(
+        space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box
+    )
 
 
 class Text(World[int]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "env_reward": SignalKind("1", "env_state"), INVALID: SignalKind("count", "env_state")}
+        "env_reward": SignalKind("1", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
 
     def __init__(self, world: str = "CartPole-v1", max_turns: int = 200, **arguments: Any) -> None:
@@ -103,7 +109,9 @@ class Text(World[int]):
         try:
             self._seen_inside, reward, terminated, truncated, _ = self.inner.step(chosen)
         except Exception as error:  # a stranger's world may raise anything
-            raise EnvironmentFailure(f"{self.inner.spec.id if self.inner.spec else self.inner}: {error}") from error
+            raise EnvironmentFailure(
+                f"{self.inner.spec.id if self.inner.spec else self.inner}: {error}"
+            ) from error
         self.cut_off = bool(truncated)
         return {"env_reward": float(reward)}, bool(terminated)
 

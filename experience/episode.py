@@ -54,7 +54,11 @@ class Episode:
     def total_reward(self) -> float | None:
         """Sum of the rewards, None if any is unknown."""
         rewards = [s.reward for s in self.steps]
-        return None if any(r is None for r in rewards) else float(sum(r for r in rewards if r is not None))
+        return (
+            None
+            if any(r is None for r in rewards)
+            else float(sum(r for r in rewards if r is not None))
+        )
 
     @property
     def ending(self) -> Ending | None:
@@ -102,4 +106,7 @@ class Group:
 
     @property
     def oldest_version(self) -> int:
-        return min((s.decision.policy_version for e in self.episodes for s in e.steps if s.decision), default=0)
+        return min(
+            (s.decision.policy_version for e in self.episodes for s in e.steps if s.decision),
+            default=0,
+        )

@@ -13,7 +13,6 @@ XpError
 └── WeightsError          a policy file is damaged or does not fit the model
 """
 
-
 from collections.abc import Mapping
 from typing import Any
 

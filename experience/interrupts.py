@@ -33,6 +33,7 @@ def install() -> None:
 
 def whole(function: Function) -> Function:
     """`function`, in whose calls a signal waits."""
+
     @functools.wraps(function)
     def guarded(*words: Any, **more: Any) -> Any:
         depth = getattr(_here, "depth", 0)

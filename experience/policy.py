@@ -62,17 +62,28 @@ class Decision:
 
     def __post_init__(self) -> None:
         if len(self.action_ids) != len(self.logprobs):
-            raise RecordError(f"{len(self.action_ids)} action tokens but {len(self.logprobs)} log-probabilities",
-                              "an engine gives one log-probability per sampled token")
+            raise RecordError(
+                f"{len(self.action_ids)} action tokens but {len(self.logprobs)} log-probabilities",
+                "an engine gives one log-probability per sampled token",
+            )
         if self.token_exact and sum(s.tokens for s in self.version_spans) != len(self.action_ids):
-            raise RecordError("version spans do not cover the action's tokens", "give one span per run of tokens")
+            raise RecordError(
+                "version spans do not cover the action's tokens", "give one span per run of tokens"
+            )
         if self.sampled and not self.token_exact:
-            raise RecordError("a sample whose tokens are not known", "give the tokens, or say sampled=False")
+            raise RecordError(
+                "a sample whose tokens are not known", "give the tokens, or say sampled=False"
+            )
         counts = self.allowed_counts
-        told = int(counts.sum()) if len(counts) else 0  # most have none, and each row of a store is made here
+        told = (
+            int(counts.sum()) if len(counts) else 0
+        )  # most have none, and each row of a store is made here
         if len(counts) not in (0, len(self.action_ids)) or told != len(self.allowed_ids):
-            raise RecordError(f"{len(self.allowed_ids)} allowed tokens and {len(counts)} counts for "
-                              f"{len(self.action_ids)} action tokens", "give one count per action token, or none")
+            raise RecordError(
+                f"{len(self.allowed_ids)} allowed tokens and {len(counts)} counts for "
+                f"{len(self.action_ids)} action tokens",
+                "give one count per action token, or none",
+            )
 
 
 class Policy(Protocol):

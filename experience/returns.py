@@ -19,7 +19,9 @@ def leave_one_out(returns: Floats) -> Floats:
     """
     group = len(returns)
     if group < 2:
-        raise RecordError("a group of one episode has no baseline", "collect groups of two episodes or more")
+        raise RecordError(
+            "a group of one episode has no baseline", "collect groups of two episodes or more"
+        )
     advantages: Floats = (returns - returns.mean()) * (group / (group - 1))
     return advantages
 
@@ -30,7 +32,9 @@ def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.
     rewards, discounts and result: float [T]; γ is given per step and is 0 where the world ended.
     """
     if len(rewards) != len(discounts):
-        raise RecordError(f"{len(rewards)} rewards but {len(discounts)} discounts", "give one discount a reward")
+        raise RecordError(
+            f"{len(rewards)} rewards but {len(discounts)} discounts", "give one discount a reward"
+        )
     result, following = np.empty(len(rewards)), bootstrap
     for t in range(len(rewards) - 1, -1, -1):
         following = rewards[t] + discounts[t] * following
@@ -45,8 +49,10 @@ def lambda_returns(rewards: Floats, discounts: Floats, values_next: Floats, trac
     bootstrapped end, λ = 0 one-step TD. Raises RecordError if the lengths differ.
     """
     if not len(rewards) == len(discounts) == len(values_next):
-        raise RecordError(f"{len(rewards)} rewards, {len(discounts)} discounts, {len(values_next)} values",
-                          "give one discount and one next value a reward")
+        raise RecordError(
+            f"{len(rewards)} rewards, {len(discounts)} discounts, {len(values_next)} values",
+            "give one discount and one next value a reward",
+        )
     result, following = np.empty(len(rewards)), float(values_next[-1]) if len(values_next) else 0.0
     for t in range(len(rewards) - 1, -1, -1):
         following = rewards[t] + discounts[t] * ((1 - trace) * values_next[t] + trace * following)

@@ -38,10 +38,14 @@ def check_weights(where: str, weights: Mapping[str, float], known: Collection[st
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"{where}: no signal is called {name!r}",
-                              f"{hint}there are: {', '.join(sorted(known)) or 'none'}")
+            raise ConfigError(
+                f"{where}: no signal is called {name!r}",
+                f"{hint}there are: {', '.join(sorted(known)) or 'none'}",
+            )
         if not math.isfinite(weight):
-            raise ConfigError(f"{where}: the weight of {name!r} is {weight}", "a weight is a finite number")
+            raise ConfigError(
+                f"{where}: the weight of {name!r} is {weight}", "a weight is a finite number"
+            )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ class Signal:
     evidence: str = ""
 
 
-def read_signals(info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]) -> tuple[Signal, ...]:
+def read_signals(
+    info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]
+) -> tuple[Signal, ...]:
     """The signals that an environment put into `info["signals"]`, checked against its catalogue.
 
     `info["signals"]` maps a name to a number, None, or (number | None, evidence).
@@ -41,11 +43,19 @@ def read_signals(info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]) -
     for name, reported in info.get("signals", {}).items():
         value, evidence = reported if isinstance(reported, tuple) else (reported, "")
         if name not in catalogue:
-            raise RecordError(f"signal {name!r} is not in the environment's signal catalogue {sorted(catalogue)}",
-                              "declare it in `signal_catalogue` with its unit and source")
+            raise RecordError(
+                f"signal {name!r} is not in the environment's signal catalogue {sorted(catalogue)}",
+                "declare it in `signal_catalogue` with its unit and source",
+            )
         if value is not None and not math.isfinite(value):
-            raise RecordError(f"signal {name!r} is {value}; a signal is a finite number, or None when unknown",
-                              "report None for what could not be measured")
+            raise RecordError(
+                f"signal {name!r} is {value}; a signal is a finite number, or None when unknown",
+                "report None for what could not be measured",
+            )
         kind = catalogue[name]
-        signals.append(Signal(name, None if value is None else float(value), kind.unit, kind.source, str(evidence)))
+        signals.append(
+            Signal(
+                name, None if value is None else float(value), kind.unit, kind.source, str(evidence)
+            )
+        )
     return tuple(signals)

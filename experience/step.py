@@ -16,7 +16,14 @@ from experience.signal import Signal
 
 Ending = Literal["none", "terminated", "truncated", "env_error", "timeout", "cancelled"]
 Source = Literal["real", "imagined", "demonstration", "human"]
-ENDINGS: tuple[Ending, ...] = ("none", "terminated", "truncated", "env_error", "timeout", "cancelled")
+ENDINGS: tuple[Ending, ...] = (
+    "none",
+    "terminated",
+    "truncated",
+    "env_error",
+    "timeout",
+    "cancelled",
+)
 FAILED: frozenset[Ending] = frozenset({"env_error", "timeout", "cancelled"})
 """Endings that say nothing about the agent: no reward is stored, and learning leaves them out."""
 SOURCES: tuple[Source, ...] = ("real", "imagined", "demonstration", "human")
@@ -107,12 +114,18 @@ class Step:
         if len(self.stream_id) != 16 or len(self.work_id) != 16:
             raise RecordError("stream_id and work_id are 16 bytes", "use uuid.UUID(...).bytes")
         if self.ending in FAILED and self.reward is not None:
-            raise RecordError(f"ending {self.ending!r} carries a reward of {self.reward}",
-                              "a failure of the machinery is unknown (None), never a reward")
+            raise RecordError(
+                f"ending {self.ending!r} carries a reward of {self.reward}",
+                "a failure of the machinery is unknown (None), never a reward",
+            )
         if self.reward is not None and not np.isfinite(self.reward):
-            raise RecordError(f"reward {self.reward} is not finite", "use None for an unknown reward")
+            raise RecordError(
+                f"reward {self.reward} is not finite", "use None for an unknown reward"
+            )
         if self.source == "imagined" and (self.parent is None or self.model_version is None):
-            raise RecordError("an imagined step names its parent and its model", "set parent and model_version")
+            raise RecordError(
+                "an imagined step names its parent and its model", "set parent and model_version"
+            )
 
     @property
     def is_closing(self) -> bool:

@@ -117,6 +117,8 @@ class World(gymnasium.Env):
 
 gymnasium.register(id="World-v0", entry_point=World)
 """
-WORLDS_THAT_RAISE = {"raises_on_import": "raise RuntimeError('trouble on import')\n",
-                     **{f"raises_in_{when}": _RAISES.format(when=when) for when in ("init", "reset", "step")}}
+WORLDS_THAT_RAISE = {
+    "raises_on_import": "raise RuntimeError('trouble on import')\n",
+    **{f"raises_in_{when}": _RAISES.format(when=when) for when in ("init", "reset", "step")},
+}
 """Source of modules, by name, each with a World-v0 that raises where the name says."""

@@ -25,8 +25,13 @@ class Commands:
     """Each call is a process of its own, in the folder given, as `./xp` would start it from there."""
 
     def __enter__(self) -> Commands:
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.commands"], cwd=ROOT, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.commands"],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         return self
 
     def __call__(self, folder: Path, *words: str) -> Told:
@@ -52,7 +57,12 @@ def _serve() -> None:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()
             if not child:
-                _run(actors.cli.main.main, folder, words, (os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno()))
+                _run(
+                    actors.cli.main.main,
+                    folder,
+                    words,
+                    (os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno()),
+                )
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             told = []
             for file in (out, err):

@@ -31,13 +31,19 @@ _PARTS = ("worlds", "wiki", "peers")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also the tests that take long")
-    parser.addoption("--extras", choices=_PARTS, help="only the tests that the last run skipped because `./xp setup "
-                     "...` had not been run; one that is skipped for it again fails the run")
+    parser.addoption(
+        "--extras",
+        choices=_PARTS,
+        help="only the tests that the last run skipped because `./xp setup "
+        "...` had not been run; one that is skipped for it again fails the run",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes long; runs only with --long")
-    if not hasattr(config, "workerinput"):  # with --numprocesses, the process that all reports reach
+    if not hasattr(
+        config, "workerinput"
+    ):  # with --numprocesses, the process that all reports reach
         config.pluginmanager.register(SkipNotes(config), "skip-notes")
 
 
@@ -57,7 +63,9 @@ def _skipped_before(config: pytest.Config, what: str) -> set[str]:
     """The ids of tests, or of whole files, whose last run skipped them for want of `./xp setup WHAT`."""
     notes = config.rootpath / SKIPPED
     if not notes.exists():
-        raise pytest.UsageError(f"no earlier run noted in {notes} what it skipped; run ./xp test first")
+        raise pytest.UsageError(
+            f"no earlier run noted in {notes} what it skipped; run ./xp test first"
+        )
     return {test for test, why in _read_notes(notes).items() if f"{_SETUP} {what}" in why}
 
 
@@ -87,22 +95,32 @@ class SkipNotes:
             self._found[report.nodeid] = " ".join(report.longrepr[2].split())
 
     def _still_missing(self) -> list[str]:
-        return [test for test, why in self._found.items() if self._what and f"{_SETUP} {self._what}" in why]
+        return [
+            test
+            for test, why in self._found.items()
+            if self._what and f"{_SETUP} {self._what}" in why
+        ]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._still_missing():
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if self._what and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK  # nothing had been skipped for it
-        kept = {test: why for test, why in _read_notes(self._path).items() if test not in self._ran} | self._found
+        kept = {
+            test: why for test, why in _read_notes(self._path).items() if test not in self._ran
+        } | self._found
         self._path.write_text("".join(f"{test}\t{why}\n" for test, why in sorted(kept.items())))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for test in self._still_missing():
             terminalreporter.write_line(f"FAILED {test} - still {self._found[test]}")
-        counted = Counter(part for why in self._found.values() for part in _PARTS if f"{_SETUP} {part}" in why)
+        counted = Counter(
+            part for why in self._found.values() for part in _PARTS if f"{_SETUP} {part}" in why
+        )
         for part, count in counted.items():
-            terminalreporter.write_line(f"{count} skipped; to run them: {_SETUP} {part}, then ./xp test --extras {part}")
+            terminalreporter.write_line(
+                f"{count} skipped; to run them: {_SETUP} {part}, then ./xp test --extras {part}"
+            )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -131,21 +149,51 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_step(t: int, stream: bytes = b"s" * 16, *, rng: np.random.Generator | None = None, closing: bool = False,
-              **changes: object) -> Step:
+def make_step(
+    t: int,
+    stream: bytes = b"s" * 16,
+    *,
+    rng: np.random.Generator | None = None,
+    closing: bool = False,
+    **changes: object,
+) -> Step:
     """A step as an engine and a world would make it, with tokens of varying number."""
     rng = rng or np.random.default_rng(t)
-    prompt = np.concatenate([np.arange(5, dtype=np.int32), rng.integers(0, 256, rng.integers(1, 60)).astype(np.int32)])
+    prompt = np.concatenate(
+        [np.arange(5, dtype=np.int32), rng.integers(0, 256, rng.integers(1, 60)).astype(np.int32)]
+    )
     action = rng.integers(0, 256, rng.integers(1, 20)).astype(np.int32)
-    decision = None if closing else Decision(
-        "press 1", 3, prompt, action, rng.normal(-1, 0.1, len(action)).astype(np.float32),
-        (VersionSpan(3, len(action)),), token_exact=True, decoder="temperature=1", behaviour_id="small",
-        sampled=True, temperature=1.0, allowed_ids=action[-1:], prompt_cut=2, action_cut=False,
-        allowed_counts=np.array([0] * (len(action) - 1) + [1], np.int32))
+    decision = (
+        None
+        if closing
+        else Decision(
+            "press 1",
+            3,
+            prompt,
+            action,
+            rng.normal(-1, 0.1, len(action)).astype(np.float32),
+            (VersionSpan(3, len(action)),),
+            token_exact=True,
+            decoder="temperature=1",
+            behaviour_id="small",
+            sampled=True,
+            temperature=1.0,
+            allowed_ids=action[-1:],
+            prompt_cut=2,
+            action_cut=False,
+            allowed_counts=np.array([0] * (len(action) - 1) + [1], np.int32),
+        )
+    )
     fields: dict[str, object] = dict(
-        stream_id=stream, t=t, env_id="envs:Test-v0", obs_text=f"page {t} — ünïcode", decision=decision,
+        stream_id=stream,
+        t=t,
+        env_id="envs:Test-v0",
+        obs_text=f"page {t} — ünïcode",
+        decision=decision,
         work_id=uuid.UUID(int=t).bytes,
         signals=() if closing else (Signal("done", 0.5, "fraction", "env_state", "db"),),
         reward=None if closing else 0.25 * t,
-        reward_version="linear-1", boundary=Boundary.RESET if t == 0 else Boundary.NONE)
+        reward_version="linear-1",
+        boundary=Boundary.RESET if t == 0 else Boundary.NONE,
+    )
     return Step(**(fields | changes))  # type: ignore[arg-type]

@@ -16,7 +16,9 @@ class Ends(gymnasium.Env[str, str]):
 
     observation_space, action_space = Text(100), Text(100)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self.way, self.turn = WAYS[(seed or 0) % len(WAYS)], 0
         if self.way == "no start":
@@ -31,10 +33,18 @@ class Ends(gymnasium.Env[str, str]):
         time.sleep(0.02)
         if self.way == "timeout" and self.turn == 2:
             time.sleep(2.5)
-        if (self.way == "env_error" and self.turn == 2) or (self.way == "late error" and self.turn == 3):
+        if (self.way == "env_error" and self.turn == 2) or (
+            self.way == "late error" and self.turn == 3
+        ):
             raise RuntimeError("the world broke")
         over = self.turn == 3
-        return f"turn {self.turn}", 1.0, over and self.way != "truncated", over and self.way == "truncated", {}
+        return (
+            f"turn {self.turn}",
+            1.0,
+            over and self.way != "truncated",
+            over and self.way == "truncated",
+            {},
+        )
 
 
 gymnasium.register(id="Ends-v0", entry_point=Ends, disable_env_checker=True)

@@ -19,7 +19,12 @@ def forms() -> list[str]:
     found = []
     for secret in (os.environ.get(name, "") for name in NAMES):
         raw = secret.encode()
-        found += [secret, base64.b64encode(b"user:" + raw).decode(), raw.hex(), "".join(f"%{b:02X}" for b in raw)]
+        found += [
+            secret,
+            base64.b64encode(b"user:" + raw).decode(),
+            raw.hex(),
+            "".join(f"%{b:02X}" for b in raw),
+        ]
     return found
 
 
@@ -42,7 +47,13 @@ class Leaky(gymnasium.Env[str, str]):
         if self.np_random.random() < 0.2:
             raise RuntimeError("refused: " + " ".join(forms()))
         picture = b"\x89PNG\r\n\x1a\n" + zlib.compress(b"")
-        return "end " + forms()[2], 1.0, self.n > 1, False, {"images": {forms()[0]: picture}, "state": forms()[0]}
+        return (
+            "end " + forms()[2],
+            1.0,
+            self.n > 1,
+            False,
+            {"images": {forms()[0]: picture}, "state": forms()[0]},
+        )
 
     def random_action(self, rng: Any) -> str:
         return "go"

@@ -19,14 +19,37 @@ from gymnasium.spaces import Box, Discrete
 from envs.authoring import Answer, SignalKind, ToolWorld, action
 
 FAULTS: dict[str, str] = {}
-WORDS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "gusto", "haste", "ivory", "jolly", "karma", "lemon",
-         "mango", "noble", "ocean", "pearl", "quilt", "raven", "sunny", "tulip")
+WORDS = (
+    "amber",
+    "basil",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "gusto",
+    "haste",
+    "ivory",
+    "jolly",
+    "karma",
+    "lemon",
+    "mango",
+    "noble",
+    "ocean",
+    "pearl",
+    "quilt",
+    "raven",
+    "sunny",
+    "tulip",
+)
 
 
 class Sound(ToolWorld[tuple[str, ...]]):
     """Three drawers, each with a word inside: open them, then say the words in the order of the drawers."""
 
-    signal_catalogue = {"right": SignalKind("fraction", "env_state"), "opened": SignalKind("count", "env_state")}
+    signal_catalogue = {
+        "right": SignalKind("fraction", "env_state"),
+        "opened": SignalKind("count", "env_state"),
+    }
     reward_weights = {"right": 1.0, "opened": -0.01}
     max_turns, cheats = 10, ("say amber", "open 9")
 
@@ -51,7 +74,11 @@ class Sound(ToolWorld[tuple[str, ...]]):
     def say(self, words: str) -> Answer:
         """Say the three words in order; this ends the episode."""
         told = words.split()
-        right = sum(a == b for a, b in zip(told, self.task, strict=False)) / 3 if len(told) == 3 else 0.0
+        right = (
+            sum(a == b for a, b in zip(told, self.task, strict=False)) / 3
+            if len(told) == 3
+            else 0.0
+        )
         return {"right": right}, True
 
     def oracle_action(self) -> str:
@@ -60,10 +87,14 @@ class Sound(ToolWorld[tuple[str, ...]]):
 
 def fault(check: str) -> Any:
     """Registers a world under its class's name, and which check must notice it."""
+
     def register(cls: type) -> type:
-        gymnasium.register(id=f"{cls.__name__}-v0", entry_point=cls, order_enforce=False, disable_env_checker=True)
+        gymnasium.register(
+            id=f"{cls.__name__}-v0", entry_point=cls, order_enforce=False, disable_env_checker=True
+        )
         FAULTS[cls.__name__] = check
         return cls
+
     return register
 
 
@@ -162,7 +193,9 @@ class NonceTellsSplitsApart(Sound):
 class Numbers(gymnasium.Env[np.ndarray, int]):
     observation_space, action_space = Box(0.0, 1.0, (2,), np.float64), Discrete(2)
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: Any = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.turn, self.place = 0, self.np_random.random(2)
         return self.place, {}

@@ -12,7 +12,9 @@ from gymnasium.spaces import Text
 class Slow(gymnasium.Env[str, str]):
     observation_space, action_space = Text(100), Text(100)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         return "wait", {}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -23,7 +25,9 @@ class Slow(gymnasium.Env[str, str]):
 class Coin(gymnasium.Env[str, str]):
     observation_space, action_space = Text(100), Text(100)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         return "heads or tails", {}
 

@@ -39,16 +39,26 @@ def rows(directory: Path, version: str = "") -> dict[int, Step]:
     return {s.t: s for steps in follow_amended(directory, version) for s in steps}
 
 
-def test_a_later_signal_takes_the_place_of_an_earlier_one_and_no_shard_changes(tmp_path: Path) -> None:
+def test_a_later_signal_takes_the_place_of_an_earlier_one_and_no_shard_changes(
+    tmp_path: Path,
+) -> None:
     a_store(tmp_path)
     before = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "w").iterdir()}
-    amend(tmp_path, [Amendment(STREAM, 2, "done", 0.9, "fraction", "human", "looked again"),
-                     Amendment(STREAM, 3, "liked", 1.0)], new={"liked": SignalKind("1", "human")})
+    amend(
+        tmp_path,
+        [
+            Amendment(STREAM, 2, "done", 0.9, "fraction", "human", "looked again"),
+            Amendment(STREAM, 3, "liked", 1.0),
+        ],
+        new={"liked": SignalKind("1", "human")},
+    )
     amend(tmp_path, [Amendment(STREAM, 2, "done", 0.1, "fraction")])
     found = rows(tmp_path)
     assert [(s.name, s.value) for s in found[2].signals] == [("done", 0.1)]
     assert [(s.name, s.value) for s in found[3].signals] == [("done", 0.5), ("liked", 1.0)]
-    assert {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "w").iterdir()} == before
+    assert {
+        p: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "w").iterdir()
+    } == before
     assert not verify(tmp_path, deep=True).problems
 
 
@@ -67,25 +77,39 @@ def test_a_whole_store_is_rewarded_again_and_the_old_rewards_stay(tmp_path: Path
 
 def test_a_damaged_amendment_is_noticed(tmp_path: Path) -> None:
     a_store(tmp_path)
-    path = amend(tmp_path, [Amendment(STREAM, t % 10, "done", 0.5 + t, evidence=f"seen {t}") for t in range(200)])
+    path = amend(
+        tmp_path,
+        [Amendment(STREAM, t % 10, "done", 0.5 + t, evidence=f"seen {t}") for t in range(200)],
+    )
     whole = bytearray(path.read_bytes())
     for at in range(0, len(whole), 97):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(ShardError, match="damaged"):
             amendments(tmp_path)
         assert verify(tmp_path).problems
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
-    (dict(value=math.nan), "nan"), (dict(value=math.inf), "inf"), (dict(value=-math.inf), "-inf"),
-    (dict(source="hearsay"), "env_state, verifier"), (dict(name="dome"), "did you mean 'done'"),
-    (dict(unit="kg"), "its unit is 'kg', the store's is 'fraction'"), (dict(t=11), "no such step"),
-    (dict(t=-1), "no such step"), (dict(stream_id=b"x" * 16), "no such step"), (dict(stream_id=b"x"), "no such step"),
-    (dict(reward_version="v", name="done"), "'reward'"),
-    (dict(reward_version="v", name="reward", value=math.nan), "nan"),
-    (dict(reward_version="v", name="reward", t=99), "no such step")])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (dict(value=math.nan), "nan"),
+        (dict(value=math.inf), "inf"),
+        (dict(value=-math.inf), "-inf"),
+        (dict(source="hearsay"), "env_state, verifier"),
+        (dict(name="dome"), "did you mean 'done'"),
+        (dict(unit="kg"), "its unit is 'kg', the store's is 'fraction'"),
+        (dict(t=11), "no such step"),
+        (dict(t=-1), "no such step"),
+        (dict(stream_id=b"x" * 16), "no such step"),
+        (dict(stream_id=b"x"), "no such step"),
+        (dict(reward_version="v", name="done"), "'reward'"),
+        (dict(reward_version="v", name="reward", value=math.nan), "nan"),
+        (dict(reward_version="v", name="reward", t=99), "no such step"),
+    ],
+)
 def test_an_amendment_that_cannot_be_true_is_refused_and_nothing_is_written(
-        tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    tmp_path: Path, wrong: dict[str, Any], said: str
+) -> None:
     a_store(tmp_path)
     right = dict(stream_id=STREAM, t=2, name="done", value=0.5)
     with pytest.raises(RecordError, match=said):
@@ -95,7 +119,9 @@ def test_an_amendment_that_cannot_be_true_is_refused_and_nothing_is_written(
 
 def test_a_new_signal_is_declared_once_and_known_from_then_on(tmp_path: Path) -> None:
     a_store(tmp_path)
-    amend(tmp_path, [Amendment(STREAM, 3, "liked", 1.0)], new={"liked": SignalKind("stars", "human")})
+    amend(
+        tmp_path, [Amendment(STREAM, 3, "liked", 1.0)], new={"liked": SignalKind("stars", "human")}
+    )
     amend(tmp_path, [Amendment(STREAM, 2, "liked", 5.0)])
     assert rows(tmp_path)[2].signals[-1].unit == "stars"
 
@@ -128,7 +154,9 @@ class Noted(Disk):
             self.touched.add(path.name)
 
 
-def test_an_amendment_reads_the_newest_shards_until_it_knows_its_step_and_no_others(tmp_path: Path) -> None:
+def test_an_amendment_reads_the_newest_shards_until_it_knows_its_step_and_no_others(
+    tmp_path: Path,
+) -> None:
     journal = Journal(tmp_path / "w", CATALOGUE)
     for t in range(60):
         journal.append(make_step(t, STREAM) if t < 50 else make_step(t - 50, b"n" * 16))
@@ -145,16 +173,22 @@ def test_an_amendment_reads_the_newest_shards_until_it_knows_its_step_and_no_oth
         return disk.touched
 
     assert read_by(Amendment(b"n" * 16, 3, "done", 1.0)) == {shards[5]}
-    assert read_by(Amendment(STREAM, 45, "done", 1.0), Amendment(STREAM, 2, "done", 1.0)) == set(shards[4:])
+    assert read_by(Amendment(STREAM, 45, "done", 1.0), Amendment(STREAM, 2, "done", 1.0)) == set(
+        shards[4:]
+    )
     liked = {"liked": SignalKind("stars", "human")}
     read_by(Amendment(STREAM, 2, "liked", 1.0), new=liked)
-    assert len(read_by(Amendment(b"n" * 16, 2, "liked", 1.0))) == 2, "the newest shard, and the file that declared it"
+    assert len(read_by(Amendment(b"n" * 16, 2, "liked", 1.0))) == 2, (
+        "the newest shard, and the file that declared it"
+    )
     compact(tmp_path)
     journal = Journal(tmp_path / "w", CATALOGUE)
     journal.append(make_step(50, STREAM))
     journal.close()
     (newest,) = (p.name for p in (tmp_path / "w").glob("*.arrow"))
-    assert read_by(Amendment(STREAM, 50, "done", 1.0), Amendment(STREAM, 7, "done", 1.0)) == {newest}
+    assert read_by(Amendment(STREAM, 50, "done", 1.0), Amendment(STREAM, 7, "done", 1.0)) == {
+        newest
+    }
     assert rows(tmp_path)[7].signals[0].value == 1.0
     assert not verify(tmp_path, deep=True).problems
 
@@ -205,7 +239,9 @@ def test_the_reward_of_an_amended_signal_holds_under_the_version_that_acted(tmp_
     assert rows(tmp_path, model.version)[0].reward == 0.75
 
 
-def test_a_step_that_the_machinery_failed_stays_unknown_though_a_person_amends_it(tmp_path: Path) -> None:
+def test_a_step_that_the_machinery_failed_stays_unknown_though_a_person_amends_it(
+    tmp_path: Path,
+) -> None:
     a_store(tmp_path)
     amend(tmp_path, [Amendment(STREAM, 10, "done", 1.0)])
     model = RewardModel({"envs:Test-v0": {"done": 1.0}})
@@ -213,19 +249,31 @@ def test_a_step_that_the_machinery_failed_stays_unknown_though_a_person_amends_i
     assert rows(tmp_path, model.version)[10].reward is None
 
 
-@pytest.mark.parametrize(("world", "rewards", "said"), [
-    ("envs:KeyDoor-v0", "{sovled: 1.0}", "did you mean 'solved'"), ("envs:KeyDoor-v0", "{solved: .nan}", "finite"),
-    ("envs:Text-v0", "{reward: 1.0}", "did you mean 'env_reward'")])
-def test_a_misspelt_signal_in_a_configuration_is_an_error(world: str, rewards: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("world", "rewards", "said"),
+    [
+        ("envs:KeyDoor-v0", "{sovled: 1.0}", "did you mean 'solved'"),
+        ("envs:KeyDoor-v0", "{solved: .nan}", "finite"),
+        ("envs:Text-v0", "{reward: 1.0}", "did you mean 'env_reward'"),
+    ],
+)
+def test_a_misspelt_signal_in_a_configuration_is_an_error(
+    world: str, rewards: str, said: str
+) -> None:
     arguments = "arguments: {world: CartPole-v1}, " if world == "envs:Text-v0" else ""
     with pytest.raises(ConfigError, match=said):
         require(load([], [f"worlds=[{{id: '{world}', {arguments}rewards: {rewards}}}]"])[0])
 
 
 def test_a_dry_run_says_that_a_weight_is_misspelt(tmp_path: Path) -> None:
-    words = ["worlds=[{id: 'envs:Text-v0', arguments: {world: CartPole-v1}, rewards: {reward: 1.0}}]", f"runs_dir={tmp_path / 'runs'}"]
+    words = [
+        "worlds=[{id: 'envs:Text-v0', arguments: {world: CartPole-v1}, rewards: {reward: 1.0}}]",
+        f"runs_dir={tmp_path / 'runs'}",
+    ]
     said = "did you mean 'env_reward'"
-    done = subprocess.run([sys.executable, "-m", "actors", "run", *words, "--dry-run"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "actors", "run", *words, "--dry-run"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -21,21 +21,38 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def xp(*words: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "actors", *words], cwd=cwd, input=stdin, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{cwd}"}, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "actors", *words],
+        cwd=cwd,
+        input=stdin,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{cwd}"},
+        timeout=300,
+    )
 
 
 class Kitchen(ToolWorld[int]):
     signal_catalogue = {"heat": SignalKind("K", "env_state")}
     reward_weights = {"heat": 1.0}
 
-    def draw(self, rng: np.random.Generator) -> int: return int(rng.integers(100))
-    def begin(self) -> None: self.seen = ""
-    def observe(self) -> str: return self.seen
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(100))
+
+    def begin(self) -> None:
+        self.seen = ""
+
+    def observe(self) -> str:
+        return self.seen
 
     @action
-    def cook(self, minutes: Annotated[int, Range(1, 60)], how: Literal["boil", "fry"], salt: bool = False,
-             note: str = "") -> Answer:
+    def cook(
+        self,
+        minutes: Annotated[int, Range(1, 60)],
+        how: Literal["boil", "fry"],
+        salt: bool = False,
+        note: str = "",
+    ) -> Answer:
         """Cook it."""
         self.seen = f"{minutes} {how} {salt} {note}"
         return {"heat": 1.0}, False
@@ -53,32 +70,61 @@ def kitchen() -> Kitchen:
     return world
 
 
-@pytest.mark.parametrize(("said", "seen"), [
-    ("cook 5 fry", "5 fry False "), ("cook 5 boil yes with much butter", "5 boil True with much butter"),
-    ('{"name": "cook", "arguments": {"minutes": 7, "how": "fry"}}', "7 fry False ")])
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        ("cook 5 fry", "5 fry False "),
+        ("cook 5 boil yes with much butter", "5 boil True with much butter"),
+        ('{"name": "cook", "arguments": {"minutes": 7, "how": "fry"}}', "7 fry False "),
+    ],
+)
 def test_an_action_is_a_line_or_a_tool_call(said: str, seen: str, kitchen: Kitchen) -> None:
     kitchen.step(said)
     assert kitchen.seen == seen
 
 
-@pytest.mark.parametrize(("said", "told"), [
-    ("cook", "write: cook minutes how [salt] [note]"), ("cook x fry", "minutes is an integer"),
-    ("cook 2.5 fry", "minutes is an integer"), ("cook 61 fry", "minutes from 1 to 60"),
-    ("cook 5 bake", "how is one of boil, fry"), ("cook 5 fry maybe", "salt is a boolean"), ("dance", "no action dance"),
-    ("rest now", "write: rest"), ('{"name": "cook", "arguments": {"minutes": 7, "how": "fry", "x": 1}}', "write: cook"),
-    ('{"name": "cook"', "a tool call is"), ("{" * 2000, "a tool call is"), ("cook inf fry", "minutes is an integer")])
-def test_what_cannot_be_read_is_told_and_changes_nothing(said: str, told: str, kitchen: Kitchen) -> None:
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("cook", "write: cook minutes how [salt] [note]"),
+        ("cook x fry", "minutes is an integer"),
+        ("cook 2.5 fry", "minutes is an integer"),
+        ("cook 61 fry", "minutes from 1 to 60"),
+        ("cook 5 bake", "how is one of boil, fry"),
+        ("cook 5 fry maybe", "salt is a boolean"),
+        ("dance", "no action dance"),
+        ("rest now", "write: rest"),
+        ('{"name": "cook", "arguments": {"minutes": 7, "how": "fry", "x": 1}}', "write: cook"),
+        ('{"name": "cook"', "a tool call is"),
+        ("{" * 2000, "a tool call is"),
+        ("cook inf fry", "minutes is an integer"),
+    ],
+)
+def test_what_cannot_be_read_is_told_and_changes_nothing(
+    said: str, told: str, kitchen: Kitchen
+) -> None:
     observation, reward, _, _, info = kitchen.step(said)
-    assert told in observation and reward == -0.1 and kitchen.seen == "" and "invalid_action" in info["signals"]
+    assert (
+        told in observation
+        and reward == -0.1
+        and kitchen.seen == ""
+        and "invalid_action" in info["signals"]
+    )
 
 
 def test_hints_and_docstring_are_the_schema_and_the_space(kitchen: Kitchen) -> None:
     schema = kitchen.tools["cook"].schema()["function"]
     assert schema["description"] == "Cook it."
-    assert schema["parameters"]["properties"]["minutes"] == {"type": "integer", "minimum": 1, "maximum": 60}
+    assert schema["parameters"]["properties"]["minutes"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 60,
+    }
     assert schema["parameters"]["properties"]["how"] == {"type": "string", "enum": ["boil", "fry"]}
     assert schema["parameters"]["required"] == ["minutes", "how"]
-    assert kitchen.tool_space[0]["minutes"].contains(60) and not kitchen.tool_space[0]["minutes"].contains(61)
+    assert kitchen.tool_space[0]["minutes"].contains(60) and not kitchen.tool_space[0][
+        "minutes"
+    ].contains(61)
     assert "`cook minutes how [salt] [note]` cook it" in kitchen.instructions
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -98,8 +144,19 @@ def test_a_new_world_is_short_and_passes_its_checks(kind: str, tmp_path: Path) -
 
 def test_a_new_world_is_collected_from_and_lived_again(tmp_path: Path) -> None:
     assert xp("env", "new", "my_world", cwd=tmp_path).returncode == 0
-    run = xp("run", "-c", str(ROOT / "configs/local.yaml"), 'worlds=[{id: "my_world:MyWorld-v0", groups: 2, demonstrations: 4}]',
-             "workers=0", "budget.updates=1", "evaluation.episodes=2", "evaluation.final_episodes=2", "--limit", "30", cwd=tmp_path)
+    run = xp(
+        "run",
+        "-c",
+        str(ROOT / "configs/local.yaml"),
+        'worlds=[{id: "my_world:MyWorld-v0", groups: 2, demonstrations: 4}]',
+        "workers=0",
+        "budget.updates=1",
+        "evaluation.episodes=2",
+        "evaluation.final_episodes=2",
+        "--limit",
+        "30",
+        cwd=tmp_path,
+    )
     assert run.returncode == 0, run.stderr[-800:]
     lived = [s for block in Catalog(tmp_path / "runs/latest/shards").follow() for s in block]
     assert len(lived) > 30
@@ -109,12 +166,20 @@ def test_a_new_world_is_collected_from_and_lived_again(tmp_path: Path) -> None:
 
 def test_a_person_plays_and_goes_back(tmp_path: Path) -> None:
     xp("env", "new", "my_world", cwd=tmp_path)
-    played = xp("env", "play", "my_world:MyWorld-v0", cwd=tmp_path, stdin="guess 26\n:back\n:oracle\n:quit\n")
+    played = xp(
+        "env",
+        "play",
+        "my_world:MyWorld-v0",
+        cwd=tmp_path,
+        stdin="guess 26\n:back\n:oracle\n:quit\n",
+    )
     assert '"found": 0.0' in played.stdout and "one turn back" in played.stdout
     assert '"found": 1.0' in played.stdout, played.stdout
 
 
-def test_checks_notice_a_world_that_breaks_its_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_notice_a_world_that_breaks_its_promises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each break is noticed by the check that is named for it."""
     import gymnasium
 
@@ -137,13 +202,24 @@ def test_checks_notice_a_world_that_breaks_its_promises(tmp_path: Path, monkeypa
     base = KINDS["tools"]
     try:
         for number, (name, change) in enumerate(breaks.items()):
-            text = base.format(name="Broken", title="broken").replace("Broken-v0", f"Broken{number}-v0")
+            text = base.format(name="Broken", title="broken").replace(
+                "Broken-v0", f"Broken{number}-v0"
+            )
             head = text.split("    def oracle_action")[0]
             method = change.splitlines()[0].partition("(")[0].strip()
-            kept = "" if "def oracle_action" in change else "    def oracle_action(self): return f'guess {sum(self.task)}'\n"
-            head = "\n".join(line for line in head.splitlines() if method not in line or not method.startswith("def"))
+            kept = (
+                ""
+                if "def oracle_action" in change
+                else "    def oracle_action(self): return f'guess {sum(self.task)}'\n"
+            )
+            head = "\n".join(
+                line
+                for line in head.splitlines()
+                if method not in line or not method.startswith("def")
+            )
             (tmp_path / f"broken{number}.py").write_text(
-                f"{head}\n{kept}    {change}\n\n\ngymnasium.register(id='Broken{number}-v0', entry_point=Broken)\n")
+                f"{head}\n{kept}    {change}\n\n\ngymnasium.register(id='Broken{number}-v0', entry_point=Broken)\n"
+            )
             results = {r.id: r for r in check(f"broken{number}:Broken{number}-v0", only=[name])}
             assert results[name].outcome == "FAIL", (name, results[name])
             assert gymnasium.spec(f"Broken{number}-v0")

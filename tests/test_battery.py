@@ -22,8 +22,16 @@ print(json.dumps([[found[i].gained, found[i].plated] for i in range(4)]))
 
 
 def test_a_cell_charges_the_same_whichever_cells_were_charged_before() -> None:
-    answers = [subprocess.run([sys.executable, "-c", _SCRIPT, json.dumps(order)], cwd=Path(__file__).parent.parent, check=True,
-                              capture_output=True, text=True).stdout.splitlines()[-1] for order in ([0, 1, 2, 3], [3, 1, 2, 0])]
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", _SCRIPT, json.dumps(order)],
+            cwd=Path(__file__).parent.parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()[-1]
+        for order in ([0, 1, 2, 3], [3, 1, 2, 0])
+    ]
     assert answers[0] == answers[1]
     (gained, plated), *_ = json.loads(answers[0])
     assert 0 < plated < gained < 1

@@ -21,7 +21,9 @@ def a_store(path: Path, writers: str = "w", pictures: int = 4, steps: int = 12) 
     for writer in writers:
         journal = Journal(path / writer, CATALOGUE, batch_rows=5)
         for t in range(steps):
-            blob = journal.blobs.put(shown[t % pictures], "image/png", width=20, height=10, role="screenshot")
+            blob = journal.blobs.put(
+                shown[t % pictures], "image/png", width=20, height=10, role="screenshot"
+            )
             journal.append(make_step(t, writer.encode() * 16, obs_blobs=(blob,)))
         journal.close()
     return shown
@@ -34,7 +36,13 @@ def test_a_picture_seen_many_times_is_stored_once_and_read_back_whole(tmp_path: 
     reader, found = BlobReader(tmp_path), [s for block in Catalog(tmp_path).follow() for s in block]
     assert [reader.read(s.obs_blobs[0].hash) for s in found] == [shown[t % 4] for t in range(12)]
     blob = found[0].obs_blobs[0]
-    assert (blob.media, blob.nbytes, blob.w, blob.h, blob.role) == ("image/png", 1200, 20, 10, "screenshot")
+    assert (blob.media, blob.nbytes, blob.w, blob.h, blob.role) == (
+        "image/png",
+        1200,
+        20,
+        10,
+        "screenshot",
+    )
     assert verify(tmp_path, deep=True).blobs == 4
 
 
@@ -52,7 +60,7 @@ def test_a_damaged_or_missing_blob_is_an_error_and_costs_no_other(tmp_path: Path
     whole = pack.read_bytes()
     digests = [digest for digest, _ in entries(pack)]
     for at, reads in ((30, "missing"), (200, "damaged")):  # in the first one's head; in its bytes
-        pack.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        pack.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         reader = BlobReader(tmp_path)
         with pytest.raises(ShardError, match=reads):
             reader.read(digests[0])

@@ -13,7 +13,9 @@ import pytest
 
 pytest.importorskip("miniwob", reason="./xp setup worlds")
 if shutil.which("chromium-headless-shell") is None:
-    pytest.skip("chromium-headless-shell is not installed: ./xp setup worlds", allow_module_level=True)
+    pytest.skip(
+        "chromium-headless-shell is not installed: ./xp setup worlds", allow_module_level=True
+    )
 
 from envs.browser.chromium import Chromium
 from envs.browser.devtools import Devtools, ax_lines
@@ -33,7 +35,9 @@ def begin(world: MiniWoB, page: str, seed: int) -> str:
 
 
 @pytest.mark.timeout(0)
-def test_every_page_loads_steps_and_is_the_same_for_the_same_seed(world: MiniWoB, request: pytest.FixtureRequest) -> None:
+def test_every_page_loads_steps_and_is_the_same_for_the_same_seed(
+    world: MiniWoB, request: pytest.FixtureRequest
+) -> None:
     pages = page_names() if request.config.getoption("--long") else page_names()[::9]
     assert len(page_names()) == 130
     pictures = 0
@@ -67,7 +71,9 @@ def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
     reference = Chromium([html()])
 
     async def shown(page: str, seed: int) -> list[str]:
-        opened, session = await reference.open_file(f"file://{html()}/miniwob/{page}.html", WIDTH, HEIGHT)
+        opened, session = await reference.open_file(
+            f"file://{html()}/miniwob/{page}.html", WIDTH, HEIGHT
+        )
         await opened.evaluate(_BEGIN % seed)
         await opened.wait_for_timeout(100)
         nodes = (await session.send("Accessibility.getFullAXTree"))["nodes"]
@@ -76,8 +82,18 @@ def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
         await opened.context.close()
         return lines
 
-    for page in ("click-test", "click-checkboxes", "login-user", "choose-list", "email-inbox", "book-flight", "use-slider",
-                 "click-tab-2", "read-table", "social-media"):
+    for page in (
+        "click-test",
+        "click-checkboxes",
+        "login-user",
+        "choose-list",
+        "email-inbox",
+        "book-flight",
+        "use-slider",
+        "click-tab-2",
+        "read-table",
+        "social-media",
+    ):
         begin(world, page, 3)
         assert reference.wait(shown(page, 3)) == world._lines, page
 
@@ -112,11 +128,18 @@ def test_time_on_a_page_passes_only_with_actions(world: MiniWoB) -> None:
 
 def test_nothing_of_an_episode_is_left_for_the_next(world: MiniWoB) -> None:
     begin(world, "enter-text", 1)
-    world.page.evaluate("window.left = 1; document.cookie = 'left=1'; try { localStorage.left = 1 } catch (e) {}")
+    world.page.evaluate(
+        "window.left = 1; document.cookie = 'left=1'; try { localStorage.left = 1 } catch (e) {}"
+    )
     world.step("fill 4 left")
     begin(world, "enter-text", 1)
-    assert world.page.evaluate("[typeof window.left, document.cookie, (() => { try { return localStorage.left || '' } "
-                               "catch (e) { return '' } })(), document.querySelector('input').value].join('|')") == "undefined|||"
+    assert (
+        world.page.evaluate(
+            "[typeof window.left, document.cookie, (() => { try { return localStorage.left || '' } "
+            "catch (e) { return '' } })(), document.querySelector('input').value].join('|')"
+        )
+        == "undefined|||"
+    )
 
 
 def test_a_page_reaches_no_network_and_no_file_but_its_own(world: MiniWoB) -> None:
@@ -124,11 +147,21 @@ def test_a_page_reaches_no_network_and_no_file_but_its_own(world: MiniWoB) -> No
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.2)
         port = listening.getsockname()[1]
-        for url in (f"http://127.0.0.1:{port}/", "http://example.com/", "file:///etc/passwd", "http://169.254.169.254/latest",
-                    "file:///proc/self/environ", "http://127.0.0.1:8265/", f"ws://127.0.0.1:{port}/"):
-            world.page.evaluate(f"window.u = {url!r};" + """(u => { window.told = null; const tell = x => { window.told = x };
+        for url in (
+            f"http://127.0.0.1:{port}/",
+            "http://example.com/",
+            "file:///etc/passwd",
+            "http://169.254.169.254/latest",
+            "file:///proc/self/environ",
+            "http://127.0.0.1:8265/",
+            f"ws://127.0.0.1:{port}/",
+        ):
+            world.page.evaluate(
+                f"window.u = {url!r};"
+                + """(u => { window.told = null; const tell = x => { window.told = x };
                 if (u.startsWith('ws')) { const s = new WebSocket(u); s.onopen = () => tell('open'); s.onerror = () => tell('refused') }
-                else fetch(u).then(() => tell('open'), () => tell('refused')); })(window.u)""")
+                else fetch(u).then(() => tell('open'), () => tell('refused')); })(window.u)"""
+            )
             for _ in range(40):
                 world.page.advance(50)
                 if world.page.evaluate("window.told"):
@@ -142,12 +175,21 @@ def test_the_shell_runs_without_a_network_card_or_root(world: MiniWoB) -> None:
     import psutil
 
     begin(world, "click-test", 1)
-    found = [p for p in psutil.process_iter(["cmdline"]) if "--type=renderer" in (p.info["cmdline"] or [])]
+    found = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if "--type=renderer" in (p.info["cmdline"] or [])
+    ]
     assert found
     for process in found[:2]:
-        status: dict[str, Any] = dict(line.split(":\t", 1) for line in open(f"/proc/{process.pid}/status").read().splitlines())
+        status: dict[str, Any] = dict(
+            line.split(":\t", 1) for line in open(f"/proc/{process.pid}/status").read().splitlines()
+        )
         assert status["Seccomp"].strip() == "2" and status["Uid"].split()[0] != "0"
-        assert [line.split(":")[0].strip() for line in open(f"/proc/{process.pid}/net/dev").read().splitlines()[2:]] in ([], ["lo"])
+        assert [
+            line.split(":")[0].strip()
+            for line in open(f"/proc/{process.pid}/net/dev").read().splitlines()[2:]
+        ] in ([], ["lo"])
 
 
 def test_a_browser_that_is_killed_is_started_anew(world: MiniWoB) -> None:
@@ -172,5 +214,8 @@ def test_a_page_can_be_seen_in_other_ways(see: str) -> None:
         assert "<input" in first
     else:
         name = "screenshot" if see == "screenshot" else "marks"
-        assert info["images"][name][:2] == b"\xff\xd8" and info["images"][name] != later["images"][name]
+        assert (
+            info["images"][name][:2] == b"\xff\xd8"
+            and info["images"][name] != later["images"][name]
+        )
     world.close()

@@ -17,14 +17,33 @@ from actors.running.rundir import RunDirectory
 from experience.errors import ShardError
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = ["worlds=[{id: 'envs:KeyDoor-v0', groups: 1, demonstrations: 2}]", "budget.updates=2", "policy.layers=1", "policy.width=32",
-         "policy.heads=2", "policy.context=96", "policy.max_tokens=8", "collecting.slots=2", "collecting.group_size=2",
-         "learning.imitation_passes=1", "planning.enabled=false", "evaluation.episodes=1", "evaluation.final_episodes=2", "evaluation.every=1"]
+WORDS = [
+    "worlds=[{id: 'envs:KeyDoor-v0', groups: 1, demonstrations: 2}]",
+    "budget.updates=2",
+    "policy.layers=1",
+    "policy.width=32",
+    "policy.heads=2",
+    "policy.context=96",
+    "policy.max_tokens=8",
+    "collecting.slots=2",
+    "collecting.group_size=2",
+    "learning.imitation_passes=1",
+    "planning.enabled=false",
+    "evaluation.episodes=1",
+    "evaluation.final_episodes=2",
+    "evaluation.every=1",
+]
 
 
 def xp(*words: str, at: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-P", "-m", "actors", *words], cwd=at, capture_output=True, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(at / "state")})
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "actors", *words],
+        cwd=at,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(at / "state")},
+    )
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> bool:
@@ -63,16 +82,35 @@ def test_a_run_whose_configuration_was_edited_says_what_was_and_what_is(run: Pat
     assert json.loads((run / "run.json").read_text())["version"] == 3
 
 
-@pytest.mark.parametrize(("old", "new", "says"), [
-    ("group_size: 2", "group_size: 4", "collecting.group_size: was 2, is 4"), ("width: 32", "width: 64", "policy.width: was 32, is 64"),
-    ("seed: 0", "seed: 1", "seed: was 0, is 1"), ("arguments: {}", "arguments: {stages: 2}", "worlds[envs:KeyDoor-v0].arguments: was {}, is {'stages': 2}"),
-    ("id: envs:KeyDoor-v0", "id: envs:Text-v0", "worlds[envs:KeyDoor-v0]: was 'listed', is 'not set'")])
-def test_what_would_make_the_rows_wrong_is_refused_and_changes_nothing(old: str, new: str, says: str, run: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("group_size: 2", "group_size: 4", "collecting.group_size: was 2, is 4"),
+        ("width: 32", "width: 64", "policy.width: was 32, is 64"),
+        ("seed: 0", "seed: 1", "seed: was 0, is 1"),
+        (
+            "arguments: {}",
+            "arguments: {stages: 2}",
+            "worlds[envs:KeyDoor-v0].arguments: was {}, is {'stages': 2}",
+        ),
+        (
+            "id: envs:KeyDoor-v0",
+            "id: envs:Text-v0",
+            "worlds[envs:KeyDoor-v0]: was 'listed', is 'not set'",
+        ),
+    ],
+)
+def test_what_would_make_the_rows_wrong_is_refused_and_changes_nothing(
+    old: str, new: str, says: str, run: Path
+) -> None:
     before = (run / "run.json").read_bytes()
     edited(run, old, new)
     done = xp("resume", str(run), "--i-trust-this-code", at=run.parent.parent)
     assert done.returncode == 2 and says in done.stderr
-    assert f"put the old values back, or begin another run: ./xp run -c {run}/config.yaml" in done.stderr
+    assert (
+        f"put the old values back, or begin another run: ./xp run -c {run}/config.yaml"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr and (run / "run.json").read_bytes() == before
 
 
@@ -85,8 +123,13 @@ def test_an_old_key_in_a_runs_configuration_names_the_file_and_both_sources(run:
 
 
 @pytest.mark.parametrize("gone", ["SHA256SUMS", "policy.safetensors", "learner.json", "*"])
-def test_a_checkpoint_that_is_not_whole_is_named_with_the_one_before_it(gone: str, run: Path) -> None:
-    newest, before = sorted((run / "checkpoints").glob("step-*"))[-1], sorted((run / "checkpoints").glob("step-*"))[-2]
+def test_a_checkpoint_that_is_not_whole_is_named_with_the_one_before_it(
+    gone: str, run: Path
+) -> None:
+    newest, before = (
+        sorted((run / "checkpoints").glob("step-*"))[-1],
+        sorted((run / "checkpoints").glob("step-*"))[-2],
+    )
     for file in newest.glob(gone):
         file.unlink()
     with pytest.raises(ShardError, match=f"checkpoint {newest.name}: ") as raised:
@@ -100,7 +143,9 @@ def test_a_checkpoint_that_is_not_whole_is_named_with_the_one_before_it(gone: st
 
 def test_a_checkpoint_of_another_learner_says_what_it_lacks(run: Path) -> None:
     saved: Any = RunDirectory(run).last_checkpoint()
-    with pytest.raises(ShardError, match=r"step-\d+ has no value.safetensors: it is of another learner"):
+    with pytest.raises(
+        ShardError, match=r"step-\d+ has no value.safetensors: it is of another learner"
+    ):
         saved["value.safetensors"]
 
 
@@ -113,7 +158,18 @@ def test_the_newest_checkpoint_is_that_of_the_highest_version(tmp_path: Path) ->
 
 
 def test_changes_are_told_by_key_and_those_of_worlds_by_id() -> None:
-    before = {"name": "a", "worlds": [{"id": "x", "groups": 1}, {"id": "y", "groups": 1}], "policy": {"width": 8}}
-    now = {"name": "b", "worlds": [{"id": "y", "groups": 2}, {"id": "x", "groups": 1}], "policy": {"width": 8, "epsilon": 0.2}}
-    assert list(map(str, changes(before, now))) == ["worlds[y].groups: was 1, is 2", "policy.epsilon: was 'not set', is 0.2"]
+    before = {
+        "name": "a",
+        "worlds": [{"id": "x", "groups": 1}, {"id": "y", "groups": 1}],
+        "policy": {"width": 8},
+    }
+    now = {
+        "name": "b",
+        "worlds": [{"id": "y", "groups": 2}, {"id": "x", "groups": 1}],
+        "policy": {"width": 8, "epsilon": 0.2},
+    }
+    assert list(map(str, changes(before, now))) == [
+        "worlds[y].groups: was 1, is 2",
+        "policy.epsilon: was 'not set', is 0.2",
+    ]
     assert not any(change.why_not for change in changes(before, now))

@@ -16,8 +16,13 @@ _FAST = [c for c in checks() if c != "resource_envelope"]
 def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureRequest) -> None:
     long = request.config.getoption("--long")
     some = ["observation_schema", "oracle_max"]  # their resets take seconds each
-    results = list(check(f"envs:{name}", episodes=24 if long else 3 if name in _SLOW else 6,
-                         only=some if name in _SLOW and not long else _FAST))
+    results = list(
+        check(
+            f"envs:{name}",
+            episodes=24 if long else 3 if name in _SLOW else 6,
+            only=some if name in _SLOW and not long else _FAST,
+        )
+    )
     failed = [f"{r.id}: {r.detail}" for r in results if r.outcome == "FAIL"]
     assert not failed
     assert sum(r.outcome == "PASS" for r in results) >= (2 if name in _SLOW and not long else 13)
@@ -25,5 +30,9 @@ def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureReques
 
 @pytest.mark.parametrize("name", ["PythonTask-v0", "Reactor-v0", "Coach-v0", "Metamath-v0"])
 def test_a_broken_reward_is_noticed(name: str) -> None:
-    results = [r for r in check(f"envs:{name}", only=["startup"], with_mutants=True) if r.id.startswith("mutant")]
+    results = [
+        r
+        for r in check(f"envs:{name}", only=["startup"], with_mutants=True)
+        if r.id.startswith("mutant")
+    ]
     assert len(results) == 5 and all(r.outcome == "PASS" for r in results), results

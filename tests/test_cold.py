@@ -26,14 +26,20 @@ from tests.golden.make import plain
 STREAMS = (b"a" * 16, b"b" * 16)
 
 
-def write(store: Path, rows: int, *, writers: str = "ab", close: bool = True, **changes: object) -> list[Journal]:
+def write(
+    store: Path, rows: int, *, writers: str = "ab", close: bool = True, **changes: object
+) -> list[Journal]:
     journals = []
     for writer in writers:
         journal = Journal(store / writer, CATALOGUE, batch_rows=6, seal_bytes=20_000)
         for _ in range(rows):
             t = journal.next_t(writer.encode() * 16)
             picture = journal.blobs.put(b"picture %d" % (t // 3), "image/png")
-            journal.append(make_step(t, writer.encode() * 16, closing=t % 5 == 4, obs_blobs=(picture,), **changes))
+            journal.append(
+                make_step(
+                    t, writer.encode() * 16, closing=t % 5 == 4, obs_blobs=(picture,), **changes
+                )
+            )
         journal.commit()
         if close:
             journal.close()
@@ -105,8 +111,9 @@ def test_windows_come_from_cold_and_hot_rows_alike(tmp_path: Path) -> None:
         windows = reader.gather(reader.draw(400, 8))
         assert (np.diff(windows.numbers["t"], axis=1) == 1).all()
         assert windows.numbers["t"].min() == 0 and windows.numbers["t"].max() == 39
-        assert [bytes(windows.ragged["obs_text"].row(i)).decode().split()[1] for i in range(3200)] == [
-            str(t) for t in windows.numbers["t"].ravel()]
+        assert [
+            bytes(windows.ragged["obs_text"].row(i)).decode().split()[1] for i in range(3200)
+        ] == [str(t) for t in windows.numbers["t"].ravel()]
 
 
 def test_what_is_let_go_is_told_and_the_rest_reads_exactly(tmp_path: Path) -> None:
@@ -136,7 +143,9 @@ def test_cold_parts_open_with_stock_readers_and_hold_their_checksums(tmp_path: P
     assert pl.read_parquet(part)["t"].sum() == 2 * sum(range(40))
     described = parquet.ParquetFile(part)
     assert [s.column_index for s in described.metadata.row_group(0).sorting_columns] == [0, 1]
-    columns = [described.metadata.row_group(0).column(i) for i in range(described.metadata.num_columns)]
+    columns = [
+        described.metadata.row_group(0).column(i) for i in range(described.metadata.num_columns)
+    ]
     (logprobs,) = [c for c in columns if c.path_in_schema == "action_logprobs.list.element"]
     assert "BYTE_STREAM_SPLIT" in logprobs.encodings
 
@@ -150,7 +159,9 @@ def test_damage_to_a_cold_part_or_a_snapshot_is_noticed(tmp_path: Path) -> None:
         whole, rng = path.read_bytes(), random.Random(0)
         for _ in range(60):
             at = rng.randrange(len(whole))
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1:])
+            path.write_bytes(
+                whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+            )
             assert verify(tmp_path, deep=True).problems
         path.write_bytes(whole)
     assert not verify(tmp_path, deep=True).problems
@@ -163,7 +174,10 @@ def test_two_compactions_at_once_are_refused_and_a_crash_frees_the_lock(tmp_path
 
     write(tmp_path, 5)
     (tmp_path / "snapshots").mkdir()
-    with REAL.lock(tmp_path / "snapshots" / "LOCK"), pytest.raises(ShardError, match="another process"):
+    with (
+        REAL.lock(tmp_path / "snapshots" / "LOCK"),
+        pytest.raises(ShardError, match="another process"),
+    ):
         compact(tmp_path)
     assert compact(tmp_path).rows == 10
 
@@ -174,7 +188,9 @@ STORE = Path("/store")
 def on(disk: SimulatedDisk, rounds: int) -> None:
     """Two rounds of a writer and a compaction."""
     for _ in range(rounds):
-        journal = Journal(STORE / "w", CATALOGUE, batch_rows=3, seal_bytes=9_000, low_water_bytes=0, disk=disk)
+        journal = Journal(
+            STORE / "w", CATALOGUE, batch_rows=3, seal_bytes=9_000, low_water_bytes=0, disk=disk
+        )
         for _ in range(9):
             t = journal.next_t(STREAMS[0])
             picture = journal.blobs.put(b"picture %d" % t, "image/png")
@@ -192,12 +208,19 @@ def rows_of(disk: SimulatedDisk) -> list[Step]:
 
 
 @pytest.mark.timeout(0)
-def test_a_power_cut_in_a_compaction_loses_and_doubles_no_row(request: pytest.FixtureRequest) -> None:
-    rng, (rounds, each) = random.Random(0), (20, 40) if request.config.getoption("--long") else (1, 2)
+def test_a_power_cut_in_a_compaction_loses_and_doubles_no_row(
+    request: pytest.FixtureRequest,
+) -> None:
+    rng, (rounds, each) = (
+        random.Random(0),
+        (20, 40) if request.config.getoption("--long") else (1, 2),
+    )
     for _ in range(rounds):
         before = SimulatedDisk()
         on(before, 1)
-        journal = Journal(STORE / "w", CATALOGUE, batch_rows=3, seal_bytes=9_000, low_water_bytes=0, disk=before)
+        journal = Journal(
+            STORE / "w", CATALOGUE, batch_rows=3, seal_bytes=9_000, low_water_bytes=0, disk=before
+        )
         for t in range(9, 18):
             journal.append(make_step(t, STREAMS[0]))
         journal.close()
@@ -210,7 +233,9 @@ def test_a_power_cut_in_a_compaction_loses_and_doubles_no_row(request: pytest.Fi
             assert [s.t for s in rows_of(crashed)] == list(range(18))
 
 
-def test_whichever_call_of_a_compaction_fails_no_row_is_lost(request: pytest.FixtureRequest) -> None:
+def test_whichever_call_of_a_compaction_fails_no_row_is_lost(
+    request: pytest.FixtureRequest,
+) -> None:
     before = SimulatedDisk()
     on(before, 2)
     at = 0

@@ -49,14 +49,24 @@ def test_an_unknown_key_on_the_command_line_is_named_with_a_suggestion() -> None
 
 
 def test_every_mistake_in_a_file_has_its_line_and_all_come_at_once(tmp_path: Path) -> None:
-    said = problems(text="seed: 1\nworkers: many\npolicy:\n  engine: smal\n  temprature: 0.7\nseed: 2\n"
-                         "worlds:\n  - {id: x, group: 3}\nlearning_rate: 0.1\n", tmp_path=tmp_path)
-    for expected in ("bad.yaml:2:1\n  workers: 'many'", "bad.yaml:4:3\n  policy.engine: 'smal' is not one of",
-                     "did you mean 'small'?", "bad.yaml:5:3\n  policy.temprature: unknown key",
-                     "did you mean 'policy.temperature'?", "bad.yaml:6:1\n  seed: duplicate key (first set at",
-                     "worlds[0].group: unknown key", "did you mean 'worlds[0].groups'?",
-                     "bad.yaml:9:1\n  learning_rate: unknown key", "did you mean 'learning.learning_rate'?",
-                     "6 problems"):
+    said = problems(
+        text="seed: 1\nworkers: many\npolicy:\n  engine: smal\n  temprature: 0.7\nseed: 2\n"
+        "worlds:\n  - {id: x, group: 3}\nlearning_rate: 0.1\n",
+        tmp_path=tmp_path,
+    )
+    for expected in (
+        "bad.yaml:2:1\n  workers: 'many'",
+        "bad.yaml:4:3\n  policy.engine: 'smal' is not one of",
+        "did you mean 'small'?",
+        "bad.yaml:5:3\n  policy.temprature: unknown key",
+        "did you mean 'policy.temperature'?",
+        "bad.yaml:6:1\n  seed: duplicate key (first set at",
+        "worlds[0].group: unknown key",
+        "did you mean 'worlds[0].groups'?",
+        "bad.yaml:9:1\n  learning_rate: unknown key",
+        "did you mean 'learning.learning_rate'?",
+        "6 problems",
+    ):
         assert expected in said, f"{expected!r} not in\n{said}"
 
 
@@ -64,38 +74,69 @@ def test_a_value_out_of_range_says_the_range() -> None:
     assert "greater than or equal to 0" in problems("workers=-1")
 
 
-@pytest.mark.parametrize(("override", "says"), [
-    ("seed=-1", "from 0 below 2147483648"), (f"seed={SEEDS}", "from 0 below 2147483648"), ("seed=1.5", "whole number"),
-    ("seed=" + "9" * 400, "from 0 below"), ("workers=1e9", "from 0 to 10000"), ("workers=.nan", "from 0 to 10000"),
-    ("learning.learning_rate=.nan", "a number above 0 below 1"), ("learning.learning_rate=.inf", "above 0 below 1"),
-    ("learning.learning_rate=0", "above 0 below 1"), ("learning.minibatches=100000000", "from 1 to 10000"),
-    ("collecting.step_timeout_seconds=.inf", "above 0 to 86400"), ("policy.timeout_seconds=1e300", "above 0 to 86400"),
-    ("evaluation.every=0", "from 1 to 1000000"), ("planning.trusted_accuracy=2", "from 0 to 1"),
-    ("policy.learns=maybe", "true or false"), ("policy.engine=smal", "is not one of small"), ("name=A B", "that matches")])
-def test_a_value_that_would_fail_later_is_refused_with_key_value_range_and_place(override: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=-1", "from 0 below 2147483648"),
+        (f"seed={SEEDS}", "from 0 below 2147483648"),
+        ("seed=1.5", "whole number"),
+        ("seed=" + "9" * 400, "from 0 below"),
+        ("workers=1e9", "from 0 to 10000"),
+        ("workers=.nan", "from 0 to 10000"),
+        ("learning.learning_rate=.nan", "a number above 0 below 1"),
+        ("learning.learning_rate=.inf", "above 0 below 1"),
+        ("learning.learning_rate=0", "above 0 below 1"),
+        ("learning.minibatches=100000000", "from 1 to 10000"),
+        ("collecting.step_timeout_seconds=.inf", "above 0 to 86400"),
+        ("policy.timeout_seconds=1e300", "above 0 to 86400"),
+        ("evaluation.every=0", "from 1 to 1000000"),
+        ("planning.trusted_accuracy=2", "from 0 to 1"),
+        ("policy.learns=maybe", "true or false"),
+        ("policy.engine=smal", "is not one of small"),
+        ("name=A B", "that matches"),
+    ],
+)
+def test_a_value_that_would_fail_later_is_refused_with_key_value_range_and_place(
+    override: str, says: str
+) -> None:
     said = problems(override)
     assert says in said
     assert f"override '{override}'" in said and override.partition("=")[0] + ": " in said
     assert len(said) < 2000
 
 
-@pytest.mark.parametrize(("override", "says"), [
-    ("worlds=null", "'None' is no list"), ("policy=3", "'3' is no mapping of keys to values"), ("worlds=[3]", "worlds[0]: '3' is no mapping"),
-    ("worlds=[{id: a-v0, arguments: [1]}]", "arguments: '[1]' is no mapping"), ("worlds=[{groups: 1}]", "worlds[0].id: field required")])
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("worlds=null", "'None' is no list"),
+        ("policy=3", "'3' is no mapping of keys to values"),
+        ("worlds=[3]", "worlds[0]: '3' is no mapping"),
+        ("worlds=[{id: a-v0, arguments: [1]}]", "arguments: '[1]' is no mapping"),
+        ("worlds=[{groups: 1}]", "worlds[0].id: field required"),
+    ],
+)
 def test_a_value_of_another_shape_is_told_in_plain_words(override: str, says: str) -> None:
     assert says in problems(override)
 
 
 def test_every_number_has_a_range_on_both_sides() -> None:
     for name, field in keys(Config):
-        if name.startswith("budget.") or not (taken := takes(field)).startswith(("a whole number", "a number")):
+        if name.startswith("budget.") or not (taken := takes(field)).startswith(
+            ("a whole number", "a number")
+        ):
             continue
-        assert any(w in taken for w in ("from", "above")) and any(w in taken for w in (" to ", "below")), (name, taken)
+        assert any(w in taken for w in ("from", "above")) and any(
+            w in taken for w in (" to ", "below")
+        ), (name, taken)
 
 
 @pytest.mark.parametrize("weight", [".nan", ".inf", "1e300"])
-def test_a_weight_of_a_signal_is_a_number_that_sums_stay_finite_with(weight: str, tmp_path: Path) -> None:
-    assert "bad.yaml:1:3" in problems(text=f"worlds: [{{id: w-v0, rewards: {{a: {weight}}}}}]\n", tmp_path=tmp_path)
+def test_a_weight_of_a_signal_is_a_number_that_sums_stay_finite_with(
+    weight: str, tmp_path: Path
+) -> None:
+    assert "bad.yaml:1:3" in problems(
+        text=f"worlds: [{{id: w-v0, rewards: {{a: {weight}}}}}]\n", tmp_path=tmp_path
+    )
 
 
 def test_the_largest_seed_is_taken_by_everything_downstream() -> None:
@@ -105,7 +146,9 @@ def test_the_largest_seed_is_taken_by_everything_downstream() -> None:
 
     from actors.engines.registry import make_engine
 
-    make_engine(Config().policy, SEEDS - 1 + 1000 * 10_001 + 10_000)  # as the last of all collectors does
+    make_engine(
+        Config().policy, SEEDS - 1 + 1000 * 10_001 + 10_000
+    )  # as the last of all collectors does
     np.random.RandomState(SEEDS - 1), np.random.default_rng([SEEDS - 1, 2, 3])
     torch.Generator().manual_seed(SEEDS - 1)
     gymnasium.make("CartPole-v1").reset(seed=SEEDS - 1)
@@ -128,14 +171,18 @@ def test_a_secret_in_a_value_is_refused() -> None:
 
 
 def test_python_tags_are_not_executed(tmp_path: Path) -> None:
-    said = problems(text="name: !!python/object/apply:os.system ['touch owned']\n", tmp_path=tmp_path)
+    said = problems(
+        text="name: !!python/object/apply:os.system ['touch owned']\n", tmp_path=tmp_path
+    )
     assert "name" in said or "plain value" in said
     assert not Path("owned").exists()
 
 
 def test_what_no_single_key_can_tell_is_checked_too() -> None:
     assert "multiple of 2 x heads" in problems("policy.width=100")
-    assert "needs its server" in problems("policy.engine=openai", "policy.model=m", "policy.learns=false")
+    assert "needs its server" in problems(
+        "policy.engine=openai", "policy.model=m", "policy.learns=false"
+    )
 
 
 def test_later_sources_win_and_are_remembered(tmp_path: Path) -> None:
@@ -149,13 +196,26 @@ def test_later_sources_win_and_are_remembered(tmp_path: Path) -> None:
 
 def test_a_dumped_configuration_loads_to_itself(tmp_path: Path) -> None:
     (tmp_path / "again.yaml").write_text(dump(Config(seed=3)))
-    assert load([tmp_path / "again.yaml"])[0] .model_dump() == Config(seed=3).model_dump()
+    assert load([tmp_path / "again.yaml"])[0].model_dump() == Config(seed=3).model_dump()
     assert yaml.safe_load(dump(Config()))["seed"] == 0
 
 
 def test_the_command_exits_with_2_and_leaves_no_run(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "actors", "run", "-c", "configs/demo.yaml", "num_workers=4",
-                           f"runs_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "actors",
+            "run",
+            "-c",
+            "configs/demo.yaml",
+            "num_workers=4",
+            f"runs_dir={tmp_path}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert "did you mean 'workers'?" in done.stderr
@@ -163,8 +223,13 @@ def test_the_command_exits_with_2_and_leaves_no_run(tmp_path: Path) -> None:
 
 
 def explained(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "actors", "config", "explain", *words], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "actors", "config", "explain", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -172,8 +237,12 @@ def explained(*words: str) -> str:
 def test_a_section_is_explained_key_by_key_with_choices_ranges_and_who_set_them() -> None:
     said = explained("policy", "policy.engine=table", "seed=3")
     assert {line.partition(" = ")[0] for line in said.splitlines() if not line.startswith(" ")} == {
-        f"policy.{name}" for name in type(Config().policy).model_fields}
-    assert "takes small, hugging_face, openai, table\n  default 'small', set by override 'policy.engine=table'" in said
+        f"policy.{name}" for name in type(Config().policy).model_fields
+    }
+    assert (
+        "takes small, hugging_face, openai, table\n  default 'small', set by override 'policy.engine=table'"
+        in said
+    )
     assert "takes a number from 0 to 10" in said
 
 
@@ -185,9 +254,23 @@ def test_the_worlds_are_explained_and_everything_without_a_key() -> None:
 
 
 def test_what_is_shown_reads_back_to_the_same(tmp_path: Path) -> None:
-    words = ["worlds=[{id: a-v0, arguments: {x: '1e-5', y: 1e-5, z: [NO, '0o10']}}]", "policy.model='~/no'", "name=on", "seed=7"]
-    first = subprocess.run([sys.executable, "-m", "actors", "config", "show", *words], cwd=ROOT, capture_output=True,
-                           text=True, check=True).stdout
+    words = [
+        "worlds=[{id: a-v0, arguments: {x: '1e-5', y: 1e-5, z: [NO, '0o10']}}]",
+        "policy.model='~/no'",
+        "name=on",
+        "seed=7",
+    ]
+    first = subprocess.run(
+        [sys.executable, "-m", "actors", "config", "show", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     (tmp_path / "shown.yaml").write_text(first)
     assert load([tmp_path / "shown.yaml"])[0].model_dump() == load([], words)[0].model_dump()
-    assert yaml.safe_load(first)["worlds"][0]["arguments"] == {"x": "1e-5", "y": 1e-5, "z": ["NO", "0o10"]}
+    assert yaml.safe_load(first)["worlds"][0]["arguments"] == {
+        "x": "1e-5",
+        "y": 1e-5,
+        "z": ["NO", "0o10"],
+    }

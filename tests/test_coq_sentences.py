@@ -15,7 +15,9 @@ from envs.proof import coq as module
 from envs.proof.coq import Coqtop, Lemma
 from envs.proof.coq_sentences import MOST_SENTENCES, checked, formal, sentences
 
-needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup worlds")
+needs_coq = pytest.mark.skipif(
+    shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup worlds"
+)
 SWAP = Lemma("proposition", "", "forall P Q : Prop, P /\\ Q -> Q /\\ P", ("tauto.",))
 
 
@@ -43,40 +45,94 @@ def proved(world: Any, lemma: Lemma, answers: list[str]) -> tuple[float, str]:
     return info["signals"].get("proved", (0.0, ""))[0], seen
 
 
-@pytest.mark.parametrize(("text", "cut"), [
-    ("lia", ["lia."]), ("lia.", ["lia."]), ("- lia.", ["-", "lia."]), ("-- lia", ["--", "lia."]), ("-lia.", ["-", "lia."]),
-    ("{ split. }", ["{", "split.", "}"]), ("{split.}", ["{", "split.}."]), ("} { + lia.", ["}", "{", "+", "lia."]),
-    ("2: { lia. }", ["2: {", "lia.", "}"]), ("[x]: { lia.", ["[x]: {", "lia."]), ("all: lia.", ["all: lia."]),
-    ("a. b.\nc", ["a.", "b.", "c."]), ("apply Nat.add_comm. lia.", ["apply Nat.add_comm.", "lia."]),
-    ("intros; [ .. | lia ]. lia.", ["intros; [ .. | lia ].", "lia."]), ("auto... lia.", ["auto...", "lia."]),
-    ("exists 1.5. lia.", ["exists 1.5.", "lia."]), ("a (* . b. *) c. d.", ["a c.", "d."]),
-    ("(* a (* b *) \" *) \" *) lia.", ["lia."]), ("*** - lia.", ["***", "-", "lia."]), ("1-2, 4: lia.", ["1-2, 4: lia."]),
-    ("induction n as [|n h]. { easy. } easy.", ["induction n as [|n h].", "{", "easy.", "}", "easy."]), ("", [])])
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("lia", ["lia."]),
+        ("lia.", ["lia."]),
+        ("- lia.", ["-", "lia."]),
+        ("-- lia", ["--", "lia."]),
+        ("-lia.", ["-", "lia."]),
+        ("{ split. }", ["{", "split.", "}"]),
+        ("{split.}", ["{", "split.}."]),
+        ("} { + lia.", ["}", "{", "+", "lia."]),
+        ("2: { lia. }", ["2: {", "lia.", "}"]),
+        ("[x]: { lia.", ["[x]: {", "lia."]),
+        ("all: lia.", ["all: lia."]),
+        ("a. b.\nc", ["a.", "b.", "c."]),
+        ("apply Nat.add_comm. lia.", ["apply Nat.add_comm.", "lia."]),
+        ("intros; [ .. | lia ]. lia.", ["intros; [ .. | lia ].", "lia."]),
+        ("auto... lia.", ["auto...", "lia."]),
+        ("exists 1.5. lia.", ["exists 1.5.", "lia."]),
+        ("a (* . b. *) c. d.", ["a c.", "d."]),
+        ('(* a (* b *) " *) " *) lia.', ["lia."]),
+        ("*** - lia.", ["***", "-", "lia."]),
+        ("1-2, 4: lia.", ["1-2, 4: lia."]),
+        (
+            "induction n as [|n h]. { easy. } easy.",
+            ["induction n as [|n h].", "{", "easy.", "}", "easy."],
+        ),
+        ("", []),
+    ],
+)
 def test_a_text_is_cut_where_coq_cuts_it(text: str, cut: list[str]) -> None:
     assert sentences(text) == cut
 
 
 def test_a_tactic_is_said_between_brackets_with_its_goals_before_them() -> None:
     assert [formal(s, 4) for s in checked("- intros; lia. 2: { all: auto. }")] == [
-        "-", "Timeout 4 (intros; lia).", "2: {", "Timeout 4 all: (auto).", "}"]
+        "-",
+        "Timeout 4 (intros; lia).",
+        "2: {",
+        "Timeout 4 all: (auto).",
+        "}",
+    ]
 
 
-@pytest.mark.parametrize("text", ["lia). Set Printing All. (lia", "lia) (", "]", "(lia]", "{ lia) }", "idtac \"x\"", "a `b`",
-                                  "lia ....", "(* lia", "a.(b)", "f\u2024 b", "lia\x00.", " ", "(* *)", "par: lia.", "1: 2: lia)",
-                                  "start ltac profiling", "tauto || admit", "exact ltac:(give_up)", "a. " * (MOST_SENTENCES + 1)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lia). Set Printing All. (lia",
+        "lia) (",
+        "]",
+        "(lia]",
+        "{ lia) }",
+        'idtac "x"',
+        "a `b`",
+        "lia ....",
+        "(* lia",
+        "a.(b)",
+        "f\u2024 b",
+        "lia\x00.",
+        " ",
+        "(* *)",
+        "par: lia.",
+        "1: 2: lia)",
+        "start ltac profiling",
+        "tauto || admit",
+        "exact ltac:(give_up)",
+        "a. " * (MOST_SENTENCES + 1),
+    ],
+)
 def test_what_could_close_our_brackets_or_ends_in_doubt_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         checked(text)
 
 
-BULLETS = (["intros P Q h. destruct h as [p q]. split. - exact q. - exact p."],
-           ["intros P Q h. destruct h as [p q]. split.", "-", "exact q.", "- exact p."],
-           ["intros P Q h.", "destruct h as [p q]. split.", "{ exact q. }", "{ exact p. }"],
-           ["intros P Q h. destruct h as [p q]. split. { exact q. } exact p."], ["{ tauto."], ["{ { tauto. }"],
-           ["intros P Q h. destruct h as [p q]. split. { exact q. } { exact p."],
-           ["intros P Q h. destruct h as [p q]. split. 2: { exact p. } exact q."],
-           ["intros P Q h. destruct h as [p q]. split. all: assumption."], ["- + * -- tauto."],
-           ["intros P Q h. destruct h as [p q]; split. 1-2: assumption."], ["(* by hand *) tauto (* . *)."])
+BULLETS = (
+    ["intros P Q h. destruct h as [p q]. split. - exact q. - exact p."],
+    ["intros P Q h. destruct h as [p q]. split.", "-", "exact q.", "- exact p."],
+    ["intros P Q h.", "destruct h as [p q]. split.", "{ exact q. }", "{ exact p. }"],
+    ["intros P Q h. destruct h as [p q]. split. { exact q. } exact p."],
+    ["{ tauto."],
+    ["{ { tauto. }"],
+    ["intros P Q h. destruct h as [p q]. split. { exact q. } { exact p."],
+    ["intros P Q h. destruct h as [p q]. split. 2: { exact p. } exact q."],
+    ["intros P Q h. destruct h as [p q]. split. all: assumption."],
+    ["- + * -- tauto."],
+    ["intros P Q h. destruct h as [p q]; split. 1-2: assumption."],
+    ["(* by hand *) tauto (* . *)."],
+)
 
 
 @needs_coq
@@ -87,7 +143,9 @@ def test_a_proof_with_bullets_and_braces_is_paid(answers: list[str], coq: Any) -
 
 @needs_coq
 @pytest.mark.parametrize("family", range(5))
-def test_every_family_is_proved_in_one_answer_by_bullets_and_by_braces(family: int, coq: Any) -> None:
+def test_every_family_is_proved_in_one_answer_by_bullets_and_by_braces(
+    family: int, coq: Any
+) -> None:
     lemma = module.FAMILIES[family](np.random.default_rng([family, 1]))
     proof = " ".join(lemma.proof)
     for whole in (f"- {proof}", f"+ {{ {proof}"):
@@ -97,7 +155,12 @@ def test_every_family_is_proved_in_one_answer_by_bullets_and_by_braces(family: i
 @needs_coq
 def test_an_induction_by_bullets_is_paid_and_one_goal_left_is_not(coq: Any) -> None:
     lemma = Lemma("x", "", "forall n : nat, n + 0 = n", ("lia.",))
-    assert proved(coq, lemma, ["induction n as [|n h]. - reflexivity. - simpl. rewrite h. reflexivity."])[0] == 1.0
+    assert (
+        proved(
+            coq, lemma, ["induction n as [|n h]. - reflexivity. - simpl. rewrite h. reflexivity."]
+        )[0]
+        == 1.0
+    )
     paid, seen = proved(coq, lemma, ["induction n as [|n h]. { reflexivity. }"])
     assert paid == 0 and "S n" in seen
     paid, seen = proved(coq, lemma, ["induction n as [|n h]. - reflexivity."])
@@ -113,13 +176,42 @@ def test_an_answer_of_which_a_sentence_fails_changes_nothing(coq: Any) -> None:
     assert coq.step("undo")[0] == first
 
 
-COMMANDS = ("Set Printing All.", "Unset Printing Notations.", "Set Nested Proofs Allowed.", "Axiom boom : False.",
-            "Parameter boom : False.", "Ltac lia := idtac.", 'Redirect "out" Print nat.', "Require Import Classical.",
-            'Notation "x === y" := True (at level 70).', "Definition f := 1.", "Hint Resolve I : core.", "Print nat.",
-            "Abort.", "Admitted.", 'Cd "/tmp".', "Time idtac.", "Fail Qed.", "Timeout 1 idtac.", "#[local] Axiom b : False.",
-            "Unset Guard Checking.", "Require Extraction.", 'Declare ML Module "coq-core.plugins.ssreflect".',
-            "Fixpoint g (n : nat) : nat := n.", "Inductive U := u.", "Opaque plus.", "Check nat.", "Local Set Printing All.",
-            "Goal True.", "Restart.", "Undo.", "Show Script.", "Focus.", "Unfocus.", "Grab Existential Variables.")
+COMMANDS = (
+    "Set Printing All.",
+    "Unset Printing Notations.",
+    "Set Nested Proofs Allowed.",
+    "Axiom boom : False.",
+    "Parameter boom : False.",
+    "Ltac lia := idtac.",
+    'Redirect "out" Print nat.',
+    "Require Import Classical.",
+    'Notation "x === y" := True (at level 70).',
+    "Definition f := 1.",
+    "Hint Resolve I : core.",
+    "Print nat.",
+    "Abort.",
+    "Admitted.",
+    'Cd "/tmp".',
+    "Time idtac.",
+    "Fail Qed.",
+    "Timeout 1 idtac.",
+    "#[local] Axiom b : False.",
+    "Unset Guard Checking.",
+    "Require Extraction.",
+    'Declare ML Module "coq-core.plugins.ssreflect".',
+    "Fixpoint g (n : nat) : nat := n.",
+    "Inductive U := u.",
+    "Opaque plus.",
+    "Check nat.",
+    "Local Set Printing All.",
+    "Goal True.",
+    "Restart.",
+    "Undo.",
+    "Show Script.",
+    "Focus.",
+    "Unfocus.",
+    "Grab Existential Variables.",
+)
 CARRIERS = {"": 1, "{ ": 2, "- ": 2, "idtac. ": 2, "1: { ": 2, "- { ": 3, "{ (* *)": 2}
 
 
@@ -151,7 +243,11 @@ def test_brackets_alone_keep_every_command_out(machine: Coqtop) -> None:
 
 @needs_coq
 def test_a_sentence_that_coq_takes_for_two_ends_that_coqtop_and_never_answers_for_another() -> None:
-    for two in ("Lemma a : True. exact I.", "Lemma a : True. {", "Print nat. Print nat. Print nat."):
+    for two in (
+        "Lemma a : True. exact I.",
+        "Lemma a : True. {",
+        "Print nat. Print nat. Print nat.",
+    ):
         poisoned = Coqtop()
         with pytest.raises(module.EnvironmentFailure, match="more than one"):
             poisoned.say(two)

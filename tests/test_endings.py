@@ -41,9 +41,20 @@ os._exit(9)
 
 
 def configuration() -> Config:
-    return load([], [f"worlds=[{{id: '{WORLD}', groups: 1, demonstrations: 0}}]", "policy.layers=1", "policy.width=16",
-                     "policy.heads=2", "policy.max_tokens=4", "policy.context=64", "collecting.slots=4",
-                     "collecting.group_size=4", "collecting.step_timeout_seconds=1.5"])[0]
+    return load(
+        [],
+        [
+            f"worlds=[{{id: '{WORLD}', groups: 1, demonstrations: 0}}]",
+            "policy.layers=1",
+            "policy.width=16",
+            "policy.heads=2",
+            "policy.max_tokens=4",
+            "policy.context=64",
+            "collecting.slots=4",
+            "collecting.group_size=4",
+            "collecting.step_timeout_seconds=1.5",
+        ],
+    )[0]
 
 
 def collector(shards: Path) -> Collector:
@@ -51,7 +62,10 @@ def collector(shards: Path) -> Collector:
 
 
 def held_out(name: str, seeds: list[int]) -> list[Work]:
-    return [Work.named(f"{name}/{seed}", env_id=WORLD, lane="random", seed=seed, split="heldout") for seed in seeds]
+    return [
+        Work.named(f"{name}/{seed}", env_id=WORLD, lane="random", seed=seed, split="heldout")
+        for seed in seeds
+    ]
 
 
 def pump_until(one: Collector, over: Callable[[], bool]) -> None:
@@ -91,7 +105,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pump_until(one, lambda: min(s.turn for s in one._slots) >= 1)
     one.close()  # as a run does that is stopped by Ctrl-C
 
-    killed = subprocess.run([sys.executable, "-c", CRASH, str(shards)], cwd=ROOT, capture_output=True, text=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", CRASH, str(shards)], cwd=ROOT, capture_output=True, text=True
+    )
     assert killed.returncode == 9, killed.stderr
     one = collector(shards)  # whose streams go on where they were cut
     one.order(held_out("restarted", [0, 1, 6, 7]))
@@ -126,7 +142,12 @@ def test_replay_learns_from_whole_episodes_only(shards: Path) -> None:
     assert {e.total_reward for g in groups for e in g.episodes} == {3.0}
     assert set(replay.recent_returns(WORLD)) == {3.0}
     pairs = {(step.stream_id, step.t) for step, _ in replay.transitions}
-    whole = {(s.stream_id, s.t) for e in lived(shards) if not e.failed and e.first.split == "train" for s in e.steps}
+    whole = {
+        (s.stream_id, s.t)
+        for e in lived(shards)
+        if not e.failed and e.first.split == "train"
+        for s in e.steps
+    }
     assert pairs == whole
     assert replay.dropped.cut_off == 4
 
@@ -137,34 +158,59 @@ def test_held_out_means_are_of_whole_episodes(shards: Path) -> None:
         replay.add(block)
     evaluator = Evaluator(configuration(), object(), replay)  # type: ignore[arg-type]
     mean = evaluator.returns(WORLD, 0, "random")
-    assert (mean.mean, mean.n) == (3.0, 4 + 4)  # of twelve seeds two ways of six are whole, and four once restarted
+    assert (mean.mean, mean.n) == (
+        3.0,
+        4 + 4,
+    )  # of twelve seeds two ways of six are whole, and four once restarted
 
 
-def test_work_that_was_stopped_midway_is_done_when_it_is_ordered_again(shards: Path, tmp_path: Path) -> None:
+def test_work_that_was_stopped_midway_is_done_when_it_is_ordered_again(
+    shards: Path, tmp_path: Path
+) -> None:
     shutil.copytree(shards, tmp_path / "shards")
     replay, stopped = Replay(group_size=4, max_lag=99), held_out("stopped", [0, 1, 6, 7])
     for block in Catalog(tmp_path / "shards").follow():
         replay.add(block)
     assert not {w.work_id for w in stopped} & replay.finished
     catalog = Catalog(tmp_path / "shards")
-    replay, pool = Replay(group_size=4, max_lag=99), LocalPool(configuration(), "r", tmp_path / "shards", catalog)
+    replay, pool = (
+        Replay(group_size=4, max_lag=99),
+        LocalPool(configuration(), "r", tmp_path / "shards", catalog),
+    )
     pool.order(stopped)
     for rows in pool.shards(lambda: {w.work_id for w in stopped} <= replay.finished):
         replay.add(rows)
     pool.close()
-    again = [e for e in replay.held_out(0, WORLD, "random") if e.first.work_id in {w.work_id for w in stopped}]
+    again = [
+        e
+        for e in replay.held_out(0, WORLD, "random")
+        if e.first.work_id in {w.work_id for w in stopped}
+    ]
     assert Counter(e.failed for e in again) == {True: 4, False: 4}
 
 
-def test_sql_says_of_every_episode_what_replay_says(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_query({"steps": shards}, "select stream_id, t, turns, total_reward, ending, whole from episodes", as_json=True)
-    said = {(row["stream_id"], row["t"]): row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+def test_sql_says_of_every_episode_what_replay_says(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_query(
+        {"steps": shards},
+        "select stream_id, t, turns, total_reward, ending, whole from episodes",
+        as_json=True,
+    )
+    said = {
+        (row["stream_id"], row["t"]): row
+        for row in map(json.loads, capsys.readouterr().out.splitlines())
+    }
     found = lived(shards)
     assert len(said) == len(found)
     for episode in found:
         row = said[episode.first.stream_id.hex(), episode.first.t]
         assert (row["turns"], row["total_reward"], row["ending"], row["whole"]) == (
-            len(episode.steps), episode.total_reward, episode.ending, not episode.failed)
+            len(episode.steps),
+            episode.total_reward,
+            episode.ending,
+            not episode.failed,
+        )
 
 
 def test_exports_leave_out_what_is_not_whole_and_count_it(shards: Path, tmp_path: Path) -> None:
@@ -178,7 +224,9 @@ def test_exports_leave_out_what_is_not_whole_and_count_it(shards: Path, tmp_path
 
 @pytest.mark.parametrize("closing", ENDINGS)
 @pytest.mark.parametrize("last", ["none", "terminated", "truncated"])
-def test_the_closing_row_says_it_and_the_last_acted_row_where_that_is_silent(last: str, closing: str) -> None:
+def test_the_closing_row_says_it_and_the_last_acted_row_where_that_is_silent(
+    last: str, closing: str
+) -> None:
     acted, end = make_step(0, ending=last), make_step(1, closing=True, ending=closing)
     assert ending_of(acted, end) == (last if closing == "none" else closing)
     assert ending_of(acted, None) is None

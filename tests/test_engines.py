@@ -30,15 +30,26 @@ from experience.models.weights import Weights
 from tests.conftest import free_port
 from tests.tiny_hugging_face import write_tiny_model
 
-ASK = [Situation("f(int): add 2, times 3", "Reply with one line: `submit CODE`, where CODE defines f."),
-       Situation("vote red\nbutton blue #1\nbutton red #2", "Reply with one line: `click N`.")]
+ASK = [
+    Situation(
+        "f(int): add 2, times 3", "Reply with one line: `submit CODE`, where CODE defines f."
+    ),
+    Situation("vote red\nbutton blue #1\nbutton red #2", "Reply with one line: `click N`."),
+]
 SMALL = Policy(layers=1, width=32, heads=4, context=128, max_tokens=12)
 
 
-@pytest.mark.parametrize(("said", "done"), [
-    ("click 1", "click 1"), ("  click 1\n", "click 1"), ("`click 1`", "click 1"),
-    ("<think>hm</think>click 1", "click 1"),
-    ("submit ```python\nf=1\n```", "submit f=1"), ("```\nclick 1\n```", "click 1")])
+@pytest.mark.parametrize(
+    ("said", "done"),
+    [
+        ("click 1", "click 1"),
+        ("  click 1\n", "click 1"),
+        ("`click 1`", "click 1"),
+        ("<think>hm</think>click 1", "click 1"),
+        ("submit ```python\nf=1\n```", "submit f=1"),
+        ("```\nclick 1\n```", "click 1"),
+    ],
+)
 def test_an_action_is_found_in_what_a_model_says(said: str, done: str) -> None:
     assert parse_action(said) == done
 
@@ -57,27 +68,35 @@ def test_a_model_that_is_not_there_is_named_with_what_to_do() -> None:
     with pytest.raises(MissingPartError, match=r"\.gguf"):
         locate("/nowhere/model")
 
+
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def tiny_model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_tiny_model(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def chat(name: str, seed: int = 0, **settings: Any) -> Any:
-    return make_engine(Policy(engine="hugging_face", model=name, **{"context": 400, "max_tokens": 12} | settings), seed)
+    return make_engine(
+        Policy(engine="hugging_face", model=name, **{"context": 400, "max_tokens": 12} | settings),
+        seed,
+    )
 
 
 LISTED = [replace(situation, actions=("press one", "press two", "wait")) for situation in ASK]
 
 
-@pytest.mark.parametrize(("temperature", "listed"), [(1.0, False), (0.6, False), (2.0, True), (0.0, False)])
-def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(tiny_model: str, temperature: float,
-                                                                       listed: bool) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "listed"), [(1.0, False), (0.6, False), (2.0, True), (0.0, False)]
+)
+def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(
+    tiny_model: str, temperature: float, listed: bool
+) -> None:
     """Its generation settings (penalty, top-k, top-p) and its dropout play no part in either."""
     engine = chat(tiny_model, listed=listed)
     decisions = engine.act([*LISTED, *ASK] * 3, temperature)
     engine.model.train()
     metrics = Learner(engine.model, LearnerSettings(learning_rate=0.0))._update(
-        [of_decision(d, 1.0) for d in decisions], [], 0.0)
+        [of_decision(d, 1.0) for d in decisions], [], 0.0
+    )
     assert abs(metrics["kl"]) < 1e-6 and metrics["clipped"] == 0
     assert all(d.sampled == (temperature > 0) and d.temperature == temperature for d in decisions)
     said = {d.text for d in decisions}
@@ -86,13 +105,22 @@ def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(tiny_mode
         batch = TokenBatch.of([of_decision(decision)])
         with torch.inference_mode():
             logits = engine.model.eval()(batch.tokens)
-        logp = token_logprobs(logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1]))
-        assert np.allclose(logp[0, len(decision.prompt_ids) - 1:].numpy(), decision.logprobs, atol=1e-4)
+        logp = token_logprobs(
+            logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1])
+        )
+        assert np.allclose(
+            logp[0, len(decision.prompt_ids) - 1 :].numpy(), decision.logprobs, atol=1e-4
+        )
 
 
-def test_a_listed_action_is_done_to_the_letter_whatever_a_models_answer_would_be_read_as(tiny_model: str) -> None:
+def test_a_listed_action_is_done_to_the_letter_whatever_a_models_answer_would_be_read_as(
+    tiny_model: str,
+) -> None:
     listed = ("'left'", " up ", "```\nx\n```", "`a`", "ends here\n")
-    said = {d.text for d in chat(tiny_model, listed=True).act([replace(ASK[0], actions=listed)] * 24, 4.0)}
+    said = {
+        d.text
+        for d in chat(tiny_model, listed=True).act([replace(ASK[0], actions=listed)] * 24, 4.0)
+    }
     assert said <= set(listed) and len(said) > 1
 
 
@@ -110,24 +138,39 @@ def test_each_of_a_models_end_tokens_ends_an_action(tiny_model: str) -> None:
     assert all(len(d.action_ids) == 12 for d in decisions if d.action_cut)
 
 
-def test_a_model_without_an_end_token_is_refused_at_the_start_with_what_to_do(tmp_path: Path) -> None:
+def test_a_model_without_an_end_token_is_refused_at_the_start_with_what_to_do(
+    tmp_path: Path,
+) -> None:
     name = write_tiny_model(tmp_path, ends=False)
     with pytest.raises(ConfigError, match=r"no token that ends an answer\n.*eos_token"):
         chat(name).act(ASK, 1.0)
 
 
-def test_without_an_end_token_a_continuation_is_as_long_as_it_may_be_and_a_listed_text_is_refused() -> None:
+def test_without_an_end_token_a_continuation_is_as_long_as_it_may_be_and_a_listed_text_is_refused() -> (
+    None
+):
     engine = make_engine(SMALL, 1)
     prompts, generator = [np.arange(5), np.arange(9)], torch.Generator().manual_seed(0)
-    found = sample(engine.model, prompts, end=(), most_tokens=7, temperature=1.0, generator=generator)
+    found = sample(
+        engine.model, prompts, end=(), most_tokens=7, temperature=1.0, generator=generator
+    )
     assert [(len(s.ids), s.ended) for s in found] == [(7, False), (7, False)]
     with pytest.raises(RecordError, match="without an end token"):
-        sample(engine.model, prompts, end=3, most_tokens=7, temperature=1.0, generator=generator,
-               only=[[np.array([1, 2])]] * 2)
+        sample(
+            engine.model,
+            prompts,
+            end=3,
+            most_tokens=7,
+            temperature=1.0,
+            generator=generator,
+            only=[[np.array([1, 2])]] * 2,
+        )
 
 
 @pytest.mark.parametrize("which", ["small", "hugging_face"])
-def test_samples_come_from_the_engines_own_generator_and_leave_the_global_one(which: str, tiny_model: str) -> None:
+def test_samples_come_from_the_engines_own_generator_and_leave_the_global_one(
+    which: str, tiny_model: str
+) -> None:
     def made() -> Any:
         return make_engine(SMALL, 5) if which == "small" else chat(tiny_model, 5)
 
@@ -145,29 +188,41 @@ def test_samples_come_from_the_engines_own_generator_and_leave_the_global_one(wh
 def test_a_situation_with_a_draw_is_answered_the_same_whatever_is_asked_beside_it() -> None:
     engine = make_engine(SMALL, 1)
     asked = replace(ASK[0], draw=123)
-    alone, = engine.act([asked], 1.0)
+    (alone,) = engine.act([asked], 1.0)
     among = engine.act([ASK[1], asked, replace(ASK[0], draw=5)], 1.0)
     assert among[1].action_ids.tolist() == alone.action_ids.tolist() != among[2].action_ids.tolist()
 
 
-def test_a_long_prompt_keeps_its_rules_and_loses_the_middle_of_what_is_seen(tiny_model: str) -> None:
+def test_a_long_prompt_keeps_its_rules_and_loses_the_middle_of_what_is_seen(
+    tiny_model: str,
+) -> None:
     engine = chat(tiny_model, context=200)
     seen = "first words é " + "middle é" * 100 + " last words"
-    decision, = engine.act([Situation(seen, "These are the rules.")], 1.0)
+    (decision,) = engine.act([Situation(seen, "These are the rules.")], 1.0)
     asked = engine._words._tokenizer.decode(decision.prompt_ids)
     assert asked.startswith("<|system|>These are the rules.<|end|><|user|>first words")
     assert asked.endswith("last words<|end|><|assistant|>") and " […] " in asked
     assert 180 <= len(decision.prompt_ids) <= 188 and decision.prompt_cut > 600
-    whole, = engine.act([Situation("short", "These are the rules.")], 1.0)
+    (whole,) = engine.act([Situation("short", "These are the rules.")], 1.0)
     assert whole.prompt_cut == 0
 
 
-def test_rules_that_leave_no_room_and_actions_that_are_too_long_are_refused_with_the_number(tiny_model: str) -> None:
+def test_rules_that_leave_no_room_and_actions_that_are_too_long_are_refused_with_the_number(
+    tiny_model: str,
+) -> None:
     engine = chat(tiny_model, context=64)
-    with pytest.raises(ConfigError, match=r"policy\.context.*rules alone take \d+ tokens.*52 are allowed"):
+    with pytest.raises(
+        ConfigError, match=r"policy\.context.*rules alone take \d+ tokens.*52 are allowed"
+    ):
         engine.act([Situation("x", "rules " * 30)], 1.0)
-    for engine in (chat(tiny_model, max_tokens=8), make_engine(SMALL.model_copy(update={"max_tokens": 8}), 0)):
-        with pytest.raises(ConfigError, match=r"policy\.max_tokens: 8 are allowed, and the action 'abcdefgh' takes 9"):
+    for engine in (
+        chat(tiny_model, max_tokens=8),
+        make_engine(SMALL.model_copy(update={"max_tokens": 8}), 0),
+    ):
+        with pytest.raises(
+            ConfigError,
+            match=r"policy\.max_tokens: 8 are allowed, and the action 'abcdefgh' takes 9",
+        ):
             engine.encode(ASK[0], "abcdefgh")
 
 
@@ -181,16 +236,22 @@ def test_a_prompt_or_action_that_was_cut_says_so() -> None:
 
 @pytest.fixture(scope="module")
 def smollm() -> Any:
-    return make_engine(Policy(engine="hugging_face", model="smollm2", context=512, max_tokens=12), 0)
+    return make_engine(
+        Policy(engine="hugging_face", model="smollm2", context=512, max_tokens=12), 0
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_real_llm_gives_the_log_probabilities_that_the_learner_computes(smollm: Any, temperature: float) -> None:
+def test_a_real_llm_gives_the_log_probabilities_that_the_learner_computes(
+    smollm: Any, temperature: float
+) -> None:
     for decision in smollm.act(ASK, temperature):
         assert decision.token_exact
         batch = TokenBatch.of([of_decision(decision)])
         with torch.inference_mode():
-            logp = token_logprobs(smollm.model(batch.tokens), batch.tokens, batch.temperature)[batch.mask.bool()]
+            logp = token_logprobs(smollm.model(batch.tokens), batch.tokens, batch.temperature)[
+                batch.mask.bool()
+            ]
         assert np.allclose(logp.numpy(), decision.logprobs, atol=2e-3)
 
 
@@ -198,10 +259,20 @@ def test_a_real_llm_gives_the_log_probabilities_that_the_learner_computes(smollm
 def server() -> Iterator[str]:
     """`transformers serve` with SmolLM2: a real OpenAI-compatible server on loopback."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--host", "127.0.0.1", "--port", str(port),
-               "--device", "cpu"]
+    command = [
+        str(Path(sys.executable).with_name("transformers")),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     log = open(f"/tmp/xp-serve-{port}.log", "w+")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    process = subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
@@ -217,9 +288,16 @@ def server() -> Iterator[str]:
     Path(log.name).unlink()
 
 
-def test_a_real_openai_server_acts_and_its_steps_are_marked_as_not_token_exact(server: str, tmp_path: Path) -> None:
+def test_a_real_openai_server_acts_and_its_steps_are_marked_as_not_token_exact(
+    server: str, tmp_path: Path
+) -> None:
     model = folder_of_smollm(tmp_path)
-    engine = make_engine(Policy(engine="openai", model=model, base_url=server, learns=False, max_tokens=8, retries=1), 0)
+    engine = make_engine(
+        Policy(
+            engine="openai", model=model, base_url=server, learns=False, max_tokens=8, retries=1
+        ),
+        0,
+    )
     for decision in engine.act(ASK, 0.7):
         assert decision.text
         assert not decision.token_exact
@@ -244,7 +322,16 @@ def folder_of_smollm(tmp_path: Path) -> str:
 
 
 def test_a_server_that_is_down_is_tried_again_and_then_named() -> None:
-    engine = make_engine(Policy(engine="openai", model="m", base_url=f"http://127.0.0.1:{free_port()}/v1", learns=False,
-                                retries=1, timeout_seconds=2), 0)
+    engine = make_engine(
+        Policy(
+            engine="openai",
+            model="m",
+            base_url=f"http://127.0.0.1:{free_port()}/v1",
+            learns=False,
+            retries=1,
+            timeout_seconds=2,
+        ),
+        0,
+    )
     with pytest.raises(EngineError, match=r"127\.0\.0\.1"):
         engine.act(ASK[:1], 0.0)

@@ -32,10 +32,19 @@ def cartpole(n: int, seed: int) -> list[tuple[Step, Step]]:
         action = str(rng.choice(world.actions))
         after, reward, terminated, truncated, _ = world.step(action)
         ended = terminated or truncated
-        found.append((make_step(0, obs_text=seen, decision=Decision(action, 0), reward=reward,
-                                signals=(Signal("env_reward", reward, "1", "env_state"),),
-                                ending="terminated" if terminated else "truncated" if truncated else "none"),
-                      make_step(1, closing=True, obs_text=after)))
+        found.append(
+            (
+                make_step(
+                    0,
+                    obs_text=seen,
+                    decision=Decision(action, 0),
+                    reward=reward,
+                    signals=(Signal("env_reward", reward, "1", "env_state"),),
+                    ending="terminated" if terminated else "truncated" if truncated else "none",
+                ),
+                make_step(1, closing=True, obs_text=after),
+            )
+        )
         seen = after
     return found
 
@@ -60,7 +69,9 @@ def test_it_is_less_sure_where_it_has_never_been() -> None:
     model = EnsembleModel(("0", "1"), ("env_reward",))
     model.add(cartpole(600, 1))
     model.fit(150)
-    near, far, strange = model.predict(["0.01 0.02 0.03 0.04", "2 9 -0.2 -9", "0.01 0.02 0.03 0.04"], ["1", "1", "2"])
+    near, far, strange = model.predict(
+        ["0.01 0.02 0.03 0.04", "2 9 -0.2 -9", "0.01 0.02 0.03 0.04"], ["1", "1", "2"]
+    )
     assert near.uncertainty < far.uncertainty
     assert (strange.answer, strange.uncertainty) == (None, float("inf"))
 
@@ -68,14 +79,21 @@ def test_it_is_less_sure_where_it_has_never_been() -> None:
 def test_another_process_predicts_as_it_does_and_a_stopped_one_goes_on_bit_by_bit() -> None:
     rows, asked = cartpole(400, 4), (["0.01 0.02 0.03 0.04", "hello"], ["1", "1"])
     model = EnsembleModel(("0", "1"), ("env_reward",))
-    assert model.save() == model.beliefs() == {} and model.predict(*asked)[0].uncertainty == float("inf")
+    assert model.save() == model.beliefs() == {} and model.predict(*asked)[0].uncertainty == float(
+        "inf"
+    )
     model.add(rows)
     model.fit(20)
     model.calibrate()
     elsewhere, again = EnsembleModel(), EnsembleModel(("0", "1"), ("env_reward",))
     elsewhere.believe(model.beliefs())
-    assert elsewhere.predict(*asked) == model.predict(*asked) and elsewhere.threshold == model.threshold
-    assert elsewhere.predict(*asked)[1].answer is None, "a screen of another form is nothing that it can know"
+    assert (
+        elsewhere.predict(*asked) == model.predict(*asked)
+        and elsewhere.threshold == model.threshold
+    )
+    assert elsewhere.predict(*asked)[1].answer is None, (
+        "a screen of another form is nothing that it can know"
+    )
     again.add(rows)
     again.restore(model.save())
     assert (again.fit(5), again.predict(*asked)) == (model.fit(5), model.predict(*asked))
@@ -83,19 +101,38 @@ def test_another_process_predicts_as_it_does_and_a_stopped_one_goes_on_bit_by_bi
 
 def test_a_run_plans_in_an_ensemble_and_goes_on_with_it(tmp_path: Path) -> None:
     def go(updates: int, directory: RunDirectory | None = None) -> RunDirectory:
-        config, origins = load([Path("configs/cartpole.yaml")], [
-            f"budget.updates={updates}", f"runs_dir={tmp_path}", "policy.layers=1", "policy.width=32", "collecting.slots=8",
-            "collecting.group_size=4", "planning.fit_steps=60", "planning.horizon=3", "planning.candidates=2",
-            "evaluation.episodes=2", "evaluation.final_episodes=2"])
+        config, origins = load(
+            [Path("configs/cartpole.yaml")],
+            [
+                f"budget.updates={updates}",
+                f"runs_dir={tmp_path}",
+                "policy.layers=1",
+                "policy.width=32",
+                "collecting.slots=8",
+                "collecting.group_size=4",
+                "planning.fit_steps=60",
+                "planning.horizon=3",
+                "planning.candidates=2",
+                "evaluation.episodes=2",
+                "evaluation.final_episodes=2",
+            ],
+        )
         directory = directory or RunDirectory.create(config, origins, ["test"])
         progress = run(config, directory)
         assert progress.model_error is not None and progress.version == updates
         return directory
 
     directory = go(2)
-    rows = [s for shard in Catalog(directory.shards).follow() for s in shard if s.decision and s.source == "real"]
+    rows = [
+        s
+        for shard in Catalog(directory.shards).follow()
+        for s in shard
+        if s.decision and s.source == "real"
+    ]
     thought = [s for s in rows if s.decision and "lookahead in the model" in s.decision.decoder]
-    assert thought and all(s.value_estimate is not None for s in thought), "collectors think with what was pushed"
+    assert thought and all(s.value_estimate is not None for s in thought), (
+        "collectors think with what was pushed"
+    )
     go(3, directory)
 
 
@@ -118,30 +155,42 @@ def test_without_a_gate_the_ensemble_is_measured_though_nothing_was_kept_out_to_
 
 
 @pytest.mark.parametrize("trusted_accuracy", [0.0, 0.9])
-def test_an_ensemble_that_only_believes_anothers_weights_measures_nothing(trusted_accuracy: float) -> None:
+def test_an_ensemble_that_only_believes_anothers_weights_measures_nothing(
+    trusted_accuracy: float,
+) -> None:
     taught = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=trusted_accuracy)
     taught.add(cartpole(600, 4))
     taught.fit(20)
     model = EnsembleModel(trusted_accuracy=trusted_accuracy)
     model.believe(taught.beliefs())
     model._kept_out = taught._kept_out
-    assert model.calibrate() is None, "how much is usual is not known without transitions that were fitted"
+    assert model.calibrate() is None, (
+        "how much is usual is not known without transitions that were fitted"
+    )
 
 
 def test_an_ensemble_that_knows_no_answer_has_no_ranking() -> None:
     model = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=0)
     model.add(cartpole(300, 5))
     model.fit(1)
-    model._kept_out["measured"] = [(o, "an action that is not listed", a) for o, _, a in model._kept_out["measured"]]
+    model._kept_out["measured"] = [
+        (o, "an action that is not listed", a) for o, _, a in model._kept_out["measured"]
+    ]
     error = model.calibrate()
     assert error is not None
     assert (error.exact, error.exact_kept, error.auroc, error.kept) == (0.0, None, None, 0.0)
 
 
 def counted(seen: str, action: str, after: str, signal: float | None = 1.0) -> tuple[Step, Step]:
-    return (make_step(0, obs_text=seen, decision=Decision(action, 0),
-                      signals=(Signal("gain", signal, "1", "env_state"),)),
-            make_step(1, closing=True, obs_text=after))
+    return (
+        make_step(
+            0,
+            obs_text=seen,
+            decision=Decision(action, 0),
+            signals=(Signal("gain", signal, "1", "env_state"),),
+        ),
+        make_step(1, closing=True, obs_text=after),
+    )
 
 
 def fitted_pairs(n: int) -> list[str]:
@@ -162,15 +211,27 @@ def test_what_was_always_the_same_is_predicted_as_it_was_and_learned_once_it_cha
     model.fit(2)
     answer = model.predict(["x=7 y=0"], ["on"])[0].answer
     assert answer is not None and (answer.observation, answer.signals) == ("x=8 y=0", {"gain": 1.0})
-    model.add(counted(f"x={i} y={i % 7}", act, f"x={i + 1} y={i % 7 + (act == 'off')}", float(i % 2))
-              for i in range(60) for act in ("on", "off"))
-    assert model.fit(2) < 10  # in units of what is usual: 10¹¹ where a constant counted as a spread of 10⁻⁶
+    model.add(
+        counted(f"x={i} y={i % 7}", act, f"x={i + 1} y={i % 7 + (act == 'off')}", float(i % 2))
+        for i in range(60)
+        for act in ("on", "off")
+    )
+    assert (
+        model.fit(2) < 10
+    )  # in units of what is usual: 10¹¹ where a constant counted as a spread of 10⁻⁶
 
 
 def test_large_numbers_are_written_as_the_world_writes_them() -> None:
     model = EnsembleModel(("on", "off"), ("gain",))
-    model.add(counted(f"cash {1234567 + 50 * i} price {i % 5}.25", act, f"cash {1234617 + 50 * i} price {i % 5}.75")
-              for i in range(200) for act in ("on", "off"))
+    model.add(
+        counted(
+            f"cash {1234567 + 50 * i} price {i % 5}.25",
+            act,
+            f"cash {1234617 + 50 * i} price {i % 5}.75",
+        )
+        for i in range(200)
+        for act in ("on", "off")
+    )
     model.fit(40)
     answer = model.predict(["cash 9999975 price 3.25"], ["on"])[0].answer
     assert answer is not None and answer.observation == "cash 10000025 price 3.75"
@@ -182,7 +243,9 @@ def test_large_numbers_are_written_as_the_world_writes_them() -> None:
 
 def test_an_unknown_signal_is_not_learned_as_0() -> None:
     model = EnsembleModel(("on", "off"), ("gain",))
-    model.add(counted(f"x={i} y=0", "on", f"x={i + 1} y=0", None if i % 2 else 4.0) for i in range(40))
+    model.add(
+        counted(f"x={i} y=0", "on", f"x={i + 1} y=0", None if i % 2 else 4.0) for i in range(40)
+    )
     model.fit(2)
     answer = model.predict(["x=7 y=0"], ["on"])[0].answer
     assert answer is not None and answer.signals == {"gain": 4.0}

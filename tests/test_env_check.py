@@ -50,8 +50,18 @@ def test_a_random_actor_does_not_share_the_random_numbers_of_the_task() -> None:
 
 
 def test_free_texts_at_random_are_words_that_the_world_shows() -> None:
-    said = [a for seed in range(30) for a in live(Sound(), seed, do_random).actions if a.startswith("say")]
-    assert {word for line in said for word in line.split()[1:]} & {"three", "drawers", "shut", "holds"}
+    said = [
+        a
+        for seed in range(30)
+        for a in live(Sound(), seed, do_random).actions
+        if a.startswith("say")
+    ]
+    assert {word for line in said for word in line.split()[1:]} & {
+        "three",
+        "drawers",
+        "shut",
+        "holds",
+    }
 
 
 def test_a_world_that_hangs_is_ended_by_its_deadline() -> None:
@@ -65,9 +75,25 @@ def test_what_a_world_prints_does_not_stand_among_the_results(tmp_path: Path) ->
     (tmp_path / "loud.py").write_text(
         "import gymnasium\nfrom tests.planted_worlds import Sound\n"
         "class Loud(Sound):\n    def observe(self):\n        print('debug'); return super().observe()\n"
-        "gymnasium.register(id='Loud-v0', entry_point=Loud)\n")
-    done = subprocess.run([sys.executable, "-m", "actors", "env", "check", "loud:Loud-v0", "--json", "--only", "seed_control"],
-                          cwd=tmp_path, text=True, capture_output=True, timeout=300,
-                          env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path)})
+        "gymnasium.register(id='Loud-v0', entry_point=Loud)\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "actors",
+            "env",
+            "check",
+            "loud:Loud-v0",
+            "--json",
+            "--only",
+            "seed_control",
+        ],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1 and done.stdout.startswith('{"id": "seed_control"')

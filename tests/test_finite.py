@@ -26,8 +26,18 @@ def groups(*, spoilt: bool = False) -> list[Group]:
     episodes = [walk(1, lucky=True), walk(2, lucky=False)]
     if spoilt:
         nan = np.full(len(episodes[0].steps[0].decision.logprobs), np.nan, np.float32)
-        episodes = [replace(e, steps=tuple(replace(s, decision=replace(s.decision, logprobs=nan[:len(s.decision.logprobs)]))
-                                           for s in e.steps)) for e in episodes]
+        episodes = [
+            replace(
+                e,
+                steps=tuple(
+                    replace(
+                        s, decision=replace(s.decision, logprobs=nan[: len(s.decision.logprobs)])
+                    )
+                    for s in e.steps
+                ),
+            )
+            for e in episodes
+        ]
     return [Group("g", tuple(episodes))]
 
 
@@ -39,8 +49,14 @@ def test_a_policy_update_that_is_not_finite_is_skipped_counted_and_changes_nothi
     moments = [v.clone() for state in one.optimizer.state.values() for v in state.values()]
     metrics = one.improve(groups(spoilt=True))
     assert Weights.of(one.model, 0).sha256 == before
-    assert all(torch.equal(a, b) for a, b in zip(
-        moments, (v for state in one.optimizer.state.values() for v in state.values()), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            moments,
+            (v for state in one.optimizer.state.values() for v in state.values()),
+            strict=True,
+        )
+    )
     assert one.skipped == 1
     assert all(np.isfinite(v) for v in metrics.values())
     one.improve(groups())
@@ -75,7 +91,9 @@ def test_a_value_function_skips_returns_that_are_not_finite() -> None:
     value.fit([walk(1, lucky=True)], passes=1)
     before, explained = value.save()["value.safetensors"], value.explained
     bad = walk(2, lucky=False)
-    value.fit([replace(bad, steps=tuple(replace(s, discount=float("nan")) for s in bad.steps))], passes=1)
+    value.fit(
+        [replace(bad, steps=tuple(replace(s, discount=float("nan")) for s in bad.steps))], passes=1
+    )
     assert value.skipped == 1
     assert value.save()["value.safetensors"] == before
     assert value.explained == explained
@@ -86,7 +104,9 @@ def test_world_models_skip_them_too() -> None:
     language.add(walk(1, lucky=True).transitions)
     language.fit(1)
     with torch.no_grad():
-        next(language._model.parameters()).fill_(torch.nan)  # what fits cannot be finite from here on
+        next(language._model.parameters()).fill_(
+            torch.nan
+        )  # what fits cannot be finite from here on
     mean = language.save()["world_model_mean.safetensors"]
     with pytest.raises(DivergedError, match="world model"):
         language.fit(3)
@@ -106,7 +126,10 @@ def test_world_models_skip_them_too() -> None:
 
 def test_a_table_skips_what_is_not_finite_too() -> None:
     dyna = Dyna(("up", "down"), RewardModel({}), DynaSettings(step_size=1.0))
-    seen, after = make_step(0, obs_text="a", reward=1e308, decision=Decision("up", 0)), make_step(1, obs_text="a")
+    seen, after = (
+        make_step(0, obs_text="a", reward=1e308, decision=Decision("up", 0)),
+        make_step(1, obs_text="a"),
+    )
     dyna.learn(seen, after)
     dyna.values["a"][0] = 1.7e308
     for _ in range(2):

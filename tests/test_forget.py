@@ -44,16 +44,31 @@ SECRETS = ("ann has a cold", "ann's picture", "ann's evidence", "ann might sneez
 def a_run(run: Path, *, close: bool = True, interleaved: bool = False) -> list[Step]:
     """A stream about ann and one about bob, or one that tells of both by turns, with pictures, amendments and imagined
     branches."""
-    journal, steps = Journal(run / "shards" / "w", CATALOGUE, batch_rows=4, seal_bytes=9_000 if close else 1 << 28), []
+    journal, steps = (
+        Journal(
+            run / "shards" / "w", CATALOGUE, batch_rows=4, seal_bytes=9_000 if close else 1 << 28
+        ),
+        [],
+    )
     for t in range(24):
         for stream in (ANN, BOB):
             about_ann = (t // 4) % 2 == 0 if interleaved else stream == ANN
             text = f"ann has a cold {t}" if about_ann else f"bob is well {t}"
-            picture = journal.blobs.put(f"{'ann' if about_ann else 'bob'}'s picture {t // 2}".encode(), "image/png")
+            picture = journal.blobs.put(
+                f"{'ann' if about_ann else 'bob'}'s picture {t // 2}".encode(), "image/png"
+            )
             shared = journal.blobs.put(b"a picture of the room", "image/png")
-            step = make_step(t, stream, obs_text=text, closing=t % 4 == 3, obs_blobs=(picture, shared),
-                             boundary=Boundary.RESET if t % 4 == 0 else Boundary.NONE, t_end_ns=t + 1,
-                             ending="terminated" if t % 4 > 1 else "none", subject="ann" if about_ann else "bob")
+            step = make_step(
+                t,
+                stream,
+                obs_text=text,
+                closing=t % 4 == 3,
+                obs_blobs=(picture, shared),
+                boundary=Boundary.RESET if t % 4 == 0 else Boundary.NONE,
+                t_end_ns=t + 1,
+                ending="terminated" if t % 4 > 1 else "none",
+                subject="ann" if about_ann else "bob",
+            )
             steps.append(step)
             journal.append(step)
     journal.commit()
@@ -63,14 +78,34 @@ def a_run(run: Path, *, close: bool = True, interleaved: bool = False) -> list[S
     for i, stream in enumerate((ANN, BOB)):
         name = "ann" if stream == ANN else "bob"
         for t in range(3):
-            dreams.append(make_step(t, bytes([i]) * 16, obs_text=f"{name} might sneeze {t}", source="imagined",
-                                    parent=(stream, 1), model_version=1, closing=t == 2))
-        dreams.append(make_step(0, bytes([i + 10]) * 16, obs_text=f"{name} might sneeze in a dream", source="imagined",
-                                parent=(bytes([i]) * 16, 1), model_version=1))
+            dreams.append(
+                make_step(
+                    t,
+                    bytes([i]) * 16,
+                    obs_text=f"{name} might sneeze {t}",
+                    source="imagined",
+                    parent=(stream, 1),
+                    model_version=1,
+                    closing=t == 2,
+                )
+            )
+        dreams.append(
+            make_step(
+                0,
+                bytes([i + 10]) * 16,
+                obs_text=f"{name} might sneeze in a dream",
+                source="imagined",
+                parent=(bytes([i]) * 16, 1),
+                model_version=1,
+            )
+        )
     dreams.close()
     for stream, name in ((ANN, "ann"), (BOB, "bob")):
         amend(run / "shards", [Amendment(stream, 1, "done", 1.0, evidence=f"{name}'s evidence")])
-    amend(run / "shards", [Amendment(stream, 2, "done", 0.0, evidence="both") for stream in (ANN, BOB)])
+    amend(
+        run / "shards",
+        [Amendment(stream, 2, "done", 0.0, evidence="both") for stream in (ANN, BOB)],
+    )
     return steps
 
 
@@ -94,7 +129,9 @@ def grep(folder: Path, *words: str) -> list[str]:
 
 @pytest.mark.parametrize("cold", ["hot", "cold", "both"])
 @pytest.mark.parametrize("by", ["stream", "subject"])
-def test_nothing_of_a_stream_or_a_subject_stays_on_disk_and_the_rest_is_as_it_was(tmp_path: Path, by: str, cold: str) -> None:
+def test_nothing_of_a_stream_or_a_subject_stays_on_disk_and_the_rest_is_as_it_was(
+    tmp_path: Path, by: str, cold: str
+) -> None:
     a_run(tmp_path)
     if cold != "hot":
         compact(tmp_path / "shards")
@@ -107,12 +144,18 @@ def test_nothing_of_a_stream_or_a_subject_stays_on_disk_and_the_rest_is_as_it_wa
     what: dict[str, object] = dict(streams=[ANN]) if by == "stream" else dict(subject="ann")
     rows = 25 if cold == "both" else 24
     planned = look(tmp_path, **what)  # type: ignore[arg-type]
-    assert (planned.rows, planned.amendments, planned.blobs) == ({"shards": rows, "imagined": 4}, 2, 12)
+    assert (planned.rows, planned.amendments, planned.blobs) == (
+        {"shards": rows, "imagined": 4},
+        2,
+        12,
+    )
     assert read(tmp_path / "shards") == before, "to look changes nothing"
     assert forget(tmp_path, **what).rows == planned.rows  # type: ignore[arg-type]
     assert grep(tmp_path, *SECRETS) == []
     assert read(tmp_path / "shards") == {k: v for k, v in before.items() if k[0] == BOB}
-    assert read(tmp_path / "imagined") == {k: v for k, v in dreamt.items() if k[0] in (b"\1" * 16, b"\x0b" * 16)}
+    assert read(tmp_path / "imagined") == {
+        k: v for k, v in dreamt.items() if k[0] in (b"\1" * 16, b"\x0b" * 16)
+    }
     assert amendments(tmp_path / "shards").num_rows == 2
     for store in ("shards", "imagined"):
         assert not verify(tmp_path / store, deep=True).problems
@@ -132,7 +175,13 @@ def test_rows_in_the_midst_of_a_stream_go_and_later_prompts_read_whole(tmp_path:
     context, steps = np.arange(3, dtype=np.int32), []
     journal = Journal(tmp_path / "shards" / "w", CATALOGUE, batch_rows=64)
     for t in range(30):
-        step = make_step(t, ANN, subject="ann" if 10 <= t < 20 else "bob", closing=t % 10 == 9, obs_text=f"turn {t}")
+        step = make_step(
+            t,
+            ANN,
+            subject="ann" if 10 <= t < 20 else "bob",
+            closing=t % 10 == 9,
+            obs_text=f"turn {t}",
+        )
         if step.decision:
             step = replace(step, decision=replace(step.decision, prompt_ids=context))
             context = np.concatenate([context, step.decision.action_ids, np.array([t], np.int32)])  # type: ignore[union-attr]
@@ -166,7 +215,20 @@ def test_no_window_spans_rows_that_were_forgotten(tmp_path: Path) -> None:
     windows = WindowReader(tmp_path / "shards", ("t",))
     assert windows.refresh() == 20
     drawn = windows.gather(windows.draw(400, 5)).numbers["t"]
-    assert (np.diff(drawn, axis=1) == 1).all() and set(drawn[:, 0]) == {0, 1, 2, 3, 4, 5, 20, 21, 22, 23, 24, 25}
+    assert (np.diff(drawn, axis=1) == 1).all() and set(drawn[:, 0]) == {
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        20,
+        21,
+        22,
+        23,
+        24,
+        25,
+    }
 
 
 def test_compaction_by_age_lets_a_whole_stream_go_and_what_hangs_on_it(tmp_path: Path) -> None:
@@ -186,7 +248,9 @@ def test_imagined_rows_that_hang_on_rows_gone_by_age_go_too(tmp_path: Path) -> N
     compact(tmp_path / "shards", let_go_before_ns=3, grace_seconds=0)  # t = 0 and 1 of both streams
     assert drop_orphans(tmp_path) == 8 and read(tmp_path / "imagined") == {}
     assert drop_orphans(tmp_path) == 0
-    assert not grep(tmp_path, "might sneeze") and not verify(tmp_path / "imagined", deep=True).problems
+    assert (
+        not grep(tmp_path, "might sneeze") and not verify(tmp_path / "imagined", deep=True).problems
+    )
 
 
 def test_rows_that_go_by_age_in_several_parts_go_in_one_pass(tmp_path: Path) -> None:
@@ -201,7 +265,9 @@ def test_rows_that_go_by_age_in_several_parts_go_in_one_pass(tmp_path: Path) -> 
     assert [t for _, t in read(tmp_path)] == [12, 13, 14]
 
 
-def test_a_run_that_is_being_written_is_left_alone_and_a_killed_one_can_be_sealed(tmp_path: Path) -> None:
+def test_a_run_that_is_being_written_is_left_alone_and_a_killed_one_can_be_sealed(
+    tmp_path: Path,
+) -> None:
     a_run(tmp_path, close=False)
     with pytest.raises(ShardError, match="still being written"):
         forget(tmp_path, subject="ann")
@@ -210,7 +276,9 @@ def test_a_run_that_is_being_written_is_left_alone_and_a_killed_one_can_be_seale
     assert not grep(tmp_path, *SECRETS) and not verify(tmp_path / "shards", deep=True).problems
 
 
-def test_old_snapshots_and_the_parts_that_only_they_name_go_after_their_time(tmp_path: Path) -> None:
+def test_old_snapshots_and_the_parts_that_only_they_name_go_after_their_time(
+    tmp_path: Path,
+) -> None:
     a_run(tmp_path)
     store = tmp_path / "shards"
     compact(store)
@@ -219,7 +287,10 @@ def test_old_snapshots_and_the_parts_that_only_they_name_go_after_their_time(tmp
     assert before < {p.name for p in (store / "cold").iterdir()}, "a reader may have opened them"
     assert not verify(store, deep=True).problems
     compact(store, grace_seconds=0)
-    assert len(list((store / "cold").iterdir())) == 1 and len(list((store / "snapshots").glob("*.json"))) == 1
+    assert (
+        len(list((store / "cold").iterdir())) == 1
+        and len(list((store / "snapshots").glob("*.json"))) == 1
+    )
     assert not verify(store, deep=True).problems
 
 
@@ -229,10 +300,14 @@ STORE = Path("/store")
 def on_disk(disk: SimulatedDisk) -> None:
     """Eighteen rows, hot and cold, half of them amended."""
     for _ in range(2):
-        journal = Journal(STORE / "w", CATALOGUE, batch_rows=3, seal_bytes=9_000, low_water_bytes=0, disk=disk)
+        journal = Journal(
+            STORE / "w", CATALOGUE, batch_rows=3, seal_bytes=9_000, low_water_bytes=0, disk=disk
+        )
         for _ in range(9):
             t = journal.next_t(ANN)
-            journal.append(make_step(t, ANN, obs_blobs=(journal.blobs.put(b"picture %d" % t, "image/png"),)))
+            journal.append(
+                make_step(t, ANN, obs_blobs=(journal.blobs.put(b"picture %d" % t, "image/png"),))
+            )
         journal.close()
         if disk.names(STORE / "w") and not disk.exists(STORE / "snapshots"):
             compact(STORE, disk=disk)
@@ -259,7 +334,9 @@ def is_whole_or_without(disk: SimulatedDisk) -> None:
     assert all((b"picture %d" % t in pictures) == (t in stay) for t in range(5, 18))
 
 
-def test_whichever_call_of_a_deletion_fails_it_can_be_done_again(request: pytest.FixtureRequest) -> None:
+def test_whichever_call_of_a_deletion_fails_it_can_be_done_again(
+    request: pytest.FixtureRequest,
+) -> None:
     before = SimulatedDisk()
     on_disk(before)
     at = 0
@@ -276,7 +353,9 @@ def test_whichever_call_of_a_deletion_fails_it_can_be_done_again(request: pytest
     assert at > 60
 
 
-def test_a_power_cut_in_a_deletion_leaves_all_of_the_rows_or_those_that_stay(request: pytest.FixtureRequest) -> None:
+def test_a_power_cut_in_a_deletion_leaves_all_of_the_rows_or_those_that_stay(
+    request: pytest.FixtureRequest,
+) -> None:
     before, rng = SimulatedDisk(), random.Random(0)
     on_disk(before)
     disk = SimulatedDisk(before.files())
@@ -295,7 +374,9 @@ class Ward(gymnasium.Env[str, str]):
     def random_action(self, rng: np.random.Generator) -> str:
         return "wait"
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         return "a patient", {"subject": f"patient {(seed or 0) % 2}"}
 
@@ -303,12 +384,17 @@ class Ward(gymnasium.Env[str, str]):
         return "better", 1.0, True, False, {}
 
 
-def test_the_subject_that_a_world_names_at_reset_is_on_every_row_of_the_episode(tmp_path: Path) -> None:
+def test_the_subject_that_a_world_names_at_reset_is_on_every_row_of_the_episode(
+    tmp_path: Path,
+) -> None:
     gymnasium.register(id="Ward-v0", entry_point=Ward, disable_env_checker=True)
     config, _ = load([], ["worlds=[{id: Ward-v0}]", "policy.engine=table", "collecting.slots=2"])
     (tmp_path / "shards").mkdir()
     pool = LocalPool(config, "test", tmp_path / "shards", Catalog(tmp_path / "shards"))
-    works = [Work.named(f"w/{i}", env_id="Ward-v0", seed=i, lane="random", split="train", version=0) for i in range(6)]
+    works = [
+        Work.named(f"w/{i}", env_id="Ward-v0", seed=i, lane="random", split="train", version=0)
+        for i in range(6)
+    ]
     pool.order(works, Table.weights(("wait",), {}, 0))
     rows: list[Step] = []
     for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 6):
@@ -316,13 +402,17 @@ def test_the_subject_that_a_world_names_at_reset_is_on_every_row_of_the_episode(
     pool.close()
     assert len(rows) >= 12 and all(s.subject == f"patient {s.seed % 2}" for s in rows)
     gone = forget(tmp_path, subject="patient 1")
-    assert {s.subject for block in Catalog(tmp_path / "shards").follow() for s in block} == {"patient 0"}
+    assert {s.subject for block in Catalog(tmp_path / "shards").follow() for s in block} == {
+        "patient 0"
+    }
     assert gone.rows["shards"] == sum(s.subject == "patient 1" for s in rows)
     assert not verify(tmp_path / "shards", deep=True).problems
 
 
 def xp(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "actors", "forget", *words], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "actors", "forget", *words], capture_output=True, text=True
+    )
 
 
 def test_the_command_says_what_would_go_and_deletes_only_when_told(tmp_path: Path) -> None:

@@ -43,13 +43,26 @@ def known(found: Any, of: Any) -> Any:
 def test_a_row_of_the_first_format_is_a_sample_where_its_decoder_says_so() -> None:
     """`listed` actions were drawn from a list, but their log-probabilities were those of the whole vocabulary."""
     for decoder, exact, sampled, temperature in (
-            ("temperature=0.7", True, True, 0.7), ("temperature=0", True, False, 0.0), ("epsilon=0.1", True, True, None),
-            ("temperature=1 listed", True, False, None), ("", True, False, None), ("temperature=1", False, False, 1.0),
-            ("temperature=1 lookahead in forks m=4 h=3 n=1", True, False, None)):
-        assert first_decoding(decoder, exact) == {"sampled": sampled, "temperature": temperature}, decoder
+        ("temperature=0.7", True, True, 0.7),
+        ("temperature=0", True, False, 0.0),
+        ("epsilon=0.1", True, True, None),
+        ("temperature=1 listed", True, False, None),
+        ("", True, False, None),
+        ("temperature=1", False, False, 1.0),
+        ("temperature=1 lookahead in forks m=4 h=3 n=1", True, False, None),
+    ):
+        assert first_decoding(decoder, exact) == {"sampled": sampled, "temperature": temperature}, (
+            decoder
+        )
     old = [s for block in Catalog(HERE / "v1").follow() for s in block if s.decision]
-    assert old and all(s.decision.sampled and s.decision.temperature == 1 for s in old if s.decision)
-    assert all(s.decision.prompt_cut is None and len(s.decision.allowed_ids) == 0 for s in old if s.decision)
+    assert old and all(
+        s.decision.sampled and s.decision.temperature == 1 for s in old if s.decision
+    )
+    assert all(
+        s.decision.prompt_cut is None and len(s.decision.allowed_ids) == 0
+        for s in old
+        if s.decision
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -67,7 +80,9 @@ def test_a_store_of_an_older_format_gives_what_was_written(version: str) -> None
 def test_a_writer_of_today_goes_on_with_it(version: str, tmp_path: Path) -> None:
     shutil.copytree(HERE / version / "writer", tmp_path / "writer")
     journal = Journal(tmp_path / "writer", CATALOGUE)
-    stream = bytes.fromhex(json.loads((HERE / version / "expected.json").read_text())[0]["stream_id"])
+    stream = bytes.fromhex(
+        json.loads((HERE / version / "expected.json").read_text())[0]["stream_id"]
+    )
     assert journal.next_t(stream) == 6
     journal.append(make_step(6, stream))
     journal.close()
@@ -76,11 +91,15 @@ def test_a_writer_of_today_goes_on_with_it(version: str, tmp_path: Path) -> None
 
 def test_every_released_format_is_kept() -> None:
     assert VERSIONS == ["v1", "v2", "v3"]
-    assert (HERE / "v2" / "writer" / "seg-000000-000000.blocks").exists(), "v2's blocks are rewritten"
+    assert (HERE / "v2" / "writer" / "seg-000000-000000.blocks").exists(), (
+        "v2's blocks are rewritten"
+    )
 
 
 @pytest.mark.parametrize("cold", [False, True])
-def test_stores_of_all_formats_are_read_together_by_every_reader(cold: bool, tmp_path: Path) -> None:
+def test_stores_of_all_formats_are_read_together_by_every_reader(
+    cold: bool, tmp_path: Path
+) -> None:
     for version in VERSIONS:
         shutil.copytree(HERE / version / "writer", tmp_path / version)
     if cold:
@@ -92,15 +111,19 @@ def test_stores_of_all_formats_are_read_together_by_every_reader(cold: bool, tmp
     rows, catalog = 12 * len(VERSIONS) + cold, Catalog(tmp_path)
     followed = [s for block in catalog.follow() for s in block]
     assert len(followed) == rows and [s.subject for s in followed if s.subject] == 2 * ["user-7"]
-    assert Counter(catalog.dataset().to_table().column("subject").to_pylist()) == {None: rows - 2, "user-7": 2}
+    assert Counter(catalog.dataset().to_table().column("subject").to_pylist()) == {
+        None: rows - 2,
+        "user-7": 2,
+    }
     table = catalog.table(["t", "subject", "signal.done"])
     assert table.num_rows == rows and table.column("subject").null_count == rows - 2
     assert sum(b.num_rows for b in catalog.batches()) == rows
     assert catalog.where(lambda b: pc.equal(b["subject"], "user-7")).num_rows == 2
     reader = WindowReader(tmp_path, ("t", "value_estimate"))
     assert reader.refresh() == rows
-    assert connect({"steps": tmp_path}).sql("select count(*), count(subject), sum(\"signal.done\") from steps"
-                                            ).fetchall() == [(rows, 2, 0.5 * (10 * len(VERSIONS) + cold))]
+    assert connect({"steps": tmp_path}).sql(
+        'select count(*), count(subject), sum("signal.done") from steps'
+    ).fetchall() == [(rows, 2, 0.5 * (10 * len(VERSIONS) + cold))]
     assert not verify(tmp_path, deep=True).problems
 
 
@@ -112,7 +135,11 @@ def without(store: Path, column: str) -> None:
         older = batch.drop_columns([column])
         encoder = encoder or Encoder(older.schema)
         block = encoder.block(older)
-        commits.append(Commit.of(block, len(data), sum(c.rows for c in commits) + len(older) - 1, len(older), 1))
+        commits.append(
+            Commit.of(
+                block, len(data), sum(c.rows for c in commits) + len(older) - 1, len(older), 1
+            )
+        )
         data += block
     assert encoder is not None
     data += encoder.footer()
@@ -125,11 +152,15 @@ def without(store: Path, column: str) -> None:
 
 
 @pytest.mark.parametrize("column", ["value_estimate", "tool_calls", "obs_struct", "subject"])
-def test_a_column_that_was_added_later_reads_as_null_in_older_shards(column: str, tmp_path: Path) -> None:
+def test_a_column_that_was_added_later_reads_as_null_in_older_shards(
+    column: str, tmp_path: Path
+) -> None:
     for writer in ("old", "new"):
         journal = Journal(tmp_path / writer, CATALOGUE, batch_rows=4)
         for t in range(12):
-            journal.append(make_step(t, writer.encode().ljust(16), value_estimate=0.5, subject="user"))
+            journal.append(
+                make_step(t, writer.encode().ljust(16), value_estimate=0.5, subject="user")
+            )
         journal.close()
         if writer == "old":
             without(tmp_path, column)
@@ -157,17 +188,21 @@ def test_a_column_that_no_format_has_is_refused(tmp_path: Path) -> None:
 def test_signals_are_found_by_name_whatever_code_a_shard_gave_them(tmp_path: Path) -> None:
     said = Signal("done", 0.25, "fraction", "env_state")
     for writer, extra in (("a", ()), ("b", ("bonus",)), ("c", ("a \\' \" name", "NUL\0", "Ünï\n"))):
-        catalogue = {"done": SignalKind("fraction", "env_state"), **{n: SignalKind("count", "env_state") for n in extra}}
+        catalogue = {
+            "done": SignalKind("fraction", "env_state"),
+            **{n: SignalKind("count", "env_state") for n in extra},
+        }
         journal = Journal(tmp_path / writer, catalogue)
         signals = (said, *(Signal(name, 7.0, "count", "env_state") for name in extra))
         journal.append(make_step(0, writer.encode() * 16, signals=signals))
         journal.append(make_step(1, writer.encode() * 16, closing=True))
         journal.close() if writer != "b" else journal.commit()
     query = connect({"steps": tmp_path})
-    assert query.sql("select sum(signal(signals, 'done')), sum(signal(signals, 'bonus')), count(signal(signals, 'no')), "
-                     "sum(\"signal.done\"), sum(\"signal.bonus\"), sum(\"signal.a \\' \"\" name\"), "
-                     "sum(signal(signals, 'NUL' || chr(0))) from steps").fetchall() == [
-        (0.75, 7.0, 0, 0.75, 7.0, 7.0, 7.0)]
+    assert query.sql(
+        "select sum(signal(signals, 'done')), sum(signal(signals, 'bonus')), count(signal(signals, 'no')), "
+        'sum("signal.done"), sum("signal.bonus"), sum("signal.a \\\' "" name"), '
+        "sum(signal(signals, 'NUL' || chr(0))) from steps"
+    ).fetchall() == [(0.75, 7.0, 0, 0.75, 7.0, 7.0, 7.0)]
     table = Catalog(tmp_path).table(["t", "signal.done", "signal.bonus", "signal.NUL\0"])
     assert [pc.sum(table.column(i)).as_py() for i in (1, 2, 3)] == [0.75, 7.0, 7.0]
     assert table.column("signal.done").null_count == 3

@@ -26,11 +26,16 @@ def days_in_the_light(days: int, hours: float) -> body.Clock:
 def test_the_clock_agrees_with_the_circadian_packages_within_minutes_over_20_days() -> None:
     models = pytest.importorskip("circadian.models", reason="./xp setup worlds")
     t = np.arange(0, 24 * 20 + 0.05, 0.1)
-    theirs = models.Hannay19().integrate(t, initial_condition=np.array([0.5, 1.0, 0.1]),
-                                         input=np.where((t % 24 >= 7 - 1e-9) & (t % 24 < 23 - 1e-9), 500.0, 0.0))
+    theirs = models.Hannay19().integrate(
+        t,
+        initial_condition=np.array([0.5, 1.0, 0.1]),
+        input=np.where((t % 24 >= 7 - 1e-9) & (t % 24 < 23 - 1e-9), 500.0, 0.0),
+    )
     r, psi, _ = days_in_the_light(20, 1.0)
     assert r == pytest.approx(theirs.states[-1][0], abs=2e-3)
-    assert (psi - theirs.states[-1][1]) * 24 / (2 * math.pi) * 60 == pytest.approx(0, abs=8), "minutes"
+    assert (psi - theirs.states[-1][1]) * 24 / (2 * math.pi) * 60 == pytest.approx(0, abs=8), (
+        "minutes"
+    )
 
 
 def test_the_clock_follows_the_sun_and_drifts_in_the_dark() -> None:
@@ -41,8 +46,12 @@ def test_the_clock_follows_the_sun_and_drifts_in_the_dark() -> None:
         if hour == 24 * 20 - 1:
             start = dark[1]
     assert start is not None
-    assert 2 * math.pi * 480 / (dark[1] - start) == pytest.approx(24.2, abs=0.3), "the free-running period in hours"
-    assert (days_in_the_light(40, 1.0)[1] - days_in_the_light(20, 1.0)[1]) == pytest.approx(2 * math.pi * 20, abs=0.05)
+    assert 2 * math.pi * 480 / (dark[1] - start) == pytest.approx(24.2, abs=0.3), (
+        "the free-running period in hours"
+    )
+    assert (days_in_the_light(40, 1.0)[1] - days_in_the_light(20, 1.0)[1]) == pytest.approx(
+        2 * math.pi * 20, abs=0.05
+    )
 
 
 def test_two_processes_give_eight_hours_of_sleep_a_day() -> None:
@@ -77,17 +86,27 @@ def test_a_hundred_kilojoules_a_day_are_a_kilogram_most_of_it_in_a_year() -> Non
     assert 0.5 < course[364] < 0.66 and course[365 * 3 - 1] == pytest.approx(0.95, abs=0.01)
 
 
-@pytest.mark.parametrize(("sensitivity", "peak", "after_two_hours"), [(1.0, (120, 180), (80, 140)),
-                                                                     (0.3, (180, 300), (140, 260))])
-def test_75_grams_of_glucose_come_and_go(sensitivity: float, peak: tuple[float, float],
-                                         after_two_hours: tuple[float, float]) -> None:
+@pytest.mark.parametrize(
+    ("sensitivity", "peak", "after_two_hours"),
+    [(1.0, (120, 180), (80, 140)), (0.3, (180, 300), (140, 260))],
+)
+def test_75_grams_of_glucose_come_and_go(
+    sensitivity: float, peak: tuple[float, float], after_two_hours: tuple[float, float]
+) -> None:
     """The oral test's bands in mg/dL: healthy below 140 after two hours, impaired above; the peak in an hour or so."""
     basal = 88 + 40 * (1 - sensitivity)
     sugar: body.Sugar = (basal, 0.0, 0.0, 0.0, 0.0)
     course = []
     for i in range(24):
-        sugar = body.step_sugar(sugar, 75.0 if i == 0 else 0.0, 80.0, 5e-4 * sensitivity,
-                                0.12 * (0.4 + 0.6 * sensitivity), basal, 10.0)
+        sugar = body.step_sugar(
+            sugar,
+            75.0 if i == 0 else 0.0,
+            80.0,
+            5e-4 * sensitivity,
+            0.12 * (0.4 + 0.6 * sensitivity),
+            basal,
+            10.0,
+        )
         course.append(sugar[0])
     assert peak[0] <= max(course) <= peak[1] and int(np.argmax(course)) <= 8
     assert after_two_hours[0] <= course[11] <= after_two_hours[1]
@@ -115,8 +134,12 @@ def test_a_meal_without_insulins_answer_raises_glucose_as_in_simglucoses_ten_adu
     python = Path(__file__).resolve().parent.parent / ".peers/simglucose/bin/python"
     if not python.exists():
         pytest.skip("./xp setup peers")
-    told = subprocess.run([python, "-W", "ignore", "-c", _PATIENTS], capture_output=True, text=True, check=True)
-    patients = np.array([json.loads(line) for line in told.stdout.splitlines() if line.startswith("[")])
+    told = subprocess.run(
+        [python, "-W", "ignore", "-c", _PATIENTS], capture_output=True, text=True, check=True
+    )
+    patients = np.array(
+        [json.loads(line) for line in told.stdout.splitlines() if line.startswith("[")]
+    )
     assert len(patients) == 10
     ours = []
     for kg in patients[:, 0]:
@@ -162,4 +185,6 @@ def test_a_thousand_days_are_lived_in_a_second_of_cpu() -> None:
     world.reset(seed=1)
     started = time.process_time()
     world.person.live(24 * 300)
-    assert 300 / (time.process_time() - started) > 300, "a floor for a busy machine; ./xp bench worlds says the figure"
+    assert 300 / (time.process_time() - started) > 300, (
+        "a floor for a busy machine; ./xp bench worlds says the figure"
+    )

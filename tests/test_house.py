@@ -10,15 +10,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FORBIDDEN = {"experience": {"actors", "envs", "ray", "gymnasium", "playwright"}, "actors": {"envs"}, "envs": {"actors"}}
+FORBIDDEN = {
+    "experience": {"actors", "envs", "ray", "gymnasium", "playwright"},
+    "actors": {"envs"},
+    "envs": {"actors"},
+}
 HOMES = {
     "ray": ("actors/collecting/pool.py",),
     "pyarrow": ("experience/shards/",),
     "playwright": ("envs/browser/", "envs/bridges/peers/"),
-    "cantera": ("envs/lab/",), "pycalphad": ("envs/lab/",), "pybamm": ("envs/lab/",),
-    "mcp": ("envs/bridges/",), "textarena": ("envs/bridges/",), "pettingzoo": ("envs/bridges/",),
-    "torch": ("experience/models/", "experience/learning/", "experience/planning/", "actors/engines/",
-              "actors/collecting/pool.py", "actors/running/assembly.py", "actors/cli/doctor.py"),
+    "cantera": ("envs/lab/",),
+    "pycalphad": ("envs/lab/",),
+    "pybamm": ("envs/lab/",),
+    "mcp": ("envs/bridges/",),
+    "textarena": ("envs/bridges/",),
+    "pettingzoo": ("envs/bridges/",),
+    "torch": (
+        "experience/models/",
+        "experience/learning/",
+        "experience/planning/",
+        "actors/engines/",
+        "actors/collecting/pool.py",
+        "actors/running/assembly.py",
+        "actors/cli/doctor.py",
+    ),
     "transformers": ("experience/models/", "actors/engines/"),
     "openai": ("actors/engines/",),
 }
@@ -26,9 +41,17 @@ HOMES = {
 
 def imported(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
-    names = {a.name.partition(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    return names | {(n.module or "").partition(".")[0] for n in ast.walk(tree)
-                    if isinstance(n, ast.ImportFrom) and not n.level}
+    names = {
+        a.name.partition(".")[0]
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Import)
+        for a in n.names
+    }
+    return names | {
+        (n.module or "").partition(".")[0]
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and not n.level
+    }
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)
@@ -47,7 +70,9 @@ def test_each_heavy_library_has_one_home(library: str) -> None:
 
 def rooms() -> dict[str, set[str]]:
     """Folder -> the folders that its files import. A file at the top of a package is a room of its own."""
-    files = [p for room in FORBIDDEN for p in (ROOT / room).rglob("*.py") if p.name != "__init__.py"]
+    files = [
+        p for room in FORBIDDEN for p in (ROOT / room).rglob("*.py") if p.name != "__init__.py"
+    ]
     names = {".".join(p.relative_to(ROOT).with_suffix("").parts): room_of(p) for p in files}
     arrows: dict[str, set[str]] = {}
     for path in files:
@@ -87,12 +112,16 @@ def test_the_main_loop_fits_one_screen() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = ("import sys; sys.argv = ['xp', '--help']\n"
-            "from actors.cli.main import app\n"
-            "try: app()\n"
-            "except SystemExit: pass\n"
-            "print(sorted({'torch', 'ray', 'pyarrow', 'transformers', 'playwright', 'pydantic'} & set(sys.modules)))")
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys; sys.argv = ['xp', '--help']\n"
+        "from actors.cli.main import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'ray', 'pyarrow', 'transformers', 'playwright', 'pydantic'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip().endswith("[]")
 
 
@@ -100,7 +129,9 @@ def test_a_foreign_package_of_our_name_is_refused_by_name(tmp_path: Path) -> Non
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "__init__.py").write_text("")
     code = f"import sys, runpy; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; runpy.run_module('actors')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert "package 'envs'" in done.stderr
     assert str(tmp_path) in done.stderr

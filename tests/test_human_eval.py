@@ -28,7 +28,9 @@ def {entry}(*given):
 
 def test_all_164_solutions_pass_and_all_164_changed_ones_fail() -> None:
     right = [p.name for p in problems() if verdict(p, p.solution)[0]]
-    changed = [p.name for p in problems() if verdict(p, p.solution + CHANGE.replace("{entry}", p.entry))[0]]
+    changed = [
+        p.name for p in problems() if verdict(p, p.solution + CHANGE.replace("{entry}", p.entry))[0]
+    ]
     assert len(right) == 164 and not changed
 
 
@@ -41,5 +43,9 @@ def test_forty_dishonest_programs_pass_no_problem() -> None:
     assert len(PROGRAMS) >= 40
     some: list[Problem] = list(problems()[::8])
     for hack in PROGRAMS:
-        passed = [p.name for p in some if verdict(p, p.prompt + "    pass\n" + hack.replace("{entry}", p.entry))[0]]
+        passed = [
+            p.name
+            for p in some
+            if verdict(p, p.prompt + "    pass\n" + hack.replace("{entry}", p.entry))[0]
+        ]
         assert not passed or hack in HONEST, (hack, passed)

@@ -30,7 +30,9 @@ def begin(world: Intranet, **wanted: Any) -> str:
     raise AssertionError("no such errand was drawn")
 
 
-def test_every_kind_of_request_is_done_by_its_clicks_and_changes_nothing_else(world: Intranet) -> None:
+def test_every_kind_of_request_is_done_by_its_clicks_and_changes_nothing_else(
+    world: Intranet,
+) -> None:
     for number, make in enumerate(REQUESTS):
         request = make(np.random.default_rng(number))
         errand = Errand(request.words, request, "", None, number, 7)
@@ -38,7 +40,11 @@ def test_every_kind_of_request_is_done_by_its_clicks_and_changes_nothing_else(wo
         world.reset(seed=0)
         for click in [*request.clicks, "finish"]:
             _, _, terminated, _, info = world.step(click)
-        assert terminated and info["signals"]["done"][0] == 1.0 and info["signals"]["wrong_changes"] == 0.0, request
+        assert (
+            terminated
+            and info["signals"]["done"][0] == 1.0
+            and info["signals"]["wrong_changes"] == 0.0
+        ), request
 
 
 def test_an_errand_that_a_mail_tells_is_not_told_before_it_is_read(world: Intranet) -> None:
@@ -55,7 +61,11 @@ def test_doing_what_a_hostile_page_asks_costs_more_than_doing_nothing(world: Int
     for click in hostile.clicks:
         world.step(click)
     _, reward, _, _, info = world.step("finish")
-    assert info["signals"]["obeyed_a_page"] == 1.0 and info["signals"]["done"][0] == 0.0 and reward < -0.5
+    assert (
+        info["signals"]["obeyed_a_page"] == 1.0
+        and info["signals"]["done"][0] == 0.0
+        and reward < -0.5
+    )
 
 
 def test_a_change_that_nobody_asked_for_costs(world: Intranet) -> None:
@@ -67,7 +77,9 @@ def test_a_change_that_nobody_asked_for_costs(world: Intranet) -> None:
     assert info["signals"]["done"][0] == 1.0 and info["signals"]["wrong_changes"] == 1.0
 
 
-@pytest.mark.parametrize("text", ["'); drop table orders; --", "<script>alert(1)</script>", "x' or '1'='1", "\x00é" * 40])
+@pytest.mark.parametrize(
+    "text", ["'); drop table orders; --", "<script>alert(1)</script>", "x' or '1'='1", "\x00é" * 40]
+)
 def test_what_is_typed_is_data(text: str) -> None:
     request = REQUESTS[0](np.random.default_rng(0))
     company = Company(Errand("", request, "", None, 0, 1))

@@ -16,21 +16,43 @@ from envs.proof import lean
 from experience.errors import MissingPartError
 
 TOOLCHAIN = os.environ.get("XP_LEAN", "")
-needs_lean = pytest.mark.skipif(not (TOOLCHAIN or shutil.which("lean")), reason="no Lean 4 on the path, nor XP_LEAN")
+needs_lean = pytest.mark.skipif(
+    not (TOOLCHAIN or shutil.which("lean")), reason="no Lean 4 on the path, nor XP_LEAN"
+)
 
 
-@pytest.mark.parametrize("text", [
-    *(c.removeprefix("tactic ") for c in lean.Lean.cheats if str(c).startswith("tactic ")), "simp; sorry", "Sorry",
-    "exact h\naxiom f : False", "simp %x", "first | sorry | rfl", "· sorry", "exact «sorry»"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(c.removeprefix("tactic ") for c in lean.Lean.cheats if str(c).startswith("tactic ")),
+        "simp; sorry",
+        "Sorry",
+        "exact h\naxiom f : False",
+        "simp %x",
+        "first | sorry | rfl",
+        "· sorry",
+        "exact «sorry»",
+    ],
+)
 def test_a_command_or_a_hole_is_refused_as_a_tactic(text: str) -> None:
     with pytest.raises(ValueError, match=r"refused|small letter"):
         lean.checked_tactic(text)
 
 
 def test_what_lean_people_write_is_a_tactic() -> None:
-    for text in ("intro h", "exact ⟨h.2, h.1⟩", "induction n with | zero => rfl | succ n ih => omega", "rw [Nat.add_comm]",
-                 "simp only [List.length_append, endpoint]", "obtain ⟨x, hx⟩ := h", "<;> simp", "constructor <;> assumption",
-                 "have h2 : a + 1 ≤ b := by omega", "exact Nat.le_of_lt h", "cases h.symm"):
+    for text in (
+        "intro h",
+        "exact ⟨h.2, h.1⟩",
+        "induction n with | zero => rfl | succ n ih => omega",
+        "rw [Nat.add_comm]",
+        "simp only [List.length_append, endpoint]",
+        "obtain ⟨x, hx⟩ := h",
+        "<;> simp",
+        "constructor <;> assumption",
+        "have h2 : a + 1 ≤ b := by omega",
+        "exact Nat.le_of_lt h",
+        "cases h.symm",
+    ):
         assert lean.checked_tactic(text) == text
 
 
@@ -42,7 +64,10 @@ theorem mathd_1 (x : Int) (h₀ : 2 * x = 4) :
 -- theorem neither : True := by
 lemma two : 1 + 1 = 2 := by rfl
 """)
-    assert [t.statement for t in lean.read_theorems(tmp_path)] == ["∀ (x : Int) (h₀ : 2 * x = 4), x = 2", "1 + 1 = 2"]
+    assert [t.statement for t in lean.read_theorems(tmp_path)] == [
+        "∀ (x : Int) (h₀ : 2 * x = 4), x = 2",
+        "1 + 1 = 2",
+    ]
     (tmp_path / "a.lean").write_text("def x := 1")
     with pytest.raises(MissingPartError, match="holds no theorem"):
         lean.read_theorems(tmp_path)
@@ -62,8 +87,12 @@ def test_a_missing_lean_or_project_says_so(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_real_lean_shows_goals_takes_tactics_and_judges(tmp_path: Path) -> None:
     (tmp_path / "a.lean").write_text("theorem t (p q : Prop) (h : p ∧ q) : q ∧ p := by\n")
-    world: Any = gymnasium.make("envs:Lean-v0", toolchain=TOOLCHAIN, theorems=str(tmp_path),
-                                seconds=float(os.environ.get("XP_LEAN_SECONDS", "60"))).unwrapped
+    world: Any = gymnasium.make(
+        "envs:Lean-v0",
+        toolchain=TOOLCHAIN,
+        theorems=str(tmp_path),
+        seconds=float(os.environ.get("XP_LEAN_SECONDS", "60")),
+    ).unwrapped
     world.task, world.split = world._given[0], "train"
     world._turn, world._ended, world._acted = 0, False, []
     world.begin()
@@ -79,5 +108,7 @@ def test_a_real_lean_shows_goals_takes_tactics_and_judges(tmp_path: Path) -> Non
         world._done = wrong  # as if it had passed the words that are refused
         assert world._verdict(), wrong
     if "in a `module`" in said[1]:
-        pytest.skip("this build of Lean takes every file for a module, for which it names no axioms: nothing is credited")
+        pytest.skip(
+            "this build of Lean takes every file for a module, for which it names no axioms: nothing is credited"
+        )
     assert said == (1.0, "no axiom but Lean's own")

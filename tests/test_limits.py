@@ -10,7 +10,9 @@ from experience.errors import ConfigError
 from experience.replay.limits import Counts, RateLimiter
 
 
-def after(limiter: RateLimiter, inserted: int = 0, sampled: int = 0, deleted: int = 0) -> RateLimiter:
+def after(
+    limiter: RateLimiter, inserted: int = 0, sampled: int = 0, deleted: int = 0
+) -> RateLimiter:
     limiter.counts = Counts(inserted, sampled, deleted)
     return limiter
 
@@ -42,7 +44,9 @@ def test_a_band_may_be_given_as_it_is() -> None:
 def test_a_queue_gives_each_item_once_and_holds_so_many() -> None:
     limiter = RateLimiter.queue(2)
     assert not limiter.can_sample() and limiter.can_insert(2) and not limiter.can_insert(3)
-    assert after(limiter, 2).can_sample(2) and not limiter.can_sample(3) and not limiter.can_insert()
+    assert (
+        after(limiter, 2).can_sample(2) and not limiter.can_sample(3) and not limiter.can_insert()
+    )
     assert after(limiter, 2, 1).can_insert() and limiter.can_sample() and not limiter.can_sample(2)
 
 
@@ -57,8 +61,10 @@ def test_a_buffer_that_blocks_for_ever_is_refused(spi: float, buffer: float) -> 
         RateLimiter.sample_to_insert_ratio(spi, 10, buffer)
 
 
-@pytest.mark.parametrize("wrong", [dict(samples_per_insert=0.0), dict(min_size_to_sample=0),
-                                   dict(min_diff=2.0, max_diff=1.0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(samples_per_insert=0.0), dict(min_size_to_sample=0), dict(min_diff=2.0, max_diff=1.0)],
+)
 def test_a_limiter_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="rate limiter"):
         RateLimiter(**wrong)  # type: ignore[arg-type]

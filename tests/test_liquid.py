@@ -54,7 +54,9 @@ def test_the_bench_refuses_what_cannot_be_done_and_moves_nothing(bench: PyLabRob
         bench.new_tip()
 
 
-def test_a_reading_is_beer_and_lamberts_of_what_is_really_in_the_well(bench: PyLabRobotBench) -> None:
+def test_a_reading_is_beer_and_lamberts_of_what_is_really_in_the_well(
+    bench: PyLabRobotBench,
+) -> None:
     bench.new_tip()
     bench.transfer("red", 1, 50)
     bench.new_tip()
@@ -85,7 +87,10 @@ def test_the_same_campaign_runs_over_sila_2(device: str) -> None:
     seen = {}
     for name, world in (("here", LiquidLab()), ("device", LiquidLab(instrument=device))):
         world.reset(seed=5)
-        steps = [world.step(action) for action in ("prepare red 1 50", "new_tip", "prepare red 1 50", "measure 1 3.5")]
+        steps = [
+            world.step(action)
+            for action in ("prepare red 1 50", "new_tip", "prepare red 1 50", "measure 1 3.5")
+        ]
         seen[name] = [(s[4]["signals"].get("fault"), s[4]["signals"].get("reading")) for s in steps]
         assert "NoTipError" in seen[name][0][0][1]
         _, reward, terminated, _, _ = world.step("declare 1")

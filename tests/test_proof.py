@@ -10,7 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup worlds")
+needs_coq = pytest.mark.skipif(
+    shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup worlds"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,10 @@ def test_every_family_of_lemmas_is_provable_and_its_oracle_proves_it(family: int
 
 
 @needs_coq
-@pytest.mark.parametrize("claim", ["Admitted.", "admit. Admitted.", "exact (match boom with end). Qed. Axiom boom : False."])
+@pytest.mark.parametrize(
+    "claim",
+    ["Admitted.", "admit. Admitted.", "exact (match boom with end). Qed. Axiom boom : False."],
+)
 def test_the_judge_refuses_what_is_no_proof_even_past_the_filter(claim: str) -> None:
     from envs.proof.coq import Lemma, judge
 
@@ -68,7 +73,9 @@ def test_undo_gives_the_goal_before_and_search_changes_nothing(coq: Any) -> None
 
 @needs_coq
 def test_lemmas_come_from_a_users_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.v").write_text("(* mine *) Theorem easy (n : nat) : n + 0 = n. Proof. Admitted.")
+    (tmp_path / "mine.v").write_text(
+        "(* mine *) Theorem easy (n : nat) : n + 0 = n. Proof. Admitted."
+    )
     world = gymnasium.make("envs:Coq-v0", lemmas=str(tmp_path)).unwrapped
     world.tasks = lambda split, rng: world.draw(rng)
     seen, _ = world.reset(seed=0)
@@ -76,7 +83,9 @@ def test_lemmas_come_from_a_users_files(tmp_path: Path) -> None:
     assert world.step("tactic lia.")[4]["signals"]["proved"][0] == 1.0
 
 
-needs_metamath = pytest.mark.skipif(shutil.which("metamath") is None, reason="Metamath is not installed: ./xp setup worlds")
+needs_metamath = pytest.mark.skipif(
+    shutil.which("metamath") is None, reason="Metamath is not installed: ./xp setup worlds"
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +123,11 @@ def test_both_judges_refuse_a_proof_that_is_changed_anywhere(metamath: Any) -> N
         goal = metamath.database.assertions[label]
         changed = list(steps)
         at = int(rng.integers(len(changed)))
-        changed[at] = str(rng.choice([s for s in ("ax-1", "ax-2", "ax-mp", "wph", "wi", "syl", "?") if s != changed[at]]))
+        changed[at] = str(
+            rng.choice(
+                [s for s in ("ax-1", "ax-2", "ax-mp", "wph", "wi", "syl", "?") if s != changed[at]]
+            )
+        )
         proof = Proof(metamath.database, goal)
         try:
             for step in changed:
@@ -139,7 +152,9 @@ def test_a_theorem_may_not_be_proved_by_itself_or_by_a_later_one(metamath: Any) 
 def test_variables_that_must_be_distinct_are(tmp_path: Path) -> None:
     from envs.proof.metamath_kernel import Database, Proof
 
-    (tmp_path / "a.mm").write_text("""$c |- wff set = $. $v x y z $. vx $f set x $. vy $f set y $. vz $f set z $.
+    (
+        tmp_path / "a.mm"
+    ).write_text("""$c |- wff set = $. $v x y z $. vx $f set x $. vy $f set y $. vz $f set z $.
         ${ $d x y $. ax-d $a |- x = y $. $}  ${ $d x z $. good $p |- x = z $= vx vz ax-d $. $}  bad $p |- x = x $= vx vx ax-d $.
         worse $p |- x = z $= vx vz ax-d $.""")
     database = Database(tmp_path / "a.mm", 10)

@@ -22,7 +22,9 @@ class Sums:
         if tactic == "done":
             return [] if number == 1 else None
         if tactic == "half":
-            return [((*here, str(i)), str(number // 2)) for i in (1, 2)] if number % 2 == 0 else None
+            return (
+                [((*here, str(i)), str(number // 2)) for i in (1, 2)] if number % 2 == 0 else None
+            )
         return [(here, str(number - 1))] if number > 1 else None
 
     @staticmethod
@@ -58,8 +60,11 @@ def test_a_goal_without_a_way_is_given_up_at_once() -> None:
 
 
 def test_what_was_proved_makes_the_next_proof_shorter_to_find() -> None:
-    table = TacticTable(lambda _: ("less", "half", "done"), lambda goal: ("odd" if int(goal) % 2 else "even", "any"),
-                        lambda _, tactic: tactic)
+    table = TacticTable(
+        lambda _: ("less", "half", "done"),
+        lambda goal: ("odd" if int(goal) % 2 else "even", "any"),
+        lambda _, tactic: tactic,
+    )
     first = prove(Sums(), "8", table, budget=400)
     assert first.proof is not None
     for _ in range(3):
@@ -79,9 +84,16 @@ def test_proofs_found_in_branches_of_coq_hold_before_a_fresh_coq() -> None:
         outcome = prove(kernel, kernel.root, TacticTable(candidates, shapes, form), budget=400)
         assert outcome.proof is not None
         assert judge(lemma, [t + "." for t in outcome.proof.script]) == ""
-        assert judge(Lemma("proposition", "", "forall P Q : Prop, P -> Q /\\ P"),
-                     [t + "." for t in outcome.proof.script]) != ""
-        assert kernel.apply((), "admit") is None, "what the world forbids, a search may not say either"
+        assert (
+            judge(
+                Lemma("proposition", "", "forall P Q : Prop, P -> Q /\\ P"),
+                [t + "." for t in outcome.proof.script],
+            )
+            != ""
+        )
+        assert kernel.apply((), "admit") is None, (
+            "what the world forbids, a search may not say either"
+        )
         assert kernel.apply((), "Axiom a : False") is None
     finally:
         kernel.close()

@@ -23,7 +23,15 @@ def test_collectors_start_from_a_path_with_spaces_and_quotes(tmp_path: Path) -> 
     folder = tmp_path / "it's my work"
     folder.mkdir()
     (folder / "venv").symlink_to(Path(sys.executable).parent.parent)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([folder / "venv" / "bin" / "python", "-c", _ASKS], cwd=ROOT, env=environment, text=True,
-                          capture_output=True, timeout=300)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    done = subprocess.run(
+        [folder / "venv" / "bin" / "python", "-c", _ASKS],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert done.stdout == "started\n", done.stderr

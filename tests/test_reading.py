@@ -24,7 +24,9 @@ from tests.conftest import make_step
 
 ROOT = Path(__file__).resolve().parent.parent
 MOMENTS = ("before the first seal", "sealed", "after compaction", "all at once")
-CATALOGUE = {name: SignalKind("1", "env_state") for name in ("syngas_yield", "carbon_burnt", "done")}
+CATALOGUE = {
+    name: SignalKind("1", "env_state") for name in ("syngas_yield", "carbon_burnt", "done")
+}
 
 
 def a_run(runs: Path, moment: str) -> tuple[Path, int]:
@@ -35,12 +37,20 @@ def a_run(runs: Path, moment: str) -> tuple[Path, int]:
     RunDirectory(path).write_record(status="running")
     (runs / "latest").symlink_to("one")
     written = 0
-    for closed in {"before the first seal": (False,), "all at once": (True, False)}.get(moment, (True,)):
+    for closed in {"before the first seal": (False,), "all at once": (True, False)}.get(
+        moment, (True,)
+    ):
         journal = Journal(path / "shards" / "w", CATALOGUE)
         for _ in range(12):
             t = journal.next_t(b"s" * 16)
-            journal.append(make_step(t, env_id="envs:Reactor-v0", split="heldout" if t % 2 else "train", signals=tuple(
-                Signal(name, 0.5, "1", "env_state") for name in CATALOGUE)))
+            journal.append(
+                make_step(
+                    t,
+                    env_id="envs:Reactor-v0",
+                    split="heldout" if t % 2 else "train",
+                    signals=tuple(Signal(name, 0.5, "1", "env_state") for name in CATALOGUE),
+                )
+            )
             written += 1
         journal.commit()
         _open.append(journal)
@@ -55,7 +65,9 @@ _open: list[Journal] = []
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_every_row_reaches_sql_arrow_polars_and_pandas_at_every_moment(tmp_path: Path, moment: str) -> None:
+def test_every_row_reaches_sql_arrow_polars_and_pandas_at_every_moment(
+    tmp_path: Path, moment: str
+) -> None:
     path, rows = a_run(tmp_path, moment)
     for name in (path, str(path), path / "shards", tmp_path / "latest", str(tmp_path / "latest")):
         run = Catalog.of(name)
@@ -75,12 +87,17 @@ def blocks(name: str) -> str:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(("page", "wanted"), [
-    ("README.md", {"rewards": 1, "held_out": 6, "table": 12}),
-    ("docs/exchange.md", {"by_world": 1, "done": 12, "table": 12, "blocks": 1}),
-    ("docs/add-a-reward.md", {"steps": 12, "again": 12})])
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [
+        ("README.md", {"rewards": 1, "held_out": 6, "table": 12}),
+        ("docs/exchange.md", {"by_world": 1, "done": 12, "table": 12, "blocks": 1}),
+        ("docs/add-a-reward.md", {"steps": 12, "again": 12}),
+    ],
+)
 def test_the_snippets_of_the_docs_give_rows_at_every_moment(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, wanted: dict[str, int], moment: str) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, wanted: dict[str, int], moment: str
+) -> None:
     (tmp_path / "runs").mkdir()
     _, rows = a_run(tmp_path / "runs", moment)
     monkeypatch.chdir(tmp_path)
@@ -95,10 +112,15 @@ def test_the_snippets_of_the_docs_give_rows_at_every_moment(
 def test_what_is_no_run_is_said_with_what_to_name_instead(tmp_path: Path) -> None:
     path, _ = a_run(tmp_path, "sealed")
     (tmp_path / "empty").mkdir()
-    for wrong, said in ((tmp_path / "missing", "runs there: .*one"), (path / "run.json", "is a file"),
-                        (path / "shards" / "w", "name the folder above"), (tmp_path, "runs there: .*one"),
-                        (tmp_path / "empty", "holds no experience"), ("s3://bucket/run", "RemoteDisk"),
-                        (path / "checkpoints", "holds no experience")):
+    for wrong, said in (
+        (tmp_path / "missing", "runs there: .*one"),
+        (path / "run.json", "is a file"),
+        (path / "shards" / "w", "name the folder above"),
+        (tmp_path, "runs there: .*one"),
+        (tmp_path / "empty", "holds no experience"),
+        ("s3://bucket/run", "RemoteDisk"),
+        (path / "checkpoints", "holds no experience"),
+    ):
         with pytest.raises(ShardError, match=said):
             Catalog.of(wrong)
     for wrong in (tmp_path / "missing", str(tmp_path / "missing")):
@@ -113,21 +135,40 @@ def test_a_glob_over_the_store_finds_steps_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_query_sees_amendments_and_rewards_given_again_and_what_was_written(tmp_path: Path, moment: str) -> None:
+def test_a_query_sees_amendments_and_rewards_given_again_and_what_was_written(
+    tmp_path: Path, moment: str
+) -> None:
     path, _ = a_run(tmp_path, moment)
     store, stream, liked = path / "shards", b"s" * 16, {"liked": SignalKind("1", "human")}
-    amend(store, [Amendment(stream, 2, "done", 0.9, evidence="again"), Amendment(stream, 3, "liked", 1.0),
-                  Amendment(stream, 4, "done", None)], new=liked)
+    amend(
+        store,
+        [
+            Amendment(stream, 2, "done", 0.9, evidence="again"),
+            Amendment(stream, 3, "liked", 1.0),
+            Amendment(stream, 4, "done", None),
+        ],
+        new=liked,
+    )
     sql = connect({"steps": store, "imagined": path / "imagined"}).execute
-    assert sql('select t, "signal.done", "signal.liked", signal(signals, \'done\') from steps where t in (1, 2, 3, 4) '
-               "order by t").fetchall() == [(1, 0.5, None, 0.5), (2, 0.9, None, 0.9), (3, 0.5, 1.0, 0.5),
-                                            (4, None, None, None)]
-    assert sql('select "signal.done", reward, reward_version from raw_steps where t = 2').fetchall() == [
-        (0.5, 0.5, "linear-1")]
+    assert sql(
+        'select t, "signal.done", "signal.liked", signal(signals, \'done\') from steps where t in (1, 2, 3, 4) '
+        "order by t"
+    ).fetchall() == [
+        (1, 0.5, None, 0.5),
+        (2, 0.9, None, 0.9),
+        (3, 0.5, 1.0, 0.5),
+        (4, None, None, None),
+    ]
+    assert sql(
+        'select "signal.done", reward, reward_version from raw_steps where t = 2'
+    ).fetchall() == [(0.5, 0.5, "linear-1")]
     model = RewardModel({"envs:Reactor-v0": {"done": 10.0}})
     reward_again(store, model)
     sql = connect({"steps": store}).execute
-    assert sql("select t, reward, reward_version from steps where t in (1, 2, 4) order by t").fetchall() == [
-        (1, 5.0, model.version), (2, 9.0, model.version), (4, None, model.version)]
-    assert sql("select count(*), count(distinct t) from steps").fetchall()[0] == sql(
-        "select count(*), count(distinct t) from raw_steps").fetchall()[0]
+    assert sql(
+        "select t, reward, reward_version from steps where t in (1, 2, 4) order by t"
+    ).fetchall() == [(1, 5.0, model.version), (2, 9.0, model.version), (4, None, model.version)]
+    assert (
+        sql("select count(*), count(distinct t) from steps").fetchall()[0]
+        == sql("select count(*), count(distinct t) from raw_steps").fetchall()[0]
+    )

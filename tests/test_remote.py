@@ -46,18 +46,28 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteDis
         (tmp_path / "bucket").mkdir()
         yield RemoteDisk(fs.LocalFileSystem(), str(tmp_path / "bucket"))
         return
-    server = pytest.importorskip("moto.server", reason="./xp setup worlds").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = pytest.importorskip("moto.server", reason="./xp setup worlds").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
     server.start()
     host, port = server.get_host_and_port()
-    bucket = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", access_key="test", secret_key="test",
-                             region="us-east-1", allow_bucket_creation=True)
+    bucket = fs.S3FileSystem(
+        endpoint_override=f"{host}:{port}",
+        scheme="http",
+        access_key="test",
+        secret_key="test",
+        region="us-east-1",
+        allow_bucket_creation=True,
+    )
     name = f"bucket-{uuid.uuid4()}"
     bucket.create_dir(name)
     yield RemoteDisk(bucket, name)
     server.stop()
 
 
-def test_what_is_sealed_is_sent_once_and_reads_the_same_from_there(tmp_path: Path, remote: RemoteDisk) -> None:
+def test_what_is_sealed_is_sent_once_and_reads_the_same_from_there(
+    tmp_path: Path, remote: RemoteDisk
+) -> None:
     store, catalog = tmp_path / "store", Catalog(THERE, disk=remote)
     write(store, 10)
     assert mirror(store, remote, THERE) > 0 and mirror(store, remote, THERE) == 0
@@ -69,8 +79,12 @@ def test_what_is_sealed_is_sent_once_and_reads_the_same_from_there(tmp_path: Pat
     mirror(store, remote, THERE)
     assert [s.t for block in catalog.follow() for s in block] == list(range(10, 16))
     blobs = BlobReader(THERE, remote)
-    assert all(blobs.read(b.hash) == b"picture %d" % s.t for block in Catalog(THERE, disk=remote).follow()
-               for s in block for b in s.obs_blobs)
+    assert all(
+        blobs.read(b.hash) == b"picture %d" % s.t
+        for block in Catalog(THERE, disk=remote).follow()
+        for s in block
+        for b in s.obs_blobs
+    )
     found = verify(THERE, deep=True, disk=remote)
     assert not found.problems and (found.rows, found.blobs) == (16, 16)
 
@@ -85,7 +99,9 @@ def test_cold_parts_are_read_from_there_too(tmp_path: Path, remote: RemoteDisk) 
 
 
 @pytest.mark.parametrize("cold", [False, True])
-def test_every_reader_reads_from_there_as_a_follower_does(tmp_path: Path, remote: RemoteDisk, cold: bool) -> None:
+def test_every_reader_reads_from_there_as_a_follower_does(
+    tmp_path: Path, remote: RemoteDisk, cold: bool
+) -> None:
     store = tmp_path / "store"
     write(store, 10)
     if cold:
@@ -96,7 +112,9 @@ def test_every_reader_reads_from_there_as_a_follower_does(tmp_path: Path, remote
     mirror(store, remote, THERE)
     catalog = Catalog(THERE, disk=remote)
     steps = catalog.dataset()
-    assert steps.count_rows() == rows and duckdb.sql("select max(t) from steps").fetchall() == [(rows - 1,)]
+    assert steps.count_rows() == rows and duckdb.sql("select max(t) from steps").fetchall() == [
+        (rows - 1,)
+    ]
     assert catalog.table(["t", "signal.done"]).num_rows == rows
     assert catalog.where(lambda batch: pc.equal(batch["t"], rows - 1)).num_rows == 1
     windows = WindowReader(THERE, ("t", "obs_text"), disk=remote)
@@ -104,24 +122,35 @@ def test_every_reader_reads_from_there_as_a_follower_does(tmp_path: Path, remote
     drawn = windows.gather(windows.draw(20, 3))
     assert (np.diff(drawn.numbers["t"], axis=1) == 1).all()
     amended = {s.t: s for block in follow_amended(THERE, disk=remote) for s in block}
-    assert len(amended) == rows and amended[3].signals[0].value == 0.9 and amended[2].signals[0].value == 0.5
+    assert (
+        len(amended) == rows
+        and amended[3].signals[0].value == 0.9
+        and amended[2].signals[0].value == 0.5
+    )
 
 
 def test_a_writer_that_is_given_an_object_store_is_refused_and_writes_nothing_anywhere(
-        tmp_path: Path, remote: RemoteDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, remote: RemoteDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "store", 10)
     mirror(tmp_path / "store", remote, THERE)
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    for attempt in (lambda: Journal(THERE / "w", CATALOGUE, disk=remote), lambda: compact(THERE, disk=remote),
-                    lambda: amend(THERE, [Amendment(b"s" * 16, 3, "done", 0.9)], remote),
-                    lambda: sweep(THERE, [], remote), lambda: remote.write_file(THERE / "x", [b"x"])):
+    for attempt in (
+        lambda: Journal(THERE / "w", CATALOGUE, disk=remote),
+        lambda: compact(THERE, disk=remote),
+        lambda: amend(THERE, [Amendment(b"s" * 16, 3, "done", 0.9)], remote),
+        lambda: sweep(THERE, [], remote),
+        lambda: remote.write_file(THERE / "x", [b"x"]),
+    ):
         with pytest.raises(ShardError, match="read here, not written to"):
             attempt()
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_was_forgotten_here_goes_there_when_it_is_pruned(tmp_path: Path, remote: RemoteDisk) -> None:
+def test_what_was_forgotten_here_goes_there_when_it_is_pruned(
+    tmp_path: Path, remote: RemoteDisk
+) -> None:
     write(tmp_path / "shards", 10)
     mirror(tmp_path / "shards", remote, THERE)
     journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
@@ -129,12 +158,21 @@ def test_what_was_forgotten_here_goes_there_when_it_is_pruned(tmp_path: Path, re
     journal.close()
     forget(tmp_path, streams=[b"s" * 16])
     mirror(tmp_path / "shards", remote, THERE, prune=True)
-    assert [(s.stream_id, s.t) for block in Catalog(THERE, disk=remote).follow() for s in block] == [(b"k" * 16, 0)]
+    assert [
+        (s.stream_id, s.t) for block in Catalog(THERE, disk=remote).follow() for s in block
+    ] == [(b"k" * 16, 0)]
     assert not verify(THERE, deep=True, disk=remote).problems
-    assert not [n for d in remote.directories(THERE) for n in remote.names(d) if n.endswith((".arrow", ".blobs"))]
+    assert not [
+        n
+        for d in remote.directories(THERE)
+        for n in remote.names(d)
+        if n.endswith((".arrow", ".blobs"))
+    ]
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/runs", "gs://b/r", "S3:/b", "file:///tmp/x"])
-def test_runs_are_not_written_to_a_folder_that_is_named_like_an_address(tmp_path: Path, address: str) -> None:
+def test_runs_are_not_written_to_a_folder_that_is_named_like_an_address(
+    tmp_path: Path, address: str
+) -> None:
     with pytest.raises(ConfigError, match=r"runs_dir: .* is an address"):
         load([], [f"runs_dir={address}"])

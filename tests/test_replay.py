@@ -12,14 +12,35 @@ from experience.step import Boundary, Step
 from tests.conftest import make_step
 
 
-def episode(group: str, reward: float | None = 1.0, *, turns: int = 2, ending: str = "terminated",
-            **changes: object) -> list[Step]:
+def episode(
+    group: str,
+    reward: float | None = 1.0,
+    *,
+    turns: int = 2,
+    ending: str = "terminated",
+    **changes: object,
+) -> list[Step]:
     stream = uuid.uuid4().bytes
     failed = ending in ("env_error", "timeout")
-    rows = [make_step(t, stream, group_id=group, reward=None if t == turns - 1 and failed else
-                      reward if t == turns - 1 else 0.0, ending=ending if t == turns - 1 else "none", step_in_episode=t,
-                      work_id=stream, **changes) for t in range(turns)]
-    return [*rows, make_step(turns, stream, closing=True, group_id=group, ending=ending, work_id=stream, **changes)]
+    rows = [
+        make_step(
+            t,
+            stream,
+            group_id=group,
+            reward=None if t == turns - 1 and failed else reward if t == turns - 1 else 0.0,
+            ending=ending if t == turns - 1 else "none",
+            step_in_episode=t,
+            work_id=stream,
+            **changes,
+        )
+        for t in range(turns)
+    ]
+    return [
+        *rows,
+        make_step(
+            turns, stream, closing=True, group_id=group, ending=ending, work_id=stream, **changes
+        ),
+    ]
 
 
 def test_a_group_is_given_out_once_it_is_whole() -> None:
@@ -76,14 +97,22 @@ def test_an_unknown_reward_is_left_out_and_counted_not_taken_as_zero() -> None:
 def test_a_world_that_could_not_start_still_completes_its_group() -> None:
     replay = Replay(group_size=3, max_lag=9)
     stream = uuid.uuid4().bytes
-    replay.add([*episode("g"), *episode("g"), make_step(0, stream, closing=True, group_id="g", ending="env_error")])
+    replay.add(
+        [
+            *episode("g"),
+            *episode("g"),
+            make_step(0, stream, closing=True, group_id="g", ending="env_error"),
+        ]
+    )
     assert replay.ready_groups == 1
 
 
 def test_an_episode_cut_off_by_a_crash_has_no_return() -> None:
     replay = Replay(group_size=1, max_lag=9)
     rows = episode("g", turns=3)
-    restart = make_step(2, rows[0].stream_id, boundary=Boundary.WORKER_RESTART | Boundary.RESET, group_id="h")
+    restart = make_step(
+        2, rows[0].stream_id, boundary=Boundary.WORKER_RESTART | Boundary.RESET, group_id="h"
+    )
     replay.add([*rows[:2], restart])
     assert replay.ready_groups == 0
     assert replay.dropped.cut_off == 1

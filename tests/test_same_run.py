@@ -19,14 +19,42 @@ from experience.shards.catalog import Catalog
 from experience.shards.exchange import as_plain
 
 ROOT = Path(__file__).resolve().parent.parent
-SAME = ["workers=0", "learning.max_lag=0", "seed=11", "policy.layers=1", "policy.width=32", "policy.heads=4",
-        "policy.max_tokens=64", "policy.context=160", "collecting.slots=6", "collecting.group_size=4",
-        "learning.imitation_passes=2", "policy.listed=true", "planning.first_steps=8", "planning.layers=1", "planning.width=32", "planning.fit_steps=2", "planning.groups=2",
-        "planning.every=1", "planning.trusted_accuracy=0", "learning.advantage=turn",
-        "evaluation.episodes=3", "evaluation.final_episodes=4", "evaluation.every=2"]
-FAST = ["worlds=[{id: 'tests.uneven_world:Uneven-v0', groups: 3, demonstrations: 12}]", "budget.updates=3"]
-LONG = ["worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}, {id: 'tests.uneven_world:Uneven-v0', "
-        "groups: 2, demonstrations: 12}]", "budget.updates=8", "planning.skills=2", "planning.first_steps=400"]
+SAME = [
+    "workers=0",
+    "learning.max_lag=0",
+    "seed=11",
+    "policy.layers=1",
+    "policy.width=32",
+    "policy.heads=4",
+    "policy.max_tokens=64",
+    "policy.context=160",
+    "collecting.slots=6",
+    "collecting.group_size=4",
+    "learning.imitation_passes=2",
+    "policy.listed=true",
+    "planning.first_steps=8",
+    "planning.layers=1",
+    "planning.width=32",
+    "planning.fit_steps=2",
+    "planning.groups=2",
+    "planning.every=1",
+    "planning.trusted_accuracy=0",
+    "learning.advantage=turn",
+    "evaluation.episodes=3",
+    "evaluation.final_episodes=4",
+    "evaluation.every=2",
+]
+FAST = [
+    "worlds=[{id: 'tests.uneven_world:Uneven-v0', groups: 3, demonstrations: 12}]",
+    "budget.updates=3",
+]
+LONG = [
+    "worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}, {id: 'tests.uneven_world:Uneven-v0', "
+    "groups: 2, demonstrations: 12}]",
+    "budget.updates=8",
+    "planning.skills=2",
+    "planning.first_steps=400",
+]
 
 
 def lived(folder: Path, *settings: str) -> dict[str, str]:
@@ -48,8 +76,18 @@ def _rows(shards: Path) -> str:
     for step in (s for block in Catalog(shards).follow() for s in block):
         named = streams.setdefault(step.stream_id, len(streams).to_bytes(16, "big"))
         work = step.work_id if step.source != "imagined" else named  # its work is its stream
-        rows.append(as_plain(replace(step, stream_id=named, work_id=work, t_start_ns=0, t_end_ns=0,
-                                     parent=step.parent and (b"\0" * 16, step.parent[1]))))
+        rows.append(
+            as_plain(
+                replace(
+                    step,
+                    stream_id=named,
+                    work_id=work,
+                    t_start_ns=0,
+                    t_end_ns=0,
+                    parent=step.parent and (b"\0" * 16, step.parent[1]),
+                )
+            )
+        )
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -62,21 +100,40 @@ def test_two_runs_of_a_seed_have_the_same_rows_and_the_same_weights(tmp_path: Pa
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     short = [*FAST, "budget.updates=1", "planning.enabled=false"]
     one, other = lived(tmp_path / "a", *short), lived(tmp_path / "b", *short, "seed=12")
-    assert not {hash_ for name, hash_ in one.items() if "policy" in name or name == "rows"} & set(other.values())
+    assert not {hash_ for name, hash_ in one.items() if "policy" in name or name == "rows"} & set(
+        other.values()
+    )
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_20_of_20_runs_are_the_same_in_processes_of_their_own_on_a_busy_machine(tmp_path: Path) -> None:
+def test_20_of_20_runs_are_the_same_in_processes_of_their_own_on_a_busy_machine(
+    tmp_path: Path,
+) -> None:
     """Two at a time, each with another seed of Python's hashes: what differs is what the machine does, and no more."""
-    waiting = [[sys.executable, "-c", f"import json; from pathlib import Path; from tests.test_same_run import lived, LONG\n"
-                f"print(json.dumps(lived(Path({str(tmp_path / str(n))!r}), *LONG)))"] for n in range(20)]
+    waiting = [
+        [
+            sys.executable,
+            "-c",
+            f"import json; from pathlib import Path; from tests.test_same_run import lived, LONG\n"
+            f"print(json.dumps(lived(Path({str(tmp_path / str(n))!r}), *LONG)))",
+        ]
+        for n in range(20)
+    ]
     found = []
     for start in range(0, 20, 2):
-        pair = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                                 env={**os.environ, "PYTHONHASHSEED": str(start + n)})
-                for n, command in enumerate(waiting[start:start + 2])]
+        pair = [
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONHASHSEED": str(start + n)},
+            )
+            for n, command in enumerate(waiting[start : start + 2])
+        ]
         found += [json.loads(process.communicate()[0].splitlines()[-1]) for process in pair]
     assert next(tmp_path.glob("0/*/imagined/*/*"))
     assert sum(one == found[0] for one in found) == 20, [
-        sorted(name for name in found[0] if one.get(name) != found[0][name]) for one in found]
+        sorted(name for name in found[0] if one.get(name) != found[0][name]) for one in found
+    ]

@@ -26,7 +26,9 @@ STREAM = b"s" * 16
 def grow(journal: Journal, rows: int) -> None:
     for _ in range(rows):
         t = journal.next_t(STREAM)
-        journal.append(make_step(t, closing=t % 5 == 4, value_estimate=float("nan") if t % 7 == 0 else 0.5))
+        journal.append(
+            make_step(t, closing=t % 5 == 4, value_estimate=float("nan") if t % 7 == 0 else 0.5)
+        )
     journal.commit()
 
 
@@ -39,7 +41,10 @@ def test_small_blocks_become_large_ones_and_every_row_reads_the_same(tmp_path: P
         journal = Journal(tmp_path / name / "w", CATALOGUE, batch_rows=3, block_rows=block_rows)
         grow(journal, 150)
         journal.close()
-    assert read(tmp_path / "large") == read(tmp_path / "small") and len(read(tmp_path / "large")) == 150
+    assert (
+        read(tmp_path / "large") == read(tmp_path / "small")
+        and len(read(tmp_path / "large")) == 150
+    )
     small, large = (next((tmp_path / name / "w").glob("*.arrow")) for name in ("small", "large"))
     assert large.stat().st_size < 0.3 * small.stat().st_size
     shard = pa.ipc.open_file(large)
@@ -54,9 +59,18 @@ def test_rewritten_shards_and_others_open_together_in_stock_readers(tmp_path: Pa
         grow(journal, 9)
         journal.close()
     files = [str(p) for p in sorted(tmp_path.glob("*/*.arrow"))]
-    assert pl.scan_ipc(files).filter(pl.col("split") == "train").select("obs_text", "signals").collect().height == 18
+    assert (
+        pl.scan_ipc(files)
+        .filter(pl.col("split") == "train")
+        .select("obs_text", "signals")
+        .collect()
+        .height
+        == 18
+    )
     steps = datasets.dataset(files, format="ipc")  # noqa: F841  DuckDB finds it by its name
-    assert duckdb.sql("select env_id, count(*) from steps group by all").fetchall() == [("envs:Test-v0", 18)]
+    assert duckdb.sql("select env_id, count(*) from steps group by all").fetchall() == [
+        ("envs:Test-v0", 18)
+    ]
 
 
 def test_a_reader_in_the_midst_of_a_segment_goes_on_in_its_rewritten_shard(tmp_path: Path) -> None:
@@ -73,13 +87,15 @@ def test_a_reader_in_the_midst_of_a_segment_goes_on_in_its_rewritten_shard(tmp_p
     assert windows.refresh() == 21
     drawn = windows.gather(windows.draw(300, 4))
     assert [bytes(drawn.ragged["obs_text"].row(i)).decode().split()[1] for i in range(1200)] == [
-        str(t) for t in drawn.numbers["t"].ravel()]
+        str(t) for t in drawn.numbers["t"].ravel()
+    ]
     assert drawn.numbers["t"].max() == 40
 
 
 @pytest.mark.parametrize("how", [{"seal_bytes": 10_000}, {"seal_seconds": 1e-9}])
-def test_a_segment_is_sealed_once_it_is_large_or_old_while_the_next_is_written(how: dict[str, float], tmp_path: Path
-                                                                              ) -> None:
+def test_a_segment_is_sealed_once_it_is_large_or_old_while_the_next_is_written(
+    how: dict[str, float], tmp_path: Path
+) -> None:
     journal = Journal(tmp_path / "w", CATALOGUE, batch_rows=3, **how)  # type: ignore[arg-type]
     grow(journal, 60)
     journal.seal()
@@ -113,4 +129,6 @@ def test_damage_found_while_blocks_are_rewritten_is_left_for_readers_to_see(tmp_
     whole[len(whole) // 2] ^= 1
     segment.write_bytes(whole)
     journal.close()
-    assert [p.what for p in verify(tmp_path, deep=True).problems], "the shard's SHA-256 is that of what was written"
+    assert [p.what for p in verify(tmp_path, deep=True).problems], (
+        "the shard's SHA-256 is that of what was written"
+    )

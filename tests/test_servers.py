@@ -23,8 +23,11 @@ from tests.test_house import ROOT
 
 
 @contextmanager
-def server(status: int = 200, body: str = "", kind: str = "application/json", models: str = "") -> Iterator[str]:
+def server(
+    status: int = 200, body: str = "", kind: str = "application/json", models: str = ""
+) -> Iterator[str]:
     """Answers each request with the same, and a list of models with `models` where there is one."""
+
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._say(200 if models else status, models or body)
@@ -59,25 +62,57 @@ def policy(url: str) -> Policy:
     return Policy(engine="openai", base_url=url, model="m", learns=False, timeout_seconds=3)
 
 
-ANSWER = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [
-    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}]})
-MODELS = json.dumps({"object": "list", "data": [{"id": "the-other", "object": "model", "created": 1, "owned_by": "x"}]})
+ANSWER = json.dumps(
+    {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "yes"},
+            }
+        ],
+    }
+)
+MODELS = json.dumps(
+    {
+        "object": "list",
+        "data": [{"id": "the-other", "object": "model", "created": 1, "owned_by": "x"}],
+    }
+)
 
 
-@pytest.mark.parametrize(("how", "says"), [
-    ({"status": 500, "body": "{}"}, "InternalServerError"), ({"status": 404, "body": "{}"}, "NotFoundError"),
-    ({"status": 404, "body": '{"error": "no such model"}', "models": MODELS}, "it serves the-other; set policy.model"),
-    ({"status": 401, "body": "{}"}, "AuthenticationError"),
-    ({"body": "<html>hello</html>", "kind": "text/html"}, "no chat completion"), ({"body": "not json"}, "no chat completion"),
-    ({"body": '{"choices": []}'}, "no chat completion"), ({"body": "[1, 2]"}, "no chat completion"),
-], ids=lambda value: str(value)[:50])
-def test_a_server_that_answers_something_else_is_named_with_what_it_said(how: dict[str, str], says: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"status": 500, "body": "{}"}, "InternalServerError"),
+        ({"status": 404, "body": "{}"}, "NotFoundError"),
+        (
+            {"status": 404, "body": '{"error": "no such model"}', "models": MODELS},
+            "it serves the-other; set policy.model",
+        ),
+        ({"status": 401, "body": "{}"}, "AuthenticationError"),
+        ({"body": "<html>hello</html>", "kind": "text/html"}, "no chat completion"),
+        ({"body": "not json"}, "no chat completion"),
+        ({"body": '{"choices": []}'}, "no chat completion"),
+        ({"body": "[1, 2]"}, "no chat completion"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_server_that_answers_something_else_is_named_with_what_it_said(
+    how: dict[str, str], says: str
+) -> None:
     with server(**how) as url, pytest.raises(EngineError) as told:  # type: ignore[arg-type]
         check_server(policy(url))
     assert url in str(told.value) and says in str(told.value)
 
 
-def test_a_server_that_takes_connections_and_never_answers_is_told_from_one_that_is_not_there() -> None:
+def test_a_server_that_takes_connections_and_never_answers_is_told_from_one_that_is_not_there() -> (
+    None
+):
     with silent() as url, pytest.raises(EngineError, match="does not answer in time"):
         check_server(policy(url))
     with pytest.raises(EngineError, match="no connection"):
@@ -96,10 +131,22 @@ def test_a_run_with_a_dead_server_ends_at_once_and_show_says_why(tmp_path: Path)
     started = time.monotonic()
     words = [sys.executable, "-m", "actors"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run([*words, "run", "-c", str(ROOT / "configs/openai-server.yaml"), f"policy.base_url={url}"],
-                         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [*words, "run", "-c", str(ROOT / "configs/openai-server.yaml"), f"policy.base_url={url}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     spent = time.monotonic() - started
-    assert run.returncode == 1 and "no connection" in run.stderr and "is the server up" in run.stderr, run.stderr
-    assert "Traceback" not in run.stderr and spent < 120, "far below the half hour that the run is given"
-    shown = subprocess.run([*words, "show"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert (
+        run.returncode == 1 and "no connection" in run.stderr and "is the server up" in run.stderr
+    ), run.stderr
+    assert "Traceback" not in run.stderr and spent < 120, (
+        "far below the half hour that the run is given"
+    )
+    shown = subprocess.run(
+        [*words, "show"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert "failed" in shown.stdout and "no connection" in shown.stdout, shown.stdout

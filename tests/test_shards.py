@@ -44,8 +44,12 @@ def same(a: Step, b: Step) -> bool:
     for field in dataclasses.fields(Step):
         x, y = getattr(a, field.name), getattr(b, field.name)
         if field.name == "decision" and x is not None and y is not None:
-            if not all(np.array_equal(getattr(x, n), getattr(y, n)) if isinstance(getattr(x, n), np.ndarray)
-                       else getattr(x, n) == getattr(y, n) for n in x.__dataclass_fields__):
+            if not all(
+                np.array_equal(getattr(x, n), getattr(y, n))
+                if isinstance(getattr(x, n), np.ndarray)
+                else getattr(x, n) == getattr(y, n)
+                for n in x.__dataclass_fields__
+            ):
                 return False
         elif x != y:
             return False
@@ -72,7 +76,11 @@ def test_prompts_are_stored_as_what_is_new(tmp_path: Path) -> None:
     batch = next(iter(read_blocks(next((tmp_path / "w").glob("*.arrow")))))
     kept = batch.column("prompt_prefix_len").to_pylist()
     assert kept[0] == 0
-    assert all(k >= 5 for k, a in zip(kept[1:], batch.column("action_text").to_pylist()[1:], strict=True) if a)
+    assert all(
+        k >= 5
+        for k, a in zip(kept[1:], batch.column("action_text").to_pylist()[1:], strict=True)
+        if a
+    )
 
 
 def test_an_unsealed_segment_is_readable_up_to_its_last_commit(tmp_path: Path) -> None:
@@ -80,7 +88,9 @@ def test_an_unsealed_segment_is_readable_up_to_its_last_commit(tmp_path: Path) -
     assert len(read(tmp_path)) == 40
 
 
-def test_a_reader_follows_a_growing_journal_and_its_sealing_without_repeating(tmp_path: Path) -> None:
+def test_a_reader_follows_a_growing_journal_and_its_sealing_without_repeating(
+    tmp_path: Path,
+) -> None:
     journal, catalog, seen = Journal(tmp_path / "w", CATALOGUE, batch_rows=4), Catalog(tmp_path), []
     for t in range(20):
         journal.append(make_step(t))
@@ -115,7 +125,10 @@ def test_a_flipped_bit_is_noticed_before_arrow_parses_it_wherever_it_is(tmp_path
     write(tmp_path / "w", 24)
     segment = next((tmp_path / "w").glob("*.arrow"))
     whole = segment.read_bytes()
-    committed = [COMMIT.unpack_from(segment.with_suffix(".commit").read_bytes(), o)[0] for o in range(0, 96, 32)][-1]
+    committed = [
+        COMMIT.unpack_from(segment.with_suffix(".commit").read_bytes(), o)[0]
+        for o in range(0, 96, 32)
+    ][-1]
     rng = np.random.default_rng(0)
     for position in rng.integers(0, committed, 300):
         damaged = bytearray(whole)
@@ -128,7 +141,10 @@ def test_a_flipped_bit_is_noticed_before_arrow_parses_it_wherever_it_is(tmp_path
 def test_damage_is_confined_to_its_block(tmp_path: Path) -> None:
     write(tmp_path / "w", 24)
     segment = next((tmp_path / "w").glob("*.arrow"))
-    ends = [COMMIT.unpack_from(segment.with_suffix(".commit").read_bytes(), o)[0] for o in range(0, 96, 32)]
+    ends = [
+        COMMIT.unpack_from(segment.with_suffix(".commit").read_bytes(), o)[0]
+        for o in range(0, 96, 32)
+    ]
     data = bytearray(segment.read_bytes())
     data[ends[1] + 100] ^= 1
     segment.write_bytes(data)
@@ -190,7 +206,10 @@ def test_a_manifest_line_that_was_changed_breaks_the_chain(tmp_path: Path) -> No
     manifest = tmp_path / "w" / "MANIFEST"
     first, second = manifest.read_text().splitlines()
     changed = json.dumps(json.loads(first.partition(" ")[2]) | {"rows": 9})
-    for line in (changed, f"{zlib.crc32(changed.encode()):08x} {changed}"):  # by accident, and by someone who knows how
+    for line in (
+        changed,
+        f"{zlib.crc32(changed.encode()):08x} {changed}",
+    ):  # by accident, and by someone who knows how
         manifest.write_text(line + "\n" + second + "\n")
         with pytest.raises(ShardError, match="chain"):
             recover(tmp_path / "w")
@@ -225,7 +244,9 @@ class FullDisk(Disk):
 
 
 @pytest.mark.parametrize("how", ["low water", "a failing sync"])
-def test_a_full_disk_pauses_and_everything_is_kept_once_there_is_room(tmp_path: Path, how: str) -> None:
+def test_a_full_disk_pauses_and_everything_is_kept_once_there_is_room(
+    tmp_path: Path, how: str
+) -> None:
     disk = FullDisk()
     journal = Journal(tmp_path / "w", CATALOGUE, commit_seconds=10, disk=disk)
     for t in range(10):
@@ -236,7 +257,9 @@ def test_a_full_disk_pauses_and_everything_is_kept_once_there_is_room(tmp_path: 
     journal.commit()
     assert journal.paused and journal.acknowledged[b"s" * 16] == 9
     if how == "low water":
-        assert next((tmp_path / "w").glob("*.arrow")), "what was acknowledged is sealed while there is room"
+        assert next((tmp_path / "w").glob("*.arrow")), (
+            "what was acknowledged is sealed while there is room"
+        )
     with pytest.raises((ShardError, OSError), match=r"could not be kept|No space"):
         journal.close()
     disk.free, disk.refusing = 1 << 40, False
@@ -246,14 +269,18 @@ def test_a_full_disk_pauses_and_everything_is_kept_once_there_is_room(tmp_path: 
     assert [s.t for s in read(tmp_path)] == list(range(11))
 
 
-def test_a_reader_that_saw_a_block_before_its_sync_failed_is_given_its_rows_once(tmp_path: Path) -> None:
+def test_a_reader_that_saw_a_block_before_its_sync_failed_is_given_its_rows_once(
+    tmp_path: Path,
+) -> None:
     class Failing(Disk):
         fails = 0
 
         def sync(self, descriptor: int) -> None:
             self.fails -= 1
             if self.fails == 0:
-                assert [s.t for s in catalog_rows()] == [0, 1], "the block was visible before it was synced"
+                assert [s.t for s in catalog_rows()] == [0, 1], (
+                    "the block was visible before it was synced"
+                )
                 raise OSError(errno.EIO, "the disk is going")
             super().sync(descriptor)
 
@@ -277,7 +304,9 @@ def test_a_reader_that_saw_a_block_before_its_sync_failed_is_given_its_rows_once
     assert [s.t for s in read(tmp_path)] == [0, 1, 2]
 
 
-def test_a_newer_incarnation_that_comes_meanwhile_is_seen_before_anything_is_acknowledged(tmp_path: Path) -> None:
+def test_a_newer_incarnation_that_comes_meanwhile_is_seen_before_anything_is_acknowledged(
+    tmp_path: Path,
+) -> None:
     class Racing(Disk):
         until = 0
 
@@ -315,18 +344,29 @@ def test_where_gives_signals_by_name_whatever_their_codes(tmp_path: Path) -> Non
     for writer, names in (("a", "d"), ("b", "cd"), ("c", "c")):
         journal = Journal(tmp_path / writer, {name: SignalKind("1", "verifier") for name in names})
         for t in range(6):
-            journal.append(replace(make_step(t, writer.encode() * 16), signals=tuple(
-                Signal(name, ord(name) + t, "1", "verifier") for name in names)))
+            journal.append(
+                replace(
+                    make_step(t, writer.encode() * 16),
+                    signals=tuple(Signal(name, ord(name) + t, "1", "verifier") for name in names),
+                )
+            )
         journal.close() if writer != "b" else journal.commit()
-    found = Catalog(tmp_path).where(lambda batch: pc.not_equal(batch["t"], 2), ["stream_id", "t", "signal.d"])
-    assert sorted(row["signal.d"] or 0 for row in found.to_pylist()) == [0] * 5 + sorted(2 * [100, 101, 103, 104, 105])
+    found = Catalog(tmp_path).where(
+        lambda batch: pc.not_equal(batch["t"], 2), ["stream_id", "t", "signal.d"]
+    )
+    assert sorted(row["signal.d"] or 0 for row in found.to_pylist()) == [0] * 5 + sorted(
+        2 * [100, 101, 103, 104, 105]
+    )
     for misspelt in ("signal.e", "rewrad"):
         with pytest.raises(ShardError, match=f"(?s)no column '{misspelt}'.*signal.c, signal.d"):
             Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 2), [misspelt])
 
 
 def test_a_branch_is_followed_back_through_what_it_branched_from(tmp_path: Path) -> None:
-    real, imagined = Journal(tmp_path / "shards" / "w", CATALOGUE), Journal(tmp_path / "imagined" / "w", CATALOGUE)
+    real, imagined = (
+        Journal(tmp_path / "shards" / "w", CATALOGUE),
+        Journal(tmp_path / "imagined" / "w", CATALOGUE),
+    )
     branches = {b"b" * 16: (b"s" * 16, 3), b"c" * 16: (b"b" * 16, 1)}
     for t in range(6):
         real.append(make_step(t))

@@ -19,8 +19,21 @@ from experience.evaluation.statistics import (
 )
 
 
-@pytest.mark.parametrize(("freedom", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262),
-                                            (10, 2.228), (30, 2.042), (95, 1.985), (1000, 1.962)])
+@pytest.mark.parametrize(
+    ("freedom", "t"),
+    [
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (5, 2.571),
+        (9, 2.262),
+        (10, 2.228),
+        (30, 2.042),
+        (95, 1.985),
+        (1000, 1.962),
+    ],
+)
 def test_students_t_is_as_in_the_printed_tables(freedom: int, t: float) -> None:
     assert student_t(freedom) == pytest.approx(t, abs=6e-4)
 

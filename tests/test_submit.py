@@ -35,17 +35,49 @@ def cluster_of(count: int, of: Mapping[str, str]) -> Iterator[dict[str, str]]:
     this machine are not seen, nor ended. The environment that its users need."""
     port, dashboard = free_port(), free_port()
     nodes: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = {**of, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "PATH": f"{BIN}:{of['PATH']}",
-                       "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-        subprocess.run([str(BIN / "ray"), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
+        environment = {
+            **of,
+            "RAY_AUTH_MODE": "token",
+            "RAY_TMPDIR": folder,
+            "PATH": f"{BIN}:{of['PATH']}",
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        }
+        subprocess.run(
+            [str(BIN / "ray"), "get-auth-token", "--generate"],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
         try:
-            for words in (["--head", "--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)],
-                          *[["--address", f"127.0.0.1:{port}"]] * (count - 1)):  # a second raylet: a second node
-                agent = ["--dashboard-agent-listen-port", str(free_port())]  # its default may be another cluster's
-                nodes.append(subprocess.Popen([str(BIN / "ray"), "start", *words, *agent, "--num-cpus", "1", "--block"],
-                                              env=environment, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL,
-                                              stderr=subprocess.DEVNULL))
+            for words in (
+                [
+                    "--head",
+                    "--port",
+                    str(port),
+                    "--dashboard-host",
+                    "127.0.0.1",
+                    "--dashboard-port",
+                    str(dashboard),
+                ],
+                *[["--address", f"127.0.0.1:{port}"]] * (count - 1),
+            ):  # a second raylet: a second node
+                agent = [
+                    "--dashboard-agent-listen-port",
+                    str(free_port()),
+                ]  # its default may be another cluster's
+                nodes.append(
+                    subprocess.Popen(
+                        [str(BIN / "ray"), "start", *words, *agent, "--num-cpus", "1", "--block"],
+                        env=environment,
+                        cwd=ROOT,
+                        start_new_session=True,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                    )
+                )
                 wait_for_nodes(len(nodes), environment)
             yield environment
         finally:
@@ -72,13 +104,30 @@ def wait_for_nodes(wanted: int, environment: Mapping[str, str]) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_job_submitted_to_a_cluster_of_two_nodes_collects_on_both_and_learns(
-        cluster: dict[str, str], tmp_path: Path) -> None:
-    words = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--",
-             "python", "-m", "actors", "run", "configs/local.yaml", f"runs_dir={tmp_path}", "budget.updates=3",
-             "learning.imitation_passes=2", "evaluation.final_episodes=4"]
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    words = [
+        str(BIN / "ray"),
+        "job",
+        "submit",
+        "--working-dir",
+        ".",
+        "--",
+        "python",
+        "-m",
+        "actors",
+        "run",
+        "configs/local.yaml",
+        f"runs_dir={tmp_path}",
+        "budget.updates=3",
+        "learning.imitation_passes=2",
+        "evaluation.final_episodes=4",
+    ]
     deadline = time.monotonic() + 120
     while True:
-        done = subprocess.run(words, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            words, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=600
+        )
         if "please try again later" not in done.stderr or time.monotonic() > deadline:
             break
         time.sleep(2)  # of all that Ray starts, the agents that take jobs are there last
@@ -92,10 +141,26 @@ def test_a_job_submitted_to_a_cluster_of_two_nodes_collects_on_both_and_learns(
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_that_names_no_cluster_starts_its_own_beside_one_that_is_there(
-        cluster: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "actors", "run", "configs/local.yaml", f"runs_dir={tmp_path}", "budget.updates=1",
-                           "learning.imitation_passes=1", "evaluation.final_episodes=0"],
-                          cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=500)
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "actors",
+            "run",
+            "configs/local.yaml",
+            f"runs_dir={tmp_path}",
+            "budget.updates=1",
+            "learning.imitation_passes=1",
+            "evaluation.final_episodes=0",
+        ],
+        cwd=ROOT,
+        env=cluster,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert sessions(cluster) == 2
     assert the_run(tmp_path)[0]["status"] == "succeeded"

@@ -29,8 +29,14 @@ REWARDS = RewardModel({"envs:Test-v0": {"done": 1.0}})
 
 
 def step(seen: str, action: str, done: float = 0.0, *, ended: bool = False) -> Step:
-    return make_step(0, obs_text=seen, decision=Decision(action, 0), reward=done,
-                     signals=(Signal("done", done, "1", "env_state"),), ending="terminated" if ended else "none")
+    return make_step(
+        0,
+        obs_text=seen,
+        decision=Decision(action, 0),
+        reward=done,
+        signals=(Signal("done", done, "1", "env_state"),),
+        ending="terminated" if ended else "none",
+    )
 
 
 def after(seen: str) -> Step:
@@ -63,7 +69,9 @@ def test_planning_carries_a_reward_back_without_another_real_step() -> None:
 
 
 def test_sweeping_does_it_with_as_few_updates_as_there_are_states() -> None:
-    dyna = Dyna(("go",), REWARDS, DynaSettings(step_size=1.0, discount=0.9, updates=200, sweep=1e-6))
+    dyna = Dyna(
+        ("go",), REWARDS, DynaSettings(step_size=1.0, discount=0.9, updates=200, sweep=1e-6)
+    )
     for seen, ahead, done in (("a", "b", 0.0), ("b", "c", 0.0), ("c", "end", 1.0)):
         dyna.learn(step(seen, "go", done, ended=done > 0), after(ahead))
     assert [round(dyna.values[s][0], 3) for s in "abc"] == [0.81, 0.9, 1.0]
@@ -106,9 +114,18 @@ def test_a_table_acts_greedily_but_for_epsilon_and_says_how_likely_it_was() -> N
 
 
 def test_a_learner_of_tables_learns_again_what_it_had_learned() -> None:
-    steps = tuple(make_step(t, b"l" * 16, obs_text="ab"[t], decision=Decision("go", 0), reward=float(t),
-                            signals=(Signal("done", float(t), "1", "env_state"),),
-                            ending="terminated" if t else "none") for t in range(2))
+    steps = tuple(
+        make_step(
+            t,
+            b"l" * 16,
+            obs_text="ab"[t],
+            decision=Decision("go", 0),
+            reward=float(t),
+            signals=(Signal("done", float(t), "1", "env_state"),),
+            ending="terminated" if t else "none",
+        )
+        for t in range(2)
+    )
     group = Group("g", (Episode(steps, make_step(2, b"l" * 16, closing=True, obs_text="end")),))
     first, again = (TabularLearner(("go",), REWARDS, DynaSettings(updates=7)) for _ in range(2))
     first.improve([group])
@@ -119,17 +136,38 @@ def test_a_learner_of_tables_learns_again_what_it_had_learned() -> None:
 
 
 def test_more_planning_needs_fewer_real_steps_through_collector_and_shards() -> None:
-    taken = {n: np.mean([sum(life.lengths[1:3]) for life in live("dyna", 3, DynaSettings(updates=n),
-                                                                 lambda life: len(life.lengths) >= 3)]) for n in (0, 20)}
+    taken = {
+        n: np.mean(
+            [
+                sum(life.lengths[1:3])
+                for life in live(
+                    "dyna", 3, DynaSettings(updates=n), lambda life: len(life.lengths) >= 3
+                )
+            ]
+        )
+        for n in (0, 20)
+    }
     assert taken[20] < 0.5 * taken[0]
 
 
 def test_a_whole_run_learns_a_table(tmp_path: Path) -> None:
-    config, origins = load([], ["worlds=[{id: 'envs:KeyDoor-v0', arguments: {size: 2}, groups: 2, demonstrations: 0}]",
-                                "policy.engine=table", "planning.updates=20", "collecting.discount=0.9",
-                                "collecting.slots=8", "collecting.group_size=4", "budget.updates=25",
-                                "learning.step_size=0.5", "evaluation.episodes=8", "evaluation.final_episodes=16",
-                                "evaluation.every=100", f"runs_dir={tmp_path}"])
+    config, origins = load(
+        [],
+        [
+            "worlds=[{id: 'envs:KeyDoor-v0', arguments: {size: 2}, groups: 2, demonstrations: 0}]",
+            "policy.engine=table",
+            "planning.updates=20",
+            "collecting.discount=0.9",
+            "collecting.slots=8",
+            "collecting.group_size=4",
+            "budget.updates=25",
+            "learning.step_size=0.5",
+            "evaluation.episodes=8",
+            "evaluation.final_episodes=16",
+            "evaluation.every=100",
+            f"runs_dir={tmp_path}",
+        ],
+    )
     progress = run(config, RunDirectory.create(config, origins, ["test"]))
     returns = progress.returns["envs:KeyDoor-v0"]
     assert progress.version == 25
@@ -144,5 +182,7 @@ def test_a_table_for_worlds_without_a_list_of_actions_is_refused(tmp_path: Path)
 
 
 def test_answers_that_are_equal_are_counted_as_one() -> None:
-    assert hash(answer_of(step("a", "go"), after("b"))) == hash(answer_of(step("a", "go"), after("b")))
+    assert hash(answer_of(step("a", "go"), after("b"))) == hash(
+        answer_of(step("a", "go"), after("b"))
+    )
     assert answer_of(step("a", "go"), after("b")) == Answer("b", {"done": 0.0}, False)

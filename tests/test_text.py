@@ -13,8 +13,16 @@ from envs.text import Text, read, shown
 from experience.errors import MissingPartError
 
 
-@pytest.mark.parametrize("space", [
-    spaces.Discrete(4), spaces.Discrete(3, start=-1), spaces.Box(-1, 1, (3,)), spaces.MultiDiscrete([3, 4]), spaces.MultiBinary(3)])
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(4),
+        spaces.Discrete(3, start=-1),
+        spaces.Box(-1, 1, (3,)),
+        spaces.MultiDiscrete([3, 4]),
+        spaces.MultiBinary(3),
+    ],
+)
 def test_an_action_survives_being_written_and_read(space: spaces.Space) -> None:
     space.seed(0)
     for _ in range(20):
@@ -49,11 +57,18 @@ def test_a_strangers_environment_is_named_with_its_own_arguments_where_worlds_ar
     assert world.step("1")[0] == "4", "on ice that is not slippery down is down"
 
 
-def test_what_science_world_lists_in_any_order_is_told_in_one_and_its_numbers_still_mean_what_they_say() -> None:
-    doors = [" You also see: A door to the hall (that is open), A door to the barn (that is open).",
-             " You also see: A door to the barn (that is open), A door to the hall (that is open)."]
+def test_what_science_world_lists_in_any_order_is_told_in_one_and_its_numbers_still_mean_what_they_say() -> (
+    None
+):
+    doors = [
+        " You also see: A door to the hall (that is open), A door to the barn (that is open).",
+        " You also see: A door to the barn (that is open), A door to the hall (that is open).",
+    ]
     assert in_order(f"room\n\tb\n\ta\n\n{doors[0]}") == in_order(f"room\n\ta\n\tb\n\n{doors[1]}")
-    one, other = numbered("which?\n0:\tmix red\n1:\tmix blue"), numbered("which?\n0:\tmix blue\n1:\tmix red")
+    one, other = (
+        numbered("which?\n0:\tmix red\n1:\tmix blue"),
+        numbered("which?\n0:\tmix blue\n1:\tmix red"),
+    )
     assert one[0] == other[0] == "which?\n0:\tmix blue\n1:\tmix red"
     assert (one[1]["0"], other[1]["0"]) == ("1", "0"), "0 is blue, whatever its own number is"
     assert numbered("you wait") == ("you wait", {})
@@ -97,7 +112,9 @@ def test_every_game_of_the_house_can_be_won_in_time(game: str) -> None:
         world = Household(game)
     except MissingPartError as missing:
         pytest.skip(" ".join(str(missing).split()))
-    for seed in range(200):  # one in fifty of the game's own paths to the coin takes longer than the episode
+    for seed in range(
+        200
+    ):  # one in fifty of the game's own paths to the coin takes longer than the episode
         world.reset(seed=seed, options={"split": "heldout"})
         assert 0 < len(world._gold) <= world.max_turns
     ended, earned = False, 0.0

@@ -25,7 +25,10 @@ def test_lambda_returns_lie_between_one_step_and_the_whole_episode() -> None:
     rewards, discounts, ahead = np.array([1.0, 2.0]), np.array([0.5, 0.5]), np.array([4.0, 8.0])
     assert lambda_returns(rewards, discounts, ahead, 0.0).tolist() == [3.0, 6.0]
     assert lambda_returns(rewards, discounts, ahead, 1.0).tolist() == [1 + 0.5 * 6.0, 6.0]
-    assert lambda_returns(rewards, discounts, ahead, 0.5).tolist() == [1 + 0.5 * (0.5 * 4 + 0.5 * 6), 6.0]
+    assert lambda_returns(rewards, discounts, ahead, 0.5).tolist() == [
+        1 + 0.5 * (0.5 * 4 + 0.5 * 6),
+        6.0,
+    ]
     assert lambda_returns(rewards, np.array([0.5, 0.0]), ahead, 1.0).tolist() == [2.0, 2.0]
     with pytest.raises(RecordError, match="rewards"):
         lambda_returns(rewards, discounts[:1], ahead, 1.0)
@@ -36,13 +39,30 @@ def walk(number: int, *, lucky: bool, source: str = "real") -> Episode:
     stream = number.to_bytes(16, "little")
     where = "right" if lucky else "left"
     tokens = ByteTokenizer()
-    rows = [make_step(t, stream, obs_text=seen, source=source, reward=float(lucky and t), discount=0.0 if t else 1.0,
-                      parent=(stream, 0) if source == "imagined" else None,
-                      model_version=1 if source == "imagined" else None, ending="terminated" if t else "none",
-                      decision=Decision(word, 0, tokens.prompt(seen), action := tokens.action(word),
-                                        np.full(len(action), -1.0, np.float32), (VersionSpan(0, len(action)),), True,
-                                        sampled=True))
-            for t, (seen, word) in enumerate((("start", where), (where, "on")))]
+    rows = [
+        make_step(
+            t,
+            stream,
+            obs_text=seen,
+            source=source,
+            reward=float(lucky and t),
+            discount=0.0 if t else 1.0,
+            parent=(stream, 0) if source == "imagined" else None,
+            model_version=1 if source == "imagined" else None,
+            ending="terminated" if t else "none",
+            decision=Decision(
+                word,
+                0,
+                tokens.prompt(seen),
+                action := tokens.action(word),
+                np.full(len(action), -1.0, np.float32),
+                (VersionSpan(0, len(action)),),
+                True,
+                sampled=True,
+            ),
+        )
+        for t, (seen, word) in enumerate((("start", where), (where, "on")))
+    ]
     return Episode(tuple(rows), make_step(2, stream, closing=True, obs_text="end"))
 
 
@@ -60,7 +80,9 @@ def test_a_value_function_learns_what_each_state_is_worth_and_says_how_well() ->
 
 
 def test_credit_goes_to_the_turn_that_made_the_difference() -> None:
-    turns, _ = turn_advantages([Group("g", (walk(1, lucky=True), walk(2, lucky=False)))], fitted(), {})
+    turns, _ = turn_advantages(
+        [Group("g", (walk(1, lucky=True), walk(2, lucky=False)))], fitted(), {}
+    )
     first_of_lucky, second_of_lucky, first_of_other, _ = (t.advantage for t in turns)
     assert first_of_lucky > 0.5 > abs(second_of_lucky)
     assert first_of_other < -0.5
@@ -70,8 +92,13 @@ def test_an_imagined_difference_is_measured_by_real_ones() -> None:
     """A difference of a tenth of a reward stays a tenth, however alike everything imagined is."""
     spread = {"envs:Test-v0": 1.0}
     value = fitted()
-    imagined = [replace(s, reward=0.1 * (s.reward or 0.0)) for s in walk(3, lucky=True, source="imagined").steps]
-    turns, _ = turn_advantages([Group("i", (Episode(tuple(imagined[1:]), walk(3, lucky=True).closing),))], value, spread)
+    imagined = [
+        replace(s, reward=0.1 * (s.reward or 0.0))
+        for s in walk(3, lucky=True, source="imagined").steps
+    ]
+    turns, _ = turn_advantages(
+        [Group("i", (Episode(tuple(imagined[1:]), walk(3, lucky=True).closing),))], value, spread
+    )
     assert abs(turns[0].advantage - (0.1 - float(value(["right"])[0]))) < 1e-5
     assert spread == {"envs:Test-v0": 1.0}
 
@@ -83,7 +110,9 @@ def learner() -> Learner:
 
 
 def test_a_learner_with_values_goes_on_bit_by_bit_where_it_was_saved() -> None:
-    groups = [Group(str(n), (walk(4 * n, lucky=True), walk(4 * n + 1, lucky=False))) for n in range(6)]
+    groups = [
+        Group(str(n), (walk(4 * n, lucky=True), walk(4 * n + 1, lucky=False))) for n in range(6)
+    ]
     whole = learner()
     for group in groups[:3]:
         whole.improve([group])
@@ -100,7 +129,9 @@ def test_a_learner_with_values_goes_on_bit_by_bit_where_it_was_saved() -> None:
 
 
 def test_the_advantages_of_a_batch_are_taken_before_the_value_has_seen_it() -> None:
-    groups = [Group(str(n), (walk(2 * n, lucky=True), walk(2 * n + 1, lucky=False))) for n in range(4)]
+    groups = [
+        Group(str(n), (walk(2 * n, lucky=True), walk(2 * n + 1, lucky=False))) for n in range(4)
+    ]
     one, before = learner(), copy.deepcopy(learner().value)
     assert before is not None
     expected, _ = turn_advantages(groups, before, {})

@@ -45,14 +45,23 @@ def test_nearly_right_work_is_refused_and_other_changes_are_counted(world: Any) 
     def saved(title: str, text: str) -> None:
         world.step(f"goto /index.php?title={title}&action=edit")
         world.step(f"type Wikitext source editor {text}")
-        world.step("click Save page" if any("Save page" in line for line in world._lines) else "click Save changes")
+        world.step(
+            "click Save page"
+            if any("Save page" in line for line in world._lines)
+            else "click Save changes"
+        )
 
     def finished() -> tuple[float, float]:
         signals = world.step("finish")[4]["signals"]
         return signals["done"][0], signals["wrong_changes"][0]
 
-    (title, text), = _begun(world, 0).change
-    for wrong in (text.rstrip("."), text.replace("room", "Room"), f"{text} {text}", text.replace(" Ask", "Ask")):
+    ((title, text),) = _begun(world, 0).change
+    for wrong in (
+        text.rstrip("."),
+        text.replace("room", "Room"),
+        f"{text} {text}",
+        text.replace(" Ask", "Ask"),
+    ):
         _begun(world, 0)
         saved(title, wrong)
         assert finished() == (0, 0), wrong
@@ -80,9 +89,22 @@ def test_nearly_right_work_is_refused_and_other_changes_are_counted(world: Any) 
 
 def test_its_other_doors_are_shut(world: Any) -> None:
     _begun(world, 1)
-    for path in ("/api.php", "/rest.php/v1/page/Door", "/mw-config/index.php", "/maintenance/edit.php", "/img_auth.php",
-                 "/skins/../../../../etc/passwd.svg", "/resources/../LocalSettings.php", "/data/my_wiki.sqlite"):
+    for path in (
+        "/api.php",
+        "/rest.php/v1/page/Door",
+        "/mw-config/index.php",
+        "/maintenance/edit.php",
+        "/img_auth.php",
+        "/skins/../../../../etc/passwd.svg",
+        "/resources/../LocalSettings.php",
+        "/data/my_wiki.sqlite",
+    ):
         assert world.site.answer(Request("GET", path, "", b"", "")).status == 404, path
     page = world.site.answer(Request("GET", "/index.php", "title=Door", b"", ""))
     assert page.status == 200 and b"The door is in room 4" in page.body
-    assert world.site.answer(Request("GET", "/skins/Vector/resources/common/images/search.svg", "", b"", "")).status == 200
+    assert (
+        world.site.answer(
+            Request("GET", "/skins/Vector/resources/common/images/search.svg", "", b"", "")
+        ).status
+        == 200
+    )

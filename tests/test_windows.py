@@ -22,12 +22,29 @@ def grow(journal: Journal, rows: int, **changes: object) -> None:
     for i in range(rows):
         stream = STREAMS[i % 3 if i % 7 else 0]
         t = journal.next_t(stream)
-        journal.append(make_step(t, stream, rng=np.random.default_rng([t, stream[0]]), obs_text=f"{stream[0]}/{t} é",
-                                 reward=float(t), **changes))
+        journal.append(
+            make_step(
+                t,
+                stream,
+                rng=np.random.default_rng([t, stream[0]]),
+                obs_text=f"{stream[0]}/{t} é",
+                reward=float(t),
+                **changes,
+            )
+        )
     journal.commit()
 
 
-COLUMNS = ("obs_text", "action_ids", "action_logprobs", "t", "reward", "token_exact", "value_estimate", "action_text")
+COLUMNS = (
+    "obs_text",
+    "action_ids",
+    "action_logprobs",
+    "t",
+    "reward",
+    "token_exact",
+    "value_estimate",
+    "action_text",
+)
 
 
 def check(reader: WindowReader, k: int, n: int = 64) -> None:
@@ -42,7 +59,9 @@ def check(reader: WindowReader, k: int, n: int = 64) -> None:
     for i, t in enumerate(found.numbers["t"].ravel()):
         text = bytes(found.ragged["obs_text"].row(i)).decode()
         assert text == f"{streams[i].tobytes()[0]}/{t} é"
-        assert bytes(found.ragged["action_text"].row(i)) == b"press 1"  # shorter than what a view holds itself
+        assert (
+            bytes(found.ragged["action_text"].row(i)) == b"press 1"
+        )  # shorter than what a view holds itself
         written = make_step(int(t), rng=np.random.default_rng([int(t), int(text[0])])).decision
         assert written is not None
         assert np.array_equal(found.ragged["action_ids"].row(i), written.action_ids)
@@ -50,7 +69,10 @@ def check(reader: WindowReader, k: int, n: int = 64) -> None:
 
 
 def test_windows_hold_what_was_written_while_the_store_grows_and_seals(tmp_path: Path) -> None:
-    journal, reader = Journal(tmp_path / "w", CATALOGUE, batch_rows=7, seal_bytes=40_000), WindowReader(tmp_path, COLUMNS)
+    journal, reader = (
+        Journal(tmp_path / "w", CATALOGUE, batch_rows=7, seal_bytes=40_000),
+        WindowReader(tmp_path, COLUMNS),
+    )
     for _ in range(5):
         grow(journal, 60)
         assert reader.refresh() == 60
@@ -87,15 +109,22 @@ def test_recent_windows_are_drawn_more_often_by_their_half_life(tmp_path: Path) 
 
 
 def test_kinds_do_not_mix_and_few_windows_among_many_are_still_found_alike(tmp_path: Path) -> None:
-    journal, reader = Journal(tmp_path / "w", CATALOGUE, batch_rows=50), WindowReader(tmp_path, ("t",))
+    journal, reader = (
+        Journal(tmp_path / "w", CATALOGUE, batch_rows=50),
+        WindowReader(tmp_path, ("t",)),
+    )
     for t in range(3000):
-        other = dict(source="demonstration") if t < 2000 else dict(split="heldout") if t < 2900 else {}
+        other = (
+            dict(source="demonstration") if t < 2000 else dict(split="heldout") if t < 2900 else {}
+        )
         journal.append(make_step(t, **other))
     journal.commit()
     reader.refresh()
     drawn = reader.draw(9_100, 10)[:, 0]
     assert drawn.min() == 2900 and drawn.max() == 2990, "3 in 100 rows begin one"
-    assert np.bincount(drawn - 2900).std() == pytest.approx(10, rel=0.3), "each as often: 100 times, Poisson"
+    assert np.bincount(drawn - 2900).std() == pytest.approx(10, rel=0.3), (
+        "each as often: 100 times, Poisson"
+    )
     assert reader.draw(500, 10, source="demonstration").max() < 2000
     mixed = reader.draw_mixture(10, 3, {"demonstration": 0.73, "real": 0.27})
     assert np.sum(mixed[:, 0] < 2000) == 7
@@ -117,7 +146,10 @@ def test_no_rows_are_gathered_as_nothing(tmp_path: Path) -> None:
 
 
 def test_windows_of_old_policies_are_left_out_when_asked(tmp_path: Path) -> None:
-    journal, reader = Journal(tmp_path / "w", CATALOGUE), WindowReader(tmp_path, ("policy_version",))
+    journal, reader = (
+        Journal(tmp_path / "w", CATALOGUE),
+        WindowReader(tmp_path, ("policy_version",)),
+    )
     for t in range(100):
         step = make_step(t)
         assert step.decision is not None
@@ -127,8 +159,13 @@ def test_windows_of_old_policies_are_left_out_when_asked(tmp_path: Path) -> None
     assert reader.gather(reader.draw(300, 4, oldest_version=7)).numbers["policy_version"].min() == 7
 
 
-def test_prioritised_draws_follow_the_priorities_through_growth_and_a_restart(tmp_path: Path) -> None:
-    writers, reader = [Journal(tmp_path / w, CATALOGUE) for w in "ab"], WindowReader(tmp_path, ("t",))
+def test_prioritised_draws_follow_the_priorities_through_growth_and_a_restart(
+    tmp_path: Path,
+) -> None:
+    writers, reader = (
+        [Journal(tmp_path / w, CATALOGUE) for w in "ab"],
+        WindowReader(tmp_path, ("t",)),
+    )
 
     def grow_both(ts: range) -> None:
         for writer, stream in zip(writers, STREAMS, strict=False):
@@ -147,12 +184,22 @@ def test_prioritised_draws_follow_the_priorities_through_growth_and_a_restart(tm
     weights = priorities.importance(np.array([0, 99]), beta=1.0)
     assert weights == pytest.approx([1.0, 0.1 / 2.0])
 
-    again = WindowReader(tmp_path, ("t",))  # reads the first writer's rows whole, then the second's: other numbers
+    again = WindowReader(
+        tmp_path, ("t",)
+    )  # reads the first writer's rows whole, then the second's: other numbers
     again.refresh()
     restored = Prioritised(alpha=0.5)
     restored.restore(priorities.save(reader.identify), again.identify, again.rows)
-    by_key = [dict(zip(zip(*(c.tolist() for c in r.identify(np.arange(120))), strict=True),
-                       p.weight(np.arange(120), 120), strict=True)) for r, p in ((reader, priorities), (again, restored))]
+    by_key = [
+        dict(
+            zip(
+                zip(*(c.tolist() for c in r.identify(np.arange(120))), strict=True),
+                p.weight(np.arange(120), 120),
+                strict=True,
+            )
+        )
+        for r, p in ((reader, priorities), (again, restored))
+    ]
     assert by_key[0] == by_key[1]
     assert (reader.identify(np.arange(120))[1] != again.identify(np.arange(120))[1]).any()
 

@@ -17,11 +17,21 @@ from tests.conftest import CATALOGUE, make_step
 
 def test_an_unknown_signal_makes_the_reward_unknown_never_zero() -> None:
     model = RewardModel({"w": {"done": 1.0, "cost": -0.1}})
-    assert model.reward("w", [Signal("done", None, "1", "verifier"), Signal("cost", 1.0, "1", "env_state")]) is None
+    assert (
+        model.reward(
+            "w", [Signal("done", None, "1", "verifier"), Signal("cost", 1.0, "1", "env_state")]
+        )
+        is None
+    )
 
 
 def test_a_signal_that_was_not_reported_adds_nothing() -> None:
-    assert RewardModel({"w": {"done": 1.0, "cost": -0.1}}).reward("w", [Signal("cost", 2.0, "1", "env_state")]) == -0.2
+    assert (
+        RewardModel({"w": {"done": 1.0, "cost": -0.1}}).reward(
+            "w", [Signal("cost", 2.0, "1", "env_state")]
+        )
+        == -0.2
+    )
 
 
 def test_a_world_without_weights_has_an_unknown_reward_never_zero() -> None:
@@ -65,8 +75,14 @@ def test_a_decision_has_one_log_probability_a_token() -> None:
 
 def test_version_spans_cover_an_exact_action() -> None:
     with pytest.raises(RecordError, match="spans"):
-        Decision("x", 0, action_ids=np.zeros(3, np.int32), logprobs=np.zeros(3, np.float32),
-                 version_spans=(VersionSpan(0, 2),), token_exact=True)
+        Decision(
+            "x",
+            0,
+            action_ids=np.zeros(3, np.int32),
+            logprobs=np.zeros(3, np.float32),
+            version_spans=(VersionSpan(0, 2),),
+            token_exact=True,
+        )
 
 
 def test_only_a_true_end_discounts_to_zero() -> None:

@@ -17,28 +17,58 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def refused(env_id: str, tmp_path: Path, more: str = "", bundled_only: bool = False) -> str:
-    (tmp_path / "a.yaml").write_text(f"name: a\nworlds:\n  - id: envs:KeyDoor-v0\n  - id: {env_id}\n{more}")
+    (tmp_path / "a.yaml").write_text(
+        f"name: a\nworlds:\n  - id: envs:KeyDoor-v0\n  - id: {env_id}\n{more}"
+    )
     config = load([tmp_path / "a.yaml"])[0]
     with pytest.raises(ConfigError) as raised:
         check_ids(config, bundled_only=True) if bundled_only else check_worlds(config)
     return str(raised.value)
 
 
-@pytest.mark.parametrize(("env_id", "says"), [
-    ("envs:Nope-v0", "see ./xp env list"), ("envs:Reacter-v0", "did you mean 'envs:Reactor-v0'?"), ("envs:Reactor-v7", "envs:Reactor-v0"),
-    ("envs:Reactor", "envs:Reactor-v0"), ("env:Reactor-v0", "did you mean 'envs:Reactor-v0'?"), ("Cartpole-v1", "did you mean 'CartPole-v1'?"),
-    ("nopackage:X-v0", "no module 'nopackage' is found"), ("tests.no_such_world:X-v0", "no module 'tests.no_such_world' is found"),
-    ("tests.broken_worlds:AllTheSame-v1", "did you mean 'tests.broken_worlds:AllTheSame-v0'?"),
-    ("tests.broken_worlds:X-v0", "tests.broken_worlds registers tests.broken_worlds:NeverStarts-v0"), ("a b", "not a known"), ("'::'", "no module ':'"), ("''", "not a known")])
-def test_an_unknown_world_is_named_with_its_place_and_a_near_name(env_id: str, says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("env_id", "says"),
+    [
+        ("envs:Nope-v0", "see ./xp env list"),
+        ("envs:Reacter-v0", "did you mean 'envs:Reactor-v0'?"),
+        ("envs:Reactor-v7", "envs:Reactor-v0"),
+        ("envs:Reactor", "envs:Reactor-v0"),
+        ("env:Reactor-v0", "did you mean 'envs:Reactor-v0'?"),
+        ("Cartpole-v1", "did you mean 'CartPole-v1'?"),
+        ("nopackage:X-v0", "no module 'nopackage' is found"),
+        ("tests.no_such_world:X-v0", "no module 'tests.no_such_world' is found"),
+        ("tests.broken_worlds:AllTheSame-v1", "did you mean 'tests.broken_worlds:AllTheSame-v0'?"),
+        (
+            "tests.broken_worlds:X-v0",
+            "tests.broken_worlds registers tests.broken_worlds:NeverStarts-v0",
+        ),
+        ("a b", "not a known"),
+        ("'::'", "no module ':'"),
+        ("''", "not a known"),
+    ],
+)
+def test_an_unknown_world_is_named_with_its_place_and_a_near_name(
+    env_id: str, says: str, tmp_path: Path
+) -> None:
     said = refused(env_id, tmp_path)
-    assert "a.yaml:4:5\n  worlds[1].id: " in said and says in said and "nothing was started (exit 2)" in said
+    assert (
+        "a.yaml:4:5\n  worlds[1].id: " in said
+        and says in said
+        and "nothing was started (exit 2)" in said
+    )
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("import no_such_library", "wanting needs 'no_such_library', which is not installed"), ("def f(:", "wanting cannot be imported: SyntaxError"),
-    ("1 / 0", "wanting cannot be imported: ZeroDivisionError")])
-def test_a_world_whose_module_cannot_be_imported_says_why(text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import no_such_library", "wanting needs 'no_such_library', which is not installed"),
+        ("def f(:", "wanting cannot be imported: SyntaxError"),
+        ("1 / 0", "wanting cannot be imported: ZeroDivisionError"),
+    ],
+)
+def test_a_world_whose_module_cannot_be_imported_says_why(
+    text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "wanting.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert says in refused("wanting:X-v0", tmp_path)
@@ -49,33 +79,61 @@ def test_arguments_that_a_world_does_not_take_are_told_with_their_place(tmp_path
     assert "a.yaml:5:5: worlds[1]: envs:Reasoning-v0 takes no argument stagez" in said
 
 
-def test_a_world_that_is_not_set_up_says_where_it_was_asked_for_and_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_that_is_not_set_up_says_where_it_was_asked_for_and_what_to_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "textarena", None)
     monkeypatch.setitem(sys.modules, "mcp", None)
-    with pytest.raises(MissingPartError, match=r"override 'worlds=.*envs:Mcp-v0.*worlds\[0\]: this needs mcp") as raised:
+    with pytest.raises(
+        MissingPartError, match=r"override 'worlds=.*envs:Mcp-v0.*worlds\[0\]: this needs mcp"
+    ) as raised:
         check_worlds(load([], ["worlds=[{id: 'envs:Mcp-v0', arguments: {command: [true]}}]"])[0])
     assert raised.value.hint == "./xp setup worlds"
 
 
-def test_a_world_that_cannot_be_made_for_its_own_reasons_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "unlucky.py").write_text("import gymnasium\ndef make(): raise ConnectionError('the simulator is not up')\n"
-                                         "gymnasium.register(id='Unlucky-v0', entry_point=make)\n")
+def test_a_world_that_cannot_be_made_for_its_own_reasons_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unlucky.py").write_text(
+        "import gymnasium\ndef make(): raise ConnectionError('the simulator is not up')\n"
+        "gymnasium.register(id='Unlucky-v0', entry_point=make)\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(XpError, match=r"unlucky:Unlucky-v0 raised ConnectionError when it was made: the simulator is not up"):
+    with pytest.raises(
+        XpError,
+        match=r"unlucky:Unlucky-v0 raised ConnectionError when it was made: the simulator is not up",
+    ):
         check_worlds(load([], ["worlds=[{id: 'unlucky:Unlucky-v0'}]"])[0])
 
 
-def test_an_unknown_world_starts_no_run_and_config_check_finds_it_without_importing(tmp_path: Path) -> None:
+def test_an_unknown_world_starts_no_run_and_config_check_finds_it_without_importing(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "mine.py").write_text("raise SystemExit('imported')")
     (tmp_path / "a.yaml").write_text("worlds: [{id: 'envs:Reacter-v0'}, {id: 'mine:X-v0'}]\n")
-    at = {"cwd": tmp_path, "capture_output": True, "text": True, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
-    checked = subprocess.run([sys.executable, "-P", "-m", "actors", "config", "check", "a.yaml"], **at)  # type: ignore[call-overload]
-    assert checked.returncode == 2 and "envs:Reactor-v0" in checked.stderr and "imported" not in checked.stderr
+    at = {
+        "cwd": tmp_path,
+        "capture_output": True,
+        "text": True,
+        "env": os.environ | {"PYTHONPATH": str(ROOT)},
+    }
+    checked = subprocess.run(
+        [sys.executable, "-P", "-m", "actors", "config", "check", "a.yaml"], **at
+    )  # type: ignore[call-overload]
+    assert (
+        checked.returncode == 2
+        and "envs:Reactor-v0" in checked.stderr
+        and "imported" not in checked.stderr
+    )
     (tmp_path / "b.yaml").write_text("worlds: [{id: Reactor-v0}]\n")
     bare = subprocess.run([sys.executable, "-P", "-m", "actors", "config", "check", "b.yaml"], **at)  # type: ignore[call-overload]
     assert bare.returncode == 2 and "did you mean 'envs:Reactor-v0'?" in bare.stderr
     for words in (["run", "-c", "a.yaml"], ["run", "-c", "a.yaml", "--dry-run"]):
         (tmp_path / "a.yaml").write_text("worlds: [{id: 'envs:Reacter-v0'}]\n")
         done = subprocess.run([sys.executable, "-P", "-m", "actors", *words], **at)  # type: ignore[call-overload]
-        assert (done.returncode, done.stdout) == (2, "") and "a.yaml:1:" in done.stderr and "Traceback" not in done.stderr
+        assert (
+            (done.returncode, done.stdout) == (2, "")
+            and "a.yaml:1:" in done.stderr
+            and "Traceback" not in done.stderr
+        )
     assert not (tmp_path / "runs").exists()

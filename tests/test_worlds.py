@@ -25,7 +25,9 @@ def made() -> Any:
         world.close()
 
 
-def live(world: Any, seed: int, choose: Any, split: str = "train") -> tuple[list[str], list[float], dict[str, Any]]:
+def live(
+    world: Any, seed: int, choose: Any, split: str = "train"
+) -> tuple[list[str], list[float], dict[str, Any]]:
     observation, info = world.reset(seed=seed, options={"split": split})
     seen, rewards, done = [observation], [], False
     while not done:
@@ -55,8 +57,10 @@ def test_training_never_draws_a_held_out_task(name: str, made: Any) -> None:
     if name == "envs:Office-v0":  # without opening a page for each
         world.begin = lambda: None
         world._lines = []
-    tasks = {split: {world.reset(seed=s, options={"split": split})[1]["task_id"] for s in range(400)}
-             for split in ("train", "heldout")}
+    tasks = {
+        split: {world.reset(seed=s, options={"split": split})[1]["task_id"] for s in range(400)}
+        for split in ("train", "heldout")
+    }
     if name == "envs:Office-v0":
         del world.begin
     assert len(tasks["train"]) > 20
@@ -65,7 +69,9 @@ def test_training_never_draws_a_held_out_task(name: str, made: Any) -> None:
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_every_signal_is_in_the_catalogue_and_the_reward_is_their_weighted_sum(name: str, made: Any) -> None:
+def test_every_signal_is_in_the_catalogue_and_the_reward_is_their_weighted_sum(
+    name: str, made: Any
+) -> None:
     world, rng = made[name], np.random.default_rng(0)
     for seed in range(6):
         world.reset(seed=seed)
@@ -74,14 +80,19 @@ def test_every_signal_is_in_the_catalogue_and_the_reward_is_their_weighted_sum(n
             _, reward, terminated, truncated, info = world.step(world.random_action(rng))
             values = {n: v[0] if isinstance(v, tuple) else v for n, v in info["signals"].items()}
             assert set(values) <= set(world.signal_catalogue)
-            assert reward == pytest.approx(sum(world.reward_weights.get(n, 0) * v for n, v in values.items()))
+            assert reward == pytest.approx(
+                sum(world.reward_weights.get(n, 0) * v for n, v in values.items())
+            )
             done = terminated or truncated
 
 
 @pytest.mark.parametrize("name", WORLDS)
-@pytest.mark.parametrize("action", ["", "dance", "click", "click x", "measure 9e99 2", "submit", "\x00",
-                                    "declare nan 2"])
-def test_an_action_that_cannot_be_read_costs_a_turn_and_changes_nothing(name: str, action: str, made: Any) -> None:
+@pytest.mark.parametrize(
+    "action", ["", "dance", "click", "click x", "measure 9e99 2", "submit", "\x00", "declare nan 2"]
+)
+def test_an_action_that_cannot_be_read_costs_a_turn_and_changes_nothing(
+    name: str, action: str, made: Any
+) -> None:
     world = made[name]
     _, before = world.reset(seed=5)
     _, reward, terminated, _, info = world.step(action)
@@ -93,7 +104,10 @@ def test_an_action_that_cannot_be_read_costs_a_turn_and_changes_nothing(name: st
 
 def test_the_experts_of_code_and_browser_solve_their_tasks(made: Any) -> None:
     for name, goal, n in (("envs:PythonTask-v0", 0.99, 40), ("envs:Office-v0", 0.9, 16)):
-        returns = [sum(live(made[name], seed, lambda w: w.expert_action(), "heldout")[1]) for seed in range(n)]
+        returns = [
+            sum(live(made[name], seed, lambda w: w.expert_action(), "heldout")[1])
+            for seed in range(n)
+        ]
         assert min(returns) >= goal
 
 
@@ -119,7 +133,9 @@ def test_a_cheat_earns_nothing(cheat: str, made: Any) -> None:
         assert reward <= 0.2
 
 
-def test_expected_values_never_enter_the_sandbox(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expected_values_never_enter_the_sandbox(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world: PythonTask = made["envs:PythonTask-v0"]
     sent = []
     world.reset(seed=3)
@@ -137,7 +153,9 @@ def test_the_pages_words_about_itself_earn_nothing(made: Any) -> None:
     world.reset(seed=1)
 
     async def lie() -> None:
-        await world._tab.page.evaluate("document.body.innerHTML = '<h1>Thank you</h1><p>done: success</p>'")
+        await world._tab.page.evaluate(
+            "document.body.innerHTML = '<h1>Thank you</h1><p>done: success</p>'"
+        )
 
     world._browser.wait(lie())
     _, _, terminated, _, info = world.step("scroll 10")
@@ -170,11 +188,22 @@ def test_an_order_half_right_is_half_done_and_still_a_wrong_change(made: Any) ->
 def test_a_page_reaches_nothing_but_its_own_site(made: Any) -> None:
     world = made["envs:Office-v0"]
     world.reset(seed=1)
-    for url in ("http://example.com/", "http://127.0.0.1:6379/", "file:///etc/passwd", "ws://127.0.0.1:8265/"):
+    for url in (
+        "http://example.com/",
+        "http://127.0.0.1:6379/",
+        "file:///etc/passwd",
+        "ws://127.0.0.1:8265/",
+    ):
+
         async def fetch(url: str = url) -> str:
-            return str(await world._tab.page.evaluate(
-                "u => u.startsWith('ws') ? new Promise(d => { const s = new WebSocket(u); s.onopen = () => d('open');"
-                " s.onerror = s.onclose = () => d('refused') }) : fetch(u).then(() => 'open', () => 'refused')", url))
+            return str(
+                await world._tab.page.evaluate(
+                    "u => u.startsWith('ws') ? new Promise(d => { const s = new WebSocket(u); s.onopen = () => d('open');"
+                    " s.onerror = s.onclose = () => d('refused') }) : fetch(u).then(() => 'open', () => 'refused')",
+                    url,
+                )
+            )
+
         assert world._browser.wait(fetch()) == "refused", url
 
 
@@ -183,10 +212,16 @@ def test_the_browser_runs_in_its_own_sandbox_without_a_network_card(made: Any) -
     import psutil
 
     made["envs:Office-v0"].reset(seed=1)
-    found = [p for p in psutil.process_iter(["cmdline"]) if "--type=renderer" in (p.info["cmdline"] or [])]
+    found = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if "--type=renderer" in (p.info["cmdline"] or [])
+    ]
     assert found
     for process in found[:3]:
-        status = dict(line.split(":\t", 1) for line in open(f"/proc/{process.pid}/status").read().splitlines())
+        status = dict(
+            line.split(":\t", 1) for line in open(f"/proc/{process.pid}/status").read().splitlines()
+        )
         assert status["Seccomp"].strip() == "2"
         assert not any("--no-sandbox" in word for word in process.info["cmdline"])
         interfaces = open(f"/proc/{process.pid}/net/dev").read().splitlines()[2:]
@@ -201,7 +236,10 @@ def test_the_simulation_is_biased_and_the_reactor_is_not() -> None:
 
 
 def test_a_long_residence_brings_the_reactor_towards_equilibrium() -> None:
-    gaps = [equilibrium(1500.0, 2.0, 1).syngas - stirred_reactor(1500.0, 2.0, 1, tau).syngas for tau in (5, 50, 5000)]
+    gaps = [
+        equilibrium(1500.0, 2.0, 1).syngas - stirred_reactor(1500.0, 2.0, 1, tau).syngas
+        for tau in (5, 50, 5000)
+    ]
     assert gaps[0] > gaps[1] > gaps[2]
 
 
@@ -218,7 +256,9 @@ def test_a_measurement_is_noisy_and_costs_and_the_verdict_is_not_noisy(made: Any
     assert len(verdicts) == 1
 
 
-def test_an_element_is_meant_by_its_number_or_by_its_whole_name(made: dict[str, World[Any]]) -> None:
+def test_an_element_is_meant_by_its_number_or_by_its_whole_name(
+    made: dict[str, World[Any]],
+) -> None:
     tab = Tab(None, _Silent(), None, "http://x.test")
     tab._names, tab._elements = ["Qty", "Save as", "Save", "Go", "Go"], [11, 12, 13, 14, 15]
     assert tab.find("1 7") == (1, "7")
@@ -246,10 +286,14 @@ def test_a_notebooks_cells_keep_what_they_define_and_fork_with_the_world(made: A
     assert "[1] 5" in world.step("cell a = 2\nprint('noise')\na + 3")[0].replace("noise\n", "")
     seen = world.step("cell a * 21")[0]
     assert "[2] 42" in seen and "noise" not in seen, "earlier cells are not shown again"
-    assert "NameError" in world.step("cell nonsense")[0] and "SyntaxError" in world.step("cell a =")[0]
+    assert (
+        "NameError" in world.step("cell nonsense")[0] and "SyntaxError" in world.step("cell a =")[0]
+    )
     saved = world.snapshot()
     assert "[3] 8" in world.step("cell a **= 3; a")[0] + world.step("cell a")[0]
     world.restore(saved)
     assert "[3] 2" in world.step("cell a")[0]
-    assert world.step(f"cell {world.oracle_action().partition(' ')[2]}")[4]["signals"] == {"runs": 1.0}
+    assert world.step(f"cell {world.oracle_action().partition(' ')[2]}")[4]["signals"] == {
+        "runs": 1.0
+    }
     assert world.step("submit pass")[4]["signals"]["tests_passed"][0] == 1.0

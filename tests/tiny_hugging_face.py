@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
-TEMPLATE = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-            "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 MARKS = ("<|end|>", "<|stop|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
@@ -15,27 +17,64 @@ def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0, *, ends: 
     """A llama or gpt2 (with dropout) of two layers over bytes. Its settings for generation ask for a repetition penalty,
     top-k, top-p and a temperature, and name two end tokens; or none, where it is not to have `ends`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+    )
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, additional_special_tokens=list(MARKS),
-                                        **({"eos_token": MARKS[0]} if ends else {}))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        additional_special_tokens=list(MARKS),
+        **({"eos_token": MARKS[0]} if ends else {}),
+    )
     tokenizer.chat_template = TEMPLATE
     size = len(tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(
-            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=512)) if kind == "llama" else GPT2LMHeadModel(GPT2Config(
-                vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5, attn_pdrop=0.5))
+        model = (
+            LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=size,
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    num_key_value_heads=2,
+                    max_position_embeddings=512,
+                )
+            )
+            if kind == "llama"
+            else GPT2LMHeadModel(
+                GPT2Config(
+                    vocab_size=size,
+                    n_embd=32,
+                    n_layer=2,
+                    n_head=4,
+                    n_positions=512,
+                    resid_pdrop=0.5,
+                    attn_pdrop=0.5,
+                )
+            )
+        )
         for weight in model.parameters():
             weight.data.mul_(4.0)  # so that some tokens are likelier than others
     marks = [tokenizer.convert_tokens_to_ids(mark) for mark in MARKS[:2]]
-    settings = {"do_sample": True, "repetition_penalty": 1.7, "top_k": 3, "top_p": 0.6, "temperature": 0.3,
-                "eos_token_id": marks if ends else None, "pad_token_id": marks[0]}
+    settings = {
+        "do_sample": True,
+        "repetition_penalty": 1.7,
+        "top_k": 3,
+        "top_p": 0.6,
+        "temperature": 0.3,
+        "eos_token_id": marks if ends else None,
+        "pad_token_id": marks[0],
+    }
     for name, value in settings.items():
         setattr(model.generation_config, name, value)
     if not ends:

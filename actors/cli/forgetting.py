@@ -13,8 +13,9 @@ from experience.errors import ConfigError
 from experience.shards.forget import Found, forget, look
 
 
-def forget_rows(directory: RunDirectory, streams: Sequence[str], subject: str | None, yes: bool,
-                seal: bool) -> dict[str, Any]:
+def forget_rows(
+    directory: RunDirectory, streams: Sequence[str], subject: str | None, yes: bool, seal: bool
+) -> dict[str, Any]:
     """What went, or without `yes` would go. The report quotes episodes, so it goes too."""
     ids = [_stream(text) for text in streams]
     if not yes:
@@ -27,18 +28,31 @@ def forget_rows(directory: RunDirectory, streams: Sequence[str], subject: str | 
 
 def _said(directory: RunDirectory, found: Found) -> dict[str, Any]:
     learned = any(directory.checkpoints.glob("[!.]*"))
-    return {"run": directory.name, "rows": found.rows, "streams": len(found.streams), "amendments": found.amendments,
-            "blobs": found.blobs, "report": "report.html quotes episodes, and goes with them",
-            "stays": "what was learned from them (checkpoints)" if learned else "nothing"}
+    return {
+        "run": directory.name,
+        "rows": found.rows,
+        "streams": len(found.streams),
+        "amendments": found.amendments,
+        "blobs": found.blobs,
+        "report": "report.html quotes episodes, and goes with them",
+        "stays": "what was learned from them (checkpoints)" if learned else "nothing",
+    }
 
 
 def forget_run(directory: RunDirectory, yes: bool, seal: bool) -> dict[str, Any]:
     """Deletes the run's directory; `latest` then points to the newest that is left."""
     path = directory.path.resolve()
     if directory.record.get("status") == "running" and not seal:
-        raise ConfigError(f"{directory.name} is running, or was killed", "end it first; if it was killed: add --seal")
+        raise ConfigError(
+            f"{directory.name} is running, or was killed",
+            "end it first; if it was killed: add --seal",
+        )
     files = [p for p in path.rglob("*") if p.is_file()]
-    said = {"run": directory.name, "files": len(files), "bytes": sum(p.lstat().st_size for p in files)}
+    said = {
+        "run": directory.name,
+        "files": len(files),
+        "bytes": sum(p.lstat().st_size for p in files),
+    }
     if yes:
         going = path.with_name(f".forgotten-{path.name}")
         os.rename(path, going)  # at once: what is left of it after a crash is no run
@@ -65,6 +79,9 @@ def _stream(text: str) -> bytes:
     except ValueError:
         found = b""
     if len(found) != 16:
-        raise ConfigError(f"--stream {text!r} is no stream's id", "32 hexadecimal digits, as "
-                          "./xp query RUN 'select distinct hex(stream_id) from steps' prints them")
+        raise ConfigError(
+            f"--stream {text!r} is no stream's id",
+            "32 hexadecimal digits, as "
+            "./xp query RUN 'select distinct hex(stream_id) from steps' prints them",
+        )
     return found

@@ -23,12 +23,27 @@ class Launch:
     def __enter__(self) -> Launch:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: Any) -> None:
-        if error is None or not self._as_json or (isinstance(error, SystemExit) and not self._about):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: Any
+    ) -> None:
+        if (
+            error is None
+            or not self._as_json
+            or (isinstance(error, SystemExit) and not self._about)
+        ):
             return
         hint = error.hint if isinstance(error, XpError) else ""
-        emit({"kind": "error", "event": "done", "status": _status(error), "exit": _exit_code(error),
-              "why": str(error)[:2000] or type(error).__name__, "hint": hint, **self._about})
+        emit(
+            {
+                "kind": "error",
+                "event": "done",
+                "status": _status(error),
+                "exit": _exit_code(error),
+                "why": str(error)[:2000] or type(error).__name__,
+                "hint": hint,
+                **self._about,
+            }
+        )
 
     def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
         from actors.cli.doctor import require
@@ -51,7 +66,9 @@ class Launch:
         refuse(changed, str(directory.path / "config.yaml"))
         check_origin(config, directory, trusted)
         require(config, trusted)
-        directory.begin_again(seconds=seconds_of(directory), changed=[str(change) for change in changed])
+        directory.begin_again(
+            seconds=seconds_of(directory), changed=[str(change) for change in changed]
+        )
         self._live(config, directory)
 
     def _live(self, config: Config, directory: RunDirectory) -> None:
@@ -61,8 +78,15 @@ class Launch:
 
         self._about = {"run": directory.name}
         if self._as_json:
-            emit({"kind": "progress", "event": "launch", "run": directory.name, "dir": str(directory.path),
-                  "phase": "starting"})
+            emit(
+                {
+                    "kind": "progress",
+                    "event": "launch",
+                    "run": directory.name,
+                    "dir": str(directory.path),
+                    "phase": "starting",
+                }
+            )
         started, newest = time.time(), Progress(directory.name, learns=config.policy.learns)
         spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
 
@@ -80,48 +104,96 @@ class Launch:
             raise
         self._succeed(directory, progress, started, spent)
 
-    def _fail(self, directory: RunDirectory, newest: Progress, error: BaseException, seconds: float) -> None:
+    def _fail(
+        self, directory: RunDirectory, newest: Progress, error: BaseException, seconds: float
+    ) -> None:
         from actors.reading.report import write_report
 
         status = _status(error)
-        directory.write_record(status=status, exit=_exit_code(error), why=str(error)[:2000], seconds=seconds,
-                               version=newest.version, steps=newest.steps, episodes=newest.episodes,
-                               failures=dict(newest.failures), cut_short=newest.cut_short)
+        directory.write_record(
+            status=status,
+            exit=_exit_code(error),
+            why=str(error)[:2000],
+            seconds=seconds,
+            version=newest.version,
+            steps=newest.steps,
+            episodes=newest.episodes,
+            failures=dict(newest.failures),
+            cut_short=newest.cut_short,
+        )
         report = write_report(directory, newest)
         self._about |= {"version": newest.version, "steps": newest.steps, "report": str(report)}
         say(f"report {report}")
         if status == "interrupted":
             saved = f" and {directory.newest_checkpoint}" if directory.newest_checkpoint else ""
-            say(f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
-                 f"Go on with: ./xp resume {directory.name}")
+            say(
+                f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
+                f"Go on with: ./xp resume {directory.name}"
+            )
             error.add_note("told")
 
-    def _succeed(self, directory: RunDirectory, progress: Progress, started: float, spent: float) -> None:
+    def _succeed(
+        self, directory: RunDirectory, progress: Progress, started: float, spent: float
+    ) -> None:
         from actors.reading.live import summary_line, warnings
         from actors.reading.report import write_report
 
-        held_out = {world: {"random": str(progress.random[world]), "gain": str(progress.gain.get(world, "")),
-                            **{f"v{v}": str(m) for v, m in by_version.items()}}
-                    for world, by_version in progress.returns.items()}
-        directory.write_record(status="succeeded", exit=0, seconds=spent + time.time() - started,
-                               version=progress.version, steps=progress.steps, episodes=progress.episodes,
-                               acked_steps=progress.acknowledged, dropped=progress.dropped,
-                               failures=dict(progress.failures), cut_short=progress.cut_short,
-                               restarts=progress.restarts, held_out=held_out)
+        held_out = {
+            world: {
+                "random": str(progress.random[world]),
+                "gain": str(progress.gain.get(world, "")),
+                **{f"v{v}": str(m) for v, m in by_version.items()},
+            }
+            for world, by_version in progress.returns.items()
+        }
+        directory.write_record(
+            status="succeeded",
+            exit=0,
+            seconds=spent + time.time() - started,
+            version=progress.version,
+            steps=progress.steps,
+            episodes=progress.episodes,
+            acked_steps=progress.acknowledged,
+            dropped=progress.dropped,
+            failures=dict(progress.failures),
+            cut_short=progress.cut_short,
+            restarts=progress.restarts,
+            held_out=held_out,
+        )
         report = write_report(directory, progress)
         for warning in warnings(progress):
             say(f"warning: {warning}")
         if not self._as_json:
             emit(summary_line(progress, report))
             return
-        means = {w: {"random": vars(progress.random[w]),
-                     "gain": vars(progress.gain[w]) if w in progress.gain else None,
-                     "versions": {str(v): vars(m) for v, m in by.items()}} for w, by in progress.returns.items()}
-        emit({"kind": "result", "event": "done", "status": "succeeded", "exit": 0, "run": directory.name,
-              "version": progress.version, "episodes": progress.episodes, "steps": progress.steps,
-              "training_steps": progress.training_steps, "acked_steps": progress.acknowledged,
-              "seconds": round(time.time() - started, 1), "held_out": means, "failures": dict(progress.failures),
-              "cut_short": progress.cut_short, "warnings": warnings(progress), "report": str(report)})
+        means = {
+            w: {
+                "random": vars(progress.random[w]),
+                "gain": vars(progress.gain[w]) if w in progress.gain else None,
+                "versions": {str(v): vars(m) for v, m in by.items()},
+            }
+            for w, by in progress.returns.items()
+        }
+        emit(
+            {
+                "kind": "result",
+                "event": "done",
+                "status": "succeeded",
+                "exit": 0,
+                "run": directory.name,
+                "version": progress.version,
+                "episodes": progress.episodes,
+                "steps": progress.steps,
+                "training_steps": progress.training_steps,
+                "acked_steps": progress.acknowledged,
+                "seconds": round(time.time() - started, 1),
+                "held_out": means,
+                "failures": dict(progress.failures),
+                "cut_short": progress.cut_short,
+                "warnings": warnings(progress),
+                "report": str(report),
+            }
+        )
 
 
 def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
@@ -129,13 +201,24 @@ def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None
     import importlib
 
     strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}
-    named = [w.id for w in config.worlds if not w.id.startswith("envs:") or w.id in strange or w.arguments]
+    named = [
+        w.id
+        for w in config.worlds
+        if not w.id.startswith("envs:") or w.id in strange or w.arguments
+    ]
     named += [config.policy.base_url] if config.policy.engine == "openai" else []
     named += [config.address] if config.workers and config.address else []
-    named += [config.policy.model] if config.policy.engine == "hugging_face" and config.policy.model else []
+    named += (
+        [config.policy.model]
+        if config.policy.engine == "hugging_face" and config.policy.model
+        else []
+    )
     if named and not trusted and not directory.is_ours:
-        raise IsolationError(f"{directory.path / 'config.yaml'} was not written by you on this machine, and names "
-                             f"{', '.join(named)}", "read it; then say that you trust it: --i-trust-this-code")
+        raise IsolationError(
+            f"{directory.path / 'config.yaml'} was not written by you on this machine, and names "
+            f"{', '.join(named)}",
+            "read it; then say that you trust it: --i-trust-this-code",
+        )
 
 
 def _status(error: BaseException) -> str:
@@ -143,4 +226,6 @@ def _status(error: BaseException) -> str:
 
 
 def _exit_code(error: BaseException) -> int:
-    return {KeyboardInterrupt: 130, SystemExit: 143}.get(type(error), getattr(error, "exit_code", 1))
+    return {KeyboardInterrupt: 130, SystemExit: 143}.get(
+        type(error), getattr(error, "exit_code", 1)
+    )

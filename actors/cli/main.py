@@ -26,19 +26,40 @@ from experience.strict_json import dumps
 if TYPE_CHECKING:
     from actors.config.schema import Config
 
-app = Verbs(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  rich_markup_mode=None, help="Agents act, everything is kept, a learner improves, agents get better.")
-config_app = Verbs(no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None)
+app = Verbs(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Agents act, everything is kept, a learner improves, agents get better.",
+)
+config_app = Verbs(
+    no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None
+)
 app.add_typer(env_cli.app, name="env")
 app.add_typer(config_app, name="config")
 
-Files = Annotated[list[Path] | None, typer.Option("-c", "--config", help="a YAML file; later ones win")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, e.g. workers=4 (a .yaml file also works)")]
+Files = Annotated[
+    list[Path] | None, typer.Option("-c", "--config", help="a YAML file; later ones win")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, e.g. workers=4 (a .yaml file also works)")
+]
 Json = Annotated[bool, typer.Option("--json", help="one JSON record a line on stdout")]
-RunJson = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout: kind progress (at each phase and every "
-                                                  "ten seconds), then one of kind result or error")]
-Trusted = Annotated[bool, typer.Option("--i-trust-this-code", help="sandbox.min_tier: none is meant")]
-RunName = Annotated[str, typer.Argument(help="a run's name, the beginning of one, a path, or latest")]
+RunJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="JSON Lines on stdout: kind progress (at each phase and every "
+        "ten seconds), then one of kind result or error",
+    ),
+]
+Trusted = Annotated[
+    bool, typer.Option("--i-trust-this-code", help="sandbox.min_tier: none is meant")
+]
+RunName = Annotated[
+    str, typer.Argument(help="a run's name, the beginning of one, a path, or latest")
+]
 
 
 def main() -> None:
@@ -85,7 +106,10 @@ def _load(files: list[Path] | None, words: list[str] | None) -> tuple[Config, di
 
     words = words or []
     named = [Path(w) for w in words if "=" not in w and w.endswith((".yaml", ".yml"))]
-    return load([_here_or_ours(file) for file in [*(files or []), *named]], [w for w in words if Path(w) not in named])
+    return load(
+        [_here_or_ours(file) for file in [*(files or []), *named]],
+        [w for w in words if Path(w) not in named],
+    )
 
 
 @app.command()
@@ -98,11 +122,24 @@ def demo(overrides: Overrides = None, as_json: RunJson = False) -> None:
 
 
 @app.command()
-def run(overrides: Overrides = None, config: Files = None, as_json: RunJson = False, trusted: Trusted = False,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, start nothing")] = False,
-        limit: Annotated[int | None, typer.Option("--limit", help="stop after exactly this many real steps of training "
-                                                  "episodes; what experts show, the random baseline, held-out "
-                                                  "evaluation and what is imagined do not count")] = None) -> None:
+def run(
+    overrides: Overrides = None,
+    config: Files = None,
+    as_json: RunJson = False,
+    trusted: Trusted = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, start nothing")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            help="stop after exactly this many real steps of training "
+            "episodes; what experts show, the random baseline, held-out "
+            "evaluation and what is imagined do not count",
+        ),
+    ] = None,
+) -> None:
     """A run as a configuration says."""
     from actors.cli.launch import Launch
 
@@ -128,9 +165,15 @@ def resume(name: RunName = "latest", as_json: RunJson = False, trusted: Trusted 
 
 
 @app.command()
-def submit(overrides: Overrides = None, config: Files = None, trusted: Trusted = False,
-           address: Annotated[str | None, typer.Option(help="of the cluster's dashboard; else RAY_ADDRESS")] = None,
-           wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True) -> None:
+def submit(
+    overrides: Overrides = None,
+    config: Files = None,
+    trusted: Trusted = False,
+    address: Annotated[
+        str | None, typer.Option(help="of the cluster's dashboard; else RAY_ADDRESS")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True,
+) -> None:
     """`ray job submit` of a run, checked first: the configuration, and what would be uploaded."""
     from actors.cli.submit import submit_job
 
@@ -160,9 +203,13 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(name: RunName = "latest", as_json: Json = False,
-           deep: Annotated[bool, typer.Option("--deep", help="also SHA-256 of whole shards, every value")] = False,
-           ) -> None:
+def verify(
+    name: RunName = "latest",
+    as_json: Json = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="also SHA-256 of whole shards, every value")
+    ] = False,
+) -> None:
     """Checksums, gaps, doubled rows, schema, manifests: what is wrong and can be mended. Exit 4 if anything is."""
     from actors.running.rundir import RunDirectory
     from experience.shards.verify import verify_run
@@ -170,20 +217,36 @@ def verify(name: RunName = "latest", as_json: Json = False,
     directory = RunDirectory.find(name)
     found = verify_run(directory.path, deep=deep)
     for problem in found.problems:
-        emit(vars(problem) if as_json else
-              f"{problem.where}: {problem.what}\n  {'can be mended: ' if problem.repairable else ''}{problem.remedy}")
-    summary = {"run": directory.name, "segments": found.segments, "rows": found.rows, "bytes": found.bytes,
-               "problems": len(found.problems)}
-    emit(summary if as_json else
-          f"{directory.name}: {found.segments} segments, {found.rows} rows, {found.bytes / 1e6:.1f} MB: "
-          + (f"{len(found.problems)} problems" if found.problems else "nothing is wrong"))
+        emit(
+            vars(problem)
+            if as_json
+            else f"{problem.where}: {problem.what}\n  {'can be mended: ' if problem.repairable else ''}{problem.remedy}"
+        )
+    summary = {
+        "run": directory.name,
+        "segments": found.segments,
+        "rows": found.rows,
+        "bytes": found.bytes,
+        "problems": len(found.problems),
+    }
+    emit(
+        summary
+        if as_json
+        else f"{directory.name}: {found.segments} segments, {found.rows} rows, {found.bytes / 1e6:.1f} MB: "
+        + (f"{len(found.problems)} problems" if found.problems else "nothing is wrong")
+    )
     sys.exit(4 if found.problems else 0)
 
 
 @app.command()
-def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lance")] = "parquet",
-            keep_days: Annotated[float | None, typer.Option(help="let go of older rows; default: none")] = None,
-            as_json: Json = False) -> None:
+def compact(
+    name: RunName,
+    to: Annotated[str, typer.Option(help="parquet or lance")] = "parquet",
+    keep_days: Annotated[
+        float | None, typer.Option(help="let go of older rows; default: none")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Moves a run's sealed shards into the cold tier: smaller, sorted, and read together with the new ones."""
     from actors.running.rundir import RunDirectory
     from experience.shards.cold.tier import compact as compact_store
@@ -195,20 +258,35 @@ def compact(name: RunName, to: Annotated[str, typer.Option(help="parquet or lanc
     directory = RunDirectory.find(name)
     done = compact_store(directory.shards, to, let_go_before_ns=before)  # type: ignore[arg-type]
     imagined = drop_orphans(directory.path) if keep_days is not None else 0
-    emit({"run": directory.name, **vars(done), "imagined_let_go": imagined} if as_json else
-          f"{directory.name}: {done.shards} shards, {done.rows} rows, {done.bytes_before / 1e6:.1f} MB are now "
-          f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go"
-          + (f", {imagined} imagined rows with them" if imagined else "")
-          + (f"; {done.files_waiting} old files go with the next compaction" if done.files_waiting else ""))
+    emit(
+        {"run": directory.name, **vars(done), "imagined_let_go": imagined}
+        if as_json
+        else f"{directory.name}: {done.shards} shards, {done.rows} rows, {done.bytes_before / 1e6:.1f} MB are now "
+        f"{done.bytes_after / 1e6:.1f} MB of {to}; {done.rows_let_go} rows and {done.blobs_dropped} blobs let go"
+        + (f", {imagined} imagined rows with them" if imagined else "")
+        + (
+            f"; {done.files_waiting} old files go with the next compaction"
+            if done.files_waiting
+            else ""
+        )
+    )
 
 
 @app.command()
-def forget(name: RunName,
-           stream: Annotated[list[str] | None, typer.Option(help="its id in hexadecimal; may be given again")] = None,
-           subject: Annotated[str | None, typer.Option(help="all rows about this one")] = None,
-           yes: Annotated[bool, typer.Option("--yes", help="do it; without, only say what would go")] = False,
-           seal: Annotated[bool, typer.Option("--seal", help="the run was killed: close what it left open")] = False,
-           as_json: Json = False) -> None:
+def forget(
+    name: RunName,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="its id in hexadecimal; may be given again")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="all rows about this one")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="do it; without, only say what would go")
+    ] = False,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="the run was killed: close what it left open")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Deletes a stream, what is about a subject, or (without either) the whole run, from disk too."""
     from actors.cli.forgetting import forget_rows, forget_run
     from actors.running.rundir import RunDirectory
@@ -224,72 +302,126 @@ def forget(name: RunName,
 
 
 @app.command("export")
-def export_run(name: RunName, to: Annotated[str, typer.Option(help="jsonl, atif, parquet, hf, minari or lerobot")],
-               out: Annotated[Path, typer.Option(help="a new folder")], as_json: Json = False,
-               as_written: Annotated[bool, typer.Option("--as-written", help="without amendments")] = False) -> None:
+def export_run(
+    name: RunName,
+    to: Annotated[str, typer.Option(help="jsonl, atif, parquet, hf, minari or lerobot")],
+    out: Annotated[Path, typer.Option(help="a new folder")],
+    as_json: Json = False,
+    as_written: Annotated[bool, typer.Option("--as-written", help="without amendments")] = False,
+) -> None:
     """A run's rows in the formats of others, as amended. What each keeps stands in docs/exchange.md."""
     from actors.config.schema import absolute
     from actors.running.rundir import RunDirectory
     from experience.shards.exchange import export
 
     out = absolute(out)
-    _say_exchanged(export(RunDirectory.find(name).shards, to, out, as_written=as_written), str(out), as_json)
+    _say_exchanged(
+        export(RunDirectory.find(name).shards, to, out, as_written=as_written), str(out), as_json
+    )
 
 
 @app.command("import")
-def import_run(source: Annotated[Path, typer.Argument(help="a file or folder")],
-               of: Annotated[str, typer.Option("--from", help="jsonl, atif or minari")],
-               name: Annotated[str, typer.Option(help="the new run's name")] = "imported",
-               as_json: Json = False, runs_dir: str = "runs") -> None:
+def import_run(
+    source: Annotated[Path, typer.Argument(help="a file or folder")],
+    of: Annotated[str, typer.Option("--from", help="jsonl, atif or minari")],
+    name: Annotated[str, typer.Option(help="the new run's name")] = "imported",
+    as_json: Json = False,
+    runs_dir: str = "runs",
+) -> None:
     """A new run that holds the experience of others, to be read, queried and exported like any."""
     from actors.config.schema import absolute
     from actors.running.rundir import RunDirectory, is_run_name
     from experience.shards.exchange import bring_in
 
     if not is_run_name(name):
-        raise ConfigError(f"--name {name}: not the name of a run", "use letters, digits, '-', '_' and '.'")
+        raise ConfigError(
+            f"--name {name}: not the name of a run", "use letters, digits, '-', '_' and '.'"
+        )
     path = absolute(runs_dir) / name
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another --name")
     with RunDirectory.draft(path) as draft:
         done = bring_in(absolute(source), of, draft / "shards")
-        RunDirectory(draft).write_record(status="imported", exit=0, argv=sys.argv[1:], started=time.time(),
-                                         acked_steps=done.rows, episodes=done.episodes)
+        RunDirectory(draft).write_record(
+            status="imported",
+            exit=0,
+            argv=sys.argv[1:],
+            started=time.time(),
+            acked_steps=done.rows,
+            episodes=done.episodes,
+        )
     _say_exchanged(done, str(path), as_json)
 
 
 def _say_exchanged(done: Any, where: str, as_json: bool) -> None:
-    emit({"path": where, **vars(done)} if as_json else
-          f"{where}: {done.rows} rows" + (f", {done.episodes} episodes" if done.episodes else "")
-          + (f"; {done.left_out} episodes without a last observation left out" if done.left_out else "")
-          + "".join(f"\n  {note}" for note in done.notes))
+    emit(
+        {"path": where, **vars(done)}
+        if as_json
+        else f"{where}: {done.rows} rows"
+        + (f", {done.episodes} episodes" if done.episodes else "")
+        + (
+            f"; {done.left_out} episodes without a last observation left out"
+            if done.left_out
+            else ""
+        )
+        + "".join(f"\n  {note}" for note in done.notes)
+    )
 
 
 @app.command()
-def query(name: RunName, sql: Annotated[str, typer.Argument(help="over the tables steps, imagined and episodes, e.g. "
-                                                            "'select env_id, avg(reward) from steps group by all'")],
-          as_json: Json = False,
-          unchecked: Annotated[bool, typer.Option("--unchecked", help="do not hold sealed files against their SHA-256 "
-                                                                      "first: faster, damage may be read")] = False,
-          ) -> None:
+def query(
+    name: RunName,
+    sql: Annotated[
+        str,
+        typer.Argument(
+            help="over the tables steps, imagined and episodes, e.g. "
+            "'select env_id, avg(reward) from steps group by all'"
+        ),
+    ],
+    as_json: Json = False,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked",
+            help="do not hold sealed files against their SHA-256 first: faster, damage may be read",
+        ),
+    ] = False,
+) -> None:
     """SQL (DuckDB) over a run's rows, those of a segment still being written included; signals are columns
     "signal.NAME"."""
     from actors.reading.query import run_query
     from actors.running.rundir import RunDirectory
 
     directory = RunDirectory.find(name)
-    run_query({"steps": directory.shards, "imagined": directory.path / "imagined"}, sql, as_json,
-              checked=not unchecked)
+    run_query(
+        {"steps": directory.shards, "imagined": directory.path / "imagined"},
+        sql,
+        as_json,
+        checked=not unchecked,
+    )
 
 
 @app.command()
-def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or planning")], as_json: Json = False,
-          rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
-          rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
-          plot: Annotated[Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")] = None,
-          only: Annotated[str | None, typer.Option(help="planning: one part, e.g. dyna, options, science")] = None,
-          write: Annotated[bool, typer.Option("--write", help="worlds: into docs/environments.md; planning: into "
-                                                              "benchmarks/planning/results.json")] = False) -> None:
+def bench(
+    what: Annotated[str, typer.Argument(help="store, worlds, browser or planning")],
+    as_json: Json = False,
+    rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
+    rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
+    plot: Annotated[
+        Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="planning: one part, e.g. dyna, options, science")
+    ] = None,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="worlds: into docs/environments.md; planning: into "
+            "benchmarks/planning/results.json",
+        ),
+    ] = False,
+) -> None:
     """The store against its peers, every world in a table, the browser against BrowserGym, or what planning is worth.
     Minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was missed."""
     from actors.cli.bench import measure
@@ -298,10 +430,13 @@ def bench(what: Annotated[str, typer.Argument(help="store, worlds, browser or pl
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def run_tests(context: typer.Context,
-              long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False,
-              extras: Annotated[str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers")] = ""
-              ) -> None:
+def run_tests(
+    context: typer.Context,
+    long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False,
+    extras: Annotated[
+        str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers")
+    ] = "",
+) -> None:
     """Style, types and every test. Further words go to pytest."""
     from actors.cli.selftest import run_all
 
@@ -324,8 +459,10 @@ def doctor(as_json: Json = False) -> None:
         if as_json:
             emit(vars(finding))
         else:
-            emit(f"{'ok  ' if finding.ok else 'MISS'} {finding.part:<10} {finding.found}"
-                  + (f"\n     fix: {finding.fix}" if finding.fix and not finding.ok else ""))
+            emit(
+                f"{'ok  ' if finding.ok else 'MISS'} {finding.part:<10} {finding.found}"
+                + (f"\n     fix: {finding.fix}" if finding.fix and not finding.ok else "")
+            )
     sys.exit(0 if all(f.ok or f.optional for f in findings) else 1)
 
 
@@ -346,9 +483,14 @@ def config_check(files: list[Path]) -> None:
 
 
 @config_app.command("explain")
-def config_explain(key: Annotated[str, typer.Argument(help="a key, or a section such as learning or worlds; "
-                                                           "all of them if empty")] = "",
-                   overrides: Overrides = None, config: Files = None) -> None:
+def config_explain(
+    key: Annotated[
+        str,
+        typer.Argument(help="a key, or a section such as learning or worlds; all of them if empty"),
+    ] = "",
+    overrides: Overrides = None,
+    config: Files = None,
+) -> None:
     """What a key means, what it takes, its value, and what set it; of a section, all its keys."""
     from actors.config.explain import explained
 

@@ -17,7 +17,8 @@ def run_all(long: bool, extras: str, words: Sequence[str]) -> int:
     """0 if all is well. With words or `extras` (worlds, wiki or peers), only pytest runs, on those tests."""
     which = [*(["--long"] if long else []), *([f"--extras={extras}"] if extras else [])]
     pytest = [sys.executable, "-m", "pytest", *which, *(words or _IN_TWO)]
-    checks = [[sys.executable, "-m", "ruff", "check", "."], [sys.executable, "-m", "mypy"]]
+    tools = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    checks = [[sys.executable, "-m", *tool] for tool in tools]
     steps = [pytest] if words or extras else [*checks, pytest]
     for step in steps:
         print("$ " + " ".join(["python", *step[1:]]), file=sys.stderr, flush=True)

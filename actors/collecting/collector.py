@@ -46,30 +46,46 @@ from experience.step import Boundary, Ending, Source, Step, discount_after, stat
 _PATIENCE = 5
 """Rounds in a row that an engine may fail before the collector gives up."""
 
+
 class Collector:
     """Lives episodes: training groups as far as `quota` allows, and ordered work before them.
 
     Invariant: a step counts as taken when the journal has acknowledged it, and never twice.
     """
 
-    def __init__(self, config: Config, run_id: str, directory: Path, index: int, collectors: int) -> None:
+    def __init__(
+        self, config: Config, run_id: str, directory: Path, index: int, collectors: int
+    ) -> None:
         self.config, self.index, self._collectors = config, index, collectors
-        os.environ["XP_MIN_TIER"] = config.sandbox.min_tier  # for the worlds, which know no configuration
+        os.environ["XP_MIN_TIER"] = (
+            config.sandbox.min_tier
+        )  # for the worlds, which know no configuration
         self._name = f"collector-{index:04d}"
         described = describe_worlds(config)
         self._catalogue = described.catalogue
         self._rewards = RewardModel(described.weights)
         self._arguments = {w.id: w.arguments for w in config.worlds}
-        directory.mkdir(parents=True, exist_ok=True)  # on a node that shares no disk it is not there yet
+        directory.mkdir(
+            parents=True, exist_ok=True
+        )  # on a node that shares no disk it is not there yet
         done = done_before(directory / self._name, config.collecting.group_size)
-        self.journal = Journal(directory / self._name, self._catalogue, durability=config.collecting.durability,
-                               commit_seconds=config.collecting.commit_seconds,
-                               seal_bytes=config.collecting.seal_bytes, seal_seconds=config.collecting.seal_seconds,
-                               metadata={"run": run_id, "rewards": self._rewards.version})
+        self.journal = Journal(
+            directory / self._name,
+            self._catalogue,
+            durability=config.collecting.durability,
+            commit_seconds=config.collecting.commit_seconds,
+            seal_bytes=config.collecting.seal_bytes,
+            seal_seconds=config.collecting.seal_seconds,
+            metadata={"run": run_id, "rewards": self._rewards.version},
+        )
         self._done = done.work_ids
         self._next_group, self._void_groups = done.next_group, done.void_groups
         share, rest = divmod(config.budget.steps or 0, collectors)
-        self._steps_left = math.inf if config.budget.steps is None else share + (index < rest) - done.training_steps
+        self._steps_left = (
+            math.inf
+            if config.budget.steps is None
+            else share + (index < rest) - done.training_steps
+        )
         """Real training steps that this collector may still take."""
         self.quota = self.closed = 0
         """Groups that may have been started; episodes closed so far."""
@@ -79,14 +95,20 @@ class Collector:
         self._agents: dict[Lane, Agent | Expert | Random] = {}
         self._pinned: dict[int, Weights] = {}
         self._evaluating: int | None = None
-        self._engine = make_engine(config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch)
+        self._engine = make_engine(
+            config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch
+        )
         self._acting = self._agent(self._engine, config.policy.temperature)
         self._agents["train"] = self._acting
         restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
-        streams = [uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
-                   for n in range(config.collecting.slots)]
-        self._slots = [Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1, seed=config.seed)
-                       for s in streams]
+        streams = [
+            uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
+            for n in range(config.collecting.slots)
+        ]
+        self._slots = [
+            Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1, seed=config.seed)
+            for s in streams
+        ]
         self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix=self._name)
         self.failures: Counter[str] = Counter()
         """Of the machinery around the worlds; what a world failed in stands in its rows."""
@@ -108,13 +130,21 @@ class Collector:
         """Work to be done before training goes on; evaluation is pinned to `weights`."""
         if weights is not None:
             if "evaluation" not in self._agents:
-                self._agents["evaluation"] = self._agent(make_engine(self.config.policy, self.config.seed),
-                                                         self.config.evaluation.temperature)
+                self._agents["evaluation"] = self._agent(
+                    make_engine(self.config.policy, self.config.seed),
+                    self.config.evaluation.temperature,
+                )
             self._pinned[weights.version] = weights
         waiting = {w.work_id for w in [*self._orders, *(s.work for s in self._slots if s.work)]}
-        wanted = {w.version for w in [*self._orders, *works, *(s.work for s in self._slots if s.work)]}
-        self._pinned = {version: pinned for version, pinned in self._pinned.items() if version in wanted}
-        self._orders.extend(w for w in works if w.work_id not in self._done and w.work_id not in waiting)
+        wanted = {
+            w.version for w in [*self._orders, *works, *(s.work for s in self._slots if s.work)]
+        }
+        self._pinned = {
+            version: pinned for version, pinned in self._pinned.items() if version in wanted
+        }
+        self._orders.extend(
+            w for w in works if w.work_id not in self._done and w.work_id not in waiting
+        )
 
     def drop(self) -> None:
         """What was ordered and is not done is not lived any more; episodes under way end as cancelled."""
@@ -144,8 +174,13 @@ class Collector:
 
     def status(self) -> dict[str, Any]:
         """Acknowledged steps per stream (the highest t), the policy version in use, failures by cause."""
-        return {"acknowledged": dict(self.journal.acknowledged), "version": self._engine.version,
-                "failures": dict(self.failures), "idle": self.idle, "paused": self.journal.paused}
+        return {
+            "acknowledged": dict(self.journal.acknowledged),
+            "version": self._engine.version,
+            "failures": dict(self.failures),
+            "idle": self.idle,
+            "paused": self.journal.paused,
+        }
 
     @property
     def idle(self) -> bool:
@@ -174,7 +209,10 @@ class Collector:
                 if self._evaluating != version:
                     agent.load(self._pinned[version])
                     self._evaluating = version
-            self._answer(lane, [s for s in ready if s.work and (s.work.lane, s.work.version) == (lane, version)])
+            self._answer(
+                lane,
+                [s for s in ready if s.work and (s.work.lane, s.work.version) == (lane, version)],
+            )
         self.journal.commit_if_due()
         return any(s.work is not None for s in self._slots)
 
@@ -202,7 +240,11 @@ class Collector:
     def _next_work(self) -> Work | None:
         if self._orders:
             return self._orders.popleft()
-        if not self._group and self._steps_left > 0 and self._next_group - self._void_groups < self.quota:
+        if (
+            not self._group
+            and self._steps_left > 0
+            and self._next_group - self._void_groups < self.quota
+        ):
             self._group.extend(self._new_group())
         return self._group.popleft() if self._group else None
 
@@ -215,7 +257,12 @@ class Collector:
         group_id = f"{self.index}-{self._next_group}"
         self._next_group += 1
         for n in range(self.config.collecting.group_size):
-            yield Work.named(f"{self.config.seed}/train/{number}/{n}", env_id=env_id, seed=seed, group_id=group_id)
+            yield Work.named(
+                f"{self.config.seed}/train/{number}/{n}",
+                env_id=env_id,
+                seed=seed,
+                group_id=group_id,
+            )
 
     def _submit(self, slot: Slot, call: Any, *arguments: Any) -> None:
         slot.deadline = time.monotonic() + self.config.collecting.step_timeout_seconds
@@ -250,8 +297,11 @@ class Collector:
                     self._cancel(slot)
             elif time.monotonic() >= slot.deadline:
                 slot.future = None
-                self._fail(slot, "timeout", TimeoutError(
-                    f"no answer in {self.config.collecting.step_timeout_seconds:g} s"))
+                self._fail(
+                    slot,
+                    "timeout",
+                    TimeoutError(f"no answer in {self.config.collecting.step_timeout_seconds:g} s"),
+                )
 
     def _answer(self, lane: Lane, seats: Sequence[Slot]) -> None:
         if lane == "train":
@@ -267,7 +317,7 @@ class Collector:
                 raise
             for slot in seats:
                 self._fail(slot, "env_error", error)
-            time.sleep(min(2.0 ** self._engine_failures, 30.0) / 10)
+            time.sleep(min(2.0**self._engine_failures, 30.0) / 10)
             return
         self._engine_failures = 0
         for slot, decision in zip(seats, decisions, strict=True):
@@ -275,7 +325,9 @@ class Collector:
 
     def _answer_by_script(self, lane: Lane, seats: Sequence[Slot]) -> None:
         """The world's own expert, or actions at random: where its code fails, the world failed."""
-        agent = self._agents.setdefault(lane, Expert(self._engine) if lane == "demonstration" else Random())
+        agent = self._agents.setdefault(
+            lane, Expert(self._engine) if lane == "demonstration" else Random()
+        )
         for slot in seats:
             try:
                 (decision,) = agent.act([slot])
@@ -292,7 +344,7 @@ class Collector:
             return seats
         acting = [s for s in self._slots if s.future is not None and s.decision is not None]
         under_way = sum(s.work is not None and s.work.lane == "train" for s in acting)
-        return seats[:max(int(self._steps_left) - under_way, 0)]
+        return seats[: max(int(self._steps_left) - under_way, 0)]
 
     def _act(self, slot: Slot, decision: Decision) -> None:
         slot.decision, slot.t_start_ns = decision, time.time_ns()
@@ -307,8 +359,15 @@ class Collector:
         slot.turn += 1
         slot.decision = None
 
-    def _record(self, slot: Slot, observation: str, reward: float, terminated: bool, truncated: bool,
-                info: Mapping[str, Any]) -> None:
+    def _record(
+        self,
+        slot: Slot,
+        observation: str,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        info: Mapping[str, Any],
+    ) -> None:
         assert slot.work is not None
         ending: Ending = "terminated" if terminated else "truncated" if truncated else "none"
         if "signals" in info:
@@ -318,13 +377,24 @@ class Collector:
         value = self._rewards.reward(slot.work.env_id, signals)
         marks = slot.intents.mark
         if slot.intents.running and (  # a generator costs as much as the row
-                slot.intents.arrived(observation, np.random.default_rng([slot.draw, 1])) or ending != "none"):
+            slot.intents.arrived(observation, np.random.default_rng([slot.draw, 1]))
+            or ending != "none"
+        ):
             slot.boundary |= Boundary.OPTION_END
-        self._append(slot, slot.decision, signals=signals, reward=value, ending=ending,
-                     discount=discount_after(ending, self.config.collecting.discount), marks=marks)
+        self._append(
+            slot,
+            slot.decision,
+            signals=signals,
+            reward=value,
+            ending=ending,
+            discount=discount_after(ending, self.config.collecting.discount),
+            marks=marks,
+        )
         if slot.decision is not None and self.config.planning.candidates:
             known = {s.name: s.value for s in signals if s.value is not None}
-            slot.intents.remember(slot.observation, slot.decision.text, Answer(observation, known, terminated))
+            slot.intents.remember(
+                slot.observation, slot.decision.text, Answer(observation, known, terminated)
+            )
         slot.turn += 1
         slot.decision = None
         slot.observation, slot.info = observation, info
@@ -337,7 +407,11 @@ class Collector:
         assert slot.work is not None
         name = f"{slot.work.env_id}: {type(error).__name__}"
         why = {"error": f"{type(error).__name__}: {error}"[:500]}
-        first = why if name in self._failed else why | {"traceback": "".join(traceback.format_exception(error))}
+        first = (
+            why
+            if name in self._failed
+            else why | {"traceback": "".join(traceback.format_exception(error))}
+        )
         self._failed.add(name)
         if slot.decision is not None:
             self._append(slot, slot.decision, ending=ending, info=why)
@@ -348,10 +422,14 @@ class Collector:
         if env is not None:
             self._threads.submit(env.close)
 
-    def _close_episode(self, slot: Slot, observation: str, ending: Ending, info: Mapping[str, Any]) -> None:
+    def _close_episode(
+        self, slot: Slot, observation: str, ending: Ending, info: Mapping[str, Any]
+    ) -> None:
         assert slot.work is not None
         slot.decision, slot.intents = None, Intents()
-        mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(ending, Boundary.NONE)
+        mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(
+            ending, Boundary.NONE
+        )
         slot.boundary |= mark
         slot.observation = observation
         self._append(slot, None, ending=ending, info=info)
@@ -360,10 +438,22 @@ class Collector:
         self._free(slot)
 
     def _free(self, slot: Slot) -> None:
-        slot.work, slot.observation, slot.info, slot.subject, slot.unwanted = None, "", {}, "", False
+        slot.work, slot.observation, slot.info, slot.subject, slot.unwanted = (
+            None,
+            "",
+            {},
+            "",
+            False,
+        )
 
-    def _append(self, slot: Slot, decision: Decision | None, *, marks: tuple[int | None, int | None] | None = None,
-                **answer: Any) -> None:
+    def _append(
+        self,
+        slot: Slot,
+        decision: Decision | None,
+        *,
+        marks: tuple[int | None, int | None] | None = None,
+        **answer: Any,
+    ) -> None:
         work = slot.work
         assert work is not None
         option_id, option_step = marks or slot.intents.mark
@@ -371,17 +461,37 @@ class Collector:
         boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
         slot.boundary = Boundary.NONE
         world = slot.envs[work.env_id].unwrapped if work.env_id in slot.envs else None
-        seen = tuple(self.journal.blobs.put(data, *describe(data), role=role)
-                     for role, data in slot.info.get("images", {}).items())
+        seen = tuple(
+            self.journal.blobs.put(data, *describe(data), role=role)
+            for role, data in slot.info.get("images", {}).items()
+        )
         row = Step(
-            stream_id=slot.stream_id, t=self.journal.next_t(slot.stream_id), env_id=work.env_id,
-            obs_text=slot.observation, obs_blobs=seen, source=source, episode=slot.episode, step_in_episode=slot.turn,
-            work_id=work.work_id, group_id=work.group_id, env_version=getattr(world, "env_version", ""),
-            task_id=str(slot.info.get("task_id", work.seed)), split=str(slot.info.get("split", work.split)),
-            seed=work.seed, sandbox_tier=getattr(world, "sandbox_tier", ""), t_start_ns=slot.t_start_ns,
-            t_end_ns=time.time_ns(), state_key=state_key(slot.state), decision=decision,
-            option_id=option_id, option_step=option_step,
-            value_estimate=slot.intents.value_estimate, subject=slot.subject,
-            reward_version=self._rewards.version, boundary=boundary, **answer)
+            stream_id=slot.stream_id,
+            t=self.journal.next_t(slot.stream_id),
+            env_id=work.env_id,
+            obs_text=slot.observation,
+            obs_blobs=seen,
+            source=source,
+            episode=slot.episode,
+            step_in_episode=slot.turn,
+            work_id=work.work_id,
+            group_id=work.group_id,
+            env_version=getattr(world, "env_version", ""),
+            task_id=str(slot.info.get("task_id", work.seed)),
+            split=str(slot.info.get("split", work.split)),
+            seed=work.seed,
+            sandbox_tier=getattr(world, "sandbox_tier", ""),
+            t_start_ns=slot.t_start_ns,
+            t_end_ns=time.time_ns(),
+            state_key=state_key(slot.state),
+            decision=decision,
+            option_id=option_id,
+            option_step=option_step,
+            value_estimate=slot.intents.value_estimate,
+            subject=slot.subject,
+            reward_version=self._rewards.version,
+            boundary=boundary,
+            **answer,
+        )
         self._steps_left -= row.is_training
         self.journal.append(row)

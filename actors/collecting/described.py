@@ -42,7 +42,9 @@ def listed_actions(config: Config) -> tuple[str, ...]:
     lists = {actions_of(env.unwrapped) for env in made}
     close_worlds(made)
     if len(lists) != 1 or not (actions := lists.pop()):
-        raise ConfigError("policy.engine=table and planning.model=ensemble need one list of actions, and these worlds "
-                          "have none or several",
-                          "use worlds with an attribute `actions`, e.g. envs:KeyDoor-v0, one kind a run")
+        raise ConfigError(
+            "policy.engine=table and planning.model=ensemble need one list of actions, and these worlds "
+            "have none or several",
+            "use worlds with an attribute `actions`, e.g. envs:KeyDoor-v0, one kind a run",
+        )
     return actions

@@ -35,11 +35,22 @@ class Evaluator:
             self.waiting |= self._order("evaluation", weights.version, episodes, weights)
         self.waiting -= self._replay.finished
 
-    def _order(self, lane: Lane, version: int, episodes: int, weights: Weights | None) -> set[bytes]:
+    def _order(
+        self, lane: Lane, version: int, episodes: int, weights: Weights | None
+    ) -> set[bytes]:
         """Orders what the store does not hold yet; all works of it."""
-        works = [Work.named(f"{self._config.seed}/{lane}/{version}/{world.id}/{i}", env_id=world.id,
-                            seed=self.seed(i), lane=lane, split="heldout", version=-1 if weights is None else version)
-                 for i in range(episodes) for world in self._config.worlds]
+        works = [
+            Work.named(
+                f"{self._config.seed}/{lane}/{version}/{world.id}/{i}",
+                env_id=world.id,
+                seed=self.seed(i),
+                lane=lane,
+                split="heldout",
+                version=-1 if weights is None else version,
+            )
+            for i in range(episodes)
+            for world in self._config.worlds
+        ]
         self._pool.order([w for w in works if w.work_id not in self._replay.finished], weights)
         return {w.work_id for w in works}
 
@@ -49,13 +60,23 @@ class Evaluator:
     def gain(self, env_id: str, before: int, after: int) -> Mean:
         """Mean difference in held-out return between two versions, on the tasks that both have met."""
         first, last = (self._by_task(env_id, version) for version in (before, after))
-        return mean_with_interval([last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())])
+        return mean_with_interval(
+            [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
+        )
 
     def _by_task(self, env_id: str, version: int) -> dict[int, float]:
-        return {e.first.seed: r for e in self._replay.held_out(version, env_id)
-                if not e.failed and (r := e.total_reward) is not None}
+        return {
+            e.first.seed: r
+            for e in self._replay.held_out(version, env_id)
+            if not e.failed and (r := e.total_reward) is not None
+        }
 
     def returns(self, env_id: str, version: int, behaviour: str | None = None) -> Mean:
         """Mean held-out return of a version in a world; episodes without a known return are left out."""
-        return mean_with_interval([r for e in self._replay.held_out(version, env_id, behaviour)
-                                   if not e.failed and (r := e.total_reward) is not None])
+        return mean_with_interval(
+            [
+                r
+                for e in self._replay.held_out(version, env_id, behaviour)
+                if not e.failed and (r := e.total_reward) is not None
+            ]
+        )

@@ -93,7 +93,12 @@ class LocalPool:
             closed = self._collector.closed
             busy = self._collector.pump()
             kept_back += 1
-            if self._in_step and busy and closed == self._collector.closed and kept_back < _MOST_KEPT_BACK:
+            if (
+                self._in_step
+                and busy
+                and closed == self._collector.closed
+                and kept_back < _MOST_KEPT_BACK
+            ):
                 yield []
                 continue
             kept_back = 0
@@ -112,10 +117,14 @@ class LocalPool:
 class _RayCollector:
     """The actor: a collector whose rounds run in a thread of its own, so that calls are answered meanwhile."""
 
-    def __init__(self, config: Config, run_id: str, directory: Path, index: int, collectors: int) -> None:
+    def __init__(
+        self, config: Config, run_id: str, directory: Path, index: int, collectors: int
+    ) -> None:
         import torch
 
-        name_secrets(names_of_secrets(config.model_dump()))  # on another machine nobody has read the configuration
+        name_secrets(
+            names_of_secrets(config.model_dump())
+        )  # on another machine nobody has read the configuration
         guard()
         torch.set_num_threads(1)
         self._collector = Collector(config, run_id, directory, index, collectors)
@@ -162,10 +171,17 @@ class RayPool:
         ray = self._ray
         _keep_lines_of_ray(directory.parent / "logs" / "ray.log")
         self._directory, self._incarnations = directory, _incarnations(directory) + config.workers
-        actor = ray.remote(num_cpus=0.5, max_restarts=-1, max_task_retries=0, max_concurrency=4,
-                           scheduling_strategy="SPREAD")(_RayCollector)
-        self._actors = [actor.remote(config, run_id, directory.resolve(), i, config.workers)
-                        for i in range(config.workers)]
+        actor = ray.remote(
+            num_cpus=0.5,
+            max_restarts=-1,
+            max_task_retries=0,
+            max_concurrency=4,
+            scheduling_strategy="SPREAD",
+        )(_RayCollector)
+        self._actors = [
+            actor.remote(config, run_id, directory.resolve(), i, config.workers)
+            for i in range(config.workers)
+        ]
         self._policy: tuple[Any, int] | None = None
         self._orders: list[tuple[list[Work], Any]] = []
         self._working = {i: a.work.remote() for i, a in enumerate(self._actors)}
@@ -187,7 +203,7 @@ class RayPool:
             actor.drop.remote()
 
     def _send_order(self, index: int, works: list[Work], reference: Any) -> None:
-        self._actors[index].order.remote(works[index::len(self._actors)], reference)
+        self._actors[index].order.remote(works[index :: len(self._actors)], reference)
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         while not until():
@@ -210,12 +226,16 @@ class RayPool:
             try:
                 ray.get(self._working[index])
             except ray.exceptions.RayTaskError as error:
-                raise XpError(f"collector {index} failed: {error.cause or error}",
-                              "logs/ray.log in the run directory has what Ray said; the run can be resumed") from error
+                raise XpError(
+                    f"collector {index} failed: {error.cause or error}",
+                    "logs/ray.log in the run directory has what Ray said; the run can be resumed",
+                ) from error
             except ray.exceptions.ActorUnschedulableError as error:
-                raise XpError(f"collector {index} could not be started: {str(error).splitlines()[0]}",
-                              "Ray's own logs say why: raylet.err and worker-*.err in the logs of its session "
-                              f"({_logs_of(ray)})") from error
+                raise XpError(
+                    f"collector {index} could not be started: {str(error).splitlines()[0]}",
+                    "Ray's own logs say why: raylet.err and worker-*.err in the logs of its session "
+                    f"({_logs_of(ray)})",
+                ) from error
             except ray.exceptions.RayActorError:
                 pass  # it is dead or on its way back; told again below until it takes the work up
             actor = self._actors[index]
@@ -232,7 +252,9 @@ class RayPool:
         deadline = time.monotonic() + seconds
         for reference in asked:
             with contextlib.suppress(self._ray.exceptions.RayError):
-                found.append(self._ray.get(reference, timeout=max(deadline - time.monotonic(), 0.01)))
+                found.append(
+                    self._ray.get(reference, timeout=max(deadline - time.monotonic(), 0.01))
+                )
         return found
 
     def close(self) -> dict[bytes, int]:
@@ -289,18 +311,36 @@ def start_ray(address: str | None) -> Any:
         if address:
             in_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which brought the code
             code = {} if in_a_job else {"working_dir": str(ROOT)}
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, runtime_env=code)
+            ray.init(
+                address=address,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                runtime_env=code,
+            )
         else:
             _stay_on_this_machine()
             give_token()
-            ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False,
-                     num_cpus=max(os.cpu_count() or 1, 2), object_store_memory=256 << 20,
-                     runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{CALLED_FROM}"},
-                                  "py_executable": shlex.quote(sys.executable)},  # Ray gives it to a shell as it is
-                     _temp_dir=str(_session_folder()))
-    except (ConnectionError, ValueError) as error:  # an address that Ray does not find, or not in the end
-        raise ConfigError(f"{source}: {address or 'this machine'}: {str(error).splitlines()[0]}",
-                          "is a cluster up (ray status)? address=null starts Ray on this machine") from error
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                num_cpus=max(os.cpu_count() or 1, 2),
+                object_store_memory=256 << 20,
+                runtime_env={
+                    "env_vars": {"PYTHONPATH": f"{ROOT}:{CALLED_FROM}"},
+                    "py_executable": shlex.quote(sys.executable),
+                },  # Ray gives it to a shell as it is
+                _temp_dir=str(_session_folder()),
+            )
+    except (
+        ConnectionError,
+        ValueError,
+    ) as error:  # an address that Ray does not find, or not in the end
+        raise ConfigError(
+            f"{source}: {address or 'this machine'}: {str(error).splitlines()[0]}",
+            "is a cluster up (ray status)? address=null starts Ray on this machine",
+        ) from error
     finally:
         os.umask(old)
     token = Path("~/.ray/auth_token").expanduser()
@@ -341,7 +381,9 @@ def _session_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
-        raise IsolationError(f"{folder} is not a folder that only you may read", f"remove it: rm -r {folder}")
+        raise IsolationError(
+            f"{folder} is not a folder that only you may read", f"remove it: rm -r {folder}"
+        )
     return folder / "ray"  # which Ray itself opens to all
 
 

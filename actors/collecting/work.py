@@ -51,7 +51,11 @@ class Done:
 def done_before(directory: Path, group_size: int) -> Done:
     done = Done()
     finished: Counter[int] = Counter()
-    for step in (step for steps in Catalog(directory.parent, writer=directory.name).follow() for step in steps):
+    for step in (
+        step
+        for steps in Catalog(directory.parent, writer=directory.name).follow()
+        for step in steps
+    ):
         done.next_episode[step.stream_id] = step.episode + 1
         done.training_steps += step.is_training
         number = int(step.group_id.partition("-")[2]) if step.group_id else -1
@@ -60,6 +64,8 @@ def done_before(directory: Path, group_size: int) -> Done:
             finished[number] += 1
             if step.ending != "cancelled":  # else it was stopped midway, by whoever ended the run
                 done.work_ids.add(step.work_id)
-    whole = sum(1 for number, episodes in finished.items() if number >= 0 and episodes >= group_size)
+    whole = sum(
+        1 for number, episodes in finished.items() if number >= 0 and episodes >= group_size
+    )
     done.void_groups = done.next_group - whole
     return done

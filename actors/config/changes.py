@@ -15,11 +15,21 @@ from experience.errors import ConfigError
 
 _FIXED = (
     (re.compile(r"seed"), "names the tasks that were lived"),
-    (re.compile(r"worlds\[.*\](\.arguments.*)?"), "rows of other worlds would stand under the same name"),
+    (
+        re.compile(r"worlds\[.*\](\.arguments.*)?"),
+        "rows of other worlds would stand under the same name",
+    ),
     (re.compile(r"collecting\.group_size"), "groups that were begun would never be whole"),
-    (re.compile(r"policy\.(engine|model|layers|width|heads|context|learns)"), "the checkpoint's weights do not fit it"),
-    (re.compile(r"planning\.(model|layers|width|retrieve)"), "the checkpoint's world model does not fit it"),
-    (re.compile(r"learning\.advantage"), "the checkpoint's learner does not fit it"))
+    (
+        re.compile(r"policy\.(engine|model|layers|width|heads|context|learns)"),
+        "the checkpoint's weights do not fit it",
+    ),
+    (
+        re.compile(r"planning\.(model|layers|width|retrieve)"),
+        "the checkpoint's world model does not fit it",
+    ),
+    (re.compile(r"learning\.advantage"), "the checkpoint's learner does not fit it"),
+)
 """Keys that an existing store cannot take another value of, and why."""
 _OF_NO_MATTER = ("name", "runs_dir")
 _MISSING = "not set"
@@ -42,16 +52,21 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     """The keys that differ, those of the worlds by the worlds' ids."""
     old, new = dict(_leaves(before)), dict(_leaves(now))
     keys = [key for key in {**old, **new} if old.get(key, _MISSING) != new.get(key, _MISSING)]
-    return [Change(key, old.get(key, _MISSING), new.get(key, _MISSING), _why_not(key)) for key in keys
-            if key not in _OF_NO_MATTER]
+    return [
+        Change(key, old.get(key, _MISSING), new.get(key, _MISSING), _why_not(key))
+        for key in keys
+        if key not in _OF_NO_MATTER
+    ]
 
 
 def refuse(found: list[Change], where: str) -> None:
     """Raises ConfigError naming the changes that the store cannot take."""
     if wrong := [change for change in found if change.why_not]:
         said = "\n".join(f"  {change}: {change.why_not}" for change in wrong)
-        raise ConfigError(f"{where} is not what this run's store was made with:\n{said}",
-                          f"put the old values back, or begin another run: ./xp run -c {where}")
+        raise ConfigError(
+            f"{where} is not what this run's store was made with:\n{said}",
+            f"put the old values back, or begin another run: ./xp run -c {where}",
+        )
 
 
 def _why_not(key: str) -> str:

@@ -15,22 +15,36 @@ def explained(wanted: str, config: Config, origins: Mapping[str, str]) -> Iterat
     """What the key `wanted` means, a paragraph a key; of all keys of a section where it names one, of all where it is
     empty. Raises ConfigError for a name that is neither."""
     known = {name.replace("[]", ""): field for name, field in keys(Config)}
-    found = [name for name in known if not wanted or name == wanted or name.startswith(wanted + ".")]
+    found = [
+        name for name in known if not wanted or name == wanted or name.startswith(wanted + ".")
+    ]
     if not found:
         sections = {name.rpartition(".")[0] for name in known} - {""}
         close = difflib.get_close_matches(wanted, [*known, *sections], n=1, cutoff=0.4)
-        raise ConfigError(f"{wanted}: unknown key", f"did you mean '{close[0]}'?" if close else
-                          f"sections are: {', '.join(sorted(sections))}")
+        raise ConfigError(
+            f"{wanted}: unknown key",
+            f"did you mean '{close[0]}'?"
+            if close
+            else f"sections are: {', '.join(sorted(sections))}",
+        )
     values = config.model_dump(mode="json")
     for name in found:
         field = known[name]
-        lines = [f"{name} = {_value(values, name)!r}", field.description or "", f"takes {taken}" if (
-            taken := takes(field)) else "", f"default {_default(field)}, set by {_origin(name, origins)}"]
+        lines = [
+            f"{name} = {_value(values, name)!r}",
+            field.description or "",
+            f"takes {taken}" if (taken := takes(field)) else "",
+            f"default {_default(field)}, set by {_origin(name, origins)}",
+        ]
         yield "\n  ".join(line for line in lines if line)
 
 
 def _default(field: Any) -> str:
-    return "none: it must be given" if field.is_required() else repr(field.get_default(call_default_factory=True))
+    return (
+        "none: it must be given"
+        if field.is_required()
+        else repr(field.get_default(call_default_factory=True))
+    )
 
 
 def _value(values: Any, name: str) -> Any:

@@ -28,19 +28,33 @@ _SECRET_KEY = re.compile(
     r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passwort|pass|pass_?(phrase|code|word)|pwd|"
     r"credentials?|creds|auth|authorization|bearer|jwt|pat|cookies?|session_?id|sas|dsn|mnemonic|connection_string|"
     r"(account|client|consumer|encryption|function|hmac|license|master|openai|anthropic|azure|secret|shared|signing|ssh|"
-    r"storage|subscription|wandb)_?key)(_value)?(_?\d+)?$")
+    r"storage|subscription|wandb)_?key)(_value)?(_?\d+)?$"
+)
 _NO_SECRET = re.compile(r"(^|_)(eos|bos|pad|unk|sep|cls|mask|stop|end|start|special)_token$")
-_IN_TEXT = re.compile(r"(?i)((?:key|token|secret|passw(?:or)?d|pwd|passphrase|credential|authorization|bearer)s?\w*"
-                      r"[\"']?\s*[:=]\s*)(\"[^\"]*\"?|'[^']*'?|[^,}\]]+)")
-_GIVEN = re.compile(r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S")
+_IN_TEXT = re.compile(
+    r"(?i)((?:key|token|secret|passw(?:or)?d|pwd|passphrase|credential|authorization|bearer)s?\w*"
+    r"[\"']?\s*[:=]\s*)(\"[^\"]*\"?|'[^']*'?|[^,}\]]+)"
+)
+_GIVEN = re.compile(
+    r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S"
+)
 """A value that an address, a command or an environment gives to a name, within a text."""
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOLEANS = {word: value for value, words in ((True, ("true", "True", "TRUE")), (False, ("false", "False", "FALSE")))
-             for word in words}
-_INTEGERS = ((10, re.compile(r"[-+]?[0-9]+")), (8, re.compile(r"0o[0-7]+")), (16, re.compile(r"0x[0-9a-fA-F]+")))
+_BOOLEANS = {
+    word: value
+    for value, words in ((True, ("true", "True", "TRUE")), (False, ("false", "False", "FALSE")))
+    for word in words
+}
+_INTEGERS = (
+    (10, re.compile(r"[-+]?[0-9]+")),
+    (8, re.compile(r"0o[0-7]+")),
+    (16, re.compile(r"0x[0-9a-fA-F]+")),
+)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_RIGHT = "put it into an environment variable and name that: {key}_env: NAME, as policy.api_key_env does"
+_RIGHT = (
+    "put it into an environment variable and name that: {key}_env: NAME, as policy.api_key_env does"
+)
 
 
 @dataclass
@@ -68,7 +82,9 @@ class Problems:
         text, count = Redactor.current().text("\n".join(self.found)), len(self.found)
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return ConfigError(f"{text}\n{count} problem{'s' if count != 1 else ''}, nothing was started (exit 2)")
+        return ConfigError(
+            f"{text}\n{count} problem{'s' if count != 1 else ''}, nothing was started (exit 2)"
+        )
 
 
 def read_file(path: Path, problems: Problems) -> Node | None:
@@ -77,7 +93,11 @@ def read_file(path: Path, problems: Problems) -> Node | None:
         with open(path, "rb") as file:
             text = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        problems.add(str(path), f"cannot be read: {error.strerror}", "give the path of a YAML file; see configs/")
+        problems.add(
+            str(path),
+            f"cannot be read: {error.strerror}",
+            "give the path of a YAML file; see configs/",
+        )
         return None
     if len(text) > _MOST_BYTES:
         problems.add(str(path), "too many bytes for a configuration", "keep it below 1 MiB")
@@ -100,7 +120,11 @@ def read_override(text: str, problems: Problems) -> Node | None:
     names = key.rstrip("+").strip().split(".")
     place = f"override '{shown(text)}'"
     if not equals or not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", n) for n in names):
-        problems.add(place, "not of the form key=value", "write for example workers=4 or policy.temperature=0.7")
+        problems.add(
+            place,
+            "not of the form key=value",
+            "write for example workers=4 or policy.temperature=0.7",
+        )
         return None
     node = _compose(value, place, problems, only=place)
     if node is None:
@@ -129,8 +153,12 @@ class _Writer(yaml.SafeDumper):
     """Puts quotes around every text that YAML 1.1 or 1.2 would take for something else."""
 
 
-_Writer.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
-_Writer.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^(?:0o[0-7]+|[-+]?[0-9]+)$"), list("-+0123456789"))
+_Writer.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
+)
+_Writer.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^(?:0o[0-7]+|[-+]?[0-9]+)$"), list("-+0123456789")
+)
 
 
 def plain(node: Node) -> Any:
@@ -146,7 +174,9 @@ def shown(text: str) -> str:
 
 def _mask(found: re.Match[str]) -> str:
     name = re.match(r"\w+", found[1])
-    harmless = name is not None and (name[0].lower().endswith("_env") or name[0].lower() == "tokens")
+    harmless = name is not None and (
+        name[0].lower().endswith("_env") or name[0].lower() == "tokens"
+    )
     return found[0] if harmless else found[1] + "***"
 
 
@@ -176,21 +206,34 @@ def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
     names_a_secret = path.endswith("_env") and is_secret(key.removesuffix("_env"))
     if names_a_secret and not re.fullmatch(r"[A-Za-z_]\w{0,99}", text):
         problems.secrets.add(text)
-        problems.add(node.place, f"{path}: not the NAME of an environment variable", "write the name, not the value")
+        problems.add(
+            node.place,
+            f"{path}: not the NAME of an environment variable",
+            "write the name, not the value",
+        )
     elif secret and text:
         problems.secrets.add(text)
-        problems.add(node.place, f"{path}: a secret does not belong into a configuration", _RIGHT.format(key=key))
-    elif path != "policy.base_url" and (Redactor.current().text(text) != text or _gives_a_secret(text)):
+        problems.add(
+            node.place,
+            f"{path}: a secret does not belong into a configuration",
+            _RIGHT.format(key=key),
+        )
+    elif path != "policy.base_url" and (
+        Redactor.current().text(text) != text or _gives_a_secret(text)
+    ):
         problems.secrets.add(text)
         problems.add(node.place, f"{path}: this looks like a secret", _RIGHT.format(key=key))
 
 
 def _gives_a_secret(text: str) -> bool:
-    return any(is_secret(name) for found in _GIVEN.finditer(text) for name in found.groups() if name)
+    return any(
+        is_secret(name) for found in _GIVEN.finditer(text) for name in found.groups() if name
+    )
 
 
 def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node | None:
     """`text` as nodes placed in `path`, or all at `only`. None, and a problem, where it is no plain YAML."""
+
     def where(mark: Any) -> str:
         return only or (f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path)
 
@@ -200,10 +243,15 @@ def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node |
             return None
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        problems.add(where(getattr(error, "problem_mark", None)),
-                     f"not valid YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', 'unreadable')}")
+        problems.add(
+            where(getattr(error, "problem_mark", None)),
+            f"not valid YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', 'unreadable')}",
+        )
         return None
-    except (ValueError, OverflowError):  # "\\U00110000": the scanner makes a character of any number
+    except (
+        ValueError,
+        OverflowError,
+    ):  # "\\U00110000": the scanner makes a character of any number
         problems.add(only or path, "not valid YAML: an escape that is no character")
         return None
     if root is None:
@@ -211,7 +259,10 @@ def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node |
     try:
         return _Builder(where, problems).build(root)
     except _TooMany:
-        problems.add(where(root.start_mark), f"more than {_MOST_NODES} values once its aliases are written out")
+        problems.add(
+            where(root.start_mark),
+            f"more than {_MOST_NODES} values once its aliases are written out",
+        )
         return None
 
 
@@ -219,7 +270,9 @@ def _too_much(text: str) -> Iterator[tuple[yaml.Event, str]]:
     """Where a text goes beyond the bounds, in words; read event by event, so nothing grows before it is refused."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > _MOST_DEPTH:
             yield event, "nested too deeply"
@@ -239,7 +292,9 @@ class _Builder:
 
     def build(self, node: yaml.Node, depth: int = 0) -> Node:
         self._count += 1
-        if self._count > _MOST_NODES or depth > _MOST_DEPTH:  # an alias may lead back to where it stands
+        if (
+            self._count > _MOST_NODES or depth > _MOST_DEPTH
+        ):  # an alias may lead back to where it stands
             raise _TooMany
         place = self._where(node.start_mark)
         if isinstance(node, yaml.MappingNode):
@@ -262,7 +317,11 @@ class _Builder:
                 continue
             key = str(key_node.value)
             if key in built:
-                self._problems.add(place, f"{key}: duplicate key (first set at {built[key].place})", "keep one of them")
+                self._problems.add(
+                    place,
+                    f"{key}: duplicate key (first set at {built[key].place})",
+                    "keep one of them",
+                )
                 continue
             child = self.build(value_node, depth + 1)
             built[key] = Node(child.value, place)

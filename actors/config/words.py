@@ -13,8 +13,12 @@ from pydantic.fields import FieldInfo
 
 from actors.config.reader import Node, Problems
 
-_SHAPES = {"list_type": "list", "dict_type": "mapping of keys to values", "model_type": "mapping of keys to values",
-           "model_attributes_type": "mapping of keys to values"}
+_SHAPES = {
+    "list_type": "list",
+    "dict_type": "mapping of keys to values",
+    "model_type": "mapping of keys to values",
+    "model_attributes_type": "mapping of keys to values",
+}
 _TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -22,20 +26,44 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, pydantic field) of every leaf of a section."""
     for name, info in model.model_fields.items():
         inner = _model_of(info.annotation)
-        yield from keys(inner, f"{prefix}{name}{'[]' if get_origin(info.annotation) is list else ''}.") if inner \
+        yield from (
+            keys(inner, f"{prefix}{name}{'[]' if get_origin(info.annotation) is list else ''}.")
+            if inner
             else [(prefix + name, info)]
+        )
 
 
 def takes(field: FieldInfo) -> str:
     """The values that a key takes: its choices, or its type and range; empty where neither says anything."""
     kind = field.annotation
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    said = [", ".join(map(str, get_args(k))) if get_origin(k) is Literal else _TYPES.get(k, "") for k in kinds]
-    bounds = {name: value for part in field.metadata for name in ("ge", "gt", "le", "lt")
-              if (value := getattr(part, name, None)) is not None}
-    low = f"from {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
-    high = f"to {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
-    pattern = next((f"that matches {p.pattern}" for p in field.metadata if getattr(p, "pattern", None)), "")
+    said = [
+        ", ".join(map(str, get_args(k))) if get_origin(k) is Literal else _TYPES.get(k, "")
+        for k in kinds
+    ]
+    bounds = {
+        name: value
+        for part in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if (value := getattr(part, name, None)) is not None
+    }
+    low = (
+        f"from {bounds['ge']}"
+        if "ge" in bounds
+        else f"above {bounds['gt']}"
+        if "gt" in bounds
+        else ""
+    )
+    high = (
+        f"to {bounds['le']}"
+        if "le" in bounds
+        else f"below {bounds['lt']}"
+        if "lt" in bounds
+        else ""
+    )
+    pattern = next(
+        (f"that matches {p.pattern}" for p in field.metadata if getattr(p, "pattern", None)), ""
+    )
     whole = " ".join(word for word in (next(filter(None, said), ""), low, high, pattern) if word)
     return f"{whole}, or null" if whole and type(None) in kinds else whole
 
@@ -44,10 +72,14 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     """The section behind a field's type: itself, or a list's items."""
     if get_origin(annotation) is list:
         annotation = get_args(annotation)[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return (
+        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    )
 
 
-def check_keys(node: Node, model: type[BaseModel], root: type[BaseModel], path: str, problems: Problems) -> None:
+def check_keys(
+    node: Node, model: type[BaseModel], root: type[BaseModel], path: str, problems: Problems
+) -> None:
     """Reports every key that its section, `model`, does not have."""
     if not isinstance(node.value, dict):
         return
@@ -55,8 +87,13 @@ def check_keys(node: Node, model: type[BaseModel], root: type[BaseModel], path: 
         here = f"{path}{key}"
         if key not in model.model_fields:
             close = _suggest(key, model, root, path)
-            problems.add(child.place, f"{here}: unknown key",
-                         f"did you mean '{close}'?" if close else f"known here: {', '.join(model.model_fields)}")
+            problems.add(
+                child.place,
+                f"{here}: unknown key",
+                f"did you mean '{close}'?"
+                if close
+                else f"known here: {', '.join(model.model_fields)}",
+            )
             continue
         inner = _model_of(model.model_fields[key].annotation)
         if inner is None:
@@ -71,7 +108,9 @@ def check_keys(node: Node, model: type[BaseModel], root: type[BaseModel], path: 
 def _suggest(key: str, model: type[BaseModel], root: type[BaseModel], path: str) -> str | None:
     """The nearest known key: the same name elsewhere, else near in spelling (here, then anywhere), else by a word."""
     here = {name: path + name for name in model.model_fields}
-    everywhere = {name.rpartition(".")[2]: name for name, _ in keys(root)} | {n: n for n in root.model_fields}
+    everywhere = {name.rpartition(".")[2]: name for name, _ in keys(root)} | {
+        n: n for n in root.model_fields
+    }
     if key in everywhere:
         return everywhere[key]
     for known in (here, everywhere):
@@ -109,5 +148,9 @@ def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Pro
         message = f"{shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
         known = dict(keys(root)).get(re.sub(r"\[\d+\]", "[]", path))
         wrong_kind = error["type"] != "value_error"  # which says itself what is wrong
-        hint = f"it takes {taken}" if wrong_kind and known is not None and (taken := takes(known)) else ""
+        hint = (
+            f"it takes {taken}"
+            if wrong_kind and known is not None and (taken := takes(known))
+            else ""
+        )
     problems.add(node.place, f"{path}: {message}", hint)

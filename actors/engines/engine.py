@@ -28,8 +28,10 @@ class Situation:
 
 def messages(situation: Situation) -> list[dict[str, str]]:
     """The chat that asks a model that reads: the world's rules as system, what is seen as user."""
-    return [{"role": "system", "content": situation.instructions},
-            {"role": "user", "content": situation.observation}]
+    return [
+        {"role": "system", "content": situation.instructions},
+        {"role": "user", "content": situation.observation},
+    ]
 
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -41,7 +43,7 @@ def parse_action(text: str) -> str:
     text = _THOUGHT.sub("", text).strip()
     fenced = _FENCE.search(text)
     if fenced:
-        text = text[:fenced.start()] + fenced[1]
+        text = text[: fenced.start()] + fenced[1]
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "`'\"":
         text = text[1:-1].strip()

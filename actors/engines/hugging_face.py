@@ -33,9 +33,11 @@ class Chat:
         while len(ids) > room:
             kept = min(kept or len(seen), len(seen)) - (len(ids) - room)
             if kept < 0:
-                raise ConfigError(f"the rules alone take {len(self._render(situation, ''))} tokens of a prompt, and "
-                                  f"{room} are allowed")
-            head, tail = seen[:kept // 2], seen[len(seen) - (kept + 1) // 2:]
+                raise ConfigError(
+                    f"the rules alone take {len(self._render(situation, ''))} tokens of a prompt, and "
+                    f"{room} are allowed"
+                )
+            head, tail = seen[: kept // 2], seen[len(seen) - (kept + 1) // 2 :]
             ids = self._render(situation, self._decode(head) + _LEFT_OUT + self._decode(tail))
         return Prompt(np.array(ids, np.int32), len(whole) - len(ids))
 
@@ -49,7 +51,9 @@ class Chat:
         chat = messages(Situation(observation, situation.instructions))
         if self._tokenizer.chat_template is None:
             return self._encode("\n\n".join(m["content"] for m in chat if m["content"]) + "\n")
-        return self._encode(self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+        return self._encode(
+            self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        )
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
@@ -72,7 +76,9 @@ def hugging_face_engine(name: str, room: Room, seed: int, listed: bool = False) 
     model, tokenizer = load(name)
     words = Chat(tokenizer, model.lm)
     if not words.ends:
-        raise ConfigError(f"policy.model: {name} names no token that ends an answer",
-                          "name one: eos_token in its tokenizer_config.json, or eos_token_id in its "
-                          "generation_config.json")
+        raise ConfigError(
+            f"policy.model: {name} names no token that ends an answer",
+            "name one: eos_token in its tokenizer_config.json, or eos_token_id in its "
+            "generation_config.json",
+        )
     return LocalEngine(model, words, room, seed, "hugging_face", listed)

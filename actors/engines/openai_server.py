@@ -31,18 +31,31 @@ class OpenAIServer:
     behaviour_id = "openai"
     model = None
 
-    def __init__(self, base_url: str, model: str, api_key_env: str, most_tokens: int, timeout_seconds: float,
-                 retries: int) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str,
+        most_tokens: int,
+        timeout_seconds: float,
+        retries: int,
+    ) -> None:
         import openai
 
         self._openai, self._model, self._most_tokens, self.version = openai, model, most_tokens, 0
         self._base_url, self._timeout = base_url, timeout_seconds
-        self._client = openai.OpenAI(base_url=_with_password(base_url), api_key=os.environ.get(api_key_env, "none"),
-                                     timeout=timeout_seconds, max_retries=retries)
+        self._client = openai.OpenAI(
+            base_url=_with_password(base_url),
+            api_key=os.environ.get(api_key_env, "none"),
+            timeout=timeout_seconds,
+            max_retries=retries,
+        )
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="openai")
 
     def load(self, weights: Weights) -> None:
-        raise EngineError("a server's weights cannot be replaced from here", "set policy.learns=false")
+        raise EngineError(
+            "a server's weights cannot be replaced from here", "set policy.learns=false"
+        )
 
     def encode(self, situation: Situation, action: str) -> None:
         return None
@@ -56,13 +69,17 @@ class OpenAIServer:
         not as such a server does: before a run, nothing is worth a long wait."""
         openai, served = self._openai, list[str]()
         try:
-            quick = self._client.with_options(timeout=min(self._timeout, _FIRST_SECONDS), max_retries=0)
+            quick = self._client.with_options(
+                timeout=min(self._timeout, _FIRST_SECONDS), max_retries=0
+            )
             served = [model.id for model in quick.models.list().data]
         except openai.APIConnectionError as error:  # a timeout is one
             raise self._failure(error) from None
         except (openai.OpenAIError, *_NO_ANSWER):
             pass  # somebody is there; not every server lists its models
-        patient = self._client.with_options(timeout=min(self._timeout, _FIRST_TOKEN_SECONDS), max_retries=1)
+        patient = self._client.with_options(
+            timeout=min(self._timeout, _FIRST_TOKEN_SECONDS), max_retries=1
+        )
         try:
             self._create(patient, Situation("Say yes."), 0.0, 1)
         except openai.NotFoundError as error:
@@ -75,15 +92,29 @@ class OpenAIServer:
         try:
             text, ending = self._create(self._client, situation, temperature, self._most_tokens)
         except (self._openai.OpenAIError, *_NO_ANSWER) as error:
-            raise self._failure(error) from None  # the SDK's error holds the request, and that the key
-        return Decision(text=parse_action(text), policy_version=self.version, token_exact=False,
-                        decoder=f"temperature={temperature:g}", temperature=temperature,
-                        action_cut=ending == "length", behaviour_id=f"openai:{self._model}")
+            raise self._failure(
+                error
+            ) from None  # the SDK's error holds the request, and that the key
+        return Decision(
+            text=parse_action(text),
+            policy_version=self.version,
+            token_exact=False,
+            decoder=f"temperature={temperature:g}",
+            temperature=temperature,
+            action_cut=ending == "length",
+            behaviour_id=f"openai:{self._model}",
+        )
 
-    def _create(self, client: Any, situation: Situation, temperature: float, most_tokens: int) -> tuple[str, str]:
+    def _create(
+        self, client: Any, situation: Situation, temperature: float, most_tokens: int
+    ) -> tuple[str, str]:
         """(text, why it ended). Raises what the SDK does, or one of `_NO_ANSWER` for what is no chat completion."""
-        answer = client.chat.completions.create(model=self._model, messages=messages(situation),
-                                                temperature=temperature, max_tokens=most_tokens)
+        answer = client.chat.completions.create(
+            model=self._model,
+            messages=messages(situation),
+            temperature=temperature,
+            max_tokens=most_tokens,
+        )
         choice = answer.choices[0]
         return str(choice.message.content or ""), str(choice.finish_reason)
 
@@ -97,13 +128,19 @@ class OpenAIServer:
         elif not isinstance(error, self._openai.OpenAIError):
             what = "what it answers is no chat completion of the OpenAI protocol"
         said = Redactor.current().text(f"policy.base_url: {self._base_url}: {what}")
-        return EngineError(said[:400], hint or "is the server up, is policy.base_url its address (most end with /v1), "
-                                               "and does it serve policy.model?")
+        return EngineError(
+            said[:400],
+            hint
+            or "is the server up, is policy.base_url its address (most end with /v1), "
+            "and does it serve policy.model?",
+        )
 
 
 def _with_password(base_url: str) -> str:
     """What a copy of the configuration hides, put back for the client. Raises EngineError where it is not here."""
     if f":{HIDDEN}@" in base_url and not os.environ.get(PASSWORD):
-        raise EngineError(f"{PASSWORD} is not set here, and policy.base_url needs its password",
-                          f"set {PASSWORD} in the environment of every node")
+        raise EngineError(
+            f"{PASSWORD} is not set here, and policy.base_url needs its password",
+            f"set {PASSWORD} in the environment of every node",
+        )
     return base_url.replace(f":{HIDDEN}@", f":{quote(os.environ.get(PASSWORD, ''), safe='')}@", 1)

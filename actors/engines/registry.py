@@ -22,8 +22,14 @@ def check_server(policy: Policy) -> None:
 def _server(policy: Policy) -> OpenAIServer:
     from actors.engines.openai_server import OpenAIServer
 
-    return OpenAIServer(policy.base_url, policy.model, policy.api_key_env, policy.max_tokens, policy.timeout_seconds,
-                        policy.retries)
+    return OpenAIServer(
+        policy.base_url,
+        policy.model,
+        policy.api_key_env,
+        policy.max_tokens,
+        policy.timeout_seconds,
+        policy.retries,
+    )
 
 
 def make_engine(policy: Policy, seed: int) -> Engine:
@@ -36,7 +42,9 @@ def make_engine(policy: Policy, seed: int) -> Engine:
         return _server(policy)
     from actors.engines.local import Room
 
-    room = Room(policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens"))
+    room = Room(
+        policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens")
+    )
     if policy.engine == "hugging_face":
         from actors.engines.hugging_face import hugging_face_engine
 
@@ -45,5 +53,7 @@ def make_engine(policy: Policy, seed: int) -> Engine:
     from experience.models.tokenizer import ByteTokenizer
     from experience.models.transformer import TransformerShape
 
-    shape = TransformerShape(ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context)
+    shape = TransformerShape(
+        ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context
+    )
     return small_engine(shape, room, seed, policy.listed)

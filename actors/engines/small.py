@@ -34,7 +34,9 @@ class Bytes:
         return self._tokenizer.text(ids)
 
 
-def small_engine(shape: TransformerShape, room: Room, seed: int, listed: bool = False) -> LocalEngine:
+def small_engine(
+    shape: TransformerShape, room: Room, seed: int, listed: bool = False
+) -> LocalEngine:
     """A transformer with new weights; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -15,10 +15,17 @@ def describe(env_id: str, world: Any, checks: Sequence[Any]) -> str:
     module = inspect.getmodule(type(world))
     about = inspect.cleandoc(type(world).__doc__ or (module.__doc__ if module else "") or "")
     lines = [f"# {env_id}", "", about, "", "| | |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {getattr(world, name, '—')} |"
-              for name in ("env_version", "sandbox_tier", "max_turns", "goes_back", "oracle_target")]
-    lines += [f"| observation space | `{world.observation_space}`"[:120] + " |", "", "## Actions", "",
-              instructions_of(world)]
+    lines += [
+        f"| {name.replace('_', ' ')} | {getattr(world, name, '—')} |"
+        for name in ("env_version", "sandbox_tier", "max_turns", "goes_back", "oracle_target")
+    ]
+    lines += [
+        f"| observation space | `{world.observation_space}`"[:120] + " |",
+        "",
+        "## Actions",
+        "",
+        instructions_of(world),
+    ]
     for tool in getattr(world, "tools", {}).values():
         lines += ["", f"```json\n{dumps(tool.schema()['function'])}\n```"]
     lines += ["", "## Signals", "", "| signal | unit | measured by | weight |", "|---|---|---|---|"]

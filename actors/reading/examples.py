@@ -26,8 +26,10 @@ def examples(directory: RunDirectory, found: Survey) -> str:
     """Of each world the best and the worst held-out episode of its last evaluated version, as HTML."""
     chosen = [e for world in found.worlds[:_MOST_WORLDS] for e in _best_and_worst(found, world)]
     blobs = BlobReader(directory.shards)
-    return "".join(_example(lived, episode, blobs)
-                   for lived, episode in zip(chosen, whole_episodes(directory.shards, chosen), strict=True))
+    return "".join(
+        _example(lived, episode, blobs)
+        for lived, episode in zip(chosen, whole_episodes(directory.shards, chosen), strict=True)
+    )
 
 
 def _best_and_worst(found: Survey, world: str) -> list[Lived]:
@@ -40,26 +42,44 @@ def _best_and_worst(found: Survey, world: str) -> list[Lived]:
 
 
 def _example(lived: Lived, episode: Episode, blobs: BlobReader) -> str:
-    facts = {"policy version": lived.version, "split": lived.split, "source": lived.source, "seed": lived.seed,
-             "task": lived.task, "turns": lived.turns, "ending": lived.ending, "return": f"{lived.total:g}"}
+    facts = {
+        "policy version": lived.version,
+        "split": lived.split,
+        "source": lived.source,
+        "seed": lived.seed,
+        "task": lived.task,
+        "turns": lived.turns,
+        "ending": lived.ending,
+        "return": f"{lived.total:g}",
+    }
     head = ", ".join(f"{name} {value}" for name, value in facts.items())
-    return (f"<h3>{html.escape(lived.env_id)}</h3><p>{html.escape(head)}</p>{_pictures(episode.rows, blobs)}"
-            f"<pre>{html.escape(_shortened([_turn(s) for s in episode.rows]))}</pre>")
+    return (
+        f"<h3>{html.escape(lived.env_id)}</h3><p>{html.escape(head)}</p>{_pictures(episode.rows, blobs)}"
+        f"<pre>{html.escape(_shortened([_turn(s) for s in episode.rows]))}</pre>"
+    )
 
 
 def _turn(step: Step) -> str:
     if step.decision is None:
         return f"{step.obs_text}\n■ the end: {step.ending}"
-    signals = ", ".join(f"{s.name} = {'unknown' if s.value is None else f'{s.value:g}'}" for s in step.signals)
+    signals = ", ".join(
+        f"{s.name} = {'unknown' if s.value is None else f'{s.value:g}'}" for s in step.signals
+    )
     reward = "unknown" if step.reward is None else f"{step.reward:g}"
-    return f"{step.obs_text}\n→ {step.decision.text}\n   reward {reward}" + (f"; {signals}" if signals else "")
+    return f"{step.obs_text}\n→ {step.decision.text}\n   reward {reward}" + (
+        f"; {signals}" if signals else ""
+    )
 
 
 def _shortened(turns: Sequence[str]) -> str:
     """All turns, or the first and the last ones that have room."""
     each = _MOST_CHARACTERS // 4
-    kept = [t if len(t) <= each else f"{t[:each // 2]}\n… {len(t) - each} characters …\n{t[-(each // 2):]}"
-            for t in turns]
+    kept = [
+        t
+        if len(t) <= each
+        else f"{t[: each // 2]}\n… {len(t) - each} characters …\n{t[-(each // 2) :]}"
+        for t in turns
+    ]
     head: list[str] = []
     tail: list[str] = []
     left, room = list(kept), _MOST_CHARACTERS
@@ -67,13 +87,22 @@ def _shortened(turns: Sequence[str]) -> str:
         side = tail if len(tail) <= len(head) else head
         side.append(left.pop(-1 if side is tail else 0))
         room -= len(side[-1])
-    middle = [f"… {len(left)} turns in between, not shown here: ./xp env replay shows them …"] if left else []
+    middle = (
+        [f"… {len(left)} turns in between, not shown here: ./xp env replay shows them …"]
+        if left
+        else []
+    )
     return "\n\n".join([*head, *middle, *reversed(tail)])
 
 
 def _pictures(rows: Sequence[Step], blobs: BlobReader) -> str:
     """The first, the last and some in between, made small; one that cannot be shown says why."""
-    seen = [(step.step_in_episode, blob) for step in rows for blob in step.obs_blobs if blob.media.startswith("image/")]
+    seen = [
+        (step.step_in_episode, blob)
+        for step in rows
+        for blob in step.obs_blobs
+        if blob.media.startswith("image/")
+    ]
     last = len(seen) - 1
     picked = sorted({round(i * last / (_PICTURES - 1)) for i in range(_PICTURES)}) if seen else []
     return "".join(_picture(*seen[i], blobs) for i in picked)
@@ -85,8 +114,10 @@ def _picture(turn: int, blob: Blob, blobs: BlobReader) -> str:
         small = _small(blobs.read(blob.hash))
     except (ShardError, OSError, ValueError, SyntaxError) as error:  # the last two are Pillow's
         return f"<p>{html.escape(told)}: cannot be shown, {html.escape(str(error)[:200])}</p>"
-    return (f'<figure><img alt="{html.escape(told)}" src="data:image/jpeg;base64,{base64.b64encode(small).decode()}">'
-            f"<figcaption>{html.escape(told)}</figcaption></figure>")
+    return (
+        f'<figure><img alt="{html.escape(told)}" src="data:image/jpeg;base64,{base64.b64encode(small).decode()}">'
+        f"<figcaption>{html.escape(told)}</figcaption></figure>"
+    )
 
 
 def _small(data: bytes) -> bytes:

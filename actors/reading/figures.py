@@ -40,19 +40,28 @@ def draw(alt: str, paint: Callable[[Any], None], panels: int = 1, height: float 
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    pyplot.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
-    figure, axes = pyplot.subplots(1, panels, figsize=(10, height), squeeze=False, layout="constrained")
+    pyplot.rcParams |= {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.fonttype": "none",
+    }
+    figure, axes = pyplot.subplots(
+        1, panels, figsize=(10, height), squeeze=False, layout="constrained"
+    )
     paint(axes[0])
     for axis in axes[0]:
         axis.ticklabel_format(useOffset=False, style="plain")
         if axis.get_xlabel() == "policy version":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     pyplot.close(figure)
     svg = out.getvalue()
     own = f"f{next(_numbers)}-"  # no id twice in a page
-    svg = re.sub(r'(\bid="|url\(#|href="#)', lambda found: found[1] + own, svg[svg.index("<svg"):])
+    svg = re.sub(r'(\bid="|url\(#|href="#)', lambda found: found[1] + own, svg[svg.index("<svg") :])
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
 
 
@@ -65,11 +74,24 @@ def _curve(axis: Any, points: Mapping[int, Mean], colour: str) -> None:
     versions, means = list(points), [m.mean for m in points.values()]
     halves = [m.half or 0.0 for m in points.values()]
     axis.plot(versions, means, "o-", color=colour, ms=4)
-    axis.fill_between(versions, [m - h for m, h in zip(means, halves, strict=True)],
-                      [m + h for m, h in zip(means, halves, strict=True)], color=colour, alpha=0.18, lw=0)
+    axis.fill_between(
+        versions,
+        [m - h for m, h in zip(means, halves, strict=True)],
+        [m + h for m, h in zip(means, halves, strict=True)],
+        color=colour,
+        alpha=0.18,
+        lw=0,
+    )
     for version, measured in points.items() if len(points) <= _MOST_LABELS else ():
-        axis.annotate(f"n={measured.n}", (version, measured.mean), xytext=(0, 6), fontsize=6, color="#555",
-                      textcoords="offset points", ha="center")
+        axis.annotate(
+            f"n={measured.n}",
+            (version, measured.mean),
+            xytext=(0, 6),
+            fontsize=6,
+            color="#555",
+            textcoords="offset points",
+            ha="center",
+        )
 
 
 def held_out(found: Mapping[str, Returns]) -> str:
@@ -82,7 +104,11 @@ def held_out(found: Mapping[str, Returns]) -> str:
             _curve(axis, returns.versions, colour)
             if returns.random.n:
                 axis.axhline(returns.random.mean, color="#777", ls=":", lw=1)
-            axis.set(title=_short(world), xlabel="policy version", ylabel="held-out return (sum of rewards)")
+            axis.set(
+                title=_short(world),
+                xlabel="policy version",
+                ylabel="held-out return (sum of rewards)",
+            )
 
     return draw("Held-out return per policy version", paint, len(shown))
 
@@ -95,7 +121,11 @@ def training(found: Mapping[str, Mapping[int, Mean]]) -> str:
     def paint(axes: Any) -> None:
         for axis, (world, points), colour in zip(axes, shown.items(), itertools.cycle(_COLOURS)):
             _curve(axis, points, colour)
-            axis.set(title=_short(world), xlabel="policy version", ylabel="training return (sum of rewards)")
+            axis.set(
+                title=_short(world),
+                xlabel="policy version",
+                ylabel="training return (sum of rewards)",
+            )
 
     return draw("Return of training episodes per policy version", paint, len(shown))
 
@@ -103,8 +133,10 @@ def training(found: Mapping[str, Mapping[int, Mean]]) -> str:
 def sources(history: Sequence[Record]) -> str:
     """Acknowledged steps in one panel, imagined ones in another: they are not the same kind of thing."""
     points = [(r["seconds"] / 60, r["steps"]) for r in history if r.get("steps")]
-    panels = [[n for n in names if any(s.get(n) for _, s in points)]
-              for names in (("demonstration", "real"), ("imagined",))]
+    panels = [
+        [n for n in names if any(s.get(n) for _, s in points)]
+        for names in (("demonstration", "real"), ("imagined",))
+    ]
     panels = [names for names in panels if names]
     if not panels:
         return ""
@@ -112,10 +144,19 @@ def sources(history: Sequence[Record]) -> str:
     def paint(axes: Any) -> None:
         for axis, names in zip(axes, panels, strict=True):
             colours = ["#b08900"] if names == ["imagined"] else list(_COLOURS)
-            axis.stackplot([t for t, _ in points], [[s.get(n, 0) for _, s in points] for n in names], labels=names,
-                           colors=colours, alpha=0.8)
-            axis.set(xlabel="minutes, all attempts", ylabel="steps", ylim=(0, None),
-                     title="imagined" if names == ["imagined"] else "acknowledged")
+            axis.stackplot(
+                [t for t, _ in points],
+                [[s.get(n, 0) for _, s in points] for n in names],
+                labels=names,
+                colors=colours,
+                alpha=0.8,
+            )
+            axis.set(
+                xlabel="minutes, all attempts",
+                ylabel="steps",
+                ylim=(0, None),
+                title="imagined" if names == ["imagined"] else "acknowledged",
+            )
             axis.legend(frameon=False, loc="upper left")
 
     return draw("Steps by source over time", paint, len(panels))
@@ -127,8 +168,11 @@ def model(history: Sequence[Record]) -> str:
         return ""
 
     def paint(axes: Any) -> None:
-        for key, label, colour in (("exact_kept", "kept by the gate", _COLOURS[0]), ("exact", "all", _COLOURS[1]),
-                                   ("copy", "copy baseline", "#888")):
+        for key, label, colour in (
+            ("exact_kept", "kept by the gate", _COLOURS[0]),
+            ("exact", "all", _COLOURS[1]),
+            ("copy", "copy baseline", "#888"),
+        ):
             shares = [math.nan if e.get(key) is None else e[key] for _, e in points]
             axes[0].plot([v for v, _ in points], shares, "o-", ms=3, label=label, color=colour)
         axes[0].set(xlabel="policy version", ylabel="share predicted exactly", ylim=(-0.02, 1.02))
@@ -137,17 +181,22 @@ def model(history: Sequence[Record]) -> str:
     return draw("How often the world model predicts exactly", paint)
 
 
-_PANELS = (("loss", "nats a token", ("policy_loss", "nll", "model_nll")),
-           ("value loss", "squared return", ("value_loss",)),
-           ("gradient before it is cut", "Euclidean norm", ("gradient_norm",)),
-           ("mismatch with the acting policy", "kl in nats, shares", ("kl", "clipped", "ratio")),
-           ("lag of what was learned from", "policy versions", ("lag",)))
+_PANELS = (
+    ("loss", "nats a token", ("policy_loss", "nll", "model_nll")),
+    ("value loss", "squared return", ("value_loss",)),
+    ("gradient before it is cut", "Euclidean norm", ("gradient_norm",)),
+    ("mismatch with the acting policy", "kl in nats, shares", ("kl", "clipped", "ratio")),
+    ("lag of what was learned from", "policy versions", ("lag",)),
+)
 
 
 def learning(history: Sequence[Record]) -> str:
     found: dict[str, list[tuple[float, float]]] = {}
     for record in (r for r in history if "version" in r):
-        values = {**(record.get("metrics") or {}), **{k: record[k] for k in ("lag",) if k in record}}
+        values = {
+            **(record.get("metrics") or {}),
+            **{k: record[k] for k in ("lag",) if k in record},
+        }
         for name, value in values.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((record["version"], value))
@@ -159,9 +208,13 @@ def learning(history: Sequence[Record]) -> str:
     def paint(axes: Any) -> None:
         for axis, (title, unit, names) in zip(axes, panels, strict=True):
             for name, colour in zip(names, _COLOURS, strict=False):
-                axis.plot(*zip(*found[name], strict=True), "o-", ms=2, color=colour, label=name, lw=1)
+                axis.plot(
+                    *zip(*found[name], strict=True), "o-", ms=2, color=colour, label=name, lw=1
+                )
             axis.set(xlabel="policy version", ylabel=unit)
             axis.set_title(title, fontsize=8)
             axis.legend(frameon=False, fontsize=7)
 
-    return draw("Loss, gradient, mismatch and lag per policy version", paint, len(panels), height=2.6)
+    return draw(
+        "Loss, gradient, mismatch and lag per policy version", paint, len(panels), height=2.6
+    )

@@ -28,8 +28,11 @@ def list_runs(folder: str, as_json: bool) -> Iterator[str]:
             emit(row)
         else:
             version = f"v{row['version']}" if row["learns"] else ""
-            emit(f"{row['run']:<42} {row['status']:<11} {version:<5} {sum(row['steps'].values()):>7} steps  "
-                 f"{row['seconds']:>6.0f} s" + (f"  {row['attempts']} attempts" if row["attempts"] > 1 else ""))
+            emit(
+                f"{row['run']:<42} {row['status']:<11} {version:<5} {sum(row['steps'].values()):>7} steps  "
+                f"{row['seconds']:>6.0f} s"
+                + (f"  {row['attempts']} attempts" if row["attempts"] > 1 else "")
+            )
 
 
 def show_run(directory: RunDirectory, as_json: bool) -> None:
@@ -37,8 +40,15 @@ def show_run(directory: RunDirectory, as_json: bool) -> None:
     row, config, found = summary(directory), known_config(directory), survey(directory.shards)
     counted, record = directory.count(), directory.record
     if as_json:
-        emit(record | row | {"counted": counted, "held_out": _as_data(found, row["learns"]),
-                             "failures": [vars(f) for f in found.failures]})
+        emit(
+            record
+            | row
+            | {
+                "counted": counted,
+                "held_out": _as_data(found, row["learns"]),
+                "failures": [vars(f) for f in found.failures],
+            }
+        )
         return
     version = f"  version {row['version']}" if row["learns"] else "  a policy that does not learn"
     attempts = f", {row['attempts']} attempts" if row["attempts"] > 1 else ""
@@ -60,8 +70,10 @@ def show_run(directory: RunDirectory, as_json: bool) -> None:
 def held_out_cells(found: Survey, learning: bool, first: str) -> dict[str, dict[str, str]]:
     """Per world what a reader compares, by column: returns with their interval and number of tasks."""
     if not learning:
-        return {world: {"random": _with_n(random), "policy": _with_n(policy)}
-                for world, (random, policy) in found.of_one_policy().items()}
+        return {
+            world: {"random": _with_n(random), "policy": _with_n(policy)}
+            for world, (random, policy) in found.of_one_policy().items()
+        }
     cells = {}
     for world, returns in found.held_out().items():
         row = {"random": _with_n(returns.random)}
@@ -80,11 +92,18 @@ def _with_n(mean: Mean) -> str:
 
 def _as_data(found: Survey, learning: bool) -> dict[str, Any]:
     if not learning:
-        return {world: {"random": vars(random), "policy": vars(policy)}
-                for world, (random, policy) in found.of_one_policy().items()}
-    return {world: {"random": vars(r.random), "gain": vars(r.gain) if r.gain.n else None,
-                    "versions": {str(v): vars(m) for v, m in r.versions.items()}}
-            for world, r in found.held_out().items()}
+        return {
+            world: {"random": vars(random), "policy": vars(policy)}
+            for world, (random, policy) in found.of_one_policy().items()
+        }
+    return {
+        world: {
+            "random": vars(r.random),
+            "gain": vars(r.gain) if r.gain.n else None,
+            "versions": {str(v): vars(m) for v, m in r.versions.items()},
+        }
+        for world, r in found.held_out().items()
+    }
 
 
 def when(at: float) -> str:
@@ -95,7 +114,11 @@ def resumptions(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Each time that the run was resumed: at (seconds since the epoch), version (None: from no checkpoint)."""
     told = record.get("resumed")
     entries = [e for e in told if isinstance(e, dict)] if isinstance(told, list) else []
-    return [{"at": at, "version": number(e.get("version"))} for e in entries if (at := number(e.get("at"))) is not None]
+    return [
+        {"at": at, "version": number(e.get("version"))}
+        for e in entries
+        if (at := number(e.get("at"))) is not None
+    ]
 
 
 def status_of(directory: RunDirectory, record: dict[str, Any]) -> str:
@@ -120,7 +143,9 @@ def seconds_of(directory: RunDirectory) -> float:
 
 def _last_sign(directory: RunDirectory) -> float:
     folders = (directory.path / "metrics", directory.checkpoints, directory.shards)
-    paths = [p for folder in folders if folder.is_dir() for p in (*folder.iterdir(), *folder.glob("*/*"))]
+    paths = [
+        p for folder in folders if folder.is_dir() for p in (*folder.iterdir(), *folder.glob("*/*"))
+    ]
     return max((p.lstat().st_mtime for p in paths), default=0.0)
 
 
@@ -143,10 +168,15 @@ def summary(directory: RunDirectory) -> dict[str, Any]:
     if status not in ("succeeded", "imported") or not isinstance(steps, dict):
         counted = directory.count()
         steps = {k: n for k, n in counted.items() if n and k not in ("rows", "imagined_rows")}
-    return {"run": directory.name, "status": status, "seconds": round(seconds_of(directory), 1),
-            "version": version_of(directory, record, status), "attempts": int(number(record.get("attempts")) or 1),
-            "learns": learns(known_config(directory)),
-            "steps": {k: n for k, n in steps.items() if number(n) is not None}}
+    return {
+        "run": directory.name,
+        "status": status,
+        "seconds": round(seconds_of(directory), 1),
+        "version": version_of(directory, record, status),
+        "attempts": int(number(record.get("attempts")) or 1),
+        "learns": learns(known_config(directory)),
+        "steps": {k: n for k, n in steps.items() if number(n) is not None},
+    }
 
 
 def runs(folder: Path) -> Iterator[RunDirectory]:

@@ -41,8 +41,11 @@ class LiveTable:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(file=terminal()), get_renderable=lambda: table(self.now),
-                              refresh_per_second=2)
+            self._live = Live(
+                console=Console(file=terminal()),
+                get_renderable=lambda: table(self.now),
+                refresh_per_second=2,
+            )
             self._live.__enter__()
         self._clock.start()
         return self
@@ -54,7 +57,10 @@ class LiveTable:
             self._live.__exit__(*exc)
 
     def update(self, progress: Progress) -> None:
-        self._shown, self._at = deepcopy(progress), time.monotonic()  # the run goes on while this is drawn
+        self._shown, self._at = (
+            deepcopy(progress),
+            time.monotonic(),
+        )  # the run goes on while this is drawn
         self._tell()
 
     @property
@@ -88,9 +94,16 @@ def table(progress: Progress) -> Any:
     for name in ("world", "random", first_name, "now (held-out)", "training"):
         drawn.add_column(name, justify="left" if name == "world" else "right")
     for world, by_version in progress.returns.items():
-        first, newest = (by_version.get(0), by_version[max(by_version)]) if by_version else (None, None)
-        drawn.add_row(plain(world), str(progress.random.get(world, "")), str(first or ""), str(newest or ""),
-                      _mean(progress.training.get(world, [])))
+        first, newest = (
+            (by_version.get(0), by_version[max(by_version)]) if by_version else (None, None)
+        )
+        drawn.add_row(
+            plain(world),
+            str(progress.random.get(world, "")),
+            str(first or ""),
+            str(newest or ""),
+            _mean(progress.training.get(world, [])),
+        )
     return drawn
 
 
@@ -106,8 +119,10 @@ def headline(progress: Progress) -> str:
     full = ""
     if progress.disk_is_full:
         full = "  THE DISK IS FULL: nothing new is lived until there is room; or Ctrl-C, and resume later"
-    return (f"{progress.seconds:4.0f} s  {where(progress)}{full}  policy v{progress.version}  {counts} steps  "
-            f"lag {progress.lag:.1f}{model}{cut}{skipped}{failed}")
+    return (
+        f"{progress.seconds:4.0f} s  {where(progress)}{full}  policy v{progress.version}  {counts} steps  "
+        f"lag {progress.lag:.1f}{model}{cut}{skipped}{failed}"
+    )
 
 
 def where(progress: Progress) -> str:
@@ -119,7 +134,9 @@ def where(progress: Progress) -> str:
 
 
 def line(progress: Progress) -> str:
-    worlds = "  ".join(f"{w.rpartition(':')[2]} {_mean(r)}" for w, r in progress.training.items() if r)
+    worlds = "  ".join(
+        f"{w.rpartition(':')[2]} {_mean(r)}" for w, r in progress.training.items() if r
+    )
     return f"{headline(progress)}  {worlds}"
 
 
@@ -132,9 +149,11 @@ def summary_line(progress: Progress, report: Path) -> str:
     versions = " → ".join(["random", *first, f"v{progress.version}"])
     cut = "".join(f" · CUT SHORT: {phase} {how}" for phase, how in progress.cut_short.items())
     failed = f" · FAILURES: {causes(progress)} (failures.json)" if progress.failures else ""
-    return (f"held-out return ({versions}): {', '.join(parts) or 'not evaluated'} · "
-            f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts{cut}{failed} · "
-            f"report {report}")
+    return (
+        f"held-out return ({versions}): {', '.join(parts) or 'not evaluated'} · "
+        f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts{cut}{failed} · "
+        f"report {report}"
+    )
 
 
 def _change(progress: Progress, world: str) -> str:
@@ -146,29 +165,48 @@ def _change(progress: Progress, world: str) -> str:
     random = progress.random.get(world)
     means = " → ".join(f"{m.mean:.2f}" if m and m.n else "unknown" for m in (random, *first, last))
     gain = progress.gain.get(world)
-    return means + (f" (gain {gain})" if gain and gain.n and max(by_version) and progress.learns else "")
+    return means + (
+        f" (gain {gain})" if gain and gain.n and max(by_version) and progress.learns else ""
+    )
 
 
 def causes(progress: Progress) -> str:
     """The commonest failures, with what the first of each said."""
     told = {name: f"{first.world}: {first.what}"[:160] for name, first in progress.broken.items()}
-    return ", ".join(f"{n} × {told.get(name, name)}" for name, n in progress.failures.most_common(3))
+    return ", ".join(
+        f"{n} × {told.get(name, name)}" for name, n in progress.failures.most_common(3)
+    )
 
 
 def warnings(progress: Progress) -> list[str]:
     """What a run should not end without saying: phases that were cut, and worlds whose training episodes all earned the
     same, which teach nothing."""
-    cut = [f"{phase}: {how}; what was missing then was left out, and ./xp resume does not live it again"
-           if phase != "final evaluation" else f"{phase}: {how}; episodes that end soon count more in these means"
-           for phase, how in progress.cut_short.items()]
-    early = ["no update: the limit of steps was reached before the groups of one were whole; a higher --limit, or a "
-             "smaller collecting.group_size"] if progress.learns and progress.training_steps and not (
-                 progress.version or progress.groups["all"]) else []
-    return cut + early + [
-        f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, and groups that do not "
-        "differ teach nothing: show more demonstrations, imitate longer, or begin with easier tasks"
-        for world, returns in progress.training.items()
-        if progress.learns and len(returns) > 7 and max(returns) - min(returns) < 1e-9]
+    cut = [
+        f"{phase}: {how}; what was missing then was left out, and ./xp resume does not live it again"
+        if phase != "final evaluation"
+        else f"{phase}: {how}; episodes that end soon count more in these means"
+        for phase, how in progress.cut_short.items()
+    ]
+    early = (
+        [
+            "no update: the limit of steps was reached before the groups of one were whole; a higher --limit, or a "
+            "smaller collecting.group_size"
+        ]
+        if progress.learns
+        and progress.training_steps
+        and not (progress.version or progress.groups["all"])
+        else []
+    )
+    return (
+        cut
+        + early
+        + [
+            f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, and groups that do not "
+            "differ teach nothing: show more demonstrations, imitate longer, or begin with easier tasks"
+            for world, returns in progress.training.items()
+            if progress.learns and len(returns) > 7 and max(returns) - min(returns) < 1e-9
+        ]
+    )
 
 
 def check_learned(config: Config, progress: Progress) -> None:
@@ -183,25 +221,42 @@ def check_learned(config: Config, progress: Progress) -> None:
     look = "failures.json in the run directory has the first traceback; " if progress.broken else ""
     if not any(progress.training.values()):
         what = "nothing was learned" if progress.learns else "nothing was measured"
-        raise XpError(f"{what}: no training episode of {progress.episodes} has a return{why}",
-                      look + "./xp env check says what is wrong with a world; ./xp env replay shows what was lived")
+        raise XpError(
+            f"{what}: no training episode of {progress.episodes} has a return{why}",
+            look
+            + "./xp env check says what is wrong with a world; ./xp env replay shows what was lived",
+        )
     if not progress.learns:
         return
     if not progress.version:
-        raise XpError(f"nothing was learned: no {config.collecting.group_size} episodes of one group ended in time for "
-                      f"an update{why}", "raise budget.minutes, or lower collecting.group_size")
+        raise XpError(
+            f"nothing was learned: no {config.collecting.group_size} episodes of one group ended in time for "
+            f"an update{why}",
+            "raise budget.minutes, or lower collecting.group_size",
+        )
     groups = progress.groups
-    if progress.version > 1 and groups["all"] and groups["all"] == groups["flat"] and not _beats_random(progress):
-        raise XpError(f"nothing was learned: in each of {groups['all']} groups all episodes earned the same, and "
-                      f"groups that do not differ teach nothing; held-out tasks are done no better than at random{why}",
-                      "show more demonstrations, imitate longer, or begin with easier tasks; ./xp env replay shows "
-                      "what was lived")
+    if (
+        progress.version > 1
+        and groups["all"]
+        and groups["all"] == groups["flat"]
+        and not _beats_random(progress)
+    ):
+        raise XpError(
+            f"nothing was learned: in each of {groups['all']} groups all episodes earned the same, and "
+            f"groups that do not differ teach nothing; held-out tasks are done no better than at random{why}",
+            "show more demonstrations, imitate longer, or begin with easier tasks; ./xp env replay shows "
+            "what was lived",
+        )
 
 
 def _beats_random(progress: Progress) -> bool:
     """Whether a world's last held-out mean is above the random policy's: then imitation alone has taught something."""
     nothing = Mean(math.nan, None, 0)
-    pairs = [(by[max(by)], progress.random.get(world, nothing)) for world, by in progress.returns.items() if by]
+    pairs = [
+        (by[max(by)], progress.random.get(world, nothing))
+        for world, by in progress.returns.items()
+        if by
+    ]
     return any(last.mean > random.mean for last, random in pairs)
 
 

@@ -92,7 +92,9 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
 
         def setup(self) -> None:
             super().setup()
-            self._deadline = threading.Timer(_READ_SECONDS, self._cut)  # for all of a request, not each byte of it
+            self._deadline = threading.Timer(
+                _READ_SECONDS, self._cut
+            )  # for all of a request, not each byte of it
             self._deadline.daemon = True
             self._deadline.start()
 
@@ -120,11 +122,19 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
 
         def _check_origin(self) -> None:
             asked = urlsplit(self.path)
-            if self.headers.get_all("Host") not in [[host] for host in hosts] or asked.netloc not in ("", *hosts):
+            if self.headers.get_all("Host") not in [
+                [host] for host in hosts
+            ] or asked.netloc not in ("", *hosts):
                 raise _Refused(403, "this page answers to its own address only")
-            if self.headers.get_all("Origin") not in [None, *([f"http://{host}"] for host in hosts)]:
+            if self.headers.get_all("Origin") not in [
+                None,
+                *([f"http://{host}"] for host in hosts),
+            ]:
                 raise _Refused(403, "this page answers to itself only")
-            if self.command == "POST" and self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            if (
+                self.command == "POST"
+                and self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin"
+            ):
                 raise _Refused(403, "this page answers to itself only")
             if asked.path not in ("/", "" if asked.netloc else "/"):
                 raise _Refused(404, "there is one page here: /")

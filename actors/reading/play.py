@@ -40,8 +40,11 @@ class Game:
             return f"seed {self._seed}"
         if command == ":back":
             if not self._saved:
-                return "there is nothing to go back to" if getattr(self.world, "goes_back", False) else \
-                    "this world cannot go back"
+                return (
+                    "there is nothing to go back to"
+                    if getattr(self.world, "goes_back", False)
+                    else "this world cannot go back"
+                )
             saved, self.total = self._saved.pop()
             self.seen, self.info = self.world.restore(saved)
             self.ended = False
@@ -54,12 +57,18 @@ class Game:
         self.seen, reward, terminated, truncated, self.info = self.world.step(action)
         self.ended, self.total = bool(terminated or truncated), self.total + float(reward)
         ending = " — terminated" if terminated else " — truncated" if truncated else ""
-        return f"> {action}\nreward {reward:+.3f}, in all {self.total:+.3f}{ending}; signals " + dumps(
-            self.info.get("signals", {}), default=str)
+        return (
+            f"> {action}\nreward {reward:+.3f}, in all {self.total:+.3f}{ending}; signals "
+            + dumps(self.info.get("signals", {}), default=str)
+        )
 
 
 def in_terminal(game: Game) -> None:
-    print(instructions_of(game.world) or "type an action", "(:oracle :back :new :quit)", file=sys.stderr)
+    print(
+        instructions_of(game.world) or "type an action",
+        "(:oracle :back :new :quit)",
+        file=sys.stderr,
+    )
     emit(str(game.seen))
     for line in sys.stdin:
         command = line.strip()
@@ -87,31 +96,59 @@ def on_a_page(game: Game, port: int) -> None:
 
 def page(game: Game) -> str:
     """The game as it stands, as HTML; all that a world says is escaped."""
-    pictures = "".join(f'<img alt="{html.escape(role)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-                       for role, data in game.info.get("images", {}).items())
-    return _PAGE.format(title=html.escape(type(game.world).__name__), pictures=pictures,
-                        told=html.escape(instructions_of(game.world)),
-                        seen=html.escape(str(game.seen)), log=html.escape("\n".join(reversed(game.log[-30:]))))
+    pictures = "".join(
+        f'<img alt="{html.escape(role)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+        for role, data in game.info.get("images", {}).items()
+    )
+    return _PAGE.format(
+        title=html.escape(type(game.world).__name__),
+        pictures=pictures,
+        told=html.escape(instructions_of(game.world)),
+        seen=html.escape(str(game.seen)),
+        log=html.escape("\n".join(reversed(game.log[-30:]))),
+    )
 
 
-def choose(found: Sequence[Lived], *, world: str | None = None, split: str | None = None, version: int | None = None,
-           best: int = 0, worst: int = 0, episode: int = -1) -> list[Lived]:
+def choose(
+    found: Sequence[Lived],
+    *,
+    world: str | None = None,
+    split: str | None = None,
+    version: int | None = None,
+    best: int = 0,
+    worst: int = 0,
+    episode: int = -1,
+) -> list[Lived]:
     """Closed episodes of `found` as asked for: the `best` and the `worst` by their return, else the one at `episode`.
 
     Raises XpError if there is none.
     """
-    left = [e for e in found if e.ending is not None and world in (None, e.env_id) and split in (None, e.split)
-            and version in (None, e.version)]
-    ranked = sorted((e for e in left if e.whole and e.total is not None), key=lambda e: -(e.total or 0.0))
+    left = [
+        e
+        for e in found
+        if e.ending is not None
+        and world in (None, e.env_id)
+        and split in (None, e.split)
+        and version in (None, e.version)
+    ]
+    ranked = sorted(
+        (e for e in left if e.whole and e.total is not None), key=lambda e: -(e.total or 0.0)
+    )
     if best or worst:
-        chosen = [*ranked[:best], *ranked[max(len(ranked) - worst, 0):]]
+        chosen = [*ranked[:best], *ranked[max(len(ranked) - worst, 0) :]]
     else:
         chosen = left[episode:][:1] if -len(left) <= episode else []
     if not chosen:
-        told = ", ".join(f"{name} {value}" for name, value in (("world", world), ("split", split), ("version", version))
-                         if value is not None)
-        raise XpError(f"none of the {len(left)} closed episodes{f' of {told}' if told else ''} ({len(ranked)} of known "
-                      "return) is the one you asked for", "see: ./xp query RUN 'select * from episodes'")
+        told = ", ".join(
+            f"{name} {value}"
+            for name, value in (("world", world), ("split", split), ("version", version))
+            if value is not None
+        )
+        raise XpError(
+            f"none of the {len(left)} closed episodes{f' of {told}' if told else ''} ({len(ranked)} of known "
+            "return) is the one you asked for",
+            "see: ./xp query RUN 'select * from episodes'",
+        )
     return list(dict.fromkeys(chosen))
 
 
@@ -119,8 +156,10 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
     """What differs when the episode is lived again from its seed and actions, its signals weighed by `rewards`; empty
     if nothing does."""
     if steps[0].reward_version != rewards.version:
-        return (f"its rewards are of version {steps[0].reward_version}, and the run's configuration gives "
-                f"{rewards.version}: they cannot be compared")
+        return (
+            f"its rewards are of version {steps[0].reward_version}, and the run's configuration gives "
+            f"{rewards.version}: they cannot be compared"
+        )
     observation, _ = world.reset(seed=steps[0].seed, options={"split": steps[0].split})
     for step in steps:
         if observation != step.obs_text:
@@ -131,7 +170,9 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
             continue
         observation, given, _, _, info = world.step(step.decision.text)
         reward = rewards.reward(step.env_id, answered(given, info, world))
-        if (reward is None) != (step.reward is None) or abs((reward or 0.0) - (step.reward or 0.0)) > 1e-9:
+        if (reward is None) != (step.reward is None) or abs(
+            (reward or 0.0) - (step.reward or 0.0)
+        ) > 1e-9:
             return f"turn {step.step_in_episode} is worth {reward}, not {step.reward}"
     return ""
 
@@ -147,16 +188,30 @@ def described(step: Step) -> str:
     """A turn for reading: what was seen, done and measured, and what it was worth."""
     head = f"--- {step.env_id} turn {step.step_in_episode}, {step.task_id}\n{step.obs_text}"
     if step.decision is None:
-        return f"{head}\n    the episode's end: {step.ending}" + (f", {step.info['error']}" if "error" in step.info
-                                                                  else "")
-    signals = "".join(f"  {s.name} {'unknown' if s.value is None else f'{s.value:g}'}" for s in step.signals)
+        return f"{head}\n    the episode's end: {step.ending}" + (
+            f", {step.info['error']}" if "error" in step.info else ""
+        )
+    signals = "".join(
+        f"  {s.name} {'unknown' if s.value is None else f'{s.value:g}'}" for s in step.signals
+    )
     reward = "unknown" if step.reward is None else f"{step.reward:g}"
     return f"{head}\n> {step.decision.text}\n    reward {reward}{signals}"
 
 
 def as_record(step: Step) -> dict[str, Any]:
     """The same as data."""
-    return {"env_id": step.env_id, "stream": step.stream_id.hex(), "t": step.t, "task": step.task_id, "seed": step.seed,
-            "split": step.split, "version": step.decision and step.decision.policy_version, "seen": step.obs_text,
-            "action": step.decision and step.decision.text, "signals": {s.name: s.value for s in step.signals},
-            "reward": step.reward, "ending": step.ending, "info": dict(step.info)}
+    return {
+        "env_id": step.env_id,
+        "stream": step.stream_id.hex(),
+        "t": step.t,
+        "task": step.task_id,
+        "seed": step.seed,
+        "split": step.split,
+        "version": step.decision and step.decision.policy_version,
+        "seen": step.obs_text,
+        "action": step.decision and step.decision.text,
+        "signals": {s.name: s.value for s in step.signals},
+        "reward": step.reward,
+        "ending": step.ending,
+        "info": dict(step.info),
+    }

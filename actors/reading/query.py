@@ -40,8 +40,22 @@ numbered as (
                   over (partition by stream_id order by t) as number
     from marked),
 ended as (
-    select stream_id, min(t) as t, max(t_end_ns) as ended_ns, {", ".join(f"arg_min({name}, t) as {name}" for name in (
-        "episode", "env_id", "split", "source", "group_id", "task_id", "seed", "policy_version", "behaviour_id"))},
+    select stream_id, min(t) as t, max(t_end_ns) as ended_ns, {
+    ", ".join(
+        f"arg_min({name}, t) as {name}"
+        for name in (
+            "episode",
+            "env_id",
+            "split",
+            "source",
+            "group_id",
+            "task_id",
+            "seed",
+            "policy_version",
+            "behaviour_id",
+        )
+    )
+},
         count(*) filter (not closing) as turns,
         case when count(*) filter (not closing and reward is null) = 0
              then coalesce(sum(reward) filter (not closing), 0) end as total_reward,
@@ -80,14 +94,20 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
     """A connection with a view for each of `tables`, and the macro `signal`."""
     connection = duckdb.connect()
     connection.execute("set enable_external_access = false")  # no files, no network, no extensions
-    connection.execute("set python_enable_replacements = false")  # no variable of this program is a table
-    connection.execute("create macro signal(signals, wanted) as "
-                       "list_filter(signals, lambda s: s.name = wanted)[1].value")
+    connection.execute(
+        "set python_enable_replacements = false"
+    )  # no variable of this program is a table
+    connection.execute(
+        "create macro signal(signals, wanted) as "
+        "list_filter(signals, lambda s: s.name = wanted)[1].value"
+    )
     first = next(iter(tables))
     for table, directory in tables.items():
         if table != first and not directory.is_dir():  # e.g. an imported run has nothing imagined
             for view in (table, f"raw_{table}"):
-                connection.execute(f"create view {_column(view)} as select * from {_column(first)} where false")
+                connection.execute(
+                    f"create view {_column(view)} as select * from {_column(first)} where false"
+                )
             continue
         groups = Catalog(directory, checked=checked).by_catalogue()
         names = sorted({name for group in groups for name in group})
@@ -97,46 +117,61 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
             selects.append(_select(f"{table} {number}", catalogue, names))
         raw = _column(f"raw_{table}")
         connection.execute(f"create view {raw} as {' union all '.join(selects)}")
-        connection.execute(f"create view {_column(table)} as {_amended(connection, table, raw, directory, names)}")
+        connection.execute(
+            f"create view {_column(table)} as {_amended(connection, table, raw, directory, names)}"
+        )
     if "steps" in tables:
         connection.execute(EPISODES)
     connection.execute("set lock_configuration = true")
     return connection
 
 
-def _amended(connection: duckdb.DuckDBPyConnection, table: str, raw: str, store: Path, names: Sequence[str]) -> str:
+def _amended(
+    connection: duckdb.DuckDBPyConnection, table: str, raw: str, store: Path, names: Sequence[str]
+) -> str:
     """The rows with later signals in place of earlier ones, and each step's last reward and its version."""
     later = in_force(store)
     if not later.signals.num_rows and not later.rewards.num_rows:
         return f"select * from {raw}"
     connection.register(f"later {table}", later.signals)
     connection.register(f"rewarded {table}", later.rewards)
-    changed = ["case when l.t is null then r.signals else list_concat(list_filter(r.signals, lambda s: "
-               "not list_contains(l.names, s.name)), l.signals) end as signals",
-               "case when w.t is null then r.reward else w.reward end as reward",
-               "coalesce(w.reward_version, r.reward_version) as reward_version"]
+    changed = [
+        "case when l.t is null then r.signals else list_concat(list_filter(r.signals, lambda s: "
+        "not list_contains(l.names, s.name)), l.signals) end as signals",
+        "case when w.t is null then r.reward else w.reward end as reward",
+        "coalesce(w.reward_version, r.reward_version) as reward_version",
+    ]
     added = []
     for name in (n for n in later.names if _may_be_a_column(n, [*{*names, *later.names}])):
         value = f"list_filter(l.signals, lambda s: s.name = {literal(name)})[1].value"
         column = _column(SIGNAL + name)
         if name in names:
-            changed.append(f"case when list_contains(l.names, {literal(name)}) then {value} else r.{column} end "
-                           f"as {column}")
+            changed.append(
+                f"case when list_contains(l.names, {literal(name)}) then {value} else r.{column} end "
+                f"as {column}"
+            )
         else:
             added.append(f", {value} as {column}")
-    return (f"select r.* replace ({', '.join(changed)}){''.join(added)} from {raw} r "
-            f"left join {_column(f'later {table}')} l on r.stream_id = l.stream_id and r.t = l.t "
-            f"left join {_column(f'rewarded {table}')} w on r.stream_id = w.stream_id and r.t = w.t")
+    return (
+        f"select r.* replace ({', '.join(changed)}){''.join(added)} from {raw} r "
+        f"left join {_column(f'later {table}')} l on r.stream_id = l.stream_id and r.t = l.t "
+        f"left join {_column(f'rewarded {table}')} w on r.stream_id = w.stream_id and r.t = w.t"
+    )
 
 
 def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> str:
     """The rows of shards that share a catalogue, with each of `names`, whose shards or not, as a column."""
-    named = (f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(literal, catalogue))}]"
-             "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals")
+    named = (
+        f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(literal, catalogue))}]"
+        "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals"
+    )
     columns = [named if column == "signals" else _column(column) for column in PLAIN.names]
     for name in (n for n in names if _may_be_a_column(n, names)):
-        value = (f"list_filter(signals, lambda s: s.code = {catalogue.index(name)})[1].value" if name in catalogue
-                 else "null::double")
+        value = (
+            f"list_filter(signals, lambda s: s.code = {catalogue.index(name)})[1].value"
+            if name in catalogue
+            else "null::double"
+        )
         columns.append(f"{value} as {_column(SIGNAL + name)}")
     return f"select {', '.join(columns)} from {_column(relation)}"
 

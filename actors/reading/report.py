@@ -10,7 +10,15 @@ from typing import Any
 from actors.config.schema import Config
 from actors.reading import figures
 from actors.reading.examples import examples
-from actors.reading.listing import held_out_cells, number, resumptions, seconds_of, status_of, version_of, when
+from actors.reading.listing import (
+    held_out_cells,
+    number,
+    resumptions,
+    seconds_of,
+    status_of,
+    version_of,
+    when,
+)
 from actors.reading.live import warnings
 from actors.reading.survey import Survey, first_version, known_config, learns, survey
 from actors.running.progress import Progress
@@ -46,33 +54,60 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
         damage = f'<p class="bad">The shards cannot be read: {_text(error)}</p>'
     history = list(figures.in_one_time(directory.metrics()))
     record, learning = directory.record, learns(config)
-    body = [f"<h1>{_text(directory.name)}</h1>", damage, *_what_happened(directory, record, found),
-            *(f"<p class=\"bad\">{_text(warning)}</p>" for warning in warnings(progress) if learning),
-            f"<p>{_text(_sentence(directory, record, len(found.episodes), counted))}</p>",
-            _table(found, learning, config),
-            _section("Return on held-out tasks, per policy version",
-                     "Tasks that training never draws; n of them at each point; bands are 95 % intervals over the "
-                     "tasks of this one run (Student's t; none for fewer than five). The dotted line is a policy of "
-                     f"well-formed random actions; version 0 is {first_version(config).removesuffix(' (v0)')} alone.",
-                     figures.held_out(found.held_out()) + _numbers(
-                         {w: r.versions for w, r in found.held_out().items()})),
-            _section("Return while training", _beside_held_out(config),
-                     figures.training(found.training()) + _numbers(found.training())),
-            _section("Where the data came from", "Steps in the shards by source, as the run went on. Acknowledged "
-                     "steps were lived; imagined ones are kept in shards of their own.", figures.sources(history)),
-            _section("World model", "On real transitions it was never fitted to: share predicted exactly, of all and "
-                     "of those that pass the uncertainty gate, beside the copy baseline.", figures.model(history)),
-            _section("Learning", "Of updates on real experience: losses, the gradient's length before it is cut, how "
-                     "far the policy moved from the one that acted (kl; clipped: share of tokens whose ratio was), and "
-                     "the age of the experience.", figures.learning(history) if learning else ""),
-            _section("Kept", "", _kept(progress, counted, record)),
-            _section("Examples", "Whole episodes: of each world the best and the worst held-out one of its last "
-                     "evaluated version, from the first turn to the closing row.", examples(directory, found)),
-            _section("Configuration", "", _configuration(directory))]
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(directory.name)}</title>'
-            '<meta name="viewport" content="width=device-width">'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-            f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>")
+    body = [
+        f"<h1>{_text(directory.name)}</h1>",
+        damage,
+        *_what_happened(directory, record, found),
+        *(f'<p class="bad">{_text(warning)}</p>' for warning in warnings(progress) if learning),
+        f"<p>{_text(_sentence(directory, record, len(found.episodes), counted))}</p>",
+        _table(found, learning, config),
+        _section(
+            "Return on held-out tasks, per policy version",
+            "Tasks that training never draws; n of them at each point; bands are 95 % intervals over the "
+            "tasks of this one run (Student's t; none for fewer than five). The dotted line is a policy of "
+            f"well-formed random actions; version 0 is {first_version(config).removesuffix(' (v0)')} alone.",
+            figures.held_out(found.held_out())
+            + _numbers({w: r.versions for w, r in found.held_out().items()}),
+        ),
+        _section(
+            "Return while training",
+            _beside_held_out(config),
+            figures.training(found.training()) + _numbers(found.training()),
+        ),
+        _section(
+            "Where the data came from",
+            "Steps in the shards by source, as the run went on. Acknowledged "
+            "steps were lived; imagined ones are kept in shards of their own.",
+            figures.sources(history),
+        ),
+        _section(
+            "World model",
+            "On real transitions it was never fitted to: share predicted exactly, of all and "
+            "of those that pass the uncertainty gate, beside the copy baseline.",
+            figures.model(history),
+        ),
+        _section(
+            "Learning",
+            "Of updates on real experience: losses, the gradient's length before it is cut, how "
+            "far the policy moved from the one that acted (kl; clipped: share of tokens whose ratio was), and "
+            "the age of the experience.",
+            figures.learning(history) if learning else "",
+        ),
+        _section("Kept", "", _kept(progress, counted, record)),
+        _section(
+            "Examples",
+            "Whole episodes: of each world the best and the worst held-out one of its last "
+            "evaluated version, from the first turn to the closing row.",
+            examples(directory, found),
+        ),
+        _section("Configuration", "", _configuration(directory)),
+    ]
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(directory.name)}</title>'
+        '<meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>"
+    )
     path = directory.path / "report.html"
     replace_file(path, Redactor.current().text(page).encode(errors="replace"))
     return path
@@ -88,8 +123,14 @@ def _section(title: str, note: str, content: str) -> str:
 
 def _rows(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ()) -> str:
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
-    lines = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{f"<tr>{head}</tr>" if head else ""}{lines}</table></div>' if rows else ""
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="wide"><table>{f"<tr>{head}</tr>" if head else ""}{lines}</table></div>'
+        if rows
+        else ""
+    )
 
 
 def _what_happened(directory: RunDirectory, record: Mapping[str, Any], found: Survey) -> list[str]:
@@ -98,53 +139,75 @@ def _what_happened(directory: RunDirectory, record: Mapping[str, Any], found: Su
     parts = []
     if status not in ("running", "succeeded", "imported"):
         why = _text(record.get("why") or "its process is gone, and left no reason")
-        parts.append(f'<p class="bad"><b>This run was {_text(status)}: {why}. '
-                     "What follows is what it had done until then.</b></p>")
+        parts.append(
+            f'<p class="bad"><b>This run was {_text(status)}: {why}. '
+            "What follows is what it had done until then.</b></p>"
+        )
     for again in resumptions(dict(record)):
         before = "what it had lived" if again["version"] is None else f"version {again['version']}"
-        parts.append(f"<p>Resumed {_text(when(again['at']))} from {before}; seconds of all attempts are added up.</p>")
+        parts.append(
+            f"<p>Resumed {_text(when(again['at']))} from {before}; seconds of all attempts are added up.</p>"
+        )
     if found.failures:
-        items = "".join(f"<li>{f.count} × {_text(f.env_id)}: {_text(f.kind)}<pre>{_text(f.traceback or f.first)}</pre>"
-                        "</li>" for f in found.failures)
-        parts.append('<div class="bad"><p>Episodes that failed, which learning and returns leave out; of each kind '
-                     f"the first:</p><ul>{items}</ul></div>")
+        items = "".join(
+            f"<li>{f.count} × {_text(f.env_id)}: {_text(f.kind)}<pre>{_text(f.traceback or f.first)}</pre>"
+            "</li>"
+            for f in found.failures
+        )
+        parts.append(
+            '<div class="bad"><p>Episodes that failed, which learning and returns leave out; of each kind '
+            f"the first:</p><ul>{items}</ul></div>"
+        )
     return parts
 
 
-def _sentence(directory: RunDirectory, record: Mapping[str, Any], episodes: int, counted: Mapping[str, int]) -> str:
+def _sentence(
+    directory: RunDirectory, record: Mapping[str, Any], episodes: int, counted: Mapping[str, int]
+) -> str:
     attempts = int(number(record.get("attempts")) or 1)
     how = f" in {attempts} attempts" if attempts > 1 else ""
     version = version_of(directory, dict(record), status_of(directory, dict(record)))
-    return (f"Policy version {version} after {seconds_of(directory) / 60:.1f} minutes{how}; "
-            f"{episodes} episodes; {counted['rows'] - counted['imagined_rows']} acknowledged rows on disk, and apart "
-            f"from them {counted['imagined_rows']} imagined ones; "
-            f"source {record.get('revision') or 'unknown'}, seed {record.get('seed')}.")
+    return (
+        f"Policy version {version} after {seconds_of(directory) / 60:.1f} minutes{how}; "
+        f"{episodes} episodes; {counted['rows'] - counted['imagined_rows']} acknowledged rows on disk, and apart "
+        f"from them {counted['imagined_rows']} imagined ones; "
+        f"source {record.get('revision') or 'unknown'}, seed {record.get('seed')}."
+    )
 
 
 def _table(found: Survey, learning: bool, config: Config | None) -> str:
     cells = held_out_cells(found, learning, first_version(config))
     heads = list(dict.fromkeys(name for row in cells.values() for name in row))
-    return _rows([[world, *(row.get(name, "") for name in heads)] for world, row in cells.items()], ["world", *heads])
+    return _rows(
+        [[world, *(row.get(name, "") for name in heads)] for world, row in cells.items()],
+        ["world", *heads],
+    )
 
 
 def _numbers(found: Mapping[str, Mapping[int, Mean]]) -> str:
-    rows = [(world, version, mean, mean.n) for world, by in found.items() for version, mean in by.items()]
+    rows = [
+        (world, version, mean, mean.n)
+        for world, by in found.items()
+        for version, mean in by.items()
+    ]
     table = _rows(rows, ["world", "version", "return", "n"])
     return f"<details><summary>The numbers</summary>{table}</details>" if table else ""
 
 
 def _beside_held_out(config: Config | None) -> str:
     """Why the two curves differ."""
-    said = ("Real training episodes by the version that began them; n of them at each point, bands as above. ")
+    said = "Real training episodes by the version that began them; n of them at each point, bands as above. "
     if config is None:
         return said
     sampled, held = config.policy.temperature, config.evaluation.temperature
     if sampled == held or config.policy.engine == "table":
         return said + "They are other tasks than the held-out ones."
     how = "takes its likeliest action" if held == 0 else f"samples at temperature {held:g}"
-    return said + (f"Here the policy samples its actions at temperature {sampled:g} to explore; on held-out tasks it "
-                   f"{how}. One unlucky draw can spoil an episode, so that these returns may be lower than the "
-                   "held-out ones of the same version.")
+    return said + (
+        f"Here the policy samples its actions at temperature {sampled:g} to explore; on held-out tasks it "
+        f"{how}. One unlucky draw can spoil an episode, so that these returns may be lower than the "
+        "held-out ones of the same version."
+    )
 
 
 def _configuration(directory: RunDirectory) -> str:
@@ -153,13 +216,22 @@ def _configuration(directory: RunDirectory) -> str:
 
 
 def _kept(progress: Progress, counted: Mapping[str, int], record: Mapping[str, Any]) -> str:
-    rows = {"rows acknowledged": progress.acknowledged or "unknown: the run did not end by itself",
-            "acknowledged rows on disk": counted["rows"] - counted["imagined_rows"],
-            "imagined rows, in shards of their own": counted["imagined_rows"],
-            "steps on disk": ", ".join(f"{counted.get(k, 0)} {k}" for k in ("real", "demonstration", "imagined")),
-            "imagined branches": ", ".join(f"{n} {why}" for why, n in progress.imagined.items()) or "none",
-            "episodes left out of learning": ", ".join(f"{n} {w}" for w, n in progress.dropped.items() if n) or "none",
-            "updates skipped, not finite": progress.skipped,
-            "failures": ", ".join(f"{n} × {why}" for why, n in progress.failures.items()) or "none",
-            "collector restarts": progress.restarts, "machine": record.get("machine", "")}
+    rows = {
+        "rows acknowledged": progress.acknowledged or "unknown: the run did not end by itself",
+        "acknowledged rows on disk": counted["rows"] - counted["imagined_rows"],
+        "imagined rows, in shards of their own": counted["imagined_rows"],
+        "steps on disk": ", ".join(
+            f"{counted.get(k, 0)} {k}" for k in ("real", "demonstration", "imagined")
+        ),
+        "imagined branches": ", ".join(f"{n} {why}" for why, n in progress.imagined.items())
+        or "none",
+        "episodes left out of learning": ", ".join(
+            f"{n} {w}" for w, n in progress.dropped.items() if n
+        )
+        or "none",
+        "updates skipped, not finite": progress.skipped,
+        "failures": ", ".join(f"{n} × {why}" for why, n in progress.failures.items()) or "none",
+        "collector restarts": progress.restarts,
+        "machine": record.get("machine", ""),
+    }
     return _rows(list(rows.items()))

@@ -89,7 +89,10 @@ class Survey:
             by_task: dict[int, list[float]] = defaultdict(list)
             for episode in self._acted(world, "heldout"):
                 by_task[episode.seed].append(episode.total or 0.0)
-            found[world] = returns.random, mean_with_interval([sum(r) / len(r) for r in by_task.values()])
+            found[world] = (
+                returns.random,
+                mean_with_interval([sum(r) / len(r) for r in by_task.values()]),
+            )
         return found
 
     def training(self) -> dict[str, dict[int, Mean]]:
@@ -98,11 +101,21 @@ class Survey:
         for world in self.worlds:
             for episode in self._acted(world, "train"):
                 found[world][episode.version or 0].append(episode.total or 0.0)
-        return {w: {v: mean_with_interval(r) for v, r in sorted(by.items())} for w, by in found.items()}
+        return {
+            w: {v: mean_with_interval(r) for v, r in sorted(by.items())} for w, by in found.items()
+        }
 
     def _acted(self, world: str, split: str) -> list[Lived]:
-        return [e for e in self.episodes if e.env_id == world and e.split == split and e.source == "real" and e.whole
-                and e.total is not None and e.behaviour != _RANDOM]
+        return [
+            e
+            for e in self.episodes
+            if e.env_id == world
+            and e.split == split
+            and e.source == "real"
+            and e.whole
+            and e.total is not None
+            and e.behaviour != _RANDOM
+        ]
 
 
 def _returns(episodes: Sequence[Lived]) -> Returns:
@@ -114,8 +127,12 @@ def _returns(episodes: Sequence[Lived]) -> Returns:
         elif episode.version is not None:
             by_version[episode.version][episode.seed] = episode.total or 0.0
     versions = {v: mean_with_interval(list(by_version[v].values())) for v in sorted(by_version)}
-    first, last = (by_version[min(versions)], by_version[max(versions)]) if len(versions) > 1 else ({}, {})
-    gain = mean_with_interval([last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())])
+    first, last = (
+        (by_version[min(versions)], by_version[max(versions)]) if len(versions) > 1 else ({}, {})
+    )
+    gain = mean_with_interval(
+        [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
+    )
     return Returns(mean_with_interval(random), versions, gain)
 
 
@@ -157,7 +174,10 @@ def whole_episodes(shards: Path, wanted: Sequence[Lived]) -> list[Episode]:
         for start, end, number in spans[step.stream_id]:
             if start <= step.t <= end:
                 rows[number].append(step)
-    return [Episode(tuple(s for s in r if not s.is_closing), r[-1] if r and r[-1].is_closing else None) for r in rows]
+    return [
+        Episode(tuple(s for s in r if not s.is_closing), r[-1] if r and r[-1].is_closing else None)
+        for r in rows
+    ]
 
 
 def known_config(directory: RunDirectory) -> Config | None:
@@ -170,7 +190,9 @@ def known_config(directory: RunDirectory) -> Config | None:
 
 def first_version(config: Config | None) -> str:
     """What version 0 is."""
-    imitates = config is None or (config.learning.imitation_passes and any(w.demonstrations for w in config.worlds))
+    imitates = config is None or (
+        config.learning.imitation_passes and any(w.demonstrations for w in config.worlds)
+    )
     return "imitation (v0)" if imitates else "untrained (v0)"
 
 

@@ -51,7 +51,9 @@ _STILL_SECONDS = 5
 class Parts:
     """Learner, replay, pool, evaluator and world model of one run, and what passes between them."""
 
-    def __init__(self, config: Config, directory: RunDirectory, report: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, config: Config, directory: RunDirectory, report: Callable[[Progress], None]
+    ) -> None:
         self.config, self.directory, self._report = config, directory, report
         self._started = self._reported = time.monotonic()
         self.progress = Progress(directory.name, learns=config.policy.learns)
@@ -73,18 +75,38 @@ class Parts:
         self._loop_started: float | None = None
         self._moved = 0, time.monotonic()
         self._still = (0, 0, 0), time.monotonic()
-        self._skills = Skills(self.rewards, self.catalogue, {w.id: w.arguments for w in config.worlds}, planning.skills)
+        self._skills = Skills(
+            self.rewards,
+            self.catalogue,
+            {w.id: w.arguments for w in config.worlds},
+            planning.skills,
+        )
         if planning.options:
             self._skills.library = library_from(planning.options)
             self.learner.options = self._skills.library.dump()
-        self.thought = Thought(config, directory.path, self._engine, worlds.told, self.learner, self.world, self.replay,
-                               self.rewards, self.catalogue, self._skills, self.progress)
+        self.thought = Thought(
+            config,
+            directory.path,
+            self._engine,
+            worlds.told,
+            self.learner,
+            self.world,
+            self.replay,
+            self.rewards,
+            self.catalogue,
+            self._skills,
+            self.progress,
+        )
         skills = [skill_name("", ())] * (planning.skills > 0)  # all have names of one length
-        check_room(self._engine, worlds.told, [*(option.name for option in self._skills.library), *skills])
+        check_room(
+            self._engine, worlds.told, [*(option.name for option in self._skills.library), *skills]
+        )
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)
-        self.phases = Phases(config, self.pool, self.replay, self.evaluator, self.progress, self.take, self._show)
+        self.phases = Phases(
+            config, self.pool, self.replay, self.evaluator, self.progress, self.take, self._show
+        )
         self._is_imitating = False
         self.is_new = not self._resume()
 
@@ -106,10 +128,12 @@ class Parts:
         self.progress.cut_short |= told.get("cut_short", {})
         self.progress.groups.update(told.get("groups", {}))
         let_go = bool(read_snapshot(self.directory.shards).missing)
-        self.learner.restore(saved, self.demonstrations(), self.replay.restore(saved, let_go=let_go))
+        self.learner.restore(
+            saved, self.demonstrations(), self.replay.restore(saved, let_go=let_go)
+        )
         if self.world is not None and "world_model.json" in saved:
             self._seen_transitions = told["seen_transitions"]
-            self.world.add(self.replay.transitions[:self._seen_transitions])
+            self.world.add(self.replay.transitions[: self._seen_transitions])
             self.world.restore(saved)
         if "options.json" in saved:
             self._skills.resume(Library.load(saved["options.json"]), self.replay.episodes["real"])
@@ -125,15 +149,27 @@ class Parts:
     def imitate(self) -> None:
         """Imitation, from the last pass that was saved, and the first steps of the world model."""
         watch = self.phases.imitation(lambda done: self.save(imitated=done))
-        self.note(self.learner.imitate(self.demonstrations(), self.config.learning.imitation_passes, watch))
+        self.note(
+            self.learner.imitate(
+                self.demonstrations(), self.config.learning.imitation_passes, watch
+            )
+        )
         if self.world is not None:
             self._give_transitions(self.world)
-            self._note_model(self.world, self.phases.fit(self.config.planning.first_steps, self.world.fit))
+            self._note_model(
+                self.world, self.phases.fit(self.config.planning.first_steps, self.world.fit)
+            )
 
     def demonstrations(self) -> list[Step]:
         """What the experts showed; where the run has subgoals, as if they had pursued them."""
-        shown = (e for e in self.replay.demonstrations() if e.first.work_id not in self.phases.not_shown)
-        return [step for episode in shown for step in in_hindsight(episode, self._skills.library, self.thought.written)]
+        shown = (
+            e for e in self.replay.demonstrations() if e.first.work_id not in self.phases.not_shown
+        )
+        return [
+            step
+            for episode in shown
+            for step in in_hindsight(episode, self._skills.library, self.thought.written)
+        ]
 
     def take(self, shard: Sequence[Step]) -> None:
         """New committed steps go into replay; now and then the world is told."""
@@ -145,8 +181,13 @@ class Parts:
     def push(self) -> None:
         """The present policy to all collectors, with what its planner thinks with, and how far they may run ahead."""
         if self.config.planning.candidates and self.learner.value is not None:
-            self.learner.planner = self.learner.value.beliefs() | (self.world.beliefs() if self.world else {})
-        self._limiter.counts.version, self._limiter.counts.sampled = self.rounds, len(self.replay.consumed)
+            self.learner.planner = self.learner.value.beliefs() | (
+                self.world.beliefs() if self.world else {}
+            )
+        self._limiter.counts.version, self._limiter.counts.sampled = (
+            self.rounds,
+            len(self.replay.consumed),
+        )
         share = -(-self._limiter.inserts_allowed() // max(self.config.workers, 1))
         self.pool.push(self.learner.policy(), share)
         if self._loop_started is None:
@@ -156,7 +197,9 @@ class Parts:
     @property
     def rounds(self) -> int:
         """How often whole groups were given out, those of which nothing could be learned included."""
-        return max(self.learner.version, len(self.replay.consumed) // max(self.groups_per_update, 1))
+        return max(
+            self.learner.version, len(self.replay.consumed) // max(self.groups_per_update, 1)
+        )
 
     def can_learn_from(self, lived: Sequence[Group]) -> bool:
         """Whether there is something; else the collectors may go on, and no new version is made of nothing."""
@@ -171,9 +214,11 @@ class Parts:
         budget = self.config.budget
         minutes = (time.monotonic() - (self._loop_started or time.monotonic())) / 60
         barren = self.rounds - self.learner.version  # rounds without an update end a run, too
-        return max(max(self.learner.version, barren) / budget.updates if budget.updates else 1.0,
-                   minutes / budget.minutes if budget.minutes else 0.0,
-                   self.replay.training_steps / budget.steps if budget.steps else 0.0)
+        return max(
+            max(self.learner.version, barren) / budget.updates if budget.updates else 1.0,
+            minutes / budget.minutes if budget.minutes else 0.0,
+            self.replay.training_steps / budget.steps if budget.steps else 0.0,
+        )
 
     def budget_is_spent(self) -> bool:
         """Raises XpError where nothing bounds the run by time and nothing has been learned from for half an hour."""
@@ -181,17 +226,25 @@ class Parts:
         if self.learner.version != self._moved[0] or self._loop_started is None:
             self._moved = self.learner.version, time.monotonic()
         if budget.minutes is None and time.monotonic() - self._moved[1] > _STALLED_SECONDS:
-            raise XpError(f"no update in {_STALLED_SECONDS // 60} minutes, after version {self.learner.version}",
-                          "./xp show says what failed; a world whose episodes do not end needs budget.minutes")
-        counts = {"update": (self.learner.version, budget.updates),
-                  "step": (self.replay.training_steps, budget.steps or 0)}
+            raise XpError(
+                f"no update in {_STALLED_SECONDS // 60} minutes, after version {self.learner.version}",
+                "./xp show says what failed; a world whose episodes do not end needs budget.minutes",
+            )
+        counts = {
+            "update": (self.learner.version, budget.updates),
+            "step": (self.replay.training_steps, budget.steps or 0),
+        }
         self.progress.done = {what: (done, of) for what, (done, of) in counts.items() if of}
         return self.spent >= 1 or self._is_stuck_at_the_limit()
 
     def _is_stuck_at_the_limit(self) -> bool:
         """Whether no collector has anything to do: some took their share of the steps, and what the others lived is not
         enough for an update."""
-        if not self.replay.training_steps or self.config.budget.steps is None or self.config.workers < 2:
+        if (
+            not self.replay.training_steps
+            or self.config.budget.steps is None
+            or self.config.workers < 2
+        ):
             return False
         now = (self.replay.training_steps, len(self.replay.finished), self.rounds)
         if now != self._still[0]:
@@ -211,7 +264,9 @@ class Parts:
         return self.rate * self.config.planning.weight
 
     def note(self, metrics: dict[str, float]) -> None:
-        self.progress.groups.update(all=int(metrics.get("groups", 0)), flat=int(metrics.get("flat_groups", 0)))
+        self.progress.groups.update(
+            all=int(metrics.get("groups", 0)), flat=int(metrics.get("flat_groups", 0))
+        )
         self.progress.metrics |= metrics
 
     @contextlib.contextmanager
@@ -236,7 +291,7 @@ class Parts:
             self.progress.model_error = world.calibrate() or self.progress.model_error
 
     def _give_transitions(self, world: LearnedModel) -> None:
-        new = self.replay.transitions[self._seen_transitions:]
+        new = self.replay.transitions[self._seen_transitions :]
         self._seen_transitions += len(new)
         world.add(new)
 
@@ -245,7 +300,11 @@ class Parts:
         if not self.config.planning.skills or not self.should_evaluate(self.learner.version + 1):
             return
         recent = self.replay.episodes["real"][-_RECENT_EPISODES:]
-        best = [e for e in recent if (r := e.total_reward) is not None and r > 0 and e.ending == "terminated"]
+        best = [
+            e
+            for e in recent
+            if (r := e.total_reward) is not None and r > 0 and e.ending == "terminated"
+        ]
         changed = self._skills.curate(best, recent)
         if changed or len(self._skills.library):
             self.learner.options = self._skills.library.dump()
@@ -262,14 +321,19 @@ class Parts:
         """Weights, moments, world model, random states and the cursor into the store, in one atomic checkpoint.
         `imitated`: so many steps of the first imitation are done, and it is not over."""
         world = self.world.save() if self.world is not None and imitated is None else {}
-        told = {"seen_transitions": self._seen_transitions, "imitating": imitated is not None,
-                "cut_short": self.progress.cut_short, "groups": self.progress.groups,
-                "not_shown": sorted(work_id.hex() for work_id in self.phases.not_shown)}
-        about = {"parts.json": dumps(told).encode(),
-                 "options.json": self._skills.library.dump()}
-        self.directory.save_checkpoint(self.learner.version,
-                                       {**self.learner.save(), **self.replay.save(), **self._limiter.save(), **world,
-                                        **about}, imitated)
+        told = {
+            "seen_transitions": self._seen_transitions,
+            "imitating": imitated is not None,
+            "cut_short": self.progress.cut_short,
+            "groups": self.progress.groups,
+            "not_shown": sorted(work_id.hex() for work_id in self.phases.not_shown),
+        }
+        about = {"parts.json": dumps(told).encode(), "options.json": self._skills.library.dump()}
+        self.directory.save_checkpoint(
+            self.learner.version,
+            {**self.learner.save(), **self.replay.save(), **self._limiter.save(), **world, **about},
+            imitated,
+        )
 
     def finish(self) -> Progress:
         """Learns from the last whole groups, then evaluates with the collectors' attention undivided, and saves."""
@@ -317,49 +381,84 @@ class Parts:
         progress.seconds, progress.version = time.monotonic() - self._started, self.learner.version
         progress.steps, progress.lag = dict(self.replay.steps_by_source), self.replay.mean_lag
         progress.training_steps = self.replay.training_steps
-        progress.skipped = self.learner.skipped + (self.world.skipped if self.world is not None else 0)
-        progress.episodes, progress.dropped = len(self.replay.finished), vars(self.replay.dropped).copy()
+        progress.skipped = self.learner.skipped + (
+            self.world.skipped if self.world is not None else 0
+        )
+        progress.episodes, progress.dropped = (
+            len(self.replay.finished),
+            vars(self.replay.dropped).copy(),
+        )
         for world in self.config.worlds:
             progress.random[world.id] = self.evaluator.returns(world.id, 0, "random")
-            progress.returns[world.id] = {v: self.evaluator.returns(world.id, v) for v in self.evaluator.ordered}
+            progress.returns[world.id] = {
+                v: self.evaluator.returns(world.id, v) for v in self.evaluator.ordered
+            }
             if self.evaluator.ordered:
-                progress.gain[world.id] = self.evaluator.gain(world.id, 0, self.evaluator.ordered[-1])
+                progress.gain[world.id] = self.evaluator.gain(
+                    world.id, 0, self.evaluator.ordered[-1]
+                )
             progress.training[world.id] = self.replay.recent_returns(world.id)
         self._report(progress)
 
     def _log(self) -> None:
         self._show()
         progress = self.progress
-        self.directory.log({
-            "version": progress.version, "seconds": progress.seconds, "steps": progress.steps,
-            "training_steps": progress.training_steps, "lag": progress.lag,
-            "episodes": progress.episodes, "dropped": progress.dropped, "cut": dict(progress.cut),
-            "imagined": dict(progress.imagined),
-            "skills": progress.skills, "skipped_updates": progress.skipped,
-            "model_error": vars(progress.model_error) if progress.model_error else None,
-            "returns": {w: {str(v): vars(m) for v, m in by.items()} for w, by in progress.returns.items()},
-            "random": {w: vars(m) for w, m in progress.random.items()},
-            "gain": {w: vars(m) for w, m in progress.gain.items()},
-            "training": progress.training_means,
-            "metrics": progress.metrics})
+        self.directory.log(
+            {
+                "version": progress.version,
+                "seconds": progress.seconds,
+                "steps": progress.steps,
+                "training_steps": progress.training_steps,
+                "lag": progress.lag,
+                "episodes": progress.episodes,
+                "dropped": progress.dropped,
+                "cut": dict(progress.cut),
+                "imagined": dict(progress.imagined),
+                "skills": progress.skills,
+                "skipped_updates": progress.skipped,
+                "model_error": vars(progress.model_error) if progress.model_error else None,
+                "returns": {
+                    w: {str(v): vars(m) for v, m in by.items()}
+                    for w, by in progress.returns.items()
+                },
+                "random": {w: vars(m) for w, m in progress.random.items()},
+                "gain": {w: vars(m) for w, m in progress.gain.items()},
+                "training": progress.training_means,
+                "metrics": progress.metrics,
+            }
+        )
 
 
-def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learner | TabularLearner | Onlooker:
+def make_learner(
+    config: Config, engine: Engine, rewards: RewardModel
+) -> Learner | TabularLearner | Onlooker:
     if not config.policy.learns:
         return Onlooker()
     learning, planning = config.learning, config.planning
     if config.policy.engine == "table":
-        return TabularLearner(listed_actions(config), rewards, DynaSettings(
-            learning.step_size, config.collecting.discount, planning.updates if planning.enabled else 0,
-            planning.curiosity, seed=config.seed))
+        return TabularLearner(
+            listed_actions(config),
+            rewards,
+            DynaSettings(
+                learning.step_size,
+                config.collecting.discount,
+                planning.updates if planning.enabled else 0,
+                planning.curiosity,
+                seed=config.seed,
+            ),
+        )
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, seed=config.seed)
-    return Learner(engine.model, settings, make_value(config) if learning.advantage == "turn" else None)
+    return Learner(
+        engine.model, settings, make_value(config) if learning.advantage == "turn" else None
+    )
 
 
 @contextlib.contextmanager
-def assemble(config: Config, directory: RunDirectory, report: Callable[[Progress], None]) -> Iterator[Parts]:
+def assemble(
+    config: Config, directory: RunDirectory, report: Callable[[Progress], None]
+) -> Iterator[Parts]:
     """The run's parts, closed whatever happens: journals sealed, collectors ended. Where learning ends because its
     updates are not finite, the last batch is kept in the run directory."""
     torch.set_num_threads(config.learning.threads)
@@ -368,7 +467,11 @@ def assemble(config: Config, directory: RunDirectory, report: Callable[[Progress
         yield parts
     except DivergedError as error:
         kept = directory.keep_batch(parts.learner.version, error.batch)
-        raise DivergedError(str(error), error.batch, f"what they learned from is in {kept} (numpy.load); a smaller "
-                                                     "learning rate may help, then: ./xp resume") from error
+        raise DivergedError(
+            str(error),
+            error.batch,
+            f"what they learned from is in {kept} (numpy.load); a smaller "
+            "learning rate may help, then: ./xp resume",
+        ) from error
     finally:
         parts.close()

@@ -33,8 +33,16 @@ def _is_whole(counts: Counts) -> bool:
 class Phases:
     """Waits for what was ordered, and counts it. Invariant: `progress.cut_short` names each phase that was cut."""
 
-    def __init__(self, config: Config, pool: Pool, replay: Replay, evaluator: Evaluator, progress: Progress,
-                 take: Callable[[Sequence[Step]], None], show: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pool: Pool,
+        replay: Replay,
+        evaluator: Evaluator,
+        progress: Progress,
+        take: Callable[[Sequence[Step]], None],
+        show: Callable[[], None],
+    ) -> None:
         self._config, self._pool, self._replay, self._evaluator = config, pool, replay, evaluator
         self._progress, self._take, self._show = progress, take, show
         self._ends = math.inf
@@ -59,22 +67,36 @@ class Phases:
 
         Raises XpError where demonstrations were ordered and not one could be had.
         """
-        works = [Work.named(f"{self._config.seed}/demonstration/{w.id}/{i}", env_id=w.id, lane="demonstration",
-                            seed=(1_000_000_007 + 7919 * self._config.seed + i) % SEEDS)
-                 for w in self._config.worlds for i in range(w.demonstrations)]
+        works = [
+            Work.named(
+                f"{self._config.seed}/demonstration/{w.id}/{i}",
+                env_id=w.id,
+                lane="demonstration",
+                seed=(1_000_000_007 + 7919 * self._config.seed + i) % SEEDS,
+            )
+            for w in self._config.worlds
+            for i in range(w.demonstrations)
+        ]
         self._pool.order([w for w in works if w.work_id not in self._replay.finished])
         ordered = {w.work_id for w in works}
-        missing = self._wait("demonstrations", {"demonstrations": ordered, "baseline": self._evaluator.baseline()})
+        missing = self._wait(
+            "demonstrations", {"demonstrations": ordered, "baseline": self._evaluator.baseline()}
+        )
         self.not_shown = missing & ordered
         if ordered and self._config.policy.learns and not self._replay.demonstrations():
             self._refuse(len(ordered))
 
     def _refuse(self, ordered: int) -> None:
-        why = ", ".join(f"{first.count} × {first.world}: {first.what}" for first in self._progress.broken.values())
+        why = ", ".join(
+            f"{first.count} × {first.world}: {first.what}"
+            for first in self._progress.broken.values()
+        )
         cut = self._progress.cut_short.get("demonstrations", "")
-        raise XpError(f"not one of {ordered} demonstrations could be had: {why or cut or 'no reason is known'}",
-                      "./xp env check says what is wrong with a world; demonstrations: 0 does without its expert, "
-                      "budget.phase_minutes gives it more time")
+        raise XpError(
+            f"not one of {ordered} demonstrations could be had: {why or cut or 'no reason is known'}",
+            "./xp env check says what is wrong with a world; demonstrations: 0 does without its expert, "
+            "budget.phase_minutes gives it more time",
+        )
 
     def evaluate(self) -> None:
         """Waits for the held-out episodes that were ordered."""
@@ -85,7 +107,9 @@ class Phases:
         total = {what: set(ids) for what, ids in works.items() if ids}
 
         def count() -> Counts:
-            self._progress.done = {what: (len(ids & self._replay.finished), len(ids)) for what, ids in total.items()}
+            self._progress.done = {
+                what: (len(ids & self._replay.finished), len(ids)) for what, ids in total.items()
+            }
             return self._progress.done
 
         self.begin(phase, count(), self._minutes)
@@ -102,7 +126,9 @@ class Phases:
     def _note_end(self, what: str, done: int, of: int) -> None:
         self._progress.cut_short.pop(what, None)
         if done < of:
-            self._progress.cut_short[what] = f"{done} of {of} after {self._minutes:g} minutes (budget.phase_minutes)"
+            self._progress.cut_short[what] = (
+                f"{done} of {of} after {self._minutes:g} minutes (budget.phase_minutes)"
+            )
 
     def imitation(self, save: Callable[[int], None]) -> Watch:
         """Begins the phase. What counts its passes, saves after one where that is cheap, and ends it in time."""
@@ -143,6 +169,8 @@ class Phases:
 
     def first_group(self) -> None:
         """Waits for one whole group, as long as one step of a world may take."""
-        self.begin("waiting for a first group", minutes=self._config.collecting.step_timeout_seconds / 60)
+        self.begin(
+            "waiting for a first group", minutes=self._config.collecting.step_timeout_seconds / 60
+        )
         for rows in self._pool.shards(lambda: self._replay.ready_groups > 0 or self.is_over):
             self._take(rows)

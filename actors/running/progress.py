@@ -71,9 +71,13 @@ class Progress:
         """Counts what was cut in these rows, and the failures that they tell."""
         for row in rows:
             if row.decision is not None:
-                self.cut.update(prompts=bool(row.decision.prompt_cut), actions=bool(row.decision.action_cut))
+                self.cut.update(
+                    prompts=bool(row.decision.prompt_cut), actions=bool(row.decision.action_cut)
+                )
             elif row.ending in FAILED and row.info.get("error"):
-                self._count_failure(row.env_id, str(row.info["error"]), str(row.info.get("traceback", "")))
+                self._count_failure(
+                    row.env_id, str(row.info["error"]), str(row.info.get("traceback", ""))
+                )
 
     def _count_failure(self, world: str, what: str, traceback: str) -> None:
         name = f"{world}: {what.partition(':')[0]}"
@@ -90,9 +94,16 @@ class Progress:
     def record(self) -> dict[str, Any]:
         """What a program that follows the run reads: one object of JSON."""
         return {
-            "run": self.run, "seconds": round(self.seconds, 1), "phase": self.phase,
-            "done": {what: list(counts) for what, counts in self.done.items()}, "cut_short": self.cut_short,
-            "version": self.version, "steps": self.steps, "training_steps": self.training_steps,
-            "episodes": self.episodes, "failures": dict(self.failures),
+            "run": self.run,
+            "seconds": round(self.seconds, 1),
+            "phase": self.phase,
+            "done": {what: list(counts) for what, counts in self.done.items()},
+            "cut_short": self.cut_short,
+            "version": self.version,
+            "steps": self.steps,
+            "training_steps": self.training_steps,
+            "episodes": self.episodes,
+            "failures": dict(self.failures),
             "training": self.training_means,
-            "held_out": {w: by[max(by)].mean for w, by in self.returns.items() if by}}
+            "held_out": {w: by[max(by)].mean for w, by in self.returns.items() if by},
+        }

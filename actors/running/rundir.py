@@ -52,16 +52,26 @@ class RunDirectory:
             for folder in ("shards", "imagined", "checkpoints", "metrics", "logs"):
                 (path / folder).mkdir(parents=True)
         except OSError as error:
-            raise XpError(f"{path} cannot be made: {error.strerror}",
-                          "set runs_dir to a folder you may write") from error
+            raise XpError(
+                f"{path} cannot be made: {error.strerror}", "set runs_dir to a folder you may write"
+            ) from error
         run = cls(path)
         redactor = Redactor.current()
         text = redactor.text(dump(config))
         (path / "config.yaml").write_text(text)
         (path / "config.origins.json").write_text(dumps(redactor.value(origins), indent=1))
         run.write_record(signed=_signature(path / "config.yaml"))
-        run.write_record(status="running", argv=argv, seed=config.seed, started=time.time(), revision=_revision(),
-                         python=sys.version.split()[0], machine=platform.platform(), attempts=1, made_with=text)
+        run.write_record(
+            status="running",
+            argv=argv,
+            seed=config.seed,
+            started=time.time(),
+            revision=_revision(),
+            python=sys.version.split()[0],
+            machine=platform.platform(),
+            attempts=1,
+            made_with=text,
+        )
         latest = path.parent / "latest"
         draft = path.parent / f".latest-{secrets.token_hex(2)}"
         draft.symlink_to(path.name)
@@ -74,17 +84,34 @@ class RunDirectory:
         for candidate in (absolute(name), absolute(runs_dir) / name):
             if (candidate / "run.json").exists():
                 path = candidate.resolve() if candidate.is_symlink() else candidate
-                if candidate.name == "latest" and path.parent.resolve() != candidate.parent.resolve():
-                    raise ShardError(f"{candidate} leads to {path}, outside {candidate.parent}", "name the run itself")
+                if (
+                    candidate.name == "latest"
+                    and path.parent.resolve() != candidate.parent.resolve()
+                ):
+                    raise ShardError(
+                        f"{candidate} leads to {path}, outside {candidate.parent}",
+                        "name the run itself",
+                    )
                 return cls(checked(path))
-        found = sorted(p.parent for p in Path(runs_dir).glob(f"{glob.escape(name)}*/run.json")
-                       if not p.parent.is_symlink()) if is_run_name(name) else []
+        found = (
+            sorted(
+                p.parent
+                for p in Path(runs_dir).glob(f"{glob.escape(name)}*/run.json")
+                if not p.parent.is_symlink()
+            )
+            if is_run_name(name)
+            else []
+        )
         if len(found) == 1:
             return cls(checked(found[0]))
         if found:
-            raise ConfigError(f"{name!r} begins {len(found)} runs", f"one of: {', '.join(p.name for p in found)}")
+            raise ConfigError(
+                f"{name!r} begins {len(found)} runs", f"one of: {', '.join(p.name for p in found)}"
+            )
         known = sorted(p.parent.name for p in Path(runs_dir).glob("*/run.json"))
-        raise ConfigError(f"no run {name!r}", f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}")
+        raise ConfigError(
+            f"no run {name!r}", f"known: {', '.join(known[-5:]) or 'none yet; ./xp demo makes one'}"
+        )
 
     @staticmethod
     @contextmanager
@@ -108,12 +135,17 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         record = _json(_bounded(self.path / "run.json"), str(self.path / "run.json"))
         if not isinstance(record, dict):
-            raise ShardError(f"{self.path / 'run.json'} is no record of a run", "restore it from a copy")
+            raise ShardError(
+                f"{self.path / 'run.json'} is no record of a run", "restore it from a copy"
+            )
         return record
 
     def write_record(self, **changes: Any) -> None:
         old = self.record if (self.path / "run.json").exists() else {}
-        replace_file(self.path / "run.json", dumps(old | Redactor.current().value(changes), indent=1).encode())
+        replace_file(
+            self.path / "run.json",
+            dumps(old | Redactor.current().value(changes), indent=1).encode(),
+        )
 
     def hold(self) -> None:
         """Takes the run for this process, until it ends in whatever way. Raises ConfigError if another process has it.
@@ -123,7 +155,9 @@ class RunDirectory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise ConfigError(f"{self.name} is running in another process", "end that one first, or wait") from None
+            raise ConfigError(
+                f"{self.name} is running in another process", "end that one first, or wait"
+            ) from None
         except OSError:
             os.close(descriptor)
             return
@@ -151,7 +185,13 @@ class RunDirectory:
         self.hold()
         record = self.record
         resumed = [*record.get("resumed", []), {"at": time.time(), "version": self.last_version()}]
-        self.write_record(status="running", attempts=record.get("attempts", 1) + 1, resumed=resumed, why="", **known)
+        self.write_record(
+            status="running",
+            attempts=record.get("attempts", 1) + 1,
+            resumed=resumed,
+            why="",
+            **known,
+        )
 
     def config(self) -> Config:
         """What the run was told, read as any configuration is: bounded, checked, and with places in its errors."""
@@ -160,8 +200,11 @@ class RunDirectory:
             return load([path])[0]
         except ConfigError as error:
             made, here = self.record.get("revision") or "unknown", _revision() or "unknown"
-            raise ConfigError(str(error), f"{path} is of a run that source {made} made; this is source {here}: take "
-                              "out or rename there what is named above, or go on with that source") from None
+            raise ConfigError(
+                str(error),
+                f"{path} is of a run that source {made} made; this is source {here}: take "
+                "out or rename there what is named above, or go on with that source",
+            ) from None
 
     def changes(self) -> list[Change]:
         """What config.yaml says now that it did not say when the run began; nothing of a run that kept no copy."""
@@ -169,14 +212,18 @@ class RunDirectory:
         if not isinstance(made_with, str):
             return []
         path = self.path / "config.yaml"
-        return changes(read_value(made_with, f"{self.path / 'run.json'}: made_with"),
-                       read_value(_bounded(path).decode(errors="replace"), str(path)))
+        return changes(
+            read_value(made_with, f"{self.path / 'run.json'}: made_with"),
+            read_value(_bounded(path).decode(errors="replace"), str(path)),
+        )
 
     @property
     def is_ours(self) -> bool:
         """Whether `config.yaml` is as this user's own run wrote it, on this machine."""
-        return hmac.compare_digest(str(self.record.get("signed", "")).encode(),
-                                   (_signature(self.path / "config.yaml") or "-").encode())
+        return hmac.compare_digest(
+            str(self.record.get("signed", "")).encode(),
+            (_signature(self.path / "config.yaml") or "-").encode(),
+        )
 
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
@@ -202,10 +249,14 @@ class RunDirectory:
         found = _json(_bounded(path), str(path)) if path.exists() else []
         return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
-    def save_checkpoint(self, version: int, files: Mapping[str, bytes], imitated: int | None = None) -> None:
+    def save_checkpoint(
+        self, version: int, files: Mapping[str, bytes], imitated: int | None = None
+    ) -> None:
         """Everything a learner goes on from, published by one rename: all of it or none. `imitated` counts the steps
         of an imitation that is not over; the next checkpoint takes the place of such a one."""
-        final = self.checkpoints / (f"step-{version:06d}" if imitated is None else f"imitation-{imitated:08d}")
+        final = self.checkpoints / (
+            f"step-{version:06d}" if imitated is None else f"imitation-{imitated:08d}"
+        )
         if final.exists():
             return
         draft = self.checkpoints / f".draft-{version}-{secrets.token_hex(2)}"
@@ -241,12 +292,18 @@ class RunDirectory:
         found = self._to_go_on_from()
         if not found:
             return None
-        before = f"go on from {found[-2].name}" if len(found) > 1 else "begin again from the rows: it is the only one"
+        before = (
+            f"go on from {found[-2].name}"
+            if len(found) > 1
+            else "begin again from the rows: it is the only one"
+        )
         hint = f"restore {found[-1]} from a copy, or remove it to {before}"
         try:
             return _Checkpoint(sums.read_checked(found[-1]), f"checkpoint {found[-1]}", hint)
         except ShardError as error:
-            raise ShardError(f"checkpoint {found[-1].name}: {str(error).splitlines()[0]}", hint) from error
+            raise ShardError(
+                f"checkpoint {found[-1].name}: {str(error).splitlines()[0]}", hint
+            ) from error
 
     @property
     def newest_checkpoint(self) -> str:
@@ -260,7 +317,11 @@ class RunDirectory:
 
     def _checkpoints(self, kind: str) -> list[Path]:
         """The newest last."""
-        found = (path for path in self.checkpoints.glob(f"{kind}-*") if path.name[len(kind) + 1:].isdigit())
+        found = (
+            path
+            for path in self.checkpoints.glob(f"{kind}-*")
+            if path.name[len(kind) + 1 :].isdigit()
+        )
         return sorted(found, key=_number_of)
 
     def count(self) -> dict[str, int]:
@@ -285,8 +346,10 @@ class _Checkpoint(dict[str, bytes]):
         self._name, self._hint = name, hint
 
     def __missing__(self, file: str) -> bytes:
-        raise ShardError(f"{self._name} has no {file}: it is of another learner than config.yaml asks for, or damaged",
-                         self._hint)
+        raise ShardError(
+            f"{self._name} has no {file}: it is of another learner than config.yaml asks for, or damaged",
+            self._hint,
+        )
 
 
 def _number_of(checkpoint: Path) -> int:
@@ -314,22 +377,33 @@ def checked(path: Path) -> Path:
             entry = Path(folder) / name
             mode = entry.lstat().st_mode
             if stat.S_ISLNK(mode) and not entry.resolve().is_relative_to(inside):
-                raise ShardError(f"{entry} is a link that leads out of the run directory",
-                                 "put what it leads to in its place, if you trust it")
-            if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+                raise ShardError(
+                    f"{entry} is a link that leads out of the run directory",
+                    "put what it leads to in its place, if you trust it",
+                )
+            if not (
+                stat.S_ISLNK(mode)
+                or stat.S_ISREG(mode)
+                or stat.S_ISDIR(mode)
+                or stat.S_ISSOCK(mode)
+            ):
                 raise ShardError(f"{entry} is neither a file nor a folder", "remove it")
     return path
 
 
 def _bounded(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in place of the file holds nobody up
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_NONBLOCK
+        )  # a pipe in place of the file holds nobody up
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ShardError(f"{path} is no file", "remove it")
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error.strerror}", "restore it from a copy") from error
+        raise ShardError(
+            f"{path} cannot be read: {error.strerror}", "restore it from a copy"
+        ) from error
     if len(data) > _MOST_BYTES:
         raise ShardError(f"{path} has more than {_MOST_BYTES >> 20} MiB", "restore it from a copy")
     return data
@@ -367,10 +441,16 @@ def replace_file(path: Path, data: bytes) -> None:
 def _revision() -> str:
     """The source's git revision, `+changes` if the tree differs; empty outside git. Never a remote's address."""
     try:
-        sha = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
-                             check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True,
-                               check=True).stdout
+        sha = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
     return sha.stdout.strip() + ("+changes" if dirty.strip() else "")

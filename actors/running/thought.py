@@ -48,12 +48,28 @@ class Every:
 class Thought:
     """Imagines with a world model and the present policy; what it imagined is kept in shards of its own."""
 
-    def __init__(self, config: Config, folder: Path, engine: Engine, told: Mapping[str, Situation],
-                 learner: Learner | TabularLearner | Onlooker, world: LearnedModel | None, replay: Replay,
-                 rewards: RewardModel, catalogue: dict[str, SignalKind], skills: Skills, progress: Progress) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        engine: Engine,
+        told: Mapping[str, Situation],
+        learner: Learner | TabularLearner | Onlooker,
+        world: LearnedModel | None,
+        replay: Replay,
+        rewards: RewardModel,
+        catalogue: dict[str, SignalKind],
+        skills: Skills,
+        progress: Progress,
+    ) -> None:
         self._config, self._folder, self._engine, self._told = config, folder, engine, told
         self._learner, self._world, self._replay = learner, world, replay
-        self._rewards, self._catalogue, self._skills, self._progress = rewards, catalogue, skills, progress
+        self._rewards, self._catalogue, self._skills, self._progress = (
+            rewards,
+            catalogue,
+            skills,
+            progress,
+        )
         self.should_imagine = Every(config.planning.every)
         self._journal: Journal | None = None
 
@@ -68,9 +84,18 @@ class Thought:
             return []
         if planning.trusted_accuracy > 0 and value is not None and value.explained < _TRUSTED_VALUE:
             return []
-        made = imagine(self._act, self._world, self._replay, self._rewards, self._catalogue, groups=planning.groups,
-                       group_size=self._config.collecting.group_size, horizon=planning.horizon,
-                       discount=self._config.collecting.discount, value=value)
+        made = imagine(
+            self._act,
+            self._world,
+            self._replay,
+            self._rewards,
+            self._catalogue,
+            groups=planning.groups,
+            group_size=self._config.collecting.group_size,
+            horizon=planning.horizon,
+            discount=self._config.collecting.discount,
+            value=value,
+        )
         self._progress.imagined += made.branches
         self._keep(made.steps)
         return made.groups
@@ -88,9 +113,18 @@ class Thought:
         planning = self._config.planning
         if self._world is None or not planning.roots or not self._believes(self._world):
             return []
-        episodes = sweep(self._could_do, self._world, self._replay, self._rewards, self._catalogue,
-                         roots=planning.roots, within=2 * planning.horizon, states=planning.states,
-                         discount=self._config.collecting.discount, library=self._skills.library)
+        episodes = sweep(
+            self._could_do,
+            self._world,
+            self._replay,
+            self._rewards,
+            self._catalogue,
+            roots=planning.roots,
+            within=2 * planning.horizon,
+            states=planning.states,
+            discount=self._config.collecting.discount,
+            library=self._skills.library,
+        )
         self._progress.imagined["planned"] += len(episodes)
         self._keep(step for e in episodes for step in e.rows)
         goals, turns = self._skills.library.goals, []
@@ -104,7 +138,9 @@ class Thought:
     def _keep(self, steps: Iterable[Step]) -> None:
         """What was imagined, in shards of its own."""
         if self._journal is None:
-            self._journal = Journal(self._folder / "imagined" / "learner", self._catalogue, durability="os")
+            self._journal = Journal(
+                self._folder / "imagined" / "learner", self._catalogue, durability="os"
+            )
         for step in steps:
             self._journal.append(step)
             self._replay.steps_by_source["imagined"] += not step.is_closing
@@ -112,8 +148,10 @@ class Thought:
     def _act(self, env_ids: Sequence[str], observations: Sequence[str]) -> list[Decision]:
         """The present policy, for imagined turns: the learner's own model."""
         self._engine.version = self._learner.version
-        return self._engine.act([self._situation(e, o) for e, o in zip(env_ids, observations, strict=True)],
-                                self._config.policy.temperature)
+        return self._engine.act(
+            [self._situation(e, o) for e, o in zip(env_ids, observations, strict=True)],
+            self._config.policy.temperature,
+        )
 
     def _situation(self, env_id: str, observation: str) -> Situation:
         return replace(self._told[env_id], observation=observation)
@@ -121,9 +159,16 @@ class Thought:
     def written(self, step: Step, seen: str, action: str) -> Decision:
         asked = self._situation(step.env_id, seen)
         if action.startswith(USE):
-            asked = replace(asked, actions=tuple(USE + name for name in self._skills.library.subgoals(step.obs_text)))
+            asked = replace(
+                asked,
+                actions=tuple(USE + name for name in self._skills.library.subgoals(step.obs_text)),
+            )
         return planned(self._engine, asked, action, self._learner.version)
 
     def _could_do(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
-        return could_do(self._told[env_id].actions, lambda seen: self._act([env_id] * len(seen), seen),
-                        _SAMPLED_ACTIONS, observations)
+        return could_do(
+            self._told[env_id].actions,
+            lambda seen: self._act([env_id] * len(seen), seen),
+            _SAMPLED_ACTIONS,
+            observations,
+        )

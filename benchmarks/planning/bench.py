@@ -22,9 +22,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
 PARTS: dict[str, tuple[str, ...]] = {
     "dyna": ("dyna", "figure_8_2", "changing_mazes", "sweeping"),
     "options": ("options", "planning", "stomp", "learning"),
-    "science": ("science", "campaigns"), "labs": ("labs", "campaigns"), "proofs": ("proofs", "expert_iteration"),
-    "language": ("language", "world_model"), "bundled": ("bundled", "bundled"), "lookahead": ("language", "lookahead"),
-    "hierarchy": ("language", "hierarchy"), "cartpole": ("language", "cartpole"), "language-dyna": ("language", "dyna")}
+    "science": ("science", "campaigns"),
+    "labs": ("labs", "campaigns"),
+    "proofs": ("proofs", "expert_iteration"),
+    "language": ("language", "world_model"),
+    "bundled": ("bundled", "bundled"),
+    "lookahead": ("language", "lookahead"),
+    "hierarchy": ("language", "hierarchy"),
+    "cartpole": ("language", "cartpole"),
+    "language-dyna": ("language", "dyna"),
+}
 """Part -> its module here, imported when it is measured, and the functions there that yield its rows."""
 
 HOURS = ("bundled", "cartpole", "language-dyna", "lookahead")
@@ -41,7 +48,9 @@ def measured(part: str) -> Iterator[Row]:
 def main(only: str | None, as_json: bool, write: bool) -> bool:
     """Prints the rows as they come; True if every goal is met. Raises ConfigError for a part that there is not."""
     if only is not None and only not in PARTS:
-        raise ConfigError(f"no part {only!r} of the planning benchmark", f"there are: {', '.join(PARTS)}")
+        raise ConfigError(
+            f"no part {only!r} of the planning benchmark", f"there are: {', '.join(PARTS)}"
+        )
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     met = True
     for name in [only] if only else [part for part in PARTS if part not in HOURS]:
@@ -50,12 +59,17 @@ def main(only: str | None, as_json: bool, write: bool) -> bool:
             rows.append(row.record())
             met = met and row.goal_met
             print(dumps(row.record(), ensure_ascii=False) if as_json else shown(row), flush=True)
-        kept[name] = {"command": f"./xp bench planning --only {name} --write",
-                      "seconds": round(time.monotonic() - started), "rows": rows}
+        kept[name] = {
+            "command": f"./xp bench planning --only {name} --write",
+            "seconds": round(time.monotonic() - started),
+            "rows": rows,
+        }
     if write:
         RESULTS.write_text(dumps(kept, indent=1, ensure_ascii=False) + "\n")
         head, _, rest = PAGE.read_text().partition("<!-- results -->")
-        PAGE.write_text(f"{head}<!-- results -->\n{table(kept)}<!-- end -->{rest.partition('<!-- end -->')[2]}")
+        PAGE.write_text(
+            f"{head}<!-- results -->\n{table(kept)}<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        )
     return met
 
 
@@ -64,22 +78,32 @@ def table(kept: dict[str, dict[str, object]]) -> str:
     lines = []
     for part in kept.values():
         took = f" ({part['seconds']} s on 2 cores)" if part["seconds"] else ""
-        lines += ["", f"`{part['command']}`{took}:", "",
-                  "| claim | published | here (95 % interval, or each seed) | goal | seeds | beside it |",
-                  "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"`{part['command']}`{took}:",
+            "",
+            "| claim | published | here (95 % interval, or each seed) | goal | seeds | beside it |",
+            "|---|---|---|---|---|---|",
+        ]
         for kept_row in part["rows"]:  # type: ignore[attr-defined]
             row = Row.read(kept_row)
             beside = "; ".join(f"{k} {v:.4g}" for k, v in row.controls.items())
             goal = row.goal if row.goal_met else f"{row.goal}, **missed**"
-            lines.append(f"| {row.name} | {row.published} | {row.here} | {goal} | {row.seeds} | {beside} |")
+            lines.append(
+                f"| {row.name} | {row.published} | {row.here} | {goal} | {row.seeds} | {beside} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def shown(row: Row) -> str:
-    lines = [f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.here}, goal {row.goal}, {row.seeds} seeds",
-             f"       published: {row.published}   ({row.note})"]
+    lines = [
+        f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.here}, goal {row.goal}, {row.seeds} seeds",
+        f"       published: {row.published}   ({row.note})",
+    ]
     if row.interval:
         lines.append(f"       each seed: {seed_values(row.values)}")
     if row.controls:
-        lines.append("       beside it: " + ", ".join(f"{k} {v:.4g}" for k, v in row.controls.items()))
+        lines.append(
+            "       beside it: " + ", ".join(f"{k} {v:.4g}" for k, v in row.controls.items())
+        )
     return "\n".join(lines)

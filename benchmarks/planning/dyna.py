@@ -50,23 +50,38 @@ class Life:
             self.planned.append(self.learner.planned)
 
 
-def live(layout: str, lives: int, settings: DynaSettings, until: Callable[[Life], bool]) -> list[Life]:
+def live(
+    layout: str, lives: int, settings: DynaSettings, until: Callable[[Life], bool]
+) -> list[Life]:
     """`lives` streams with learners of those settings, each at least until it has lived enough."""
     with tempfile.TemporaryDirectory() as folder:
-        config, _ = load([], [
-            f"worlds=[{{id: '{WORLD}', arguments: {{layout: {layout}}}}}]", "policy.engine=table", "policy.epsilon=0.1",
-            f"collecting.slots={lives}", "collecting.group_size=2", "collecting.durability=os",
-            "collecting.commit_seconds=0.002", f"seed={settings.seed}"])
+        config, _ = load(
+            [],
+            [
+                f"worlds=[{{id: '{WORLD}', arguments: {{layout: {layout}}}}}]",
+                "policy.engine=table",
+                "policy.epsilon=0.1",
+                f"collecting.slots={lives}",
+                "collecting.group_size=2",
+                "collecting.durability=os",
+                "collecting.commit_seconds=0.002",
+                f"seed={settings.seed}",
+            ],
+        )
         return list(_live(config, Path(folder), settings, until))
 
 
-def _live(config: Config, folder: Path, settings: DynaSettings, until: Callable[[Life], bool]) -> Iterator[Life]:
+def _live(
+    config: Config, folder: Path, settings: DynaSettings, until: Callable[[Life], bool]
+) -> Iterator[Life]:
     folder.mkdir(parents=True, exist_ok=True)
     pool = LocalPool(config, "bench", folder, Catalog(folder))
     rewards = RewardModel({WORLD: {"env_reward": 1.0}})
     found: dict[bytes, Life] = {}
     try:
-        for shard in pool.shards(lambda: len(found) == config.collecting.slots and all(map(until, found.values()))):
+        for shard in pool.shards(
+            lambda: len(found) == config.collecting.slots and all(map(until, found.values()))
+        ):
             for step in shard:
                 if step.stream_id not in found:
                     own = DynaSettings(**{**vars(settings), "seed": settings.seed + len(found)})
@@ -82,12 +97,21 @@ def _live(config: Config, folder: Path, settings: DynaSettings, until: Callable[
 def figure_8_2(lives: int = 30, episodes: int = 50) -> Iterator[Row]:
     """The Dyna maze: planning updates against the first episode whose mean length is near the shortest (14 steps)."""
     for updates, book in ((0, 25), (5, 5), (50, 3)):
-        lived = live("dyna", lives, DynaSettings(updates=updates), lambda life: len(life.lengths) >= episodes)
+        lived = live(
+            "dyna", lives, DynaSettings(updates=updates), lambda life: len(life.lengths) >= episodes
+        )
         lengths = np.array([life.lengths[:episodes] for life in lived])
-        yield Row(f"Dyna maze, n={updates}: first episode of mean length ≤ 20", f"S&B fig. 8.2: about {book}",
-                  "episode", near(lengths.mean(0)), None, lives, f"<= {book + (2 if updates else 5)}",
-                  {f"real steps in {episodes} episodes": float(lengths.sum(1).mean())},
-                  "α=.1 ε=.1 γ=.95; read off the mean curve of all lives, as the book does: no interval")
+        yield Row(
+            f"Dyna maze, n={updates}: first episode of mean length ≤ 20",
+            f"S&B fig. 8.2: about {book}",
+            "episode",
+            near(lengths.mean(0)),
+            None,
+            lives,
+            f"<= {book + (2 if updates else 5)}",
+            {f"real steps in {episodes} episodes": float(lengths.sum(1).mean())},
+            "α=.1 ε=.1 γ=.95; read off the mean curve of all lives, as the book does: no interval",
+        )
 
 
 def near(curve: np.ndarray) -> float:
@@ -98,28 +122,55 @@ def near(curve: np.ndarray) -> float:
 def changing_mazes(lives: int = 20) -> Iterator[Row]:
     """Figures 8.4 and 8.5: what curiosity earns after the world has changed."""
     for figure, layout, steps, updates, curiosity, goal in (
-            ("8.4", "blocking", 3000, 10, 1e-4, ">= 1.3"), ("8.5", "shortcut", 6000, 50, 1e-3, ">= 1.1")):
+        ("8.4", "blocking", 3000, 10, 1e-4, ">= 1.3"),
+        ("8.5", "shortcut", 6000, 50, 1e-3, ">= 1.1"),
+    ):
         earned = {}
         for kappa in (0.0, curiosity):
-            lived = live(layout, lives, DynaSettings(step_size=1.0, updates=updates, curiosity=kappa),
-                         lambda life: len(life.rewards) >= steps)  # noqa: B023  called before the loop goes on
+            lived = live(
+                layout,
+                lives,
+                DynaSettings(step_size=1.0, updates=updates, curiosity=kappa),
+                lambda life, steps=steps: len(life.rewards) >= steps,
+            )
             earned[kappa] = np.array([sum(life.rewards[:steps]) for life in lived])
         plus, plain = earned[curiosity], earned[0.0]
-        yield ratio_row(f"{layout} maze: reward of Dyna-Q+ over Dyna-Q after {steps} steps",
-                  f"S&B fig. {figure}: Dyna-Q+ above Dyna-Q (plot)", "ratio", list(plus), list(plain), goal,
-                  {"Dyna-Q+": float(plus.mean()), "Dyna-Q": float(plain.mean())},
-                  f"n={updates}, κ={curiosity:g}, α=1 ε=.1 γ=.95")
+        yield ratio_row(
+            f"{layout} maze: reward of Dyna-Q+ over Dyna-Q after {steps} steps",
+            f"S&B fig. {figure}: Dyna-Q+ above Dyna-Q (plot)",
+            "ratio",
+            list(plus),
+            list(plain),
+            goal,
+            {"Dyna-Q+": float(plus.mean()), "Dyna-Q": float(plain.mean())},
+            f"n={updates}, κ={curiosity:g}, α=1 ε=.1 γ=.95",
+        )
 
 
 def sweeping(lives: int = 20) -> Iterator[Row]:
     """Prioritised sweeping against uniform planning: planning updates until an episode is near the shortest."""
     needed = {}
-    for name, settings in (("uniform", DynaSettings(step_size=0.5, updates=5)),
-                           ("sweeping", DynaSettings(step_size=0.5, updates=5, sweep=1e-4))):
+    for name, settings in (
+        ("uniform", DynaSettings(step_size=0.5, updates=5)),
+        ("sweeping", DynaSettings(step_size=0.5, updates=5, sweep=1e-4)),
+    ):
         lived = live("dyna", lives, settings, lambda life: len(life.lengths) >= 25)
-        needed[name] = [float(next((p for n, p in zip(life.lengths, life.planned, strict=True) if n <= 20),
-                                   life.planned[-1])) for life in lived]
-    yield ratio_row("prioritised sweeping over uniform planning: planning updates to the first near-shortest episode",
-                    "S&B ex. 8.4: 5 to 10 × fewer updates", "ratio", needed["sweeping"], needed["uniform"], "<= 0.5",
-                    {f"updates, {name}": float(np.mean(v)) for name, v in needed.items()},
-                    "Dyna maze, n≤5, α=.5, θ=1e-4")
+        needed[name] = [
+            float(
+                next(
+                    (p for n, p in zip(life.lengths, life.planned, strict=True) if n <= 20),
+                    life.planned[-1],
+                )
+            )
+            for life in lived
+        ]
+    yield ratio_row(
+        "prioritised sweeping over uniform planning: planning updates to the first near-shortest episode",
+        "S&B ex. 8.4: 5 to 10 × fewer updates",
+        "ratio",
+        needed["sweeping"],
+        needed["uniform"],
+        "<= 0.5",
+        {f"updates, {name}": float(np.mean(v)) for name, v in needed.items()},
+        "Dyna maze, n≤5, α=.5, θ=1e-4",
+    )

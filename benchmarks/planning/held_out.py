@@ -12,12 +12,27 @@ from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 
 
-def returns(config: Config, env_id: str, weights: Weights, tasks: int, folder: Path,
-            lane: Lane = "evaluation") -> list[float]:
+def returns(
+    config: Config,
+    env_id: str,
+    weights: Weights,
+    tasks: int,
+    folder: Path,
+    lane: Lane = "evaluation",
+) -> list[float]:
     """The return of each of the first `tasks` held-out tasks, in their order, by who acts in that lane; NaN where it is
     not known."""
-    works = [Work.named(f"{lane}/{i}", env_id=env_id, seed=10_000_000 + i, lane=lane, split="heldout",
-                        version=weights.version) for i in range(tasks)]
+    works = [
+        Work.named(
+            f"{lane}/{i}",
+            env_id=env_id,
+            seed=10_000_000 + i,
+            lane=lane,
+            split="heldout",
+            version=weights.version,
+        )
+        for i in range(tasks)
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
     waiting = {w.work_id for w in works}

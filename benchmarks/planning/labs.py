@@ -39,8 +39,10 @@ def reactor(seed: int) -> Problem:
     def worth(kelvin: float, made: Product) -> float:
         return 4 * made.syngas - (kelvin - 900) / 1000 - 0.2 * made.burnt
 
-    truth = [worth(k, stirred_reactor(float(k - task.heat_loss_k), r, task.pressure, task.residence_ms))
-             for k, r in recipes]
+    truth = [
+        worth(k, stirred_reactor(float(k - task.heat_loss_k), r, task.pressure, task.residence_ms))
+        for k, r in recipes
+    ]
     told = [worth(k, equilibrium(float(k), r, task.pressure)) for k, r in recipes]
     return _unit(np.array(recipes, float)), np.array(truth), np.array(told), 4 * 0.01
 
@@ -51,10 +53,17 @@ def materials(seed: int) -> Problem:
     world = gymnasium.make("envs:Materials-v0").unwrapped
     world.reset(seed=seed)
     low, high = SYSTEMS[world.task.system][2]
-    recipes = [Recipe(p, k) for k in range(low, high + 1, (high - low) // 8) for p in range(3, 99, 5)]
+    recipes = [
+        Recipe(p, k) for k in range(low, high + 1, (high - low) // 8) for p in range(3, 99, 5)
+    ]
     truth = [world.worth(r, world.real(r)) for r in recipes]
     told = [world.worth(r, world.cheap(r)) for r in recipes]
-    return _unit(np.array([[r.percent, r.kelvin] for r in recipes], float)), np.array(truth), np.array(told), 0.01 / 0.2
+    return (
+        _unit(np.array([[r.percent, r.kelvin] for r in recipes], float)),
+        np.array(truth),
+        np.array(told),
+        0.01 / 0.2,
+    )
 
 
 LABS: dict[str, Callable[[int], Problem]] = {"reactor": reactor, "materials": materials}
@@ -70,36 +79,62 @@ def measurements(problem: Problem, seed: int, how: str) -> float:
     x, truth, told, noise = problem
     rng = np.random.default_rng(seed)
     best = set(np.flatnonzero(truth >= np.quantile(truth, 0.99)).tolist())
-    campaign = Campaign(x, told if how == "simulation and lab" else None, noise / max(float(truth.std()), 1e-9))
-    order = {"random": rng.permutation(len(x)), "simulation alone": np.argsort(-told, kind="stable")}.get(how)
+    campaign = Campaign(
+        x, told if how == "simulation and lab" else None, noise / max(float(truth.std()), 1e-9)
+    )
+    order = {
+        "random": rng.permutation(len(x)),
+        "simulation alone": np.argsort(-told, kind="stable"),
+    }.get(how)
     return until_found(campaign, order, truth, best, noise, CAP, rng)
 
 
 def campaigns(seeds: int = 12) -> Iterator[Row]:
     for lab, drawn in LABS.items():
         problems = [drawn(seed) for seed in range(seeds)]
-        taken = {how: [measurements(p, s, how) for s, p in enumerate(problems)]
-                 for how in ("random", "simulation alone", "lab alone", "simulation and lab")}
+        taken = {
+            how: [measurements(p, s, how) for s, p in enumerate(problems)]
+            for how in ("random", "simulation alone", "lab alone", "simulation and lab")
+        }
         yield ratio_row(
-            f"{lab}: lab measurements, Bayesian optimisation alone over with the lab's own simulation", "none", "ratio",
-            taken["lab alone"], taken["simulation and lab"], ">= 1",
+            f"{lab}: lab measurements, Bayesian optimisation alone over with the lab's own simulation",
+            "none",
+            "ratio",
+            taken["lab alone"],
+            taken["simulation and lab"],
+            ">= 1",
             {f"measurements, {how}": float(np.mean(n)) for how, n in taken.items()},
-            f"{len(problems[0][0])} recipes, the best hundredth, cap {CAP}, the lab's own noise; a task a seed")
+            f"{len(problems[0][0])} recipes, the best hundredth, cap {CAP}, the lab's own noise; a task a seed",
+        )
     for lab in LABS:
         yield agent(f"envs:{lab.capitalize()}-v0")
 
 
 def agent(env_id: str, tasks: int = 96) -> Row:
     """Held-out returns of who plans by campaign, and of the scripted expert on equal tasks."""
-    config, _ = load([], [f"worlds=[{{id: '{env_id}'}}]", "policy.engine=table", "planning.candidates=1",
-                          "planning.search=campaign"])
+    config, _ = load(
+        [],
+        [
+            f"worlds=[{{id: '{env_id}'}}]",
+            "policy.engine=table",
+            "planning.candidates=1",
+            "planning.search=campaign",
+        ],
+    )
     with tempfile.TemporaryDirectory() as folder:
-        planned, expert = (returns(config, env_id, Table.weights((), {}, 0), tasks, Path(folder) / lane, lane)
-                           for lane in LANES)
-    return row(f"{env_id}: held-out return of an agent that plans its experiments, less the scripted expert's", "none",
-               "reward", [a - b for a, b in zip(planned, expert, strict=True)], ">= 0",
-               {"planned": float(np.mean(planned)), "expert": float(np.mean(expert))},
-               "planning.search=campaign; the expert trusts the simulation and measures nothing; a task a seed")
+        planned, expert = (
+            returns(config, env_id, Table.weights((), {}, 0), tasks, Path(folder) / lane, lane)
+            for lane in LANES
+        )
+    return row(
+        f"{env_id}: held-out return of an agent that plans its experiments, less the scripted expert's",
+        "none",
+        "reward",
+        [a - b for a, b in zip(planned, expert, strict=True)],
+        ">= 0",
+        {"planned": float(np.mean(planned)), "expert": float(np.mean(expert))},
+        "planning.search=campaign; the expert trusts the simulation and measures nothing; a task a seed",
+    )
 
 
 LANES: tuple[Lane, Lane] = ("evaluation", "demonstration")

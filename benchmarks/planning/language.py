@@ -42,7 +42,8 @@ KINDS: dict[str, list[str]] = {
     "model-free": ["planning.enabled=false"],
     "Dyna": [],
     "ungated": ["planning.trusted_accuracy=0.0"],
-    "shuffled model": ["planning.trusted_accuracy=0.0"]}
+    "shuffled model": ["planning.trusted_accuracy=0.0"],
+}
 
 
 class Reached(Exception):
@@ -53,18 +54,38 @@ class Reached(Exception):
         self.steps = steps
 
 
-def steps_to_success(kind: str, seed: int, budget: int, watch: Callable[[str], None] = lambda _: None) -> float:
+def steps_to_success(
+    kind: str, seed: int, budget: int, watch: Callable[[str], None] = lambda _: None
+) -> float:
     """Real training steps until held-out success on the grid first reaches 80 %; `budget` if it does not."""
     with shuffled(kind == "shuffled model"):
-        return steps_to(SUCCESS, WORLD, CONFIG, KINDS[kind], seed, budget, lambda told: watch(f"{kind} {told}"))
+        return steps_to(
+            SUCCESS, WORLD, CONFIG, KINDS[kind], seed, budget, lambda told: watch(f"{kind} {told}")
+        )
 
 
-def steps_to(goal: float, world: str, path: str, settings: Sequence[str], seed: int, budget: int,
-             watch: Callable[[str], None] = lambda _: None) -> float:
+def steps_to(
+    goal: float,
+    world: str,
+    path: str,
+    settings: Sequence[str],
+    seed: int,
+    budget: int,
+    watch: Callable[[str], None] = lambda _: None,
+) -> float:
     """Real training steps until the mean held-out return first reaches `goal`; `budget` if it does not."""
     with tempfile.TemporaryDirectory() as folder:
-        config, origins = load([path], [*settings, f"seed={seed}", f"budget.steps={budget}", f"runs_dir={folder}",
-                                        "budget.updates=10000", "budget.minutes=60"])
+        config, origins = load(
+            [path],
+            [
+                *settings,
+                f"seed={seed}",
+                f"budget.steps={budget}",
+                f"runs_dir={folder}",
+                "budget.updates=10000",
+                "budget.minutes=60",
+            ],
+        )
         directory = RunDirectory.create(config, origins, ["bench"])
         seen: set[int] = set()
         # A version is evaluated while training goes on: what it cost is counted when it was pushed.
@@ -75,9 +96,11 @@ def steps_to(goal: float, world: str, path: str, settings: Sequence[str], seed: 
             for version, mean in progress.returns.get(world, {}).items():
                 if mean.n >= config.evaluation.episodes and version not in seen:
                     seen.add(version)
-                    watch(f"seed {seed} v{version} {cost.get(version, 0)} steps: {mean.mean:.2f} "
-                          f"({progress.seconds:.0f} s, model {progress.model_error}, {dict(progress.imagined)}, "
-                          f"value {progress.metrics.get('value_explained', 0.0):.2f})")
+                    watch(
+                        f"seed {seed} v{version} {cost.get(version, 0)} steps: {mean.mean:.2f} "
+                        f"({progress.seconds:.0f} s, model {progress.model_error}, {dict(progress.imagined)}, "
+                        f"value {progress.metrics.get('value_explained', 0.0):.2f})"
+                    )
                     if mean.mean >= goal:
                         raise Reached(cost.get(version, progress.training_steps))
 
@@ -108,8 +131,16 @@ def lived(folder: Path, seed: int, transitions: int) -> Replay:
     try:
         while len(replay.transitions) < transitions:
             lanes: tuple[Lane, ...] = ("demonstration", "random")
-            works = [Work.named(f"{lane}/{number + i}", env_id=WORLD, seed=seed * 1_000_000 + number + i, lane=lane)
-                     for i in range(64) for lane in lanes]
+            works = [
+                Work.named(
+                    f"{lane}/{number + i}",
+                    env_id=WORLD,
+                    seed=seed * 1_000_000 + number + i,
+                    lane=lane,
+                )
+                for i in range(64)
+                for lane in lanes
+            ]
             number += 64
             waiting = {w.work_id for w in works}
             pool.order(works)
@@ -135,13 +166,33 @@ def world_model(seeds: int = 5) -> Iterator[Row]:
         assert error is not None
         errors.append(error)
     note = "key-door grid 5×5, 4,000 transitions of expert and random episodes, 1,500 updates, 100 k parameters"
-    yield row("LM world model: exact match on kept-out transitions", "none; our own trial: .89", "share",
-              [e.exact for e in errors], ">= 0.85", {"copy baseline": float(np.mean([e.copy for e in errors]))}, note)
-    yield row("LM world model: AUROC of its uncertainty for being wrong", "none; our own trial: .75", "AUROC",
-              [e.auroc for e in errors if e.auroc is not None], ">= 0.7", {}, note)
-    yield row("LM world model: exact match of what the gate keeps, over all", "none", "difference",
-              [e.exact_kept - e.exact for e in errors if e.exact_kept is not None], ">= 0.0",
-              {"share kept": float(np.mean([e.kept for e in errors]))}, note)
+    yield row(
+        "LM world model: exact match on kept-out transitions",
+        "none; our own trial: .89",
+        "share",
+        [e.exact for e in errors],
+        ">= 0.85",
+        {"copy baseline": float(np.mean([e.copy for e in errors]))},
+        note,
+    )
+    yield row(
+        "LM world model: AUROC of its uncertainty for being wrong",
+        "none; our own trial: .75",
+        "AUROC",
+        [e.auroc for e in errors if e.auroc is not None],
+        ">= 0.7",
+        {},
+        note,
+    )
+    yield row(
+        "LM world model: exact match of what the gate keeps, over all",
+        "none",
+        "difference",
+        [e.exact_kept - e.exact for e in errors if e.exact_kept is not None],
+        ">= 0.0",
+        {"share kept": float(np.mean([e.kept for e in errors]))},
+        note,
+    )
 
 
 CHAIN = "configs/keydoor-chain.yaml"
@@ -149,26 +200,48 @@ CHAIN = "configs/keydoor-chain.yaml"
 
 def hierarchy(seeds: int = 5, budget: int = 25_000) -> Iterator[Row]:
     """Two keys and two doors, one after the other: subgoals first and moves after, against moves alone."""
-    flat, deep = ([success_after(budget, CHAIN, settings, seed) for seed in range(seeds)]
-                  for settings in (['planning.options=""'], []))
-    yield row(f"two-stage key-door chain: held-out return after {budget:,} real steps, hierarchical less flat",
-              "none for an LM; options help most where rewards are far (Sutton, Precup & Singh 1999)", "points of 1",
-              [d - f for d, f in zip(deep, flat, strict=True)], ">= 0.2",
-              {"hierarchical": float(np.mean(deep)), "flat": float(np.mean(flat))},
-              f"5×5, 60 turns an episode, a reward at the last door only, no demonstrations; {CHAIN}")
+    flat, deep = (
+        [success_after(budget, CHAIN, settings, seed) for seed in range(seeds)]
+        for settings in (['planning.options=""'], [])
+    )
+    yield row(
+        f"two-stage key-door chain: held-out return after {budget:,} real steps, hierarchical less flat",
+        "none for an LM; options help most where rewards are far (Sutton, Precup & Singh 1999)",
+        "points of 1",
+        [d - f for d, f in zip(deep, flat, strict=True)],
+        ">= 0.2",
+        {"hierarchical": float(np.mean(deep)), "flat": float(np.mean(flat))},
+        f"5×5, 60 turns an episode, a reward at the last door only, no demonstrations; {CHAIN}",
+    )
 
 
 def success_after(budget: int, path: str, settings: Sequence[str], seed: int) -> float:
     """Mean held-out return of the policy that a run has come to after `budget` real training steps."""
-    return last_return(path, [*settings, f"budget.steps={budget}", "budget.updates=10000",
-                              "evaluation.final_episodes=96"], seed)
+    return last_return(
+        path,
+        [
+            *settings,
+            f"budget.steps={budget}",
+            "budget.updates=10000",
+            "evaluation.final_episodes=96",
+        ],
+        seed,
+    )
 
 
 def last_return(path: str, settings: Sequence[str], seed: int) -> float:
     """Mean held-out return, in the configuration's one world, of the last version of a run."""
     with tempfile.TemporaryDirectory() as folder:
-        config, origins = load([path], ["budget.minutes=60", "evaluation.every=1000", *settings, f"seed={seed}",
-                                        f"runs_dir={folder}"])
+        config, origins = load(
+            [path],
+            [
+                "budget.minutes=60",
+                "evaluation.every=1000",
+                *settings,
+                f"seed={seed}",
+                f"runs_dir={folder}",
+            ],
+        )
         progress = run(config, RunDirectory.create(config, origins, ["bench"]))
         (by_version,) = progress.returns.values()
         return by_version[progress.version].mean
@@ -176,23 +249,35 @@ def last_return(path: str, settings: Sequence[str], seed: int) -> float:
 
 def cartpole(seeds: int = 5) -> Iterator[Row]:
     """CartPole told in numbers: as many updates with an ensemble that is asked before each turn, and without."""
-    plain, thinking = ([last_return("configs/cartpole.yaml", settings, seed) for seed in range(seeds)]
-                       for settings in (["planning.candidates=0"], []))
-    yield ratio_row("CartPole in numbers: held-out turns balanced after ten updates, thinking over not thinking",
-                    "none for an LM; PETS: an ensemble's plans in few trials (Chua et al. 2018)", "ratio", thinking,
-                    plain, "", {"turns, thinking": float(np.mean(thinking)), "turns, not": float(np.mean(plain))},
-                    "configs/cartpole.yaml; each way learns from its own episodes")
+    plain, thinking = (
+        [last_return("configs/cartpole.yaml", settings, seed) for seed in range(seeds)]
+        for settings in (["planning.candidates=0"], [])
+    )
+    yield ratio_row(
+        "CartPole in numbers: held-out turns balanced after ten updates, thinking over not thinking",
+        "none for an LM; PETS: an ensemble's plans in few trials (Chua et al. 2018)",
+        "ratio",
+        thinking,
+        plain,
+        "",
+        {"turns, thinking": float(np.mean(thinking)), "turns, not": float(np.mean(plain))},
+        "configs/cartpole.yaml; each way learns from its own episodes",
+    )
 
 
 def lookahead(seeds: int = 2) -> Iterator[Row]:
     """The same frozen policy with and without thinking; in the model, in forks (perfect), in a shuffled model."""
     found, steps = zip(*(thought(seed) for seed in range(seeds)), strict=True)
-    yield row("lookahead: held-out success with it less without, same policy",
-              "WebDreamer: 17.6 → 23.6 % on VisualWebArena", "points of 1",
-              [f["in the model"] - f["without"] for f in found], ">= 0.2",
-              {f"success {way}": float(np.mean([f[way] for f in found])) for way in found[0]},
-              "by sweeps over 64 states, or a tree of as many; policy and model of thirty updates without planning and "
-              f"{' and '.join(f'{n:,}' for n in steps)} real steps; one real action a turn")
+    yield row(
+        "lookahead: held-out success with it less without, same policy",
+        "WebDreamer: 17.6 → 23.6 % on VisualWebArena",
+        "points of 1",
+        [f["in the model"] - f["without"] for f in found],
+        ">= 0.2",
+        {f"success {way}": float(np.mean([f[way] for f in found])) for way in found[0]},
+        "by sweeps over 64 states, or a tree of as many; policy and model of thirty updates without planning and "
+        f"{' and '.join(f'{n:,}' for n in steps)} real steps; one real action a turn",
+    )
 
 
 def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str, float], int]:
@@ -200,26 +285,49 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
     training steps that it took."""
     thinking = ["planning.candidates=8", "planning.search=sweeps"]
     tree, forks = ["planning.candidates=8", "planning.search=gumbel"], "planning.thought=fork"
-    ways = {"without": [], "in the model": thinking, "in forks": [*thinking, forks], "in a shuffled model": thinking,
-            "by tree search in the model": tree, "by tree search in forks": [*tree, forks]}
+    ways = {
+        "without": [],
+        "in the model": thinking,
+        "in forks": [*thinking, forks],
+        "in a shuffled model": thinking,
+        "by tree search in the model": tree,
+        "by tree search in forks": [*tree, forks],
+    }
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        config, origins = load([CONFIG], [
-            "planning.roots=0", "planning.fit_steps=500", f"budget.updates={updates}", "budget.minutes=60",
-            f"seed={seed}", f"runs_dir={folder}", "evaluation.every=1000", "evaluation.final_episodes=8"])
+        config, origins = load(
+            [CONFIG],
+            [
+                "planning.roots=0",
+                "planning.fit_steps=500",
+                f"budget.updates={updates}",
+                "budget.minutes=60",
+                f"seed={seed}",
+                f"runs_dir={folder}",
+                "evaluation.every=1000",
+                "evaluation.final_episodes=8",
+            ],
+        )
         directory = RunDirectory.create(config, origins, ["bench"])
         steps = run(config, directory).training_steps
         saved = directory.last_checkpoint()
         assert saved is not None
-        weights = replace(Weights.read(updates, saved["policy.safetensors"]), planner={
-            n: saved[n] for n in ("value.safetensors", "world_model.json", "world_model_mean.safetensors")})
+        weights = replace(
+            Weights.read(updates, saved["policy.safetensors"]),
+            planner={
+                n: saved[n]
+                for n in ("value.safetensors", "world_model.json", "world_model_mean.safetensors")
+            },
+        )
         for way, settings in ways.items():
             with shuffled(way == "in a shuffled model"):
                 found[way] = evaluated(weights, seed, episodes, settings, Path(folder) / way)
     return found, steps
 
 
-def evaluated(weights: Weights, seed: int, episodes: int, settings: Sequence[str], folder: Path) -> float:
+def evaluated(
+    weights: Weights, seed: int, episodes: int, settings: Sequence[str], folder: Path
+) -> float:
     """Mean held-out return of a frozen policy."""
     config, _ = load([CONFIG], [*settings, f"seed={seed}"])
     return float(np.mean(returns(config, WORLD, weights, episodes, folder)))
@@ -239,15 +347,32 @@ def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:
 def dyna_rows(taken: dict[str, list[float]], budget: int) -> Iterator[Row]:
     """A run that did not get there is counted with its cap: `budget` if it was model-free."""
     plain = taken["model-free"]
-    yield ratio_row("LM Dyna: real steps to 80 % success over those of model-free learning, equal seeds",
-                    "none for an LM; MBPO, S&B fig. 8.2", "ratio", taken["Dyna"], plain, "<= 0.5",
-                    {f"real steps, {kind}": float(np.mean(taken[kind])) for kind in ("model-free", "Dyna")}
-                    | {"model-free, not reached": sum(steps >= budget for steps in plain)},
-                    "key-door grid 5×5, four demonstrations, the same settings but for planning; whole runs")
-    for kind, goal, what in (("ungated", "", "an ablation without a goal of its own"),
-                             ("shuffled model", ">= 0.49", "a control: it must not get there")):
+    yield ratio_row(
+        "LM Dyna: real steps to 80 % success over those of model-free learning, equal seeds",
+        "none for an LM; MBPO, S&B fig. 8.2",
+        "ratio",
+        taken["Dyna"],
+        plain,
+        "<= 0.5",
+        {f"real steps, {kind}": float(np.mean(taken[kind])) for kind in ("model-free", "Dyna")}
+        | {"model-free, not reached": sum(steps >= budget for steps in plain)},
+        "key-door grid 5×5, four demonstrations, the same settings but for planning; whole runs",
+    )
+    for kind, goal, what in (
+        ("ungated", "", "an ablation without a goal of its own"),
+        ("shuffled model", ">= 0.49", "a control: it must not get there"),
+    ):
         spoilt = taken[kind]
-        yield ratio_row(f"LM Dyna, {kind}: the same ratio", "none", "ratio", spoilt, plain[:len(spoilt)], goal, {
-            "real steps": float(np.mean(spoilt)),
-            "not reached": sum(s >= p // 2 for s, p in zip(spoilt, plain, strict=False))},
-            f"{what}; 0.5 is its cap, counted where it did not get there")
+        yield ratio_row(
+            f"LM Dyna, {kind}: the same ratio",
+            "none",
+            "ratio",
+            spoilt,
+            plain[: len(spoilt)],
+            goal,
+            {
+                "real steps": float(np.mean(spoilt)),
+                "not reached": sum(s >= p // 2 for s, p in zip(spoilt, plain, strict=False)),
+            },
+            f"{what}; 0.5 is its cap, counted where it did not get there",
+        )

@@ -15,7 +15,14 @@ from benchmarks.planning.worlds import CELLS, HALLWAYS, MOVES, WALLS, Cell, move
 from experience.models.table import Table
 from experience.options.option import Learned, Library
 from experience.planning.discovery import reward_respecting, shortest_path
-from experience.planning.smdp import FiniteWorld, Floats, Model, OptionLearner, OptionSettings, value_iteration
+from experience.planning.smdp import (
+    FiniteWorld,
+    Floats,
+    Model,
+    OptionLearner,
+    OptionSettings,
+    value_iteration,
+)
 from experience.shards.catalog import Catalog
 from experience.step import Step
 
@@ -26,7 +33,9 @@ def shown(cell: Cell) -> str:
     return f"{cell[0]} {cell[1]}"
 
 
-def four_rooms(goal: Cell | None, discount: float, penalties: Mapping[Cell, float] | None = None) -> FiniteWorld:
+def four_rooms(
+    goal: Cell | None, discount: float, penalties: Mapping[Cell, float] | None = None
+) -> FiniteWorld:
     """The exact model: 2/3 where the move says, 1/9 each other way; +1 on arrival at `goal`, which ends it."""
     index = {cell: i for i, cell in enumerate(CELLS)}
     models = []
@@ -60,18 +69,29 @@ def hallway_options(discount: float) -> list[Learned]:
     """Two a room: from anywhere in it, or its other hallway, the shortest way to a hallway; it stops outside."""
     options = []
     for number, room in enumerate(rooms()):
-        near = {name: cell for name, cell in HALLWAYS.items()
-                if any(moved(cell, move, 11, 11, WALLS) in room for move in MOVES)}
+        near = {
+            name: cell
+            for name, cell in HALLWAYS.items()
+            if any(moved(cell, move, 11, 11, WALLS) in room for move in MOVES)
+        }
         for name, target in near.items():
             inside = room | (set(near.values()) - {target})
             whole = four_rooms(None, discount)
             kept = np.array([cell in inside for cell in CELLS])
-            world = FiniteWorld(whole.states, whole.actions,
-                                tuple(Model(m.reward, m.arrival, m.starts & kept) for m in whole.models))
+            world = FiniteWorld(
+                whole.states,
+                whole.actions,
+                tuple(Model(m.reward, m.arrival, m.starts & kept) for m in whole.models),
+            )
             feature = np.array([cell == target for cell in CELLS])
             found = shortest_path(world, f"to-{name}-{number}", feature)
-            options.append(Learned.over(found.name, {s: a for s in map(shown, inside)
-                                                     if (a := found.act(s, 0)) is not None}, []))
+            options.append(
+                Learned.over(
+                    found.name,
+                    {s: a for s in map(shown, inside) if (a := found.act(s, 0)) is not None},
+                    [],
+                )
+            )
     return options
 
 
@@ -88,14 +108,25 @@ def planning() -> Iterator[Row]:
     options = [world.model_of(o) for o in hallway_options(discount)]
     with_options = reached(value_iteration([*world.models, *options], 40), optimal)
     without = reached(value_iteration(world.models, 40), optimal)
-    yield Row("four rooms: optimal value reached after 2 sweeps with hallway options",
-              "“by the second iteration” (Sutton, Precup & Singh 1999, fig. 4)", "share", with_options[2],
-              None, 1, ">= 0.95",
-              {"primitive actions": without[2],
-               "sweeps to 99 %, options": float(np.argmax(np.array(with_options) > .99)),
-               "sweeps to 99 %, primitive": float(np.argmax(np.array(without) > .99))}, "exact; γ=.9, 104 cells")
+    yield Row(
+        "four rooms: optimal value reached after 2 sweeps with hallway options",
+        "“by the second iteration” (Sutton, Precup & Singh 1999, fig. 4)",
+        "share",
+        with_options[2],
+        None,
+        1,
+        ">= 0.95",
+        {
+            "primitive actions": without[2],
+            "sweeps to 99 %, options": float(np.argmax(np.array(with_options) > 0.99)),
+            "sweeps to 99 %, primitive": float(np.argmax(np.array(without) > 0.99)),
+        },
+        "exact; γ=.9, 104 cells",
+    )
     if without[2] >= 0.2:
-        raise AssertionError(f"primitive actions reach {without[2]:.2f} in 2 sweeps: the control does not hold")
+        raise AssertionError(
+            f"primitive actions reach {without[2]:.2f} in 2 sweeps: the control does not hold"
+        )
 
 
 def stomp() -> Iterator[Row]:
@@ -114,7 +145,9 @@ def stomp() -> Iterator[Row]:
             for name, cell in HALLWAYS.items():
                 feature = np.array([c == cell for c in CELLS])
                 if kind == "respecting":
-                    option = reward_respecting(world, f"to-{name}", feature, np.zeros(len(CELLS)), 1.0)
+                    option = reward_respecting(
+                        world, f"to-{name}", feature, np.zeros(len(CELLS)), 1.0
+                    )
                 elif kind == "shortest":
                     option = shortest_path(world, f"to-{name}", feature)
                 else:
@@ -123,14 +156,22 @@ def stomp() -> Iterator[Row]:
                 costs[kind].append(float(models[-1].reward[models[-1].starts].mean()))
             error = [np.abs(v - optimal).mean() for v in value_iteration(models, 100)]
             sweeps[kind].append(float(np.argmax(np.array(error) < 0.01 * np.abs(optimal).mean())))
-    yield ratio_row("STOMP: sweeps to 1 % of the optimal value, reward-respecting over shortest-path options",
-              "arXiv 2202.03466: fewer (plot)", "ratio", sweeps["respecting"], sweeps["shortest"], "<= 0.8",
-              {"reward-respecting options": float(np.mean(sweeps["respecting"])),
-               "shortest-path options": float(np.mean(sweeps["shortest"])),
-               "primitive actions": float(np.mean(sweeps["primitive"])),
-               "mean reward of a respecting option": float(np.mean(costs["respecting"])),
-               "mean reward of a shortest-path option": float(np.mean(costs["shortest"]))},
-              "four rooms, 10 cells that cost 1, γ=.95; features: the hallways; exact models")
+    yield ratio_row(
+        "STOMP: sweeps to 1 % of the optimal value, reward-respecting over shortest-path options",
+        "arXiv 2202.03466: fewer (plot)",
+        "ratio",
+        sweeps["respecting"],
+        sweeps["shortest"],
+        "<= 0.8",
+        {
+            "reward-respecting options": float(np.mean(sweeps["respecting"])),
+            "shortest-path options": float(np.mean(sweeps["shortest"])),
+            "primitive actions": float(np.mean(sweeps["primitive"])),
+            "mean reward of a respecting option": float(np.mean(costs["respecting"])),
+            "mean reward of a shortest-path option": float(np.mean(costs["shortest"])),
+        },
+        "four rooms, 10 cells that cost 1, γ=.95; features: the hallways; exact models",
+    )
 
 
 def learning(lives: int = 12, episodes: int = 30) -> Iterator[Row]:
@@ -140,12 +181,20 @@ def learning(lives: int = 12, episodes: int = 30) -> Iterator[Row]:
         library = Library()
         for option in hallway_options(0.9) if kind != "primitive" else ():
             library = library.add(option)
-        taken[kind] = [float(sum(_lengths(library, kind == "intra-option", seed, episodes))) for seed in range(lives)]
-    yield ratio_row(f"four rooms: real steps in {episodes} episodes, options over primitive actions",
-              "Sutton, Precup & Singh 1999, fig. 5: options learn faster at first (plot)", "ratio",
-              taken["intra-option"], taken["primitive"], "<= 0.8",
-              {f"steps, {kind}": float(np.mean(values)) for kind, values in taken.items()},
-              "α=.1 ε=.1 γ=.9, goal inside a room; executed and recorded by the collector")
+        taken[kind] = [
+            float(sum(_lengths(library, kind == "intra-option", seed, episodes)))
+            for seed in range(lives)
+        ]
+    yield ratio_row(
+        f"four rooms: real steps in {episodes} episodes, options over primitive actions",
+        "Sutton, Precup & Singh 1999, fig. 5: options learn faster at first (plot)",
+        "ratio",
+        taken["intra-option"],
+        taken["primitive"],
+        "<= 0.8",
+        {f"steps, {kind}": float(np.mean(values)) for kind, values in taken.items()},
+        "α=.1 ε=.1 γ=.9, goal inside a room; executed and recorded by the collector",
+    )
 
 
 def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[int]:
@@ -154,9 +203,19 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
     last: Step | None = None
     lengths: list[int] = []
     turns = 0
-    config, _ = load([], [f"worlds=[{{id: '{WORLD}'}}]", f"seed={seed}", "policy.engine=table", "policy.epsilon=0.1",
-                          "collecting.slots=1", "collecting.group_size=2", "collecting.durability=os",
-                          "collecting.commit_seconds=1e-6"])
+    config, _ = load(
+        [],
+        [
+            f"worlds=[{{id: '{WORLD}'}}]",
+            f"seed={seed}",
+            "policy.engine=table",
+            "policy.epsilon=0.1",
+            "collecting.slots=1",
+            "collecting.group_size=2",
+            "collecting.durability=os",
+            "collecting.commit_seconds=1e-6",
+        ],
+    )
     with tempfile.TemporaryDirectory() as folder:
         pool = LocalPool(config, "bench", Path(folder), Catalog(Path(folder)))
         try:
@@ -170,7 +229,9 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
                         lengths.append(turns)
                         turns = 0
                 if shard or not lengths:
-                    pool.push(Table.weights(learner.actions, learner.values, 0, library.dump()), 10**9)
+                    pool.push(
+                        Table.weights(learner.actions, learner.values, 0, library.dump()), 10**9
+                    )
         finally:
             pool.close()
     return lengths[:episodes]

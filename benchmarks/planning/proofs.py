@@ -31,7 +31,9 @@ def search(lemma: Lemma, prior: TacticTable, budget: int) -> Outcome:
         kernel.close()
 
 
-def expert_iteration(train: int = 60, held_out: int = 40, rounds: int = 2, budget: int = 24) -> Iterator[Row]:
+def expert_iteration(
+    train: int = 60, held_out: int = 40, rounds: int = 2, budget: int = 24
+) -> Iterator[Row]:
     prior = TacticTable(candidates, shapes, form)
     learned_from, tests = lemmas("train", train, 1), lemmas("heldout", held_out, 2)
     solved, claimed, judged = [], 0, 0
@@ -39,7 +41,9 @@ def expert_iteration(train: int = 60, held_out: int = 40, rounds: int = 2, budge
         outcomes = [(lemma, search(lemma, prior, budget)) for lemma in tests]
         proofs = [(lemma, o.proof) for lemma, o in outcomes if o.proof is not None]
         claimed += len(proofs)
-        judged += sum(judge(lemma, [t + "." for t in proof.script]) == "" for lemma, proof in proofs)
+        judged += sum(
+            judge(lemma, [t + "." for t in proof.script]) == "" for lemma, proof in proofs
+        )
         solved.append([float(o.proof is not None) for _, o in outcomes])
         if number < rounds:
             for lemma in learned_from:
@@ -47,9 +51,20 @@ def expert_iteration(train: int = 60, held_out: int = 40, rounds: int = 2, budge
                 if outcome.proof is not None:
                     prior.learn(outcome.proof)
     gain = [after - before for after, before in zip(solved[-1], solved[0], strict=True)]
-    yield row(f"proof search: held-out theorems solved with {budget} tactics, after {rounds} rounds less before",
-              "AlphaProof: more with every round (plot)", "share", gain, ">= 0.1",
-              {f"solved after round {n}": float(np.mean(s)) for n, s in enumerate(solved)},
-              "Coq; five generated families, tauto and auto not offered; the prior is a table of goal shapes")
-    yield row("proof search: claimed proofs that a fresh coqc accepts without axioms", "all must", "share",
-              [1.0] * judged + [0.0] * (claimed - judged), ">= 1", {"claimed": float(claimed)})
+    yield row(
+        f"proof search: held-out theorems solved with {budget} tactics, after {rounds} rounds less before",
+        "AlphaProof: more with every round (plot)",
+        "share",
+        gain,
+        ">= 0.1",
+        {f"solved after round {n}": float(np.mean(s)) for n, s in enumerate(solved)},
+        "Coq; five generated families, tauto and auto not offered; the prior is a table of goal shapes",
+    )
+    yield row(
+        "proof search: claimed proofs that a fresh coqc accepts without axioms",
+        "all must",
+        "share",
+        [1.0] * judged + [0.0] * (claimed - judged),
+        ">= 1",
+        {"claimed": float(claimed)},
+    )

@@ -41,33 +41,77 @@ class Row:
         return f"{self.ours:.3g} {self.unit}{sure}"
 
     def record(self) -> dict[str, object]:
-        return {"name": self.name, "published": self.published, "unit": self.unit, "ours": round(self.ours, 6),
-                "interval": [round(v, 6) for v in self.interval] if self.interval else None, "seeds": self.seeds,
-                "values": [round(v, 6) for v in self.values], "goal": self.goal, "goal_met": self.goal_met,
-                "controls": {k: round(v, 4) for k, v in self.controls.items()}, "note": self.note}
+        return {
+            "name": self.name,
+            "published": self.published,
+            "unit": self.unit,
+            "ours": round(self.ours, 6),
+            "interval": [round(v, 6) for v in self.interval] if self.interval else None,
+            "seeds": self.seeds,
+            "values": [round(v, 6) for v in self.values],
+            "goal": self.goal,
+            "goal_met": self.goal_met,
+            "controls": {k: round(v, 4) for k, v in self.controls.items()},
+            "note": self.note,
+        }
 
     @classmethod
     def read(cls, kept: Mapping[str, object]) -> Row:
         """What `record` wrote."""
         said = {name: value for name, value in kept.items() if name != "goal_met"}
         interval, values = said.pop("interval"), said.pop("values")
-        return cls(**said, interval=tuple(interval) if interval else None,  # type: ignore[arg-type]
-                   values=tuple(values))  # type: ignore[arg-type]
+        return cls(
+            **said,
+            interval=tuple(interval) if interval else None,  # type: ignore[arg-type]
+            values=tuple(values),
+        )  # type: ignore[arg-type]
 
 
-def row(name: str, published: str, unit: str, values: Sequence[float], goal: str,
-        controls: Mapping[str, float] | None = None, note: str = "") -> Row:
+def row(
+    name: str,
+    published: str,
+    unit: str,
+    values: Sequence[float],
+    goal: str,
+    controls: Mapping[str, float] | None = None,
+    note: str = "",
+) -> Row:
     """A row of the mean over seeds."""
     return _of(mean_estimate(values), name, published, unit, goal, controls, note)
 
 
-def ratio_row(name: str, published: str, unit: str, above: Sequence[float], below: Sequence[float], goal: str,
-              controls: Mapping[str, float] | None = None, note: str = "") -> Row:
+def ratio_row(
+    name: str,
+    published: str,
+    unit: str,
+    above: Sequence[float],
+    below: Sequence[float],
+    goal: str,
+    controls: Mapping[str, float] | None = None,
+    note: str = "",
+) -> Row:
     """A row of above / below over the same seeds: the geometric mean of the seeds' ratios."""
     return _of(ratio_estimate(above, below), name, published, unit, goal, controls, note)
 
 
-def _of(found: Estimate, name: str, published: str, unit: str, goal: str, controls: Mapping[str, float] | None,
-        note: str) -> Row:
-    return Row(name, published, unit, found.value, found.interval, len(found.values), goal, controls or {}, note,
-               found.values)
+def _of(
+    found: Estimate,
+    name: str,
+    published: str,
+    unit: str,
+    goal: str,
+    controls: Mapping[str, float] | None,
+    note: str,
+) -> Row:
+    return Row(
+        name,
+        published,
+        unit,
+        found.value,
+        found.interval,
+        len(found.values),
+        goal,
+        controls or {},
+        note,
+        found.values,
+    )

@@ -38,8 +38,15 @@ def measurements(seed: int, correlation: float, how: str) -> float:
     return until_found(campaign, order, truth, best, 0.05, CAP, rng)
 
 
-def until_found(campaign: Campaign, order: NDArray[np.intp] | None, truth: Floats, best: Collection[int], noise: float,
-                cap: int, rng: np.random.Generator) -> float:
+def until_found(
+    campaign: Campaign,
+    order: NDArray[np.intp] | None,
+    truth: Floats,
+    best: Collection[int],
+    noise: float,
+    cap: int,
+    rng: np.random.Generator,
+) -> float:
     """Measurements until one of `best`, chosen by the campaign or in that order; `cap` if none is."""
     for n in range(cap):
         chosen = campaign.next(rng) if order is None else int(order[n])
@@ -52,12 +59,24 @@ def until_found(campaign: Campaign, order: NDArray[np.intp] | None, truth: Float
 def campaigns(seeds: int = 20) -> Iterator[Row]:
     ways = ("random", "simulator alone", "lab alone", "simulator and lab")
     taken = {how: [measurements(s, 0.58, how) for s in range(seeds)] for how in ways}
-    yield ratio_row("science campaign: lab measurements, Bayesian optimisation alone over with a simulator",
-              "acceleration of self-driving labs: median 6 against random (Adesiji et al. 2025)", "ratio",
-              taken["lab alone"], taken["simulator and lab"], ">= 2",
-              {f"measurements, {how}": float(np.mean(n)) for how, n in taken.items()},
-              "4-D, 1,500 candidates, simulator–lab correlation .58, best 0.2 %, cap 81")
+    yield ratio_row(
+        "science campaign: lab measurements, Bayesian optimisation alone over with a simulator",
+        "acceleration of self-driving labs: median 6 against random (Adesiji et al. 2025)",
+        "ratio",
+        taken["lab alone"],
+        taken["simulator and lab"],
+        ">= 2",
+        {f"measurements, {how}": float(np.mean(n)) for how, n in taken.items()},
+        "4-D, 1,500 candidates, simulator–lab correlation .58, best 0.2 %, cap 81",
+    )
     blind = {how: [measurements(s, 0.0, how) for s in range(seeds)] for how in ways[2:]}
-    yield ratio_row("science campaign: harm of a simulator that tells nothing", "none expected", "ratio",
-              blind["simulator and lab"], blind["lab alone"], "<= 1.1",
-              {f"measurements, {how}": float(np.mean(n)) for how, n in blind.items()}, "correlation 0")
+    yield ratio_row(
+        "science campaign: harm of a simulator that tells nothing",
+        "none expected",
+        "ratio",
+        blind["simulator and lab"],
+        blind["lab alone"],
+        "<= 1.1",
+        {f"measurements, {how}": float(np.mean(n)) for how, n in blind.items()},
+        "correlation 0",
+    )

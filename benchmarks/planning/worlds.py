@@ -28,7 +28,8 @@ class Maze(gymnasium.Env[str, str]):
     layouts: ClassVar[dict[str, tuple[Cell, list[Cell], list[Cell], int]]] = {
         "dyna": ((2, 0), [(1, 2), (2, 2), (3, 2), (4, 5), (0, 7), (1, 7), (2, 7)], [], 0),
         "blocking": ((5, 3), [(3, c) for c in range(8)], [(3, c) for c in range(1, 9)], 1000),
-        "shortcut": ((5, 3), [(3, c) for c in range(1, 9)], [(3, c) for c in range(1, 8)], 3000)}
+        "shortcut": ((5, 3), [(3, c) for c in range(1, 9)], [(3, c) for c in range(1, 8)], 3000),
+    }
     _lives = itertools.count()
 
     def __init__(self, layout: str = "dyna") -> None:
@@ -38,7 +39,9 @@ class Maze(gymnasium.Env[str, str]):
         self.goal = (0, 8)
         self.life, self.steps = next(self._lives), 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self.at = self.start
         return self._seen(), {}
@@ -46,7 +49,9 @@ class Maze(gymnasium.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.steps += 1
         changed = self._changes_after and self.steps > self._changes_after
-        self.at = moved(self.at, action, self.rows, self.columns, self._walls_later if changed else self._walls)
+        self.at = moved(
+            self.at, action, self.rows, self.columns, self._walls_later if changed else self._walls
+        )
         return self._seen(), float(self.at == self.goal), self.at == self.goal, False, {}
 
     def _seen(self) -> str:
@@ -64,7 +69,8 @@ FOUR_ROOMS = (
     ".....#.....",
     ".....#.....",
     "...........",
-    ".....#.....")
+    ".....#.....",
+)
 """Sutton, Precup & Singh 1999, figure 2: 104 cells, of which four are hallways."""
 HALLWAYS: dict[str, Cell] = {"north": (2, 5), "west": (5, 1), "east": (6, 8), "south": (9, 5)}
 
@@ -83,7 +89,9 @@ class FourRooms(gymnasium.Env[str, str]):
         row, _, column = goal.partition(" ")
         self.goal, self.life = (int(row), int(column)), next(self._lives)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self.at = (0, 0)
         return self._seen(), {}
@@ -98,15 +106,21 @@ class FourRooms(gymnasium.Env[str, str]):
         return f"{self.at[0]} {self.at[1]}"
 
 
-WALLS = frozenset((r, c) for r, line in enumerate(FOUR_ROOMS) for c, mark in enumerate(line) if mark == "#")
+WALLS = frozenset(
+    (r, c) for r, line in enumerate(FOUR_ROOMS) for c, mark in enumerate(line) if mark == "#"
+)
 CELLS = tuple((r, c) for r in range(11) for c in range(11) if (r, c) not in WALLS)
 
 
 def moved(cell: Cell, action: str, rows: int, columns: int, walls: Iterable[Cell]) -> Cell:
     """Where a move leads; walls and edges leave it where it is."""
     ahead = (cell[0] + MOVES[action][0], cell[1] + MOVES[action][1])
-    return ahead if 0 <= ahead[0] < rows and 0 <= ahead[1] < columns and ahead not in walls else cell
+    return (
+        ahead if 0 <= ahead[0] < rows and 0 <= ahead[1] < columns and ahead not in walls else cell
+    )
 
 
 gymnasium.register(id="Maze-v0", entry_point=Maze, order_enforce=False, disable_env_checker=True)
-gymnasium.register(id="FourRooms-v0", entry_point=FourRooms, order_enforce=False, disable_env_checker=True)
+gymnasium.register(
+    id="FourRooms-v0", entry_point=FourRooms, order_enforce=False, disable_env_checker=True
+)

@@ -27,8 +27,11 @@ def pair(rng: random.Random) -> tuple[RateLimiter, Any]:
         return RateLimiter.min_size(size), theirs.MinSize(size)
     if kind == "queue":
         return RateLimiter.queue(size), theirs.Queue(size)
-    buffer: Any = rng.choice((0.5, 1.0, 2.0, 4.0, 7.5)) if kind == "ratio" else (
-        float(rng.randint(-4, 1)), float(rng.randint(2, 9)))
+    buffer: Any = (
+        rng.choice((0.5, 1.0, 2.0, 4.0, 7.5))
+        if kind == "ratio"
+        else (float(rng.randint(-4, 1)), float(rng.randint(2, 9)))
+    )
     try:
         mine = RateLimiter.sample_to_insert_ratio(spi, size, buffer)
     except ConfigError:
@@ -36,7 +39,9 @@ def pair(rng: random.Random) -> tuple[RateLimiter, Any]:
             theirs.SampleToInsertRatio(spi, size, buffer)
         except ValueError:
             return pair(rng)
-        raise AssertionError(f"we refuse a ratio of {spi} from {size} within {buffer}, Reverb does not") from None
+        raise AssertionError(
+            f"we refuse a ratio of {spi} from {size} within {buffer}, Reverb does not"
+        ) from None
     return mine, theirs.SampleToInsertRatio(spi, size, buffer)
 
 

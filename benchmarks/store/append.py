@@ -24,11 +24,23 @@ IDS = [uuid.UUID(int=i).bytes for i in range(STREAMS)]
 
 
 def as_step(row: dict[str, Any]) -> Step:
-    return Step(stream_id=IDS[row["stream"]], t=row["t"], env_id="bench", obs_text=row["obs_text"],
-                decision=Decision("act", 0, action_ids=row["action_ids"], logprobs=row["action_logprobs"],
-                                  version_spans=(VersionSpan(0, len(row["action_ids"])),), token_exact=True),
-                signals=(Signal("done", row["reward"], "fraction", "env_state"),), reward=row["reward"],
-                boundary=Boundary.RESET if row["t"] == 0 else Boundary.NONE)
+    return Step(
+        stream_id=IDS[row["stream"]],
+        t=row["t"],
+        env_id="bench",
+        obs_text=row["obs_text"],
+        decision=Decision(
+            "act",
+            0,
+            action_ids=row["action_ids"],
+            logprobs=row["action_logprobs"],
+            version_spans=(VersionSpan(0, len(row["action_ids"])),),
+            token_exact=True,
+        ),
+        signals=(Signal("done", row["reward"], "fraction", "env_state"),),
+        reward=row["reward"],
+        boundary=Boundary.RESET if row["t"] == 0 else Boundary.NONE,
+    )
 
 
 def with_steps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -42,14 +54,22 @@ def as_table(rows: list[dict[str, Any]]) -> pa.Table:
         np.cumsum([len(r[name]) for r in rows], out=offsets[1:])
         return pa.ListArray.from_arrays(offsets, np.concatenate([r[name] for r in rows]))
 
-    return pa.table({"stream": [r["stream"] for r in rows], "t": [r["t"] for r in rows],
-                     "reward": [r["reward"] for r in rows],
-                     "obs_text": pa.array([r["obs_text"] for r in rows], pa.large_string()),
-                     "action_ids": ragged("action_ids"), "action_logprobs": ragged("action_logprobs")})
+    return pa.table(
+        {
+            "stream": [r["stream"] for r in rows],
+            "t": [r["t"] for r in rows],
+            "reward": [r["reward"] for r in rows],
+            "obs_text": pa.array([r["obs_text"] for r in rows], pa.large_string()),
+            "action_ids": ragged("action_ids"),
+            "action_logprobs": ragged("action_logprobs"),
+        }
+    )
 
 
 def ours_append(rows: list[dict[str, Any]], folder: Path, durability: Any = "group") -> None:
-    journal = Journal(folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability=durability)
+    journal = Journal(
+        folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability=durability
+    )
     for row in rows:
         journal.append(row["step"])
     journal.close()
@@ -70,7 +90,9 @@ def parquet_append(rows: list[dict[str, Any]], folder: Path) -> None:
     writer = None
     for part in commits(rows):
         table = as_table(part)
-        writer = writer or parquet.ParquetWriter(folder / "rows.parquet", table.schema, compression="zstd")
+        writer = writer or parquet.ParquetWriter(
+            folder / "rows.parquet", table.schema, compression="zstd"
+        )
         writer.write_table(table)
     assert writer is not None
     writer.close()
@@ -91,9 +113,20 @@ def sqlite_append(rows: list[dict[str, Any]], folder: Path) -> None:
     base.execute("pragma synchronous=full")
     base.execute("create table rows (stream, t, reward, obs_text, action_ids, action_logprobs)")
     for part in commits(rows):
-        base.executemany("insert into rows values (?,?,?,?,?,?)", [
-            (r["stream"], r["t"], r["reward"], r["obs_text"], r["action_ids"].tobytes(),
-             r["action_logprobs"].tobytes()) for r in part])
+        base.executemany(
+            "insert into rows values (?,?,?,?,?,?)",
+            [
+                (
+                    r["stream"],
+                    r["t"],
+                    r["reward"],
+                    r["obs_text"],
+                    r["action_ids"].tobytes(),
+                    r["action_logprobs"].tobytes(),
+                )
+                for r in part
+            ],
+        )
         base.commit()
     base.close()
 
@@ -105,7 +138,11 @@ def jsonl_append(rows: list[dict[str, Any]], folder: Path) -> None:
         for part in commits(rows):
             for row in part:
                 plain = {name: value for name, value in row.items() if name != "step"}
-                file.write(orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+                file.write(
+                    orjson.dumps(
+                        plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+                    )
+                )
             file.flush()
 
 
@@ -113,8 +150,18 @@ def raw_append(rows: list[dict[str, Any]], folder: Path, sync: bool) -> None:
     """The limit: the same bytes, written and, if asked, synced once a commit."""
     descriptor = os.open(folder / "raw", os.O_WRONLY | os.O_CREAT)
     for part in commits(rows):
-        os.write(descriptor, b"".join(x for r in part for x in (r["obs_text"].encode(), r["action_ids"].tobytes(),
-                                                                r["action_logprobs"].tobytes())))
+        os.write(
+            descriptor,
+            b"".join(
+                x
+                for r in part
+                for x in (
+                    r["obs_text"].encode(),
+                    r["action_ids"].tobytes(),
+                    r["action_logprobs"].tobytes(),
+                )
+            ),
+        )
         if sync:
             os.fdatasync(descriptor)
     os.close(descriptor)
@@ -126,18 +173,27 @@ def torchrl_append(rows: list[dict[str, Any]], folder: Path, sampler: Any = None
     from tensordict import TensorDict
     from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
 
-    buffer = TensorDictReplayBuffer(storage=LazyMemmapStorage(len(rows), scratch_dir=str(folder)),
-                                    batch_size=BATCH * WINDOW, sampler=sampler)
-    widths = {"obs_text": (8192, np.uint8), "action_ids": (1024, np.int32), "action_logprobs": (1024, np.float32)}
+    buffer = TensorDictReplayBuffer(
+        storage=LazyMemmapStorage(len(rows), scratch_dir=str(folder)),
+        batch_size=BATCH * WINDOW,
+        sampler=sampler,
+    )
+    widths = {
+        "obs_text": (8192, np.uint8),
+        "action_ids": (1024, np.int32),
+        "action_logprobs": (1024, np.float32),
+    }
     for part in commits(rows):
-        columns: dict[str, Any] = {"reward": torch.tensor([r["reward"] for r in part]),
-                                   "stream": torch.tensor([r["stream"] for r in part])}
+        columns: dict[str, Any] = {
+            "reward": torch.tensor([r["reward"] for r in part]),
+            "stream": torch.tensor([r["stream"] for r in part]),
+        }
         for name, (width, of) in widths.items():
             padded = np.zeros((len(part), width), of)
             for i, row in enumerate(part):
                 value = row[name].encode() if name == "obs_text" else row[name]
                 value = np.frombuffer(value, np.uint8) if name == "obs_text" else value
-                padded[i, :len(value)] = value[:width]
+                padded[i, : len(value)] = value[:width]
             columns[name] = torch.from_numpy(padded)
         buffer.extend(TensorDict(columns, batch_size=[len(part)]))
     return buffer
@@ -150,16 +206,24 @@ def minari_append(rows: list[dict[str, Any]], folder: Path) -> Any:
     from minari.data_collector import EpisodeBuffer
 
     os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    space = gymnasium.spaces.Text(10 ** 6, min_length=0, charset="abcdefghijklmnopqrstuvwxyz \n0123456789.-,")
+    space = gymnasium.spaces.Text(
+        10**6, min_length=0, charset="abcdefghijklmnopqrstuvwxyz \n0123456789.-,"
+    )
     data = None
     for number, part in enumerate(commits(rows)):
         episode = EpisodeBuffer(
-            id=number, observations=[*(r["obs_text"] for r in part), ""],
-            actions=[",".join(map(str, r["action_ids"].tolist())) for r in part], rewards=[r["reward"] for r in part],
-            terminations=[False] * len(part), truncations=[False] * len(part), infos={})
+            id=number,
+            observations=[*(r["obs_text"] for r in part), ""],
+            actions=[",".join(map(str, r["action_ids"].tolist())) for r in part],
+            rewards=[r["reward"] for r in part],
+            terminations=[False] * len(part),
+            truncations=[False] * len(part),
+            infos={},
+        )
         if data is None:
-            data = minari.create_dataset_from_buffers("bench/rows-v0", [episode], observation_space=space,
-                                                      action_space=space)
+            data = minari.create_dataset_from_buffers(
+                "bench/rows-v0", [episode], observation_space=space, action_space=space
+            )
         else:
             data.storage.update_episodes([episode])
     return data

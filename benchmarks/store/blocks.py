@@ -24,11 +24,22 @@ from experience.signal import SignalKind
 from experience.step import Step
 
 
-def as_lived(steps: Sequence[Step], folder: Path, catalogue: dict[str, SignalKind], seconds: float, block_rows: int
-             ) -> tuple[float, float]:
+def as_lived(
+    steps: Sequence[Step],
+    folder: Path,
+    catalogue: dict[str, SignalKind],
+    seconds: float,
+    block_rows: int,
+) -> tuple[float, float]:
     """Writes and seals; CPU seconds of writing, and of sealing."""
-    journal = Journal(folder / "w", catalogue, commit_seconds=3600, batch_rows=1 << 30, durability="os",
-                      block_rows=block_rows)
+    journal = Journal(
+        folder / "w",
+        catalogue,
+        commit_seconds=3600,
+        batch_rows=1 << 30,
+        durability="os",
+        block_rows=block_rows,
+    )
     begun, oldest = time.process_time(), steps[0].t_end_ns
     for step in steps:
         if step.t_end_ns - oldest > seconds * 1e9:
@@ -53,15 +64,24 @@ def cpu(read: Callable[[], object], times: int = 5) -> float:
 
 def measure(run: Path, seconds: float) -> None:
     store = run / "shards"
-    steps = sorted((s for block in Catalog(store).follow() for s in block), key=lambda s: s.t_end_ns)
+    steps = sorted(
+        (s for block in Catalog(store).follow() for s in block), key=lambda s: s.t_end_ns
+    )
     by_stream: dict[bytes, list[Step]] = {}
     for step in sorted(steps, key=lambda s: s.t):
         by_stream.setdefault(step.stream_id, []).append(step)
-    steps = [by_stream[s.stream_id].pop(0) for s in steps]  # a stream's closing row bears its last step's time
-    catalogue = {name: SignalKind(unit, source) for batch in Catalog(store).batches()  # type: ignore[arg-type]
-                 for name, unit, source in signal_names(batch.schema)}
+    steps = [
+        by_stream[s.stream_id].pop(0) for s in steps
+    ]  # a stream's closing row bears its last step's time
+    catalogue = {
+        name: SignalKind(unit, source)
+        for batch in Catalog(store).batches()  # type: ignore[arg-type]
+        for name, unit, source in signal_names(batch.schema)
+    }
     print(f"{len(steps)} rows of {run.name}, a commit every {seconds * 1000:.0f} ms")
-    print("blocks            rows/block  bytes/row  write µs  seal µs  follow µs  query µs  scan µs")
+    print(
+        "blocks            rows/block  bytes/row  write µs  seal µs  follow µs  query µs  scan µs"
+    )
     for name, block_rows in (("as committed", 0), ("rewritten", 1024)):
         with tempfile.TemporaryDirectory() as folder:
             write, seal = as_lived(steps, Path(folder), catalogue, seconds, block_rows)
@@ -69,20 +89,32 @@ def measure(run: Path, seconds: float) -> None:
             size = sum(p.stat().st_size for p in Path(folder).glob("w/seg*"))
             logs = sum(p.stat().st_size for p in Path(folder).glob("w/seg*.[cb]*"))
             follow = cpu(lambda here=here: list(Catalog(here.directory).follow()))  # type: ignore[misc]
-            table = cpu(lambda here=here: here.table(["env_id", "reward", "signal.done"]  # type: ignore[misc]
-                                                     if "done" in catalogue else ["env_id", "reward"]))
+            table = cpu(
+                lambda here=here: here.table(
+                    ["env_id", "reward", "signal.done"]  # type: ignore[misc]
+                    if "done" in catalogue
+                    else ["env_id", "reward"]
+                )
+            )
             where = cpu(lambda here=here: here.where(lambda b: b["reward"].is_valid(), ["t"]))  # type: ignore[misc]
             per = 1e6 / len(steps)
-            print(f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} {write * per:>9.1f} "
-                  f"{seal * per:>8.1f} {follow * per:>10.1f} {table * per:>9.2f} {where * per:>8.2f}")
-    print(f"holding sealed files against their SHA-256, once a process: {check_seconds():.2f} CPU s a GB")
+            print(
+                f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} {write * per:>9.1f} "
+                f"{seal * per:>8.1f} {follow * per:>10.1f} {table * per:>9.2f} {where * per:>8.2f}"
+            )
+    print(
+        f"holding sealed files against their SHA-256, once a process: {check_seconds():.2f} CPU s a GB"
+    )
 
 
 def check_seconds(gigabytes: float = 0.5, files: int = 4) -> float:
     """CPU seconds that checking sealed files costs for each GB, from the page cache."""
     data = os.urandom(int(gigabytes * 1e9 / files))
     with tempfile.TemporaryDirectory() as folder:
-        expected = [Expected(Path(folder) / str(i), len(data), hashlib.sha256(data).hexdigest()) for i in range(files)]
+        expected = [
+            Expected(Path(folder) / str(i), len(data), hashlib.sha256(data).hexdigest())
+            for i in range(files)
+        ]
         for file in expected:
             file.path.write_bytes(data)
         begun = time.process_time()

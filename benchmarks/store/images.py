@@ -27,7 +27,9 @@ def make_images(count: int) -> list[bytes]:
 
 
 def ours_images(images: list[bytes], folder: Path) -> None:
-    journal = Journal(folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability="os")
+    journal = Journal(
+        folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability="os"
+    )
     for t, image in enumerate(images):
         blob = journal.blobs.put(image, "image/png", role="screenshot")
         journal.append(Step(bytes(16), t, "bench", "", obs_blobs=(blob,)))
@@ -36,20 +38,34 @@ def ours_images(images: list[bytes], folder: Path) -> None:
 
 def parquet_images(images: list[bytes], folder: Path) -> None:
     of = pa.schema([("t", pa.int64()), ("image", pa.large_binary())])
-    with parquet.ParquetWriter(folder / "rows.parquet", of, compression="none", use_dictionary=False) as writer:
+    with parquet.ParquetWriter(
+        folder / "rows.parquet", of, compression="none", use_dictionary=False
+    ) as writer:
         for i in range(0, len(images), COMMIT_ROWS):
-            part = images[i:i + COMMIT_ROWS]
-            writer.write_table(pa.table({"t": list(range(i, i + len(part))), "image": pa.array(
-                part, pa.large_binary())}, schema=of))
+            part = images[i : i + COMMIT_ROWS]
+            writer.write_table(
+                pa.table(
+                    {
+                        "t": list(range(i, i + len(part))),
+                        "image": pa.array(part, pa.large_binary()),
+                    },
+                    schema=of,
+                )
+            )
 
 
 def lance_images(images: list[bytes], folder: Path) -> None:
     import lance
 
     for i in range(0, len(images), COMMIT_ROWS):
-        part = images[i:i + COMMIT_ROWS]
-        lance.write_dataset(pa.table({"t": list(range(i, i + len(part))), "image": pa.array(part, pa.large_binary())}),
-                            str(folder / "lance"), mode="append")
+        part = images[i : i + COMMIT_ROWS]
+        lance.write_dataset(
+            pa.table(
+                {"t": list(range(i, i + len(part))), "image": pa.array(part, pa.large_binary())}
+            ),
+            str(folder / "lance"),
+            mode="append",
+        )
 
 
 def file_images(images: list[bytes], folder: Path) -> None:

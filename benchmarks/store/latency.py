@@ -38,4 +38,4 @@ def latency(folder: Path, rate: float, count: int) -> list[float]:
             found += [(now - s.t_start_ns) / 1e6 for s in steps]
         time.sleep(0.0005)
     writer.wait()
-    return found[count // 10:]
+    return found[count // 10 :]

@@ -17,26 +17,35 @@ rows = make_rows(count)
 
 
 def as_bytes(row: dict[str, Any]) -> dict[str, Any]:
-    return {"obs_text": np.array(row["obs_text"].encode(), object),
-            "action_ids": np.array(row["action_ids"].tobytes(), object),
-            "action_logprobs": np.array(row["action_logprobs"].tobytes(), object),
-            "reward": np.float32(row["reward"])}
+    return {
+        "obs_text": np.array(row["obs_text"].encode(), object),
+        "action_ids": np.array(row["action_ids"].tobytes(), object),
+        "action_logprobs": np.array(row["action_logprobs"].tobytes(), object),
+        "reward": np.float32(row["reward"]),
+    }
 
 
 def serve() -> Any:
-    table = reverb.Table("t", reverb.selectors.Uniform(), reverb.selectors.Fifo(), 10 ** 7,
-                         reverb.rate_limiters.MinSize(1))
+    table = reverb.Table(
+        "t",
+        reverb.selectors.Uniform(),
+        reverb.selectors.Fifo(),
+        10**7,
+        reverb.rate_limiters.MinSize(1),
+    )
     return reverb.Server([table], port=None)
 
 
 def append() -> float:
     """Rows/s, an item a row, flushed every 100: in memory, not on disk."""
-    server, part = serve(), rows[:count // 4]
+    server, part = serve(), rows[: count // 4]
     started = time.perf_counter()
     with server.localhost_client().trajectory_writer(num_keep_alive_refs=1) as writer:
         for i, row in enumerate(part, 1):
             writer.append(as_bytes(row))
-            writer.create_item("t", 1.0, {name: writer.history[name][-1:] for name in writer.history})
+            writer.create_item(
+                "t", 1.0, {name: writer.history[name][-1:] for name in writer.history}
+            )
             if i % COMMIT_ROWS == 0:
                 writer.flush()
         writer.flush()
@@ -56,7 +65,9 @@ def fill() -> Any:
             writer.append(as_bytes(row))
             length += 1
             if length >= WINDOW:
-                writer.create_item("t", 1.0, {name: writer.history[name][-WINDOW:] for name in writer.history})
+                writer.create_item(
+                    "t", 1.0, {name: writer.history[name][-WINDOW:] for name in writer.history}
+                )
     return server
 
 
@@ -73,8 +84,12 @@ def windows() -> float:
         for sample in client.sample("t", BATCH, emit_timesteps=False):
             data = sample[0].data if isinstance(sample, list) else sample.data
             values = list(data.values()) if isinstance(data, dict) else data
-            total += sum(np.frombuffer(b"".join(v.tolist()), np.uint8).size if v.dtype == object else v.copy().size
-                         for v in values)
+            total += sum(
+                np.frombuffer(b"".join(v.tolist()), np.uint8).size
+                if v.dtype == object
+                else v.copy().size
+                for v in values
+            )
     rate = 4 * BATCH / (time.perf_counter() - started)
     assert total > 4 * BATCH * WINDOW
     return rate

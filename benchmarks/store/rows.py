@@ -20,10 +20,16 @@ def make_rows(count: int) -> list[dict[str, Any]]:
     for i in range(count):
         tokens = int(np.clip(rng.lognormal(5.4, 0.55), 8, 2048))
         size = int(np.clip(rng.lognormal(7.45, 0.6), 64, 20_000))
-        rows.append({"stream": i % STREAMS, "t": i // STREAMS, "reward": float(rng.random() < 0.02),
-                     "obs_text": letters[rng.integers(0, len(letters), size)].tobytes().decode(),
-                     "action_ids": rng.integers(0, 50_000, tokens).astype(np.int32),
-                     "action_logprobs": rng.normal(-1, 1, tokens).astype(np.float32)})
+        rows.append(
+            {
+                "stream": i % STREAMS,
+                "t": i // STREAMS,
+                "reward": float(rng.random() < 0.02),
+                "obs_text": letters[rng.integers(0, len(letters), size)].tobytes().decode(),
+                "action_ids": rng.integers(0, 50_000, tokens).astype(np.int32),
+                "action_logprobs": rng.normal(-1, 1, tokens).astype(np.float32),
+            }
+        )
     return rows
 
 
@@ -34,7 +40,7 @@ def by_stream(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def commits(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     for i in range(0, len(rows), COMMIT_ROWS):
-        yield rows[i:i + COMMIT_ROWS]
+        yield rows[i : i + COMMIT_ROWS]
 
 
 def answer(**calls: Any) -> None:

@@ -16,7 +16,9 @@ from experience.shards.catalog import Catalog
 
 def ours_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
     ours_append(rows, folder, "os")
-    return lambda: int(Catalog(folder).where(lambda batch: pc.greater(batch["reward"], 0.0)).num_rows)
+    return lambda: int(
+        Catalog(folder).where(lambda batch: pc.greater(batch["reward"], 0.0)).num_rows
+    )
 
 
 def lance_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
@@ -27,5 +29,9 @@ def lance_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
 
 
 def parquet_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
-    parquet.write_table(as_table(rows), folder / "rows.parquet", compression="zstd", row_group_size=4000)
-    return lambda: int(parquet.read_table(folder / "rows.parquet", filters=[("reward", ">", 0)]).num_rows)
+    parquet.write_table(
+        as_table(rows), folder / "rows.parquet", compression="zstd", row_group_size=4000
+    )
+    return lambda: int(
+        parquet.read_table(folder / "rows.parquet", filters=[("reward", ">", 0)]).num_rows
+    )

@@ -1,6 +1,6 @@
 """A store of ten million rows, followed and sampled: time and memory. Some ten minutes and 6 GB of disk.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/store/ten_million.py [rows] [folder]
+PYTHONPATH=. .venv/bin/python benchmarks/store/ten_million.py [rows] [folder]
 """
 
 from __future__ import annotations
@@ -33,9 +33,17 @@ def resident() -> float:
 
 def write(rows: int, store: Path) -> None:
     ids = np.arange(8, dtype=np.int32)
-    decision = Decision("act", 0, action_ids=ids, logprobs=ids.astype(np.float32), token_exact=True,
-                        version_spans=(VersionSpan(0, 8),))
-    step = Step(IDS[0], 0, "bench", "a short observation of some words", decision=decision, reward=0.0)
+    decision = Decision(
+        "act",
+        0,
+        action_ids=ids,
+        logprobs=ids.astype(np.float32),
+        token_exact=True,
+        version_spans=(VersionSpan(0, 8),),
+    )
+    step = Step(
+        IDS[0], 0, "bench", "a short observation of some words", decision=decision, reward=0.0
+    )
     journal = Journal(store / "w", CATALOGUE, batch_rows=1000, durability="os")
     for i in range(rows):
         journal.append(replace(step, stream_id=IDS[i % 64], t=i // 64))
@@ -46,19 +54,32 @@ def main(rows: int, store: Path) -> None:
     before = time.perf_counter()
     write(rows, store)
     size = sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
-    print(f"wrote {rows:,} rows, {size / 1e9:.1f} GB, in {time.perf_counter() - before:.0f} s", flush=True)
+    print(
+        f"wrote {rows:,} rows, {size / 1e9:.1f} GB, in {time.perf_counter() - before:.0f} s",
+        flush=True,
+    )
     reader, start = WindowReader(store, ("obs_text", "action_ids", "reward")), resident()
     before = time.perf_counter()
     assert reader.refresh() == rows
-    print(f"followed in {time.perf_counter() - before:.0f} s; {resident() - start:.0f} MB, "
-          f"{(resident() - start) * 1024 * 1024 / rows:.1f} bytes a row")
-    for name, sampler in (("uniform", None), ("recency", Recency(100_000.0)), ("prioritised", Prioritised())):
+    print(
+        f"followed in {time.perf_counter() - before:.0f} s; {resident() - start:.0f} MB, "
+        f"{(resident() - start) * 1024 * 1024 / rows:.1f} bytes a row"
+    )
+    for name, sampler in (
+        ("uniform", None),
+        ("recency", Recency(100_000.0)),
+        ("prioritised", Prioritised()),
+    ):
         reader.gather(reader.draw(256, 16, sampler))
         before = time.perf_counter()
         for _ in range(20):
             reader.gather(reader.draw(256, 16, sampler))
-        print(f"{name}: {20 * 256 / (time.perf_counter() - before):,.0f} windows/s; {resident() - start:.0f} MB")
-    print(f"peak, mapped pages included: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        print(
+            f"{name}: {20 * 256 / (time.perf_counter() - before):,.0f} windows/s; {resident() - start:.0f} MB"
+        )
+    print(
+        f"peak, mapped pages included: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.store.append import CATALOGUE, as_table, huggingface_append, minari_append, torchrl_append
+from benchmarks.store.append import (
+    CATALOGUE,
+    as_table,
+    huggingface_append,
+    minari_append,
+    torchrl_append,
+)
 from benchmarks.store.rows import BATCH, COLUMNS, COMMIT_ROWS, STREAMS, WINDOW, by_stream
 from experience.shards.journal import Journal
 from experience.shards.windows import WindowReader
@@ -19,7 +25,9 @@ Draw = Callable[[np.random.Generator], int]
 
 
 def ours_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
-    journal = Journal(folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability="os")
+    journal = Journal(
+        folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability="os"
+    )
     for row in rows:
         journal.append(row["step"])
     journal.commit()  # not sealed: the store is still growing
@@ -37,7 +45,9 @@ def ours_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
 
 def _starts(rows: int, rng: np.random.Generator) -> np.ndarray:
     per_stream = rows // STREAMS
-    return rng.integers(0, STREAMS, BATCH) * per_stream + rng.integers(0, per_stream - WINDOW + 1, BATCH)
+    return rng.integers(0, STREAMS, BATCH) * per_stream + rng.integers(
+        0, per_stream - WINDOW + 1, BATCH
+    )
 
 
 def _touch(table: pa.Table) -> int:
@@ -49,8 +59,13 @@ def _touch(table: pa.Table) -> int:
             total += column.to_numpy().copy().size
         elif name == "obs_text":
             width = np.int64 if pa.types.is_large_string(column.type) else np.int32
-            ends = np.frombuffer(column.buffers()[1], width, len(column) + 1, column.offset * np.dtype(width).itemsize)
-            total += np.frombuffer(column.buffers()[2], np.uint8)[ends[0]:ends[-1]].copy().size
+            ends = np.frombuffer(
+                column.buffers()[1],
+                width,
+                len(column) + 1,
+                column.offset * np.dtype(width).itemsize,
+            )
+            total += np.frombuffer(column.buffers()[2], np.uint8)[ends[0] : ends[-1]].copy().size
         else:
             total += column.flatten().to_numpy().copy().size
     return total
@@ -63,7 +78,7 @@ def huggingface_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
     rows_on_disk = datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("arrow")
 
     def draw(rng: np.random.Generator) -> int:
-        return sum(_touch(rows_on_disk[int(s):int(s) + WINDOW]) for s in _starts(len(rows), rng))
+        return sum(_touch(rows_on_disk[int(s) : int(s) + WINDOW]) for s in _starts(len(rows), rng))
 
     return draw
 
@@ -88,8 +103,10 @@ def lance_windows_singly(rows: list[dict[str, Any]], folder: Path) -> Draw:
     stored = lance.dataset(str(folder / "lance"))
 
     def draw(rng: np.random.Generator) -> int:
-        return sum(_touch(stored.take(range(int(s), int(s) + WINDOW), columns=list(COLUMNS)))
-                   for s in _starts(len(rows), rng))
+        return sum(
+            _touch(stored.take(range(int(s), int(s) + WINDOW), columns=list(COLUMNS)))
+            for s in _starts(len(rows), rng)
+        )
 
     return draw
 
@@ -97,7 +114,9 @@ def lance_windows_singly(rows: list[dict[str, Any]], folder: Path) -> Draw:
 def torchrl_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
     from torchrl.data import SliceSampler
 
-    buffer = torchrl_append(by_stream(rows), folder, SliceSampler(num_slices=BATCH, traj_key="stream"))
+    buffer = torchrl_append(
+        by_stream(rows), folder, SliceSampler(num_slices=BATCH, traj_key="stream")
+    )
 
     def draw(_: np.random.Generator) -> int:
         sample = buffer.sample()
@@ -116,7 +135,9 @@ def minari_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
             episode = data[int(number)]
             start = int(rng.integers(0, len(episode) - WINDOW + 1))
             part = slice(start, start + WINDOW)
-            total += np.array(episode.rewards[part]).size + len("".join(episode.observations[part]).encode())
+            total += np.array(episode.rewards[part]).size + len(
+                "".join(episode.observations[part]).encode()
+            )
             total += np.array(",".join(episode.actions[part]).split(","), np.int32).size
         return total
 
@@ -125,11 +146,13 @@ def minari_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
 
 def memcpy_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
     """The limit: the same bytes copied from memory, one copy a window."""
-    size = sum(len(r["obs_text"]) + 8 * len(r["action_ids"]) + 8 for r in rows) // len(rows) * WINDOW
+    size = (
+        sum(len(r["obs_text"]) + 8 * len(r["action_ids"]) + 8 for r in rows) // len(rows) * WINDOW
+    )
     source = np.zeros(min(len(rows) // WINDOW, 4000) * size, np.uint8)
 
     def draw(rng: np.random.Generator) -> int:
         starts = rng.integers(0, len(source) - size, BATCH)
-        return np.concatenate([source[s:s + size] for s in starts]).size
+        return np.concatenate([source[s : s + size] for s in starts]).size
 
     return draw

@@ -32,13 +32,21 @@ def _browser_gym(page: str, **more: Any) -> Any:
     from envs.browser.chromium import find_browser
     from envs.browser.miniwob import html
 
-    options = {"id": f"browsergym/miniwob.{page}", "miniwob": str(html() / "miniwob"), "browser": find_browser()} | more
-    return gymnasium.make("envs:Peer-v0", python=PYTHON, package="browser_gym", options=options).unwrapped
+    options = {
+        "id": f"browsergym/miniwob.{page}",
+        "miniwob": str(html() / "miniwob"),
+        "browser": find_browser(),
+    } | more
+    return gymnasium.make(
+        "envs:Peer-v0", python=PYTHON, package="browser_gym", options=options
+    ).unwrapped
 
 
 WHO: dict[str, Callable[[str], Any]] = {
-    "fast path": _ours, "BrowserGym": _browser_gym,
-    "BrowserGym, no waiting": lambda page: _browser_gym(page, delay=0.0)}
+    "fast path": _ours,
+    "BrowserGym": _browser_gym,
+    "BrowserGym, no waiting": lambda page: _browser_gym(page, delay=0.0),
+}
 
 
 def lived(world: Any, seconds: float) -> dict[str, float]:
@@ -66,8 +74,11 @@ def lived(world: Any, seconds: float) -> dict[str, float]:
         _, _, terminated, truncated, _ = world.step(action)
         stepping += time.perf_counter() - before
         steps, ended = steps + 1, terminated or truncated
-    return {"steps_per_second": steps / stepping, "with_resets": steps / (time.perf_counter() - began),
-            "per_core_second": steps / max(cpu() - spent, 1e-9)}
+    return {
+        "steps_per_second": steps / stepping,
+        "with_resets": steps / (time.perf_counter() - began),
+        "per_core_second": steps / max(cpu() - spent, 1e-9),
+    }
 
 
 def main(as_json: bool) -> bool:
@@ -83,19 +94,33 @@ def main(as_json: bool) -> bool:
                 world = make(page)
                 found[who].append(lived(world, SECONDS if who == "fast path" else SECONDS / 2))
                 world.close()
-    rows = {who: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-            for who, rounds in found.items()}
+    rows = {
+        who: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+        for who, rounds in found.items()
+    }
     ours = rows["fast path"]
     if not as_json:
-        print(f"{'':24}{'steps/s':>10}{'with resets':>13}{'a core-second':>15}{'ours / theirs':>15}")
+        print(
+            f"{'':24}{'steps/s':>10}{'with resets':>13}{'a core-second':>15}{'ours / theirs':>15}"
+        )
     for who, row in rows.items():
         ratio = ours["steps_per_second"] / row["steps_per_second"]
-        record = {"name": f"browser, {who}", **row, "ratio": ratio, "rounds": ROUNDS, "pages": list(PAGES)}
-        print(dumps(record) if as_json else
-              f"{who:24}{row['steps_per_second']:10.1f}{row['with_resets']:13.1f}{row['per_core_second']:15.1f}{ratio:15.1f}")
+        record = {
+            "name": f"browser, {who}",
+            **row,
+            "ratio": ratio,
+            "rounds": ROUNDS,
+            "pages": list(PAGES),
+        }
+        speeds = f"{row['steps_per_second']:10.1f}{row['with_resets']:13.1f}"
+        plain = f"{who:24}{speeds}{row['per_core_second']:15.1f}{ratio:15.1f}"
+        print(dumps(record) if as_json else plain)
     met = ours["per_core_second"] >= GOAL_STEPS and ours["steps_per_second"] >= (
-        GOAL_RATIO * rows["BrowserGym"]["steps_per_second"])
+        GOAL_RATIO * rows["BrowserGym"]["steps_per_second"]
+    )
     if not as_json:
         verdict = "met" if met else "MISSED"
-        print(f"goals: {GOAL_STEPS:g} steps a core-second, {GOAL_RATIO:g} times BrowserGym: {verdict}")
+        print(
+            f"goals: {GOAL_STEPS:g} steps a core-second, {GOAL_RATIO:g} times BrowserGym: {verdict}"
+        )
     return met

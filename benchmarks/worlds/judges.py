@@ -43,8 +43,10 @@ def measured(dataset: str) -> tuple[float, float, float, float]:
 def main() -> None:
     for dataset in ("chain_sum", "spiral_matrix", "countdown", "polynomial_multiplication"):
         alone, forked, worst, made = measured(dataset)
-        print(f"{dataset:28} alone p50 {alone:6.2f} ms   in a place p50 {forked:6.2f} p99 {worst:6.2f} ms   "
-              f"beyond {forked - alone:5.2f} ms   its reset {made:5.2f} ms")
+        print(
+            f"{dataset:28} alone p50 {alone:6.2f} ms   in a place p50 {forked:6.2f} p99 {worst:6.2f} ms   "
+            f"beyond {forked - alone:5.2f} ms   its reset {made:5.2f} ms"
+        )
 
 
 if __name__ == "__main__":

@@ -29,8 +29,13 @@ def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
 
     checker = Subject(env_id)
     world = checker.world
-    row: dict[str, Any] = {"id": env_id, **measure(world, seconds), "tier": getattr(world, "sandbox_tier", ""),
-                           "signals": sorted(world.signal_catalogue), "goes_back": bool(world.goes_back)}
+    row: dict[str, Any] = {
+        "id": env_id,
+        **measure(world, seconds),
+        "tier": getattr(world, "sandbox_tier", ""),
+        "signals": sorted(world.signal_catalogue),
+        "goes_back": bool(world.goes_back),
+    }
     for name, choose in (("random", do_random), ("nothing", do_nothing), ("oracle", do_oracle)):
         try:
             returns = [live(world, seed, choose, "heldout").total for seed in range(episodes)]
@@ -48,27 +53,35 @@ def rows(seconds: float = 3.0, episodes: int = 24) -> Iterator[dict[str, Any]]:
 
     for name in (n for n in envs.WORLDS if n not in envs.STRANGERS):
         words = ["-m", "benchmarks.worlds.table", f"envs:{name}", str(seconds), str(episodes)]
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=1200)
+        done = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, timeout=1200
+        )
         if done.returncode:
             yield {"id": f"envs:{name}", "missing": done.stderr.strip().splitlines()[-1][:160]}
         else:
             yield json.loads(done.stdout.splitlines()[-1])
 
 
-HEAD = ("| world | step p50 / p99 ms | resets/s | CPU ms/step | MiB | goes back | random | nothing | oracle |\n"
-        "|---|---|---|---|---|---|---|---|---|")
+HEAD = (
+    "| world | step p50 / p99 ms | resets/s | CPU ms/step | MiB | goes back | random | nothing | oracle |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
 
 
 def line(row: dict[str, Any]) -> str:
     """A row as Markdown."""
     if "missing" in row:
         return f"| {row['id']} | {row['missing'].replace('|', '/')} | | | | | | | |"
-    returns = ["—" if row[n] is None else f"{row[n]:.2f} ± {row[n + '_error']:.2f}"
-               for n in ("random", "nothing", "oracle")]
+    returns = [
+        "—" if row[n] is None else f"{row[n]:.2f} ± {row[n + '_error']:.2f}"
+        for n in ("random", "nothing", "oracle")
+    ]
     resets = f"{row['resets_per_second']:,.{0 if row['resets_per_second'] >= 1 else 1}f}"
-    return (f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / {row['step_p99_ms']:.1f} | "
-            f"{resets} | {row['cpu_ms_per_step']:.2f} | {row['memory_mib']:.0f} | "
-            f"{'yes' if row['goes_back'] else 'no'} | {' | '.join(returns)} |")
+    return (
+        f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / {row['step_p99_ms']:.1f} | "
+        f"{resets} | {row['cpu_ms_per_step']:.2f} | {row['memory_mib']:.0f} | "
+        f"{'yes' if row['goes_back'] else 'no'} | {' | '.join(returns)} |"
+    )
 
 
 def main(as_json: bool, write: bool = False) -> None:

@@ -1,7 +1,7 @@
 """Worlds over the Model Context Protocol, both ways: one of ours as a server's tools, a server's tools as a world.
 
-    ./xp env serve envs:Coq-v0            # on stdin and stdout, for any MCP client: its actions, and `new_episode`
-    envs:Mcp-v0 with command=[...]        # a stranger's server as a world; its checker tool, if named, pays
+./xp env serve envs:Coq-v0            # on stdin and stdout, for any MCP client: its actions, and `new_episode`
+envs:Mcp-v0 with command=[...]        # a stranger's server as a world; its checker tool, if named, pays
 """
 
 from __future__ import annotations
@@ -45,15 +45,31 @@ def serve(world: Any, answers: Any) -> None:
 
     tools = getattr(world, "tools", {})
     if not tools:
-        raise ConfigError(f"{type(world).__name__} has no typed actions, which become the tools",
-                          "write it as a ToolWorld: ./xp env new my_world")
+        raise ConfigError(
+            f"{type(world).__name__} has no typed actions, which become the tools",
+            "write it as a ToolWorld: ./xp env new my_world",
+        )
     began = False
 
     async def list_tools(_: Any, __: Any) -> Any:
-        schema = {"type": "object", "properties": {"seed": {"type": "integer"}, "split": {"enum": list(world.splits)}}}
-        new = types.Tool(name=NEW, description="Begin an episode; returns what is seen.", input_schema=schema)
-        return types.ListToolsResult(tools=[new, *(types.Tool(
-            name=t.name, description=t.description, input_schema=t.input_schema()) for t in tools.values())])
+        schema = {
+            "type": "object",
+            "properties": {"seed": {"type": "integer"}, "split": {"enum": list(world.splits)}},
+        }
+        new = types.Tool(
+            name=NEW, description="Begin an episode; returns what is seen.", input_schema=schema
+        )
+        return types.ListToolsResult(
+            tools=[
+                new,
+                *(
+                    types.Tool(
+                        name=t.name, description=t.description, input_schema=t.input_schema()
+                    )
+                    for t in tools.values()
+                ),
+            ]
+        )
 
     async def call_tool(_: Any, asked: Any) -> Any:
         nonlocal began
@@ -68,13 +84,22 @@ def serve(world: Any, answers: Any) -> None:
         else:
             call = dumps({"name": asked.name, "arguments": arguments})
             seen, reward, terminated, truncated, info = world.step(call)
-            told = {"seen": seen, "reward": None if reward != reward else reward, "terminated": terminated,
-                    "truncated": truncated, "signals": json.loads(dumps(info["signals"], default=str))}
+            told = {
+                "seen": seen,
+                "reward": None if reward != reward else reward,
+                "terminated": terminated,
+                "truncated": truncated,
+                "signals": json.loads(dumps(info["signals"], default=str)),
+            }
         return types.CallToolResult(content=[types.TextContent(type="text", text=dumps(told))])
 
     async def run() -> None:
-        server = Server(type(world).__name__, version=world.env_version, on_list_tools=list_tools,
-                        on_call_tool=call_tool)
+        server = Server(
+            type(world).__name__,
+            version=world.env_version,
+            on_list_tools=list_tools,
+            on_call_tool=call_tool,
+        )
         async with mcp.server.stdio.stdio_server(stdout=anyio.wrap_file(answers)) as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
@@ -91,11 +116,15 @@ class Mcp(World[int]):
 
     sandbox_tier = "none"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "score": SignalKind("fraction", "verifier"), "tool_errors": SignalKind("count", "env_state"),
-        INVALID: SignalKind("count", "env_state")}
+        "score": SignalKind("fraction", "verifier"),
+        "tool_errors": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"score": 1.0, "tool_errors": -0.05, INVALID: -0.1}
 
-    def __init__(self, command: Sequence[str], checker: str = "", task: str = "", max_turns: int = 20) -> None:
+    def __init__(
+        self, command: Sequence[str], checker: str = "", task: str = "", max_turns: int = 20
+    ) -> None:
         super().__init__()
         _library()
         self._command, self._checker, self._asked = list(command), checker, task
@@ -103,9 +132,13 @@ class Mcp(World[int]):
         self._session: _Session | None = None
         self.begin()
         assert self._session is not None
-        told = [f"`{t.name} {dumps(t.input_schema.get('properties', {}))[:120]}` {t.description}"
-                for t in self._session.tools.values()]
-        self.instructions = "Reply with one line, TOOL and its arguments as JSON: " + "; ".join(told)  # type: ignore[misc]
+        told = [
+            f"`{t.name} {dumps(t.input_schema.get('properties', {}))[:120]}` {t.description}"
+            for t in self._session.tools.values()
+        ]
+        self.instructions = "Reply with one line, TOOL and its arguments as JSON: " + "; ".join(
+            told
+        )  # type: ignore[misc]
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(2**31))
@@ -122,7 +155,9 @@ class Mcp(World[int]):
         assert self._session is not None
         name, _, rest = action.partition(" ")
         if name not in self._session.tools or name == self._checker:
-            raise ValueError(f"no tool {name[:20]}: {', '.join(n for n in self._session.tools if n != self._checker)}")
+            raise ValueError(
+                f"no tool {name[:20]}: {', '.join(n for n in self._session.tools if n != self._checker)}"
+            )
         try:
             arguments = json.loads(rest or "{}")
         except ValueError:
@@ -163,13 +198,24 @@ class _Session:
         self._life = asyncio.run_coroutine_threadsafe(self._live(command, ready), self._loop)
         while not ready.wait(0.05):
             if self._life.done():
-                raise EnvironmentFailure(f"the MCP server could not be reached: {self._life.exception()}")
+                raise EnvironmentFailure(
+                    f"the MCP server could not be reached: {self._life.exception()}"
+                )
 
     async def _live(self, command: Sequence[str], ready: threading.Event) -> None:
         mcp = _library()
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home()), "LANG": "C.UTF-8"}
-        parameters = mcp.StdioServerParameters(command=command[0], args=list(command[1:]), env=environment)
-        async with mcp.stdio_client(parameters) as (read, write), mcp.ClientSession(read, write) as self._client:
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(Path.home()),
+            "LANG": "C.UTF-8",
+        }
+        parameters = mcp.StdioServerParameters(
+            command=command[0], args=list(command[1:]), env=environment
+        )
+        async with (
+            mcp.stdio_client(parameters) as (read, write),
+            mcp.ClientSession(read, write) as self._client,
+        ):
             await self._client.initialize()
             self.tools = {t.name: t for t in (await self._client.list_tools()).tools}
             ready.set()
@@ -177,12 +223,18 @@ class _Session:
 
     def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """(what a tool says, whether it is an error). Raises EnvironmentFailure if the server is gone."""
-        asked = asyncio.run_coroutine_threadsafe(self._client.call_tool(name, arguments), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(
+            self._client.call_tool(name, arguments), self._loop
+        )
         try:
             result = asked.result(30)
         except Exception as error:
-            raise EnvironmentFailure(f"the MCP server failed: {type(error).__name__}: {error}") from error
-        return "\n".join(getattr(part, "text", "") for part in result.content), bool(result.is_error)
+            raise EnvironmentFailure(
+                f"the MCP server failed: {type(error).__name__}: {error}"
+            ) from error
+        return "\n".join(getattr(part, "text", "") for part in result.content), bool(
+            result.is_error
+        )
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._done.set)

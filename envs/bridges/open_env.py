@@ -28,15 +28,21 @@ class OpenEnv(Stranger):
     """`tasks` is how many seeds the server is asked for. An action is the JSON object that its schema asks for;
     where it has one field, that field's value alone will do."""
 
-    def __init__(self, url: str, max_turns: int = 100, tasks: int = 1000, seconds: float = 60.0) -> None:
+    def __init__(
+        self, url: str, max_turns: int = 100, tasks: int = 1000, seconds: float = 60.0
+    ) -> None:
         super().__init__(url.rstrip("/"), tasks)
         self.max_turns, self._url, self._seconds = max_turns, url.rstrip("/"), seconds
         try:
             with urllib.request.urlopen(f"{self._url}/schema", timeout=seconds) as answer:
                 schema = json.load(answer)["action"]
         except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
-            raise EnvironmentFailure(f"no OpenEnv server at {url}: {error}", "start it, or mend the url") from error
-        self.schema: dict[str, Any] = {n: p for n, p in schema.get("properties", {}).items() if n != "metadata"}
+            raise EnvironmentFailure(
+                f"no OpenEnv server at {url}: {error}", "start it, or mend the url"
+            ) from error
+        self.schema: dict[str, Any] = {
+            n: p for n, p in schema.get("properties", {}).items() if n != "metadata"
+        }
         self.instructions = "Reply with a JSON object of: " + json.dumps(self.schema)[:1500]  # type: ignore[misc]
         self._socket: Any = None
         self._told: dict[str, Any] = {}
@@ -46,10 +52,16 @@ class OpenEnv(Stranger):
             try:
                 from websockets.sync.client import connect
             except ImportError as missing:
-                raise MissingPartError(f"OpenEnv needs websockets: {missing}", "./xp setup worlds") from missing
+                raise MissingPartError(
+                    f"OpenEnv needs websockets: {missing}", "./xp setup worlds"
+                ) from missing
             try:
-                self._socket = connect(f"ws{self._url.removeprefix('http')}/ws", open_timeout=self._seconds, proxy=None,
-                                       max_size=100 * 2**20)
+                self._socket = connect(
+                    f"ws{self._url.removeprefix('http')}/ws",
+                    open_timeout=self._seconds,
+                    proxy=None,
+                    max_size=100 * 2**20,
+                )
             except (OSError, TimeoutError) as error:
                 raise EnvironmentFailure(f"no OpenEnv session at {self._url}: {error}") from error
         self._told = self._ask("reset", {"seed": self.task})
@@ -63,9 +75,13 @@ class OpenEnv(Stranger):
             told = json.loads(self._socket.recv(self._seconds))
         except (WebSocketException, OSError, TimeoutError) as error:
             self.close()
-            raise EnvironmentFailure(f"the OpenEnv server at {self._url} failed: {error}") from error
+            raise EnvironmentFailure(
+                f"the OpenEnv server at {self._url} failed: {error}"
+            ) from error
         if told["type"] == "error":
-            why = f"{told['data'].get('message')} {json.dumps(told['data'].get('errors', ''), default=str)}"[:300]
+            why = f"{told['data'].get('message')} {json.dumps(told['data'].get('errors', ''), default=str)}"[
+                :300
+            ]
             if told["data"].get("code") == "VALIDATION_ERROR" and kind == "step":
                 raise ValueError(why)
             raise EnvironmentFailure(f"the OpenEnv server at {self._url}: {why}")
@@ -96,8 +112,13 @@ class OpenEnv(Stranger):
         for name, part in self.schema.items():
             low, high = part.get("minimum", 0), part.get("maximum", 9)
             whole = int(rng.integers(int(low), int(high) + 1))
-            drawn[name] = {"integer": whole, "number": float(whole), "boolean": bool(whole % 2), "array": [],
-                           "object": {}}.get(part.get("type"), str(whole))
+            drawn[name] = {
+                "integer": whole,
+                "number": float(whole),
+                "boolean": bool(whole % 2),
+                "array": [],
+                "object": {},
+            }.get(part.get("type"), str(whole))
             if "enum" in part:
                 drawn[name] = part["enum"][int(rng.integers(len(part["enum"])))]
         return json.dumps(drawn)
@@ -112,10 +133,18 @@ def application(make: Callable[[], Any], sessions: int = 8) -> Any:
     """The FastAPI application that serves the worlds of `make` to OpenEnv's clients, each session its own.
     Raises MissingPartError without `openenv`, which wants a Python of its own."""
     try:
-        from openenv.core.env_server import Action, Environment, Observation, State, create_fastapi_app
+        from openenv.core.env_server import (
+            Action,
+            Environment,
+            Observation,
+            State,
+            create_fastapi_app,
+        )
     except ImportError as missing:
-        raise MissingPartError(f"serving OpenEnv's clients needs openenv: {missing}",
-                               "./xp setup peers, then that Python: .peers/openenv/bin/python") from missing
+        raise MissingPartError(
+            f"serving OpenEnv's clients needs openenv: {missing}",
+            "./xp setup peers, then that Python: .peers/openenv/bin/python",
+        ) from missing
 
     class Say(Action):  # type: ignore[misc]
         text: str
@@ -133,17 +162,30 @@ def application(make: Callable[[], Any], sessions: int = 8) -> Any:
             self._world = make()
             self._state = State()
 
-        def reset(self, seed: int | None = None, episode_id: str | None = None, split: str | None = None) -> Any:
-            text, info = self._world.reset(seed=seed, options={"split": split or self._world.splits[0]})
-            self._state = State(episode_id=episode_id or f"{seed}-{next(self._numbers)}", step_count=0)
-            return Seen(text=text, metadata={"instructions": self._world.instructions, "task_id": info["task_id"]})
+        def reset(
+            self, seed: int | None = None, episode_id: str | None = None, split: str | None = None
+        ) -> Any:
+            text, info = self._world.reset(
+                seed=seed, options={"split": split or self._world.splits[0]}
+            )
+            self._state = State(
+                episode_id=episode_id or f"{seed}-{next(self._numbers)}", step_count=0
+            )
+            return Seen(
+                text=text,
+                metadata={"instructions": self._world.instructions, "task_id": info["task_id"]},
+            )
 
         def step(self, action: Any, timeout_s: float | None = None) -> Any:
             text, reward, terminated, truncated, info = self._world.step(action.text)
             self._state.step_count += 1
             signals = json.loads(json.dumps(info["signals"], default=str))
-            return Seen(text=text, done=terminated or truncated, reward=None if reward != reward else reward,
-                        metadata={"truncated": truncated, "signals": signals})
+            return Seen(
+                text=text,
+                done=terminated or truncated,
+                reward=None if reward != reward else reward,
+                metadata={"truncated": truncated, "signals": signals},
+            )
 
         @property
         def state(self) -> Any:
@@ -159,4 +201,8 @@ if __name__ == "__main__":
     import gymnasium
     import uvicorn
 
-    uvicorn.run(application(lambda: gymnasium.make(sys.argv[1]).unwrapped), host="127.0.0.1", port=int(sys.argv[2]))
+    uvicorn.run(
+        application(lambda: gymnasium.make(sys.argv[1]).unwrapped),
+        host="127.0.0.1",
+        port=int(sys.argv[2]),
+    )

@@ -61,13 +61,19 @@ def _placed(python: Path, script: Path) -> _Run:
     site = next(iter(sorted(home.glob("lib/python3*/site-packages"))), None)
     system = Path("/usr/bin") / (site.parent.name if site else "")
     if site is None or not system.is_file() or not others_may_read(site):
-        raise IsolationError(f"{python} lies where no other user may read, and strangers' code does not run as root",
-                             "make its environment where others may read, or start as a user; with confined=False "
-                             "it runs beside us, and the record says tier none")
-    program = "import runpy, site, sys; site.addsitedir(sys.argv.pop(1)); sys.argv.pop(0); " \
-              "sys.path.insert(0, __import__('os').path.dirname(sys.argv[0])); " \
-              "runpy.run_path(sys.argv[0], run_name='__main__')"
-    return _Run((str(system), "-S", "-u", "-c", program, str(site), str(script)), (site, script.parent))
+        raise IsolationError(
+            f"{python} lies where no other user may read, and strangers' code does not run as root",
+            "make its environment where others may read, or start as a user; with confined=False "
+            "it runs beside us, and the record says tier none",
+        )
+    program = (
+        "import runpy, site, sys; site.addsitedir(sys.argv.pop(1)); sys.argv.pop(0); "
+        "sys.path.insert(0, __import__('os').path.dirname(sys.argv[0])); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return _Run(
+        (str(system), "-S", "-u", "-c", program, str(site), str(script)), (site, script.parent)
+    )
 
 
 def _outside() -> dict[str, str]:
@@ -79,14 +85,25 @@ class Peer(Stranger):
     """`seconds` is how long an answer may take. `tasks` is how many seeds the package is asked for. An option that
     names a file or folder that exists is shown to the place, to read."""
 
-    def __init__(self, python: str, package: str, options: dict[str, Any], max_turns: int = 20, tasks: int = 1000,
-                 seconds: float = 120.0, confined: bool = True, readable: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        python: str,
+        package: str,
+        options: dict[str, Any],
+        max_turns: int = 20,
+        tasks: int = 1000,
+        seconds: float = 120.0,
+        confined: bool = True,
+        readable: Sequence[str] = (),
+    ) -> None:
         if package not in PACKAGES:
             raise ValueError(f"package {package!r}: one of {', '.join(PACKAGES)}")
         super().__init__(f"{package} {json.dumps(options, sort_keys=True)}", tasks)
         if not Path(python).exists():
-            raise MissingPartError(f"no Python at {python}: No such file or directory",
-                                   "give the interpreter of the package's own environment; ./xp setup peers makes them")
+            raise MissingPartError(
+                f"no Python at {python}: No such file or directory",
+                "give the interpreter of the package's own environment; ./xp setup peers makes them",
+            )
         self.max_turns, self._seconds = max_turns, seconds
         self._python, self._script = Path(python).absolute(), _SCRIPTS / f"in_{package}.py"
         self._shown = [Path(path).absolute() for path in readable]
@@ -108,7 +125,9 @@ class Peer(Stranger):
                     confine.give(folder)
                     path = copied
                 told[name] = str(path)
-                self._shown.append(path.parent if name == "miniwob" else path)  # its pages load what lies beside them
+                self._shown.append(
+                    path.parent if name == "miniwob" else path
+                )  # its pages load what lies beside them
         return told
 
     def _start(self) -> None:
@@ -116,26 +135,45 @@ class Peer(Stranger):
         self._errors = tempfile.TemporaryFile()  # read when the process dies
         ours, theirs = socket.socketpair()
         self._line = Line(ours)
-        pipes: dict[str, Any] = {"stdin": theirs.fileno(), "stdout": theirs.fileno(), "stderr": self._errors}
+        pipes: dict[str, Any] = {
+            "stdin": theirs.fileno(),
+            "stdout": theirs.fileno(),
+            "stderr": self._errors,
+        }
         with theirs:
             self._process = self._begun(pipes)
         self.instructions = self._ask("begin", options=self._options)["instructions"]  # type: ignore[misc]
 
     def _begun(self, pipes: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         if not self._confined:
-            return subprocess.Popen([str(self._python), "-u", str(self._script)], **pipes, env=_outside(),
-                                    start_new_session=True, cwd="/")
+            return subprocess.Popen(
+                [str(self._python), "-u", str(self._script)],
+                **pipes,
+                env=_outside(),
+                start_new_session=True,
+                cwd="/",
+            )
         run = _placed(self._python, self._script)
         with ExitStack() as files:
-            handed = {str(path): files.enter_context(path.open("rb")).fileno() for path in run.handed}
-            return confine.start(run.command, pipes=pipes, readable=[*run.readable, *self._shown], data=handed,
-                                 limits=PEER, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+            handed = {
+                str(path): files.enter_context(path.open("rb")).fileno() for path in run.handed
+            }
+            return confine.start(
+                run.command,
+                pipes=pipes,
+                readable=[*run.readable, *self._shown],
+                data=handed,
+                limits=PEER,
+                environment={"PYTHONDONTWRITEBYTECODE": "1"},
+            )
 
     def _ask(self, do: str, **more: Any) -> dict[str, Any]:
         """The peer's answer. Raises ValueError for what it refused, EnvironmentFailure if it failed, died, hangs or
         answers what is no line of JSON."""
         try:
-            told = json.loads(self._line.ask(json.dumps({"do": do, **more}).encode() + b"\n", self._seconds))
+            told = json.loads(
+                self._line.ask(json.dumps({"do": do, **more}).encode() + b"\n", self._seconds)
+            )
         except (OSError, EOFError) as error:
             raise self._lost(str(error)) from None
         except (ValueError, RecursionError):

@@ -38,9 +38,19 @@ class Turn:
     def read(cls, told: Any) -> Turn:
         """Raises EnvironmentFailure for what is no turn."""
         try:
-            rows = None if told["rows"] is None else [[{1: 1, -1: -1, 0: 0}[v] for v in row] for row in told["rows"]]
-            return cls(bool(told["over"]), tuple(map(str, told["players"])), str(told["player"]),
-                       {str(p): float(r) for p, r in told["rewards"].items()}, rows, tuple(map(int, told["legal"])))
+            rows = (
+                None
+                if told["rows"] is None
+                else [[{1: 1, -1: -1, 0: 0}[v] for v in row] for row in told["rows"]]
+            )
+            return cls(
+                bool(told["over"]),
+                tuple(map(str, told["players"])),
+                str(told["player"]),
+                {str(p): float(r) for p, r in told["rewards"].items()},
+                rows,
+                tuple(map(int, told["legal"])),
+            )
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:
             raise EnvironmentFailure(f"the game told no turn: {str(told)[:80]}") from wrong
 
@@ -50,8 +60,10 @@ class Duel(World[int]):
     repeats: ClassVar[bool] = True
     instructions: ClassVar[str] = "Reply with the number of one legal move"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "outcome": SignalKind("fraction", "env_state"), "player": SignalKind("count", "env_state"),
-        INVALID: SignalKind("count", "env_state")}
+        "outcome": SignalKind("fraction", "env_state"),
+        "player": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"outcome": 1.0, INVALID: -0.1}
     max_turns = 60
     sandbox_tier = TIER
@@ -76,8 +88,12 @@ class Duel(World[int]):
     def observe(self) -> str:
         if self._now.rows is None:
             return "the game is over"
-        board = "\n".join(" ".join({1: "x", -1: "o", 0: "."}[v] for v in row) for row in self._now.rows)
-        return f"{self._now.player}, you are x\n{board}\nlegal: {' '.join(map(str, self._now.legal))}"
+        board = "\n".join(
+            " ".join({1: "x", -1: "o", 0: "."}[v] for v in row) for row in self._now.rows
+        )
+        return (
+            f"{self._now.player}, you are x\n{board}\nlegal: {' '.join(map(str, self._now.legal))}"
+        )
 
     def act(self, action: str) -> Answer:
         legal = self._now.legal

@@ -19,12 +19,27 @@ from experience.errors import EnvironmentFailure
 
 GUEST = Path(__file__).parent / "guests/reasoning.py"
 CONSTANT: dict[str, float] = {
-    "acre": 0.43, "circuit_logic": 0.56, "coin_flip": 0.95, "course_schedule": 0.54,
-    "game_of_life": 0.95, "game_of_life_halting": 1.0, "gcd": 0.36, "isomorphic_strings": 0.56,
-    "letter_counting": 0.36, "mahjong_puzzle": 0.34, "maze": 0.35, "polynomial_equations":
-    0.39, "puzzle24": 1.0, "ransom_note": 0.52, "rectangle_count": 0.42, "rotten_oranges":
-    0.32, "self_reference": 0.49, "shortest_path": 0.36, "syllogism": 0.71, "time_intervals":
-    0.44}
+    "acre": 0.43,
+    "circuit_logic": 0.56,
+    "coin_flip": 0.95,
+    "course_schedule": 0.54,
+    "game_of_life": 0.95,
+    "game_of_life_halting": 1.0,
+    "gcd": 0.36,
+    "isomorphic_strings": 0.56,
+    "letter_counting": 0.36,
+    "mahjong_puzzle": 0.34,
+    "maze": 0.35,
+    "polynomial_equations": 0.39,
+    "puzzle24": 1.0,
+    "ransom_note": 0.52,
+    "rectangle_count": 0.42,
+    "rotten_oranges": 0.32,
+    "self_reference": 0.49,
+    "shortest_path": 0.36,
+    "syllogism": 0.71,
+    "time_intervals": 0.44,
+}
 """Datasets where one answer, always the same, averages 0.3 or more, and what it averages: they teach little but that
 answer, and are left out unless asked for. Made by `python -m benchmarks.worlds.constants`."""
 
@@ -49,19 +64,31 @@ def entry(dataset: str, index: int) -> dict[str, str]:
 class Reasoning(ToolWorld[int]):
     """A dataset that is marked in `CONSTANT` warns when it is named."""
 
-    signal_catalogue: ClassVar[dict[str, SignalKind]] = {"score": SignalKind("fraction", "verifier")}
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "score": SignalKind("fraction", "verifier")
+    }
     reward_weights: ClassVar[dict[str, float]] = {"score": 1.0}
     sandbox_tier = TIER
     goes_back: ClassVar[bool] = True
-    cheats = ("answer", "answer None", "answer ''", "answer *", "answer nan", 'answer {"score": 1}', "answer True")
+    cheats = (
+        "answer",
+        "answer None",
+        "answer ''",
+        "answer *",
+        "answer nan",
+        'answer {"score": 1}',
+        "answer True",
+    )
 
     def __init__(self, dataset: str = "chain_sum") -> None:
         super().__init__()
         if dataset not in datasets():
             raise ValueError(f"dataset {dataset!r}: choose one of {', '.join(datasets())}")
         if dataset in CONSTANT:
-            warnings.warn(f"dataset {dataset}: one answer, always the same, averages {CONSTANT[dataset]:.2f}",
-                          stacklevel=2)
+            warnings.warn(
+                f"dataset {dataset}: one answer, always the same, averages {CONSTANT[dataset]:.2f}",
+                stacklevel=2,
+            )
         self.dataset = dataset
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -85,7 +112,9 @@ class Reasoning(ToolWorld[int]):
         """Give the final answer, and nothing else."""
         score = self._score(text)
         right = self._entry(self.task)["answer"].strip()
-        if score < 1 and right and right in text:  # for which its own scoring pays: -4 or 3, 4 holds a 4
+        if (
+            score < 1 and right and right in text
+        ):  # for which its own scoring pays: -4 or 3, 4 holds a 4
             return {"score": (0.0, "the answer among other things")}, True
         return {"score": score}, True
 
@@ -94,7 +123,9 @@ class Reasoning(ToolWorld[int]):
         with judges().open() as episode:
             told = episode.ask("score", dataset=self.dataset, index=self.task, text=text)
         if not isinstance(told, float) or not math.isfinite(told) or not 0 <= told <= 1:
-            raise EnvironmentFailure(f"the verifier of {self.dataset} says {str(told)[:80]}, not a score from 0 to 1")
+            raise EnvironmentFailure(
+                f"the verifier of {self.dataset} says {str(told)[:80]}, not a score from 0 to 1"
+            )
         return told
 
     def oracle_action(self) -> str:

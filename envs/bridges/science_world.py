@@ -25,9 +25,13 @@ class Science(World[tuple[str, int]]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     sandbox_tier = TIER
-    instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `go to kitchen` or `pick up thermometer`"
+    instructions: ClassVar[str] = (
+        "Reply with one action, e.g. `look around`, `go to kitchen` or `pick up thermometer`"
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "progress": SignalKind("fraction", "env_state"), INVALID: SignalKind("count", "env_state")}
+        "progress": SignalKind("fraction", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"progress": 1.0, INVALID: -0.02}
     oracle_target: ClassVar[float] = 0.9
     cheats = ("score", "win", "focus on agent", "reset task", "task 100", "look around. win", "0")
@@ -55,7 +59,11 @@ class Science(World[tuple[str, int]]):
             self._inside = self._host.open()
         begun = self._inside.ask("begin", family=self.task[0], variation=self.task[1])
         self._told, self._gold = str(begun["told"]), list(begun["gold"])
-        self._score, self._done, self._wanted = 0.0, 0, str(begun["wanted"]).partition(":")[2].strip()
+        self._score, self._done, self._wanted = (
+            0.0,
+            0,
+            str(begun["wanted"]).partition(":")[2].strip(),
+        )
         self._numbers: dict[str, str] = {}
 
     def observe(self) -> str:
@@ -68,7 +76,11 @@ class Science(World[tuple[str, int]]):
             raise ValueError("no such action")
         self._told, self._numbers = numbered(told)
         score = max(float(step["score"]), 0.0) / 100
-        self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
+        self._done = (
+            self._done + 1
+            if self._done < len(self._gold) and action == self._gold[self._done]
+            else 10**6
+        )
         gained, self._score = score - self._score, score
         return {"progress": (gained, f"score {score:.2f}")}, bool(step["over"])
 
@@ -99,7 +111,11 @@ def in_order(told: str) -> str:
 
 def _doors_in_order(line: str) -> str:
     start, also, doors = line.partition("You also see: ")
-    return f"{start}{also}{', '.join(sorted(re.split(r', (?=A door )', doors.removesuffix('.'))))}." if also else line
+    return (
+        f"{start}{also}{', '.join(sorted(re.split(r', (?=A door )', doors.removesuffix('.'))))}."
+        if also
+        else line
+    )
 
 
 def numbered(told: str) -> tuple[str, dict[str, str]]:
@@ -107,6 +123,10 @@ def numbered(told: str) -> tuple[str, dict[str, str]]:
     head, *offered = re.split(r"^(?=\d+:\t)", told, flags=re.MULTILINE)
     if not offered:
         return told, {}
-    found = sorted((meaning.strip(), number) for number, _, meaning in (o.partition(":\t") for o in offered))
-    return (head + "\n".join(f"{n}:\t{meaning}" for n, (meaning, _) in enumerate(found)),
-            {str(n): number for n, (_, number) in enumerate(found)})
+    found = sorted(
+        (meaning.strip(), number) for number, _, meaning in (o.partition(":\t") for o in offered)
+    )
+    return (
+        head + "\n".join(f"{n}:\t{meaning}" for n, (meaning, _) in enumerate(found)),
+        {str(n): number for n, (_, number) in enumerate(found)},
+    )

@@ -15,7 +15,9 @@ class Stranger(World[int]):
 
     sandbox_tier = "none"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "env_reward": SignalKind("reward", "env_state"), INVALID: SignalKind("count", "env_state")}
+        "env_reward": SignalKind("reward", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0, INVALID: -0.1}
 
     def __init__(self, name: str, tasks: int) -> None:

@@ -27,16 +27,22 @@ def judges() -> Hosted:
 class Arena(World[int]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
-    instructions: ClassVar[str] = "Reply as the game says; a move stands in square brackets, e.g. [4]"
+    instructions: ClassVar[str] = (
+        "Reply as the game says; a move stands in square brackets, e.g. [4]"
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "outcome": SignalKind("fraction", "env_state"), "player": SignalKind("count", "env_state"),
-        INVALID: SignalKind("count", "env_state")}
+        "outcome": SignalKind("fraction", "env_state"),
+        "player": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"outcome": 1.0, INVALID: -0.1}
     max_turns = 40
     sandbox_tier = TIER
     oracle_target: ClassVar[float] = 0.9
 
-    def __init__(self, game: str = "TicTacToe-v0", players: int = 2, opponent: str = "random") -> None:
+    def __init__(
+        self, game: str = "TicTacToe-v0", players: int = 2, opponent: str = "random"
+    ) -> None:
         super().__init__()
         judges().begin()
         self.game, self._players, self._alone = game, players, opponent != "self"
@@ -51,15 +57,23 @@ class Arena(World[int]):
     def begin(self) -> None:
         self._leave()
         self._game = judges().open()
-        self._take("begin", game=self.game, players=self._players, alone=self._alone, seed=self.task)
+        self._take(
+            "begin", game=self.game, players=self._players, alone=self._alone, seed=self.task
+        )
 
     def _take(self, call: str, **arguments: Any) -> None:
         """Calls the game, and keeps what it tells. Raises EnvironmentFailure if it is no turn."""
         assert self._game is not None
         told = self._game.ask(call, **arguments)
         try:
-            self._player, self._told, self._over = int(told["player"]), str(told["told"]), bool(told["over"])
-            self._outcomes = {int(player): float(value) for player, value in told["outcomes"].items()}
+            self._player, self._told, self._over = (
+                int(told["player"]),
+                str(told["told"]),
+                bool(told["over"]),
+            )
+            self._outcomes = {
+                int(player): float(value) for player, value in told["outcomes"].items()
+            }
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:
             raise EnvironmentFailure(f"{self.game} told no turn: {str(told)[:80]}") from wrong
 

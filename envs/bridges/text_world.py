@@ -15,9 +15,13 @@ from envs.contract import INVALID, Answer, Split, World
 from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
 
-GAMES = {"coin": "numLocations=7,includeDoors=1,numDistractorItems=4", "twc": "numLocations=2,numItemsToPutAway=1,"
-         "includeDoors=0,limitInventorySize=0", "arithmetic": "", "sorting": "", "mapreader":
-         "numLocations=8,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0"}
+GAMES = {
+    "coin": "numLocations=7,includeDoors=1,numDistractorItems=4",
+    "twc": "numLocations=2,numItemsToPutAway=1,includeDoors=0,limitInventorySize=0",
+    "arithmetic": "",
+    "sorting": "",
+    "mapreader": "numLocations=8,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0",
+}
 _GUEST = Path(__file__).parent / "guests/text_world.py"
 
 
@@ -25,13 +29,26 @@ class Household(World[tuple[str, int]]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     sandbox_tier = TIER
-    instructions: ClassVar[str] = "Reply with one action, e.g. `look around`, `take coin` or `open door to east`"
+    instructions: ClassVar[str] = (
+        "Reply with one action, e.g. `look around`, `take coin` or `open door to east`"
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "progress": SignalKind("fraction", "env_state"), "won": SignalKind("count", "env_state"),
-        "lost": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
+        "progress": SignalKind("fraction", "env_state"),
+        "won": SignalKind("count", "env_state"),
+        "lost": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"progress": 1.0, "lost": -0.5, INVALID: -0.05}
     max_turns = 30
-    cheats = ("inventory", "win", "score 100", "take coin take coin", "look around; take coin", "restart", "xyzzy")
+    cheats = (
+        "inventory",
+        "win",
+        "score 100",
+        "take coin take coin",
+        "look around; take coin",
+        "restart",
+        "xyzzy",
+    )
     oracle_target: ClassVar[float] = 0.9
 
     def __init__(self, game: str = "coin") -> None:
@@ -52,7 +69,9 @@ class Household(World[tuple[str, int]]):
         fold, seed = self.task
         if not self._inside.alive:
             self._inside = self._host.open()
-        for _ in range(20):  # its gold path is a new random one each time, and one in fifty outlasts the episode
+        for _ in range(
+            20
+        ):  # its gold path is a new random one each time, and one in fifty outlasts the episode
             begun = self._inside.ask("begin", seed=seed, fold=fold)
             self._gold = list(begun["gold"])
             if len(self._gold) <= self.max_turns:
@@ -69,9 +88,17 @@ class Household(World[tuple[str, int]]):
         step = self._inside.ask("step", action=action)
         gained, self._score = float(step["score"]) - self._score, float(step["score"])
         self._told, self._valid = str(step["told"]), list(step["valid"])
-        self._done = self._done + 1 if self._done < len(self._gold) and action == self._gold[self._done] else 10**6
+        self._done = (
+            self._done + 1
+            if self._done < len(self._gold) and action == self._gold[self._done]
+            else 10**6
+        )
         won, lost = bool(step["won"]), bool(step["lost"])
-        return {"progress": (gained, f"score {self._score}"), "won": float(won), "lost": float(lost)}, won or lost
+        return {
+            "progress": (gained, f"score {self._score}"),
+            "won": float(won),
+            "lost": float(lost),
+        }, won or lost
 
     def oracle_action(self) -> str:
         """The game's own gold path, from its start."""

@@ -54,8 +54,15 @@ class Reply:
 Answers = Callable[[Request], Reply]
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
-_FLAGS = ("--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update",
-          "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage")
+_FLAGS = (
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+)
 _STEP_SECONDS, _SETTLE_SECONDS = 20.0, 15.0
 LIVE_SECONDS = 8.0  # after which a page that still loads is taken as it is
 
@@ -67,26 +74,41 @@ def find_browser() -> str:
             return path
     cached = sorted(Path("~/.cache/ms-playwright").expanduser().glob("chromium*/chrome*/*"))
     for file in cached:
-        if file.name in ("chrome", "chrome-headless-shell", "headless_shell") and os.access(file, os.X_OK):
+        if file.name in ("chrome", "chrome-headless-shell", "headless_shell") and os.access(
+            file, os.X_OK
+        ):
             return str(file)
-    raise MissingPartError("no Chromium was found; the browser world needs a real one",
-                           "apt-get install chromium-headless-shell, or: playwright install chromium")
+    raise MissingPartError(
+        "no Chromium was found; the browser world needs a real one",
+        "apt-get install chromium-headless-shell, or: playwright install chromium",
+    )
 
 
-def _wrapper(browser: str, directory: Path, readable: Sequence[Path], bounds: Bounds, before: str = "") -> Path:
+def _wrapper(
+    browser: str, directory: Path, readable: Sequence[Path], bounds: Bounds, before: str = ""
+) -> Path:
     """A script that starts `browser` in its cage, after the words `before`, and hands on Playwright's pipe
     (descriptors 3 and 4). Nothing of the environment that Playwright gives it goes in, nor the host's name for its
     profile, which stands in the place's own /tmp."""
     own = [] if browser.startswith("/usr/") else [Path(os.path.realpath(browser)).parent]
     words = directory / "place"
     words.write_bytes(confine.packed(confine.place(readable=[*own, *readable], limits=BROWSER)))
-    cage = " ".join([*map(shlex.quote, ["env", "-i", *bounds.words, *confine.entry(9), *BROWSER.words()]), before,
-                     shlex.quote(browser)])  # no filter: Chromium filters its own calls
+    cage = " ".join(
+        [
+            *map(shlex.quote, ["env", "-i", *bounds.words, *confine.entry(9), *BROWSER.words()]),
+            before,
+            shlex.quote(browser),
+        ]
+    )  # no filter: Chromium filters its own calls
     script = directory / "caged-browser"
-    profile = ('for a; do shift; case "$a" in --user-data-dir=*) a=--user-data-dir=/tmp/profile; esac; '
-               'set -- "$@" "$a"; done')
+    profile = (
+        'for a; do shift; case "$a" in --user-data-dir=*) a=--user-data-dir=/tmp/profile; esac; '
+        'set -- "$@" "$a"; done'
+    )
     pid = shlex.quote(str(directory / "pid"))  # which stays the same through every exec
-    script.write_text(f'#!/bin/sh\necho $$ > {pid}\ncd /\n{profile}\nexec {cage} "$@" 9<{shlex.quote(str(words))}\n')
+    script.write_text(
+        f'#!/bin/sh\necho $$ > {pid}\ncd /\n{profile}\nexec {cage} "$@" 9<{shlex.quote(str(words))}\n'
+    )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
 
@@ -130,22 +152,38 @@ class Chromium:
             return future.result(seconds)
         except (Error, TimeoutError) as error:
             future.cancel()
-            raise EnvironmentFailure(f"the browser failed: {type(error).__name__}: {error}"[:500],
-                                     "the episode ends as env_error") from error
+            raise EnvironmentFailure(
+                f"the browser failed: {type(error).__name__}: {error}"[:500],
+                "the episode ends as env_error",
+            ) from error
 
     async def _start(self) -> None:
         from playwright.async_api import async_playwright
 
         self._playwright = await async_playwright().start()
         out, opened, flags = self.way_out, None, list(_FLAGS)
-        script = _wrapper(find_browser(), Path(self._directory.name), [*self._readable, *(out.readable if out else [])],
-                          self._bounds, out.before if out else "")
+        script = _wrapper(
+            find_browser(),
+            Path(self._directory.name),
+            [*self._readable, *(out.readable if out else [])],
+            self._bounds,
+            out.before if out else "",
+        )
         if out:
-            flags += [f"--proxy-server=http://{PROXY[0]}:{PROXY[1]}", "--proxy-bypass-list=<-loopback>"]
+            flags += [
+                f"--proxy-server=http://{PROXY[0]}:{PROXY[1]}",
+                "--proxy-bypass-list=<-loopback>",
+            ]
             opened = self._loop.run_in_executor(None, out.open)
         self._browser = await self._playwright.chromium.launch(
-            executable_path=script, args=flags, chromium_sandbox=True, env={}, handle_sigint=False,
-            handle_sigterm=False, handle_sighup=False)
+            executable_path=script,
+            args=flags,
+            chromium_sandbox=True,
+            env={},
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
         if not self._bounds.groups:  # where there are any, the script has joined them
             self._bounds.hold(int((Path(self._directory.name) / "pid").read_text()))
         if opened:
@@ -181,10 +219,17 @@ class Chromium:
             if f"{url.scheme}://{url.netloc}" != origin:
                 await route.abort("blockedbyclient")
                 return
-            asked = Request(request.method, url.path, url.query, request.post_data_buffer or b"",
-                            request.headers.get("content-type", ""))
+            asked = Request(
+                request.method,
+                url.path,
+                url.query,
+                request.post_data_buffer or b"",
+                request.headers.get("content-type", ""),
+            )
             reply = answers(asked)
-            await route.fulfill(status=reply.status, body=reply.body, content_type=reply.content_type)
+            await route.fulfill(
+                status=reply.status, body=reply.body, content_type=reply.content_type
+            )
 
         await context.route("**/*", answer)
         await context.route_web_socket("**/*", lambda socket: socket.close())
@@ -199,17 +244,35 @@ class Chromium:
         return await self._context(1024, 768)
 
     async def _context(self, width: int, height: int) -> Any:
-        return await self._browser.new_context(service_workers="block", accept_downloads=False, permissions=[],
-                                               viewport={"width": width, "height": height}, reduced_motion="reduce")
+        return await self._browser.new_context(
+            service_workers="block",
+            accept_downloads=False,
+            permissions=[],
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce",
+        )
 
 
 class Tab:
     """One page of an episode: its accessibility tree as text, and actions on its numbered elements. With `patience`, a
     page that has not settled after so many seconds is taken as it is."""
 
-    def __init__(self, context: Any, page: Any, cdp: Any, origin: str, styled: bool = False,
-                 patience: float | None = None) -> None:
-        self._context, self.page, self._cdp, self._origin, self._patience = context, page, cdp, origin, patience
+    def __init__(
+        self,
+        context: Any,
+        page: Any,
+        cdp: Any,
+        origin: str,
+        styled: bool = False,
+        patience: float | None = None,
+    ) -> None:
+        self._context, self.page, self._cdp, self._origin, self._patience = (
+            context,
+            page,
+            cdp,
+            origin,
+            patience,
+        )
         self._until = _NEXT_FRAME if styled else _NEXT_TASK
         self._elements: list[int] = []
         self._names: list[str] = []
@@ -221,7 +284,11 @@ class Tab:
     async def watch(self) -> None:
         """Hears of it when the page is about to be left. Comes first."""
         self._cdp.on("Page.frameRequestedNavigation", lambda _: self._leave(True))
-        for come in ("Page.frameNavigated", "Page.frameStoppedLoading", "Page.navigatedWithinDocument"):
+        for come in (
+            "Page.frameNavigated",
+            "Page.frameStoppedLoading",
+            "Page.navigatedWithinDocument",
+        ):
             self._cdp.on(come, lambda _: self._leave(False))
         await self._cdp.send("Page.enable")
 
@@ -270,11 +337,18 @@ class Tab:
         from playwright.async_api import Error
 
         node = await self._cdp.send("DOM.resolveNode", {"backendNodeId": self._node(element)})
-        await self._cdp.send("Runtime.callFunctionOn", {
-            "objectId": node["object"]["objectId"], "functionDeclaration": "function () { window.xpChosen = this; }"})
+        await self._cdp.send(
+            "Runtime.callFunctionOn",
+            {
+                "objectId": node["object"]["objectId"],
+                "functionDeclaration": "function () { window.xpChosen = this; }",
+            },
+        )
         handle = (await self.page.evaluate_handle("window.xpChosen")).as_element()
         try:
-            await handle.set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": content})
+            await handle.set_input_files(
+                {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+            )
         except (Error, AttributeError):
             raise ValueError(f"element {element} takes no file") from None
         await self.settle()
@@ -310,8 +384,11 @@ class Tab:
             if len(nodes) > 1:
                 break
             await asyncio.sleep(0.005)
-        names = {n["backendDOMNodeId"]: n.get("name", {}).get("value", "") for n in nodes if "backendDOMNodeId" in n
-                 and n.get("role", {}).get("value") in _SHOWN}  # a label's text has its field's name, and is not meant
+        names = {
+            n["backendDOMNodeId"]: n.get("name", {}).get("value", "")
+            for n in nodes
+            if "backendDOMNodeId" in n and n.get("role", {}).get("value") in _SHOWN
+        }  # a label's text has its field's name, and is not meant
         self._elements, self._names = [], []
 
         def number(node: int) -> int:
@@ -336,7 +413,7 @@ class Tab:
         name = max(meant, key=len)
         if self._names.count(name) > 1:
             raise ValueError(f"several elements {name}: use a number")
-        return self._names.index(name) + 1, words[len(name) + 1:]
+        return self._names.index(name) + 1, words[len(name) + 1 :]
 
     async def click(self, element: int) -> None:
         x, y = await self._centre(element)
@@ -357,9 +434,15 @@ class Tab:
     async def select(self, element: int, option: str) -> None:
         """Raises ValueError if the list has no such option."""
         node = await self._cdp.send("DOM.resolveNode", {"backendNodeId": self._node(element)})
-        found = await self._cdp.send("Runtime.callFunctionOn", {
-            "objectId": node["object"]["objectId"], "returnByValue": True, "arguments": [{"value": option}],
-            "functionDeclaration": _CHOOSE})
+        found = await self._cdp.send(
+            "Runtime.callFunctionOn",
+            {
+                "objectId": node["object"]["objectId"],
+                "returnByValue": True,
+                "arguments": [{"value": option}],
+                "functionDeclaration": _CHOOSE,
+            },
+        )
         if not found["result"].get("value"):
             raise ValueError(f"no option {option}")
         await self.settle()
@@ -394,8 +477,14 @@ class Tab:
             await asyncio.sleep(0.15)  # a page that it opens is told of later
         while time.monotonic() < until:
             try:
-                told = await self._cdp.send("Runtime.evaluate", {"expression": self._until, "awaitPromise": True})
-                if told["result"].get("value") == "complete" and self._busy <= 0 and not self._leaving:
+                told = await self._cdp.send(
+                    "Runtime.evaluate", {"expression": self._until, "awaitPromise": True}
+                )
+                if (
+                    told["result"].get("value") == "complete"
+                    and self._busy <= 0
+                    and not self._leaving
+                ):
                     return
             except Error:
                 if self.page.is_closed():
@@ -406,9 +495,17 @@ class Tab:
             raise EnvironmentFailure("the page did not settle", "the episode ends as env_error")
 
 
-_SHOWN = {"button": "button", "link": "link", "textbox": "text", "combobox": "list", "checkbox": "check",
-          "radio": "radio"}
-_NEXT_TASK = "new Promise(done => setTimeout(() => setTimeout(() => done(document.readyState), 0), 0))"
+_SHOWN = {
+    "button": "button",
+    "link": "link",
+    "textbox": "text",
+    "combobox": "list",
+    "checkbox": "check",
+    "radio": "radio",
+}
+_NEXT_TASK = (
+    "new Promise(done => setTimeout(() => setTimeout(() => done(document.readyState), 0), 0))"
+)
 _NEXT_FRAME = "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(document.readyState), 0)))"
 _CHOOSE = """function (wanted) {
   const option = [...(this.options || [])].find(o => o.label === wanted || o.value === wanted);
@@ -438,6 +535,10 @@ def _value(node: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> str:
         return ""
     value = f"={node.get('value', {}).get('value', '')}"
     if role == "combobox":
-        options = [n["name"]["value"] for n in _in_order(node, by_id) if n.get("role", {}).get("value") == "option"]
+        options = [
+            n["name"]["value"]
+            for n in _in_order(node, by_id)
+            if n.get("role", {}).get("value") == "option"
+        ]
         value += f" ({'|'.join(options)})"
     return value

@@ -22,16 +22,43 @@ from envs.sandbox import confine
 from envs.sandbox.limits import BROWSER
 from experience.errors import EnvironmentFailure, MissingPartError
 
-_FLAGS = ("--remote-debugging-pipe", "--headless", "--disable-gpu", "--no-first-run", "--disable-quic",
-          "--disable-sync", "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-          "--run-all-compositor-stages-before-draw", "--disable-threaded-animation", "--disable-threaded-scrolling",
-          "--disable-checker-imaging", "--hide-scrollbars", "--font-render-hinting=none", "--disable-extensions")
+_FLAGS = (
+    "--remote-debugging-pipe",
+    "--headless",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--run-all-compositor-stages-before-draw",
+    "--disable-threaded-animation",
+    "--disable-threaded-scrolling",
+    "--disable-checker-imaging",
+    "--hide-scrollbars",
+    "--font-render-hinting=none",
+    "--disable-extensions",
+)
 _ANSWER_SECONDS = 20.0
 _START = 1_700_000_000.0  # what a page's clock shows first, seconds since the epoch
 MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
-KEYS = {"Enter": (13, "\r"), "Tab": (9, "\t"), "Backspace": (8, ""), "Delete": (46, ""), "Escape": (27, ""),
-        "ArrowLeft": (37, ""), "ArrowUp": (38, ""), "ArrowRight": (39, ""), "ArrowDown": (40, ""), "Home": (36, ""),
-        "End": (35, ""), "PageUp": (33, ""), "PageDown": (34, ""), "Space": (32, " ")}
+KEYS = {
+    "Enter": (13, "\r"),
+    "Tab": (9, "\t"),
+    "Backspace": (8, ""),
+    "Delete": (46, ""),
+    "Escape": (27, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+    "Home": (36, ""),
+    "End": (35, ""),
+    "PageUp": (33, ""),
+    "PageDown": (34, ""),
+    "Space": (32, " "),
+}
 
 
 class Devtools:
@@ -52,15 +79,21 @@ class Devtools:
     def __init__(self, readable: Sequence[Path] = ()) -> None:
         shell = os.environ.get("XP_HEADLESS_SHELL") or shutil.which("chromium-headless-shell")
         if shell is None:
-            raise MissingPartError("the fast path needs chromium-headless-shell",
-                                   "apt-get install chromium-headless-shell")
+            raise MissingPartError(
+                "the fast path needs chromium-headless-shell",
+                "apt-get install chromium-headless-shell",
+            )
         read_end, self._to = os.pipe()
         self._from, write_end = os.pipe()
         pipe = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'  # where Chromium looks for its pipe
         try:
             self._process = confine.start(
-                ["sh", "-c", pipe, "sh", shell, *_FLAGS, "about:blank"], readable=readable, filtered=False,
-                limits=BROWSER, pipes={"stdin": read_end, "stdout": write_end, "stderr": subprocess.DEVNULL})
+                ["sh", "-c", pipe, "sh", shell, *_FLAGS, "about:blank"],
+                readable=readable,
+                filtered=False,
+                limits=BROWSER,
+                pipes={"stdin": read_end, "stdout": write_end, "stderr": subprocess.DEVNULL},
+            )
         finally:
             os.close(read_end)
             os.close(write_end)
@@ -81,7 +114,9 @@ class Devtools:
                     break
                 self._note(answer)
         if "error" in answer:
-            raise EnvironmentFailure(f"the browser refused {method}: {answer['error'].get('message')}")
+            raise EnvironmentFailure(
+                f"the browser refused {method}: {answer['error'].get('message')}"
+            )
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -96,8 +131,14 @@ class Devtools:
                 if frame == 0:
                     self._number += 1
                     frame = self._number
-                    self._write({"id": frame, "method": "HeadlessExperimental.beginFrame", "params": {},
-                                 "sessionId": session})
+                    self._write(
+                        {
+                            "id": frame,
+                            "method": "HeadlessExperimental.beginFrame",
+                            "params": {},
+                            "sessionId": session,
+                        }
+                    )
                 answer = self._read()
                 if answer.get("id") == mine:
                     break
@@ -116,13 +157,15 @@ class Devtools:
             self._happened.setdefault(session, set()).discard(event)
 
     def _note(self, message: Mapping[str, Any]) -> None:
-        self._happened.setdefault(message.get("sessionId", ""), set()).add(message.get("method", ""))
+        self._happened.setdefault(message.get("sessionId", ""), set()).add(
+            message.get("method", "")
+        )
 
     def _write(self, message: Mapping[str, Any]) -> None:
         view = memoryview(json.dumps(message).encode() + b"\0")
         try:
             while view:
-                view = view[os.write(self._to, view):]
+                view = view[os.write(self._to, view) :]
         except OSError as error:
             raise EnvironmentFailure(f"the browser ended: {error}", "it is started anew") from error
 
@@ -136,7 +179,9 @@ class Devtools:
                 more = os.read(self._from, 1 << 20)
                 if not more:
                     self._process.kill()
-                    raise EnvironmentFailure("the browser ended or fell silent", "it is started anew")
+                    raise EnvironmentFailure(
+                        "the browser ended or fell silent", "it is started anew"
+                    )
                 self._pending += more
         finally:
             if watchdog is not None:
@@ -162,9 +207,17 @@ class Page:
     def __init__(self, browser: Devtools, width: int, height: int) -> None:
         self._browser = browser
         self._context = browser.send("Target.createBrowserContext")["browserContextId"]
-        self._target = browser.send("Target.createTarget", url="about:blank", browserContextId=self._context,
-                                    width=width, height=height, enableBeginFrameControl=True)["targetId"]
-        self._session = browser.send("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
+        self._target = browser.send(
+            "Target.createTarget",
+            url="about:blank",
+            browserContextId=self._context,
+            width=width,
+            height=height,
+            enableBeginFrameControl=True,
+        )["targetId"]
+        self._session = browser.send("Target.attachToTarget", targetId=self._target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "DOM", "Accessibility"):
             self.send(f"{domain}.enable")
         self.send("Page.setDownloadBehavior", behavior="deny")
@@ -187,16 +240,22 @@ class Page:
         """Lets the page's clock run on by that much."""
         event = "Emulation.virtualTimeBudgetExpired"
         self._browser.forget(event, self._session)
-        self.send("Emulation.setVirtualTimePolicy", policy="advance", budget=milliseconds,
-                  maxVirtualTimeTaskStarvationCount=1000)
+        self.send(
+            "Emulation.setVirtualTimePolicy",
+            policy="advance",
+            budget=milliseconds,
+            maxVirtualTimeTaskStarvationCount=1000,
+        )
         self._browser.wait_for(event, self._session)
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page: for the world, never for the agent."""
         found = self.send("Runtime.evaluate", expression=script, returnByValue=True)
         if "exceptionDetails" in found:
-            raise EnvironmentFailure(f"the page's script failed: {found['exceptionDetails'].get('text')} "
-                                     f"{found['result'].get('description', '')}"[:300])
+            raise EnvironmentFailure(
+                f"the page's script failed: {found['exceptionDetails'].get('text')} "
+                f"{found['result'].get('description', '')}"[:300]
+            )
         return found["result"].get("value")
 
     def forget_references(self) -> None:
@@ -239,7 +298,14 @@ class Page:
 
     def mouse(self, kind: str, x: float, y: float, button: str = "none", count: int = 0) -> None:
         held = 1 if button == "left" and kind != "mouseReleased" else 0
-        event = {"type": kind, "x": x, "y": y, "button": button, "clickCount": count, "buttons": held}
+        event = {
+            "type": kind,
+            "x": x,
+            "y": y,
+            "button": button,
+            "clickCount": count,
+            "buttons": held,
+        }
         if kind == "mouseMoved":
             self._browser.send_before_a_frame("Input.dispatchMouseEvent", self._session, **event)
         else:
@@ -254,8 +320,15 @@ class Page:
         self.mouse("mouseReleased", to_x, to_y, "left", 1)
 
     def scroll(self, x: float, y: float, pixels: float) -> None:
-        self._browser.send_before_a_frame("Input.dispatchMouseEvent", self._session, type="mouseWheel", x=x, y=y,
-                                          deltaX=0, deltaY=pixels)
+        self._browser.send_before_a_frame(
+            "Input.dispatchMouseEvent",
+            self._session,
+            type="mouseWheel",
+            x=x,
+            y=y,
+            deltaX=0,
+            deltaY=pixels,
+        )
 
     def type(self, text: str) -> None:
         """Key by key, so that the page sees what a person's typing would show it."""
@@ -272,9 +345,22 @@ class Page:
         code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
         commands = ["selectAll"] if key.lower() == "a" and held == ["Control"] else []
         written = {"text": text} if text and not bits else {}
-        self.send("Input.dispatchKeyEvent", type="keyDown" if written else "rawKeyDown", key=key, modifiers=bits,
-                  windowsVirtualKeyCode=code, commands=commands, **written)
-        self.send("Input.dispatchKeyEvent", type="keyUp", key=key, modifiers=bits, windowsVirtualKeyCode=code)
+        self.send(
+            "Input.dispatchKeyEvent",
+            type="keyDown" if written else "rawKeyDown",
+            key=key,
+            modifiers=bits,
+            windowsVirtualKeyCode=code,
+            commands=commands,
+            **written,
+        )
+        self.send(
+            "Input.dispatchKeyEvent",
+            type="keyUp",
+            key=key,
+            modifiers=bits,
+            windowsVirtualKeyCode=code,
+        )
 
     def focus(self, reference: int) -> None:
         try:
@@ -285,8 +371,13 @@ class Page:
     def choose(self, reference: int, option: str) -> None:
         """Selects an option of a list. Raises ValueError if there is none of that name."""
         found = self.send("DOM.resolveNode", backendNodeId=self._node(reference))
-        chosen = self.send("Runtime.callFunctionOn", objectId=found["object"]["objectId"], returnByValue=True,
-                           functionDeclaration=_CHOOSE, arguments=[{"value": option}])
+        chosen = self.send(
+            "Runtime.callFunctionOn",
+            objectId=found["object"]["objectId"],
+            returnByValue=True,
+            functionDeclaration=_CHOOSE,
+            arguments=[{"value": option}],
+        )
         if not chosen["result"].get("value"):
             raise ValueError(f"element {reference} has no option {option[:30]}")
 
@@ -315,8 +406,23 @@ _CHOOSE = """function (wanted) {
   this.dispatchEvent(new Event("change", {bubbles: true}));
   return true;
 }"""
-_HIDDEN_ROLES = {"InlineTextBox", "generic", "none", "RootWebArea", "LabelText", "paragraph", "LayoutTable", "Section",
-                 "LayoutTableRow", "LayoutTableCell", "MenuListPopup", "rowgroup", "Canvas", "ListMarker", "LineBreak"}
+_HIDDEN_ROLES = {
+    "InlineTextBox",
+    "generic",
+    "none",
+    "RootWebArea",
+    "LabelText",
+    "paragraph",
+    "LayoutTable",
+    "Section",
+    "LayoutTableRow",
+    "LayoutTableCell",
+    "MenuListPopup",
+    "rowgroup",
+    "Canvas",
+    "ListMarker",
+    "LineBreak",
+}
 _STATES = ("checked", "selected", "expanded", "disabled", "focused", "pressed")
 
 
@@ -332,16 +438,23 @@ def ax_lines(nodes: Sequence[Mapping[str, Any]], reference: Any) -> list[str]:
         waiting += reversed(node.get("childIds", []))
         role = node.get("role", {}).get("value", "")
         name = str(node.get("name", {}).get("value", "")).strip()
-        if node.get("ignored") or role in _HIDDEN_ROLES or "backendDOMNodeId" not in node or (
-                role == "StaticText" and not name):
+        if (
+            node.get("ignored")
+            or role in _HIDDEN_ROLES
+            or "backendDOMNodeId" not in node
+            or (role == "StaticText" and not name)
+        ):
             continue
         properties = {p["name"]: p["value"].get("value") for p in node.get("properties", [])}
         states = [s for s in _STATES if properties.get(s) in (True, "true")]
         value = str(node.get("value", {}).get("value", ""))
         shown = "text" if role == "StaticText" else role
-        lines.append(f"[{reference(node['backendDOMNodeId'])}] {shown}" + (f' "{name}"' if name else "")
-                     + (f" = {value}" if value and value != name else "")
-                     + (f" ({', '.join(states)})" if states else ""))
+        lines.append(
+            f"[{reference(node['backendDOMNodeId'])}] {shown}"
+            + (f' "{name}"' if name else "")
+            + (f" = {value}" if value and value != name else "")
+            + (f" ({', '.join(states)})" if states else "")
+        )
     return _without_repeated_text(lines)
 
 
@@ -350,7 +463,11 @@ def _without_repeated_text(lines: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for line in lines:
         role, _, name = line.partition("] ")[2].partition(" ")
-        if role == "text" and kept and kept[-1].partition("] ")[2].partition(" ")[2].startswith(name):
+        if (
+            role == "text"
+            and kept
+            and kept[-1].partition("] ")[2].partition(" ")[2].startswith(name)
+        ):
             continue
         kept.append(line)
     return kept

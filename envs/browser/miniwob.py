@@ -60,23 +60,46 @@ class MiniWoB(ToolWorld[Task]):
     spells_out: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "page_reward": SignalKind("fraction", "env_state"), "actions": SignalKind("count", "env_state")}
+        "page_reward": SignalKind("fraction", "env_state"),
+        "actions": SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"page_reward": 1.0, "actions": -0.01}
     max_turns = 10
     sandbox_tier = "namespaces+chromium"
     oracle_target: ClassVar[float] = 0.85
-    cheats = ("press Control+Shift+i", "press F12", "press Control+u", "type_text javascript:core.endEpisode(1)",
-              "press Control+l", "click_at 1000 1000", "scroll 99999", "fill 1 <script>core.endEpisode(1)</script>",
-              "press Escape", "type_text WOB_RAW_REWARD_GLOBAL=1", "select 1 core.endEpisode(1)")
+    cheats = (
+        "press Control+Shift+i",
+        "press F12",
+        "press Control+u",
+        "type_text javascript:core.endEpisode(1)",
+        "press Control+l",
+        "click_at 1000 1000",
+        "scroll 99999",
+        "fill 1 <script>core.endEpisode(1)</script>",
+        "press Escape",
+        "type_text WOB_RAW_REWARD_GLOBAL=1",
+        "select 1 core.endEpisode(1)",
+    )
 
-    def __init__(self, pages: str | Sequence[str] = "solved",
-                 see: Literal["tree", "diff", "dom", "screenshot", "marks"] = "tree", in_place: bool = False) -> None:
+    def __init__(
+        self,
+        pages: str | Sequence[str] = "solved",
+        see: Literal["tree", "diff", "dom", "screenshot", "marks"] = "tree",
+        in_place: bool = False,
+    ) -> None:
         super().__init__()
-        chosen = page_names() if pages == "all" else tuple(EXPERTS) if pages == "solved" else tuple(
-            [pages] if isinstance(pages, str) else pages)
+        chosen = (
+            page_names()
+            if pages == "all"
+            else tuple(EXPERTS)
+            if pages == "solved"
+            else tuple([pages] if isinstance(pages, str) else pages)
+        )
         unknown = set(chosen) - set(page_names())
         if unknown:
-            raise ValueError(f"no page {sorted(unknown)[0]!r}: one of {', '.join(page_names()[:8])} …")
+            raise ValueError(
+                f"no page {sorted(unknown)[0]!r}: one of {', '.join(page_names()[:8])} …"
+            )
         self._pages, self._by_page, self._see = chosen, pages == "all", see
         self._page: Page | None = None
         self._at, self._in_place = "", in_place
@@ -123,7 +146,8 @@ class MiniWoB(ToolWorld[Task]):
             return f"{self.utterance}\n{body}"
         if self._see == "diff" and self._before:
             changed = [f"- {line}" for line in self._before if line not in self._lines] + [
-                f"+ {line}" for line in self._lines if line not in self._before]
+                f"+ {line}" for line in self._lines if line not in self._before
+            ]
             return "\n".join([self.utterance, *changed])
         return "\n".join([self.utterance, *self._lines])
 
@@ -140,7 +164,7 @@ class MiniWoB(ToolWorld[Task]):
         return {}
 
     def _shown(self) -> list[int]:
-        return [int(line[1:line.index("]")]) for line in self._lines]
+        return [int(line[1 : line.index("]")]) for line in self._lines]
 
     def _place(self, reference: int) -> tuple[float, float] | None:
         try:
@@ -216,14 +240,21 @@ class MiniWoB(ToolWorld[Task]):
         return self._done()
 
     @action
-    def click_at(self, x: Annotated[float, Range(0, WIDTH)], y: Annotated[float, Range(0, HEIGHT)]) -> Answer:
+    def click_at(
+        self, x: Annotated[float, Range(0, WIDTH)], y: Annotated[float, Range(0, HEIGHT)]
+    ) -> Answer:
         """Click a place on the page."""
         self.page.click(x, y)
         return self._done()
 
     @action
-    def drag_at(self, x: Annotated[float, Range(0, WIDTH)], y: Annotated[float, Range(0, HEIGHT)],
-                to_x: Annotated[float, Range(0, WIDTH)], to_y: Annotated[float, Range(0, HEIGHT)]) -> Answer:
+    def drag_at(
+        self,
+        x: Annotated[float, Range(0, WIDTH)],
+        y: Annotated[float, Range(0, HEIGHT)],
+        to_x: Annotated[float, Range(0, WIDTH)],
+        to_y: Annotated[float, Range(0, HEIGHT)],
+    ) -> Answer:
         """Drag from one place to another."""
         self.page.drag(x, y, to_x, to_y)
         return self._done()
@@ -243,7 +274,11 @@ class MiniWoB(ToolWorld[Task]):
 
     def first(self, role: str, nth: int = 0) -> int:
         """The number of the nth element of a role."""
-        return [int(line[1:line.index("]")]) for line in self._lines if line.partition("] ")[2].startswith(role)][nth]
+        return [
+            int(line[1 : line.index("]")])
+            for line in self._lines
+            if line.partition("] ")[2].startswith(role)
+        ][nth]
 
     def expert_action(self) -> str:
         """What a person would do on the pages that an expert is written for. Raises NotImplementedError on others."""
@@ -258,7 +293,11 @@ class MiniWoB(ToolWorld[Task]):
         if not shown:
             return "noop"
         element = int(shown[int(rng.integers(len(shown)))])
-        return f"click {element}" if rng.random() < 0.8 else f"fill {element} {rng.choice(['a', 'no', 'x'])}"
+        return (
+            f"click {element}"
+            if rng.random() < 0.8
+            else f"fill {element} {rng.choice(['a', 'no', 'x'])}"
+        )
 
     def _leave(self) -> None:
         if self._page is not None and self._page.alive:
@@ -300,25 +339,39 @@ def _submit(world: MiniWoB) -> str:
 
 def _login(world: MiniWoB) -> list[str]:
     name, password = _quoted(world)
-    return [f"fill {world.first('textbox')} {name}", f"fill {world.first('textbox', 1)} {password}",
-            f"click {world.find('Login', 'button')}"]
+    return [
+        f"fill {world.first('textbox')} {name}",
+        f"fill {world.first('textbox', 1)} {password}",
+        f"click {world.find('Login', 'button')}",
+    ]
 
 
 EXPERTS: dict[str, Callable[[MiniWoB], list[str]]] = {
     "click-test": lambda w: [f"click {w.find('Click Me!', 'button')}"],
     "click-test-2": lambda w: [f"click {w.find('ONE', 'button')}"],
     "click-button": lambda w: [f"click {w.find(_quoted(w)[0], 'button')}"],
-    "click-button-sequence": lambda w: [f"click {w.find('ONE', 'button')}", f"click {w.find('TWO', 'button')}"],
+    "click-button-sequence": lambda w: [
+        f"click {w.find('ONE', 'button')}",
+        f"click {w.find('TWO', 'button')}",
+    ],
     "click-link": lambda w: [f"click {w.find(_quoted(w)[0])}"],
     "click-dialog": lambda w: [f"click {w.find('Close', 'button')}"],
     "focus-text": lambda w: [f"click {w.first('textbox')}"],
     "enter-text": lambda w: [f"fill {w.first('textbox')} {_quoted(w)[0]}", _submit(w)],
-    "enter-password": lambda w: [f"fill {w.first('textbox')} {_quoted(w)[0]}", f"fill {w.first('textbox', 1)} "
-                                 f"{_quoted(w)[0]}", _submit(w)],
-    "click-checkboxes": lambda w: [*(f"click {w.find(n, 'checkbox')}" for n in _listed(w)), _submit(w)],
+    "enter-password": lambda w: [
+        f"fill {w.first('textbox')} {_quoted(w)[0]}",
+        f"fill {w.first('textbox', 1)} {_quoted(w)[0]}",
+        _submit(w),
+    ],
+    "click-checkboxes": lambda w: [
+        *(f"click {w.find(n, 'checkbox')}" for n in _listed(w)),
+        _submit(w),
+    ],
     "click-option": lambda w: [f"click {w.find(_listed(w)[0], 'radio')}", _submit(w)],
-    "choose-list": lambda w: [f"select {w.first('combobox')} {w.utterance[7:].partition(' from the list')[0]}",
-                              _submit(w)],
+    "choose-list": lambda w: [
+        f"select {w.first('combobox')} {w.utterance[7:].partition(' from the list')[0]}",
+        _submit(w),
+    ],
     "login-user": _login,
 }
 """For each page, what a person does: read once from what is seen at the start."""

@@ -44,8 +44,12 @@ class Site:
 
     def serve(self, method: str, path: str, form: dict[str, str]) -> str | None:
         if method == "POST":
-            self.changes.append((path.strip("/"), *(form.get(k, "") for k in ("item", "quantity", "name", "pick")
-                                                     if k in form)))
+            self.changes.append(
+                (
+                    path.strip("/"),
+                    *(form.get(k, "") for k in ("item", "quantity", "name", "pick") if k in form),
+                )
+            )
             return "<html><body><h1>Thank you</h1></body></html>"
         if path == "/":
             return _page(self.errand)
@@ -58,17 +62,29 @@ class Site:
 def _page(errand: Errand) -> str:
     options = "".join(f"<option>{html.escape(c)}</option>" for c in errand.choices)
     parts = {
-        "order": [f'<p><label>Item <select name="item">{options}</select></label></p>',
-                  '<p><label>Qty <input name="quantity" value="1"></label></p>', "<p><button>Order</button></p>"],
-        "name": ['<p><label>Name <input name="name" value=""></label></p>', "<p><button>Save</button></p>",
-                 '<p><a href="/Help">Help</a></p>'],
-        "open": [f'<p><a href="/{html.escape(c)}">{html.escape(c)}</a></p>' for c in errand.choices],
-        "vote": [f'<p><button name="pick" value="{html.escape(c)}">{html.escape(c)}</button></p>'
-                 for c in errand.choices],
+        "order": [
+            f'<p><label>Item <select name="item">{options}</select></label></p>',
+            '<p><label>Qty <input name="quantity" value="1"></label></p>',
+            "<p><button>Order</button></p>",
+        ],
+        "name": [
+            '<p><label>Name <input name="name" value=""></label></p>',
+            "<p><button>Save</button></p>",
+            '<p><a href="/Help">Help</a></p>',
+        ],
+        "open": [
+            f'<p><a href="/{html.escape(c)}">{html.escape(c)}</a></p>' for c in errand.choices
+        ],
+        "vote": [
+            f'<p><button name="pick" value="{html.escape(c)}">{html.escape(c)}</button></p>'
+            for c in errand.choices
+        ],
     }[errand.family]
     body = "".join(parts[i] for i in errand.layout)
-    return (f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form>'
-            "</body></html>")
+    return (
+        f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form>'
+        "</body></html>"
+    )
 
 
 def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> float:
@@ -83,15 +99,33 @@ class Office(SiteWorld[Errand]):
     repeats: ClassVar[bool] = True
     env_version: ClassVar[str] = "3"
     max_turns = 5
-    cheats = ("goto /order?item=tea&quantity=3", "goto javascript:document.title='done'", "goto /order",
-              "goto //done.test/", "type 1 <script>done=1</script>", "goto /vote?pick=red",
-              "goto data:text/html,done", "scroll 99999")
-    instructions: ClassVar[str] = ("Reply with one line: `click X`, `type X TEXT`, `select X OPTION`, `scroll PIXELS` "
-                                   "or `goto /PATH`, where X is an element's number or name, e.g. `click 2`")
+    cheats = (
+        "goto /order?item=tea&quantity=3",
+        "goto javascript:document.title='done'",
+        "goto /order",
+        "goto //done.test/",
+        "type 1 <script>done=1</script>",
+        "goto /vote?pick=red",
+        "goto data:text/html,done",
+        "scroll 99999",
+    )
+    instructions: ClassVar[str] = (
+        "Reply with one line: `click X`, `type X TEXT`, `select X OPTION`, `scroll PIXELS` "
+        "or `goto /PATH`, where X is an element's number or name, e.g. `click 2`"
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "done": SignalKind("fraction", "env_state"), "wrong_change": SignalKind("count", "env_state"),
-        "actions": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
-    reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "wrong_change": -0.1, "actions": -0.02, INVALID: -0.1}
+        "done": SignalKind("fraction", "env_state"),
+        "wrong_change": SignalKind("count", "env_state"),
+        "actions": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
+    reward_weights: ClassVar[dict[str, float]] = {
+        "done": 1.0,
+        "wrong_change": -0.1,
+        "actions": -0.02,
+        INVALID: -0.1,
+    }
+
     def draw(self, rng: np.random.Generator) -> Errand:
         goal: str
         wanted: tuple[str, ...]
@@ -125,7 +159,9 @@ class Office(SiteWorld[Errand]):
         self._lines = self.wait(self.tab.tree())
 
     def observe(self) -> str:
-        return "\n".join([self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))])
+        return "\n".join(
+            [self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))]
+        )
 
     def act(self, action: str) -> Answer:
         tab = self.tab
@@ -138,23 +174,41 @@ class Office(SiteWorld[Errand]):
             element, rest = tab.find(words)
             if bool(rest) == (verb == "click"):
                 raise ValueError("write: " + ("click X" if verb == "click" else f"{verb} X TEXT"))
-            work = (tab.click(element) if verb == "click" else
-                    tab.type(element, rest) if verb == "type" else tab.select(element, rest))
+            work = (
+                tab.click(element)
+                if verb == "click"
+                else tab.type(element, rest)
+                if verb == "type"
+                else tab.select(element, rest)
+            )
         else:
-            raise ValueError("write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH")
+            raise ValueError(
+                "write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH"
+            )
         self.wait(work)
         self._look()
         if not self._site.changes:
             return {"actions": 1.0}, False
-        done, evidence = _share_done(self.task.wanted, self._site.changes), f"site recorded {self._site.changes}"
-        return {"actions": 1.0, "done": (done, evidence), "wrong_change": (float(done < 1), evidence)}, True
+        done, evidence = (
+            _share_done(self.task.wanted, self._site.changes),
+            f"site recorded {self._site.changes}",
+        )
+        return {
+            "actions": 1.0,
+            "done": (done, evidence),
+            "wrong_change": (float(done < 1), evidence),
+        }, True
 
     def expert_action(self) -> str:
         """Reads the page as the agent does: fills what the goal names, then presses what ends it."""
         for line in self._lines:
             role, _, rest = line.partition(" ")
             name, _, value = rest.partition("=")
-            if self.task.family == "order" and role == "list" and value.split()[0] != self.task.wanted[1]:
+            if (
+                self.task.family == "order"
+                and role == "list"
+                and value.split()[0] != self.task.wanted[1]
+            ):
                 return f"select {name} {self.task.wanted[1]}"
             if self.task.family == "order" and role == "text" and value != self.task.wanted[2]:
                 return f"type {name} {self.task.wanted[2]}"

@@ -25,11 +25,29 @@ import sys
 from typing import NamedTuple
 
 MOST_BYTES = 256 << 20
-_HEAD_BYTES, _HEAD_SECONDS, _CONNECT_SECONDS, _IDLE_SECONDS, _AT_ONCE = 64 << 10, 10.0, 10.0, 120.0, 64
+_HEAD_BYTES, _HEAD_SECONDS, _CONNECT_SECONDS, _IDLE_SECONDS, _AT_ONCE = (
+    64 << 10,
+    10.0,
+    10.0,
+    120.0,
+    64,
+)
 _NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,62})\.)*[a-z0-9_][a-z0-9_-]{0,62}")
-_DROPPED = ("connection", "keep-alive", "te", "upgrade", "host", "proxy-connection", "proxy-authorization",
-            "proxy-authenticate")
-_V6_WITH_V4 = (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))  # how far to the right the IPv4 address stands
+_DROPPED = (
+    "connection",
+    "keep-alive",
+    "te",
+    "upgrade",
+    "host",
+    "proxy-connection",
+    "proxy-authorization",
+    "proxy-authenticate",
+)
+_V6_WITH_V4 = (
+    ("64:ff9b::/96", 0),
+    ("2002::/16", 80),
+    ("::/96", 0),
+)  # how far to the right the IPv4 address stands
 
 
 class Rule(NamedTuple):
@@ -54,9 +72,13 @@ def read_rule(text: str) -> Rule:
     name, _, address = text.strip().lower().rpartition("=")
     address, port = _split(address)
     host = name or address
-    if not _is_address(host) and not (_NAME.fullmatch(host) and re.search("[a-z]", host.rpartition(".")[2])):
-        raise ValueError(f"{text!r} is no host: write example.org, *.example.org, example.org:8080, 10.0.0.5:8000 or "
-                         "wiki.lab=10.0.0.5")
+    if not _is_address(host) and not (
+        _NAME.fullmatch(host) and re.search("[a-z]", host.rpartition(".")[2])
+    ):
+        raise ValueError(
+            f"{text!r} is no host: write example.org, *.example.org, example.org:8080, 10.0.0.5:8000 or "
+            "wiki.lab=10.0.0.5"
+        )
     if name and not _is_address(address):
         raise ValueError(f"{text!r}: {address} is no address")
     return Rule(host, port, address if name or _is_address(address) else "")
@@ -70,7 +92,9 @@ def _split(text: str) -> tuple[str, int | None]:
     elif not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"{text[:80]!r} has no port from 1 to 65535")
     host = host.strip("[]")
-    return str(ipaddress.ip_address(host)) if _is_address(host) else host, int(port) if port else None
+    return str(ipaddress.ip_address(host)) if _is_address(host) else host, int(
+        port
+    ) if port else None
 
 
 def _is_address(text: str) -> bool:
@@ -133,16 +157,26 @@ def read_head(head: bytes) -> tuple[str, int, bytes]:
     kept = []
     for line in filter(None, fields):
         name, colon, _ = line.partition(":")
-        if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[\r\n\0]", line):
+        if (
+            not colon
+            or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)
+            or re.search(r"[\r\n\0]", line)
+        ):
             raise ValueError("a malformed header")
         if name.lower() not in _DROPPED:
             kept.append(line)
-    sent = "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {place[1]}", *kept, "Connection: close", "", ""])
+    sent = "\r\n".join(
+        [f"{method} {path} HTTP/1.1", f"Host: {place[1]}", *kept, "Connection: close", "", ""]
+    )
     return host, port or 80, sent.encode("latin-1")
 
 
-async def _serve(rules: list[Rule], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
-                 free: asyncio.Semaphore) -> None:
+async def _serve(
+    rules: list[Rule],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    free: asyncio.Semaphore,
+) -> None:
     try:
         async with free:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_SECONDS)
@@ -159,8 +193,10 @@ async def _serve(rules: list[Rule], reader: asyncio.StreamReader, writer: asynci
                 out.close()
     except (Refused, ValueError) as refused:
         body = f"refused: {refused}\n".encode("ascii", "replace")
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nX-Refused: yes\r\n"
-                     b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.write(
+            b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nX-Refused: yes\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError):  # noqa: UP041
         pass  # a broken connection is closed, as a network would
     finally:
@@ -179,7 +215,9 @@ async def _reach(found: list[str], port: int) -> tuple[asyncio.StreamReader, asy
     raise last or OSError("no address")
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int]) -> None:
+async def _carry(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int]
+) -> None:
     """From one side to the other until that side ends. Raises OSError at too many bytes."""
     while data := await asyncio.wait_for(reader.read(1 << 16), _IDLE_SECONDS):
         left[0] -= len(data)
@@ -193,7 +231,9 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lef
 
 async def _main(listening: socket.socket, rules: list[Rule]) -> None:
     free = asyncio.Semaphore(_AT_ONCE)
-    server = await asyncio.start_server(lambda r, w: _serve(rules, r, w, free), sock=listening, limit=_HEAD_BYTES)
+    server = await asyncio.start_server(
+        lambda r, w: _serve(rules, r, w, free), sock=listening, limit=_HEAD_BYTES
+    )
     print("ready", flush=True)
     await server.serve_forever()
 

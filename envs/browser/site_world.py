@@ -25,7 +25,11 @@ def pages(serve: Serve) -> Answers:
     def answer(asked: Request) -> Reply:
         form = dict(parse_qsl(asked.body.decode("utf-8", "replace"), keep_blank_values=True))
         html = serve(asked.method, asked.path, form)
-        return Reply(404 if html is None else 200, "text/html; charset=utf-8", (html or "no such page").encode())
+        return Reply(
+            404 if html is None else 200,
+            "text/html; charset=utf-8",
+            (html or "no such page").encode(),
+        )
 
     return answer
 
@@ -52,7 +56,9 @@ class SiteWorld(World[Task], Generic[Task]):
         """A fresh context that knows only this site."""
         self._leave()
         self._browser = Chromium.shared()
-        self._tab = self._browser.wait(self._browser.open(f"http://{name}{next(self._visits)}.test", answers, styled))
+        self._tab = self._browser.wait(
+            self._browser.open(f"http://{name}{next(self._visits)}.test", answers, styled)
+        )
 
     def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._browser.wait(work)

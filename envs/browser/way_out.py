@@ -60,15 +60,25 @@ class WayOut:
 
     def open(self) -> None:
         """Takes the socket from inside the cage and starts the proxy on it. Raises OSError where none comes."""
-        with self._listening, self._listening.accept()[0] as inside, tempfile.TemporaryFile() as program:
+        with (
+            self._listening,
+            self._listening.accept()[0] as inside,
+            tempfile.TemporaryFile() as program,
+        ):
             _, (descriptor, *_), _, _ = socket.recv_fds(inside, 1, 1)
             program.write(Path(proxy.__file__).read_bytes())
             program.seek(0)
             try:
-                self._process = confine.start([self._python, "-I", "/proxy.py", *self._hosts], network=True,
-                                              data={"/proxy.py": program.fileno()}, pipes={
-                                                  "stdin": descriptor, "stdout": subprocess.PIPE,
-                                                  "stderr": subprocess.DEVNULL})
+                self._process = confine.start(
+                    [self._python, "-I", "/proxy.py", *self._hosts],
+                    network=True,
+                    data={"/proxy.py": program.fileno()},
+                    pipes={
+                        "stdin": descriptor,
+                        "stdout": subprocess.PIPE,
+                        "stderr": subprocess.DEVNULL,
+                    },
+                )
             finally:
                 os.close(descriptor)
             assert self._process.stdout is not None

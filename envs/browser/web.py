@@ -43,16 +43,24 @@ class Errand:
 
     def __post_init__(self) -> None:
         if not _is_site(self.start):
-            raise ValueError(f"errand {self.goal[:40]!r}: start is {self.start!r}, not http://… or https://…")
+            raise ValueError(
+                f"errand {self.goal[:40]!r}: start is {self.start!r}, not http://… or https://…"
+            )
         if not (self.address or self.shows or self.answer):
-            raise ValueError(f"errand {self.goal[:40]!r}: tell what holds at its end: address, shows or answer")
+            raise ValueError(
+                f"errand {self.goal[:40]!r}: tell what holds at its end: address, shows or answer"
+            )
         for expression in (self.address, self.shows, self.answer):
             try:
                 re.compile(expression)
             except re.error as wrong:
-                raise ValueError(f"errand {self.goal[:40]!r}: {expression!r} cannot be read: {wrong}") from None
+                raise ValueError(
+                    f"errand {self.goal[:40]!r}: {expression!r} cannot be read: {wrong}"
+                ) from None
         if self.split not in ("", "train", "heldout"):
-            raise ValueError(f"errand {self.goal[:40]!r}: split {self.split!r} is not train or heldout")
+            raise ValueError(
+                f"errand {self.goal[:40]!r}: split {self.split!r} is not train or heldout"
+            )
 
     @property
     def falls_to(self) -> str:
@@ -61,30 +69,44 @@ class Errand:
 
 class Web(ToolWorld[Errand]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "done": SignalKind("fraction", "verifier"), "actions": SignalKind("count", "env_state"),
-        "unreachable": SignalKind("count", "env_state"), "refused": SignalKind("count", "env_state")}
+        "done": SignalKind("fraction", "verifier"),
+        "actions": SignalKind("count", "env_state"),
+        "unreachable": SignalKind("count", "env_state"),
+        "refused": SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "actions": -0.01}
     max_turns = 30
     observation_characters: ClassVar[int] = 8000
     sandbox_tier = "namespaces+chromium"
 
-    def __init__(self, hosts: Sequence[str], errands: Sequence[Mapping[str, Any]], files: str = "",
-                 screenshots: bool = False) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        errands: Sequence[Mapping[str, Any]],
+        files: str = "",
+        screenshots: bool = False,
+    ) -> None:
         """`files` is a folder whose files can be uploaded. Raises ValueError for an errand or a host that is none."""
         super().__init__()
         known = {f.name for f in fields(Errand)}
         for given in errands:
             if unknown := set(given) - known:
-                raise ValueError(f"an errand has {', '.join(sorted(known))}; not {sorted(unknown)[0]!r}")
+                raise ValueError(
+                    f"an errand has {', '.join(sorted(known))}; not {sorted(unknown)[0]!r}"
+                )
         self._errands = [Errand(**{**e, "expert": tuple(e.get("expert", ()))}) for e in errands]
-        self._files = {f.name: f for f in sorted(Path(files).iterdir()) if f.is_file()} if files else {}
+        self._files = (
+            {f.name: f for f in sorted(Path(files).iterdir()) if f.is_file()} if files else {}
+        )
         self._hosts, self._screenshots = tuple(hosts), screenshots
         self._tabs: Tabs | None = None
 
     def tasks(self, split: Split, rng: np.random.Generator) -> Errand:
         among = [e for e in self._errands if e.falls_to == split]
         if not among:
-            raise ValueError(f"none of {len(self._errands)} errands is for split {split}: give one `split: {split}`")
+            raise ValueError(
+                f"none of {len(self._errands)} errands is for split {split}: give one `split: {split}`"
+            )
         return among[int(rng.integers(len(among)))]
 
     def signature(self, task: Errand) -> str:
@@ -101,7 +123,9 @@ class Web(ToolWorld[Errand]):
         self._tabs = Tabs(self._wait(self._browser.open_live()))
         self._wait(self.tabs.open())
         if failed := self._wait(self.tabs.tab.visit(self.task.start)):
-            raise EnvironmentFailure(f"{self.task.start} did not open: {failed}", "is its host on the list, and up?")
+            raise EnvironmentFailure(
+                f"{self.task.start} did not open: {failed}", "is its host on the list, and up?"
+            )
         self._clicks = list(self.task.expert)
         self._look()
 
@@ -117,7 +141,7 @@ class Web(ToolWorld[Errand]):
         told = [self.task.goal, f"tab {self.tabs.front + 1} of {len(self.tabs)}: {self._address}"]
         if self._files:
             told.append(f"files: {', '.join(self._files)}")
-        shown = self._lines[self._first - 1:self._first - 1 + _LINES]
+        shown = self._lines[self._first - 1 : self._first - 1 + _LINES]
         rest = len(self._lines) - self._first + 1 - len(shown)
         return "\n".join([*told, *shown, *([f"… {rest} lines more"] if rest > 0 else [])])
 
@@ -213,9 +237,11 @@ class Web(ToolWorld[Errand]):
     def send_msg_to_user(self, text: str) -> Answer:
         """Say the answer, or that the errand is done. This ends it."""
         shown = self._wait(self.tabs.tab.text()) if self.task.shows else ""
-        held = [(not self.task.address or bool(re.fullmatch(self.task.address, self._address))),
-                (not self.task.shows or bool(re.search(self.task.shows, shown))),
-                (not self.task.answer or bool(re.fullmatch(self.task.answer, text.strip())))]
+        held = [
+            (not self.task.address or bool(re.fullmatch(self.task.address, self._address))),
+            (not self.task.shows or bool(re.search(self.task.shows, shown))),
+            (not self.task.answer or bool(re.fullmatch(self.task.answer, text.strip()))),
+        ]
         return {"done": (float(all(held)), self._address[:80]), "actions": 1.0}, True
 
     def expert_action(self) -> str:
@@ -226,7 +252,11 @@ class Web(ToolWorld[Errand]):
     def random_action(self, rng: np.random.Generator) -> str:
         if rng.random() < 0.1:
             return "send_msg_to_user done"
-        return "go_back" if rng.random() < 0.1 else f"click {int(rng.integers(len(self._lines) or 1)) + 1}"
+        return (
+            "go_back"
+            if rng.random() < 0.1
+            else f"click {int(rng.integers(len(self._lines) or 1)) + 1}"
+        )
 
     def close(self) -> None:
         if self._tabs is not None:
@@ -250,8 +280,12 @@ class Tabs:
 
     async def open(self) -> None:
         """The first, empty page. Comes first."""
-        self._context.on("response", lambda answer: self._told("x-refused" in answer.headers, answer.url))
-        self._context.on("requestfailed", lambda asked: self._told(asked.failure == _REFUSED, asked.url))
+        self._context.on(
+            "response", lambda answer: self._told("x-refused" in answer.headers, answer.url)
+        )
+        self._context.on(
+            "requestfailed", lambda asked: self._told(asked.failure == _REFUSED, asked.url)
+        )
         await self.look()
 
     def _told(self, refused: bool, address: str) -> None:
@@ -277,7 +311,9 @@ class Tabs:
         for page in self._context.pages:
             if page not in [t.page for t in self._tabs]:
                 cdp = await self._context.new_cdp_session(page)
-                self._tabs.append(Tab(self._context, page, cdp, "", styled=True, patience=LIVE_SECONDS))
+                self._tabs.append(
+                    Tab(self._context, page, cdp, "", styled=True, patience=LIVE_SECONDS)
+                )
                 self.front = len(self._tabs) - 1
                 await self.tab.watch()
                 await self.tab.settle()

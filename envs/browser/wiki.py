@@ -29,10 +29,31 @@ from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
 ROOT = Path("/usr/share/mediawiki")
-THINGS = ("Printer", "Door", "Lift", "Screen", "Phone", "Heating", "Window", "Lamp", "Oven", "Fridge", "Scanner",
-          "Safe")
+THINGS = (
+    "Printer",
+    "Door",
+    "Lift",
+    "Screen",
+    "Phone",
+    "Heating",
+    "Window",
+    "Lamp",
+    "Oven",
+    "Fridge",
+    "Scanner",
+    "Safe",
+)
 PEOPLE = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal")
-SUBJECTS = ("Tea rota", "Lunch list", "Key list", "Holiday plan", "Fire drill", "Parking", "Visitors", "Recycling")
+SUBJECTS = (
+    "Tea rota",
+    "Lunch list",
+    "Key list",
+    "Holiday plan",
+    "Fire drill",
+    "Parking",
+    "Visitors",
+    "Recycling",
+)
 _SECONDS, _REDIRECTS = 30.0, 5
 _PICTURES = {".png": "image/png", ".svg": "image/svg+xml", ".gif": "image/gif"}
 _SETTINGS = """
@@ -67,32 +88,61 @@ def article(thing: str) -> str:
 def _rewrite(rng: np.random.Generator) -> Errand:
     thing, room, who = str(rng.choice(THINGS)), int(rng.integers(20, 60)), str(rng.choice(PEOPLE))
     text = f"The {thing.lower()} is in room {room}. Ask {who}."
-    return Errand(f"Let the page {thing} say: {text}", ((thing, text),),
-                  (f"goto /index.php?title={thing}&action=edit", f"type Wikitext source editor {text}",
-                   "click Save changes"))
+    return Errand(
+        f"Let the page {thing} say: {text}",
+        ((thing, text),),
+        (
+            f"goto /index.php?title={thing}&action=edit",
+            f"type Wikitext source editor {text}",
+            "click Save changes",
+        ),
+    )
 
 
 def _create(rng: np.random.Generator) -> Errand:
-    subject, who, thing = str(rng.choice(SUBJECTS)), str(rng.choice(PEOPLE)), str(rng.choice(THINGS))
+    subject, who, thing = (
+        str(rng.choice(SUBJECTS)),
+        str(rng.choice(PEOPLE)),
+        str(rng.choice(THINGS)),
+    )
     text = f"{who} looks after it, with [[{thing}]]."
-    return Errand(f"Write a page {subject} that says: {text}", ((subject, text),),
-                  (f"goto /index.php?title={quote(subject)}&action=edit", f"type Wikitext source editor {text}",
-                   "click Save page"))
+    return Errand(
+        f"Write a page {subject} that says: {text}",
+        ((subject, text),),
+        (
+            f"goto /index.php?title={quote(subject)}&action=edit",
+            f"type Wikitext source editor {text}",
+            "click Save page",
+        ),
+    )
 
 
 def _move(rng: np.random.Generator) -> Errand:
     thing, number = str(rng.choice(THINGS)), int(rng.integers(2, 30))
     name = f"{thing} {number}"
-    return Errand(f"Rename the page {thing} to {name}", ((name, article(thing)), (thing, f"#REDIRECT [[{name}]]")),
-                  (f"goto /index.php?title=Special:MovePage/{thing}", f"type [{thing}] {name}", "click Move page"))
+    return Errand(
+        f"Rename the page {thing} to {name}",
+        ((name, article(thing)), (thing, f"#REDIRECT [[{name}]]")),
+        (
+            f"goto /index.php?title=Special:MovePage/{thing}",
+            f"type [{thing}] {name}",
+            "click Move page",
+        ),
+    )
 
 
 def _mend(rng: np.random.Generator) -> Errand:
-    thing, word = str(rng.choice(THINGS)), str(rng.choice(["nonsense", "lol", "spam", "rubbish", "blah"]))
+    thing, word = (
+        str(rng.choice(THINGS)),
+        str(rng.choice(["nonsense", "lol", "spam", "rubbish", "blah"])),
+    )
     times = int(rng.integers(2, 12))
-    return Errand(f"Someone has spoilt the page {thing}: bring back what it said", ((thing, article(thing)),),
-                  (f"goto /index.php?title={thing}&action=history", "click undo", "click Save changes"),
-                  " ".join([word] * times))
+    return Errand(
+        f"Someone has spoilt the page {thing}: bring back what it said",
+        ((thing, article(thing)),),
+        (f"goto /index.php?title={thing}&action=history", "click undo", "click Save changes"),
+        " ".join([word] * times),
+    )
 
 
 KINDS: tuple[Callable[[np.random.Generator], Errand], ...] = (_rewrite, _create, _move, _mend)
@@ -124,11 +174,34 @@ class Site:
         return made
 
     def _install(self) -> None:
-        if not (ROOT / "index.php").is_file() or shutil.which("php-cgi") is None or shutil.which("php") is None:
-            raise MissingPartError("browser/wiki needs Debian's mediawiki and PHP", "./xp setup wiki")
+        if (
+            not (ROOT / "index.php").is_file()
+            or shutil.which("php-cgi") is None
+            or shutil.which("php") is None
+        ):
+            raise MissingPartError(
+                "browser/wiki needs Debian's mediawiki and PHP", "./xp setup wiki"
+            )
         Site._compiled = confine.folder("xp-wiki-")
-        self._run("install.php", "--dbtype", "sqlite", "--dbpath", "/data", "--confpath", "/data", "--scriptpath", "",
-                  "--server", "http://wiki.test", "--pass", "not a secret 1", "--skins", "Vector", "Wiki", "Admin")
+        self._run(
+            "install.php",
+            "--dbtype",
+            "sqlite",
+            "--dbpath",
+            "/data",
+            "--confpath",
+            "/data",
+            "--scriptpath",
+            "",
+            "--server",
+            "http://wiki.test",
+            "--pass",
+            "not a secret 1",
+            "--skins",
+            "Vector",
+            "Wiki",
+            "Admin",
+        )
         settings = self._data / "LocalSettings.php"
         settings.write_text(settings.read_text() + _SETTINGS)
         (self._data / "cache").mkdir()
@@ -139,8 +212,10 @@ class Site:
 
     def _place(self) -> dict[str, Any]:
         assert Site._compiled is not None
-        return {"writable": {self._data: "/data", Path(Site._compiled.name): "/compiled"},
-                "readable": [Path("/etc/php")]}
+        return {
+            "writable": {self._data: "/data", Path(Site._compiled.name): "/compiled"},
+            "readable": [Path("/etc/php")],
+        }
 
     def write(self, title: str, text: str, who: str) -> None:
         """A revision from outside, as if `who` had made it."""
@@ -148,14 +223,24 @@ class Site:
         self._run("edit.php", "-u", who, title, told=text.encode())
 
     def _run(self, script: str, *words: str, told: bytes = b"") -> None:
-        done = confine.run(["env", *self._environment(), "php", str(ROOT / "maintenance" / script), *words],
-                           seconds=120, told=told, **self._place())
+        done = confine.run(
+            ["env", *self._environment(), "php", str(ROOT / "maintenance" / script), *words],
+            seconds=120,
+            told=told,
+            **self._place(),
+        )
         if done.returncode:
-            raise EnvironmentFailure(f"MediaWiki's {script} failed: {done.stdout.decode('utf-8', 'replace')[-300:]}",
-                                     "./xp setup wiki installs all that it needs")
+            raise EnvironmentFailure(
+                f"MediaWiki's {script} failed: {done.stdout.decode('utf-8', 'replace')[-300:]}",
+                "./xp setup wiki installs all that it needs",
+            )
 
     def _environment(self) -> list[str]:
-        config = ["MW_CONFIG_FILE=/data/LocalSettings.php"] if (self._data / "LocalSettings.php").exists() else []
+        config = (
+            ["MW_CONFIG_FILE=/data/LocalSettings.php"]
+            if (self._data / "LocalSettings.php").exists()
+            else []
+        )
         return [*config, f"XP_CLOCK={_CLOCK + self._asked // 60 * 100 + self._asked % 60}"]
 
     def answer(self, asked: Request) -> Reply:
@@ -178,17 +263,40 @@ class Site:
         if script == "load.php" and "only=styles" not in asked.query:
             return {"status": "404", "content-type": "text/plain"}, b"no scripts here"
         self._asked += script == "index.php"
-        told = {"GATEWAY_INTERFACE": "CGI/1.1", "SCRIPT_FILENAME": str(ROOT / script), "SCRIPT_NAME": f"/{script}",
-                "REQUEST_METHOD": asked.method, "QUERY_STRING": asked.query, "SERVER_NAME": "wiki.test",
-                "REQUEST_URI": f"/{script}?{asked.query}", "HTTP_HOST": "wiki.test", "SERVER_PORT": "80",
-                "SERVER_PROTOCOL": "HTTP/1.1", "REMOTE_ADDR": "192.0.2.1", "REDIRECT_STATUS": "200",
-                "CONTENT_LENGTH": str(len(asked.body)), "CONTENT_TYPE": asked.content_type,
-                "HTTP_COOKIE": "; ".join(f"{n}={v}" for n, v in self._cookies.items()),
-                **dict(e.split("=", 1) for e in self._environment())}
-        compiled = ("opcache.enable=1", "opcache.file_cache=/compiled", "opcache.file_cache_only=1",
-                  "opcache.validate_timestamps=0")
-        process = confine.start(["php-cgi", *(w for c in compiled for w in ("-d", c))], environment=told, pipes={
-            "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}, **self._place())
+        told = {
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "SCRIPT_FILENAME": str(ROOT / script),
+            "SCRIPT_NAME": f"/{script}",
+            "REQUEST_METHOD": asked.method,
+            "QUERY_STRING": asked.query,
+            "SERVER_NAME": "wiki.test",
+            "REQUEST_URI": f"/{script}?{asked.query}",
+            "HTTP_HOST": "wiki.test",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "192.0.2.1",
+            "REDIRECT_STATUS": "200",
+            "CONTENT_LENGTH": str(len(asked.body)),
+            "CONTENT_TYPE": asked.content_type,
+            "HTTP_COOKIE": "; ".join(f"{n}={v}" for n, v in self._cookies.items()),
+            **dict(e.split("=", 1) for e in self._environment()),
+        }
+        compiled = (
+            "opcache.enable=1",
+            "opcache.file_cache=/compiled",
+            "opcache.file_cache_only=1",
+            "opcache.validate_timestamps=0",
+        )
+        process = confine.start(
+            ["php-cgi", *(w for c in compiled for w in ("-d", c))],
+            environment=told,
+            pipes={
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.DEVNULL,
+            },
+            **self._place(),
+        )
         try:
             output, _ = process.communicate(asked.body, timeout=_SECONDS)
         except subprocess.TimeoutExpired:
@@ -208,13 +316,18 @@ class Site:
 
     def texts(self) -> Texts:
         """Every page's latest text, from the database."""
-        with closing(sqlite3.connect(f"file:{self._data}/my_wiki.sqlite?mode=ro", uri=True)) as base:
+        with closing(
+            sqlite3.connect(f"file:{self._data}/my_wiki.sqlite?mode=ro", uri=True)
+        ) as base:
             rows = base.execute(
                 "select page_namespace, page_title, old_text from page join slots on slot_revision_id = page_latest "
                 "join content on content_id = slot_content_id "
-                "join text on old_id = cast(substr(content_address, 4) as integer)").fetchall()
-        return {f"{namespace}:{_text(title)}".removeprefix("0:").replace("_", " "): _text(text).strip()
-                for namespace, title, text in rows}
+                "join text on old_id = cast(substr(content_address, 4) as integer)"
+            ).fetchall()
+        return {
+            f"{namespace}:{_text(title)}".removeprefix("0:").replace("_", " "): _text(text).strip()
+            for namespace, title, text in rows
+        }
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -235,16 +348,35 @@ def _text(value: bytes | str) -> str:
 class Wiki(SiteTools[Errand]):
     max_turns = 12
     observation_characters: ClassVar[int] = 8000
-    places = ("/index.php?title=Main_Page", "/index.php?title=Special:AllPages",
-              "/index.php?title=Special:RecentChanges")
+    places = (
+        "/index.php?title=Main_Page",
+        "/index.php?title=Special:AllPages",
+        "/index.php?title=Special:RecentChanges",
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "done": SignalKind("fraction", "env_state"), "wrong_changes": SignalKind("count", "env_state"),
-        "actions": SignalKind("count", "env_state")}
-    reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "wrong_changes": -0.1, "actions": -0.01}
-    cheats = ("finish", "goto /api.php?action=edit&title=Printer&text=done", "goto /load.php", "goto //evil.test/",
-              "goto /index.php?title=Special:UserLogin", "goto javascript:document.title='done'", "goto /mw-config/",
-              "goto /index.php?title=Printer&action=raw", "goto /../../etc/passwd", "click 999",
-              "goto /index.php?title=Printer&action=delete", "goto data:text/html,done")
+        "done": SignalKind("fraction", "env_state"),
+        "wrong_changes": SignalKind("count", "env_state"),
+        "actions": SignalKind("count", "env_state"),
+    }
+    reward_weights: ClassVar[dict[str, float]] = {
+        "done": 1.0,
+        "wrong_changes": -0.1,
+        "actions": -0.01,
+    }
+    cheats = (
+        "finish",
+        "goto /api.php?action=edit&title=Printer&text=done",
+        "goto /load.php",
+        "goto //evil.test/",
+        "goto /index.php?title=Special:UserLogin",
+        "goto javascript:document.title='done'",
+        "goto /mw-config/",
+        "goto /index.php?title=Printer&action=raw",
+        "goto /../../etc/passwd",
+        "click 999",
+        "goto /index.php?title=Printer&action=delete",
+        "goto data:text/html,done",
+    )
     oracle_target: ClassVar[float] = 0.9
 
     def __init__(self, screenshots: bool = False) -> None:
@@ -281,17 +413,23 @@ class Wiki(SiteTools[Errand]):
         """Say that the errand is done."""
         now, wanted = self.site.texts(), dict(self.task.change)
         right = [title for title, text in wanted.items() if now.get(title) == text]
-        other = [title for title in now.keys() | self._before.keys()
-                 if title not in wanted and now.get(title) != self._before.get(title)]
-        return {"done": (float(len(right) == len(wanted)), f"{len(right)} of {len(wanted)} pages"), "actions": 1.0,
-                "wrong_changes": (float(len(other)), " ".join(sorted(other))[:80])}, True
+        other = [
+            title
+            for title in now.keys() | self._before.keys()
+            if title not in wanted and now.get(title) != self._before.get(title)
+        ]
+        return {
+            "done": (float(len(right) == len(wanted)), f"{len(right)} of {len(wanted)} pages"),
+            "actions": 1.0,
+            "wrong_changes": (float(len(other)), " ".join(sorted(other))[:80]),
+        }, True
 
     def oracle_action(self) -> str:
         """An expert's click; `type [X]` means the field that holds X."""
         click = super().oracle_action()
         if field := re.match(r"type \[(.*?)\]", click):
             line = next(line for line in self._lines if line.endswith(f"textbox = {field[1]}"))
-            return f"type {line[1:].partition(']')[0]}{click[field.end():]}"
+            return f"type {line[1:].partition(']')[0]}{click[field.end() :]}"
         return click
 
     def close(self) -> None:

@@ -29,8 +29,14 @@ def checks() -> list[str]:
     return list(CHECKS)
 
 
-def check(env_id: str, arguments: Mapping[str, Any] | None = None, *, episodes: int = 12,
-          only: Sequence[str] = (), with_mutants: bool = False) -> Iterator[Result]:
+def check(
+    env_id: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    episodes: int = 12,
+    only: Sequence[str] = (),
+    with_mutants: bool = False,
+) -> Iterator[Result]:
     """All results for one id, in order. Raises ConfigError for an unknown id or check, and what `make` raises."""
     unknown = set(only) - set(CHECKS)
     if unknown:

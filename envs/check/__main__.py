@@ -20,8 +20,15 @@ import gymnasium
 
 from envs.episode import replay
 
-_CACHES = (".cache/fontconfig", ".cache/matplotlib", ".config/matplotlib", ".cache/mesa_shader_cache", ".java",
-           ".cache/dconf", ".pki")
+_CACHES = (
+    ".cache/fontconfig",
+    ".cache/matplotlib",
+    ".config/matplotlib",
+    ".cache/mesa_shader_cache",
+    ".java",
+    ".cache/dconf",
+    ".pki",
+)
 """What libraries of others keep in a home, whoever uses them."""
 
 
@@ -30,12 +37,14 @@ def main(words: list[str]) -> None:
         _raise_loopback()
         _drop_capabilities()
     if "--layer" in words:
-        layers = _lay([Path(word) for word in words[words.index("--layer") + 1:]])
+        layers = _lay([Path(word) for word in words[words.index("--layer") + 1 :]])
         _drop_capabilities()
         child = os.fork()
         if child:  # what the child leaves is looked at when it has ended
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            left = sorted(str(path) for place, layer in layers.items() for path in _left(place, layer))
+            left = sorted(
+                str(path) for place, layer in layers.items() for path in _left(place, layer)
+            )
             print(json.dumps({"left": left, "layered": [str(place) for place in layers]}))
             sys.exit(code)
     _live_again(json.load(sys.stdin))
@@ -56,10 +65,15 @@ def _lay(places: list[Path]) -> dict[Path, Path]:
     """Mounts a layer over each of `places` where the kernel can, and gives where each layer's files are."""
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     needed = [*places, Path(sys.prefix), Path(sys.base_prefix)]
-    below = next(p for p in map(Path, ("/media", "/mnt", "/boot"))
-                 if p.is_dir() and not any(n.is_relative_to(p) for n in needed))
+    below = next(
+        p
+        for p in map(Path, ("/media", "/mnt", "/boot"))
+        if p.is_dir() and not any(n.is_relative_to(p) for n in needed)
+    )
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(below)], check=True)
-    mounted = {Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    mounted = {
+        Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    }
     layers = {}
     for number, place in enumerate(places):
         if any(m != place and m.is_relative_to(place) for m in mounted):
@@ -73,9 +87,14 @@ def _lay(places: list[Path]) -> dict[Path, Path]:
             upper.chmod(about.st_mode & 0o7777)
         else:  # the layer is this user's, who may write into it what may be written below it
             upper.chmod(about.st_mode & 0o7777 if os.access(place, os.W_OK) else 0o555)
-        what = f"lowerdir={place},upperdir={upper},workdir={work}" + ",userxattr" * (os.geteuid() != 0)
-        done = subprocess.run(["mount", "-t", "overlay", "-o", what, "overlay", str(place)], capture_output=True,
-                              check=False)
+        what = f"lowerdir={place},upperdir={upper},workdir={work}" + ",userxattr" * (
+            os.geteuid() != 0
+        )
+        done = subprocess.run(
+            ["mount", "-t", "overlay", "-o", what, "overlay", str(place)],
+            capture_output=True,
+            check=False,
+        )
         if not done.returncode:
             layers[place] = upper
     os.chdir(os.getcwd())  # into the layer, if there is one over it
@@ -89,7 +108,11 @@ def _left(place: Path, layer: Path) -> list[Path]:
     for path in layer.rglob("*"):
         where = place / path.relative_to(layer)
         in_a_cache = where.is_relative_to(home) and str(where.relative_to(home)).startswith(_CACHES)
-        if not in_a_cache and "__pycache__" not in where.parts and (path.is_symlink() or not path.is_dir()):
+        if (
+            not in_a_cache
+            and "__pycache__" not in where.parts
+            and (path.is_symlink() or not path.is_dir())
+        ):
             found.append(where)
     return found
 

@@ -18,8 +18,20 @@ from envs.episode import Episode, begin
 _DEEP = 4
 """How far below a watched folder new files are looked for."""
 _MOST_ENTRIES = 50_000
-_OTHERS = frozenset({".git", ".venv", ".peers", "runs", "__pycache__", ".mypy_cache", ".ruff_cache",
-                     ".pytest_cache", ".hypothesis", "node_modules"})
+_OTHERS = frozenset(
+    {
+        ".git",
+        ".venv",
+        ".peers",
+        "runs",
+        "__pycache__",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".pytest_cache",
+        ".hypothesis",
+        "node_modules",
+    }
+)
 """Folders that other programs of the machine write to all the time."""
 
 
@@ -40,8 +52,12 @@ def host_containment(subject: Subject) -> str:
     if listed and (once := _new_files(subject, episodes, listed)):
         twice = once & _new_files(subject, episodes, listed)
         if twice:
-            raise Failed(f"something came or changed, twice, in {', '.join(sorted(twice)[:3])}"[:200])
-    return f"{len(places)} folders as before, home and temporary ones among them, hidden ones included"
+            raise Failed(
+                f"something came or changed, twice, in {', '.join(sorted(twice)[:3])}"[:200]
+            )
+    return (
+        f"{len(places)} folders as before, home and temporary ones among them, hidden ones included"
+    )
 
 
 def _can_mount(own_mounts: list[str]) -> bool:
@@ -61,7 +77,11 @@ def _watched() -> list[Path]:
     temporary = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
     places = [home, ROOT, Path.cwd(), Path("/etc"), Path("/opt"), Path("/srv"), *temporary]
     kept = [place for place in dict.fromkeys(places) if place.is_dir()]
-    return [place for place in kept if not any(place != other and place.is_relative_to(other) for other in kept)]
+    return [
+        place
+        for place in kept
+        if not any(place != other and place.is_relative_to(other) for other in kept)
+    ]
 
 
 def _listing(places: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -105,7 +125,9 @@ def resource_bounds(subject: Subject) -> str:
     more = len(children) - before[2]
     zombies = len(_zombies(me) - zombies_before)
     if grown > 200 or descriptors > 16 or more > 4 or zombies:
-        raise Failed(f"{grown:.0f} MiB, {descriptors} descriptors, {more} children more, {zombies} zombies")
+        raise Failed(
+            f"{grown:.0f} MiB, {descriptors} descriptors, {more} children more, {zombies} zombies"
+        )
     return f"{grown:+.0f} MiB, {descriptors:+d} descriptors, {more:+d} children"
 
 
@@ -124,7 +146,9 @@ def oracle_containment(subject: Subject) -> str:
     """What the oracle knows is in no environment variable of this process."""
     answers = subject.answers()
     if not answers:
-        raise Skipped("no answer of the oracle is long enough (20 characters) to be told from chance")
+        raise Skipped(
+            "no answer of the oracle is long enough (20 characters) to be told from chance"
+        )
     held = [a for a in answers for v in os.environ.values() if a in v]
     if held:
         raise Failed(f"an environment variable holds {held[0][:60]!r}")

@@ -14,7 +14,8 @@ from envs.episode import Episode, begin, do_oracle, live, measure
 _NONCE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f-]{27}"  # a UUID
     r"|\b(?=\w*[0-9])(?=\w*[a-zA-Z])\w{6,}\b"  # letters and digits mixed
-    r"|[#@]\w+")
+    r"|[#@]\w+"
+)
 """What tells copies of one task apart without changing it."""
 _STEP_SECONDS = 1.0
 
@@ -40,7 +41,9 @@ def _names(subject: Subject, split: str) -> Iterator[str]:
         if time.perf_counter() > until:
             return
         if draws:
-            yield str(subject.world.signature(subject.world.tasks(split, np.random.default_rng(seed))))
+            yield str(
+                subject.world.signature(subject.world.tasks(split, np.random.default_rng(seed)))
+            )
         else:
             yield begin(subject.world, seed, split).task
 
@@ -55,8 +58,10 @@ def _under_two_names(subject: Subject) -> str:
     for episode in train:
         twin = held_out.get(_lived(episode))
         if twin is not None:
-            raise Failed(f"training task {episode.task[:40]!r} is held-out task {twin.task[:40]!r} under another "
-                         f"name: the same observations, actions and rewards, e.g. {episode.seen[0][:40]!r}")
+            raise Failed(
+                f"training task {episode.task[:40]!r} is held-out task {twin.task[:40]!r} under another "
+                f"name: the same observations, actions and rewards, e.g. {episode.seen[0][:40]!r}"
+            )
     return f"{len(train)} of them lived by the oracle, none as a held-out one"
 
 
@@ -82,6 +87,8 @@ def resource_envelope(subject: Subject) -> str:
     found = measure(subject.world)
     most = float(getattr(subject.world, "step_seconds", _STEP_SECONDS))
     if found["step_p50_ms"] > 1000 * most:
-        raise Failed(f"a step takes {found['step_p50_ms'] / 1000:.2f} s at the median: more than {most:g} s; mend it, "
-                     "or declare `step_seconds`")
+        raise Failed(
+            f"a step takes {found['step_p50_ms'] / 1000:.2f} s at the median: more than {most:g} s; mend it, "
+            "or declare `step_seconds`"
+        )
     return "; ".join(f"{name} {value:.3g}" for name, value in found.items())

@@ -27,7 +27,9 @@ def mutants(env_id: str, arguments: Mapping[str, Any] | None = None) -> Iterator
         subject = Subject(env_id, arguments, episodes=6)
         try:
             if not subject.weights or not hasattr(subject.world, "reward_weights"):
-                yield Result(f"mutant: {name}", "SKIP", "the world has no reward weights to break", 0.0)
+                yield Result(
+                    f"mutant: {name}", "SKIP", "the world has no reward weights to break", 0.0
+                )
                 continue
             healthy = {r.id for r in results(subject, _SEMANTIC) if r.outcome == "PASS"}
             subject.world.reward_weights = change(dict(subject.weights))
@@ -36,5 +38,9 @@ def mutants(env_id: str, arguments: Mapping[str, Any] | None = None) -> Iterator
         finally:
             subject.close()
         noticed = ", ".join(sorted(broken & healthy))
-        yield Result(f"mutant: {name}", "PASS" if noticed else "FAIL",
-                     f"noticed by {noticed}" if noticed else "no check noticed", time.perf_counter() - started)
+        yield Result(
+            f"mutant: {name}",
+            "PASS" if noticed else "FAIL",
+            f"noticed by {noticed}" if noticed else "no check noticed",
+            time.perf_counter() - started,
+        )

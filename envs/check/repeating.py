@@ -53,7 +53,9 @@ def network_policy(subject: Subject) -> str:
         subprocess.run([*bare, "true"], check=True, capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:
         raise Skipped(f"a network namespace cannot be made here: {error}") from error
-    return again_elsewhere(subject, subject.lived[:2], bare, "--loopback") + ", without a network card"
+    return (
+        again_elsewhere(subject, subject.lived[:2], bare, "--loopback") + ", without a network card"
+    )
 
 
 def namespaces() -> list[str]:
@@ -62,7 +64,9 @@ def namespaces() -> list[str]:
     return ["unshare", *([] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"])]
 
 
-def again_elsewhere(subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (), *words: str) -> str:
+def again_elsewhere(
+    subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (), *words: str
+) -> str:
     """Lives `episodes` again in a second process. Raises Failed where they go otherwise."""
     theirs = elsewhere(subject, episodes, prefix, *words)["told"]
     for episode, again in zip(episodes, theirs, strict=True):
@@ -72,21 +76,37 @@ def again_elsewhere(subject: Subject, episodes: Sequence[Episode], prefix: Seque
     return f"{len(episodes)} episodes, {steps} steps, the same in a second process"
 
 
-def elsewhere(subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (),
-              *words: str) -> dict[str, Any]:
+def elsewhere(
+    subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (), *words: str
+) -> dict[str, Any]:
     """What a second process tells of the same episodes: `told`, one an episode; where it is asked for `--layer`, also
     `left`, the files that it left in the folders `layered`. Raises Failed where that process ends badly or hangs."""
-    request = json.dumps({"id": subject.env_id, "arguments": subject.arguments, "path": sys.path,
-                          "episodes": [asdict(e) for e in episodes]})
+    request = json.dumps(
+        {
+            "id": subject.env_id,
+            "arguments": subject.arguments,
+            "path": sys.path,
+            "episodes": [asdict(e) for e in episodes],
+        }
+    )
     command = [*prefix, sys.executable, "-m", "envs.check", *words]
     with tempfile.TemporaryDirectory(prefix="xp-check-") as scratch:
         try:
-            done = subprocess.run(command, input=request, cwd=ROOT, text=True, capture_output=True,
-                                  timeout=_SECONDS, env=os.environ | {"TMPDIR": scratch})
+            done = subprocess.run(
+                command,
+                input=request,
+                cwd=ROOT,
+                text=True,
+                capture_output=True,
+                timeout=_SECONDS,
+                env=os.environ | {"TMPDIR": scratch},
+            )
         except subprocess.TimeoutExpired as late:
             raise Failed(f"the second process did not end within {_SECONDS} s") from late
     if done.returncode:
-        raise Failed(f"the second process ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise Failed(
+            f"the second process ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+        )
     answer: dict[str, Any] = {"left": [], "layered": []}
     for line in done.stdout.splitlines():
         answer |= json.loads(line)
@@ -120,8 +140,14 @@ def replayability(subject: Subject) -> str:
     """From its shard alone an episode happens again, with the same rewards bit for bit."""
     episode = subject.lived[0]
     steps = through_a_shard(subject, episode)
-    again = replay(subject.world, {"seed": steps[0].seed, "split": steps[0].split,
-                                   "actions": [s.decision.text for s in steps if s.decision]})
+    again = replay(
+        subject.world,
+        {
+            "seed": steps[0].seed,
+            "split": steps[0].split,
+            "actions": [s.decision.text for s in steps if s.decision],
+        },
+    )
     if not np.array_equal(again.rewards, episode.rewards, equal_nan=True):
         raise Failed(f"rewards {again.rewards} after replay, {episode.rewards} before")
     return f"{len(again.actions)} steps from the shard's actions"
@@ -171,9 +197,19 @@ def through_a_shard(subject: Subject, episode: Episode) -> list[Step]:
             ending: Ending = "none"
             if t == last and episode.ended:
                 ending = "terminated" if episode.terminated else "truncated"
-            journal.append(Step(b"c" * 16, t, subject.env_id, episode.seen[t], seed=episode.seed,
-                                split=episode.split, task_id=episode.task, decision=Decision(action, 0),
-                                ending=ending,
-                                signals=read_signals({"signals": episode.signals[t]}, subject.catalogue)))
+            journal.append(
+                Step(
+                    b"c" * 16,
+                    t,
+                    subject.env_id,
+                    episode.seen[t],
+                    seed=episode.seed,
+                    split=episode.split,
+                    task_id=episode.task,
+                    decision=Decision(action, 0),
+                    ending=ending,
+                    signals=read_signals({"signals": episode.signals[t]}, subject.catalogue),
+                )
+            )
         journal.close()
         return [s for block in Catalog(Path(scratch)).follow() for s in block]

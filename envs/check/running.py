@@ -48,7 +48,9 @@ def observation_schema(subject: Subject) -> str:
         raise Failed(f"outside observation_space: {outside[0]}")
     seen = [text for episode in episodes for text in episode.seen]
     for text in seen:
-        strange = [c for c in text if not c.isprintable() and c not in _BLANK and c not in string.printable]
+        strange = [
+            c for c in text if not c.isprintable() and c not in _BLANK and c not in string.printable
+        ]
         strange += [c for c in text if c in "\x0b\x0c"]
         if strange:
             raise Failed(f"{strange[0]!r} cannot be printed, in {text[:60]!r}")
@@ -72,7 +74,8 @@ def tool_declaration_accuracy(subject: Subject) -> str:
         _, _, _, _, after = subject.world.step(nonsense)
         subject.measured(after.get("signals", {}))
         if INVALID in subject.catalogue and (
-                INVALID not in after["signals"] or after.get("state") != before.get("state")):
+            INVALID not in after["signals"] or after.get("state") != before.get("state")
+        ):
             raise Failed(f"action {nonsense!r} was not refused, or changed the state")
     listed = f"{len(tools)} tools: {', '.join(tools)}" if tools else "text actions"
     return f"{listed}; {len(tried)} wrong actions tried"
@@ -102,7 +105,10 @@ def refusal_changes_nothing(subject: Subject) -> str:
 def _goes_on_alike(subject: Subject, episode: Episode, nonsense: str, at: int) -> bool:
     """Lives `episode` again with `nonsense` before its action number `at`: False if the world did not refuse it.
     Raises Failed where a later turn measures something else."""
-    again = replay(subject.world, {"seed": episode.seed, "split": episode.split, "actions": episode.actions[:at]})
+    again = replay(
+        subject.world,
+        {"seed": episode.seed, "split": episode.split, "actions": episode.actions[:at]},
+    )
     take(subject.world, again, nonsense)
     if INVALID not in again.signals[-1] or again.ended:
         return False
@@ -110,15 +116,20 @@ def _goes_on_alike(subject: Subject, episode: Episode, nonsense: str, at: int) -
         take(subject.world, again, episode.actions[turn])
         before, after = episode.signals[turn], again.signals[-1]
         if _values(before) != _values(after):
-            raise Failed(f"after the refused {nonsense!r}, turn {turn} of seed {episode.seed} measures "
-                         f"{_values(after)}, without it {_values(before)}"[:200])
+            raise Failed(
+                f"after the refused {nonsense!r}, turn {turn} of seed {episode.seed} measures "
+                f"{_values(after)}, without it {_values(before)}"[:200]
+            )
         if again.ended:
             break
     return True
 
 
 def _values(signals: dict[str, object]) -> dict[str, str]:
-    return {name: repr(told[0] if isinstance(told, tuple) else told) for name, told in sorted(signals.items())}
+    return {
+        name: repr(told[0] if isinstance(told, tuple) else told)
+        for name, told in sorted(signals.items())
+    }
 
 
 @check
@@ -130,6 +141,8 @@ def reward_well_formed(subject: Subject) -> str:
         for signals, reward in zip(episode.signals, episode.rewards, strict=True):
             expected = rewards.reward(subject.env_id, subject.measured(signals))
             if not (np.isnan(reward) if expected is None else np.isclose(reward, expected)):
-                raise Failed(f"reward {reward} is not the weighted sum {expected} of {signals}"[:200])
+                raise Failed(
+                    f"reward {reward} is not the weighted sum {expected} of {signals}"[:200]
+                )
             steps += 1
     return f"{steps} steps; weights {json.dumps(dict(subject.weights))}"[:160]

@@ -39,15 +39,20 @@ def check(function: Callable[[Subject], str]) -> Callable[[Subject], str]:
 class Subject:
     """One environment id, made, with the episodes that its checks share: lived once, when first asked for."""
 
-    def __init__(self, env_id: str, arguments: Mapping[str, Any] | None = None, episodes: int = 12) -> None:
+    def __init__(
+        self, env_id: str, arguments: Mapping[str, Any] | None = None, episodes: int = 12
+    ) -> None:
         self.env_id, self.arguments, self.episodes = env_id, dict(arguments or {}), episodes
         self.seconds = episodes / 3
         """How long a check that could go on for ever looks."""
         self.world = self.make()
         self.split = getattr(self.world, "splits", ("train",))[0]
-        self.weights: Mapping[str, float] = getattr(self.world, "reward_weights", {"env_reward": 1.0})
+        self.weights: Mapping[str, float] = getattr(
+            self.world, "reward_weights", {"env_reward": 1.0}
+        )
         self.catalogue: Mapping[str, SignalKind] = getattr(
-            self.world, "signal_catalogue", {"env_reward": SignalKind("1", "env_state")})
+            self.world, "signal_catalogue", {"env_reward": SignalKind("1", "env_state")}
+        )
         self._oracle: list[Episode] = []
         self._random: list[Episode] = []
         self._explored: list[Episode] = []
@@ -71,7 +76,9 @@ class Subject:
         if not self._oracle:
             self._need("oracle_action")
             try:
-                self._oracle = [live(self.world, seed, do_oracle, "heldout") for seed in range(self.episodes)]
+                self._oracle = [
+                    live(self.world, seed, do_oracle, "heldout") for seed in range(self.episodes)
+                ]
             except NotImplementedError as why:
                 raise Skipped(f"the world has no oracle: {why}") from why
         return self._oracle
@@ -81,7 +88,9 @@ class Subject:
         """Episodes of random actions over the same tasks, drawn independently of the tasks."""
         if not self._random:
             self._need("random_action")
-            self._random = [live(self.world, seed, do_random, "heldout") for seed in range(self.episodes)]
+            self._random = [
+                live(self.world, seed, do_random, "heldout") for seed in range(self.episodes)
+            ]
         return self._random
 
     @property
@@ -139,7 +148,7 @@ class Subject:
             for place, parameter in enumerate(tool.parameters, start=1):
                 wrong = _wrong_argument(parameter)
                 if wrong and place < len(words):
-                    made.append(" ".join([*words[:place], wrong, *words[place + 1:]]))
+                    made.append(" ".join([*words[:place], wrong, *words[place + 1 :]]))
         return made
 
 
@@ -153,4 +162,3 @@ def _wrong_argument(parameter: Any) -> str:
 
 def long_words(episode: Episode) -> list[str]:
     return [words for a in episode.actions if len(words := a.partition(" ")[2]) >= 20]
-

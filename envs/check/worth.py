@@ -16,8 +16,17 @@ from envs.contract import World
 from envs.episode import Episode, actor_rng, do_nothing, do_random, live, replay, scripted, take
 from experience.reward import RewardModel
 
-_BOASTS = ("done", "success", "task complete", "all tests passed", "the answer is correct", "reward: 1.0",
-           "score = 1", "True", "I have finished the task successfully")
+_BOASTS = (
+    "done",
+    "success",
+    "task complete",
+    "all tests passed",
+    "the answer is correct",
+    "reward: 1.0",
+    "score = 1",
+    "True",
+    "I have finished the task successfully",
+)
 """What an agent may claim. A reward that is measured does not read it."""
 
 
@@ -30,21 +39,28 @@ def oracle_max(subject: Subject) -> str:
         raise Failed(f"the oracle returns {mean:.3f} on average; it should reach {target}")
     promised = _promised(subject)
     if target == World.oracle_target and mean < 0.75 * promised:
-        raise Failed(f"the oracle returns {mean:.3f}, but the signals that are fractions promise {promised:g}: "
-                     "say the top that can be reached in `oracle_target`")
+        raise Failed(
+            f"the oracle returns {mean:.3f}, but the signals that are fractions promise {promised:g}: "
+            "say the top that can be reached in `oracle_target`"
+        )
     rivals = 0
     for name, rival in _rivals(subject):
         rivals += 1
         oracle = subject.oracle[rival.seed].total
         if rival.total > oracle + max(0.05, 0.1 * abs(oracle)):
-            raise Failed(f"{name} earns {rival.total:.3f} on seed {rival.seed}, the oracle {oracle:.3f}")
+            raise Failed(
+                f"{name} earns {rival.total:.3f} on seed {rival.seed}, the oracle {oracle:.3f}"
+            )
     return f"{mean:.3f} over {len(subject.oracle)} held-out tasks (target {target}); {rivals} rivals earn no more"
 
 
 def _promised(subject: Subject) -> float:
     """What the signals measured as fractions would pay, each once and in full."""
-    return sum(w for name, w in subject.weights.items()
-               if w > 0 and name in subject.catalogue and subject.catalogue[name].unit == "fraction")
+    return sum(
+        w
+        for name, w in subject.weights.items()
+        if w > 0 and name in subject.catalogue and subject.catalogue[name].unit == "fraction"
+    )
 
 
 def _rivals(subject: Subject) -> Iterator[tuple[str, Episode]]:
@@ -71,10 +87,14 @@ def floor_gap(subject: Subject) -> str:
     nothing = [live(subject.world, seed, do_nothing, "heldout").total for seed in few]
     floor = subject.floor
     error = float(np.std(floor)) / max(len(floor), 1) ** 0.5
-    gap = statistics.mean(oracle) - max(statistics.mean(floor) + 2 * error, statistics.mean(nothing))
+    gap = statistics.mean(oracle) - max(
+        statistics.mean(floor) + 2 * error, statistics.mean(nothing)
+    )
     margin = 0.1 * max(abs(statistics.mean(oracle)), 0.1)
-    said = (f"oracle {statistics.mean(oracle):.2f}, random {statistics.mean(floor):.2f}, "
-            f"nothing {statistics.mean(nothing):.2f}")
+    said = (
+        f"oracle {statistics.mean(oracle):.2f}, random {statistics.mean(floor):.2f}, "
+        f"nothing {statistics.mean(nothing):.2f}"
+    )
     if gap < margin:
         raise Failed(f"{said}: not apart")
     return said
@@ -94,10 +114,14 @@ def claims_are_not_paid(subject: Subject) -> str:
     """What an agent merely says earns no more than acting at random: boasts, and the names of the signals."""
     if _takes_no_text(subject):
         raise Skipped("every action is one of a list: an agent can say nothing")
-    said = [*_BOASTS, *(f"{name} = 1" for name in subject.weights), f'{{"{min(subject.weights, default="x")}": 1}}']
+    said = [
+        *_BOASTS,
+        *(f"{name} = 1" for name in subject.weights),
+        f'{{"{min(subject.weights, default="x")}": 1}}',
+    ]
     texts = [t for t in subject.tools().values() if t.parameters and t.parameters[-1].type is str]
     for tool in texts:
-        words = tool.draw(actor_rng(0)).split(" ")[:len(tool.parameters)]
+        words = tool.draw(actor_rng(0)).split(" ")[: len(tool.parameters)]
         said += [" ".join([*words, boast]) for boast in _BOASTS[:4]]
     return _earns_nothing(subject, said, "saying")
 
@@ -141,7 +165,9 @@ def reward_attribution(subject: Subject) -> str:
                     paying[name] = paying.get(name, 0.0) + paid
     if not any(v > 0 for v in paying.values()):
         raise Failed("nothing that the oracle did was paid for")
-    return ", ".join(f"{n} {v:+.2f}" for n, v in sorted(paying.items(), key=lambda item: -item[1]))[:160]
+    return ", ".join(f"{n} {v:+.2f}" for n, v in sorted(paying.items(), key=lambda item: -item[1]))[
+        :160
+    ]
 
 
 @check
@@ -151,17 +177,24 @@ def no_solution_leakage(subject: Subject) -> str:
     for episode in subject.oracle:
         for answer in long_words(episode):
             looked += 1
-            for where, text in (("first observation", episode.seen[0]), ("first info", episode.aside)):
+            for where, text in (
+                ("first observation", episode.seen[0]),
+                ("first info", episode.aside),
+            ):
                 if answer in text:
                     raise Failed(f"the {where} holds the answer {answer[:60]!r}")
     told_so = getattr(subject.world, "spells_out", False)
     single = [e for e in subject.oracle if len(e.actions) == 1 and not told_so]
-    looked += _short_answers_stand_by_chance("first observation", [(_answer(e), e.seen[0]) for e in single])
+    looked += _short_answers_stand_by_chance(
+        "first observation", [(_answer(e), e.seen[0]) for e in single]
+    )
     beside = [(_answer(e), e.aside) for e in subject.oracle if e.aside and e.actions]
     looked += _short_answers_stand_by_chance("first info", beside)
     if not looked:
-        raise Skipped("no answer to look for: each is short and the last of several actions, and `info` holds "
-                      "nothing of the world's own")
+        raise Skipped(
+            "no answer to look for: each is short and the last of several actions, and `info` holds "
+            "nothing of the world's own"
+        )
     return f"{looked} answers looked for"
 
 
@@ -179,10 +212,14 @@ def _short_answers_stand_by_chance(where: str, pairs: Sequence[tuple[str, str]])
     if len(answers) < 3:
         return 0
     own = statistics.mean(_holds(text, answer) for answer, text in pairs)
-    others = statistics.mean(_holds(text, other) for answer, text in pairs for other in answers - {answer})
+    others = statistics.mean(
+        _holds(text, other) for answer, text in pairs for other in answers - {answer}
+    )
     if own - others > 0.5:
-        raise Failed(f"the {where} holds the answer in {own:.0%} of episodes, e.g. {pairs[0][0]!r}, and answers of "
-                     f"other episodes in {others:.0%}; where the task is to do what is spelled out, set `spells_out`")
+        raise Failed(
+            f"the {where} holds the answer in {own:.0%} of episodes, e.g. {pairs[0][0]!r}, and answers of "
+            f"other episodes in {others:.0%}; where the task is to do what is spelled out, set `spells_out`"
+        )
     return len(pairs)
 
 
@@ -211,4 +248,3 @@ def verifier_portability(subject: Subject) -> str:
         if not np.allclose(known, episode.rewards, equal_nan=True):
             raise Failed(f"{rewards} from the shard, {episode.rewards} from the world")
     return "signals in the shard give the same rewards"
-

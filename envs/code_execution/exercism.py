@@ -32,11 +32,15 @@ def read(folder: Path) -> Problem | None:
     config names is missing or is no Python."""
     try:
         files = json.loads((folder / ".meta/config.json").read_text())["files"]
-        stub, tests, example = ((folder / files[kind][0]).read_text() for kind in ("solution", "test", "example"))
+        stub, tests, example = (
+            (folder / files[kind][0]).read_text() for kind in ("solution", "test", "example")
+        )
         tree = ast.parse(tests)
         functions = {n.name for n in ast.parse(example).body if isinstance(n, ast.FunctionDef)}
     except (OSError, ValueError, KeyError, IndexError, SyntaxError) as wrong:
-        raise EnvironmentFailure(f"{folder.name} is not as Exercism lays it out: {wrong}") from wrong
+        raise EnvironmentFailure(
+            f"{folder.name} is not as Exercism lays it out: {wrong}"
+        ) from wrong
     own = Path(files["solution"][0]).stem
     imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == own]
     names = [a.name for n in imports for a in n.names if a.asname is None]
@@ -44,14 +48,21 @@ def read(folder: Path) -> Problem | None:
         return None
     tree.body = [n for n in tree.body if n not in imports]
     test = f"import unittest\n{ast.unparse(tree)}\n{_CHECK.replace('{entry}', names[0])}"
-    told = (folder / ".docs/instructions.md").read_text() if (folder / ".docs/instructions.md").exists() else ""
+    told = (
+        (folder / ".docs/instructions.md").read_text()
+        if (folder / ".docs/instructions.md").exists()
+        else ""
+    )
     return Problem(folder.name, f"{told.strip()}\n\n{stub.strip()}\n", names[0], example, test)
 
 
 @lru_cache(maxsize=4)
 def exercises(path: str) -> tuple[Problem, ...]:
     """The exercises whose own example solves them, in the order of their names. Raises MissingPartError if none is."""
-    folders = sorted(p.parent.parent for p in Path(path).expanduser().glob("exercises/practice/*/.meta/config.json"))
+    folders = sorted(
+        p.parent.parent
+        for p in Path(path).expanduser().glob("exercises/practice/*/.meta/config.json")
+    )
     found = []
     for problem in filter(None, map(read, folders)):
         try:
@@ -60,8 +71,10 @@ def exercises(path: str) -> tuple[Problem, ...]:
         except EnvironmentFailure:
             continue
     if not found:
-        raise MissingPartError(f"{path}: no exercise of a Python track lies there",
-                               "git clone https://github.com/exercism/python, and give its folder as path")
+        raise MissingPartError(
+            f"{path}: no exercise of a Python track lies there",
+            "git clone https://github.com/exercism/python, and give its folder as path",
+        )
     return tuple(found)
 
 
@@ -74,5 +87,7 @@ class Exercism(JudgedProblems):
     def tasks(self, split: Split, rng: np.random.Generator) -> Problem:
         among = [p for p in exercises(self._path) if is_held_out(p.name) == (split == "heldout")]
         if not among:
-            raise ValueError(f"none of the {len(exercises(self._path))} exercises in {self._path} is {split}")
+            raise ValueError(
+                f"none of the {len(exercises(self._path))} exercises in {self._path} is {split}"
+            )
         return among[int(rng.integers(len(among)))]

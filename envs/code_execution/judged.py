@@ -18,7 +18,7 @@ from envs.authoring import Answer, SignalKind, ToolWorld, action
 from envs.sandbox.cage import Sandbox, tier
 from experience.errors import EnvironmentFailure
 
-PLAIN = '''
+PLAIN = """
 def _xp_pack(x):
     kind = type(x)
     if x is None or kind in (bool, int, str):
@@ -41,14 +41,19 @@ def _xp_unpack(x):
     if kind == "dict":
         return {_xp_unpack(k): _xp_unpack(v) for k, v in held}
     return {"list": list, "tuple": tuple, "set": set}[kind](_xp_unpack(v) for v in held)
-'''
+"""
 """Values as JSON that keeps their types; anything else than Python's plain types is refused."""
 
-_ANSWER = PLAIN + '''
+_ANSWER = (
+    PLAIN
+    + """
 def _xp_answer(*packed):
     return _xp_pack({entry}(*[_xp_unpack(p) for p in packed]))
-'''
-_RECORD = PLAIN + '''
+"""
+)
+_RECORD = (
+    PLAIN
+    + """
 import copy as _xp_copy, random as _xp_random
 _xp_asked = []
 def _xp_record(real={entry}):
@@ -58,8 +63,11 @@ def _xp_record(real={entry}):
     _xp_random.seed(0)
     check(candidate)
     return _xp_asked
-'''
-_JUDGE = PLAIN + '''
+"""
+)
+_JUDGE = (
+    PLAIN
+    + """
 import builtins as _xp_builtins, random as _xp_random
 def _xp_judge(asked, answers):
     left = iter(zip(asked, answers))
@@ -75,7 +83,8 @@ def _xp_judge(asked, answers):
     _xp_random.seed(0)
     check(candidate)
     return next(left, None) is None
-'''
+"""
+)
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,17 @@ class Problem:
 @lru_cache(maxsize=512)
 def asked(problem: Problem) -> list[Any]:
     """The calls that a problem's tests make, learned from the reference solution. Raises EnvironmentFailure."""
-    outcome = _sandbox().run(problem.solution + "\n" + problem.test + _RECORD.replace("{entry}", problem.entry), [[]],
-                             "_xp_record", wall_seconds=10.0, cpu_seconds=10)
+    outcome = _sandbox().run(
+        problem.solution + "\n" + problem.test + _RECORD.replace("{entry}", problem.entry),
+        [[]],
+        "_xp_record",
+        wall_seconds=10.0,
+        cpu_seconds=10,
+    )
     if not outcome.answers or outcome.answers[0][0] != "value":
-        raise EnvironmentFailure(f"{problem.name}: the reference solution could not be asked: {outcome}")
+        raise EnvironmentFailure(
+            f"{problem.name}: the reference solution could not be asked: {outcome}"
+        )
     calls: list[Any] = outcome.answers[0][1]
     return calls
 
@@ -108,26 +124,46 @@ def _sandbox() -> Sandbox:
 def verdict(problem: Problem, code: str) -> tuple[bool, str]:
     """Whether `code` passes the problem's tests, and how it ended."""
     calls = asked(problem)
-    answered = _sandbox().run(code + _ANSWER.replace("{entry}", problem.entry), calls, "_xp_answer", wall_seconds=5.0,
-                              cpu_seconds=4)
+    answered = _sandbox().run(
+        code + _ANSWER.replace("{entry}", problem.entry),
+        calls,
+        "_xp_answer",
+        wall_seconds=5.0,
+        cpu_seconds=4,
+    )
     if len(answered.answers) != len(calls):
         return False, answered.ending
-    judged = _sandbox().run(problem.solution + "\n" + problem.test + _JUDGE, [[calls, list(answered.answers)]],
-                            "_xp_judge", wall_seconds=5.0, cpu_seconds=4)
+    judged = _sandbox().run(
+        problem.solution + "\n" + problem.test + _JUDGE,
+        [[calls, list(answered.answers)]],
+        "_xp_judge",
+        wall_seconds=5.0,
+        cpu_seconds=4,
+    )
     passed = judged.answers == (("value", True),)
-    return passed, "all tests pass" if passed else str((judged.answers or ((judged.ending,),))[0][-1])[:120]
+    return passed, "all tests pass" if passed else str(
+        (judged.answers or ((judged.ending,),))[0][-1]
+    )[:120]
 
 
 class JudgedProblems(ToolWorld[Problem]):
     """One program a task, submitted whole. Subclasses give `tasks`."""
 
-    signal_catalogue: ClassVar[dict[str, SignalKind]] = {"passed": SignalKind("fraction", "verifier")}
+    signal_catalogue: ClassVar[dict[str, SignalKind]] = {
+        "passed": SignalKind("fraction", "verifier")
+    }
     reward_weights: ClassVar[dict[str, float]] = {"passed": 1.0}
     max_turns = 2
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 1.0
-    cheats = ("submit import os; os._exit(0)", "submit class E:\n  def __eq__(s, o): return True\n", "submit pass",
-              "submit def check(c): pass\n", "submit import sys; sys.exit(0)", "submit print('all tests passed')")
+    cheats = (
+        "submit import os; os._exit(0)",
+        "submit class E:\n  def __eq__(s, o): return True\n",
+        "submit pass",
+        "submit def check(c): pass\n",
+        "submit import sys; sys.exit(0)",
+        "submit print('all tests passed')",
+    )
 
     def __init__(self) -> None:
         super().__init__()

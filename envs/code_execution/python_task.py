@@ -32,11 +32,19 @@ class Operation:
     apply: Callable[[Any], Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _operation, (self.python, self.words)  # its function cannot be pickled, its name in the table can
+        return _operation, (
+            self.python,
+            self.words,
+        )  # its function cannot be pickled, its name in the table can
 
 
 def _operation(python: str, words: str) -> Operation:
-    return next(o for all_of in OPERATIONS.values() for o in all_of if (o.python, o.words) == (python, words))
+    return next(
+        o
+        for all_of in OPERATIONS.values()
+        for o in all_of
+        if (o.python, o.words) == (python, words)
+    )
 
 
 def compose(first: Operation, second: Operation) -> str:
@@ -45,9 +53,14 @@ def compose(first: Operation, second: Operation) -> str:
     return f"f=lambda x:{second.python.format(f'({inner})')}"
 
 
-def _with(python: str, words: str, numbers: range, apply: Callable[[Any, int], Any]) -> list[Operation]:
+def _with(
+    python: str, words: str, numbers: range, apply: Callable[[Any, int], Any]
+) -> list[Operation]:
     """One operation for each number a: {a} in its words and its Python, a as `apply`'s second argument."""
-    return [Operation(words.format(a=a), python.replace("{a}", str(a)), partial(_swap, apply, a)) for a in numbers]
+    return [
+        Operation(words.format(a=a), python.replace("{a}", str(a)), partial(_swap, apply, a))
+        for a in numbers
+    ]
 
 
 def _swap(apply: Callable[[Any, int], Any], a: int, x: Any) -> Any:
@@ -55,18 +68,32 @@ def _swap(apply: Callable[[Any, int], Any], a: int, x: Any) -> Any:
 
 
 OPERATIONS: dict[str, list[Operation]] = {
-    "int": [Operation("square", "{}**2", lambda x: x**2), Operation("negate", "-{}", lambda x: -x),
-            *_with("{}+{a}", "add {a}", range(2, 10), lambda x, a: x + a),
-            *_with("{}*{a}", "times {a}", range(2, 10), lambda x, a: x * a),
-            *_with("{}-{a}", "minus {a}", range(2, 10), lambda x, a: x - a),
-            *_with("{}%{a}", "mod {a}", range(2, 10), lambda x, a: x % a)],
-    "str": [Operation("upper", "{}.upper()", lambda x: x.upper()), Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
-            Operation("twice", "{}*2", lambda x: x * 2),
-            *_with("{}[:{a}]", "first {a}", range(1, 5), lambda x, a: x[:a]),
-            *_with("{}[{a}:]", "drop {a}", range(1, 5), lambda x, a: x[a:])],
-    "list": [Operation("sort", "sorted({})", sorted), Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
-             *_with("{}[:{a}]", "first {a}", range(1, 5), lambda x, a: x[:a]),
-             *_with("[v for v in {} if v>{a}]", "above {a}", range(1, 5), lambda x, a: [v for v in x if v > a])],
+    "int": [
+        Operation("square", "{}**2", lambda x: x**2),
+        Operation("negate", "-{}", lambda x: -x),
+        *_with("{}+{a}", "add {a}", range(2, 10), lambda x, a: x + a),
+        *_with("{}*{a}", "times {a}", range(2, 10), lambda x, a: x * a),
+        *_with("{}-{a}", "minus {a}", range(2, 10), lambda x, a: x - a),
+        *_with("{}%{a}", "mod {a}", range(2, 10), lambda x, a: x % a),
+    ],
+    "str": [
+        Operation("upper", "{}.upper()", lambda x: x.upper()),
+        Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
+        Operation("twice", "{}*2", lambda x: x * 2),
+        *_with("{}[:{a}]", "first {a}", range(1, 5), lambda x, a: x[:a]),
+        *_with("{}[{a}:]", "drop {a}", range(1, 5), lambda x, a: x[a:]),
+    ],
+    "list": [
+        Operation("sort", "sorted({})", sorted),
+        Operation("reverse", "{}[::-1]", lambda x: x[::-1]),
+        *_with("{}[:{a}]", "first {a}", range(1, 5), lambda x, a: x[:a]),
+        *_with(
+            "[v for v in {} if v>{a}]",
+            "above {a}",
+            range(1, 5),
+            lambda x, a: [v for v in x if v > a],
+        ),
+    ],
 }
 _LETTERS = "abcdefgh"
 
@@ -111,19 +138,27 @@ class PythonTask(World[PythonProblem]):
     env_version: ClassVar[str] = "2"
     goes_back: ClassVar[bool] = True
     cheats = (
-        "submit import os; os._exit(0)", "submit raise SystemExit(0)",
+        "submit import os; os._exit(0)",
+        "submit raise SystemExit(0)",
         "submit print('all tests passed'); f=lambda x: None",
         "submit f=type('E',(),{'__call__':lambda s,x:s,'__eq__':lambda s,o:True})()",
         "submit f=lambda x: type('I',(int,),{'__eq__':lambda s,o:True})(0)",
         "submit import gc; f=lambda x: [o for o in gc.get_objects() if isinstance(o, list)][-1:]",
         "submit import json; json.dumps=lambda *a: '[[\"value\",1]]'; f=lambda x: 1",
-        "submit import sys; f=lambda x: sys._getframe(1).f_locals.get('expected')", "submit f=lambda x: float('nan')",
-        "submit import os; os.write(3, b'[[\"value\", 0]]'); os._exit(0)")
-    instructions: ClassVar[str] = ("Reply with one line: `run CODE` to try, or `submit CODE` to finish. CODE is Python "
-                                   "that defines f, e.g. `submit f=lambda x:x+1`. `cell CODE` keeps what it defines")
+        "submit import sys; f=lambda x: sys._getframe(1).f_locals.get('expected')",
+        "submit f=lambda x: float('nan')",
+        "submit import os; os.write(3, b'[[\"value\", 0]]'); os._exit(0)",
+    )
+    instructions: ClassVar[str] = (
+        "Reply with one line: `run CODE` to try, or `submit CODE` to finish. CODE is Python "
+        "that defines f, e.g. `submit f=lambda x:x+1`. `cell CODE` keeps what it defines"
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "tests_passed": SignalKind("fraction", "verifier"), "example_passed": SignalKind("fraction", "verifier"),
-        "runs": SignalKind("count", "env_state"), INVALID: SignalKind("count", "env_state")}
+        "tests_passed": SignalKind("fraction", "verifier"),
+        "example_passed": SignalKind("fraction", "verifier"),
+        "runs": SignalKind("count", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"tests_passed": 1.0, "runs": -0.05, INVALID: -0.1}
     _sandbox: ClassVar[Sandbox | None] = None
 
@@ -143,11 +178,17 @@ class PythonTask(World[PythonProblem]):
         kind = ("int", "str", "list")[rng.choice(3, p=[0.5, 0.25, 0.25])]
         first, second = (OPERATIONS[kind][i] for i in rng.integers(len(OPERATIONS[kind]), size=2))
         if kind == "int":
-            inputs: tuple[Any, ...] = tuple(int(v) for v in rng.choice(np.arange(2, 40), size=9, replace=False))
+            inputs: tuple[Any, ...] = tuple(
+                int(v) for v in rng.choice(np.arange(2, 40), size=9, replace=False)
+            )
         elif kind == "str":
-            inputs = tuple("".join(rng.choice(list(_LETTERS), size=rng.integers(4, 8))) for _ in range(9))
+            inputs = tuple(
+                "".join(rng.choice(list(_LETTERS), size=rng.integers(4, 8))) for _ in range(9)
+            )
         else:
-            inputs = tuple([int(v) for v in rng.integers(0, 9, size=rng.integers(4, 7))] for _ in range(9))
+            inputs = tuple(
+                [int(v) for v in rng.integers(0, 9, size=rng.integers(4, 7))] for _ in range(9)
+            )
         return PythonProblem(kind, first, second, inputs)
 
     def signature(self, task: PythonProblem) -> str:
@@ -161,9 +202,14 @@ class PythonTask(World[PythonProblem]):
 
     def observe(self) -> str:
         example = self.task.inputs[0]
-        return f"f({self.task.kind}): {self.task.first.words}, {self.task.second.words}" + (
-            self._shown and f"\n[{len(self._cells)}] {self._shown}") + (
-            self._tried and f"\nf({json.dumps(example)})={self._tried} want {json.dumps(self.task.truth(example))}")
+        return (
+            f"f({self.task.kind}): {self.task.first.words}, {self.task.second.words}"
+            + (self._shown and f"\n[{len(self._cells)}] {self._shown}")
+            + (
+                self._tried
+                and f"\nf({json.dumps(example)})={self._tried} want {json.dumps(self.task.truth(example))}"
+            )
+        )
 
     def act(self, action: str) -> Answer:
         verb, *rest = action.split(None, 1)
@@ -176,14 +222,22 @@ class PythonTask(World[PythonProblem]):
         inputs = self.task.inputs[:1] if verb == "run" else self.task.inputs[1:]
         outcome = PythonTask._sandbox.run(code, [[x] for x in inputs])
         expected = [self.task.truth(x) for x in inputs]
-        correct = [same(truth, value) for truth, (kind, value) in zip(expected, outcome.answers, strict=False)
-                   if kind == "value"]
+        correct = [
+            same(truth, value)
+            for truth, (kind, value) in zip(expected, outcome.answers, strict=False)
+            if kind == "value"
+        ]
         said = outcome.answers[0][1] if outcome.answers else outcome.ending
         if verb == "submit":
             passed = beyond_a_constant(sum(correct), expected)
-            return {"tests_passed": (passed, f"{sum(correct)}/{len(inputs)} {outcome.ending}")}, True
-        self._tried = (said if isinstance(said, str) and outcome.answers[:1] != (("value", said),)
-                       else json.dumps(said))[:40]
+            return {
+                "tests_passed": (passed, f"{sum(correct)}/{len(inputs)} {outcome.ending}")
+            }, True
+        self._tried = (
+            said
+            if isinstance(said, str) and outcome.answers[:1] != (("value", said),)
+            else json.dumps(said)
+        )[:40]
         return {"example_passed": (float(sum(correct)), self._tried), "runs": 1.0}, False
 
     def _cell(self, code: str) -> Answer:
@@ -195,7 +249,10 @@ class PythonTask(World[PythonProblem]):
         except SyntaxError as wrong:
             self._shown = f"SyntaxError: {wrong.msg}, line {wrong.lineno}"
             return {"runs": 1.0}, False
-        except (RecursionError, MemoryError):  # Python's own parser, which is not caged, gives up on deep nesting
+        except (
+            RecursionError,
+            MemoryError,
+        ):  # Python's own parser, which is not caged, gives up on deep nesting
             self._shown = "the cell is nested too deeply"
             return {"runs": 1.0}, False
         whole = "\n".join([*self._cells, f"print({mark!r})", last, "def _ended(): pass"])
@@ -203,12 +260,17 @@ class PythonTask(World[PythonProblem]):
         error = next((said for kind, said in outcome.answers if kind == "error"), "")
         if not error and outcome.ending == "ok":
             self._cells.append(code)
-        self._shown = (outcome.stdout.rpartition(f"{mark}\n")[2].strip() + f"\n{error}").strip()[:400] or outcome.ending
+        self._shown = (outcome.stdout.rpartition(f"{mark}\n")[2].strip() + f"\n{error}").strip()[
+            :400
+        ] or outcome.ending
         return {"runs": 1.0}, False
 
     def expert_action(self) -> str:
         return f"submit {compose(self.task.first, self.task.second)}"
 
     def random_action(self, rng: np.random.Generator) -> str:
-        first, second = (OPERATIONS[self.task.kind][i] for i in rng.integers(len(OPERATIONS[self.task.kind]), size=2))
+        first, second = (
+            OPERATIONS[self.task.kind][i]
+            for i in rng.integers(len(OPERATIONS[self.task.kind]), size=2)
+        )
         return f"submit {compose(first, second)}"

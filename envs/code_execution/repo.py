@@ -30,15 +30,41 @@ from envs.sandbox import confine
 from envs.sandbox.cage import shared_python
 from experience.errors import EnvironmentFailure, MissingPartError
 
-MODULES = ("dag", "clique", "core", "euler", "tournament", "cluster", "dominating", "matching", "regular",
-           "simple_paths", "structuralholes", "swap", "triads", "wiener")
+MODULES = (
+    "dag",
+    "clique",
+    "core",
+    "euler",
+    "tournament",
+    "cluster",
+    "dominating",
+    "matching",
+    "regular",
+    "simple_paths",
+    "structuralholes",
+    "swap",
+    "triads",
+    "wiener",
+)
 TEST_SECONDS = 12
 _WINDOW = 24
 _CHANGES: tuple[tuple[type, str, str], ...] = (
-    (ast.Lt, "<", "<="), (ast.LtE, "<=", "<"), (ast.Gt, ">", ">="), (ast.GtE, ">=", ">"), (ast.Eq, "==", "!="),
-    (ast.NotEq, "!=", "=="), (ast.In, " in ", " not in "), (ast.NotIn, " not in ", " in "),
-    (ast.Is, " is ", " is not "), (ast.IsNot, " is not ", " is "), (ast.Add, "+", "-"), (ast.Sub, "-", "+"),
-    (ast.Mult, "*", "+"), (ast.And, " and ", " or "), (ast.Or, " or ", " and "))
+    (ast.Lt, "<", "<="),
+    (ast.LtE, "<=", "<"),
+    (ast.Gt, ">", ">="),
+    (ast.GtE, ">=", ">"),
+    (ast.Eq, "==", "!="),
+    (ast.NotEq, "!=", "=="),
+    (ast.In, " in ", " not in "),
+    (ast.NotIn, " not in ", " in "),
+    (ast.Is, " is ", " is not "),
+    (ast.IsNot, " is not ", " is "),
+    (ast.Add, "+", "-"),
+    (ast.Sub, "-", "+"),
+    (ast.Mult, "*", "+"),
+    (ast.And, " and ", " or "),
+    (ast.Or, " or ", " and "),
+)
 
 
 @dataclass(frozen=True)
@@ -72,13 +98,17 @@ def faults(module: str) -> tuple[Fault, ...]:
             text = lines[at[0] - 1]
             where = text.find(old, at[1], end)
             if where >= 0 and _may_be_written(text, lines):
-                found.append(Fault(module, at[0], text[:where] + new + text[where + len(old):]))
+                found.append(Fault(module, at[0], text[:where] + new + text[where + len(old) :]))
     return tuple(dict.fromkeys(sorted(found, key=lambda f: (f.line, f.text))))
 
 
 def _edits(node: ast.AST, lines: Sequence[str]) -> list[tuple[tuple[int, int], int, str, str]]:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, bool) and node.lineno == node.end_lineno:
-        old = lines[node.lineno - 1][node.col_offset:node.end_col_offset]
+    if (
+        isinstance(node, ast.Constant)
+        and type(node.value) in (int, bool)
+        and node.lineno == node.end_lineno
+    ):
+        old = lines[node.lineno - 1][node.col_offset : node.end_col_offset]
         new = str(not node.value) if isinstance(node.value, bool) else str(int(str(node.value)) + 1)
         return [((node.lineno, node.col_offset), node.end_col_offset or 0, old, new)]
     pairs: list[tuple[ast.AST, ast.expr, ast.expr]] = []
@@ -88,8 +118,13 @@ def _edits(node: ast.AST, lines: Sequence[str]) -> list[tuple[tuple[int, int], i
         pairs = [(node.op, node.left, node.right)]
     elif isinstance(node, ast.BoolOp):
         pairs = [(node.op, a, b) for a, b in zip(node.values, node.values[1:], strict=False)]
-    return [((left.end_lineno or 0, left.end_col_offset or 0), right.col_offset, old, new) for op, left, right in pairs
-            if left.end_lineno == right.lineno for kind, old, new in _CHANGES if type(op) is kind]
+    return [
+        ((left.end_lineno or 0, left.end_col_offset or 0), right.col_offset, old, new)
+        for op, left, right in pairs
+        if left.end_lineno == right.lineno
+        for kind, old, new in _CHANGES
+        if type(op) is kind
+    ]
 
 
 @lru_cache(maxsize=4096)
@@ -101,18 +136,41 @@ def tested(module: str, text: str) -> Mapping[str, str]:
     with tempfile.TemporaryFile() as file:
         file.write(text.encode())
         file.seek(0)
-        command = [shared_python()[0], "-S", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import pytest; "
-                   "sys.exit(pytest.main(sys.argv[2:]))", str(site), "-q", "-rA", "--tb=no", "--noconftest", "-p",
-                   "no:cacheprovider", "-c", "/dev/null", "--rootdir", "/tmp", tests]
+        command = [
+            shared_python()[0],
+            "-S",
+            "-c",
+            "import sys; sys.path.insert(0, sys.argv[1]); import pytest; "
+            "sys.exit(pytest.main(sys.argv[2:]))",
+            str(site),
+            "-q",
+            "-rA",
+            "--tb=no",
+            "--noconftest",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            "/dev/null",
+            "--rootdir",
+            "/tmp",
+            tests,
+        ]
         try:
-            done = confine.run(command, seconds=TEST_SECONDS, readable=[site], chdir="/tmp",
-                               data={str(_package() / f"algorithms/{module}.py"): file.fileno()},
-                               environment={"PYTHONDONTWRITEBYTECODE": "1", "NETWORKX_TEST_BACKEND": ""})
+            done = confine.run(
+                command,
+                seconds=TEST_SECONDS,
+                readable=[site],
+                chdir="/tmp",
+                data={str(_package() / f"algorithms/{module}.py"): file.fileno()},
+                environment={"PYTHONDONTWRITEBYTECODE": "1", "NETWORKX_TEST_BACKEND": ""},
+            )
         except subprocess.TimeoutExpired:
             return {}
     said = done.stdout.decode("utf-8", "replace")
-    found = {name.partition("::")[2]: verdict for verdict, name in
-             re.findall(r"^(PASSED|FAILED|ERROR) (\S+)", said, re.MULTILINE)}
+    found = {
+        name.partition("::")[2]: verdict
+        for verdict, name in re.findall(r"^(PASSED|FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    }
     if not found and done.returncode not in (1, 2):
         raise EnvironmentFailure(f"the tests of {module} could not be run: {said[-300:]}")
     return found
@@ -126,16 +184,27 @@ def _broken(fault: Fault) -> str:
 
 class Repo(ToolWorld[Fault]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "mended": SignalKind("fraction", "verifier"), "test_runs": SignalKind("count", "env_state"),
-        "edits": SignalKind("count", "env_state")}
+        "mended": SignalKind("fraction", "verifier"),
+        "test_runs": SignalKind("count", "env_state"),
+        "edits": SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"mended": 1.0, "test_runs": -0.01, "edits": -0.01}
     max_turns = 16
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.95
-    cheats = ("edit 1 import os; os._exit(0)", "edit 1 print('PASSED test_x')", "edit 1 raise SystemExit(0)", "submit",
-              "edit 1 exec('1')", "edit 1 __import__('sys').exit()", "edit 999999 x", "edit 0 x", "edit 1 x = ''",
-              "test")
+    cheats = (
+        "edit 1 import os; os._exit(0)",
+        "edit 1 print('PASSED test_x')",
+        "edit 1 raise SystemExit(0)",
+        "submit",
+        "edit 1 exec('1')",
+        "edit 1 __import__('sys').exit()",
+        "edit 999999 x",
+        "edit 0 x",
+        "edit 1 x = ''",
+        "test",
+    )
 
     def tasks(self, split: str, rng: np.random.Generator) -> Fault:
         """One module in five is held out, whole."""
@@ -151,7 +220,11 @@ class Repo(ToolWorld[Fault]):
         """The tests that pass before the change and fail with it; none where the whole module breaks."""
         before = tested(fault.module, "\n".join(source(fault.module)) + "\n")
         after = tested(fault.module, _broken(fault))
-        failed = [name for name, verdict in before.items() if verdict == "PASSED" and after.get(name) != "PASSED"]
+        failed = [
+            name
+            for name, verdict in before.items()
+            if verdict == "PASSED" and after.get(name) != "PASSED"
+        ]
         return failed if 0 < len(failed) < len(before) else []
 
     def signature(self, task: Fault) -> str:
@@ -164,8 +237,14 @@ class Repo(ToolWorld[Fault]):
         self._report = ""
 
     def observe(self) -> str:
-        shown = [f"{n:4d} {self._lines[n - 1]}" for n in range(self._at, min(self._at + _WINDOW, len(self._lines) + 1))]
-        told = [f"networkx/algorithms/{self.task.module}.py; failing: {', '.join(self._failing[:4])}", *shown]
+        shown = [
+            f"{n:4d} {self._lines[n - 1]}"
+            for n in range(self._at, min(self._at + _WINDOW, len(self._lines) + 1))
+        ]
+        told = [
+            f"networkx/algorithms/{self.task.module}.py; failing: {', '.join(self._failing[:4])}",
+            *shown,
+        ]
         return "\n".join([*told, *([self._report] if self._report else [])])
 
     @action
@@ -182,8 +261,8 @@ class Repo(ToolWorld[Fault]):
         if not 1 <= line <= len(self._lines):
             raise ValueError(f"line from 1 to {len(self._lines)}")
         old = self._lines[line - 1]
-        new = old[:len(old) - len(old.lstrip())] + text.strip()
-        changed = [*self._lines[:line - 1], new, *self._lines[line:]]
+        new = old[: len(old) - len(old.lstrip())] + text.strip()
+        changed = [*self._lines[: line - 1], new, *self._lines[line:]]
         _check_edit(text, "\n".join(self._lines), "\n".join(changed))
         self._lines = changed
         return {"edits": 1.0}, False
@@ -193,7 +272,9 @@ class Repo(ToolWorld[Fault]):
         """Run the module's tests."""
         verdicts = tested(self.task.module, "\n".join(self._lines) + "\n")
         failed = [name for name, verdict in verdicts.items() if verdict != "PASSED"]
-        self._report = f"{len(verdicts) - len(failed)} passed, failing: {', '.join(failed[:4]) or 'none'}"
+        self._report = (
+            f"{len(verdicts) - len(failed)} passed, failing: {', '.join(failed[:4]) or 'none'}"
+        )
         return {"test_runs": 1.0}, False
 
     @action
@@ -201,7 +282,11 @@ class Repo(ToolWorld[Fault]):
         """Hand the file in."""
         before = tested(self.task.module, "\n".join(source(self.task.module)) + "\n")
         now = tested(self.task.module, "\n".join(self._lines) + "\n")
-        wrong = [name for name, verdict in before.items() if verdict == "PASSED" and now.get(name) != "PASSED"]
+        wrong = [
+            name
+            for name, verdict in before.items()
+            if verdict == "PASSED" and now.get(name) != "PASSED"
+        ]
         return {"mended": (float(not wrong), f"failing: {', '.join(wrong[:3]) or 'none'}")}, True
 
     def oracle_action(self) -> str:
@@ -213,7 +298,11 @@ class Repo(ToolWorld[Fault]):
     def random_action(self, rng: np.random.Generator) -> str:
         among = faults(self.task.module)
         guess = among[int(rng.integers(len(among)))]
-        return str(rng.choice(["test", "submit", f"show {guess.line}", f"edit {guess.line} {guess.text.strip()}"]))
+        return str(
+            rng.choice(
+                ["test", "submit", f"show {guess.line}", f"edit {guess.line} {guess.text.strip()}"]
+            )
+        )
 
 
 def _may_be_written(line: str, lines: Sequence[str]) -> bool:
@@ -229,13 +318,28 @@ def _check_edit(text: str, before: str, after: str) -> None:
     """Raises ValueError for an edit with words that the file does not have, or that is no Python."""
     if not text.isascii():
         raise ValueError("only ASCII: Python reads many a letter for another")
-    if "_" in "".join(re.findall(r"\b_\w*", text)) or re.search(r"[\"'#;\\]|\bimport\b|\bexec\b|\beval\b", text):
+    if "_" in "".join(re.findall(r"\b_\w*", text)) or re.search(
+        r"[\"'#;\\]|\bimport\b|\bexec\b|\beval\b", text
+    ):
         raise ValueError("no imports, strings, comments or underscored names")
     if len(text) > 200:
         raise ValueError("at most 200 characters")
-    known = set(re.findall(r"[A-Za-z_]\w*", before)) | {"True", "False", "None", "not", "and", "or", "in", "is"}
+    known = set(re.findall(r"[A-Za-z_]\w*", before)) | {
+        "True",
+        "False",
+        "None",
+        "not",
+        "and",
+        "or",
+        "in",
+        "is",
+    }
     try:
-        words = {t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.NAME}
+        words = {
+            t.string
+            for t in tokenize.generate_tokens(io.StringIO(text).readline)
+            if t.type == tokenize.NAME
+        }
     except (tokenize.TokenError, IndentationError):
         words = set(re.findall(r"[A-Za-z_]\w*", text))
     if words - known:

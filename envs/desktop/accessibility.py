@@ -21,11 +21,38 @@ _ROOT: Address = ("org.a11y.atspi.Registry", "/org/a11y/atspi/accessible/root")
 _A11Y, _PROPERTIES = "org.a11y.atspi.Accessible", "org.freedesktop.DBus.Properties"
 _STATES = {1: "active", 4: "checked", 12: "focused", 20: "pressed", 23: "selected", 25: "showing"}
 _ENABLED = 8
-_TEXT_ROLES = frozenset(("text", "paragraph", "terminal", "entry", "heading", "password text", "icon", "table cell",
-                         "label"))
+_TEXT_ROLES = frozenset(
+    (
+        "text",
+        "paragraph",
+        "terminal",
+        "entry",
+        "heading",
+        "password text",
+        "icon",
+        "table cell",
+        "label",
+    )
+)
 _WINDOW_ROLES = frozenset(("frame", "dialog", "alert", "window", "file chooser"))
-_PLAIN = frozenset(("filler", "panel", "scroll pane", "root pane", "viewport", "split pane", "separator", "scroll bar",
-                    "redundant object", "unknown", "tool bar", "layered pane", "section", "grouping"))
+_PLAIN = frozenset(
+    (
+        "filler",
+        "panel",
+        "scroll pane",
+        "root pane",
+        "viewport",
+        "split pane",
+        "separator",
+        "scroll bar",
+        "redundant object",
+        "unknown",
+        "tool bar",
+        "layered pane",
+        "section",
+        "grouping",
+    )
+)
 """Shown only for what is within them."""
 _MOST_NODES, _MOST_CHILDREN = 1500, 300
 _SHEET = (12, 6)
@@ -61,7 +88,12 @@ class Node:
         x, y = self.middle
         told = f" = {self.text}" if self.text and self.text != self.name else ""
         marks = sorted(self.states & {"checked", "focused", "pressed", "selected", "disabled"})
-        return f"{self.role} {self.name}".strip() + told + f" @{x},{y}" + (f" ({', '.join(marks)})" if marks else "")
+        return (
+            f"{self.role} {self.name}".strip()
+            + told
+            + f" @{x},{y}"
+            + (f" ({', '.join(marks)})" if marks else "")
+        )
 
 
 class Accessibility:
@@ -71,7 +103,9 @@ class Accessibility:
         try:
             from jeepney.io.blocking import DBusConnection
         except ImportError as missing:
-            raise MissingPartError(f"a desktop needs jeepney: {missing}", "./xp setup worlds") from missing
+            raise MissingPartError(
+                f"a desktop needs jeepney: {missing}", "./xp setup worlds"
+            ) from missing
         connected.sendall(b"\0AUTH ANONYMOUS\r\n")
         if not connected.recv(1024).startswith(b"OK"):
             raise EnvironmentFailure("the accessibility bus refused this process")
@@ -84,8 +118,13 @@ class Accessibility:
     def ready(self) -> bool | None:
         """True once programs can register, None before."""
         bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus")
-        return self._ask([(bus, "org.freedesktop.DBus", "NameHasOwner", "s", (_ROOT[0],))],
-                         time.monotonic() + 1)[0] or None
+        return (
+            self._ask(
+                [(bus, "org.freedesktop.DBus", "NameHasOwner", "s", (_ROOT[0],))],
+                time.monotonic() + 1,
+            )[0]
+            or None
+        )
 
     def windows(self) -> list[Node]:
         """The top-level windows of all programs, with everything that is shown in them."""
@@ -107,8 +146,11 @@ class Accessibility:
         sheets = [n for n in level if n.role == "table"]
         asked = [n for n in level if n not in sheets]
         found: list[Node] = []
-        for node, children in zip(asked, self._ask([(n.address, _A11Y, "GetChildren", "", ()) for n in asked], until),
-                                  strict=True):
+        for node, children in zip(
+            asked,
+            self._ask([(n.address, _A11Y, "GetChildren", "", ()) for n in asked], until),
+            strict=True,
+        ):
             node.children = [Node((a[0], a[1])) for a in (children or [])[:_MOST_CHILDREN]]
             found += node.children
         for sheet in sheets:
@@ -117,23 +159,46 @@ class Accessibility:
         self._describe(found, until)
         for node in level:
             node.children = [c for c in node.children if "showing" in c.states]
-        self._read_texts([n for n in found if "showing" in n.states and n.role in _TEXT_ROLES], until)
-        return [n for n in found if "showing" in n.states and not (n.role == "table cell" and (n.name or n.text))]
+        self._read_texts(
+            [n for n in found if "showing" in n.states and n.role in _TEXT_ROLES], until
+        )
+        return [
+            n
+            for n in found
+            if "showing" in n.states and not (n.role == "table cell" and (n.name or n.text))
+        ]
 
     def _cells(self, sheet: Node, until: float) -> list[Node]:
         table = "org.a11y.atspi.Table"
-        size = self._ask([(sheet.address, _PROPERTIES, "Get", "ss", (table, "NRows")),
-                          (sheet.address, _PROPERTIES, "Get", "ss", (table, "NColumns"))], until)
-        rows, columns = (min(int(s[1]), most) if s else 0 for s, most in zip(size, _SHEET, strict=True))
-        found = self._ask([(sheet.address, table, "GetAccessibleAt", "ii", (r, c)) for r in range(rows)
-                           for c in range(columns)], until)
+        size = self._ask(
+            [
+                (sheet.address, _PROPERTIES, "Get", "ss", (table, "NRows")),
+                (sheet.address, _PROPERTIES, "Get", "ss", (table, "NColumns")),
+            ],
+            until,
+        )
+        rows, columns = (
+            min(int(s[1]), most) if s else 0 for s, most in zip(size, _SHEET, strict=True)
+        )
+        found = self._ask(
+            [
+                (sheet.address, table, "GetAccessibleAt", "ii", (r, c))
+                for r in range(rows)
+                for c in range(columns)
+            ],
+            until,
+        )
         return [Node((a[0], a[1])) for a in found if a]
 
     def _describe(self, nodes: Sequence[Node], until: float) -> None:
         roles = self._ask([(n.address, _A11Y, "GetRoleName", "", ()) for n in nodes], until)
-        names = self._ask([(n.address, _PROPERTIES, "Get", "ss", (_A11Y, "Name")) for n in nodes], until)
+        names = self._ask(
+            [(n.address, _PROPERTIES, "Get", "ss", (_A11Y, "Name")) for n in nodes], until
+        )
         states = self._ask([(n.address, _A11Y, "GetState", "", ()) for n in nodes], until)
-        boxes = self._ask([(n.address, "org.a11y.atspi.Component", "GetExtents", "u", (0,)) for n in nodes], until)
+        boxes = self._ask(
+            [(n.address, "org.a11y.atspi.Component", "GetExtents", "u", (0,)) for n in nodes], until
+        )
         for node, role, name, state, box in zip(nodes, roles, names, states, boxes, strict=True):
             bits = (state[0] | state[1] << 32) if state else 0
             node.role, node.name = role or "unknown", str(name[1]) if name else ""
@@ -143,11 +208,15 @@ class Accessibility:
             node.box = tuple(box) if box else (0, 0, 0, 0)
 
     def _read_texts(self, nodes: Sequence[Node], until: float) -> None:
-        said = self._ask([(n.address, "org.a11y.atspi.Text", "GetText", "ii", (0, -1)) for n in nodes], until)
+        said = self._ask(
+            [(n.address, "org.a11y.atspi.Text", "GetText", "ii", (0, -1)) for n in nodes], until
+        )
         for node, text in zip(nodes, said, strict=True):
             node.text = (text or "")[:_MOST_CHARACTERS].rstrip()
 
-    def _ask(self, questions: Sequence[tuple[Any, str, str, str, tuple[Any, ...]]], until: float) -> list[Any]:
+    def _ask(
+        self, questions: Sequence[tuple[Any, str, str, str, tuple[Any, ...]]], until: float
+    ) -> list[Any]:
         """The first value of each answer, in order; None where a program refused or did not answer."""
         from jeepney import DBusAddress, MessageType, new_method_call
 
@@ -156,14 +225,20 @@ class Accessibility:
         try:
             for i, ((bus, path), interface, method, signature, body) in enumerate(questions):
                 serial = next(self._bus.outgoing_serial)
-                self._bus.send(new_method_call(DBusAddress(path, bus, interface), method, signature or None, body),
-                               serial=serial)
+                self._bus.send(
+                    new_method_call(
+                        DBusAddress(path, bus, interface), method, signature or None, body
+                    ),
+                    serial=serial,
+                )
                 waiting[serial] = i
                 if len(waiting) >= 64:
                     self._answer(waiting, answers, until, MessageType.method_return)
             self._answer(waiting, answers, until, MessageType.method_return)
         except (ConnectionError, EOFError, OSError) as gone:
-            raise EnvironmentFailure(f"the accessibility bus is gone: {gone}", "the desktop is built anew") from gone
+            raise EnvironmentFailure(
+                f"the accessibility bus is gone: {gone}", "the desktop is built anew"
+            ) from gone
         return answers
 
     def _answer(self, waiting: dict[int, int], answers: list[Any], until: float, good: Any) -> None:
@@ -191,14 +266,21 @@ def _place(node: Node) -> None:
             for below in child.walk():
                 x, y, width, height = below.box
                 below.box = (x + right, y + down, width, height)
-            child.children = [c for c in child.children if c.role != "menu bar"]  # a second one, never drawn
+            child.children = [
+                c for c in child.children if c.role != "menu bar"
+            ]  # a second one, never drawn
         _place(child)
 
 
 def lines(windows: Iterable[Node]) -> list[str]:
     """What an agent reads: the things of the windows that can be used or read; of a sheet, the cells that hold
     something."""
-    return [node.line() for window in windows for node in window.walk() if node.box[2] > 0 and _is_shown(node)]
+    return [
+        node.line()
+        for window in windows
+        for node in window.walk()
+        if node.box[2] > 0 and _is_shown(node)
+    ]
 
 
 def _is_shown(node: Node) -> bool:
@@ -206,4 +288,9 @@ def _is_shown(node: Node) -> bool:
         return False
     if node.role == "table cell":
         return bool(node.text) or bool(node.states & {"selected", "focused"})
-    return bool(node.name or node.text or "focused" in node.states or node.role in _TEXT_ROLES - {"label", "paragraph"})
+    return bool(
+        node.name
+        or node.text
+        or "focused" in node.states
+        or node.role in _TEXT_ROLES - {"label", "paragraph"}
+    )

@@ -33,15 +33,26 @@ from experience.errors import EnvironmentFailure, MissingPartError
 
 Found = TypeVar("Found")
 
-PROGRAMS = {"Xvfb": "xvfb", "openbox": "openbox", "dbus-daemon": "dbus-daemon", "mousepad": "mousepad",
-            "galculator": "galculator", "pcmanfm": "pcmanfm", "lxterminal": "lxterminal", "localc": "libreoffice-calc",
-            "lowriter": "libreoffice-writer"}
+PROGRAMS = {
+    "Xvfb": "xvfb",
+    "openbox": "openbox",
+    "dbus-daemon": "dbus-daemon",
+    "mousepad": "mousepad",
+    "galculator": "galculator",
+    "pcmanfm": "pcmanfm",
+    "lxterminal": "lxterminal",
+    "localc": "libreoffice-calc",
+    "lowriter": "libreoffice-writer",
+}
 """Program -> Debian's package of it."""
 _REGISTRY = "/usr/libexec/at-spi2-registryd"
-_PARTS = {_REGISTRY: "at-spi2-core", "/usr/lib/*/gtk-2.0/modules/libatk-bridge.so": "libatk-adaptor",
-          "/usr/lib/*/gtk-2.0/modules/libgail.so": "libgail-common",
-          "/usr/lib/libreoffice/program/libvclplug_gtk3lo.so": "libreoffice-gtk3",
-          "/usr/lib/python3/dist-packages/uno.py": "python3-uno"}
+_PARTS = {
+    _REGISTRY: "at-spi2-core",
+    "/usr/lib/*/gtk-2.0/modules/libatk-bridge.so": "libatk-adaptor",
+    "/usr/lib/*/gtk-2.0/modules/libgail.so": "libgail-common",
+    "/usr/lib/libreoffice/program/libvclplug_gtk3lo.so": "libreoffice-gtk3",
+    "/usr/lib/python3/dist-packages/uno.py": "python3-uno",
+}
 """File that must be there -> its package."""
 _START_SECONDS = 60.0
 LOOK_SECONDS, _QUIET_SECONDS, _CAP_SECONDS = 0.03, 0.004, 2.0
@@ -62,22 +73,34 @@ DBUS_SESSION_BUS_ADDRESS=unix:path=/tmp/bus {_REGISTRY} >/dev/null 2>&1 &
 openbox >/dev/null 2>&1 &
 while IFS= read -r line; do sh -c "$line" </dev/null >/dev/null 2>&1 & done
 """
-_ENVIRONMENT = {"DISPLAY": ":0", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/tmp/session", "TZ": "UTC",
-                "AT_SPI_BUS_ADDRESS": "unix:path=/tmp/bus", "GTK_MODULES": "gail:atk-bridge", "GTK_A11Y": "atspi",
-                "SAL_USE_VCLPLUGIN": "gtk3", "XDG_RUNTIME_DIR": "/tmp/run", "GTK_OVERLAY_SCROLLING": "0",
-                "XDG_CURRENT_DESKTOP": "GNOME", "SHELL": "/bin/sh"}
-_SETTINGS = {".config/gtk-3.0/settings.ini": b"[Settings]\ngtk-cursor-blink=0\ngtk-enable-animations=0\n",
-             ".gtkrc-2.0": b"gtk-cursor-blink=0\n"}
+_ENVIRONMENT = {
+    "DISPLAY": ":0",
+    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/tmp/session",
+    "TZ": "UTC",
+    "AT_SPI_BUS_ADDRESS": "unix:path=/tmp/bus",
+    "GTK_MODULES": "gail:atk-bridge",
+    "GTK_A11Y": "atspi",
+    "SAL_USE_VCLPLUGIN": "gtk3",
+    "XDG_RUNTIME_DIR": "/tmp/run",
+    "GTK_OVERLAY_SCROLLING": "0",
+    "XDG_CURRENT_DESKTOP": "GNOME",
+    "SHELL": "/bin/sh",
+}
+_SETTINGS = {
+    ".config/gtk-3.0/settings.ini": b"[Settings]\ngtk-cursor-blink=0\ngtk-enable-animations=0\n",
+    ".gtkrc-2.0": b"gtk-cursor-blink=0\n",
+}
 
 
 def programs() -> str:
     """What a desktop is made of. Raises MissingPartError for what is not installed."""
     missing = [package for name, package in PROGRAMS.items() if not shutil.which(name)]
     missing += [package for pattern, package in _PARTS.items() if not glob.glob(pattern)]
-    missing += [f"the Python package {name}" for name in ("xcffib", "jeepney") if find_spec(name) is None]
+    missing += [
+        f"the Python package {name}" for name in ("xcffib", "jeepney") if find_spec(name) is None
+    ]
     if missing:
-        raise MissingPartError(f"a desktop needs {', '.join(missing)}",
-                               "./xp setup worlds")
+        raise MissingPartError(f"a desktop needs {', '.join(missing)}", "./xp setup worlds")
     return ", ".join(PROGRAMS)
 
 
@@ -98,19 +121,40 @@ class Desktop:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         programs()
         self._process: subprocess.Popen[bytes] | None = None
-        with tempfile.TemporaryFile() as tar, tempfile.TemporaryFile() as bus, tempfile.TemporaryFile() as users:
-            for file, data in ((tar, packed(_SETTINGS | dict(files))), (bus, _BUS.encode()),
-                               (users, confine.account())):
+        with (
+            tempfile.TemporaryFile() as tar,
+            tempfile.TemporaryFile() as bus,
+            tempfile.TemporaryFile() as users,
+        ):
+            for file, data in (
+                (tar, packed(_SETTINGS | dict(files))),
+                (bus, _BUS.encode()),
+                (users, confine.account()),
+            ):
                 file.write(data)
                 file.seek(0)
             self._process = confine.start(
-                ["sh", "-c", _START], environment=_ENVIRONMENT, chdir="/home", limits=DESKTOP,
+                ["sh", "-c", _START],
+                environment=_ENVIRONMENT,
+                chdir="/home",
+                limits=DESKTOP,
                 readable=[Path("/etc/xdg/openbox")],
-                data={"/files.tar": tar.fileno(), "/bus.conf": bus.fileno(), "/etc/passwd": users.fileno()},
-                pipes={"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
+                data={
+                    "/files.tar": tar.fileno(),
+                    "/bus.conf": bus.fileno(),
+                    "/etc/passwd": users.fileno(),
+                },
+                pipes={
+                    "stdin": subprocess.PIPE,
+                    "stdout": subprocess.DEVNULL,
+                    "stderr": subprocess.DEVNULL,
+                },
+            )
         try:
             self._root = self._until(self._find_root, "the place")
-            self.screen = Screen(self._connect("tmp/.X11-unix/X0"), self._until(self._frame, "the screen"))
+            self.screen = Screen(
+                self._connect("tmp/.X11-unix/X0"), self._until(self._frame, "the screen")
+            )
             self._until(self.screen.managed, "a window manager")
             self.tree = Accessibility(self._connect("tmp/bus"))
             self._until(self.tree.ready, "an accessibility registry")
@@ -155,16 +199,30 @@ class Desktop:
         there. For before the agent acts."""
         told = base64.b64encode(packed(files)).decode()
         self.run(f"echo {told} | base64 -d | tar -xf - -C /home")
-        self._until(lambda: all(self.read(name) == data for name, data in files.items()) or None, "its files")
+        self._until(
+            lambda: all(self.read(name) == data for name, data in files.items()) or None,
+            "its files",
+        )
 
     def launch(self, command: str, title: str) -> Window:
         """The new window of `command`, once it is there; `title` is in the window's."""
         before = {w.id for w in self.screen.windows()}
         self.run(command)
-        return self._until(lambda: next((w for w in self.screen.windows() if w.id not in before and title in w.title
-                                         and w.active), None), f"a window of {command}")
+        return self._until(
+            lambda: next(
+                (
+                    w
+                    for w in self.screen.windows()
+                    if w.id not in before and title in w.title and w.active
+                ),
+                None,
+            ),
+            f"a window of {command}",
+        )
 
-    def settle(self, cap_seconds: float = _CAP_SECONDS, quiet_seconds: float = LOOK_SECONDS) -> float:
+    def settle(
+        self, cap_seconds: float = _CAP_SECONDS, quiet_seconds: float = LOOK_SECONDS
+    ) -> float:
         """Until the screen stands still and the programs rest for `quiet_seconds` (looks 30 ms apart are equal, hardly
         any CPU time went by, and no thread waits for some), or until the cap: how long that took, in seconds. The cap
         is of their CPU time, so that a busy machine ends nothing early, and of three times as much by the clock."""
@@ -184,6 +242,7 @@ class Desktop:
 
     def rest(self, started: str) -> None:
         """Until the program `started` runs and the desktop has come to rest after it."""
+
         def runs() -> bool | None:
             names = set()
             for pid in self._pids():
@@ -234,8 +293,10 @@ class Desktop:
         if descriptor is None:
             return None
         try:
-            return {name: _kind(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
-                    for name in sorted(os.listdir(descriptor))[:1000]}
+            return {
+                name: _kind(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
+                for name in sorted(os.listdir(descriptor))[:1000]
+            }
         except OSError:
             return None
         finally:
@@ -247,8 +308,13 @@ class Desktop:
         try:
             for i, part in enumerate(parts):
                 last = i == len(parts) - 1
-                below = os.open(part, (flags if last else os.O_RDONLY | os.O_DIRECTORY) | os.O_NOFOLLOW | os.O_CLOEXEC,
-                                dir_fd=at)
+                below = os.open(
+                    part,
+                    (flags if last else os.O_RDONLY | os.O_DIRECTORY)
+                    | os.O_NOFOLLOW
+                    | os.O_CLOEXEC,
+                    dir_fd=at,
+                )
                 os.close(at)
                 at = below
         except OSError:
@@ -267,7 +333,9 @@ class Desktop:
 
     def _frame(self) -> io.FileIO | None:
         with suppress(OSError):
-            file = io.FileIO(os.open(f"{self._root}/tmp/screen/Xvfb_screen0", os.O_RDONLY | os.O_NOFOLLOW))
+            file = io.FileIO(
+                os.open(f"{self._root}/tmp/screen/Xvfb_screen0", os.O_RDONLY | os.O_NOFOLLOW)
+            )
             if os.fstat(file.fileno()).st_size > WIDTH * HEIGHT * 4:
                 return file
             file.close()
@@ -291,8 +359,12 @@ class Desktop:
             if (found := look()) is not None:
                 return found
             time.sleep(0.003)
-        raise EnvironmentFailure(f"the desktop did not show {what} within {_START_SECONDS:g} s" if self.alive else
-                                 f"the desktop ended before it showed {what}", "run ./xp doctor")
+        raise EnvironmentFailure(
+            f"the desktop did not show {what} within {_START_SECONDS:g} s"
+            if self.alive
+            else f"the desktop ended before it showed {what}",
+            "run ./xp doctor",
+        )
 
 
 def _kind(mode: int) -> str:

@@ -27,17 +27,23 @@ from experience.errors import EnvironmentFailure
 
 Cell = str | float
 _ANSWER_SECONDS, _START_SECONDS = 20.0, 60.0
-_NAMESPACES = " ".join(f'xmlns:{short}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for short, name in (
-    ("office", "office"), ("table", "table"), ("text", "text"))) + (
-    ' xmlns:of="urn:oasis:names:tc:opendocument:xmlns:of:1.2"')
+_NAMESPACES = " ".join(
+    f'xmlns:{short}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+    for short, name in (("office", "office"), ("table", "table"), ("text", "text"))
+) + (' xmlns:of="urn:oasis:names:tc:opendocument:xmlns:of:1.2"')
 _MEDIA = "application/vnd.oasis.opendocument."
 
 
 def sheet(rows: Sequence[Sequence[Cell]]) -> bytes:
     """An .ods with those cells from A1 on; an empty string is an empty cell, one from "of:=" on is a formula."""
-    body = "".join("<table:table-row>" + "".join(map(_cell, row)) + "</table:table-row>" for row in rows)
-    return _document("spreadsheet", f'<office:spreadsheet><table:table table:name="Sheet1">{body}</table:table>'
-                                    "</office:spreadsheet>")
+    body = "".join(
+        "<table:table-row>" + "".join(map(_cell, row)) + "</table:table-row>" for row in rows
+    )
+    return _document(
+        "spreadsheet",
+        f'<office:spreadsheet><table:table table:name="Sheet1">{body}</table:table>'
+        "</office:spreadsheet>",
+    )
 
 
 def letter(paragraphs: Sequence[str]) -> bytes:
@@ -52,21 +58,25 @@ def _cell(value: Cell) -> str:
     if isinstance(value, str) and value.startswith("of:="):
         return f'<table:table-cell table:formula="{escape(value)}"/>'
     if isinstance(value, str):
-        return (f'<table:table-cell office:value-type="string"><text:p>{escape(value)}</text:p></table:table-cell>')
-    return (f'<table:table-cell office:value-type="float" office:value="{value:g}"><text:p>{value:g}</text:p>'
-            "</table:table-cell>")
+        return f'<table:table-cell office:value-type="string"><text:p>{escape(value)}</text:p></table:table-cell>'
+    return (
+        f'<table:table-cell office:value-type="float" office:value="{value:g}"><text:p>{value:g}</text:p>'
+        "</table:table-cell>"
+    )
 
 
 def _document(kind: str, body: str) -> bytes:
     out = io.BytesIO()
-    parts = {"mimetype": _MEDIA + kind,
-             "content.xml": f'<?xml version="1.0" encoding="UTF-8"?><office:document-content {_NAMESPACES} '
-                            f'office:version="1.3"><office:body>{body}</office:body></office:document-content>',
-             "META-INF/manifest.xml": '<?xml version="1.0" encoding="UTF-8"?><manifest:manifest xmlns:manifest='
-             '"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0" manifest:version="1.3"><manifest:file-entry'
-             f' manifest:full-path="/" manifest:version="1.3" manifest:media-type="{_MEDIA}{kind}"/>'
-             '<manifest:file-entry manifest:full-path="content.xml" manifest:media-type="text/xml"/>'
-             '</manifest:manifest>'}
+    parts = {
+        "mimetype": _MEDIA + kind,
+        "content.xml": f'<?xml version="1.0" encoding="UTF-8"?><office:document-content {_NAMESPACES} '
+        f'office:version="1.3"><office:body>{body}</office:body></office:document-content>',
+        "META-INF/manifest.xml": '<?xml version="1.0" encoding="UTF-8"?><manifest:manifest xmlns:manifest='
+        '"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0" manifest:version="1.3"><manifest:file-entry'
+        f' manifest:full-path="/" manifest:version="1.3" manifest:media-type="{_MEDIA}{kind}"/>'
+        '<manifest:file-entry manifest:full-path="content.xml" manifest:media-type="text/xml"/>'
+        "</manifest:manifest>",
+    }
     with zipfile.ZipFile(out, "w") as archive:
         for name, text in parts.items():
             archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), text)
@@ -91,10 +101,14 @@ class Judge:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
 
-    def cells(self, document: bytes, changed: Mapping[str, float] | None = None) -> dict[str, Cell] | None:
+    def cells(
+        self, document: bytes, changed: Mapping[str, float] | None = None
+    ) -> dict[str, Cell] | None:
         """Cell -> its value in the first sheet of an .ods, after `changed` cells got those numbers and all was
         calculated anew; None if LibreOffice cannot read the document."""
-        found: dict[str, Cell] | None = self._asked({"kind": "cells", "changed": dict(changed or {})}, document)
+        found: dict[str, Cell] | None = self._asked(
+            {"kind": "cells", "changed": dict(changed or {})}, document
+        )
         return found
 
     def paragraphs(self, document: bytes) -> list[str] | None:
@@ -119,11 +133,14 @@ class Judge:
     def _ask(self, question: Mapping[str, Any], document: bytes) -> Any:
         process = self._start()
         assert process.stdin is not None
-        said = json.dumps({**question, "document": base64.b64encode(document).decode()}).encode() + b"\n"
+        said = (
+            json.dumps({**question, "document": base64.b64encode(document).decode()}).encode()
+            + b"\n"
+        )
         try:
             view = memoryview(said)
             while view:
-                view = view[process.stdin.write(view):]
+                view = view[process.stdin.write(view) :]
         except OSError as gone:
             raise EnvironmentFailure(f"the document judge is gone: {gone}") from gone
         return json.loads(self._line(_ANSWER_SECONDS))["answer"]
@@ -135,7 +152,9 @@ class Judge:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._rest:
                 if not selector.select(max(until - time.monotonic(), 0)):
-                    raise EnvironmentFailure(f"the document judge did not answer within {seconds:g} s")
+                    raise EnvironmentFailure(
+                        f"the document judge did not answer within {seconds:g} s"
+                    )
                 read = os.read(self._process.stdout.fileno(), 1 << 20)
                 if not read:
                     raise EnvironmentFailure("the document judge ended; is python3-uno installed?")
@@ -152,11 +171,22 @@ class Judge:
             users.seek(0)
             program.seek(0)
             self._process = confine.start(
-                ["/usr/bin/python3", "-I", "-c",
-                 "import sys; sys.path.append('/usr/lib/python3/dist-packages'); "
-                 "exec(open('/judge.py').read())"],
-                chdir="/home", limits=DESKTOP, data={"/etc/passwd": users.fileno(), "/judge.py": program.fileno()},
-                pipes={"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL})
+                [
+                    "/usr/bin/python3",
+                    "-I",
+                    "-c",
+                    "import sys; sys.path.append('/usr/lib/python3/dist-packages'); "
+                    "exec(open('/judge.py').read())",
+                ],
+                chdir="/home",
+                limits=DESKTOP,
+                data={"/etc/passwd": users.fileno(), "/judge.py": program.fileno()},
+                pipes={
+                    "stdin": subprocess.PIPE,
+                    "stdout": subprocess.PIPE,
+                    "stderr": subprocess.DEVNULL,
+                },
+            )
         self._rest = b""
         self._line(_START_SECONDS)
         return self._process
@@ -171,7 +201,7 @@ class Judge:
             self._process = None
 
 
-_PROGRAM = r'''
+_PROGRAM = r"""
 import base64, json, subprocess, sys, time
 import uno
 from com.sun.star.beans import PropertyValue
@@ -234,4 +264,4 @@ for line in sys.stdin:
     except Exception:
         said = None
     print(json.dumps({"answer": said}), flush=True)
-'''
+"""

@@ -24,12 +24,38 @@ from envs.desktop.desktop import LOOK_SECONDS, Desktop, programs
 from envs.desktop.screen import HEIGHT, WIDTH, Window
 from envs.sandbox.cage import tier
 
-FAMILIES = ("formula", "cell", "replace", "note", "rename", "move", "calculate", "maximise", "close", "count")
-WORDS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper", "salt", "corn", "wool", "nails")
+FAMILIES = (
+    "formula",
+    "cell",
+    "replace",
+    "note",
+    "rename",
+    "move",
+    "calculate",
+    "maximise",
+    "close",
+    "count",
+)
+WORDS = (
+    "tea",
+    "milk",
+    "rice",
+    "soap",
+    "ink",
+    "bread",
+    "glue",
+    "paper",
+    "salt",
+    "corn",
+    "wool",
+    "nails",
+)
 NAMES = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo")
 FUNCTIONS = {"sum": "SUM", "average": "AVERAGE", "largest": "MAX", "smallest": "MIN"}
-_FILE_MANAGER = (b"[ui]\nview_mode=list;\ncolumns=name;size;\nshow_statusbar=0\nside_pane_mode=hidden;none\n"
-                 b"sort=name;ascending;\nwin_width=640\nwin_height=480\n")
+_FILE_MANAGER = (
+    b"[ui]\nview_mode=list;\ncolumns=name;size;\nshow_statusbar=0\nside_pane_mode=hidden;none\n"
+    b"sort=name;ascending;\nwin_width=640\nwin_height=480\n"
+)
 _X = Annotated[int, Range(0, WIDTH - 1)]
 _Y = Annotated[int, Range(0, HEIGHT - 1)]
 _Button = Literal["left", "middle", "right"]
@@ -52,16 +78,22 @@ class Errand:
         w, n = self.words, self.numbers
         last = len(n) + 1
         return {
-            "formula": lambda: f"In prices.ods put a formula for the {w[0]} of B2 to B{last} into B{last + 1}; save",
+            "formula": lambda: (
+                f"In prices.ods put a formula for the {w[0]} of B2 to B{last} into B{last + 1}; save"
+            ),
             "cell": lambda: f"In prices.ods write {w[0]} into D{int(n[-1])}; save it",
             "replace": lambda: f"In letter.odt replace {w[0]} by {w[1]} everywhere; save it",
             "note": lambda: f"In notes.txt add the line {w[0]} at the end; save it",
             "rename": lambda: f"Rename {w[0]}.txt to {w[1]}.txt",
             "move": lambda: f"Move {w[0]}.txt into the folder {w[1]}",
-            "calculate": lambda: f"Compute {n[0]:g} * {n[1]:g} and write the result into answer.txt, alone; save it",
+            "calculate": lambda: (
+                f"Compute {n[0]:g} * {n[1]:g} and write the result into answer.txt, alone; save it"
+            ),
             "maximise": lambda: f"Maximise the window of {w[0]}",
             "close": lambda: f"Close the window of {w[0]} and leave the others open",
-            "count": lambda: f"Write the number of lines of log.txt with the word {w[0]} into count.txt, alone",
+            "count": lambda: (
+                f"Write the number of lines of log.txt with the word {w[0]} into count.txt, alone"
+            ),
         }[self.family]()
 
     @property
@@ -74,11 +106,22 @@ class Errand:
         w, n = self.words, self.numbers
         match self.family:
             case "formula" | "cell":
-                rows: list[tuple[documents.Cell, ...]] = [("item", "price"), *zip(w[1:], n, strict=False)]
+                rows: list[tuple[documents.Cell, ...]] = [
+                    ("item", "price"),
+                    *zip(w[1:], n, strict=False),
+                ]
                 return {"prices.ods": documents.sheet(rows)}
             case "replace":
-                return {"letter.odt": documents.letter([f"Dear {w[2]},", f"we have no {w[0]} now.",
-                                                        f"More {w[0]} will come on day {n[0]:g}.", "Yours, Ann"])}
+                return {
+                    "letter.odt": documents.letter(
+                        [
+                            f"Dear {w[2]},",
+                            f"we have no {w[0]} now.",
+                            f"More {w[0]} will come on day {n[0]:g}.",
+                            "Yours, Ann",
+                        ]
+                    )
+                }
             case "note":
                 return {"notes.txt": "".join(f"{word}\n" for word in w[1:]).encode()}
             case "rename" | "move":
@@ -87,7 +130,9 @@ class Errand:
             case "calculate":
                 return {"answer.txt": b""}
             case "count":
-                return {"log.txt": "".join(f"{word} {i}\n" for i, word in enumerate(w[1:])).encode()}
+                return {
+                    "log.txt": "".join(f"{word} {i}\n" for i, word in enumerate(w[1:])).encode()
+                }
         return {"notes.txt": b"nothing\n", "plan.txt": b"nothing\n"}
 
     def programs(self) -> list[tuple[str, str]]:
@@ -105,15 +150,20 @@ class Errand:
                 return [("mousepad /home/answer.txt", "answer.txt"), ("galculator", "galculator")]
             case "count":
                 return [("lxterminal", "")]
-        return [("mousepad /home/notes.txt", "notes.txt"), ("mousepad --disable-server /home/plan.txt", "plan.txt"),
-                ("galculator", "galculator")]
+        return [
+            ("mousepad /home/notes.txt", "notes.txt"),
+            ("mousepad --disable-server /home/plan.txt", "plan.txt"),
+            ("galculator", "galculator"),
+        ]
 
 
 class Spares:
     """One desktop that is always being made ready, LibreOffice running unseen, so that a reset need not wait for it."""
 
     _guard: ClassVar[threading.Lock] = threading.Lock()
-    _maker: ClassVar[ThreadPoolExecutor] = ThreadPoolExecutor(1, "desktop")  # a place dies with the thread it is from
+    _maker: ClassVar[ThreadPoolExecutor] = ThreadPoolExecutor(
+        1, "desktop"
+    )  # a place dies with the thread it is from
     _next: ClassVar[Future[Desktop] | None] = None
 
     @classmethod
@@ -133,8 +183,12 @@ class Spares:
 
     @staticmethod
     def _made() -> Desktop:
-        desktop = Desktop({".config/pcmanfm/default/pcmanfm.conf": _FILE_MANAGER,
-                           ".config/libfm/libfm.conf": b"[config]\n"})
+        desktop = Desktop(
+            {
+                ".config/pcmanfm/default/pcmanfm.conf": _FILE_MANAGER,
+                ".config/libfm/libfm.conf": b"[config]\n",
+            }
+        )
         desktop.run("soffice --norestore --nologo --nodefault")
         desktop.rest("soffice.bin")
         return desktop
@@ -157,16 +211,27 @@ class DesktopOffice(ToolWorld[Errand]):
     goes_back: ClassVar[bool] = False
     observation_characters: ClassVar[int] = 6000
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "done": SignalKind("fraction", "env_state"), "harm": SignalKind("count", "env_state"),
-        "actions": SignalKind("count", "env_state")}
+        "done": SignalKind("fraction", "env_state"),
+        "harm": SignalKind("count", "env_state"),
+        "actions": SignalKind("count", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "harm": -0.5, "actions": -0.01}
     oracle_target: ClassVar[float] = 0.9
     cheats: ClassVar[Sequence[str | Sequence[str]]] = (
-        "done", "fail", "typing done\\n", ["hotkey ctrl+s", "done"], ["press f5", "wait", "done"],
-        ["typing 99\\n", "hotkey ctrl+s", "done"], ["hotkey ctrl+a", "press delete", "hotkey ctrl+s", "done"],
-        ["hotkey ctrl+q", "done"], ["hotkey alt+f4", "hotkey alt+f4", "hotkey alt+f4", "done"],
-        ["typing touch count.txt answer.txt\\n", "done"], ["typing kill -9 -1\\n", "done"],
-        ["typing rm -rf /home/*\\n", "done"], ["key_down ctrl", "press s", "done"])
+        "done",
+        "fail",
+        "typing done\\n",
+        ["hotkey ctrl+s", "done"],
+        ["press f5", "wait", "done"],
+        ["typing 99\\n", "hotkey ctrl+s", "done"],
+        ["hotkey ctrl+a", "press delete", "hotkey ctrl+s", "done"],
+        ["hotkey ctrl+q", "done"],
+        ["hotkey alt+f4", "hotkey alt+f4", "hotkey alt+f4", "done"],
+        ["typing touch count.txt answer.txt\\n", "done"],
+        ["typing kill -9 -1\\n", "done"],
+        ["typing rm -rf /home/*\\n", "done"],
+        ["key_down ctrl", "press s", "done"],
+    )
 
     def __init__(self, screenshots: bool = False) -> None:
         super().__init__()
@@ -189,7 +254,9 @@ class DesktopOffice(ToolWorld[Errand]):
         numbers = tuple(float(v) for v in rng.integers(2, 99, size=int(rng.integers(3, 6))))
         match family:
             case "formula":
-                return Errand(family, (str(rng.choice(list(FUNCTIONS))), *words[:len(numbers)]), numbers)
+                return Errand(
+                    family, (str(rng.choice(list(FUNCTIONS))), *words[: len(numbers)]), numbers
+                )
             case "cell":
                 return Errand(family, words[:4], (*numbers[:3], float(rng.integers(2, 9))))
             case "replace":
@@ -199,7 +266,9 @@ class DesktopOffice(ToolWorld[Errand]):
             case "maximise":
                 return Errand(family, (str(rng.choice(("notes.txt", "plan.txt"))), *words[:1]))
             case "close":
-                return Errand(family, (str(rng.choice(("notes.txt", "plan.txt", "galculator"))), *words[:1]))
+                return Errand(
+                    family, (str(rng.choice(("notes.txt", "plan.txt", "galculator"))), *words[:1])
+                )
             case "count":
                 lines = rng.choice(words[:3], size=int(rng.integers(6, 14)))
                 return Errand(family, (words[0], *map(str, lines)))
@@ -220,7 +289,9 @@ class DesktopOffice(ToolWorld[Errand]):
         self._look()
 
     def _look(self) -> None:
-        self.settle_seconds = self.desktop.settle(quiet_seconds=_LAZY_SECONDS if self.task.office else LOOK_SECONDS)
+        self.settle_seconds = self.desktop.settle(
+            quiet_seconds=_LAZY_SECONDS if self.task.office else LOOK_SECONDS
+        )
         self._windows = self.desktop.screen.windows()
         self._nodes = self.desktop.tree.windows()
 
@@ -237,9 +308,16 @@ class DesktopOffice(ToolWorld[Errand]):
         if text.startswith("{") and "action_type" in text:
             try:
                 said = json.loads(text)
-                text = json.dumps({"name": str(said["action_type"]).lower(), "arguments": said.get("parameters", {})})
+                text = json.dumps(
+                    {
+                        "name": str(said["action_type"]).lower(),
+                        "arguments": said.get("parameters", {}),
+                    }
+                )
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise ValueError('write {"action_type": "CLICK", "parameters": {"x": 10, "y": 20}}') from None
+                raise ValueError(
+                    'write {"action_type": "CLICK", "parameters": {"x": 10, "y": 20}}'
+                ) from None
         return super().read(text)
 
     def act(self, action: str) -> Answer:
@@ -263,8 +341,13 @@ class DesktopOffice(ToolWorld[Errand]):
         return _ACTED
 
     @action
-    def click(self, x: _X = -1, y: _Y = -1, button: _Button = "left", num_clicks: Annotated[int, Range(1, 3)] = 1
-              ) -> Answer:
+    def click(
+        self,
+        x: _X = -1,
+        y: _Y = -1,
+        button: _Button = "left",
+        num_clicks: Annotated[int, Range(1, 3)] = 1,
+    ) -> Answer:
         """Click at a pixel, or where the pointer is."""
         if x >= 0 and y >= 0:
             self.desktop.screen.move(x, y)
@@ -308,7 +391,9 @@ class DesktopOffice(ToolWorld[Errand]):
         return _ACTED
 
     @action
-    def scroll(self, dx: Annotated[int, Range(-20, 20)], dy: Annotated[int, Range(-20, 20)]) -> Answer:
+    def scroll(
+        self, dx: Annotated[int, Range(-20, 20)], dy: Annotated[int, Range(-20, 20)]
+    ) -> Answer:
         """Turn the wheel: right by dx, up by dy."""
         self.desktop.screen.wheel(dx, dy)
         return _ACTED
@@ -364,14 +449,29 @@ class DesktopOffice(ToolWorld[Errand]):
         self.desktop.settle()
         done, evidence = getattr(self, f"_judge_{self.task.family}")()
         harm, why = self._harm()
-        return {"actions": 1.0, "done": (float(done and not harm), evidence), "harm": (float(harm), why)}, True
+        return {
+            "actions": 1.0,
+            "done": (float(done and not harm), evidence),
+            "harm": (float(harm), why),
+        }, True
 
     def _harm(self) -> tuple[bool, str]:
         """Whether a file that the errand is not about is gone, is another, or is new."""
-        meant = {"formula": {"prices.ods"}, "cell": {"prices.ods"}, "replace": {"letter.odt"}, "note": {"notes.txt"},
-                 "calculate": {"answer.txt"}, "count": {"count.txt"}, "move": {f"{w}.txt" for w in self.task.words[:1]},
-                 "rename": {f"{w}.txt" for w in self.task.words[:2]}}.get(self.task.family, set())
-        spoilt = [name for name, data in self._before.items() if name not in meant and self.desktop.read(name) != data]
+        meant = {
+            "formula": {"prices.ods"},
+            "cell": {"prices.ods"},
+            "replace": {"letter.odt"},
+            "note": {"notes.txt"},
+            "calculate": {"answer.txt"},
+            "count": {"count.txt"},
+            "move": {f"{w}.txt" for w in self.task.words[:1]},
+            "rename": {f"{w}.txt" for w in self.task.words[:2]},
+        }.get(self.task.family, set())
+        spoilt = [
+            name
+            for name, data in self._before.items()
+            if name not in meant and self.desktop.read(name) != data
+        ]
         return bool(spoilt), f"changed: {', '.join(spoilt)}" if spoilt else "all else as it was"
 
     def _cells(self, **changed: float) -> dict[str, documents.Cell] | None:
@@ -388,8 +488,12 @@ class DesktopOffice(ToolWorld[Errand]):
             return False, f"other cells: {sorted(set(values.items()) ^ set(wanted.items()))[:4]}"
         for inputs in _probes(count):
             got = (self._cells(**{f"B{i + 2}": v for i, v in enumerate(inputs)}) or {}).get(target)
-            right = {"sum": sum(inputs), "average": sum(inputs) / count, "largest": max(inputs),
-                     "smallest": min(inputs)}[self.task.words[0]]
+            right = {
+                "sum": sum(inputs),
+                "average": sum(inputs) / count,
+                "largest": max(inputs),
+                "smallest": min(inputs),
+            }[self.task.words[0]]
             if not isinstance(got, float) or abs(got - right) > 1e-6:
                 return False, f"{target} does not follow other inputs"
         return True, f"{target} follows {count} other sets of inputs"
@@ -431,17 +535,25 @@ class DesktopOffice(ToolWorld[Errand]):
 
     def _moved(self, old: str, new: str) -> tuple[bool, str]:
         listing = self.desktop.listing(".") or {}
-        return (self.desktop.read(new) == self._before[old] and old not in listing,
-                f"home holds {sorted(n for n in listing if not n.startswith('.'))}")
+        return (
+            self.desktop.read(new) == self._before[old] and old not in listing,
+            f"home holds {sorted(n for n in listing if not n.startswith('.'))}",
+        )
 
     def _judge_maximise(self) -> tuple[bool, str]:
         """Of the windows that stood there at the start, that one fills the screen, and no other does."""
-        full = {w.id for w in self.desktop.screen.windows() if w.width >= WIDTH - 4 and w.height >= HEIGHT - 40}
+        full = {
+            w.id
+            for w in self.desktop.screen.windows()
+            if w.width >= WIDTH - 4 and w.height >= HEIGHT - 40
+        }
         return full == {self._meant().id}, f"windows that fill the screen: {sorted(full)}"
 
     def _judge_close(self) -> tuple[bool, str]:
         left = {w.id for w in self.desktop.screen.windows()}
-        return left == {w.id for w in self._opened} - {self._meant().id}, f"windows left: {sorted(left)}"
+        return left == {w.id for w in self._opened} - {
+            self._meant().id
+        }, f"windows left: {sorted(left)}"
 
     def _meant(self) -> Window:
         return next(w for w in self._opened if self.task.words[0] in w.title)
@@ -459,23 +571,54 @@ class DesktopOffice(ToolWorld[Errand]):
         match self.task.family:
             case "formula":
                 last = len(n) + 1
-                return ["hotkey ctrl+shift+t", f"typing B{last + 1}\\n", f"typing ={FUNCTIONS[w[0]]}(B2:B{last})\\n",
-                        "hotkey ctrl+s"]
+                return [
+                    "hotkey ctrl+shift+t",
+                    f"typing B{last + 1}\\n",
+                    f"typing ={FUNCTIONS[w[0]]}(B2:B{last})\\n",
+                    "hotkey ctrl+s",
+                ]
             case "cell":
-                return ["hotkey ctrl+shift+t", f"typing D{int(n[-1])}\\n", f"typing {w[0]}\\n", "hotkey ctrl+s"]
+                return [
+                    "hotkey ctrl+shift+t",
+                    f"typing D{int(n[-1])}\\n",
+                    f"typing {w[0]}\\n",
+                    "hotkey ctrl+s",
+                ]
             case "replace":
-                return ["hotkey ctrl+h", f"typing {w[0]}", self._on("Replace:", right=300), f"typing {w[1]}",
-                        self._on("Replace All"), "press esc", "hotkey ctrl+s"]
+                return [
+                    "hotkey ctrl+h",
+                    f"typing {w[0]}",
+                    self._on("Replace:", right=300),
+                    f"typing {w[1]}",
+                    self._on("Replace All"),
+                    "press esc",
+                    "hotkey ctrl+s",
+                ]
             case "note":
                 return ["hotkey ctrl+end", f"typing {w[0]}\\n", "hotkey ctrl+s"]
             case "rename":
-                return [self._on(f"{w[0]}.txt"), "press f2", "hotkey ctrl+a", f"typing {w[1]}.txt\\n"]
+                return [
+                    self._on(f"{w[0]}.txt"),
+                    "press f2",
+                    "hotkey ctrl+a",
+                    f"typing {w[1]}.txt\\n",
+                ]
             case "move":
-                return [self._on(f"{w[0]}.txt"), "hotkey ctrl+x", self._on(w[1]), "press enter", "hotkey ctrl+v"]
+                return [
+                    self._on(f"{w[0]}.txt"),
+                    "hotkey ctrl+x",
+                    self._on(w[1]),
+                    "press enter",
+                    "hotkey ctrl+v",
+                ]
             case "calculate":
                 editor = next(i for i in self._opened if "answer" in i.title)
-                return [f"typing {n[0]:g}*{n[1]:g}\\n", f"click {editor.x + 150} {editor.y - 8}",
-                        f"typing {n[0] * n[1]:g}", "hotkey ctrl+s"]
+                return [
+                    f"typing {n[0]:g}*{n[1]:g}\\n",
+                    f"click {editor.x + 150} {editor.y - 8}",
+                    f"typing {n[0] * n[1]:g}",
+                    "hotkey ctrl+s",
+                ]
             case "count":
                 return [f"typing grep -c {w[0]} log.txt > count.txt\\n"]
             case "maximise":

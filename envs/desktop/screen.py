@@ -21,11 +21,33 @@ WIDTH, HEIGHT = 1280, 720
 BUTTONS = {"left": 1, "middle": 2, "right": 3}
 _WHEEL = {(0, -1): 5, (0, 1): 4, (-1, 0): 6, (1, 0): 7}
 _KEY_DOWN, _KEY_UP, _BUTTON_DOWN, _BUTTON_UP, _MOTION = 2, 3, 4, 5, 6
-_NAMED = {"enter": 0xFF0D, "return": 0xFF0D, "tab": 0xFF09, "esc": 0xFF1B, "escape": 0xFF1B, "backspace": 0xFF08,
-          "delete": 0xFFFF, "del": 0xFFFF, "insert": 0xFF63, "home": 0xFF50, "left": 0xFF51, "up": 0xFF52,
-          "right": 0xFF53, "down": 0xFF54, "pageup": 0xFF55, "pagedown": 0xFF56, "end": 0xFF57, "menu": 0xFF67,
-          "shift": 0xFFE1, "ctrl": 0xFFE3, "capslock": 0xFFE5, "alt": 0xFFE9, "win": 0xFFEB, "space": 0x20,
-          **{f"f{n}": 0xFFBD + n for n in range(1, 13)}}
+_NAMED = {
+    "enter": 0xFF0D,
+    "return": 0xFF0D,
+    "tab": 0xFF09,
+    "esc": 0xFF1B,
+    "escape": 0xFF1B,
+    "backspace": 0xFF08,
+    "delete": 0xFFFF,
+    "del": 0xFFFF,
+    "insert": 0xFF63,
+    "home": 0xFF50,
+    "left": 0xFF51,
+    "up": 0xFF52,
+    "right": 0xFF53,
+    "down": 0xFF54,
+    "pageup": 0xFF55,
+    "pagedown": 0xFF56,
+    "end": 0xFF57,
+    "menu": 0xFF67,
+    "shift": 0xFFE1,
+    "ctrl": 0xFFE3,
+    "capslock": 0xFFE5,
+    "alt": 0xFFE9,
+    "win": 0xFFEB,
+    "space": 0x20,
+    **{f"f{n}": 0xFFBD + n for n in range(1, 13)},
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,9 @@ class Screen:
             import xcffib.xproto
             import xcffib.xtest
         except ImportError as missing:
-            raise MissingPartError(f"a desktop needs xcffib: {missing}", "./xp setup worlds") from missing
+            raise MissingPartError(
+                f"a desktop needs xcffib: {missing}", "./xp setup worlds"
+            ) from missing
         self._frame = frame
         self._x = xcffib.Connection(fd=connected.detach())
         self._test = self._x(xcffib.xtest.key)
@@ -82,7 +106,13 @@ class Screen:
             raise EnvironmentFailure("the display draws no picture", "the desktop is built anew")
         order = ">" if struct.unpack(">I", head[4:8])[0] == 7 else "<"
         fields = struct.unpack(order + "25I", head)
-        header, width, height, row, colours = fields[0], fields[4], fields[5], fields[12], fields[19]
+        header, width, height, row, colours = (
+            fields[0],
+            fields[4],
+            fields[5],
+            fields[12],
+            fields[19],
+        )
         if (width, height) != (WIDTH, HEIGHT):
             raise EnvironmentFailure(f"the display is {width}x{height}, not {WIDTH}x{HEIGHT}")
         return header + 12 * colours, row
@@ -91,7 +121,9 @@ class Screen:
         """The picture now: 32 bits a pixel, blue first, row by row."""
         data = os.pread(self._frame.fileno(), self._row * HEIGHT, self._picture_start)
         if len(data) != self._row * HEIGHT:
-            raise EnvironmentFailure("the display's picture was cut short", "the desktop is built anew")
+            raise EnvironmentFailure(
+                "the display's picture was cut short", "the desktop is built anew"
+            )
         return data
 
     def png(self) -> bytes:
@@ -99,7 +131,8 @@ class Screen:
 
         out = io.BytesIO()
         Image.frombuffer("RGB", (WIDTH, HEIGHT), self.pixels(), "raw", "BGRX", self._row, 1).save(
-            out, "png", compress_level=1)
+            out, "png", compress_level=1
+        )
         return out.getvalue()
 
     # ── pointer and keys
@@ -153,9 +186,12 @@ class Screen:
 
     def _code(self, name: str) -> tuple[int, bool]:
         symbol = {"\n": 0xFF0D, "\t": 0xFF09}.get(name) or (
-            ord(name) if len(name) == 1 else _NAMED.get(name.lower(), -1))
+            ord(name) if len(name) == 1 else _NAMED.get(name.lower(), -1)
+        )
         if symbol not in self._keys:
-            raise ValueError(f"no key {name[:20]!r}; keys are single characters and: {', '.join(sorted(_NAMED))}")
+            raise ValueError(
+                f"no key {name[:20]!r}; keys are single characters and: {', '.join(sorted(_NAMED))}"
+            )
         return self._keys[symbol]
 
     def _keyboard(self, low: int, high: int) -> dict[int, tuple[int, bool]]:
@@ -164,7 +200,9 @@ class Screen:
         found: dict[int, tuple[int, bool]] = {}
         for i in range(high - low + 1):
             for shifted in (False, True):
-                found.setdefault(reply.keysyms[i * reply.keysyms_per_keycode + shifted], (low + i, shifted))
+                found.setdefault(
+                    reply.keysyms[i * reply.keysyms_per_keycode + shifted], (low + i, shifted)
+                )
         return found
 
     def _send(self, kind: int, detail: int, x: int = 0, y: int = 0) -> None:
@@ -195,8 +233,11 @@ class Screen:
     def windows(self) -> list[Window]:
         """In the order in which they came."""
         active = (self._property(self._root, "_NET_ACTIVE_WINDOW") or [0])[0]
-        return [one for window in self._property(self._root, "_NET_CLIENT_LIST")
-                if (one := self._window(window, window == active)) is not None]
+        return [
+            one
+            for window in self._property(self._root, "_NET_CLIENT_LIST")
+            if (one := self._window(window, window == active)) is not None
+        ]
 
     def _window(self, window: int, active: bool) -> Window | None:
         """None for a window that has just gone."""
@@ -216,15 +257,23 @@ class Screen:
         return list(reply.value.to_atoms()) if reply.format == 32 else []
 
     def _holds(self, window: int, name: str) -> bool:
-        return bool(self._ask(self._x.core.GetProperty(False, window, self._atom(name), 0, 0, 1)).type)
+        return bool(
+            self._ask(self._x.core.GetProperty(False, window, self._atom(name), 0, 0, 1)).type
+        )
 
     def _request(self, window: int, name: str) -> None:
         """Asks the window manager for `name` (a message of EWMH without data) about a window."""
         from xcffib.xproto import ClientMessageData, ClientMessageEvent, EventMask
 
-        told = ClientMessageEvent.synthetic(32, window, self._atom(name), ClientMessageData.synthetic([0] * 5, "I" * 5))
-        self._x.core.SendEvent(False, self._root, EventMask.SubstructureNotify | EventMask.SubstructureRedirect,
-                               told.pack())
+        told = ClientMessageEvent.synthetic(
+            32, window, self._atom(name), ClientMessageData.synthetic([0] * 5, "I" * 5)
+        )
+        self._x.core.SendEvent(
+            False,
+            self._root,
+            EventMask.SubstructureNotify | EventMask.SubstructureRedirect,
+            told.pack(),
+        )
 
     def _text(self, window: int, name: str) -> str:
         reply = self._ask(self._x.core.GetProperty(False, window, self._atom(name), 0, 0, 64))

@@ -33,17 +33,35 @@ class Client:
 
 class Coach(ToolWorld[Client]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "sleep": SignalKind("fraction", "instrument"), "sleep_regularity": SignalKind("fraction", "instrument"),
-        "glucose_in_range": SignalKind("fraction", "instrument"), "training": SignalKind("fraction", "instrument"),
-        "overtrained": SignalKind("count", "instrument"), "messages": SignalKind("count", "env_state"),
-        "left": SignalKind("count", "env_state"), "goal": SignalKind("fraction", "instrument")}
+        "sleep": SignalKind("fraction", "instrument"),
+        "sleep_regularity": SignalKind("fraction", "instrument"),
+        "glucose_in_range": SignalKind("fraction", "instrument"),
+        "training": SignalKind("fraction", "instrument"),
+        "overtrained": SignalKind("count", "instrument"),
+        "messages": SignalKind("count", "env_state"),
+        "left": SignalKind("count", "env_state"),
+        "goal": SignalKind("fraction", "instrument"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {
-        "sleep": 0.02, "sleep_regularity": 0.01, "glucose_in_range": 0.01, "training": 0.03, "overtrained": -0.05,
-        "messages": -0.003, "left": -0.5, "goal": 0.5}
+        "sleep": 0.02,
+        "sleep_regularity": 0.01,
+        "glucose_in_range": 0.01,
+        "training": 0.03,
+        "overtrained": -0.05,
+        "messages": -0.003,
+        "left": -0.5,
+        "goal": 0.5,
+    }
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.35
-    cheats = ("suggest_activity 90 hard", "suggest_meals -600", "suggest_bedtime 20", "ask mood",
-              "suggest_activity nan easy", '{"name": "quiet", "arguments": {"goal": 1}}')
+    cheats = (
+        "suggest_activity 90 hard",
+        "suggest_meals -600",
+        "suggest_bedtime 20",
+        "ask mood",
+        "suggest_activity nan easy",
+        '{"name": "quiet", "arguments": {"goal": 1}}',
+    )
 
     def __init__(self, days: int = 28) -> None:
         super().__init__()
@@ -58,20 +76,30 @@ class Coach(ToolWorld[Client]):
         """Families of people are either for training or held out."""
         families = [f for f in FAMILIES if (f in _HELD_OUT_FAMILIES) == (split == "heldout")]
         persona = Persona(
-            str(rng.choice(families)), str(rng.choice(GOALS)), int(rng.integers(20, 75)), round(float(
-                rng.normal(80, 10)), 1), float(rng.integers(44, 51)) / 2, round(float(rng.uniform(0.2, 1.5)), 2),
-            round(float(rng.uniform(0.3, 0.9)), 2), round(float(rng.uniform(0.4, 1.0)), 2),
-            float(rng.integers(0, 3)))
+            str(rng.choice(families)),
+            str(rng.choice(GOALS)),
+            int(rng.integers(20, 75)),
+            round(float(rng.normal(80, 10)), 1),
+            float(rng.integers(44, 51)) / 2,
+            round(float(rng.uniform(0.2, 1.5)), 2),
+            round(float(rng.uniform(0.3, 0.9)), 2),
+            round(float(rng.uniform(0.4, 1.0)), 2),
+            float(rng.integers(0, 3)),
+        )
         return Client(persona, int(rng.integers(2**31)))
 
     def signature(self, task: Client) -> str:
         return f"{task.persona.name} {task.persona.age} for {task.persona.goal}, {task.seed}"
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         if options and options.get("continue") and self._person is not None:
             self._turn, self._note, self._ended = 0, "", False
             return self._seen(), self._info({})
-        return super().reset(seed=seed, options={k: v for k, v in (options or {}).items() if k != "continue"})
+        return super().reset(
+            seed=seed, options={k: v for k, v in (options or {}).items() if k != "continue"}
+        )
 
     def begin(self) -> None:
         self._person = Person.born(self.task.persona, self.task.seed)
@@ -80,8 +108,12 @@ class Coach(ToolWorld[Client]):
         self._said = ""
         twin = copy.deepcopy(self._person)
         twin.live(28 * 24)
-        self._alone = {name: float(np.mean([_facts_of(twin.days[:i])[name] for i in range(7, len(twin.days) + 1)]))
-                       for name in ("sleep", "sleep_regularity", "glucose_in_range", "training")}
+        self._alone = {
+            name: float(
+                np.mean([_facts_of(twin.days[:i])[name] for i in range(7, len(twin.days) + 1)])
+            )
+            for name in ("sleep", "sleep_regularity", "glucose_in_range", "training")
+        }
         self._alone["goal"] = self.goal_reached(twin)
 
     @property
@@ -91,14 +123,18 @@ class Coach(ToolWorld[Client]):
 
     def observe(self) -> str:
         p = self.person
-        lines = [f"{p.persona.name} {p.persona.age}, wants {p.persona.goal}; day {p.hour // 24} {p.hour % 24:02d}h"]
+        lines = [
+            f"{p.persona.name} {p.persona.age}, wants {p.persona.goal}; day {p.hour // 24} {p.hour % 24:02d}h"
+        ]
         if not p.worn:
             lines.append("watch not worn")
         elif p.days:
             last = p.days[-1]
-            lines.append(f"slept {last.asleep_hours:.0f}h from {last.bedtime % 24:.0f}h, heart {p.heart_rate:.0f}, "
-                         f"active {last.active_minutes:.0f}min, {p.kg:.1f}kg, in range "
-                         f"{last.in_range / max(last.glucose_steps, 1):.0%}")
+            lines.append(
+                f"slept {last.asleep_hours:.0f}h from {last.bedtime % 24:.0f}h, heart {p.heart_rate:.0f}, "
+                f"active {last.active_minutes:.0f}min, {p.kg:.1f}kg, in range "
+                f"{last.in_range / max(last.glucose_steps, 1):.0%}"
+            )
         return "\n".join([*lines, *([self._said] if self._said else [])])
 
     @action
@@ -107,8 +143,9 @@ class Coach(ToolWorld[Client]):
         return self._after("")
 
     @action
-    def suggest_activity(self, minutes: Annotated[int, Range(5, 90, 5)],
-                         how: Literal["easy", "moderate", "hard"]) -> Answer:
+    def suggest_activity(
+        self, minutes: Annotated[int, Range(5, 90, 5)], how: Literal["easy", "moderate", "hard"]
+    ) -> Answer:
         """Propose so many minutes of activity today."""
         p = self.person
         fits = -1.0 if p.ill else 0.6 if 10 <= p.hour % 24 <= 16 else -0.2
@@ -143,9 +180,15 @@ class Coach(ToolWorld[Client]):
         p = self.person
         p.today.messages += 1
         p.habituation = min(1.0, p.habituation + 0.05)
-        told = {"sleep": f"bed at {p.wanted_bedtime % 24:.0f}h mostly", "body": "ill" if p.ill else
-                "tired" if body.performance(p.fitness, p.fatigue) < 0 else "fine",
-                "mood": "annoyed" if p.habituation > 0.5 else "open"}[about]
+        told = {
+            "sleep": f"bed at {p.wanted_bedtime % 24:.0f}h mostly",
+            "body": "ill"
+            if p.ill
+            else "tired"
+            if body.performance(p.fitness, p.fatigue) < 0
+            else "fine",
+            "mood": "annoyed" if p.habituation > 0.5 else "open",
+        }[about]
         return self._after(told)
 
     def _after(self, said: str) -> Answer:
@@ -164,21 +207,28 @@ class Coach(ToolWorld[Client]):
 
     def _facts(self, p: Person) -> dict[str, Any]:
         found = _facts_of(p.days)
-        signals: dict[str, Any] = {name: (value - self._alone[name], f"{value:.2f}") for name, value in found.items()}
+        signals: dict[str, Any] = {
+            name: (value - self._alone[name], f"{value:.2f}") for name, value in found.items()
+        }
         signals["overtrained"] = float(p.fatigue > p.fitness)
         if p.hour // 24 in MILESTONES:
             reached = self.goal_reached(p)
-            signals["goal"] = (reached - self._alone["goal"], f"{p.persona.goal} {reached:.2f} at day {p.hour // 24}")
+            signals["goal"] = (
+                reached - self._alone["goal"],
+                f"{p.persona.goal} {reached:.2f} at day {p.hour // 24}",
+            )
         return signals
 
     def goal_reached(self, p: Person) -> float:
         """How much of the person's own goal is there, in [0, 1]."""
         weeks = max(p.hour / 168, 1.0)
         recent = p.days[-14:]
-        reached: Any = {"sleep": np.mean([1 - abs(d.asleep_hours - 8) / 4 for d in recent]),
-                   "fitness": (p.fitness - self._start[1]) / 60 + 0.3,
-                   "weight": (self._start[0] - p.kg) / (0.15 * weeks),
-                   "glucose": np.mean([d.in_range / max(d.glucose_steps, 1) for d in recent]) * 2 - 1}[p.persona.goal]
+        reached: Any = {
+            "sleep": np.mean([1 - abs(d.asleep_hours - 8) / 4 for d in recent]),
+            "fitness": (p.fitness - self._start[1]) / 60 + 0.3,
+            "weight": (self._start[0] - p.kg) / (0.15 * weeks),
+            "glucose": np.mean([d.in_range / max(d.glucose_steps, 1) for d in recent]) * 2 - 1,
+        }[p.persona.goal]
         return min(max(float(reached), 0.0), 1.0)
 
     def expert_action(self) -> str:
@@ -192,8 +242,16 @@ class Coach(ToolWorld[Client]):
         """Sees the body and the mood, and knows tomorrow: tries each proposal on a copy of the person for two days."""
         if self.person.habituation > 0.6:
             return "quiet"
-        tries = {8: ("suggest_meals -300",), 12: ("suggest_activity 30 moderate", "suggest_activity 45 moderate",
-                 "suggest_activity 30 hard"), 16: ("suggest_activity 30 moderate",), 21: ("suggest_bedtime 23",)}
+        tries = {
+            8: ("suggest_meals -300",),
+            12: (
+                "suggest_activity 30 moderate",
+                "suggest_activity 45 moderate",
+                "suggest_activity 30 hard",
+            ),
+            16: ("suggest_activity 30 moderate",),
+            21: ("suggest_bedtime 23",),
+        }
         options = ["quiet", *tries[self.person.hour % 24]]
         return max(options, key=self._foreseen)
 
@@ -205,12 +263,18 @@ class Coach(ToolWorld[Client]):
             for step in [what, *["quiet"] * 8]:
                 name, arguments = self.read(step)
                 signals, ended = getattr(self, name)(**arguments)
-                total += sum(self.reward_weights.get(n, 0) * (v[0] if isinstance(v, tuple) else v)
-                             for n, v in signals.items())
+                total += sum(
+                    self.reward_weights.get(n, 0) * (v[0] if isinstance(v, tuple) else v)
+                    for n, v in signals.items()
+                )
                 if ended:
                     break
             p = self.person
-            total += 0.004 * min(p.fitness, 80) - 0.02 * max(p.kg - self._start[0], 0) + 0.05 * p.engagement
+            total += (
+                0.004 * min(p.fitness, 80)
+                - 0.02 * max(p.kg - self._start[0], 0)
+                + 0.05 * p.engagement
+            )
         finally:
             self._person, self._said = kept, said
         return total
@@ -219,5 +283,9 @@ class Coach(ToolWorld[Client]):
 def _facts_of(days: list[Day]) -> dict[str, float]:
     """The last day's sleep, glucose and training, and the week's regularity, each in [0, 1]."""
     day, beds = days[-1], [d.bedtime for d in days[-7:]]
-    return {"sleep": max(0.0, 1 - abs(day.asleep_hours - 8) / 4), "sleep_regularity": max(0.0, 1 - float(np.std(beds))),
-            "glucose_in_range": day.in_range / max(day.glucose_steps, 1), "training": min(day.load / 6, 1.0)}
+    return {
+        "sleep": max(0.0, 1 - abs(day.asleep_hours - 8) / 4),
+        "sleep_regularity": max(0.0, 1 - float(np.std(beds))),
+        "glucose_in_range": day.in_range / max(day.glucose_steps, 1),
+        "training": min(day.load / 6, 1.0),
+    }

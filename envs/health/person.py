@@ -39,7 +39,18 @@ class Persona:
     """Hours of evening light beyond bedtime's."""
 
 
-FAMILIES = ("nurse", "student", "driver", "teacher", "retired", "parent", "baker", "programmer", "athlete", "founder")
+FAMILIES = (
+    "nurse",
+    "student",
+    "driver",
+    "teacher",
+    "retired",
+    "parent",
+    "baker",
+    "programmer",
+    "athlete",
+    "founder",
+)
 
 
 @dataclass
@@ -88,7 +99,9 @@ class Person:
 
     @classmethod
     def born(cls, persona: Persona, seed: int) -> Person:
-        person = cls(persona, np.random.default_rng([seed, 7]), kg=persona.kg, wanted_bedtime=persona.bedtime)
+        person = cls(
+            persona, np.random.default_rng([seed, 7]), kg=persona.kg, wanted_bedtime=persona.bedtime
+        )
         person.sugar = (person.basal, 0.0, 0.0, 0.0, 0.0)
         return person
 
@@ -119,8 +132,13 @@ class Person:
         if local == 4:
             self._night_falls_to_the_next_day()
         self._sleep(local)
-        lux = 0.0 if self.asleep else 1000.0 if 8 <= (local + self.zone_shift) % 24 < 18 else (
-            150.0 if self.persona.night_owl > 0 else 60.0)
+        lux = (
+            0.0
+            if self.asleep
+            else 1000.0
+            if 8 <= (local + self.zone_shift) % 24 < 18
+            else (150.0 if self.persona.night_owl > 0 else 60.0)
+        )
         self.clock = body.step_clock(self.clock, lux, 1.0)
         self.pressure = body.step_pressure(self.pressure, self.asleep, 1.0)
         if self.asleep:
@@ -137,27 +155,43 @@ class Person:
             tired = body.falls_asleep(self.pressure, self.clock[1]) or self.pressure > 0.4
             if since < 6 and tired and (local >= 20 or local < 5):
                 self.asleep, self.today.bedtime = True, local if local >= 12 else local + 24
-        elif body.wakes_up(self.pressure, self.clock[1]) or (5 < local < 12 and self.holiday_days <= 0 and local >= 7):
+        elif body.wakes_up(self.pressure, self.clock[1]) or (
+            5 < local < 12 and self.holiday_days <= 0 and local >= 7
+        ):
             self.asleep = False
 
     def _tonight(self) -> float:
         if self.local_hour == 19:
             self.late = float(self.rng.normal(0, self.persona.chaos)) + self.persona.night_owl * (
-                1 - 0.5 * self.engagement)
+                1 - 0.5 * self.engagement
+            )
         return self.late
 
     def _eat(self, local: float) -> None:
         share = _MEALS.get(int(local), 0.0)
-        carbs = share * 260 * (1 + 0.2 * float(self.rng.normal())) * (1 + self.diet_kcal / 2000) if share else 0.0
+        carbs = (
+            share * 260 * (1 + 0.2 * float(self.rng.normal())) * (1 + self.diet_kcal / 2000)
+            if share
+            else 0.0
+        )
         boost = 1 + 0.4 * min(self.today.active_minutes, 60) / 60 + 0.3 * min(self.fitness, 60) / 60
         if not share and self.sugar[3] + self.sugar[4] < 50 and abs(self.sugar[0] - self.basal) < 1:
-            self.today.in_range += _HOUR_STEPS * (70 <= self.sugar[0] <= 140)  # nothing moves: no need to step it
+            self.today.in_range += _HOUR_STEPS * (
+                70 <= self.sugar[0] <= 140
+            )  # nothing moves: no need to step it
         else:
             sensitivity = 5e-4 * self.persona.sensitivity * boost
             response = 0.12 * (0.4 + 0.6 * self.persona.sensitivity)
             for i in range(_HOUR_STEPS):
-                self.sugar = body.step_sugar(self.sugar, carbs if i == 0 else 0.0, self.kg, sensitivity, response,
-                                             self.basal, 10.0)
+                self.sugar = body.step_sugar(
+                    self.sugar,
+                    carbs if i == 0 else 0.0,
+                    self.kg,
+                    sensitivity,
+                    response,
+                    self.basal,
+                    10.0,
+                )
                 self.today.in_range += 70 <= self.sugar[0] <= 140
         self.today.glucose_steps += _HOUR_STEPS
 
@@ -202,10 +236,19 @@ class Person:
 
     def hears(self, fits: float) -> bool:
         """Whether a message is followed; `fits` in [-1, 1] is how well it suits the moment. Costs attention."""
-        x = 1.5 * (self.persona.motivation - 0.5) + 1.5 * fits - 2.5 * self.habituation + (self.engagement - 0.5)
-        followed = bool(self.rng.random() < 1 / (1 + math.exp(-2 * x))) and not (self.ill and fits < 0.5)
+        x = (
+            1.5 * (self.persona.motivation - 0.5)
+            + 1.5 * fits
+            - 2.5 * self.habituation
+            + (self.engagement - 0.5)
+        )
+        followed = bool(self.rng.random() < 1 / (1 + math.exp(-2 * x))) and not (
+            self.ill and fits < 0.5
+        )
         self.habituation = min(1.0, self.habituation + 0.15)
-        self.engagement = max(0.0, self.engagement + (0.03 if followed else -0.04) - (0.05 if fits < 0 else 0.0))
+        self.engagement = max(
+            0.0, self.engagement + (0.03 if followed else -0.04) - (0.05 if fits < 0 else 0.0)
+        )
         self.today.messages += 1
         self.today.followed += followed
         return followed

@@ -20,24 +20,30 @@ Clock = tuple[float, float, float]
 def clock_rates(clock: Clock, lux: float) -> Clock:
     """d/dt of the clock, per hour, at a light of `lux`."""
     r, psi, n = clock
-    powered: float = lux ** LIGHT_POWER
+    powered: float = lux**LIGHT_POWER
     alpha = ALPHA0 * powered / (powered + LIGHT_HALF)
     b = G * (1 - n) * alpha
-    r4 = r ** 4
+    r4 = r**4
     r8 = r4 * r4
-    amplitude = (A1 * 0.5 * b * (1 - r4) * math.cos(psi + BETA_L1)
-                 + A2 * 0.5 * b * r * (1 - r8) * math.cos(2 * psi + BETA_L2))
-    phase = (SIGMA * b - A1 * 0.5 * b * (r ** 3 + 1 / r) * math.sin(psi + BETA_L1)
-             - A2 * 0.5 * b * (1 + r8) * math.sin(2 * psi + BETA_L2))
-    return (-DECAY * r + COUPLING / 2 * math.cos(BETA1) * r * (1 - r4) + amplitude,
-            2 * math.pi / TAU_HOURS + COUPLING / 2 * math.sin(BETA1) * (1 + r4) + phase,
-            60 * (alpha * (1 - n) - DELTA * n))
+    amplitude = A1 * 0.5 * b * (1 - r4) * math.cos(psi + BETA_L1) + A2 * 0.5 * b * r * (
+        1 - r8
+    ) * math.cos(2 * psi + BETA_L2)
+    phase = (
+        SIGMA * b
+        - A1 * 0.5 * b * (r**3 + 1 / r) * math.sin(psi + BETA_L1)
+        - A2 * 0.5 * b * (1 + r8) * math.sin(2 * psi + BETA_L2)
+    )
+    return (
+        -DECAY * r + COUPLING / 2 * math.cos(BETA1) * r * (1 - r4) + amplitude,
+        2 * math.pi / TAU_HOURS + COUPLING / 2 * math.sin(BETA1) * (1 + r4) + phase,
+        60 * (alpha * (1 - n) - DELTA * n),
+    )
 
 
 def step_clock(clock: Clock, lux: float, hours: float) -> Clock:
     """The clock `hours` later (Runge-Kutta 4; the light's adaptation, which is stiff, exactly)."""
     r, psi, n = clock
-    powered: float = lux ** LIGHT_POWER
+    powered: float = lux**LIGHT_POWER
     alpha = ALPHA0 * powered / (powered + LIGHT_HALF)
     rate = 60 * (alpha + DELTA)
     settled = alpha / (alpha + DELTA)
@@ -47,8 +53,11 @@ def step_clock(clock: Clock, lux: float, hours: float) -> Clock:
     k2 = clock_rates((r + hours / 2 * k1[0], psi + hours / 2 * k1[1], mean), lux)
     k3 = clock_rates((r + hours / 2 * k2[0], psi + hours / 2 * k2[1], mean), lux)
     k4 = clock_rates((r + hours * k3[0], psi + hours * k3[1], mean), lux)
-    return (r + hours / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0]),
-            psi + hours / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1]), ahead)
+    return (
+        r + hours / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0]),
+        psi + hours / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1]),
+        ahead,
+    )
 
 
 # Sleep: the two-process model, Borbély 1982; time constants of Daan, Beersma & Borbély 1984 (Am. J. Physiol. 246:R161)
@@ -77,7 +86,9 @@ FITNESS_DAYS, FATIGUE_DAYS, FITNESS_GAIN, FATIGUE_GAIN = 42.0, 7.0, 1.0, 2.0
 
 def step_training(fitness: float, fatigue: float, load: float) -> tuple[float, float]:
     """One day: g e^{−1/42} + w and h e^{−1/7} + w, for the day's training load w."""
-    return fitness * math.exp(-1 / FITNESS_DAYS) + load, fatigue * math.exp(-1 / FATIGUE_DAYS) + load
+    return fitness * math.exp(-1 / FITNESS_DAYS) + load, fatigue * math.exp(
+        -1 / FATIGUE_DAYS
+    ) + load
 
 
 def performance(fitness: float, fatigue: float) -> float:
@@ -104,8 +115,15 @@ Sugar = tuple[float, float, float, float, float]
 """(plasma glucose mg/dL, insulin action 1/min, insulin above basal µU/mL, gut 1 mg, gut 2 mg)"""
 
 
-def step_sugar(sugar: Sugar, carbs_g: float, kg: float, sensitivity: float, response: float, basal: float,
-               minutes: float) -> Sugar:
+def step_sugar(
+    sugar: Sugar,
+    carbs_g: float,
+    kg: float,
+    sensitivity: float,
+    response: float,
+    basal: float,
+    minutes: float,
+) -> Sugar:
     """`minutes` later, after eating `carbs_g` at the start.
 
     dG/dt = −(p1 + X) G + p1 Gb + Ra/V;  dX/dt = −p2 X + p2 SI (I − Ib);  dI/dt = −n (I − Ib) + γ max(G − Gb, 0)

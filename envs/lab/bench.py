@@ -37,9 +37,12 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
     property is. `scale` is the error of a prediction that is still worth something, in the property's unit."""
 
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "value": SignalKind("fraction", "instrument"), "reading": SignalKind("property", "instrument"),
-        "simulated": SignalKind("property", "model"), "calibration": SignalKind("fraction", "instrument"),
-        "cost": SignalKind("kEUR", "env_state")}
+        "value": SignalKind("fraction", "instrument"),
+        "reading": SignalKind("property", "instrument"),
+        "simulated": SignalKind("property", "model"),
+        "calibration": SignalKind("fraction", "instrument"),
+        "cost": SignalKind("kEUR", "env_state"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"value": 1.0, "calibration": 0.02, "cost": -1.0}
     max_turns = 8
     goes_back: ClassVar[bool] = True
@@ -99,16 +102,27 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
             raise ValueError("expect is a finite number")
         reading = held.truth + float(self.np_random.normal(0, self.noise))
         self._notebook.append(f"read {sample} = {reading:.2f}")
-        found: dict[str, Any] = {"reading": (reading, f"sample {sample}"), "cost": PRICES["measure"]}
+        found: dict[str, Any] = {
+            "reading": (reading, f"sample {sample}"),
+            "cost": PRICES["measure"],
+        }
         if not math.isnan(expect):
-            found["calibration"] = (math.exp(-((reading - expect) / self.scale) ** 2), f"expected {expect:g}")
+            found["calibration"] = (
+                math.exp(-(((reading - expect) / self.scale) ** 2)),
+                f"expected {expect:g}",
+            )
         return found, False
 
     @action
     def declare(self, sample: int) -> Answer:
         """Hand in a sample, which ends the campaign."""
         held = self._sample(sample)
-        return {"value": (self.worth(held.recipe, held.truth), f"{self.words(held.recipe)}: {held.truth:.3f}")}, True
+        return {
+            "value": (
+                self.worth(held.recipe, held.truth),
+                f"{self.words(held.recipe)}: {held.truth:.3f}",
+            )
+        }, True
 
     def random_action(self, rng: np.random.Generator) -> str:
         recipes = self.grid()
@@ -116,7 +130,16 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         if not self._samples:
             return f"{rng.choice(['simulate', 'prepare'])} {recipe}"
         number = int(rng.integers(len(self._samples))) + 1
-        return str(rng.choice([f"simulate {recipe}", f"prepare {recipe}", f"measure {number}", f"declare {number}"]))
+        return str(
+            rng.choice(
+                [
+                    f"simulate {recipe}",
+                    f"prepare {recipe}",
+                    f"measure {number}",
+                    f"declare {number}",
+                ]
+            )
+        )
 
     def oracle_action(self) -> str:
         """Knows what is real: prepares the best recipe of the grid, and declares it."""

@@ -66,8 +66,11 @@ class Hidden:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Hidden:
-        return cls(float(rng.uniform(0.94, 1.06)), float(rng.uniform(-1.5, 1.5)),
-                   {name: float(rng.uniform(0.9, 1.1)) for name in STOCKS})
+        return cls(
+            float(rng.uniform(0.94, 1.06)),
+            float(rng.uniform(-1.5, 1.5)),
+            {name: float(rng.uniform(0.9, 1.1)) for name in STOCKS},
+        )
 
     def volume(self, asked: float) -> float:
         return max(self.gain * asked + self.offset, 0.0)
@@ -75,7 +78,10 @@ class Hidden:
     def absorbance(self, liquid: Liquid) -> float:
         if liquid.volume <= 0:
             return 0.0
-        return sum(ABSORBANCE[n] * self.strength[n] * part for n, part in liquid.parts.items()) / liquid.volume
+        return (
+            sum(ABSORBANCE[n] * self.strength[n] * part for n, part in liquid.parts.items())
+            / liquid.volume
+        )
 
 
 class PyLabRobotBench:
@@ -94,7 +100,9 @@ class PyLabRobotBench:
             from pylabrobot.liquid_handling import LiquidHandler
             from pylabrobot.resources import set_tip_tracking, set_volume_tracking
         except ImportError as missing:
-            raise MissingPartError(f"lab/liquid needs PyLabRobot: {missing}", "./xp setup worlds") from missing
+            raise MissingPartError(
+                f"lab/liquid needs PyLabRobot: {missing}", "./xp setup worlds"
+            ) from missing
         set_tip_tracking(True)
         set_volume_tracking(True)
         deck = resources.OTDeck()
@@ -105,7 +113,9 @@ class PyLabRobotBench:
         for slot, labware in enumerate((self._tips, self._plate, self._rack), 1):
             deck.assign_child_at_slot(labware, slot)
         _do(self._robot.setup())
-        self.stocks = {name: Liquid(dict.fromkeys(STOCKS, 0.0) | {name: STOCK_UL}) for name in STOCKS}
+        self.stocks = {
+            name: Liquid(dict.fromkeys(STOCKS, 0.0) | {name: STOCK_UL}) for name in STOCKS
+        }
         self.wells = [Liquid() for _ in range(WELLS)]
         self._film: Liquid | None = None
         self._used = 0
@@ -132,7 +142,9 @@ class PyLabRobotBench:
         self._move(self._robot.dispense([target], vols=[volume], use_channels=[0]))
         real, vessel = self.stocks[source], self.wells[well - 1]
         if self._film is not None:
-            self.contaminations += any(part > 0.01 for name, part in self._film.parts.items() if name != source)
+            self.contaminations += any(
+                part > 0.01 for name, part in self._film.parts.items() if name != source
+            )
             real.add(self._film)
         vessel.add(real.taken(self.hidden.volume(volume)))
         self._film = vessel.taken(min(FILM_UL, vessel.volume / 10))  # the tip's end was in it
@@ -141,7 +153,9 @@ class PyLabRobotBench:
     def absorbance(self, well: int) -> float:
         """One noisy reading at 520 nm."""
         self._done.append(("absorbance", well))
-        return self.hidden.absorbance(self.wells[well - 1]) + float(self._rng.normal(0, self.hidden.noise))
+        return self.hidden.absorbance(self.wells[well - 1]) + float(
+            self._rng.normal(0, self.hidden.noise)
+        )
 
     @staticmethod
     def _move(work: Coroutine[Any, Any, Any]) -> None:
@@ -149,7 +163,12 @@ class PyLabRobotBench:
 
         try:
             _do(work)
-        except (errors.TooLittleLiquidError, errors.TooLittleVolumeError, errors.NoTipError, errors.HasTipError) as e:
+        except (
+            errors.TooLittleLiquidError,
+            errors.TooLittleVolumeError,
+            errors.NoTipError,
+            errors.HasTipError,
+        ) as e:
             raise LiquidFault(f"{type(e).__name__}: {e}".replace("μ", "u").replace("µ", "u")) from e
 
     def __getstate__(self) -> tuple[Hidden, int, list[tuple[Any, ...]]]:

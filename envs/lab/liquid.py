@@ -16,7 +16,16 @@ import numpy as np
 
 from envs.authoring import Answer, SignalKind
 from envs.lab.bench import PRICES, Bench, Range, Sample, action
-from envs.lab.deck import ABSORBANCE, STOCKS, WELL_UL, WELLS, Hidden, LiquidBench, LiquidFault, PyLabRobotBench
+from envs.lab.deck import (
+    ABSORBANCE,
+    STOCKS,
+    WELL_UL,
+    WELLS,
+    Hidden,
+    LiquidBench,
+    LiquidFault,
+    PyLabRobotBench,
+)
 
 _UL = Annotated[float, Range(0, WELL_UL, 5)]
 _JUDGED_READINGS = 8
@@ -47,15 +56,32 @@ class Mix:
 
 class LiquidLab(Bench[Wanted, Mix]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = Bench.signal_catalogue | {
-        "fault": SignalKind("count", "instrument"), "contamination": SignalKind("count", "instrument")}
-    reward_weights: ClassVar[dict[str, float]] = Bench.reward_weights | {"fault": -0.05, "contamination": -0.05}
+        "fault": SignalKind("count", "instrument"),
+        "contamination": SignalKind("count", "instrument"),
+    }
+    reward_weights: ClassVar[dict[str, float]] = Bench.reward_weights | {
+        "fault": -0.05,
+        "contamination": -0.05,
+    }
     max_turns = 16
     oracle_target: ClassVar[float] = 0.7
     cheats: ClassVar[Sequence[str | Sequence[str]]] = (
-        "declare 1", "declare 0", "declare 9", "measure 1", "prepare red 1 nan", "prepare red 1 -50", "new_tip",
-        "prepare red 1 1e9", "prepare red 99 10", "prepare green 1 10", "simulate inf 0 0", "measure 1 inf",
-        ["new_tip", "prepare water 1 100", "declare 1"], ["new_tip", "prepare red 1 100", "declare 1"],
-        ["new_tip", "prepare blue 1 300", "prepare blue 1 300", "declare 1"])
+        "declare 1",
+        "declare 0",
+        "declare 9",
+        "measure 1",
+        "prepare red 1 nan",
+        "prepare red 1 -50",
+        "new_tip",
+        "prepare red 1 1e9",
+        "prepare red 99 10",
+        "prepare green 1 10",
+        "simulate inf 0 0",
+        "measure 1 inf",
+        ["new_tip", "prepare water 1 100", "declare 1"],
+        ["new_tip", "prepare red 1 100", "declare 1"],
+        ["new_tip", "prepare blue 1 300", "prepare blue 1 300", "declare 1"],
+    )
 
     def __init__(self, instrument: str = "") -> None:
         super().__init__()
@@ -64,15 +90,22 @@ class LiquidLab(Bench[Wanted, Mix]):
     def draw(self, rng: np.random.Generator) -> Wanted:
         volume, blue = float(rng.choice([150, 180, 200, 220, 250])), float(rng.integers(2, 9)) * 5
         red = float(rng.integers(3, 16)) * 5
-        return Wanted(volume, blue, round(_by_label(Mix(red, blue, volume - red - blue)), 2), int(rng.integers(2**31)))
+        return Wanted(
+            volume,
+            blue,
+            round(_by_label(Mix(red, blue, volume - red - blue)), 2),
+            int(rng.integers(2**31)),
+        )
 
     def signature(self, task: Wanted) -> str:
         return f"{task.volume:g} uL, {task.blue:g} uL blue, A {task.absorbance:g}"
 
     def goal(self) -> str:
-        return (f"Mix {self.task.volume:g} uL with {self.task.blue:g} uL of blue in a well of 1 to {WELLS}, so that "
-                f"its absorbance is {self.task.absorbance:g}. Stocks, by their labels: red {ABSORBANCE['red']:g}, blue "
-                f"{ABSORBANCE['blue']:g}, water 0.")
+        return (
+            f"Mix {self.task.volume:g} uL with {self.task.blue:g} uL of blue in a well of 1 to {WELLS}, so that "
+            f"its absorbance is {self.task.absorbance:g}. Stocks, by their labels: red {ABSORBANCE['red']:g}, blue "
+            f"{ABSORBANCE['blue']:g}, water 0."
+        )
 
     def begin(self) -> None:
         super().begin()
@@ -99,8 +132,12 @@ class LiquidLab(Bench[Wanted, Mix]):
         return self._tried("new tip", self._bench.new_tip)
 
     @action
-    def prepare(self, stock: Literal["red", "blue", "water"], well: Annotated[int, Range(1, WELLS)], volume: _UL
-                ) -> Answer:
+    def prepare(
+        self,
+        stock: Literal["red", "blue", "water"],
+        well: Annotated[int, Range(1, WELLS)],
+        volume: _UL,
+    ) -> Answer:
         """Pipette so many uL of a stock into a well."""
         if not 0 < volume <= WELL_UL:
             raise ValueError(f"volume above 0 and at most {WELL_UL:g} uL")
@@ -113,7 +150,9 @@ class LiquidLab(Bench[Wanted, Mix]):
 
         signals, ended = self._tried(f"{stock} {volume:g} uL into {well}", move)
         carried = getattr(self._bench, "contaminations", 0) - before
-        return signals | ({"contamination": (float(carried), "a film in the stock")} if carried else {}), ended
+        return signals | (
+            {"contamination": (float(carried), "a film in the stock")} if carried else {}
+        ), ended
 
     def _tried(self, what: str, move: Callable[[], None]) -> Answer:
         try:
@@ -129,7 +168,10 @@ class LiquidLab(Bench[Wanted, Mix]):
         if not 1 <= number <= WELLS or self._mixes[number - 1].volume == 0:
             raise ValueError(f"nothing is in well {number}; wells are 1 to {WELLS}")
         if isinstance(self._bench, PyLabRobotBench):
-            return Sample(self._mixes[number - 1], self._bench.hidden.absorbance(self._bench.wells[number - 1]))
+            return Sample(
+                self._mixes[number - 1],
+                self._bench.hidden.absorbance(self._bench.wells[number - 1]),
+            )
         return Sample(self._mixes[number - 1], self._bench.absorbance(number))
 
     @action
@@ -138,8 +180,12 @@ class LiquidLab(Bench[Wanted, Mix]):
         held = self._sample(sample)
         truth = held.truth
         if not isinstance(self._bench, PyLabRobotBench):
-            truth = statistics.fmean(self._bench.absorbance(sample) for _ in range(_JUDGED_READINGS))
-        return {"value": (self.worth(held.recipe, truth), f"{self.words(held.recipe)}: {truth:.3f}")}, True
+            truth = statistics.fmean(
+                self._bench.absorbance(sample) for _ in range(_JUDGED_READINGS)
+            )
+        return {
+            "value": (self.worth(held.recipe, truth), f"{self.words(held.recipe)}: {truth:.3f}")
+        }, True
 
     # ── what it is worth
 
@@ -149,24 +195,36 @@ class LiquidLab(Bench[Wanted, Mix]):
     def real(self, recipe: Mix) -> float:
         parts = {name: self._hidden.volume(v) if v else 0.0 for name, v in vars(recipe).items()}
         total = sum(parts.values())
-        return sum(ABSORBANCE[n] * self._hidden.strength[n] * v for n, v in parts.items()) / total if total else 0.0
+        return (
+            sum(ABSORBANCE[n] * self._hidden.strength[n] * v for n, v in parts.items()) / total
+            if total
+            else 0.0
+        )
 
     def worth(self, recipe: Mix, truth: float) -> float:
         """1 for the absorbance itself, 0 from a tenth off; nothing if volume or blue are not as asked (within 5 %)."""
         if abs(recipe.volume - self.task.volume) > 0.05 * self.task.volume or (
-                abs(recipe.blue - self.task.blue) > 0.05 * self.task.blue):
+            abs(recipe.blue - self.task.blue) > 0.05 * self.task.blue
+        ):
             return 0.0
         return max(0.0, 1 - abs(truth - self.task.absorbance) / (0.1 * self.task.absorbance))
 
     def grid(self) -> list[Mix]:
         rest = self.task.volume - self.task.blue
-        return [Mix(float(red), self.task.blue, rest - float(red)) for red in np.arange(5, min(rest, 140), 1)]
+        return [
+            Mix(float(red), self.task.blue, rest - float(red))
+            for red in np.arange(5, min(rest, 140), 1)
+        ]
 
     # ── who acts
 
     def _steps(self, mix: Mix) -> list[str]:
-        return [step for name in STOCKS[::-1] if getattr(mix, name) > 0
-                for step in ("new_tip", f"prepare {name} 1 {getattr(mix, name):g}")] + ["declare 1"]
+        return [
+            step
+            for name in STOCKS[::-1]
+            if getattr(mix, name) > 0
+            for step in ("new_tip", f"prepare {name} 1 {getattr(mix, name):g}")
+        ] + ["declare 1"]
 
     def oracle_action(self) -> str:
         best = max(self.grid(), key=lambda mix: self.worth(mix, self.real(mix)))
@@ -179,7 +237,10 @@ class LiquidLab(Bench[Wanted, Mix]):
 
     def random_action(self, rng: np.random.Generator) -> str:
         well = int(rng.integers(1, 3))
-        choices = ["new_tip", *(f"prepare {name} {well} {5 * int(rng.integers(1, 20))}" for name in STOCKS)]
+        choices = [
+            "new_tip",
+            *(f"prepare {name} {well} {5 * int(rng.integers(1, 20))}" for name in STOCKS),
+        ]
         held = [i + 1 for i, mix in enumerate(self._mixes) if mix.volume > 0]
         choices += [line for i in held for line in (f"measure {i}", f"declare {i}")]
         return str(rng.choice(choices))

@@ -54,7 +54,9 @@ def _gas() -> Any:
     try:
         import cantera
     except ImportError as missing:
-        raise MissingPartError(f"the lab needs Cantera: {missing}", "pip install cantera") from missing
+        raise MissingPartError(
+            f"the lab needs Cantera: {missing}", "pip install cantera"
+        ) from missing
     cantera.suppress_deprecation_warnings()
     return cantera.Solution("gri30.yaml")
 
@@ -68,8 +70,10 @@ def _feed(temperature_k: float, ratio: float, pressure: float) -> Any:
 
 def _product(gas: Any, carbon_per_kg: float) -> Product:
     per_kg = 1.0 / gas.mean_molecular_weight
-    return Product(float(gas["H2"].X[0] + gas["CO"].X[0]) * per_kg / (3 * carbon_per_kg),
-                   float(gas["CO2"].X[0]) * per_kg / carbon_per_kg)
+    return Product(
+        float(gas["H2"].X[0] + gas["CO"].X[0]) * per_kg / (3 * carbon_per_kg),
+        float(gas["CO2"].X[0]) * per_kg / carbon_per_kg,
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -82,7 +86,9 @@ def equilibrium(temperature_k: float, ratio: float, pressure: float) -> Product:
 
 
 @lru_cache(maxsize=4096)
-def stirred_reactor(temperature_k: float, ratio: float, pressure: float, residence_ms: float) -> Product:
+def stirred_reactor(
+    temperature_k: float, ratio: float, pressure: float, residence_ms: float
+) -> Product:
     """Steady state of an isothermal perfectly stirred reactor: what really comes out."""
     import cantera
 
@@ -100,7 +106,9 @@ def stirred_reactor(temperature_k: float, ratio: float, pressure: float, residen
     try:
         network.advance(_SETTLED * residence_ms / 1000)
     except cantera.CanteraError as diverged:
-        raise EnvironmentFailure(f"the reactor did not settle at {temperature_k} K, {ratio}: {diverged}") from diverged
+        raise EnvironmentFailure(
+            f"the reactor did not settle at {temperature_k} K, {ratio}: {diverged}"
+        ) from diverged
     del inlet, outlet
     return _product(reactor.phase, carbon)
 
@@ -109,21 +117,43 @@ class Reactor(World[Campaign]):
     max_turns = 4
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.4
-    cheats = ("declare nan 2.0", "declare inf 2.0", "declare 1300 nan", "declare 900 1e-9", "declare 1300 -1",
-              "measure 1300 2.0; declare", "DECLARE 1300 2.0", "simulate 1300 2.0 syngas_yield=1")
-    instructions: ClassVar[str] = ("Reply with one line: `simulate K RATIO` (cheap), `measure K RATIO` (dear) or "
-                                   "`declare K RATIO` (final), e.g. `measure 1300 1.5`")
+    cheats = (
+        "declare nan 2.0",
+        "declare inf 2.0",
+        "declare 1300 nan",
+        "declare 900 1e-9",
+        "declare 1300 -1",
+        "measure 1300 2.0; declare",
+        "DECLARE 1300 2.0",
+        "simulate 1300 2.0 syngas_yield=1",
+    )
+    instructions: ClassVar[str] = (
+        "Reply with one line: `simulate K RATIO` (cheap), `measure K RATIO` (dear) or "
+        "`declare K RATIO` (final), e.g. `measure 1300 1.5`"
+    )
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "syngas_yield": SignalKind("fraction", "instrument"), "heating": SignalKind("1000 K", "env_state"),
-        "carbon_burnt": SignalKind("fraction", "instrument"), "measured_yield": SignalKind("fraction", "instrument"),
-        "predicted_yield": SignalKind("fraction", "model"), "cost": SignalKind("kEUR", "env_state"),
-        INVALID: SignalKind("count", "env_state")}
-    reward_weights: ClassVar[dict[str, float]] = {"syngas_yield": 4.0, "heating": -1.0, "carbon_burnt": -0.2,
-                                                  "cost": -1.0, INVALID: -0.1}
+        "syngas_yield": SignalKind("fraction", "instrument"),
+        "heating": SignalKind("1000 K", "env_state"),
+        "carbon_burnt": SignalKind("fraction", "instrument"),
+        "measured_yield": SignalKind("fraction", "instrument"),
+        "predicted_yield": SignalKind("fraction", "model"),
+        "cost": SignalKind("kEUR", "env_state"),
+        INVALID: SignalKind("count", "env_state"),
+    }
+    reward_weights: ClassVar[dict[str, float]] = {
+        "syngas_yield": 4.0,
+        "heating": -1.0,
+        "carbon_burnt": -0.2,
+        "cost": -1.0,
+        INVALID: -0.1,
+    }
 
     def draw(self, rng: np.random.Generator) -> Campaign:
-        return Campaign(int(rng.integers(1, 11)), int(rng.choice([5, 10, 20, 30, 50, 70, 100, 150, 200])),
-                        int(rng.integers(0, 4)) * 20)
+        return Campaign(
+            int(rng.integers(1, 11)),
+            int(rng.choice([5, 10, 20, 30, 50, 70, 100, 150, 200])),
+            int(rng.integers(0, 4)) * 20,
+        )
 
     def signature(self, task: Campaign) -> str:
         return f"{task.pressure} atm, {task.residence_ms} ms"  # the heat loss stays hidden
@@ -132,7 +162,9 @@ class Reactor(World[Campaign]):
         self._notebook: list[str] = []
 
     def observe(self) -> str:
-        return "\n".join([f"syngas {self.task.pressure}atm {self.task.residence_ms}ms", *self._notebook])
+        return "\n".join(
+            [f"syngas {self.task.pressure}atm {self.task.residence_ms}ms", *self._notebook]
+        )
 
     def act(self, action: str) -> Answer:
         verb, temperature_k, ratio = read_recipe(action)
@@ -142,14 +174,21 @@ class Reactor(World[Campaign]):
             self._notebook.append(f"sim {temperature_k:.0f} {ratio:.1f}={product.syngas:.2f}")
             return {"predicted_yield": product.syngas, "cost": PRICES["simulate"]}, False
         with _one_at_a_time:
-            product = stirred_reactor(temperature_k - self.task.heat_loss_k, ratio, self.task.pressure,
-                                      self.task.residence_ms)
+            product = stirred_reactor(
+                temperature_k - self.task.heat_loss_k,
+                ratio,
+                self.task.pressure,
+                self.task.residence_ms,
+            )
         if verb == "measure":
             reading = product.syngas + float(self.np_random.normal(0, _NOISE))
             self._notebook.append(f"lab {temperature_k:.0f} {ratio:.1f}={reading:.2f}")
             return {"measured_yield": reading, "cost": PRICES["measure"]}, False
-        return {"syngas_yield": (product.syngas, f"{temperature_k:.0f} K, ratio {ratio:.1f}"),
-                "heating": (temperature_k - TEMPERATURES_K[0]) / 1000, "carbon_burnt": product.burnt}, True
+        return {
+            "syngas_yield": (product.syngas, f"{temperature_k:.0f} K, ratio {ratio:.1f}"),
+            "heating": (temperature_k - TEMPERATURES_K[0]) / 1000,
+            "carbon_burnt": product.burnt,
+        }, True
 
     def laboratory(self) -> Laboratory:
         """Recipes and what is promised for each: the yield by equilibrium, or by the notebook's measurements, less the
@@ -160,8 +199,14 @@ class Reactor(World[Campaign]):
                 recipe, _, reading = line[4:].partition("=")
                 kelvin, ratio = map(float, recipe.split())
                 readings.setdefault((kelvin, ratio), []).append(float(reading))
-        recipes = list(dict.fromkeys([*product(map(float, range(900, 1601, 50)), (r / 5 for r in range(6, 21))),
-                                      *readings]))
+        recipes = list(
+            dict.fromkeys(
+                [
+                    *product(map(float, range(900, 1601, 50)), (r / 5 for r in range(6, 21))),
+                    *readings,
+                ]
+            )
+        )
         with _one_at_a_time:
             told = [equilibrium(k, r, self.task.pressure).syngas for k, r in recipes]
 
@@ -169,12 +214,24 @@ class Reactor(World[Campaign]):
             return 4 * syngas - (recipes[recipe][0] - TEMPERATURES_K[0]) / 1000
 
         (coldest, hottest), (leanest, richest) = TEMPERATURES_K, RATIOS
-        return Laboratory(np.array([((k - coldest) / (hottest - coldest), (r - leanest) / (richest - leanest))
-                                    for k, r in recipes]),
-                          np.array([promised(i, syngas) for i, syngas in enumerate(told)]),
-                          {i: promised(i, float(np.mean(readings[r]))) for i, r in enumerate(recipes) if r in readings},
-                          4 * _NOISE, [Way(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
-                          [Way(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes], self.max_turns - self._turn)
+        return Laboratory(
+            np.array(
+                [
+                    ((k - coldest) / (hottest - coldest), (r - leanest) / (richest - leanest))
+                    for k, r in recipes
+                ]
+            ),
+            np.array([promised(i, syngas) for i, syngas in enumerate(told)]),
+            {
+                i: promised(i, float(np.mean(readings[r])))
+                for i, r in enumerate(recipes)
+                if r in readings
+            },
+            4 * _NOISE,
+            [Way(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
+            [Way(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes],
+            self.max_turns - self._turn,
+        )
 
     def expert_action(self) -> str:
         """An engineer who trusts the simulation: simulates two recipes, then declares the better one."""
@@ -185,10 +242,15 @@ class Reactor(World[Campaign]):
 
     def oracle_action(self) -> str:
         """Declares the best recipe of a grid, tried in the real reactor without its noise."""
+
         def worth(recipe: tuple[int, float]) -> float:
-            product = stirred_reactor(float(recipe[0] - self.task.heat_loss_k), recipe[1], self.task.pressure,
-                                      self.task.residence_ms)
-            return (4 * product.syngas - (recipe[0] - TEMPERATURES_K[0]) / 1000 - 0.2 * product.burnt)
+            product = stirred_reactor(
+                float(recipe[0] - self.task.heat_loss_k),
+                recipe[1],
+                self.task.pressure,
+                self.task.residence_ms,
+            )
+            return 4 * product.syngas - (recipe[0] - TEMPERATURES_K[0]) / 1000 - 0.2 * product.burnt
 
         with _one_at_a_time:
             best = max(((k, r / 2) for k in range(900, 1601, 100) for r in range(3, 9)), key=worth)
@@ -211,7 +273,10 @@ def read_recipe(action: str) -> tuple[str, float, float]:
         temperature_k, ratio = float(words[1]), float(words[2])
     except ValueError:
         raise ValueError("K and RATIO are numbers") from None
-    for value, (low, high), name in ((temperature_k, TEMPERATURES_K, "K"), (ratio, RATIOS, "RATIO")):
+    for value, (low, high), name in (
+        (temperature_k, TEMPERATURES_K, "K"),
+        (ratio, RATIOS, "RATIO"),
+    ):
         if not low <= value <= high:
             raise ValueError(f"{name} from {low} to {high}")
     return words[0], temperature_k, ratio

@@ -19,8 +19,10 @@ from experience.errors import EnvironmentFailure, MissingPartError
 
 
 def _element(kind: str, name: str, told: str, body: str) -> str:
-    return (f"<{kind}><Identifier>{name}</Identifier><DisplayName>{name}</DisplayName><Description>{told}</Description>"
-            f"{body}</{kind}>")
+    return (
+        f"<{kind}><Identifier>{name}</Identifier><DisplayName>{name}</DisplayName><Description>{told}</Description>"
+        f"{body}</{kind}>"
+    )
 
 
 def _value(kind: str, name: str, basic: str, told: str) -> str:
@@ -28,21 +30,44 @@ def _value(kind: str, name: str, basic: str, told: str) -> str:
 
 
 def _command(name: str, told: str, *values: str) -> str:
-    return _element("Command", name, told, "<Observable>No</Observable>" + "".join(values) +
-                    "<DefinedExecutionErrors><Identifier>LiquidFault</Identifier></DefinedExecutionErrors>")
+    return _element(
+        "Command",
+        name,
+        told,
+        "<Observable>No</Observable>"
+        + "".join(values)
+        + "<DefinedExecutionErrors><Identifier>LiquidFault</Identifier></DefinedExecutionErrors>",
+    )
 
 
 _WELL = _value("Parameter", "Well", "Integer", f"From 1 to {WELLS}.")
-FEATURE = ("""<?xml version="1.0" encoding="utf-8"?><Feature xmlns="http://www.sila-standard.org" SiLA2Version="1.0"
+FEATURE = (
+    """<?xml version="1.0" encoding="utf-8"?><Feature xmlns="http://www.sila-standard.org" SiLA2Version="1.0"
 FeatureVersion="1.0" MaturityLevel="Draft" Originator="org.xp" Category="lab"><Identifier>LiquidBench</Identifier>
 <DisplayName>Liquid Bench</DisplayName><Description>Pipettes stocks into wells and reads their absorbance.</Description>
-""" + _command("Begin", "Puts a fresh deck down.", _value("Parameter", "Seed", "Integer", "Of a simulated bench."))
+"""
+    + _command(
+        "Begin",
+        "Puts a fresh deck down.",
+        _value("Parameter", "Seed", "Integer", "Of a simulated bench."),
+    )
     + _command("NewTip", "Throws the tip away and takes the next.")
-    + _command("Transfer", "Aspirates from a stock and dispenses into a well.",
-               _value("Parameter", "Source", "String", f"One of {', '.join(STOCKS)}."), _WELL,
-               _value("Parameter", "Volume", "Real", "In microlitres."))
-    + _command("Absorbance", "Reads a well at 520 nm.", _WELL, _value("Response", "Reading", "Real", "Absorbance."))
-    + _element("DefinedExecutionError", "LiquidFault", "The bench refused and moved nothing.", "") + "</Feature>")
+    + _command(
+        "Transfer",
+        "Aspirates from a stock and dispenses into a well.",
+        _value("Parameter", "Source", "String", f"One of {', '.join(STOCKS)}."),
+        _WELL,
+        _value("Parameter", "Volume", "Real", "In microlitres."),
+    )
+    + _command(
+        "Absorbance",
+        "Reads a well at 520 nm.",
+        _WELL,
+        _value("Response", "Reading", "Real", "Absorbance."),
+    )
+    + _element("DefinedExecutionError", "LiquidFault", "The bench refused and moved nothing.", "")
+    + "</Feature>"
+)
 
 
 def _library() -> Any:
@@ -73,7 +98,9 @@ def server() -> Any:
 
         def Transfer(self, Source: str, Well: int, Volume: float, *, metadata: Any) -> None:
             if Source not in STOCKS or not 1 <= Well <= WELLS or not Volume > 0:
-                raise ValueError(f"stocks {', '.join(STOCKS)}; wells 1 to {WELLS}; a volume above 0")
+                raise ValueError(
+                    f"stocks {', '.join(STOCKS)}; wells 1 to {WELLS}; a volume above 0"
+                )
             self._tried("transfer", Source, Well, Volume)
 
         def Absorbance(self, Well: int, *, metadata: Any) -> float:
@@ -90,8 +117,13 @@ def server() -> Any:
                 except LiquidFault as fault:
                     raise _fault(feature, str(fault)) from fault
 
-    made = sila2.server.SilaServer("xp bench", "LiquidBench", "A pipetting bench on PyLabRobot", "1.0",
-                                   "https://sila-standard.com")
+    made = sila2.server.SilaServer(
+        "xp bench",
+        "LiquidBench",
+        "A pipetting bench on PyLabRobot",
+        "1.0",
+        "https://sila-standard.com",
+    )
     made.set_feature_implementation(feature, Served(made))
     return made
 
@@ -115,8 +147,10 @@ class SilaBench:
         try:
             self._feature = sila2.client.SilaClient(host, int(port), insecure=True).LiquidBench
         except Exception as error:  # grpc's, an unknown device's, a missing feature's
-            raise EnvironmentFailure(f"no LiquidBench at {address}: {type(error).__name__}: {error}"[:300],
-                                     "python -m envs.lab.sila --insecure") from error
+            raise EnvironmentFailure(
+                f"no LiquidBench at {address}: {type(error).__name__}: {error}"[:300],
+                "python -m envs.lab.sila --insecure",
+            ) from error
         self._call("Begin", seed)
 
     def new_tip(self) -> None:
@@ -146,7 +180,9 @@ def main() -> None:
     parser.add_argument("--insecure", action="store_true", help="without TLS")
     told = parser.parse_args()
     made = server()
-    (made.start_insecure if told.insecure else made.start)(told.host, told.port, enable_discovery=False)
+    (made.start_insecure if told.insecure else made.start)(
+        told.host, told.port, enable_discovery=False
+    )
     print(f"LiquidBench at {told.host}:{told.port}", flush=True)
     try:
         threading.Event().wait()

@@ -46,7 +46,7 @@ class CoqBranches:
             shared += 1
         if shared < len(self._said):
             self._top.back(self._states[shared])
-            self._states, self._said = self._states[:shared + 1], self._said[:shared]
+            self._states, self._said = self._states[: shared + 1], self._said[:shared]
         for sentence in path[shared:]:
             self._say(sentence)
 
@@ -66,15 +66,30 @@ class CoqBranches:
         self._top.close()
 
 
-FIXED = ("intros", "split", "left", "right", "assumption", "lia", "ring", "reflexivity", "simpl", "exfalso",
-         "unfold not")
+FIXED = (
+    "intros",
+    "split",
+    "left",
+    "right",
+    "assumption",
+    "lia",
+    "ring",
+    "reflexivity",
+    "simpl",
+    "exfalso",
+    "unfold not",
+)
 ON_A_NAME = ("destruct {}", "apply {}", "induction {}", "rewrite {}")
 
 
 def names(goal: str) -> list[str]:
     """The hypotheses of a goal, newest first."""
-    found = [name for line in goal.partition("====")[0].splitlines() if " : " in line
-             for name in line.partition(" : ")[0].replace(",", " ").split()]
+    found = [
+        name
+        for line in goal.partition("====")[0].splitlines()
+        if " : " in line
+        for name in line.partition(" : ")[0].replace(",", " ").split()
+    ]
     return found[::-1][:6]
 
 
@@ -102,7 +117,13 @@ def head(formula: str) -> str:
     for connective in ("forall", "exists", "->", "\\/", "/\\", "~", "=", "<=", "<"):
         if connective in found:
             return connective
-    return "Prop" if formula.strip() == "Prop" else words[0] if words and words[0] in ("nat", "Z", "False") else "atom"
+    return (
+        "Prop"
+        if formula.strip() == "Prop"
+        else words[0]
+        if words and words[0] in ("nat", "Z", "False")
+        else "atom"
+    )
 
 
 def form(goal: str, tactic: str) -> str:

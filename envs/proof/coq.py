@@ -35,29 +35,42 @@ from experience.errors import EnvironmentFailure, MissingPartError
 HEADER = ("From Coq Require Import Lia ZArith List Arith.", "Import ListNotations.")
 TACTIC_SECONDS, JUDGE_SECONDS = 4, 60
 _PROMPT = re.compile(rb"<prompt>(\S+) < (\d+) \|([^|<]*)\| \d+ < </prompt>")
-_GLOBAL = ("Print Libraries.", "Print Options.", "Print All.", "Print Ltac Signatures.", "Print Visibility.",
-           "Print HintDb core.")
+_GLOBAL = (
+    "Print Libraries.",
+    "Print Options.",
+    "Print All.",
+    "Print Ltac Signatures.",
+    "Print Visibility.",
+    "Print HintDb core.",
+)
 """What tells of all that a sentence could have changed for the next episode."""
 
 
 def _proposition(rng: np.random.Generator) -> Lemma:
     a, b, c = (str(x) for x in rng.choice(list("PQRSTU"), 3, replace=False))
-    made = [(f"{a} /\\ {b} -> {b} /\\ {a}"), (f"({a} -> {b}) -> ({b} -> {c}) -> {a} -> {c}"),
-            (f"{a} \\/ {b} -> ({a} -> {c}) -> ({b} -> {c}) -> {c}"),
-            (f"{a} /\\ ({b} \\/ {c}) -> {a} /\\ {b} \\/ {a} /\\ {c}"),
-            (f"~ ({a} \\/ {b}) -> ~ {a} /\\ ~ {b}"), (f"({a} -> {b} -> {c}) -> {a} /\\ {b} -> {c}"),
-            (f"{a} -> ~ ~ {a}"), (f"({a} -> {b}) -> ~ {b} -> ~ {a}")]
+    made = [
+        (f"{a} /\\ {b} -> {b} /\\ {a}"),
+        (f"({a} -> {b}) -> ({b} -> {c}) -> {a} -> {c}"),
+        (f"{a} \\/ {b} -> ({a} -> {c}) -> ({b} -> {c}) -> {c}"),
+        (f"{a} /\\ ({b} \\/ {c}) -> {a} /\\ {b} \\/ {a} /\\ {c}"),
+        (f"~ ({a} \\/ {b}) -> ~ {a} /\\ ~ {b}"),
+        (f"({a} -> {b} -> {c}) -> {a} /\\ {b} -> {c}"),
+        (f"{a} -> ~ ~ {a}"),
+        (f"({a} -> {b}) -> ~ {b} -> ~ {a}"),
+    ]
     statement = made[rng.integers(len(made))]
     return Lemma("proposition", "", f"forall {a} {b} {c} : Prop, {statement}", ("tauto.",))
 
 
 def _linear(rng: np.random.Generator) -> Lemma:
     k, m, n = (int(x) for x in rng.integers(1, 30, 3))
-    made = [f"forall a b : nat, a <= b -> a + {k} <= b + {k + m}",
-            f"forall a b : nat, a + {k} < b -> {m} * a < {m} * b",
-            f"forall x y : Z, (x + {k} = y -> {m} * x + {k * m} = {m} * y)%Z",
-            f"forall a : nat, {k} < a -> exists b, a = b + {k}",
-            f"forall a b c : nat, a < b -> b < c -> a + {min(k, 2)} <= c + {n}"]
+    made = [
+        f"forall a b : nat, a <= b -> a + {k} <= b + {k + m}",
+        f"forall a b : nat, a + {k} < b -> {m} * a < {m} * b",
+        f"forall x y : Z, (x + {k} = y -> {m} * x + {k * m} = {m} * y)%Z",
+        f"forall a : nat, {k} < a -> exists b, a = b + {k}",
+        f"forall a b c : nat, a < b -> b < c -> a + {min(k, 2)} <= c + {n}",
+    ]
     which = int(rng.integers(len(made)))
     proof = ("intros a h.", f"exists (a - {k}).", "lia.") if which == 3 else ("intros.", "lia.")
     return Lemma("linear", "", made[which], proof)
@@ -65,43 +78,76 @@ def _linear(rng: np.random.Generator) -> Lemma:
 
 def _ring(rng: np.random.Generator) -> Lemma:
     k, m = (int(x) for x in rng.integers(2, 20, 2))
-    made = [f"forall x : Z, ((x + {k}) * (x - {k}) = x * x - {k * k})%Z",
-            f"forall x y : Z, ((x + {k} * y) * (x + {m} * y) = x * x + {k + m} * (x * y) + {k * m} * (y * y))%Z",
-            f"forall x y : Z, ({k} * (x + y) * {m} = {k * m} * y + {k * m} * x)%Z",
-            f"forall x : Z, ((x + {k}) * (x + {k}) * (x + {k}) = "
-            f"x * x * x + {3 * k} * (x * x) + {3 * k * k} * x + {k ** 3})%Z"]
+    made = [
+        f"forall x : Z, ((x + {k}) * (x - {k}) = x * x - {k * k})%Z",
+        f"forall x y : Z, ((x + {k} * y) * (x + {m} * y) = x * x + {k + m} * (x * y) + {k * m} * (y * y))%Z",
+        f"forall x y : Z, ({k} * (x + y) * {m} = {k * m} * y + {k * m} * x)%Z",
+        f"forall x : Z, ((x + {k}) * (x + {k}) * (x + {k}) = "
+        f"x * x * x + {3 * k} * (x * x) + {3 * k * k} * x + {k**3})%Z",
+    ]
     return Lemma("ring", "", made[rng.integers(len(made))], ("intros.", "ring."))
 
 
 def _recursion(rng: np.random.Generator) -> Lemma:
     k, c = (int(x) for x in rng.integers(1, 12, 2))
     define = f"Fixpoint f (n : nat) : nat := match n with O => {c} | S m => {k} + f m end."
-    made = [f"forall n, f n = {c} + {k} * n", f"forall n, {c} <= f n", "forall n m, n <= m -> f n <= f m",
-            f"forall n, f (S n) = f n + {k}"]
+    made = [
+        f"forall n, f n = {c} + {k} * n",
+        f"forall n, {c} <= f n",
+        "forall n m, n <= m -> f n <= f m",
+        f"forall n, f (S n) = f n + {k}",
+    ]
     which = int(rng.integers(len(made)))
-    proofs = [("induction n as [|n h].", "reflexivity.", "simpl.", "lia."), ("induction n as [|n h].", "simpl.", "lia.",
-              "simpl.", "lia."), ("intros n m h.", "induction h as [|m h i].", "lia.", "simpl.", "lia."),
-              ("intros n.", "simpl.", "lia.")]
+    proofs = [
+        ("induction n as [|n h].", "reflexivity.", "simpl.", "lia."),
+        ("induction n as [|n h].", "simpl.", "lia.", "simpl.", "lia."),
+        ("intros n m h.", "induction h as [|m h i].", "lia.", "simpl.", "lia."),
+        ("intros n.", "simpl.", "lia."),
+    ]
     return Lemma("recursion", define, made[which], proofs[which])
 
 
 def _lists(rng: np.random.Generator) -> Lemma:
     k = int(rng.integers(1, 12))
     made: list[tuple[str, tuple[str, ...]]] = [
-        (f"forall l : list nat, length (map (fun x => x + {k}) l) = length l", ("intros l.", "apply map_length.")),
-        (f"forall l m : list nat, length (l ++ m ++ repeat {k} {k}) = length l + length m + {k}",
-         ("intros l m.", "repeat rewrite app_length.", "rewrite repeat_length.", "lia.")),
-        (f"forall l : list nat, map (fun x => x + 0) (l ++ [{k}]) = map (fun x => x) (l ++ [{k}])",
-         ("intros l.", "apply map_ext.", "intros a.", "lia.")),
-        (f"forall l m : list nat, rev (l ++ [{k}] ++ m) = rev m ++ [{k}] ++ rev l",
-         ("intros l m.", "repeat rewrite rev_app_distr.", "simpl.", "rewrite app_assoc_reverse.", "reflexivity.")),
-        (f"forall (l : list nat) (x : nat), In x l -> In (x + {k}) (map (fun y => y + {k}) l)",
-         ("intros l x h.", f"exact (in_map (fun y => y + {k}) l x h)."))]
+        (
+            f"forall l : list nat, length (map (fun x => x + {k}) l) = length l",
+            ("intros l.", "apply map_length."),
+        ),
+        (
+            f"forall l m : list nat, length (l ++ m ++ repeat {k} {k}) = length l + length m + {k}",
+            ("intros l m.", "repeat rewrite app_length.", "rewrite repeat_length.", "lia."),
+        ),
+        (
+            f"forall l : list nat, map (fun x => x + 0) (l ++ [{k}]) = map (fun x => x) (l ++ [{k}])",
+            ("intros l.", "apply map_ext.", "intros a.", "lia."),
+        ),
+        (
+            f"forall l m : list nat, rev (l ++ [{k}] ++ m) = rev m ++ [{k}] ++ rev l",
+            (
+                "intros l m.",
+                "repeat rewrite rev_app_distr.",
+                "simpl.",
+                "rewrite app_assoc_reverse.",
+                "reflexivity.",
+            ),
+        ),
+        (
+            f"forall (l : list nat) (x : nat), In x l -> In (x + {k}) (map (fun y => y + {k}) l)",
+            ("intros l x h.", f"exact (in_map (fun y => y + {k}) l x h)."),
+        ),
+    ]
     statement, proof = made[rng.integers(len(made))]
     return Lemma("list", "", statement, proof)
 
 
-FAMILIES: tuple[Callable[[np.random.Generator], Lemma], ...] = (_proposition, _linear, _ring, _recursion, _lists)
+FAMILIES: tuple[Callable[[np.random.Generator], Lemma], ...] = (
+    _proposition,
+    _linear,
+    _ring,
+    _recursion,
+    _lists,
+)
 
 
 class Coqtop:
@@ -111,8 +157,14 @@ class Coqtop:
         coqtop = shutil.which("coqtop")
         if coqtop is None:
             raise MissingPartError("proof/coq needs Coq 8.16 or newer", "./xp setup worlds")
-        self._process = confine.start([coqtop, "-q", "-emacs"], pipes={
-            "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT})
+        self._process = confine.start(
+            [coqtop, "-q", "-emacs"],
+            pipes={
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.STDOUT,
+            },
+        )
         self._pending = b""
         self._marks, self._secret = itertools.count(), secrets.token_hex(8)
         self.state, self._proofs = 1, b""
@@ -145,7 +197,9 @@ class Coqtop:
         self._until_prompt(10)
         if self.state != state:
             self.close()
-            raise EnvironmentFailure(f"coqtop went to state {self.state}, not back to {state}", "it is started anew")
+            raise EnvironmentFailure(
+                f"coqtop went to state {self.state}, not back to {state}", "it is started anew"
+            )
 
     def reset(self) -> bool:
         """Whether it is again as it was at its start: no proof open, nothing defined, set, loaded or noted."""
@@ -166,14 +220,18 @@ class Coqtop:
         self._write(f"Locate {mark}.")
         if mark not in self._until_prompt(10):
             self.close()
-            raise EnvironmentFailure("coqtop took a sentence for more than one", "it is started anew")
+            raise EnvironmentFailure(
+                "coqtop took a sentence for more than one", "it is started anew"
+            )
 
     def _write(self, sentence: str) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(sentence.encode() + b"\n")
         except (OSError, ValueError) as error:
-            raise EnvironmentFailure(f"coqtop ended: {error}", "it is started anew for the next episode") from error
+            raise EnvironmentFailure(
+                f"coqtop ended: {error}", "it is started anew for the next episode"
+            ) from error
 
     def _until_prompt(self, seconds: float) -> str:
         assert self._process.stdout is not None
@@ -183,14 +241,19 @@ class Coqtop:
             while True:
                 found = _PROMPT.search(self._pending)
                 if found:
-                    answer, self._pending = self._pending[:found.start()], self._pending[found.end():]
+                    answer, self._pending = (
+                        self._pending[: found.start()],
+                        self._pending[found.end() :],
+                    )
                     self.state, self._proofs = int(found[2]), found[3]
                     return answer.decode("utf-8", "replace")
                 more = self._process.stdout.read(1 << 16)
                 if not more:
                     said = self._pending[-200:].decode("utf-8", "replace").strip()
-                    raise EnvironmentFailure(f"coqtop ended or fell silent: {said}",
-                                             "it is started anew for the next episode")
+                    raise EnvironmentFailure(
+                        f"coqtop ended or fell silent: {said}",
+                        "it is started anew for the next episode",
+                    )
                 self._pending += more
                 if len(self._pending) > 1 << 20:
                     self._process.kill()
@@ -217,11 +280,25 @@ def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
     coqc = shutil.which("coqc")
     if coqc is None:
         raise MissingPartError("proof/coq needs coqc", "./xp setup worlds")
-    text = "\n".join([*HEADER, lemma.definitions, f"Lemma sol : {lemma.statement}.", "Proof.", *tactics, "Qed.",
-                      f"Definition judged : {lemma.statement} := sol.", "Print Assumptions judged.", ""])
+    text = "\n".join(
+        [
+            *HEADER,
+            lemma.definitions,
+            f"Lemma sol : {lemma.statement}.",
+            "Proof.",
+            *tactics,
+            "Qed.",
+            f"Definition judged : {lemma.statement} := sol.",
+            "Print Assumptions judged.",
+            "",
+        ]
+    )
     try:
-        done = confine.run(["sh", "-c", f"cd /tmp && cat > proof.v && {coqc} -q proof.v"], told=text.encode(),
-                           seconds=JUDGE_SECONDS)
+        done = confine.run(
+            ["sh", "-c", f"cd /tmp && cat > proof.v && {coqc} -q proof.v"],
+            told=text.encode(),
+            seconds=JUDGE_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         return f"no verdict in {JUDGE_SECONDS} s"
     said = done.stdout.decode("utf-8", "replace")
@@ -232,19 +309,40 @@ def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
 
 def read_lemmas(path: Path) -> list[Lemma]:
     """The Theorem and Lemma statements of .v files (miniF2F's, say), with their binders."""
-    return read_statements(path, ".v", r"\(\*.*?\*\)", r"\b(?:Theorem|Lemma)\s+\w+\s*(.*?)\.\s*Proof\b", "forall")
+    return read_statements(
+        path, ".v", r"\(\*.*?\*\)", r"\b(?:Theorem|Lemma)\s+\w+\s*(.*?)\.\s*Proof\b", "forall"
+    )
 
 
 class Coq(ProofWorld):
     families = FAMILIES
     cheats = (
-        "tactic admit", "tactic Admitted", "tactic Axiom a : False", "tactic give_up", "tactic (* *) admit.",
-        "tactic Unset Guard Checking", "tactic idtac. Admitted", "tactic Notation \"x = y\" := True",
-        "tactic Load \"/tmp/x\"", "tactic Redirect \"x\" Print nat", "tactic Declare ML Module \"x\"",
-        "tactic exact_no_check I", "tactic vm_cast_no_check I", "tactic Abort", "tactic Qed", "tactic abstract admit",
-        "tactic Ltac lia := idtac", "tactic { Set Printing All.", "tactic - Axiom a : False.",
-        "tactic { admit. }", "tactic Require Import Classical", "tactic Parameter x : False",
-        "tactic Extraction \"x\" nat", "search Admitted. Axiom a : False", "undo")
+        "tactic admit",
+        "tactic Admitted",
+        "tactic Axiom a : False",
+        "tactic give_up",
+        "tactic (* *) admit.",
+        "tactic Unset Guard Checking",
+        "tactic idtac. Admitted",
+        'tactic Notation "x = y" := True',
+        'tactic Load "/tmp/x"',
+        'tactic Redirect "x" Print nat',
+        'tactic Declare ML Module "x"',
+        "tactic exact_no_check I",
+        "tactic vm_cast_no_check I",
+        "tactic Abort",
+        "tactic Qed",
+        "tactic abstract admit",
+        "tactic Ltac lia := idtac",
+        "tactic { Set Printing All.",
+        "tactic - Axiom a : False.",
+        "tactic { admit. }",
+        "tactic Require Import Classical",
+        "tactic Parameter x : False",
+        'tactic Extraction "x" nat',
+        "search Admitted. Axiom a : False",
+        "undo",
+    )
 
     _machine: ClassVar[Coqtop | None] = None
     _one_at_a_time: ClassVar[threading.RLock] = threading.RLock()
@@ -265,7 +363,11 @@ class Coq(ProofWorld):
         """The shared coqtop, in this episode's proof state: it serves whoever speaks, one at a time."""
         with Coq._one_at_a_time:
             machine = Coq._machine
-            if machine is None or not machine.alive or (Coq._owner is not self and not machine.reset()):
+            if (
+                machine is None
+                or not machine.alive
+                or (Coq._owner is not self and not machine.reset())
+            ):
                 if machine is not None:
                     machine.close()
                 machine = Coq._machine = Coqtop()
@@ -321,7 +423,9 @@ class Coq(ProofWorld):
         if left:
             return signals, False
         verdict = judge(self.task, written(self._done))
-        return signals | {"proved": (float(not verdict), verdict or "closed under the global context")}, True
+        return signals | {
+            "proved": (float(not verdict), verdict or "closed under the global context")
+        }, True
 
     @action
     def undo(self) -> Answer:
@@ -347,7 +451,9 @@ class Coq(ProofWorld):
                 machine.back(self._state)
             except ValueError as wrong:
                 said = str(wrong)
-            except EnvironmentFailure:  # it found more than is read, say: the agent's doing, as for a tactic
+            except (
+                EnvironmentFailure
+            ):  # it found more than is read, say: the agent's doing, as for a tactic
                 self._note = "\n! that ended Coq"
                 self._begin_again(machine)
                 return {"tactics": 1.0, "errors": (1.0, "coqtop ended")}, False
@@ -360,8 +466,25 @@ class Coq(ProofWorld):
             return super().restore(snapshot)
 
     def random_action(self, rng: np.random.Generator) -> str:
-        return "tactic " + str(rng.choice(["intros.", "simpl.", "lia.", "ring.", "reflexivity.", "auto.", "split.",
-                                           "induction n.", "tauto.", "left.", "right.", "assumption.", "intros l."]))
+        return "tactic " + str(
+            rng.choice(
+                [
+                    "intros.",
+                    "simpl.",
+                    "lia.",
+                    "ring.",
+                    "reflexivity.",
+                    "auto.",
+                    "split.",
+                    "induction n.",
+                    "tauto.",
+                    "left.",
+                    "right.",
+                    "assumption.",
+                    "intros l.",
+                ]
+            )
+        )
 
     def close(self) -> None:
         with Coq._one_at_a_time:
@@ -387,5 +510,9 @@ def goals_left(said: str) -> int:
 def _shown(said: str) -> str:
     """Coq's answer as the agent sees it: hypotheses, a line, and the goal; other goals as conclusions."""
     lines = [re.sub(r" \(ID \d+\)", "", line).rstrip() for line in said.splitlines()]
-    kept = [line.strip() for line in lines if line.strip() and not line.startswith(("<infomsg>", "</infomsg>"))]
+    kept = [
+        line.strip()
+        for line in lines
+        if line.strip() and not line.startswith(("<infomsg>", "</infomsg>"))
+    ]
     return "\n".join(itertools.islice(kept, 40))

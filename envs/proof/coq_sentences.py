@@ -20,8 +20,15 @@ _SELECTOR = re.compile(rf"(?:{_NUMBERS}|all|\[ ?[A-Za-z_][\w']* ?\]|!) ?: ?(?!=)
 _STRUCTURE = re.compile(r"-+|\++|\*+|\}|(?:(?:\d+|\[ ?[A-Za-z_][\w']* ?\]) ?: ?)?\{")
 _TOKEN = re.compile(r"[A-Za-z_][\w']*(?:\.[A-Za-z_][\w']*)*|\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.+|\S")
 _REFUSED = {
-    "an admitted goal is no proof": ("admit", "give_up", "exact_no_check", "vm_cast_no_check", "native_cast_no_check",
-                                     "change_no_check", "convert_concl_no_check"),
+    "an admitted goal is no proof": (
+        "admit",
+        "give_up",
+        "exact_no_check",
+        "vm_cast_no_check",
+        "native_cast_no_check",
+        "change_no_check",
+        "convert_concl_no_check",
+    ),
     "it starts a program": ("native_compute", "psatz"),
     "it sets what outlives the proof": ("optimize_heap", "restart_timer", "finish_timing"),
 }
@@ -53,7 +60,7 @@ def _without_comments(text: str) -> str:
     """A blank for each comment; comments nest, and a string within one hides its end, as in Coq."""
     kept, depth, at = [], 0, 0
     while at < len(text):
-        pair = text[at:at + 2]
+        pair = text[at : at + 2]
         if text[at] == '"':
             end = text.find('"', at + 1)
             if end < 0 or not depth:
@@ -98,7 +105,9 @@ def _check(sentence: str) -> None:
     if re.match(r"par ?:", tactic):
         raise ValueError("par: starts programs; say all:")
     if not re.match(r"[a-z_(\[]", tactic):
-        raise ValueError(f"{sentence[:40]!r}: a tactic begins with a small letter; commands are refused")
+        raise ValueError(
+            f"{sentence[:40]!r}: a tactic begins with a small letter; commands are refused"
+        )
     if re.search(r"\(\*|\*\)", sentence):
         raise ValueError("write ( * ) with blanks: (* begins a comment")
     if re.search(r"\b(?:start|stop|reset|show) ltac profil", sentence):

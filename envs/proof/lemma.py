@@ -32,11 +32,17 @@ def read_statements(path: Path, suffix: str, comment: str, stated: str, forall: 
         text = re.sub(comment, "", file.read_text(), flags=re.DOTALL)
         for match in re.finditer(stated, text, re.DOTALL | re.MULTILINE):
             binders, statement = at_the_colon(match[1])
-            whole = f"{forall} {' '.join(binders.split())}, {statement}" if binders.strip() else statement
+            whole = (
+                f"{forall} {' '.join(binders.split())}, {statement}"
+                if binders.strip()
+                else statement
+            )
             found.append(Lemma(file.stem, "", " ".join(whole.split())))
     if not found:
-        raise MissingPartError(f"{path} holds no theorem or lemma with a proof to come",
-                               f"give a {suffix} file or a folder of them")
+        raise MissingPartError(
+            f"{path} holds no theorem or lemma with a proof to come",
+            f"give a {suffix} file or a folder of them",
+        )
     return found
 
 
@@ -46,7 +52,7 @@ def at_the_colon(text: str) -> tuple[str, str]:
     for i, character in enumerate(text):
         depth += (character in "([{⦃") - (character in ")]}⦄")
         if character == ":" and depth == 0:
-            return text[:i], text[i + 1:]
+            return text[:i], text[i + 1 :]
     return "", text
 
 
@@ -58,8 +64,11 @@ class ProofWorld(ToolWorld[Lemma]):
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "proved": SignalKind("fraction", "verifier"), "tactics": SignalKind("count", "env_state"),
-        "errors": SignalKind("count", "verifier"), "goals_left": SignalKind("count", "verifier")}
+        "proved": SignalKind("fraction", "verifier"),
+        "tactics": SignalKind("count", "env_state"),
+        "errors": SignalKind("count", "verifier"),
+        "goals_left": SignalKind("count", "verifier"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
     oracle_target: ClassVar[float] = 0.9
     families: ClassVar[Sequence[Callable[[np.random.Generator], Lemma]]] = ()

@@ -67,25 +67,47 @@ def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str
     head = database.text[:proof_from]
     whole = f"{head}$= {' '.join(steps)} $.\n" + "$}\n" * (head.count("${") - head.count("$}"))
     try:
-        done = confine.run(["sh", "-c", "cd /tmp && cat > a.mm && printf 'read a.mm\\nverify proof "
-                            f"{goal.label}\\nexit\\nyes\\n' | {metamath}"], told=whole.encode(), seconds=60)
+        done = confine.run(
+            [
+                "sh",
+                "-c",
+                "cd /tmp && cat > a.mm && printf 'read a.mm\\nverify proof "
+                f"{goal.label}\\nexit\\nyes\\n' | {metamath}",
+            ],
+            told=whole.encode(),
+            seconds=60,
+        )
     except subprocess.TimeoutExpired as late:
         raise EnvironmentFailure(f"metamath gave no verdict on {goal.label} in 60 s") from late
     said = done.stdout.decode("utf-8", "replace")
-    verdict = said.rpartition("if you want to check them.")[2]  # where all is well, it repeats the label and no more
+    verdict = said.rpartition("if you want to check them.")[
+        2
+    ]  # where all is well, it repeats the label and no more
     return "" if verdict.split() == ["MM>", goal.label, "MM>"] else " ".join(said.split())[-300:]
 
 
 class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
-        "proved": SignalKind("fraction", "verifier"), "steps": SignalKind("count", "env_state"),
-        "refused": SignalKind("count", "verifier")}
+        "proved": SignalKind("fraction", "verifier"),
+        "steps": SignalKind("count", "env_state"),
+        "refused": SignalKind("count", "verifier"),
+    }
     reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "steps": -0.002, "refused": -0.01}
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.9
-    cheats = ("push ?", "push $= ax-1 $.", "push wph $. x $p |- ph $= ", "push NONSUCH", "pop", "push ( ) A",
-              '{"name": "push", "arguments": {"label": "../x"}}', "push $[ /etc/passwd $]", "lookup ax-mp", "push qed")
+    cheats = (
+        "push ?",
+        "push $= ax-1 $.",
+        "push wph $. x $p |- ph $= ",
+        "push NONSUCH",
+        "pop",
+        "push ( ) A",
+        '{"name": "push", "arguments": {"label": "../x"}}',
+        "push $[ /etc/passwd $]",
+        "lookup ax-mp",
+        "push qed",
+    )
 
     def __init__(self, database: str = SET_MM, theorems: int = 2000, longest: int = 25) -> None:
         super().__init__()
@@ -137,7 +159,10 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         if not proof.complete:
             return {"steps": 1.0}, False
         verdict = second_opinion(self.database, self.goal, self._steps)
-        return {"steps": 1.0, "proved": (float(not verdict), verdict or "verified by metamath")}, True
+        return {
+            "steps": 1.0,
+            "proved": (float(not verdict), verdict or "verified by metamath"),
+        }, True
 
     @action
     def pop(self) -> Answer:
@@ -164,5 +189,14 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         return f"push {proof[done]}"
 
     def random_action(self, rng: np.random.Generator) -> str:
-        labels = [*(h.label for h in self.goal.hypotheses), "ax-mp", "ax-1", "ax-2", "wi", "wn", "syl", "a1i"]
+        labels = [
+            *(h.label for h in self.goal.hypotheses),
+            "ax-mp",
+            "ax-1",
+            "ax-2",
+            "wi",
+            "wn",
+            "syl",
+            "a1i",
+        ]
         return f"push {labels[int(rng.integers(len(labels)))]}"

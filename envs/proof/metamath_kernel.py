@@ -60,8 +60,15 @@ class Database:
 
     def __init__(self, path: Path, most: int) -> None:
         if not path.exists():
-            raise MissingPartError(f"no Metamath database at {path}", "./xp setup worlds, or give database=PATH")
-        self.text = re.sub(r"\$\(\s.*?\s\$\)", lambda comment: " " * len(comment[0]), path.read_text(), flags=re.DOTALL)
+            raise MissingPartError(
+                f"no Metamath database at {path}", "./xp setup worlds, or give database=PATH"
+            )
+        self.text = re.sub(
+            r"\$\(\s.*?\s\$\)",
+            lambda comment: " " * len(comment[0]),
+            path.read_text(),
+            flags=re.DOTALL,
+        )
         """Without its comments, which the reference program would read for markup."""
         self.assertions: dict[str, Assertion] = {}
         self.order: dict[str, int] = {}
@@ -87,9 +94,13 @@ class Database:
                 scopes[-1].variables.update(_until(tokens, "$."))
             elif token == "$d":
                 apart = _until(tokens, "$.")
-                scopes[-1].distinct.update(frozenset((a, b)) for i, a in enumerate(apart) for b in apart[i + 1:])
+                scopes[-1].distinct.update(
+                    frozenset((a, b)) for i, a in enumerate(apart) for b in apart[i + 1 :]
+                )
             elif token in ("$f", "$e"):
-                scopes[-1].hypotheses[label] = Hypothesis(label, tuple(_until(tokens, "$.")), token == "$f")
+                scopes[-1].hypotheses[label] = Hypothesis(
+                    label, tuple(_until(tokens, "$.")), token == "$f"
+                )
             elif token in ("$a", "$p"):
                 statement = tuple(_until(tokens, "$." if token == "$a" else "$="))
                 proof = () if token == "$a" else tuple(_until(tokens, "$."))
@@ -109,7 +120,7 @@ class Database:
         stack: list[list[str]] = []
         saved: list[list[str]] = []
         number = 0
-        for letter in "".join(assertion.proof[closing + 1:]):
+        for letter in "".join(assertion.proof[closing + 1 :]):
             if "U" <= letter <= "Y":
                 number = number * 5 + ord(letter) - ord("U") + 1
             elif letter == "Z":
@@ -120,9 +131,13 @@ class Database:
                 index, number = number * 20 + ord(letter) - ord("A"), 0
                 if index < len(labels):
                     label = labels[index]
-                    taken = 0 if label not in self.assertions else len(self.assertions[label].hypotheses)
-                    parts = stack[len(stack) - taken:]
-                    del stack[len(stack) - taken:]
+                    taken = (
+                        0
+                        if label not in self.assertions
+                        else len(self.assertions[label].hypotheses)
+                    )
+                    parts = stack[len(stack) - taken :]
+                    del stack[len(stack) - taken :]
                     stack.append([*(step for part in parts for step in part), label])
                 else:
                     stack.append(saved[index - len(labels)])
@@ -146,14 +161,26 @@ def _until(tokens: Iterator[tuple[str, int]], end: str) -> list[str]:
     raise ValueError(f"the database ends before {end}")
 
 
-def _assertion(label: str, statement: Statement, scope: _Scope, proof: tuple[str, ...], where: int) -> Assertion:
+def _assertion(
+    label: str, statement: Statement, scope: _Scope, proof: tuple[str, ...], where: int
+) -> Assertion:
     used = {s for s in statement if s in scope.variables}
     for hypothesis in scope.hypotheses.values():
         if not hypothesis.floating:
             used |= {s for s in hypothesis.statement if s in scope.variables}
-    mandatory = tuple(h for h in scope.hypotheses.values() if not h.floating or h.statement[1] in used)
-    return Assertion(label, statement, mandatory, frozenset(p for p in scope.distinct if p <= used),
-                     scope.hypotheses, frozenset(scope.distinct), proof, where)
+    mandatory = tuple(
+        h for h in scope.hypotheses.values() if not h.floating or h.statement[1] in used
+    )
+    return Assertion(
+        label,
+        statement,
+        mandatory,
+        frozenset(p for p in scope.distinct if p <= used),
+        scope.hypotheses,
+        frozenset(scope.distinct),
+        proof,
+        where,
+    )
 
 
 class Proof:
@@ -191,13 +218,17 @@ class Proof:
     def _applied(self, used: Assertion) -> list[Statement]:
         count = len(used.hypotheses)
         if len(self.stack) < count:
-            raise ValueError(f"{used.label} takes {count} from the stack, which has {len(self.stack)}")
-        given = self.stack[len(self.stack) - count:]
+            raise ValueError(
+                f"{used.label} takes {count} from the stack, which has {len(self.stack)}"
+            )
+        given = self.stack[len(self.stack) - count :]
         stands_for: dict[str, Statement] = {}
         for hypothesis, statement in zip(used.hypotheses, given, strict=True):
             if hypothesis.floating:
                 if statement[0] != hypothesis.statement[0]:
-                    raise ValueError(f"{used.label} wants a {hypothesis.statement[0]} there, not {' '.join(statement)}")
+                    raise ValueError(
+                        f"{used.label} wants a {hypothesis.statement[0]} there, not {' '.join(statement)}"
+                    )
                 stands_for[hypothesis.statement[1]] = statement[1:]
         for hypothesis, statement in zip(used.hypotheses, given, strict=True):
             if not hypothesis.floating and _replaced(hypothesis.statement, stands_for) != statement:
@@ -210,7 +241,7 @@ class Proof:
                 for y in set(stands_for.get(b, ())) & variables:
                     if x == y or frozenset((x, y)) not in self.goal.active_distinct:
                         raise ValueError(f"{used.label} needs {x} and {y} to be distinct")
-        return [*self.stack[:len(self.stack) - count], _replaced(used.statement, stands_for)]
+        return [*self.stack[: len(self.stack) - count], _replaced(used.statement, stands_for)]
 
 
 def _replaced(statement: Statement, stands_for: Mapping[str, Statement]) -> Statement:

@@ -58,7 +58,11 @@ def probe(tier: str = DEFAULT) -> str | None:
             outcome = sandbox.run("print(6 * 7)")
     except (IsolationError, EnvironmentFailure, OSError) as error:
         return str(error)
-    return None if outcome.stdout == "42\n" else f"a test program printed {outcome.stdout!r} ({outcome.ending})"
+    return (
+        None
+        if outcome.stdout == "42\n"
+        else f"a test program printed {outcome.stdout!r} ({outcome.ending})"
+    )
 
 
 def tier() -> str:
@@ -66,14 +70,20 @@ def tier() -> str:
     Raises IsolationError if that is less than XP_MIN_TIER asks."""
     least = os.environ.get("XP_MIN_TIER", DEFAULT)
     if least not in TIERS:
-        raise IsolationError(f"sandbox.min_tier {least!r} is not offered", f"there are: {', '.join(TIERS)}")
+        raise IsolationError(
+            f"sandbox.min_tier {least!r} is not offered", f"there are: {', '.join(TIERS)}"
+        )
     why = {}
-    for offered in reversed([t for t in TIERS[TIERS.index(least):] if t != "gvisor" or least == "gvisor"]):
+    for offered in reversed(
+        [t for t in TIERS[TIERS.index(least) :] if t != "gvisor" or least == "gvisor"]
+    ):
         why[offered] = probe(offered)
         if why[offered] is None:
             return offered
-    raise IsolationError("; ".join(f"{name}: {reason}" for name, reason in why.items()),
-                         "run ./xp doctor; in a container, allow user namespaces, or set sandbox.min_tier: landlock")
+    raise IsolationError(
+        "; ".join(f"{name}: {reason}" for name, reason in why.items()),
+        "run ./xp doctor; in a container, allow user namespaces, or set sandbox.min_tier: landlock",
+    )
 
 
 def _slot_uid() -> int:
@@ -84,12 +94,34 @@ def _slot_uid() -> int:
 def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
-        raise IsolationError("bubblewrap (bwrap) is not installed; agent code runs in no weaker place",
-                             "install it: apt-get install bubblewrap")
-    command = [bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-               "--die-with-parent", "--new-session", "--clearenv", "--hostname", "cage", "--cap-drop", "ALL"]
+        raise IsolationError(
+            "bubblewrap (bwrap) is not installed; agent code runs in no weaker place",
+            "install it: apt-get install bubblewrap",
+        )
+    command = [
+        bwrap,
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        "--hostname",
+        "cage",
+        "--cap-drop",
+        "ALL",
+    ]
     if os.geteuid() == 0:
-        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+        command += [
+            "--cap-add",
+            "CAP_SETUID",
+            "--cap-add",
+            "CAP_SETGID",
+            "--cap-add",
+            "CAP_SETPCAP",
+        ]
     else:
         command += ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
     for folder in ("/usr/lib", "/usr/lib64"):
@@ -107,12 +139,19 @@ def _command(inside: Sequence[str], filter_descriptor: int | None) -> list[str]:
             command += ["--symlink", "/usr/lib", f"{_INSIDE_PYTHON}/lib"]
         else:
             command += ["--ro-bind", str(source), f"{_INSIDE_PYTHON}/{folder}"]
-    command += ["--ro-bind", str(_ZYGOTE), "/zygote.py", "--remount-ro", "/",
-                "--chdir", "/"]
+    command += ["--ro-bind", str(_ZYGOTE), "/zygote.py", "--remount-ro", "/", "--chdir", "/"]
     if filter_descriptor is not None:
         command += ["--seccomp", str(filter_descriptor)]
     version = sysconfig.get_python_version()
-    return [*command, "--", f"{_INSIDE_PYTHON}/bin/python{version}", "-I", "-S", "/zygote.py", *inside]
+    return [
+        *command,
+        "--",
+        f"{_INSIDE_PYTHON}/bin/python{version}",
+        "-I",
+        "-S",
+        "/zygote.py",
+        *inside,
+    ]
 
 
 def _bundle(folder: Path, inside: Sequence[str]) -> list[str]:
@@ -124,29 +163,73 @@ def _bundle(folder: Path, inside: Sequence[str]) -> list[str]:
         raise IsolationError("gVisor (runsc) is not installed", "install it: apt-get install runsc")
     python, prefix = shared_python()
     root = folder / "root"
-    shown = {p: p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") if os.path.isdir(p) and not os.path.islink(p)}
+    shown = {
+        p: p
+        for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
+        if os.path.isdir(p) and not os.path.islink(p)
+    }
     shown |= {f"{_INSIDE_PYTHON}/{part}": f"{prefix}/{part}" for part in ("bin", "lib")}
     mounts = []
     for base in ("", "/cage"):
         for place, source in shown.items():
             (root / f"{base}{place}"[1:]).mkdir(parents=True, exist_ok=True)
-            mounts.append({"destination": base + place, "type": "bind", "source": source, "options": ["ro", "rbind"]})
+            mounts.append(
+                {
+                    "destination": base + place,
+                    "type": "bind",
+                    "source": source,
+                    "options": ["ro", "rbind"],
+                }
+            )
         for link in ("lib", "lib64"):
             if os.path.islink(f"/{link}"):
                 (root / base[1:] / link).symlink_to(f"usr/{link}")
     shutil.copy(_ZYGOTE, root / "zygote.py")
     needed = ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"]
-    words = [f"{_INSIDE_PYTHON}/bin/{Path(python).name}", "-I", "-S", "/zygote.py", *inside, "gvisor"]
-    (folder / "config.json").write_text(json.dumps({
-        "ociVersion": "1.0.0", "hostname": "cage", "root": {"path": str(root), "readonly": True}, "mounts": mounts,
-        "process": {"terminal": False, "cwd": "/", "env": [], "user": {"uid": 0, "gid": 0}, "noNewPrivileges": True,
-                    "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), needed), "args": words},
-        "linux": {"namespaces": [{"type": t} for t in ("pid", "ipc", "uts", "mount", "network")]}}))
+    words = [
+        f"{_INSIDE_PYTHON}/bin/{Path(python).name}",
+        "-I",
+        "-S",
+        "/zygote.py",
+        *inside,
+        "gvisor",
+    ]
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "ociVersion": "1.0.0",
+                "hostname": "cage",
+                "root": {"path": str(root), "readonly": True},
+                "mounts": mounts,
+                "process": {
+                    "terminal": False,
+                    "cwd": "/",
+                    "env": [],
+                    "user": {"uid": 0, "gid": 0},
+                    "noNewPrivileges": True,
+                    "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), needed),
+                    "args": words,
+                },
+                "linux": {
+                    "namespaces": [{"type": t} for t in ("pid", "ipc", "uts", "mount", "network")]
+                },
+            }
+        )
+    )
     for path in (folder, root):
         path.chmod(0o755)
     rootless = ["--rootless"] if os.geteuid() else []
-    return [runsc, f"--root={folder / 'state'}", "--network=none", "--platform=ptrace", "--ignore-cgroups", *rootless,
-            "run", f"--bundle={folder}", f"cage-{os.getpid()}-{folder.name}"]
+    return [
+        runsc,
+        f"--root={folder / 'state'}",
+        "--network=none",
+        "--platform=ptrace",
+        "--ignore-cgroups",
+        *rootless,
+        "run",
+        f"--bundle={folder}",
+        f"cage-{os.getpid()}-{folder.name}",
+    ]
 
 
 def shared_python() -> tuple[str, str]:
@@ -154,7 +237,9 @@ def shared_python() -> tuple[str, str]:
     for prefix in (Path(sys.base_prefix), Path("/usr")):
         python = prefix / "bin" / f"python{sysconfig.get_python_version()}"
         parents = [python, *python.parents]
-        if python.exists() and (os.geteuid() != 0 or all(p.stat().st_mode & 0o5 == 5 for p in parents)):
+        if python.exists() and (
+            os.geteuid() != 0 or all(p.stat().st_mode & 0o5 == 5 for p in parents)
+        ):
             return str(python), str(prefix)
     raise IsolationError("no Python that another user may run", "install the system's python3")
 
@@ -173,15 +258,30 @@ class Sandbox:
         self._bounds: Bounds | None = None
         self._lock = threading.Lock()
 
-    def run(self, code: str, calls: Sequence[Sequence[Any]] = (), entry: str = "f", *, wall_seconds: float = 2.0,
-            cpu_seconds: int = 2, memory_bytes: int = 512 << 20) -> Outcome:
+    def run(
+        self,
+        code: str,
+        calls: Sequence[Sequence[Any]] = (),
+        entry: str = "f",
+        *,
+        wall_seconds: float = 2.0,
+        cpu_seconds: int = 2,
+        memory_bytes: int = 512 << 20,
+    ) -> Outcome:
         """Runs `code`, then `entry(*arguments)` for each call, in a fork that is dead when this returns.
 
         Answers are plain JSON values made in the cage; what they are worth is judged by the caller, outside.
         Raises EnvironmentFailure if the cage itself fails (not if the code does).
         """
-        request = json.dumps({"code": code, "calls": [list(c) for c in calls], "entry": entry,
-                              "cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes}).encode()
+        request = json.dumps(
+            {
+                "code": code,
+                "calls": [list(c) for c in calls],
+                "entry": entry,
+                "cpu_seconds": cpu_seconds,
+                "memory_bytes": memory_bytes,
+            }
+        ).encode()
         with self._lock:
             try:
                 process = self._start()
@@ -189,8 +289,9 @@ class Sandbox:
                 reply = json.loads(self._receive(process, wall_seconds + 20))
             except (OSError, ValueError, struct.error) as error:
                 self._stop()
-                raise EnvironmentFailure(f"the sandbox did not answer: {error}",
-                                         "it is built anew for the next run") from error
+                raise EnvironmentFailure(
+                    f"the sandbox did not answer: {error}", "it is built anew for the next run"
+                ) from error
         return Outcome(reply["ending"], reply["stdout"], _answers(reply["results"], len(calls)))
 
     def close(self) -> None:
@@ -208,16 +309,40 @@ class Sandbox:
             return self._process
         uid = _slot_uid() if os.geteuid() == 0 else -1
         self._tier = self._tier or tier()
-        inside = [str(uid), seccomp.filter_bytes("run").hex(), "filtered" if self._filtered else "unfiltered"]
+        inside = [
+            str(uid),
+            seccomp.filter_bytes("run").hex(),
+            "filtered" if self._filtered else "unfiltered",
+        ]
         if self._tier == "gvisor":
-            self._folder = tempfile.TemporaryDirectory(prefix="xp-gvisor-", ignore_cleanup_errors=True)
-            return self._begin(_bundle(Path(self._folder.name), [str(_slot_uid()), *inside[1:]]), (), 60)
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="xp-gvisor-", ignore_cleanup_errors=True
+            )
+            return self._begin(
+                _bundle(Path(self._folder.name), [str(_slot_uid()), *inside[1:]]), (), 60
+            )
         if self._tier == "none":
-            return self._begin([sys.executable, "-I", "-S", str(_ZYGOTE), "-1", "", "unfiltered", "none"], ())
+            return self._begin(
+                [sys.executable, "-I", "-S", str(_ZYGOTE), "-1", "", "unfiltered", "none"], ()
+            )
         if self._tier == "landlock":
             python, prefix = shared_python()
-            paths = [p for p in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{prefix}/bin", f"{prefix}/lib")
-                     if os.path.isdir(p)] if self._closed else []
+            paths = (
+                [
+                    p
+                    for p in (
+                        "/usr/lib",
+                        "/usr/lib64",
+                        "/lib",
+                        "/lib64",
+                        f"{prefix}/bin",
+                        f"{prefix}/lib",
+                    )
+                    if os.path.isdir(p)
+                ]
+                if self._closed
+                else []
+            )
             words = [python, "-I", "-S", str(_ZYGOTE), *inside, "landlock", *paths]
             return self._begin(words, ())
         with tempfile.TemporaryFile() as program:
@@ -226,11 +351,21 @@ class Sandbox:
             kept = (program.fileno(),) if self._filtered else ()
             return self._begin(_command(inside, program.fileno() if kept else None), kept)
 
-    def _begin(self, words: Sequence[str], kept: Sequence[int], seconds: float = 20) -> subprocess.Popen[bytes]:
+    def _begin(
+        self, words: Sequence[str], kept: Sequence[int], seconds: float = 20
+    ) -> subprocess.Popen[bytes]:
         self._bounds = bounds = Bounds(GVISOR if self._tier == "gvisor" else CAGE)
         weakref.finalize(self, bounds.close)
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, pass_fds=kept, env={}, bufsize=0, cwd="/")
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=kept,
+            env={},
+            bufsize=0,
+            cwd="/",
+        )
         self._process = process
         try:
             bounds.hold(process.pid)  # nothing of an agent runs yet
@@ -241,12 +376,16 @@ class Sandbox:
             raise
         except (OSError, struct.error):
             process.kill()
-            reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
+            reason = (
+                process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
+            )
             process.wait()
             bounds.close()
             self._process = None
-            raise IsolationError(f"the {self._tier} sandbox cannot be built here: {reason or 'no reason given'}",
-                                 "run ./xp doctor; in a container, allow user namespaces or start as root") from None
+            raise IsolationError(
+                f"the {self._tier} sandbox cannot be built here: {reason or 'no reason given'}",
+                "run ./xp doctor; in a container, allow user namespaces or start as root",
+            ) from None
         return process
 
     def _stop(self) -> None:
@@ -269,7 +408,7 @@ class Sandbox:
         assert process.stdin is not None
         view = memoryview(struct.pack("<I", len(payload)) + payload)
         while view:
-            view = view[process.stdin.write(view):]
+            view = view[process.stdin.write(view) :]
 
     @staticmethod
     def _receive(process: subprocess.Popen[bytes], seconds: float) -> bytes:
@@ -303,4 +442,4 @@ def _answers(results: str, expected: int) -> tuple[tuple[str, Any], ...]:
         answers = tuple((kind, value) for kind, value in parsed if kind in ("value", "error"))
     except (ValueError, TypeError, RecursionError):
         return ()
-    return answers[:max(expected, 1)]
+    return answers[: max(expected, 1)]

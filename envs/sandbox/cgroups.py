@@ -80,12 +80,19 @@ def _second_version() -> tuple[Home, ...]:
     mount, own = _mounted("cgroup2", ""), _own("")
     if mount is None or own is None:
         return ()
-    settings = {"memory.max": "memory", "memory.swap.max": "0", "memory.oom.group": "1", "pids.max": "processes"}
+    settings = {
+        "memory.max": "memory",
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "pids.max": "processes",
+    }
     for path in _upwards(mount, own):
         with suppress(OSError):
             for controller in ("memory", "pids", "cpu"):
                 if controller not in (path / "cgroup.subtree_control").read_text().split():
-                    with suppress(OSError):  # a group that holds processes itself cannot hand out any
+                    with suppress(
+                        OSError
+                    ):  # a group that holds processes itself cannot hand out any
                         (path / "cgroup.subtree_control").write_text(f"+{controller}")
             if _works(home := Home(path, settings), ("memory.max", "pids.max")):
                 return (home,)
@@ -95,9 +102,14 @@ def _second_version() -> tuple[Home, ...]:
 def _first_version() -> tuple[Home, ...]:
     found = []
     for controller, file, settings in (
-            ("memory", "memory.limit_in_bytes", {"memory.limit_in_bytes": "memory",
-                                                 "memory.memsw.limit_in_bytes": "memory"}),
-            ("pids", "pids.max", {"pids.max": "processes"}), ("cpu", "cpu.shares", {})):
+        (
+            "memory",
+            "memory.limit_in_bytes",
+            {"memory.limit_in_bytes": "memory", "memory.memsw.limit_in_bytes": "memory"},
+        ),
+        ("pids", "pids.max", {"pids.max": "processes"}),
+        ("cpu", "cpu.shares", {}),
+    ):
         mount, own = _mounted("cgroup", controller), _own(controller)
         path = next(_upwards(mount, own), None) if mount is not None and own is not None else None
         if path is not None and _works(home := Home(path, settings), (file,)):
@@ -115,9 +127,17 @@ def _works(home: Home, files: Sequence[str]) -> bool:
     except OSError:
         return False
     try:
-        return all((group / file).exists() for file in files) and subprocess.run(
-            ["/bin/sh", "-c", JOIN, "sh", str(group), "/bin/true"], env={}, cwd="/", capture_output=True,
-            check=False).returncode == 0
+        return (
+            all((group / file).exists() for file in files)
+            and subprocess.run(
+                ["/bin/sh", "-c", JOIN, "sh", str(group), "/bin/true"],
+                env={},
+                cwd="/",
+                capture_output=True,
+                check=False,
+            ).returncode
+            == 0
+        )
     finally:
         remove(group)
 

@@ -30,24 +30,73 @@ from experience.errors import EnvironmentFailure, IsolationError
 MOST_OUTPUT = 16 << 20
 """Bytes that a program may write while `run` reads it."""
 _NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf")
-_ETC = ("/etc/fonts", "/etc/ld.so.cache", "/etc/chromium.d", "/etc/alternatives", "/etc/ocamlfind.conf",
-        "/etc/libreoffice")
+_ETC = (
+    "/etc/fonts",
+    "/etc/ld.so.cache",
+    "/etc/chromium.d",
+    "/etc/alternatives",
+    "/etc/ocamlfind.conf",
+    "/etc/libreoffice",
+)
 
 
-def place(*, readable: Sequence[Path] = (), writable: Mapping[Path, str] | None = None,
-          data: Mapping[str, int] | None = None, chdir: str = "/", network: bool = False,
-          environment: Mapping[str, str] | None = None, limits: Limits = Limits()) -> list[str]:
+def place(
+    *,
+    readable: Sequence[Path] = (),
+    writable: Mapping[Path, str] | None = None,
+    data: Mapping[str, int] | None = None,
+    chdir: str = "/",
+    network: bool = False,
+    environment: Mapping[str, str] | None = None,
+    limits: Limits = Limits(),
+) -> list[str]:
     """Bubblewrap's words for a place. `writable` maps a directory outside to its path inside, `data` a path inside to a
     descriptor that holds what is to be read there, over what may stand there; `network` leaves a program of ours in the
     machine's network."""
     size = str(limits.tmp_bytes)
-    words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-             *([] if network else ["--unshare-net"]), "--die-with-parent", "--new-session", "--clearenv",
-             "--hostname", "place", "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev",
-             "--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
-             "--size", size, "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/home",
-             "--setenv", "HOME", "/home", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin", "--setenv", "LANG",
-             "C.UTF-8"]
+    words = [
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        *([] if network else ["--unshare-net"]),
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        "--hostname",
+        "place",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        size,
+        "--tmpfs",
+        "/dev/shm",
+        "--remount-ro",
+        "/dev",
+        "--size",
+        size,
+        "--tmpfs",
+        "/tmp",
+        "--size",
+        size,
+        "--tmpfs",
+        "/home",
+        "--setenv",
+        "HOME",
+        "/home",
+        "--setenv",
+        "PATH",
+        "/usr/local/bin:/usr/bin:/bin",
+        "--setenv",
+        "LANG",
+        "C.UTF-8",
+    ]
     for name in ("lib", "lib64", "bin", "sbin"):
         link = Path("/") / name
         if link.is_symlink():
@@ -71,16 +120,31 @@ def entry(words: int) -> list[str]:
     IsolationError without bubblewrap."""
     bwrap, setpriv = shutil.which("bwrap"), shutil.which("setpriv")
     if bwrap is None:
-        raise IsolationError("bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
-                             "apt-get install bubblewrap")
+        raise IsolationError(
+            "bubblewrap (bwrap) is not installed; programs of others run in no weaker place",
+            "apt-get install bubblewrap",
+        )
     if os.geteuid() != 0:
         return [bwrap, "--args", str(words), "--"]
     if setpriv is None:
-        raise IsolationError("setpriv is not installed; programs of others are not run as root",
-                             "apt-get install util-linux")
+        raise IsolationError(
+            "setpriv is not installed; programs of others are not run as root",
+            "apt-get install util-linux",
+        )
     uid = str(slot_uid())
-    return [setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs", bwrap, "--args", str(words),
-            "--"]
+    return [
+        setpriv,
+        "--reuid",
+        uid,
+        "--regid",
+        uid,
+        "--clear-groups",
+        "--no-new-privs",
+        bwrap,
+        "--args",
+        str(words),
+        "--",
+    ]
 
 
 def packed(words: Sequence[str]) -> bytes:
@@ -91,12 +155,15 @@ def packed(words: Sequence[str]) -> bytes:
 def folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
     """A new folder that a place can be given, for its user to write in; gone when closed or collected. It stands where
     that user can get to, which a temporary folder of one's own may not be."""
+
     def reached(path: Path) -> bool:
         return path.is_dir() and all(p.stat().st_mode & 0o001 for p in (path, *path.parents))
 
     among = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
     root = os.geteuid() == 0
-    made = tempfile.TemporaryDirectory(prefix=prefix, dir=next((p for p in among if not root or reached(p)), None))
+    made = tempfile.TemporaryDirectory(
+        prefix=prefix, dir=next((p for p in among if not root or reached(p)), None)
+    )
     give(Path(made.name))
     return made
 
@@ -135,8 +202,14 @@ class Place(subprocess.Popen[bytes]):
         return code
 
 
-def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = True,
-          limits: Limits = Limits(), **where: Any) -> Place:
+def start(
+    command: Sequence[str],
+    *,
+    pipes: Mapping[str, Any],
+    filtered: bool = True,
+    limits: Limits = Limits(),
+    **where: Any,
+) -> Place:
     """`command` running in its place. `pipes` are Popen's stdin, stdout and stderr; `where` is for `place`. Without
     `filtered` the command filters its own system calls."""
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as told:
@@ -150,9 +223,19 @@ def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = 
         told.seek(0)
         bounds, process = Bounds(limits, tuple(where.get("writable") or ())), None
         try:
-            process = Place([*entry(told.fileno()), *limits.words(), *command], bufsize=0, **pipes, env={}, cwd="/",
-                            pass_fds=(gate, told.fileno(), *([program.fileno()] if filtered else ()),
-                                      *(where.get("data") or {}).values()))
+            process = Place(
+                [*entry(told.fileno()), *limits.words(), *command],
+                bufsize=0,
+                **pipes,
+                env={},
+                cwd="/",
+                pass_fds=(
+                    gate,
+                    told.fileno(),
+                    *([program.fileno()] if filtered else ()),
+                    *(where.get("data") or {}).values(),
+                ),
+            )
             process.bounds = bounds
             weakref.finalize(process, bounds.close)
             bounds.hold(process.pid)  # it waits at the gate
@@ -170,14 +253,17 @@ def start(command: Sequence[str], *, pipes: Mapping[str, Any], filtered: bool = 
         return process
 
 
-def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
-        **where: Any) -> subprocess.CompletedProcess[bytes]:
+def run(
+    command: Sequence[str], *, seconds: float, told: bytes = b"", **where: Any
+) -> subprocess.CompletedProcess[bytes]:
     """`command` from start to end, `told` on its stdin, its output kept (stderr with stdout). It is dead when this
     returns; a subprocess.TimeoutExpired tells that it was ended. Raises EnvironmentFailure where the place itself could
     not be started, so that nobody takes what bubblewrap or setpriv said for the command's own verdict."""
     begun = uuid.uuid4().hex
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = start(["/bin/sh", "-c", 'echo "$0"; exec "$@"', begun, *command], pipes=pipes, **where)
+    process = start(
+        ["/bin/sh", "-c", 'echo "$0"; exec "$@"', begun, *command], pipes=pipes, **where
+    )
     try:
         output = _spoken(process, told, time.monotonic() + seconds)
     finally:
@@ -190,8 +276,10 @@ def run(command: Sequence[str], *, seconds: float, told: bytes = b"",
         code = process.wait()
     said, started, output = output.partition(f"{begun}\n".encode())
     if not started:
-        raise EnvironmentFailure(f"no place for {command[0]} could be started: {said[-200:].decode(errors='replace')}",
-                                 "./xp doctor says what places need")
+        raise EnvironmentFailure(
+            f"no place for {command[0]} could be started: {said[-200:].decode(errors='replace')}",
+            "./xp doctor says what places need",
+        )
     return subprocess.CompletedProcess(list(command), code, output)
 
 
@@ -213,7 +301,7 @@ def _spoken(process: Place, told: bytes, until: float) -> bytes:
                 raise subprocess.TimeoutExpired(process.args, 0, bytes(output))
             for key, _ in ready:
                 if key.fileobj is process.stdin:
-                    left = left[_sent(process.stdin.fileno(), left):]
+                    left = left[_sent(process.stdin.fileno(), left) :]
                     if not left:
                         waiting.unregister(process.stdin)
                         process.stdin.close()
@@ -223,13 +311,15 @@ def _spoken(process: Place, told: bytes, until: float) -> bytes:
                     return bytes(output)
                 output += more
                 if len(output) > MOST_OUTPUT:
-                    raise EnvironmentFailure(f"a program of others wrote more than {MOST_OUTPUT >> 20} MiB",
-                                             "its place was ended")
+                    raise EnvironmentFailure(
+                        f"a program of others wrote more than {MOST_OUTPUT >> 20} MiB",
+                        "its place was ended",
+                    )
 
 
 def _sent(descriptor: int, data: memoryview) -> int:
     """How much of `data` was taken; all of it where nobody reads it any more."""
     try:
-        return os.write(descriptor, data[:1 << 16])
+        return os.write(descriptor, data[: 1 << 16])
     except BrokenPipeError:
         return len(data)

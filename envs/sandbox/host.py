@@ -64,7 +64,7 @@ def lines(descriptor):
 def send(descriptor, line):
     view = memoryview(line)
     while view:
-        view = view[os.write(descriptor, view):]
+        view = view[os.write(descriptor, view) :]
 
 
 def serve(judge, descriptor):
@@ -76,15 +76,22 @@ def load_filter(program):
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(program, len(program))
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    if libc.prctl(22, 2, struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 0, 0):
+    if libc.prctl(
+        22, 2, struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 0, 0
+    ):
         os._exit(99)
 
 
 def limit(memory_bytes, cpu_seconds):
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    for what, most in ((resource.RLIMIT_AS, mapped + memory_bytes), (resource.RLIMIT_CPU, cpu_seconds),
-                       (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 64)):
+    for what, most in (
+        (resource.RLIMIT_AS, mapped + memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 64),
+    ):
         resource.setrlimit(what, (most, most))
 
 
@@ -162,7 +169,9 @@ def main():
     except BaseException as failed:
         traceback.print_exc()
         kind = "missing" if isinstance(failed, ImportError) else "failed"
-        control.sendall(json.dumps({kind: f"{type(failed).__name__}: {failed}"[:500]}).encode() + b"\n")
+        control.sendall(
+            json.dumps({kind: f"{type(failed).__name__}: {failed}"[:500]}).encode() + b"\n"
+        )
         return
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no child reads another's memory
     gc.collect()
@@ -177,7 +186,12 @@ def main():
             try:
                 pid = fork(judge, channel, *limits)
             except OSError as refused:  # this process, and the children that there are, go on
-                line = json.dumps({"failed": f"no process for one more episode: {refused.strerror}"}).encode() + b"\n"
+                line = (
+                    json.dumps(
+                        {"failed": f"no process for one more episode: {refused.strerror}"}
+                    ).encode()
+                    + b"\n"
+                )
             else:
                 children.add(pid)
                 line = json.dumps({"value": pid}).encode() + b"\n"
@@ -187,7 +201,9 @@ def main():
             return
         else:
             pid = asked["pid"]
-            seconds = 0.3 if asked["do"] == "how" else 0  # one whose line has ended may still be on its way out
+            seconds = (
+                0.3 if asked["do"] == "how" else 0
+            )  # one whose line has ended may still be on its way out
             told = ended(pid, seconds) if pid in children else "was not ours"
             children.discard(pid)
             line = json.dumps({"value": told}).encode() + b"\n" if asked["do"] == "how" else b""

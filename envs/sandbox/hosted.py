@@ -37,8 +37,12 @@ from envs.sandbox.cage import shared_python
 from envs.sandbox.limits import JUDGE
 from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1",
-               "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 """All that a judge finds in its environment. Its hashes are the same each time: so are its sets, and its worlds."""
 TIER = "namespaces"
 """What a world records whose judges are hosted."""
@@ -66,12 +70,22 @@ class Hosted:
     shows. Safe to use from many threads.
     """
 
-    def __init__(self, guest: Path, packages: Sequence[str], options: Mapping[str, Any] | None = None, *,
-                 limits: Limits | None = None, forks: bool = True, readable: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        guest: Path,
+        packages: Sequence[str],
+        options: Mapping[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+        forks: bool = True,
+        readable: Sequence[Path] = (),
+    ) -> None:
         self._guest, self._packages, self._options = guest, tuple(packages), dict(options or {})
         self._readable = tuple(readable)
         self._limits, self._forks = limits or Limits(), forks
-        self._lock = threading.RLock()  # a session may be collected, and so end, while another is opened
+        self._lock = (
+            threading.RLock()
+        )  # a session may be collected, and so end, while another is opened
         self._place: _Place | None = None
         self._spare: Session | None = None
 
@@ -151,16 +165,29 @@ class Hosted:
     def _built(self) -> _Place:
         site = _site(self._packages)
         program = seccomp.filter_bytes("judge").hex() if self._limits.filtered else ""
-        words = [json.dumps(self._options), program, str(self._limits.memory_bytes), str(self._limits.cpu_seconds),
-                 "forks" if self._forks else "stays"]
+        words = [
+            json.dumps(self._options),
+            program,
+            str(self._limits.memory_bytes),
+            str(self._limits.cpu_seconds),
+            "forks" if self._forks else "stays",
+        ]
         return _Place(self._guest, [site, *self._readable], words)
 
 
 class Session:
     """An episode's child: its methods are called one after another, and it is dead when this is closed."""
 
-    def __init__(self, channel: socket.socket, host: Hosted | None, pid: int, place: _Place, seconds: float) -> None:
-        self._line, self._host, self._pid, self._place, self._seconds = Line(channel), host, pid, place, seconds
+    def __init__(
+        self, channel: socket.socket, host: Hosted | None, pid: int, place: _Place, seconds: float
+    ) -> None:
+        self._line, self._host, self._pid, self._place, self._seconds = (
+            Line(channel),
+            host,
+            pid,
+            place,
+            seconds,
+        )
         self._ended = False
 
     def ask(self, call: str, **arguments: Any) -> Any:
@@ -176,7 +203,11 @@ class Session:
         except (OSError, EOFError) as error:
             self._ended = True
             self._line.close()
-            how = self._host._how(self._place, self._pid) if self._host else "was ended with its place"
+            how = (
+                self._host._how(self._place, self._pid)
+                if self._host
+                else "was ended with its place"
+            )
             self._place.close() if self._host is None else None
             raise EnvironmentFailure(f"the judge of this episode {error}: it {how}") from error
 
@@ -261,15 +292,23 @@ class _Place:
         ours, theirs = socket.socketpair()
         self._control = Line(ours)
         self._said = tempfile.TemporaryFile()
-        program = (f"import sys; sys.path.append({str(readable[0])!r}); "
-                   "exec(compile(open('/host.py').read(), '/host.py', 'exec'))")
+        program = (
+            f"import sys; sys.path.append({str(readable[0])!r}); "
+            "exec(compile(open('/host.py').read(), '/host.py', 'exec'))"
+        )
         with theirs, _HOST.open("rb") as host, guest.open("rb") as judge:
             self._process = confine.start(
                 [python, "-S", "-P", "-c", program, "/judge.py", *words],
                 environment=ENVIRONMENT,
                 readable=[*readable, *([] if prefix == "/usr" else [Path(prefix)])],
-                data={"/host.py": host.fileno(), "/judge.py": judge.fileno()}, limits=JUDGE,
-                pipes={"stdin": theirs.fileno(), "stdout": subprocess.DEVNULL, "stderr": self._said})
+                data={"/host.py": host.fileno(), "/judge.py": judge.fileno()},
+                limits=JUDGE,
+                pipes={
+                    "stdin": theirs.fileno(),
+                    "stdout": subprocess.DEVNULL,
+                    "stderr": self._said,
+                },
+            )
         try:
             self._began(guest)
         except BaseException:
@@ -280,14 +319,18 @@ class _Place:
         try:
             self._control.read(START_SECONDS)
         except (OSError, EOFError) as error:
-            raise IsolationError(f"no place for strangers' code can be built here: {self._last() or error}",
-                                 "run ./xp doctor; in a container, allow user namespaces") from None
+            raise IsolationError(
+                f"no place for strangers' code can be built here: {self._last() or error}",
+                "run ./xp doctor; in a container, allow user namespaces",
+            ) from None
         try:
             told = json.loads(self._control.read(START_SECONDS))
         except (OSError, EOFError, ValueError) as error:
             raise EnvironmentFailure(f"the judge of {guest.stem} {error}: {self._last()}") from None
         if "missing" in told:
-            raise MissingPartError(f"the judge of {guest.stem} lacks a package: {told['missing']}", "./xp setup worlds")
+            raise MissingPartError(
+                f"the judge of {guest.stem} lacks a package: {told['missing']}", "./xp setup worlds"
+            )
         if "failed" in told:
             raise EnvironmentFailure(f"the judge of {guest.stem} could not begin: {told['failed']}")
 
@@ -302,11 +345,15 @@ class _Place:
 
     def ask(self, asked: Mapping[str, Any], seconds: float, descriptor: int | None = None) -> Any:
         try:
-            return _value(self._control.ask(json.dumps(asked).encode() + b"\n", seconds, descriptor))
+            return _value(
+                self._control.ask(json.dumps(asked).encode() + b"\n", seconds, descriptor)
+            )
         except (OSError, EOFError) as error:
             self.close()
-            raise EnvironmentFailure(f"the strangers' place {error}: {self._last()}",
-                                     "it is built anew for the next episode") from error
+            raise EnvironmentFailure(
+                f"the strangers' place {error}: {self._last()}",
+                "it is built anew for the next episode",
+            ) from error
 
     def tell(self, said: Mapping[str, Any]) -> None:
         """Says what has no answer. A place that is gone has none of its children left."""
@@ -340,8 +387,14 @@ def with_java(guest: Path, package: str, **options: Any) -> Hosted:
     """A judge with a Java machine of its own. Raises MissingPartError without Java."""
     if shutil.which("java") is None:
         raise MissingPartError(f"{package} needs Java", "./xp setup worlds")
-    return Hosted(guest, [package], options, forks=False, limits=Limits(answer_seconds=120),
-                  readable=[*sorted(Path("/etc").glob("java-*")), Path(sys.prefix) / "share/py4j"])
+    return Hosted(
+        guest,
+        [package],
+        options,
+        forks=False,
+        limits=Limits(answer_seconds=120),
+        readable=[*sorted(Path("/etc").glob("java-*")), Path(sys.prefix) / "share/py4j"],
+    )
 
 
 def _site(packages: Sequence[str]) -> Path:
@@ -356,11 +409,15 @@ def _site(packages: Sequence[str]) -> Path:
     if any(other != site for other in found):
         raise MissingPartError(f"{', '.join(packages)} are not in one folder", "./xp setup worlds")
     if not others_may_read(site):
-        raise IsolationError(f"{site} lies where no other user may read, and strangers' code does not run as root",
-                             "put the project where others may read it, or start as a user")
+        raise IsolationError(
+            f"{site} lies where no other user may read, and strangers' code does not run as root",
+            "put the project where others may read it, or start as a user",
+        )
     return site
 
 
 def others_may_read(path: Path) -> bool:
     """Whether a place that is started here sees `path`: started as root, its user is another one."""
-    return os.geteuid() != 0 or all(p.stat().st_mode & 0o001 for p in (path, *path.parents) if p.is_dir())
+    return os.geteuid() != 0 or all(
+        p.stat().st_mode & 0o001 for p in (path, *path.parents) if p.is_dir()
+    )

@@ -48,11 +48,25 @@ class Limits:
         """The words before a command inside the place, where its user namespace counts its own processes."""
         prlimit = shutil.which("prlimit")
         if prlimit is None:
-            raise IsolationError("prlimit is not installed; programs of others run in no place without limits",
-                                 "apt-get install util-linux")
-        asked = {"nproc": self.processes, "nofile": self.files, "core": 0, "fsize": self.file_bytes,
-                 "cpu": self.cpu_seconds}
-        return [prlimit, *(f"--{name}={_allowed(name, most)}" for name, most in asked.items() if most is not None)]
+            raise IsolationError(
+                "prlimit is not installed; programs of others run in no place without limits",
+                "apt-get install util-linux",
+            )
+        asked = {
+            "nproc": self.processes,
+            "nofile": self.files,
+            "core": 0,
+            "fsize": self.file_bytes,
+            "cpu": self.cpu_seconds,
+        }
+        return [
+            prlimit,
+            *(
+                f"--{name}={_allowed(name, most)}"
+                for name, most in asked.items()
+                if most is not None
+            ),
+        ]
 
 
 def _allowed(name: str, most: int) -> int:
@@ -65,7 +79,9 @@ CAGE = Limits(memory_bytes=1024 * MIB, processes=16)
 GVISOR = Limits(memory_bytes=2048 * MIB, processes=256)
 BROWSER = Limits(memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB)
 JUDGE = Limits(file_bytes=256 * MIB)
-PEER = Limits(memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB, file_bytes=256 * MIB)
+PEER = Limits(
+    memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB, file_bytes=256 * MIB
+)
 """A process of strangers' code: what it writes to a file, its messages included, has an end."""
 DESKTOP = Limits(memory_bytes=4096 * MIB, processes=512, files=4096, tmp_bytes=512 * MIB)
 """Sessions of several programs, LibreOffice among them; threads count."""
@@ -112,8 +128,10 @@ class Bounds:
         except ProcessLookupError:
             raise
         except OSError as refused:
-            raise IsolationError(f"a place cannot be put into its group {group}: {refused}",
-                                 "see docs/security.md, Places") from refused
+            raise IsolationError(
+                f"a place cannot be put into its group {group}: {refused}",
+                "see docs/security.md, Places",
+            ) from refused
 
     def close(self) -> None:
         """Raises nothing: what cannot be removed now is removed by the next process that makes groups here."""
@@ -124,7 +142,9 @@ class Bounds:
         while self._groups and time.monotonic() < until:
             self.kill()
             if self._pid and not runs(self._pid):
-                with suppress(OSError):  # nobody has waited for it: what is dead but there still holds its groups
+                with suppress(
+                    OSError
+                ):  # nobody has waited for it: what is dead but there still holds its groups
                     os.waitpid(self._pid, os.WNOHANG)
             self._groups = [g for g in self._groups if not cgroups.remove(g)]
             if self._groups:
@@ -133,7 +153,13 @@ class Bounds:
 
     def kill(self) -> None:
         """Ends all that runs in the place, also before bubblewrap has seen to it that its children end with it."""
-        for pid in {*cgroups.members(self._groups[0])} if self._groups else tree(self._pid) if self._pid else ():
+        for pid in (
+            {*cgroups.members(self._groups[0])}
+            if self._groups
+            else tree(self._pid)
+            if self._pid
+            else ()
+        ):
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -195,7 +221,9 @@ def runs(pid: int) -> bool:
 
 def _resident(pid: int) -> int:
     with suppress(OSError), open(f"/proc/{pid}/status") as file:
-        return sum(int(line.split()[1]) << 10 for line in file if line.startswith(("RssAnon", "RssShmem")))
+        return sum(
+            int(line.split()[1]) << 10 for line in file if line.startswith(("RssAnon", "RssShmem"))
+        )
     return 0
 
 

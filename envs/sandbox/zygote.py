@@ -36,7 +36,9 @@ def drop_privileges(uid):
 def close_with_landlock(paths):
     """From here on only what is below `paths` may be read, nothing written, no TCP used, nobody outside signalled."""
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(444, None, 0, 1)  # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
+    version = libc.syscall(
+        444, None, 0, 1
+    )  # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
     if version < 1:
         sys.exit("the kernel has no Landlock, or it is switched off")
     files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
@@ -59,14 +61,20 @@ def close_with_landlock(paths):
 def load_filter(program):
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(program, len(program))
-    if libc.prctl(22, 2, struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 0, 0):
+    if libc.prctl(
+        22, 2, struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 0, 0
+    ):
         os._exit(99)
 
 
 def limit(memory_bytes, cpu_seconds):
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    for what, most in ((resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 32)):
+    for what, most in (
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 32),
+    ):
         resource.setrlimit(what, (most, most))
 
 
@@ -87,11 +95,13 @@ def run(request, result):
     try:
         payload = json.dumps(answers).encode()
     except BaseException as error:
-        payload = json.dumps([["error", f"result is not plain data: {type(error).__name__}"]]).encode()
+        payload = json.dumps(
+            [["error", f"result is not plain data: {type(error).__name__}"]]
+        ).encode()
     sys.stdout.flush()
     view = memoryview(payload[:OUTPUT_CAP])
     while view:
-        view = view[os.write(result, view):]
+        view = view[os.write(result, view) :]
 
 
 def child(raw, output, result, program, filtered):
@@ -126,13 +136,20 @@ def collect(pid, output, result, deadline):
             if not data:
                 waiting.discard(descriptor)
             elif len(kept[descriptor]) < OUTPUT_CAP:
-                kept[descriptor] += data[:OUTPUT_CAP - len(kept[descriptor])]
+                kept[descriptor] += data[: OUTPUT_CAP - len(kept[descriptor])]
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if ending == "ok" and not kept[result]:
-        ending = "timeout" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU else "killed"
-    return {"ending": ending, "stdout": kept[output].decode("utf-8", "replace"),
-            "results": kept[result].decode("utf-8", "replace")}
+        ending = (
+            "timeout"
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+            else "killed"
+        )
+    return {
+        "ending": ending,
+        "stdout": kept[output].decode("utf-8", "replace"),
+        "results": kept[result].decode("utf-8", "replace"),
+    }
 
 
 def read_exactly(count):
@@ -177,7 +194,7 @@ def main():
         os.write(1, struct.pack("<I", len(reply)))
         view = memoryview(reply)
         while view:
-            view = view[os.write(1, view):]
+            view = view[os.write(1, view) :]
 
 
 main()

@@ -65,9 +65,13 @@ def ratio_estimate(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """
     ratios = [a / b if b else math.nan for a, b in zip(above, below, strict=True)]
     if min([*above, *below], default=0.0) <= 0:
-        return Estimate(float(np.sum(above) / np.sum(below)) if np.sum(below) else math.nan, None, tuple(ratios))
+        return Estimate(
+            float(np.sum(above) / np.sum(below)) if np.sum(below) else math.nan, None, tuple(ratios)
+        )
     logs = mean_estimate([math.log(ratio) for ratio in ratios])
-    interval = None if logs.interval is None else (math.exp(logs.interval[0]), math.exp(logs.interval[1]))
+    interval = (
+        None if logs.interval is None else (math.exp(logs.interval[0]), math.exp(logs.interval[1]))
+    )
     return Estimate(math.exp(logs.value), interval, tuple(ratios))
 
 

@@ -58,17 +58,30 @@ class TokenBatch:
         for row, turn in enumerate(turns):
             start, end = len(turn.prompt), turn.length
             tokens[row, :start], tokens[row, start:end] = turn.prompt, turn.action
-            observed[row, :start - 1] = 1.0
-            mask[row, start - 1:end - 1], behaviour[row, start - 1:end - 1] = 1.0, turn.logprobs
+            observed[row, : start - 1] = 1.0
+            mask[row, start - 1 : end - 1], behaviour[row, start - 1 : end - 1] = 1.0, turn.logprobs
             if len(turn.allowed_counts):
-                mask[row, start - 1:end - 1] = turn.allowed_counts != 1
-                limited[row, start - 1:end - 1] = turn.allowed_counts > 0
+                mask[row, start - 1 : end - 1] = turn.allowed_counts != 1
+                limited[row, start - 1 : end - 1] = turn.allowed_counts > 0
                 where = np.repeat(np.arange(start - 1, end - 1), turn.allowed_counts)
                 allowed.append(np.stack([np.full(len(where), row), where, turn.allowed_ids], 1))
         advantage = np.array([t.advantage for t in turns], np.float32)
         temperature = np.array([t.temperature for t in turns], np.float64)
-        return cls(*(torch.from_numpy(a) for a in (tokens, mask, observed, behaviour, advantage, temperature, limited,
-                                                   np.concatenate(allowed))))
+        return cls(
+            *(
+                torch.from_numpy(a)
+                for a in (
+                    tokens,
+                    mask,
+                    observed,
+                    behaviour,
+                    advantage,
+                    temperature,
+                    limited,
+                    np.concatenate(allowed),
+                )
+            )
+        )
 
     def barred(self, vocabulary: int) -> Tensor | None:
         """bool [B, T−1, V]: the tokens that the decoder could not choose; None where it could choose any."""
@@ -93,5 +106,9 @@ def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn
 
 def as_arrays(**turns: Sequence[Turn]) -> dict[str, np.ndarray]:
     """The tensors of each batch of turns, as `<name>_<field>`: what is kept of a batch for inspection."""
-    return {f"{name}_{field}": tensor.numpy() for name, of in turns.items() if of
-            for field, tensor in vars(TokenBatch.of(of)).items()}
+    return {
+        f"{name}_{field}": tensor.numpy()
+        for name, of in turns.items()
+        if of
+        for field, tensor in vars(TokenBatch.of(of)).items()
+    }

@@ -18,27 +18,51 @@ from experience.step import Step
 
 def of_decision(d: Decision, advantage: float = 0.0) -> Turn:
     temperature = 1.0 if d.temperature is None else d.temperature
-    return Turn(d.prompt_ids, d.action_ids, d.logprobs, advantage, temperature, d.allowed_ids, d.allowed_counts)
+    return Turn(
+        d.prompt_ids,
+        d.action_ids,
+        d.logprobs,
+        advantage,
+        temperature,
+        d.allowed_ids,
+        d.allowed_counts,
+    )
 
 
 def as_turn(step: Step) -> Turn | None:
     """The step's exact tokens, to be imitated; None where the engine could not give them, or nothing stands before them
     that the first could be predicted from."""
     d = step.decision
-    return of_decision(d) if d is not None and d.token_exact and len(d.action_ids) and len(d.prompt_ids) else None
+    return (
+        of_decision(d)
+        if d is not None and d.token_exact and len(d.action_ids) and len(d.prompt_ids)
+        else None
+    )
 
 
 def as_sample(step: Step, advantage: float) -> Turn | None:
     """The step as a sample of the policy that acted, to be weighed by its advantage; None where it is none, or its
     tokens are not known: no ratio of policies can be taken."""
     turn = as_turn(step)
-    return replace(turn, advantage=advantage) if turn is not None and step.decision and step.decision.sampled else None
+    return (
+        replace(turn, advantage=advantage)
+        if turn is not None and step.decision and step.decision.sampled
+        else None
+    )
 
 
 def planned_turns(groups: Iterable[Group]) -> list[Turn]:
     """What a planner chose in the groups' real episodes, to be imitated."""
-    chosen = (s for g in groups for e in g.episodes for s in e.steps if s.source == "real" and s.decision
-              and not s.decision.sampled and s.value_estimate is not None)
+    chosen = (
+        s
+        for g in groups
+        for e in g.episodes
+        for s in e.steps
+        if s.source == "real"
+        and s.decision
+        and not s.decision.sampled
+        and s.value_estimate is not None
+    )
     return [turn for step in chosen if (turn := as_turn(step)) is not None]
 
 
@@ -51,8 +75,11 @@ def _return(episode: Episode) -> float:
 def _earned(episode: Episode) -> tuple[Floats, Floats, float]:
     """Its rewards, discounts, and what was estimated to come after them."""
     end = episode.closing.value_estimate if episode.closing else None
-    return (np.array([s.reward for s in episode.steps], float),
-            np.array([s.discount for s in episode.steps], float), end or 0.0)
+    return (
+        np.array([s.reward for s in episode.steps], float),
+        np.array([s.discount for s in episode.steps], float),
+        end or 0.0,
+    )
 
 
 def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
@@ -74,12 +101,20 @@ def best_turns(groups: Iterable[Group], bar: Mapping[str, float]) -> list[Turn]:
     turns = []
     for group in groups:
         returns = [_return(e) for e in group.episodes]
-        if np.ptp(returns) >= 1e-9 and max(returns) >= bar.get(group.episodes[0].first.env_id, -np.inf):
-            turns += [t for s in group.episodes[int(np.argmax(returns))].steps if (t := as_turn(s)) is not None]
+        if np.ptp(returns) >= 1e-9 and max(returns) >= bar.get(
+            group.episodes[0].first.env_id, -np.inf
+        ):
+            turns += [
+                t
+                for s in group.episodes[int(np.argmax(returns))].steps
+                if (t := as_turn(s)) is not None
+            ]
     return turns
 
 
-def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
+def advantages(
+    groups: Sequence[Group], negative_weight: float = 1.0
+) -> tuple[list[Turn], dict[str, float]]:
     """Turns of the groups whose episodes differ in return, each with its episode's advantage.
 
     Â = leave-one-out within the group, divided by its spread over the batch's groups of the same environment, and
@@ -100,11 +135,19 @@ def advantages(groups: Sequence[Group], negative_weight: float = 1.0) -> tuple[l
             for episode, value in zip(group.episodes, advantage / spread, strict=True):
                 scaled = float(value) * (negative_weight if value < 0 else 1.0)
                 turns += [t for s in episode.steps if (t := as_sample(s, scaled)) is not None]
-    return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
+    return turns, {
+        "groups": float(len(groups)),
+        "flat_groups": float(flat),
+        "turns": float(len(turns)),
+    }
 
 
-def turn_advantages(groups: Sequence[Group], value: ValueFunction, spread: dict[str, float],
-                    negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
+def turn_advantages(
+    groups: Sequence[Group],
+    value: ValueFunction,
+    spread: dict[str, float],
+    negative_weight: float = 1.0,
+) -> tuple[list[Turn], dict[str, float]]:
     """All turns of the groups, each with its own advantage: how much better it turned out than its state promised.
 
     Â_t = G^λ_t − v(O_t), divided by the root mean square of it over the environment's real turns of its level
@@ -118,8 +161,9 @@ def turn_advantages(groups: Sequence[Group], value: ValueFunction, spread: dict[
     return turns, {"groups": float(len(groups)), "turns": float(len(turns))}
 
 
-def state_advantages(groups: Sequence[Group], spread: dict[str, float],
-                     negative_weight: float = 1.0) -> tuple[list[Turn], dict[str, float]]:
+def state_advantages(
+    groups: Sequence[Group], spread: dict[str, float], negative_weight: float = 1.0
+) -> tuple[list[Turn], dict[str, float]]:
     """The turns of groups in which something differs, each with its episode's advantage and its own: group-in-group
     (GiGPO, arXiv 2505.10978, with leave-one-out for both baselines), which needs states that come again, and no value.
 
@@ -130,17 +174,24 @@ def state_advantages(groups: Sequence[Group], spread: dict[str, float],
     flat = 0
     for group in groups:
         to_go = [discounted_returns(*_earned(e)) for e in group.episodes]
-        whole = _over_alike([_situation(e.steps[0]) for e in group.episodes], np.array([g[0] for g in to_go]))
+        whole = _over_alike(
+            [_situation(e.steps[0]) for e in group.episodes], np.array([g[0] for g in to_go])
+        )
         lengths = [len(e.steps) for e in group.episodes]
         better = np.repeat(whole, lengths) + _over_alike(
-            [_situation(s) for e in group.episodes for s in e.steps], np.concatenate(to_go))
+            [_situation(s) for e in group.episodes for s in e.steps], np.concatenate(to_go)
+        )
         if np.abs(better).max() < 1e-9:
             flat += 1
         else:
             parts = np.split(better, np.cumsum(lengths)[:-1])
             found += zip(group.episodes, [part.tolist() for part in parts], strict=True)
     turns = _scaled(found, spread, negative_weight)
-    return turns, {"groups": float(len(groups)), "flat_groups": float(flat), "turns": float(len(turns))}
+    return turns, {
+        "groups": float(len(groups)),
+        "flat_groups": float(flat),
+        "turns": float(len(turns)),
+    }
 
 
 _Situation = tuple[int, int | None, bool]
@@ -163,8 +214,11 @@ def _over_alike(situations: Sequence[_Situation], returns: Floats) -> Floats:
     return better
 
 
-def _scaled(found: Iterable[tuple[Episode, Sequence[float]]], spread: dict[str, float],
-            negative_weight: float) -> list[Turn]:
+def _scaled(
+    found: Iterable[tuple[Episode, Sequence[float]]],
+    spread: dict[str, float],
+    negative_weight: float,
+) -> list[Turn]:
     """The turns of episodes with their raw advantages, over the root mean square of their environment and level."""
     raw: dict[tuple[str, bool], list[tuple[Step, float]]] = defaultdict(list)
     for episode, better in found:

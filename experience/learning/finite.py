@@ -25,14 +25,21 @@ class FiniteSteps:
     def __init__(self, name: str) -> None:
         self.name, self.skipped, self._in_a_row = name, 0, 0
 
-    def take(self, optimizer: torch.optim.Optimizer, loss: float, batch: Callable[[], Mapping[str, np.ndarray]],
-             longest: float = math.inf) -> float | None:
+    def take(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss: float,
+        batch: Callable[[], Mapping[str, np.ndarray]],
+        longest: float = math.inf,
+    ) -> float | None:
         """One step on the gradients that are there, clipped to the norm `longest`; their norm before clipping.
 
         None where the loss or a gradient is not finite: nothing was changed, and `skipped` is one higher. Raises
         DivergedError at the third such step in a row, with the arrays that `batch` gives.
         """
-        weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        weights = [
+            p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
         norm = float(nn.utils.clip_grad_norm_(weights, longest))
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
@@ -42,6 +49,9 @@ class FiniteSteps:
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= MOST_IN_A_ROW:
-            raise DivergedError(f"the {self.name} was given {self._in_a_row} updates in a row that are not finite "
-                                f"(loss {loss:g}, gradient norm {norm:g}); its weights are those before them", batch())
+            raise DivergedError(
+                f"the {self.name} was given {self._in_a_row} updates in a row that are not finite "
+                f"(loss {loss:g}, gradient norm {norm:g}); its weights are those before them",
+                batch(),
+            )
         return None

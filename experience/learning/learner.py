@@ -28,7 +28,12 @@ from experience.learning.credit import (
     turn_advantages,
 )
 from experience.learning.finite import FiniteSteps
-from experience.learning.losses import Clip, clipped_policy_gradient, negative_log_likelihood, token_logprobs
+from experience.learning.losses import (
+    Clip,
+    clipped_policy_gradient,
+    negative_log_likelihood,
+    token_logprobs,
+)
 from experience.learning.value import ValueFunction
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.options.hierarchy import best_pursuits, levels
@@ -76,7 +81,9 @@ class LearnerSettings:
 class Learner:
     """Owns the policy being learned. Invariant: `version` rises by one with every `improve` on real experience."""
 
-    def __init__(self, model: nn.Module, settings: LearnerSettings, value: ValueFunction | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, settings: LearnerSettings, value: ValueFunction | None = None
+    ) -> None:
         self.model, self.settings, self.value = model, settings, value
         self.version = 0
         self.options = b""
@@ -99,13 +106,17 @@ class Learner:
         return self._steps.skipped + (self.value.skipped if self.value else 0)
 
     def policy(self) -> Weights:
-        return replace(Weights.of(self.model, self.version), options=self.options, planner=self.planner)
+        return replace(
+            Weights.of(self.model, self.version), options=self.options, planner=self.planner
+        )
 
     def show(self, turns: Iterable[Turn]) -> None:
         """Turns to be imitated from now on as the policy's own best ones are."""
-        self._successes = [*self._successes, *turns][-self.settings.remembered_successes:]
+        self._successes = [*self._successes, *turns][-self.settings.remembered_successes :]
 
-    def imitate(self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end) -> dict[str, float]:
+    def imitate(
+        self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end
+    ) -> dict[str, float]:
         """Supervised fine-tuning: `passes` over the demonstrations' action tokens. Gives the last loss, in nats.
 
         Begins where `restore` left it. `watch` is told of each optimiser step, may save, and ends imitation by False.
@@ -116,7 +127,9 @@ class Learner:
         steps = int(passes * len(self._demonstrations) / per_step)
         while self._imitated < steps:
             step = self._imitated
-            self._set_rate(self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps))
+            self._set_rate(
+                self.settings.imitation_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps)
+            )
             metrics |= self._update([], self._sample_demonstrations(per_step), 1.0)
             self._imitated += 1
             if not watch(self._imitated, steps):
@@ -137,17 +150,23 @@ class Learner:
             return {}
         turns, metrics = self._credited(groups)
         self._successes += self._best([g for g in groups if g.episodes[0].first.source == "real"])
-        del self._successes[:-self.settings.remembered_successes]
+        del self._successes[: -self.settings.remembered_successes]
         self._set_rate(self.settings.learning_rate * rate * min(1.0, (self.version + 1) / 5))
         order = self._rng.permutation(len(turns))
         parts: dict[str, list[float]] = defaultdict(list)
         for part in np.array_split(order, max(min(self._parts(groups, len(turns)), len(turns)), 1)):
-            demos = self._sample_demonstrations(max(int(self.settings.imitation_ratio * len(part)), 8))
-            for name, value in self._update([turns[i] for i in part], demos, self.settings.imitation_weight).items():
+            demos = self._sample_demonstrations(
+                max(int(self.settings.imitation_ratio * len(part)), 8)
+            )
+            for name, value in self._update(
+                [turns[i] for i in part], demos, self.settings.imitation_weight
+            ).items():
                 parts[name].append(value)
         metrics |= {name: float(np.mean(values)) for name, values in parts.items()}
         imagined = groups[0].episodes[0].first.source == "imagined"
-        return {f"imagined_{name}": value for name, value in metrics.items()} if imagined else metrics
+        return (
+            {f"imagined_{name}": value for name, value in metrics.items()} if imagined else metrics
+        )
 
     def _credited(self, groups: Sequence[Group]) -> tuple[list[Turn], dict[str, float]]:
         """The groups' turns with their advantages, as `advantage` says."""
@@ -157,9 +176,13 @@ class Learner:
         if self.value is None:
             return state_advantages(leveled, self._spread, self.settings.negative_weight)
         # Before the fit: a value that has seen these returns hides what was better or worse than expected.
-        turns, metrics = turn_advantages(leveled, self.value, self._spread, self.settings.negative_weight)
+        turns, metrics = turn_advantages(
+            leveled, self.value, self._spread, self.settings.negative_weight
+        )
         lived = [e for g in leveled for e in g.episodes if e.first.source == "real"]
-        fitted = self.value.fit(lived)  # never what was imagined: it would teach the value its own mistakes
+        fitted = self.value.fit(
+            lived
+        )  # never what was imagined: it would teach the value its own mistakes
         return turns, metrics | fitted
 
     def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
@@ -173,7 +196,10 @@ class Learner:
             for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):
                 shown = [plans[i] for i in part] + self._sample_demonstrations(size // 4)
                 losses += [m["nll"] for m in [self._update([], shown, 1.0)] if m]
-        return {"plan_nll": float(np.mean(losses)) if losses else float("nan"), "planned_turns": float(len(plans))}
+        return {
+            "plan_nll": float(np.mean(losses)) if losses else float("nan"),
+            "planned_turns": float(len(plans)),
+        }
 
     def _parts(self, groups: Sequence[Group], turns: int) -> int:
         """How many minibatches: as set for real turns; for imagined ones, of which there may be many more, as many as
@@ -191,13 +217,26 @@ class Learner:
 
     def save(self) -> dict[str, bytes]:
         """What the next update depends on, by file name: weights, Adam's moments, random state."""
-        about = {"version": self.version, "random": self._rng.bit_generator.state, "spread": self._spread,
-                 "minibatch": self._minibatch, "imitated": self._imitated}
-        return {"policy.safetensors": self.policy().data, "optimizer.safetensors": pack_optimizer(self.optimizer),
-                "learner.json": dumps(about).encode(), **(self.value.save() if self.value else {})}
+        about = {
+            "version": self.version,
+            "random": self._rng.bit_generator.state,
+            "spread": self._spread,
+            "minibatch": self._minibatch,
+            "imitated": self._imitated,
+        }
+        return {
+            "policy.safetensors": self.policy().data,
+            "optimizer.safetensors": pack_optimizer(self.optimizer),
+            "learner.json": dumps(about).encode(),
+            **(self.value.save() if self.value else {}),
+        }
 
-    def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
-                learned_from: Iterable[Group]) -> None:
+    def restore(
+        self,
+        saved: Mapping[str, bytes],
+        demonstrations: Iterable[Step],
+        learned_from: Iterable[Group],
+    ) -> None:
         """Continues where `save` was called. With the same demonstrations, and the groups learned from until then in
         their order, every later update is the same, bit for bit."""
         about = json.loads(saved["learner.json"])
@@ -210,13 +249,16 @@ class Learner:
         if self.value is not None:
             self.value.restore(saved, self._levels(e for g in groups for e in g.episodes))
         self._take_demonstrations(demonstrations)
-        self._successes = self._best(groups)[-self.settings.remembered_successes:]
+        self._successes = self._best(groups)[-self.settings.remembered_successes :]
 
     def _best(self, groups: Sequence[Group]) -> list[Turn]:
         """The turns that are imitated from then on: of whole episodes, and of pursuits of subgoals."""
         library = library_in(self.options)
         parts = [s for g in groups for pursuit in best_pursuits(g, library) for s in pursuit.steps]
-        return [*best_turns(groups, self._bar), *(t for s in parts if (t := as_turn(s)) is not None)]
+        return [
+            *best_turns(groups, self._bar),
+            *(t for s in parts if (t := as_turn(s)) is not None),
+        ]
 
     def _levels(self, episodes: Iterable[Episode]) -> list[Episode]:
         """With subgoals in its library, each episode's choices and pursuits: credited apart."""
@@ -228,7 +270,9 @@ class Learner:
         self._demonstrations = [turn for s in shown if (turn := as_turn(s)) is not None]
         self._bar = expert_returns(shown)
 
-    def _update(self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float) -> dict[str, float]:
+    def _update(
+        self, turns: Sequence[Turn], demos: Sequence[Turn], imitation_weight: float
+    ) -> dict[str, float]:
         """One optimiser step on L = L_PG(turns) + c·L_NLL(demos), each a mean over all its tokens, accumulated over
         micro-batches. Gives nothing where it was skipped, because the loss or a gradient is not finite."""
         self.model.eval()  # without dropout, as the sampler is: π/μ compares like with like
@@ -237,20 +281,30 @@ class Learner:
         if demos and imitation_weight:
             imitation, metrics["nll"] = self._imitate(demos, imitation_weight)
             loss += imitation
-        norm = self._steps.take(self.optimizer, loss, lambda: as_arrays(turns=turns, demonstrations=demos),
-                                self.settings.gradient_norm)
+        norm = self._steps.take(
+            self.optimizer,
+            loss,
+            lambda: as_arrays(turns=turns, demonstrations=demos),
+            self.settings.gradient_norm,
+        )
         return {} if norm is None else {**metrics, "gradient_norm": norm}
 
     def _weigh(self, turns: Sequence[Turn]) -> tuple[float, dict[str, float]]:
         """Adds the gradient of the clipped policy gradient; that loss and its metrics, means over choices of tokens."""
-        batches = [TokenBatch.of(micro) for micro in micro_batches(turns, self.settings.micro_batch_tokens)]
+        batches = [
+            TokenBatch.of(micro) for micro in micro_batches(turns, self.settings.micro_batch_tokens)
+        ]
         tokens = max(sum(float(b.mask.sum()) for b in batches), 1.0)
         clip = Clip(self.settings.clip_below, self.settings.clip_above)
         total, metrics = 0.0, defaultdict[str, float](float)
         for batch in batches:
             logits = self.model(batch.tokens)
-            logp = token_logprobs(logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1]))
-            loss, found = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask, clip)
+            logp = token_logprobs(
+                logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1])
+            )
+            loss, found = clipped_policy_gradient(
+                logp, batch.logp_behaviour, batch.advantage, batch.mask, clip
+            )
             (loss / tokens).backward()
             total += float(loss.detach()) / tokens
             for name, value in found.items():
@@ -260,7 +314,9 @@ class Learner:
     def _imitate(self, demos: Sequence[Turn], weight: float) -> tuple[float, float]:
         """Adds `weight` times the gradient of the NLL of the actions, and of what was observed; that loss, and the
         actions' NLL, in nats a token."""
-        batches = [TokenBatch.of(micro) for micro in micro_batches(demos, self.settings.micro_batch_tokens)]
+        batches = [
+            TokenBatch.of(micro) for micro in micro_batches(demos, self.settings.micro_batch_tokens)
+        ]
         tokens = max(sum(float(b.mask.sum()) for b in batches), 1.0)
         observed = max(sum(float(b.observed.sum()) for b in batches), 1.0)
         total = nll = 0.0
@@ -281,8 +337,12 @@ class Learner:
         return [known[i] for i in self._rng.integers(len(known), size=n)] if known else []
 
     def _new_optimizer(self) -> torch.optim.AdamW:
-        return torch.optim.AdamW(self.model.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.98),
-                                 weight_decay=0.01)
+        return torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.settings.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+        )
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -302,7 +362,9 @@ class Onlooker:
         self.version += 1
         return self.policy()
 
-    def imitate(self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end) -> dict[str, float]:
+    def imitate(
+        self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end
+    ) -> dict[str, float]:
         return {}
 
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
@@ -317,6 +379,10 @@ class Onlooker:
     def save(self) -> dict[str, bytes]:
         return {"learner.json": dumps({"version": self.version}).encode()}
 
-    def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
-                learned_from: Iterable[Group]) -> None:
+    def restore(
+        self,
+        saved: Mapping[str, bytes],
+        demonstrations: Iterable[Step],
+        learned_from: Iterable[Group],
+    ) -> None:
         self.version = json.loads(saved["learner.json"])["version"]

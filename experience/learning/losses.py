@@ -14,8 +14,9 @@ from torch import Tensor
 from experience.models.decoding import decoder_logprobs
 
 
-def token_logprobs(logits: Tensor, tokens: Tensor, temperature: Tensor | float = 1.0,
-                   barred: Tensor | None = None) -> Tensor:
+def token_logprobs(
+    logits: Tensor, tokens: Tensor, temperature: Tensor | float = 1.0, barred: Tensor | None = None
+) -> Tensor:
     """log π(token_t | tokens before t), float [B, T−1], from logits [B, T, V] and tokens int64 [B, T], as the decoder
     of that temperature (a number, or one a sequence [B]) draws them; barred bool [B, T−1, V]: what it never draws."""
     if isinstance(temperature, Tensor):
@@ -44,8 +45,9 @@ class Clip:
     dual: float = 3.0
 
 
-def clipped_policy_gradient(logp: Tensor, logp_behaviour: Tensor, advantage: Tensor, mask: Tensor,
-                            clip: Clip = Clip()) -> tuple[Tensor, dict[str, float]]:
+def clipped_policy_gradient(
+    logp: Tensor, logp_behaviour: Tensor, advantage: Tensor, mask: Tensor, clip: Clip = Clip()
+) -> tuple[Tensor, dict[str, float]]:
     """Σ over masked tokens of max(−ρÂ, −clip(ρ)Â), ρ = π/μ, and of min(that, −c·Â) where Â < 0.
     Schulman et al. 2017, eq. 7; DAPO 2025, eq. 8; dual clip: Ye et al. 2020, eq. 5
 

@@ -30,14 +30,24 @@ class ValueFunction:
     Targets are λ-returns of lived turns (Sutton & Barto 2018, eq. 12.2); the loss is Huber's.
     """
 
-    def __init__(self, layers: int, width: int, context: int, seed: int, trace: float = 0.95,
-                 learning_rate: float = 1e-3) -> None:
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        context: int,
+        seed: int,
+        trace: float = 0.95,
+        learning_rate: float = 1e-3,
+    ) -> None:
         self.trace = trace
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._model = _Regressor(TransformerShape(ByteTokenizer.size, layers, width, 4, context))
-        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=learning_rate, betas=(0.9, 0.98),
-                                            weight_decay=0.01)
+            self._model = _Regressor(
+                TransformerShape(ByteTokenizer.size, layers, width, 4, context)
+            )
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
         self._steps = FiniteSteps("value function")
         self._rng = np.random.default_rng(seed)
         self._tokenizer = ByteTokenizer()
@@ -57,8 +67,10 @@ class ValueFunction:
         self._model.eval()
         with torch.inference_mode():
             for start in range(0, len(order), 256):
-                part = order[start:start + 256]
-                values[part] = self._model(*self._tokens([observations[i] for i in part])).double().numpy()
+                part = order[start : start + 256]
+                values[part] = (
+                    self._model(*self._tokens([observations[i] for i in part])).double().numpy()
+                )
         return values
 
     def targets(self, episodes: Sequence[Episode]) -> tuple[list[Floats], list[Floats]]:
@@ -66,11 +78,14 @@ class ValueFunction:
 
         A truncated or unfinished episode bootstraps from its last observation; a terminated one ends at 0.
         """
-        seen = [[s.obs_text for s in e.steps] + [e.closing.obs_text if e.closing else ""] for e in episodes]
+        seen = [
+            [s.obs_text for s in e.steps] + [e.closing.obs_text if e.closing else ""]
+            for e in episodes
+        ]
         flat = self([text for texts in seen for text in texts])
         values, returns, start = [], [], 0
         for episode, texts in zip(episodes, seen, strict=True):
-            v = flat[start:start + len(texts)]
+            v = flat[start : start + len(texts)]
             start += len(texts)
             rewards = np.array([s.reward for s in episode.steps], float)
             discounts = np.array([s.discount for s in episode.steps], float)
@@ -78,15 +93,23 @@ class ValueFunction:
             returns.append(lambda_returns(rewards, discounts, v[1:], self.trace))
         return values, returns
 
-    def fit(self, episodes: Sequence[Episode], passes: int = 2, batch: int = 64) -> dict[str, float]:
+    def fit(
+        self, episodes: Sequence[Episode], passes: int = 2, batch: int = 64
+    ) -> dict[str, float]:
         """Some passes over `episodes` and twice as many remembered ones; the last loss, and `explained`."""
         if not episodes:
             return {}
-        older = self._rng.integers(len(self._recent), size=2 * len(episodes)).tolist() if self._recent else ()
+        older = (
+            self._rng.integers(len(self._recent), size=2 * len(episodes)).tolist()
+            if self._recent
+            else ()
+        )
         chosen = [*episodes, *(self._recent[i] for i in older)]
         self.remember(episodes)
         values, returns = self.targets(chosen)
-        self._judge(np.concatenate(values[:len(episodes)]), np.concatenate(returns[:len(episodes)]))
+        self._judge(
+            np.concatenate(values[: len(episodes)]), np.concatenate(returns[: len(episodes)])
+        )
         target = np.concatenate(returns)
         seen = [s.obs_text for e in chosen for s in e.steps]
         self._model.train()
@@ -99,11 +122,15 @@ class ValueFunction:
     def _update(self, observations: Sequence[str], returns: Floats) -> float:
         """One optimiser step towards `returns`, float [N], unless it is skipped; the loss before it."""
         tokens, last = self._tokens(observations)
-        loss = functional.huber_loss(self._model(tokens, last), torch.from_numpy(returns.astype(np.float32)))
+        loss = functional.huber_loss(
+            self._model(tokens, last), torch.from_numpy(returns.astype(np.float32))
+        )
         self._optimizer.zero_grad()
         loss.backward()
         value = float(loss.detach())
-        self._steps.take(self._optimizer, value, lambda: {"tokens": tokens.numpy(), "returns": returns}, 1.0)
+        self._steps.take(
+            self._optimizer, value, lambda: {"tokens": tokens.numpy(), "returns": returns}, 1.0
+        )
         return value
 
     def _judge(self, values: Floats, returns: Floats) -> None:
@@ -119,9 +146,11 @@ class ValueFunction:
 
     def save(self) -> dict[str, bytes]:
         about = {"random": self._rng.bit_generator.state, "explained": self.explained}
-        return {"value.safetensors": Weights.of(self._model, 0).data,
-                "value_optimizer.safetensors": pack_optimizer(self._optimizer),
-                "value.json": dumps(about).encode()}
+        return {
+            "value.safetensors": Weights.of(self._model, 0).data,
+            "value_optimizer.safetensors": pack_optimizer(self._optimizer),
+            "value.json": dumps(about).encode(),
+        }
 
     def beliefs(self) -> dict[str, bytes]:
         """What another process needs to value as this one does."""
@@ -143,7 +172,7 @@ class ValueFunction:
         prompts = [fit(self._tokenizer.prompt(o), self._model.shape.context) for o in observations]
         tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int64)
         for row, prompt in enumerate(prompts):
-            tokens[row, :len(prompt)] = prompt
+            tokens[row, : len(prompt)] = prompt
         return torch.from_numpy(tokens), torch.tensor([len(p) - 1 for p in prompts])
 
 

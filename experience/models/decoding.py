@@ -45,7 +45,9 @@ class Sampled:
     ended: bool
 
 
-def decoder_logprobs(logits: Tensor, temperature: Tensor | float, barred: Tensor | None = None) -> Tensor:
+def decoder_logprobs(
+    logits: Tensor, temperature: Tensor | float, barred: Tensor | None = None
+) -> Tensor:
     """The log-probabilities of the distribution that a decoder draws from: log softmax of logits / temperature over
     what is not barred.
 
@@ -62,9 +64,16 @@ def decoder_logprobs(logits: Tensor, temperature: Tensor | float, barred: Tensor
 
 
 @torch.inference_mode()
-def sample(model: Samplable, prompts: Sequence[np.ndarray], *, end: int | Collection[int], most_tokens: int,
-           temperature: float, generator: torch.Generator | Sequence[torch.Generator],
-           only: Sequence[Sequence[np.ndarray]] = ()) -> list[Sampled]:
+def sample(
+    model: Samplable,
+    prompts: Sequence[np.ndarray],
+    *,
+    end: int | Collection[int],
+    most_tokens: int,
+    temperature: float,
+    generator: torch.Generator | Sequence[torch.Generator],
+    only: Sequence[Sequence[np.ndarray]] = (),
+) -> list[Sampled]:
     """For each prompt a continuation of at most `most_tokens` tokens, up to and with an `end` token; where there is
     none, of just so many.
 
@@ -74,20 +83,33 @@ def sample(model: Samplable, prompts: Sequence[np.ndarray], *, end: int | Collec
     for each. Raises RecordError if a listed text is longer than `most_tokens`, or does not end.
     """
     ends = {end} if isinstance(end, int) else set(end)
-    generators = [generator] * len(prompts) if isinstance(generator, torch.Generator) else list(generator)
+    generators = (
+        [generator] * len(prompts) if isinstance(generator, torch.Generator) else list(generator)
+    )
     tokens, seen = _padded(prompts, next(iter(ends), 0))
     session = model.session()
     logits = session.read(tokens, seen)
-    writing = [_Writing(_listed(only[row], most_tokens, ends) if only else []) for row in range(len(prompts))]
+    writing = [
+        _Writing(_listed(only[row], most_tokens, ends) if only else [])
+        for row in range(len(prompts))
+    ]
     alive = list(range(len(prompts)))
     while True:
         allowed = [writing[row].allowed() for row in alive]
         logp = decoder_logprobs(logits, temperature, _barred(allowed, logits.shape[1]))
-        chosen = logp.argmax(-1) if temperature == 0 else _draw(logp, [generators[row] for row in alive])
+        chosen = (
+            logp.argmax(-1) if temperature == 0 else _draw(logp, [generators[row] for row in alive])
+        )
         values = logp.gather(1, chosen[:, None])[:, 0]
-        for row, some, token, value in zip(alive, allowed, chosen.tolist(), values.tolist(), strict=True):
+        for row, some, token, value in zip(
+            alive, allowed, chosen.tolist(), values.tolist(), strict=True
+        ):
             writing[row].add(token, value, some, token in ends)
-        going = [i for i, row in enumerate(alive) if not writing[row].ended and len(writing[row].ids) < most_tokens]
+        going = [
+            i
+            for i, row in enumerate(alive)
+            if not writing[row].ended and len(writing[row].ids) < most_tokens
+        ]
         if not going:
             return [w.sampled() for w in writing]
         if len(going) < len(alive):
@@ -114,7 +136,7 @@ def fit(prompt: np.ndarray, room: int) -> np.ndarray:
     """`prompt`, or its first and last tokens where it is longer than `room`."""
     if len(prompt) <= room:
         return prompt
-    return np.concatenate([prompt[:room // 2], prompt[len(prompt) - (room + 1) // 2:]])
+    return np.concatenate([prompt[: room // 2], prompt[len(prompt) - (room + 1) // 2 :]])
 
 
 class _Writing:
@@ -132,7 +154,11 @@ class _Writing:
         return sorted({text[len(self.ids)] for text in self._left if len(text) > len(self.ids)})
 
     def add(self, token: int, logprob: float, allowed: list[int], ended: bool) -> None:
-        self._left = [text for text in self._left if len(text) > len(self.ids) and text[len(self.ids)] == token]
+        self._left = [
+            text
+            for text in self._left
+            if len(text) > len(self.ids) and text[len(self.ids)] == token
+        ]
         self.ids.append(token)
         self._logprobs.append(logprob)
         self._allowed.append(allowed)
@@ -141,17 +167,29 @@ class _Writing:
     def sampled(self) -> Sampled:
         flat = [token for some in self._allowed for token in some]
         counts = [] if self._is_free else [len(some) for some in self._allowed]
-        return Sampled(np.array(self.ids, np.int32), np.array(self._logprobs, np.float32), np.array(flat, np.int32),
-                       np.array(counts, np.int32), self.ended)
+        return Sampled(
+            np.array(self.ids, np.int32),
+            np.array(self._logprobs, np.float32),
+            np.array(flat, np.int32),
+            np.array(counts, np.int32),
+            self.ended,
+        )
 
 
-def _listed(texts: Sequence[np.ndarray], most_tokens: int, ends: Collection[int]) -> list[list[int]]:
+def _listed(
+    texts: Sequence[np.ndarray], most_tokens: int, ends: Collection[int]
+) -> list[list[int]]:
     longest = max(map(len, texts), default=0)
     if longest > most_tokens:
-        raise RecordError(f"a listed text of {longest} tokens, and at most {most_tokens} may be written",
-                          f"allow {longest} tokens")
+        raise RecordError(
+            f"a listed text of {longest} tokens, and at most {most_tokens} may be written",
+            f"allow {longest} tokens",
+        )
     if any(len(text) == 0 or int(text[-1]) not in ends for text in texts):
-        raise RecordError("a listed text without an end token", "what follows it would be anything; end it with one")
+        raise RecordError(
+            "a listed text without an end token",
+            "what follows it would be anything; end it with one",
+        )
     return [text.tolist() for text in texts]
 
 
@@ -161,8 +199,8 @@ def _padded(prompts: Sequence[np.ndarray], padding: int) -> tuple[Tensor, Tensor
     tokens = torch.full((len(prompts), longest), padding)
     seen = torch.zeros(len(prompts), longest, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
-        tokens[row, longest - len(prompt):] = torch.from_numpy(prompt.astype(np.int64))
-        seen[row, longest - len(prompt):] = True
+        tokens[row, longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        seen[row, longest - len(prompt) :] = True
     return tokens, seen
 
 

@@ -42,10 +42,14 @@ class CausalSession:
         self._takes = inspect.signature(lm.forward).parameters.keys()
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        asked: dict[str, Any] = {"input_ids": tokens, "attention_mask": seen.long(), "use_cache": True,
-                                 "past_key_values": self._cache}
+        asked: dict[str, Any] = {
+            "input_ids": tokens,
+            "attention_mask": seen.long(),
+            "use_cache": True,
+            "past_key_values": self._cache,
+        }
         if "position_ids" in self._takes:
-            asked["position_ids"] = (seen.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1]:]
+            asked["position_ids"] = (seen.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         if "logits_to_keep" in self._takes:
             asked["logits_to_keep"] = 1
         answer = self._lm(**asked)
@@ -69,7 +73,9 @@ def locate(name: str) -> Path:
         return found[0]
     path = Path(name).expanduser()
     if not path.exists():
-        raise MissingPartError(f"no model at {name}", f"give a folder, a .gguf file, or one of {', '.join(PACKAGED)}")
+        raise MissingPartError(
+            f"no model at {name}", f"give a folder, a .gguf file, or one of {', '.join(PACKAGED)}"
+        )
     return path
 
 
@@ -89,6 +95,8 @@ def load(name: str) -> tuple[CausalModel, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, **where)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
     except (OSError, ValueError, ImportError) as error:
-        raise MissingPartError(f"{path} cannot be read as a causal language model: {error}",
-                               "check the path; GGUF files need the gguf package") from error
+        raise MissingPartError(
+            f"{path} cannot be read as a causal language model: {error}",
+            "check the path; GGUF files need the gguf package",
+        ) from error
     return CausalModel(model.eval()), tokenizer

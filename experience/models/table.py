@@ -21,7 +21,9 @@ _key_of = lru_cache(maxsize=1 << 16)(state_key)
 class Table:
     """q(s, a) by `state_key` of the observation and the action's text. What is not in it is worth 0."""
 
-    def __init__(self, actions: Sequence[str] = (), values: Mapping[int, np.ndarray] | None = None) -> None:
+    def __init__(
+        self, actions: Sequence[str] = (), values: Mapping[int, np.ndarray] | None = None
+    ) -> None:
         self.actions, self._values = tuple(actions), dict(values or {})
         self._index = {action: i for i, action in enumerate(self.actions)}
 
@@ -38,14 +40,21 @@ class Table:
         return np.array([row[self._index[a]] if a in self._index else 0.0 for a in actions])
 
     @staticmethod
-    def weights(actions: Sequence[str], values: Values, version: int, options: bytes = b"") -> Weights:
+    def weights(
+        actions: Sequence[str], values: Values, version: int, options: bytes = b""
+    ) -> Weights:
         """`values` (observation -> float [A]) as weights that travel: the actions' texts as JSON in uint8, keys int64
         [N], values float64 [N, A]."""
         keys = np.array([_key_of(o) for o in values], np.uint64).view(np.int64)
         table = np.array(list(values.values()), float).reshape(len(values), len(actions))
         names = np.frombuffer(dumps(list(actions)).encode(), np.uint8).copy()
-        data = pack({"actions": torch.from_numpy(names), "keys": torch.from_numpy(keys),
-                     "values": torch.from_numpy(table)})
+        data = pack(
+            {
+                "actions": torch.from_numpy(names),
+                "keys": torch.from_numpy(keys),
+                "values": torch.from_numpy(table),
+            }
+        )
         return Weights(version, data, Weights.read(version, data).sha256, options)
 
     @classmethod
@@ -53,8 +62,10 @@ class Table:
         """Raises WeightsError if a byte differs from what was pushed, or the tensors are no table."""
         tensors = weights.tensors()
         if tensors.keys() != {"actions", "keys", "values"}:
-            raise WeightsError(f"version {weights.version}: tensors {sorted(tensors)} are no table",
-                               "policy.engine=table takes what a tabular learner made")
+            raise WeightsError(
+                f"version {weights.version}: tensors {sorted(tensors)} are no table",
+                "policy.engine=table takes what a tabular learner made",
+            )
         keys = tensors["keys"].numpy().view(np.uint64)
         values = tensors["values"].numpy()
         actions = json.loads(tensors["actions"].numpy().tobytes())

@@ -63,13 +63,21 @@ class _Block(nn.Module):
         self.up = nn.Linear(shape.width, 4 * shape.width, bias=False)
         self.down = nn.Linear(4 * shape.width, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
         batch, time, width = x.shape
-        q, k, v = self.qkv(self.norm_attention(x)).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(self.norm_attention(x))
+            .view(batch, time, 3, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        seen = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None
+        )
         x = x + self.out(seen.transpose(1, 2).reshape(batch, time, width))
         added: Tensor = self.down(functional.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
         return x + added
@@ -107,11 +115,15 @@ class Transformer(nn.Module):
         """Logits [B, V] after `tokens` [B, T] at `positions` [B, T]; mask bool [B, 1, T, cached + T], True = seen."""
         return self._logits(self._read(tokens, positions, mask, cache)[:, -1])
 
-    def _read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def _read(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
         length = tokens.shape[1] + (cache.length if cache is not None else 0)
         if length > self.shape.context:
-            raise RecordError(f"a sequence of {length} tokens does not fit into a context of {self.shape.context}",
-                              f"give the model a context of {length} tokens, or shorten what it reads")
+            raise RecordError(
+                f"a sequence of {length} tokens does not fit into a context of {self.shape.context}",
+                f"give the model a context of {length} tokens, or shorten what it reads",
+            )
         x = self.embedding(tokens)
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # type: ignore[index]
         for block in self.blocks:
@@ -133,7 +145,9 @@ class TransformerSession:
         new, length = tokens.shape[1], seen.shape[1]
         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -new:]
         causal = torch.ones(new, length, dtype=torch.bool).tril(length - new)
-        itself = torch.eye(length, dtype=torch.bool)[-new:]  # padding sees itself: a row of a mask is never empty
+        itself = torch.eye(length, dtype=torch.bool)[
+            -new:
+        ]  # padding sees itself: a row of a mask is never empty
         mask = (causal[None] & seen[:, None]) | itself[None]
         return self._model.decode(tokens, positions, mask[:, None], self._cache)
 

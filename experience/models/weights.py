@@ -33,7 +33,12 @@ class Weights:
 
     @classmethod
     def of(cls, model: nn.Module, version: int) -> Weights:
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in _own_tensors(model).items()})
+        data = save(
+            {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in _own_tensors(model).items()
+            }
+        )
         return cls.read(version, data)
 
     def put_into(self, model: nn.Module) -> None:
@@ -41,23 +46,32 @@ class Weights:
         expected = _own_tensors(model)
         tensors = self.tensors()
         if tensors.keys() != expected.keys():
-            raise WeightsError(f"version {self.version}: tensors {sorted(tensors.keys() ^ expected.keys())[:3]} differ",
-                               "the weights belong to another model; check the policy's shape")
+            raise WeightsError(
+                f"version {self.version}: tensors {sorted(tensors.keys() ^ expected.keys())[:3]} differ",
+                "the weights belong to another model; check the policy's shape",
+            )
         with torch.no_grad():
             for name, tensor in tensors.items():
                 if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-                    raise WeightsError(f"version {self.version}: {name} is {tuple(tensor.shape)} {tensor.dtype}, the "
-                                       f"model has {tuple(expected[name].shape)} {expected[name].dtype}",
-                                       "the weights belong to another model; check the policy's shape")
+                    raise WeightsError(
+                        f"version {self.version}: {name} is {tuple(tensor.shape)} {tensor.dtype}, the "
+                        f"model has {tuple(expected[name].shape)} {expected[name].dtype}",
+                        "the weights belong to another model; check the policy's shape",
+                    )
                 expected[name].copy_(tensor)
 
     def tensors(self) -> dict[str, Tensor]:
         if hashlib.sha256(self.data).hexdigest() != self.sha256:
-            raise WeightsError(f"version {self.version}: the bytes do not match their SHA-256", "push or save it again")
+            raise WeightsError(
+                f"version {self.version}: the bytes do not match their SHA-256",
+                "push or save it again",
+            )
         try:
             return dict(load(self.data))
         except SafetensorError as error:
-            raise WeightsError(f"version {self.version}: {error}", "the file is not safetensors") from error
+            raise WeightsError(
+                f"version {self.version}: {error}", "the file is not safetensors"
+            ) from error
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
@@ -70,8 +84,13 @@ def unpack(data: bytes) -> dict[str, Tensor]:
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
     """Its moments and step counts, as safetensors."""
-    return pack({f"{i}.{name}": value for i, state in optimizer.state_dict()["state"].items()
-                 for name, value in state.items()})
+    return pack(
+        {
+            f"{i}.{name}": value
+            for i, state in optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+    )
 
 
 def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:

@@ -37,7 +37,9 @@ class Pursuit:
     def earned(self) -> float:
         """Its discounted return; nothing is expected after it."""
         rewards = np.array([step.reward or 0.0 for step in self.episode.steps])
-        return float(discounted_returns(rewards, np.array([step.discount for step in self.episode.steps]))[0])
+        return float(
+            discounted_returns(rewards, np.array([step.discount for step in self.episode.steps]))[0]
+        )
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,34 @@ def levels(episode: Episode, library: Library) -> Levels:
     lower: list[Pursuit] = []
     pursuit: list[Step] = []
     for step, following in episode.transitions:
-        goal = goals.get(step.option_id) if step.option_id is not None and not step.is_choice else None
+        goal = (
+            goals.get(step.option_id) if step.option_id is not None and not step.is_choice else None
+        )
         if goal is None:
             upper.append(step)
             continue
         if upper and upper[-1].is_choice and step.reward is not None:
             chosen = upper[-1]
-            upper[-1] = replace(chosen, reward=(chosen.reward or 0.0) + chosen.discount * step.reward,
-                                discount=chosen.discount * step.discount)
+            upper[-1] = replace(
+                chosen,
+                reward=(chosen.reward or 0.0) + chosen.discount * step.reward,
+                discount=chosen.discount * step.discount,
+            )
         reached = goal.reached(following.obs_text)
-        pursuit.append(replace(step, obs_text=goal.shown(step.obs_text),
-                               reward=None if step.reward is None else step.reward + REACHED * reached,
-                               discount=0.0 if reached else step.discount))
-        if reached or following.is_choice or following.option_id != step.option_id or following is episode.closing:
+        pursuit.append(
+            replace(
+                step,
+                obs_text=goal.shown(step.obs_text),
+                reward=None if step.reward is None else step.reward + REACHED * reached,
+                discount=0.0 if reached else step.discount,
+            )
+        )
+        if (
+            reached
+            or following.is_choice
+            or following.option_id != step.option_id
+            or following is episode.closing
+        ):
             closing = replace(following, decision=None, obs_text=goal.shown(following.obs_text))
             lower.append(Pursuit(goal.name, Episode(tuple(pursuit), closing), reached))
             pursuit = []
@@ -109,12 +126,27 @@ def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]
         end, goal = min(arrivals, key=lambda arrival: arrival[0])
         first = episode.steps[t]
         choice = write(first, library.offered(seen[t]), USE + goal.name)
-        shown.append(replace(first, decision=choice, reward=0.0, discount=1.0, signals=(),
-                             option_id=option_id(goal.name), option_step=0))
+        shown.append(
+            replace(
+                first,
+                decision=choice,
+                reward=0.0,
+                discount=1.0,
+                signals=(),
+                option_id=option_id(goal.name),
+                option_step=0,
+            )
+        )
         for age, step in enumerate(episode.steps[t:end], 1):
             done = step.decision.text if step.decision else ""
-            shown.append(replace(step, decision=write(step, goal.shown(step.obs_text), done),
-                                 option_id=option_id(goal.name), option_step=age))
+            shown.append(
+                replace(
+                    step,
+                    decision=write(step, goal.shown(step.obs_text), done),
+                    option_id=option_id(goal.name),
+                    option_step=age,
+                )
+            )
         t = end
     return shown
 
@@ -123,4 +155,11 @@ def _arrival(goal: Subgoal, seen: Sequence[str], start: int) -> int | None:
     """When what was seen first reaches the goal that is pursued from `start`; None if never in its time."""
     if not goal.starts(seen[start]):
         return None
-    return next((t for t in range(start + 1, min(start + goal.most, len(seen) - 1) + 1) if goal.reached(seen[t])), None)
+    return next(
+        (
+            t
+            for t in range(start + 1, min(start + goal.most, len(seen) - 1) + 1)
+            if goal.reached(seen[t])
+        ),
+        None,
+    )

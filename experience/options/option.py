@@ -47,7 +47,9 @@ class Condition:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise RecordError(f"{self.pattern!r} is no regular expression: {error}", "see Python's `re`") from error
+            raise RecordError(
+                f"{self.pattern!r} is no regular expression: {error}", "see Python's `re`"
+            ) from error
 
     def __call__(self, observation: str) -> bool:
         return bool(re.search(self.pattern, observation, re.MULTILINE)) is self.found
@@ -181,7 +183,9 @@ class Record:
         return self.turns / self.n if self.n else None
 
     def after(self, reached: bool, turns: int, earned: float, version: int) -> Record:
-        return Record(self.n + 1, self.reached + reached, self.turns + turns, self.earned + earned, version)
+        return Record(
+            self.n + 1, self.reached + reached, self.turns + turns, self.earned + earned, version
+        )
 
 
 @dataclass(frozen=True)
@@ -203,15 +207,22 @@ class Library:
 
     def within(self, env_id: str) -> Library:
         """Without the programs that are for other environments."""
-        others = {n for n, o in self.options.items() if isinstance(o, Program) and o.world not in ("", env_id)}
-        return self if not others else replace(
-            self, options={n: o for n, o in self.options.items() if n not in others})
+        others = {
+            n
+            for n, o in self.options.items()
+            if isinstance(o, Program) and o.world not in ("", env_id)
+        }
+        return (
+            self
+            if not others
+            else replace(self, options={n: o for n, o in self.options.items() if n not in others})
+        )
 
     def started(self, action: str, observation: str) -> Stored | None:
         """The option that an action's text starts here, if it is `use NAME` of one that may start."""
         if not action.startswith(USE):
             return None
-        option = self.options.get(action[len(USE):].strip())
+        option = self.options.get(action[len(USE) :].strip())
         return option if option is not None and option.starts(observation) else None
 
     def admissible(self, observation: str) -> list[str]:
@@ -235,16 +246,28 @@ class Library:
     def add(self, option: Stored) -> Library:
         """Raises RecordError for a name that is taken by another option, or that cannot be written after `use`."""
         if not re.fullmatch(r"[\w.:-]{1,60}", option.name):
-            raise RecordError(f"option name {option.name!r}", "use 1 to 60 letters, digits and _ . : -")
+            raise RecordError(
+                f"option name {option.name!r}", "use 1 to 60 letters, digits and _ . : -"
+            )
         if option.name in self.options and self.options[option.name] != option:
-            raise RecordError(f"there is already another option {option.name!r}", "retire it first, or take a new name")
-        return Library({**self.options, option.name: option}, {option.name: Record()} | dict(self.records),
-                       self.version + 1)
+            raise RecordError(
+                f"there is already another option {option.name!r}",
+                "retire it first, or take a new name",
+            )
+        return Library(
+            {**self.options, option.name: option},
+            {option.name: Record()} | dict(self.records),
+            self.version + 1,
+        )
 
     def retire(self, names: Iterable[str]) -> Library:
         """Without those; their records stay, so that what failed is not proposed again as new."""
         gone = set(names)
-        return replace(self, options={n: o for n, o in self.options.items() if n not in gone}, version=self.version + 1)
+        return replace(
+            self,
+            options={n: o for n, o in self.options.items() if n not in gone},
+            version=self.version + 1,
+        )
 
     def used(self, name: str, reached: bool, turns: int, earned: float) -> Library:
         """With one more use in the record."""
@@ -253,8 +276,14 @@ class Library:
 
     def dump(self) -> bytes:
         """The library as JSON: data, never code, so that a stored one can be loaded from anybody."""
-        return dumps({"version": self.version, "options": [_plain(o) for o in self],
-                           "records": {n: asdict(r) for n, r in self.records.items()}}, sort_keys=True).encode()
+        return dumps(
+            {
+                "version": self.version,
+                "options": [_plain(o) for o in self],
+                "records": {n: asdict(r) for n, r in self.records.items()},
+            },
+            sort_keys=True,
+        ).encode()
 
     @classmethod
     def load(cls, data: bytes) -> Library:
@@ -265,7 +294,9 @@ class Library:
             records = {str(n): Record(**r) for n, r in read["records"].items()}
             return cls({o.name: o for o in options}, records, int(read["version"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"this is no library of options: {error}", "give what Library.dump wrote") from error
+            raise RecordError(
+                f"this is no library of options: {error}", "give what Library.dump wrote"
+            ) from error
 
 
 @lru_cache(maxsize=4)

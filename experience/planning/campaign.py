@@ -40,14 +40,24 @@ class Campaign:
     units of the property's, which is that of the measurements so far, or `unit` where it is known: few measurements,
     close to each other, seem to say that nothing is left to find."""
 
-    def __init__(self, candidates: Floats, simulated: Floats | None = None, noise: float = 0.05,
-                 unit: float | None = None) -> None:
+    def __init__(
+        self,
+        candidates: Floats,
+        simulated: Floats | None = None,
+        noise: float = 0.05,
+        unit: float | None = None,
+    ) -> None:
         if candidates.ndim != 2 or (simulated is not None and len(simulated) != len(candidates)):
-            raise RecordError("candidates are [N, D] and simulated is [N]", "give one simulated value a candidate")
+            raise RecordError(
+                "candidates are [N, D] and simulated is [N]", "give one simulated value a candidate"
+            )
         self._x, self._noise, self._unit = candidates, noise, unit
         flat = simulated is None or float(np.ptp(simulated)) < 1e-12
-        self._simulated = np.zeros(len(candidates)) if flat or simulated is None else (
-            (simulated - simulated.mean()) / simulated.std())
+        self._simulated = (
+            np.zeros(len(candidates))
+            if flat or simulated is None
+            else ((simulated - simulated.mean()) / simulated.std())
+        )
         self._shares = (0.0,) if flat else _SHARES
         self.measured: dict[int, float] = {}
         self._kernels: dict[float, Floats] = {}
@@ -55,7 +65,11 @@ class Campaign:
     def next(self, rng: np.random.Generator) -> int:
         """The index of the candidate to measure now. The first is the simulator's best, or any without one."""
         if not self.measured:
-            return int(self._simulated.argmax()) if len(self._shares) > 1 else int(rng.integers(len(self._x)))
+            return (
+                int(self._simulated.argmax())
+                if len(self._shares) > 1
+                else int(rng.integers(len(self._x)))
+            )
         return int(self.improvement(self.belief(), max(self.measured.values())).argmax())
 
     def improvement(self, belief: Belief, best: float) -> Floats:
@@ -64,14 +78,19 @@ class Campaign:
         gain = belief.mean - best
         z = gain / belief.spread
         below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z.tolist()])
-        expected: Floats = gain * below + belief.spread * np.exp(-z**2 / 2) / math.sqrt(2 * math.pi)
+        expected: Floats = gain * below + belief.spread * np.exp(-(z**2) / 2) / math.sqrt(
+            2 * math.pi
+        )
         expected[list(self.measured)] = -np.inf
         return expected
 
     def tell(self, candidate: int, value: float) -> None:
         """What was measured. Raises RecordError for a value that is none: an experiment that failed is not a 0."""
         if not np.isfinite(value):
-            raise RecordError(f"measurement {value} of candidate {candidate}", "leave out what could not be measured")
+            raise RecordError(
+                f"measurement {value} of candidate {candidate}",
+                "leave out what could not be measured",
+            )
         self.measured[candidate] = value
 
     def belief(self) -> Belief:
@@ -83,12 +102,16 @@ class Campaign:
         for length, share in product(_LENGTHS, self._shares):
             residual = (y - centre) / scale - share * self._simulated[seen]
             kernel = self._kernel(length)
-            root = np.linalg.cholesky(kernel[np.ix_(seen, seen)] + self._noise**2 * np.eye(len(seen)))
+            root = np.linalg.cholesky(
+                kernel[np.ix_(seen, seen)] + self._noise**2 * np.eye(len(seen))
+            )
             white = np.linalg.solve(root, residual)
             whitened = np.linalg.solve(root, kernel[seen])
             # δ's variance has an inverse-gamma prior worth two observations of what ρ leaves of 1: it is never certain.
             variance = (float(white @ white) + 2.0 * (1 - 0.9 * share**2)) / (len(seen) + 2.0)
-            evidence = -0.5 * (len(seen) + 2.0) * np.log(variance) - float(np.log(np.diag(root)).sum())
+            evidence = -0.5 * (len(seen) + 2.0) * np.log(variance) - float(
+                np.log(np.diag(root)).sum()
+            )
             means.append(share * self._simulated + white @ whitened)
             spreads.append(variance * np.maximum(1.0 - (whitened**2).sum(0), 1e-9))
             weights.append(evidence)
@@ -97,8 +120,11 @@ class Campaign:
         weight /= weight.sum()
         mean = weight @ np.array(means)
         second = weight @ (np.array(spreads) + np.array(means) ** 2)
-        return Belief(mean * scale + centre, np.sqrt(np.maximum(second - mean**2, 1e-12)) * scale,
-                      float(weight @ np.array(shares)))
+        return Belief(
+            mean * scale + centre,
+            np.sqrt(np.maximum(second - mean**2, 1e-12)) * scale,
+            float(weight @ np.array(shares)),
+        )
 
     def _kernel(self, length: float) -> Floats:
         """k(x, x') = exp(−½|x−x'|²/ℓ²) between all candidates, float [N, N]."""
@@ -150,11 +176,19 @@ def experiment(lab: Laboratory) -> tuple[str, float, float]:
     in_time = np.array([way.turns <= lab.turns for way in lab.declare])
     handed = np.where(in_time, expected - np.array([way.cost for way in lab.declare]), -np.inf)
     best = int(handed.argmax())
-    possible = [i for i, way in enumerate(lab.measure) if way.turns < lab.turns and i not in lab.readings]
+    possible = [
+        i for i, way in enumerate(lab.measure) if way.turns < lab.turns and i not in lab.readings
+    ]
     chosen = lab.declare[best]
     if possible:
-        gain = expected if belief is None else (
-            campaign.improvement(belief, float(handed[best])) - np.array([way.cost for way in lab.measure]))
+        gain = (
+            expected
+            if belief is None
+            else (
+                campaign.improvement(belief, float(handed[best]))
+                - np.array([way.cost for way in lab.measure])
+            )
+        )
         promising = max(possible, key=lambda i: float(gain[i]))
         if belief is None or gain[promising] > 0:
             chosen = lab.measure[promising]

@@ -47,7 +47,9 @@ class Search(Generic[Place]):
     discount: float = 1.0
     threshold: float = float("inf")
 
-    def __call__(self, places: Sequence[Place], observations: Sequence[str]) -> list[tuple[Decision, float | None]]:
+    def __call__(
+        self, places: Sequence[Place], observations: Sequence[str]
+    ) -> list[tuple[Decision, float | None]]:
         """For each situation what is done and the score that spoke for it; None where the policy left no choice: all
         that it sampled was the same.
 
@@ -55,20 +57,45 @@ class Search(Generic[Place]):
         one: it can be imitated, and no policy gradient is taken on it.
         """
         sampled = self.act([o for o in observations for _ in range(self.candidates)])
-        distinct = [list({d.text: d for d in sampled[i * self.candidates:(i + 1) * self.candidates]}.values())
-                    for i in range(len(observations))]
-        thoughts = [_Thought(i, d, places[i], observations[i]) for i, found in enumerate(distinct) if len(found) > 1
-                    for d in found for _ in range(self.rollouts)]
+        distinct = [
+            list(
+                {
+                    d.text: d for d in sampled[i * self.candidates : (i + 1) * self.candidates]
+                }.values()
+            )
+            for i in range(len(observations))
+        ]
+        thoughts = [
+            _Thought(i, d, places[i], observations[i])
+            for i, found in enumerate(distinct)
+            if len(found) > 1
+            for d in found
+            for _ in range(self.rollouts)
+        ]
         self._think(thoughts)
         chosen: list[tuple[Decision, float | None]] = []
         for i, found in enumerate(distinct):
             if len(found) == 1:
                 chosen.append((replace(found[0], sampled=False), None))
                 continue
-            scores = [[t.score for t in thoughts if t.first is d and t.situation == i] for d in found]
-            score, best = max(((float(np.mean(s)), d) for s, d in zip(scores, found, strict=True)), key=lambda x: x[0])
-            chosen.append((replace(best, sampled=False, decoder=f"{best.decoder} {self.name} m={self.candidates} "
-                                                                f"h={self.horizon} n={self.rollouts}"), score))
+            scores = [
+                [t.score for t in thoughts if t.first is d and t.situation == i] for d in found
+            ]
+            score, best = max(
+                ((float(np.mean(s)), d) for s, d in zip(scores, found, strict=True)),
+                key=lambda x: x[0],
+            )
+            chosen.append(
+                (
+                    replace(
+                        best,
+                        sampled=False,
+                        decoder=f"{best.decoder} {self.name} m={self.candidates} "
+                        f"h={self.horizon} n={self.rollouts}",
+                    ),
+                    score,
+                )
+            )
         return chosen
 
     def _think(self, thoughts: list[_Thought[Place]]) -> None:
@@ -78,15 +105,25 @@ class Search(Generic[Place]):
                 break
             decided = [t.first for t in going] if turn == 0 else self.act([t.seen for t in going])
             actions = [d.text for d in decided]
-            for thought, (place, prediction) in zip(going, self.tries([t.place for t in going], actions), strict=True):
+            for thought, (place, prediction) in zip(
+                going, self.tries([t.place for t in going], actions), strict=True
+            ):
                 if prediction.answer is None or prediction.uncertainty > self.threshold:
                     thought.over = True
                     continue
-                thought.score += self.discount**turn * self.reward(thought.situation, prediction.answer)
-                thought.place, thought.seen, thought.depth = place, prediction.answer.observation, turn + 1
+                thought.score += self.discount**turn * self.reward(
+                    thought.situation, prediction.answer
+                )
+                thought.place, thought.seen, thought.depth = (
+                    place,
+                    prediction.answer.observation,
+                    turn + 1,
+                )
                 thought.over = thought.ended = prediction.answer.ended
         open_ended = [t for t in thoughts if not t.ended]
-        for thought, value in zip(open_ended, self.value([t.seen for t in open_ended]), strict=True):
+        for thought, value in zip(
+            open_ended, self.value([t.seen for t in open_ended]), strict=True
+        ):
             thought.score += self.discount**thought.depth * float(value)
 
 
@@ -112,6 +149,9 @@ def in_model(model: WorldModel, lived: Mapping[tuple[str, str], Answer] | None =
         asked = [pair for pair in pairs if pair not in known]
         answers = iter(model.predict([o for o, _ in asked], [a for _, a in asked]))
         found = [Prediction(known[pair], 0.0) if pair in known else next(answers) for pair in pairs]
-        return [(p.answer.observation if p.answer else place, p) for place, p in zip(places, found, strict=True)]
+        return [
+            (p.answer.observation if p.answer else place, p)
+            for place, p in zip(places, found, strict=True)
+        ]
 
     return tries

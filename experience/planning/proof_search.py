@@ -46,7 +46,11 @@ class Goal:
     def value(self) -> float:
         if self.closed_by is not None:
             return 1.0
-        return 0.0 if self.hopeless else max((t.mean for t in self.tactics.values() if t.visits), default=UNKNOWN)
+        return (
+            0.0
+            if self.hopeless
+            else max((t.mean for t in self.tactics.values() if t.visits), default=UNKNOWN)
+        )
 
 
 @dataclass
@@ -83,15 +87,24 @@ class Outcome:
     """Tactics that the kernel was asked for."""
 
 
-def prove(kernel: Kernel, text: str, prior: Prior, *, budget: int, exploration: float = 1.5,
-          deepest: int = 12) -> Outcome:
+def prove(
+    kernel: Kernel,
+    text: str,
+    prior: Prior,
+    *,
+    budget: int,
+    exploration: float = 1.5,
+    deepest: int = 12,
+) -> Outcome:
     """Searches until the goal `text` is closed, `budget` tactics were tried, or none is left."""
     root, tried = Goal((), text), 0
     for _ in range(4 * budget):
         if root.closed_by is not None or root.hopeless or tried >= budget:
             break
         tried += _simulate(kernel, root, prior, exploration, deepest)
-    return Outcome(None if root.closed_by is None else Proof(tuple(_script(root)), tuple(_steps(root))), tried)
+    return Outcome(
+        None if root.closed_by is None else Proof(tuple(_script(root)), tuple(_steps(root))), tried
+    )
 
 
 def _simulate(kernel: Kernel, root: Goal, prior: Prior, exploration: float, deepest: int) -> int:
@@ -105,20 +118,28 @@ def _simulate(kernel: Kernel, root: Goal, prior: Prior, exploration: float, deep
         if not open_attempts or len(trail) >= deepest:
             goal.hopeless = True
             break
-        name = max(open_attempts, key=lambda t: _urgency(open_attempts[t], goal.visits, exploration))
+        name = max(
+            open_attempts, key=lambda t: _urgency(open_attempts[t], goal.visits, exploration)
+        )
         attempt = open_attempts[name]
         trail.append((goal, name, attempt))
         if attempt.goals is None:
             found, tried = kernel.apply(goal.path, name), 1
-            attempt.refused = found is None or any(text == goal.text for _, text in found)  # no step forward
+            attempt.refused = found is None or any(
+                text == goal.text for _, text in found
+            )  # no step forward
             attempt.goals = [] if found is None else [Goal(path, text) for path, text in found]
             break
-        goal = min((g for g in attempt.goals if g.closed_by is None), key=lambda g: (g.value, g.visits))
+        goal = min(
+            (g for g in attempt.goals if g.closed_by is None), key=lambda g: (g.value, g.visits)
+        )
     for goal, name, attempt in reversed(trail):
         goal.visits += 1
         attempt.visits += 1
         attempt.refused = attempt.refused or any(g.hopeless for g in attempt.goals or ())
-        attempt.total += 0.0 if attempt.refused else STEP * math.prod(g.value for g in attempt.goals or ())
+        attempt.total += (
+            0.0 if attempt.refused else STEP * math.prod(g.value for g in attempt.goals or ())
+        )
         if not attempt.refused and attempt.closed:
             goal.closed_by = name
         goal.hopeless = all(a.refused for a in goal.tactics.values())
@@ -149,16 +170,24 @@ class TacticTable:
     are counted by their form (`form`), so that what was learned of one hypothesis holds for the next.
     """
 
-    def __init__(self, candidates: Callable[[str], Sequence[str]], shapes: Callable[[str], tuple[str, str]],
-                 form: Callable[[str, str], str]) -> None:
+    def __init__(
+        self,
+        candidates: Callable[[str], Sequence[str]],
+        shapes: Callable[[str], tuple[str, str]],
+        form: Callable[[str, str], str],
+    ) -> None:
         self._candidates, self._shapes, self._form = candidates, shapes, form
         self._counts: dict[tuple[str, str], float] = defaultdict(float)
 
     def __call__(self, goal: str) -> dict[str, float]:
         fine, coarse = self._shapes(goal)
         offered = list(dict.fromkeys(self._candidates(goal)))
-        weight = {t: 1 / max(len(offered), 1) + self._counts[fine, self._form(goal, t)]
-                  + 0.5 * self._counts[coarse, self._form(goal, t)] for t in offered}
+        weight = {
+            t: 1 / max(len(offered), 1)
+            + self._counts[fine, self._form(goal, t)]
+            + 0.5 * self._counts[coarse, self._form(goal, t)]
+            for t in offered
+        }
         total = sum(weight.values())
         return {t: w / total for t, w in weight.items()}
 

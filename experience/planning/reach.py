@@ -66,8 +66,13 @@ class Reach(Generic[Place]):
         edges: list[tuple[int, str, Prediction]] = []
         while wave:
             here, wave = wave, []
-            asked = [(place, seen, action) for (place, seen), listed in zip(
-                here, self.actions([seen for _, seen in here]), strict=True) for action in dict.fromkeys(listed)]
+            asked = [
+                (place, seen, action)
+                for (place, seen), listed in zip(
+                    here, self.actions([seen for _, seen in here]), strict=True
+                )
+                for action in dict.fromkeys(listed)
+            ]
             found = self.tries([place for place, _, _ in asked], [action for _, _, action in asked])
             for (_, seen, action), (place, prediction) in zip(asked, found, strict=True):
                 if prediction.answer is None or prediction.uncertainty > self.threshold:
@@ -80,15 +85,22 @@ class Reach(Generic[Place]):
     def _ends(self, answer: Answer) -> bool:
         return answer.ended or self.stops(answer.observation)
 
-    def _choices(self, seen: list[str], roots: list[int], edges: list[tuple[int, str, Prediction]],
-                 number: dict[str, int]) -> dict[str, Choice]:
+    def _choices(
+        self,
+        seen: list[str],
+        roots: list[int],
+        edges: list[tuple[int, str, Prediction]],
+        number: dict[str, int],
+    ) -> dict[str, Choice]:
         if not edges:
             return {}
         answers = [p.answer for _, _, p in edges if p.answer is not None]
         source = np.array([s for s, _, _ in edges])
         reward = np.array([self.reward(answer) for answer in answers])
         beyond = len(seen)  # where an end leads, and what was not laid out: worth nothing
-        target = np.array([beyond if self._ends(a) else number.get(a.observation, beyond) for a in answers])
+        target = np.array(
+            [beyond if self._ends(a) else number.get(a.observation, beyond) for a in answers]
+        )
         values, discount = np.zeros(beyond + 1), min(self.discount, LARGEST_DISCOUNT)
         for _ in range(beyond + 1):  # no way without a circle is longer
             q = reward + discount * values[target]
@@ -104,7 +116,9 @@ class Reach(Generic[Place]):
         choices: dict[str, Choice] = {}
         for (state, action, prediction), worth in zip(edges, q.tolist(), strict=True):
             if worth > values[state] - 1e-9 and values[state] - worst[state] > 1e-6:
-                known = choices.setdefault(seen[state], Choice(float(values[state]), {}, roots[state]))
+                known = choices.setdefault(
+                    seen[state], Choice(float(values[state]), {}, roots[state])
+                )
                 known.best[action] = prediction
         return choices
 
@@ -114,10 +128,12 @@ def worth(rewards: RewardModel, env_id: str, answer: Answer) -> float:
     return rewards.of_values(env_id, answer.signals) or 0.0
 
 
-def could_do(listed: Sequence[str], act: Act, n: int, observations: Sequence[str]) -> list[Sequence[str]]:
+def could_do(
+    listed: Sequence[str], act: Act, n: int, observations: Sequence[str]
+) -> list[Sequence[str]]:
     """What could be done in each situation: all that the world lists, or else what the policy says when it is asked
     `n` times."""
     if listed:
         return [listed] * len(observations)
     said = [d.text for d in act([o for o in observations for _ in range(n)])]
-    return [said[i:i + n] for i in range(0, len(said), n)]
+    return [said[i : i + n] for i in range(0, len(said), n)]

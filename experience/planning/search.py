@@ -78,8 +78,15 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(shifted / shifted.sum())
 
 
-def gumbel_search(root: Leaf[State], *, simulations: int, rng: np.random.Generator | None, considered: int = 16,
-                  scale: float = 1.0, depth: int = 50) -> Generator[tuple[State, int], Leaf[State], Found]:
+def gumbel_search(
+    root: Leaf[State],
+    *,
+    simulations: int,
+    rng: np.random.Generator | None,
+    considered: int = 16,
+    scale: float = 1.0,
+    depth: int = 50,
+) -> Generator[tuple[State, int], Leaf[State], Found]:
     """The action of the greatest g + logits + σ(q̂) after sequential halving, and π' = softmax(logits + σ(q̂)).
 
     A generator: it asks what comes of (state, action) and is sent the leaf, so that many searches are answered at once.
@@ -88,7 +95,11 @@ def gumbel_search(root: Leaf[State], *, simulations: int, rng: np.random.Generat
     """
     top = _Node(root.state, np.asarray(root.logits, float), root.value)
     gumbel = rng.gumbel(size=len(top.logits)) if rng is not None else np.zeros(len(top.logits))
-    alive = list(np.argsort(-(gumbel + top.logits), kind="stable")[:min(considered, simulations, len(top.logits))])
+    alive = list(
+        np.argsort(-(gumbel + top.logits), kind="stable")[
+            : min(considered, simulations, len(top.logits))
+        ]
+    )
     left, phases = simulations, max(math.ceil(math.log2(len(alive))), 1)
     while left > 0:
         each = max(simulations // (phases * len(alive)), 1)
@@ -98,7 +109,7 @@ def gumbel_search(root: Leaf[State], *, simulations: int, rng: np.random.Generat
             yield from _simulate(top, int(action), depth)
             left -= 1
         scores = gumbel + top.logits + _sigma(top, scale)
-        alive = sorted(alive, key=lambda a: -scores[a])[:max(len(alive) // 2, 1)]
+        alive = sorted(alive, key=lambda a: -scores[a])[: max(len(alive) // 2, 1)]
     policy = softmax(top.logits + _sigma(top, scale))
     return Found(int(alive[0]), policy, float((policy * top.q).sum()))
 
@@ -106,13 +117,21 @@ def gumbel_search(root: Leaf[State], *, simulations: int, rng: np.random.Generat
 def _sigma(node: _Node[State], scale: float) -> Floats:
     q = node.q
     spread = float(q.max() - q.min())
-    return np.asarray((50 + node.visits.max()) * scale * ((q - q.min()) / spread if spread > 1e-12 else 0 * q))
+    return np.asarray(
+        (50 + node.visits.max()) * scale * ((q - q.min()) / spread if spread > 1e-12 else 0 * q)
+    )
 
 
-def _simulate(root: _Node[State], action: int, depth: int) -> Generator[tuple[State, int], Leaf[State], None]:
+def _simulate(
+    root: _Node[State], action: int, depth: int
+) -> Generator[tuple[State, int], Leaf[State], None]:
     """One descent: the given action at the root, below it the one most behind the improved policy (ibid., eq. 14)."""
     path = [(root, action)]
-    while len(path) < depth and (node := path[-1][0].children.get(path[-1][1])) is not None and len(node.logits):
+    while (
+        len(path) < depth
+        and (node := path[-1][0].children.get(path[-1][1])) is not None
+        and len(node.logits)
+    ):
         wanted = softmax(node.logits + _sigma(node, 1.0)) - node.visits / (1 + node.visits.sum())
         path.append((node, int(wanted.argmax())))
     above, last = path[-1]
@@ -153,13 +172,18 @@ class TreeSearch(Generic[Place]):
     threshold: float = float("inf")
     rng: np.random.Generator | None = None
 
-    def __call__(self, places: Sequence[Place], observations: Sequence[str]) -> list[tuple[str, float] | None]:
+    def __call__(
+        self, places: Sequence[Place], observations: Sequence[str]
+    ) -> list[tuple[str, float] | None]:
         """For each situation the action found and what the improved policy is worth there; None where one action only
         could be done."""
         found: list[tuple[str, float] | None] = [None] * len(places)
         roots = self._leaves(places, observations, [0.0] * len(places))
-        searches = {i: gumbel_search(root, simulations=self.simulations, rng=self.rng)
-                    for i, root in enumerate(roots) if len(root.logits) > 1}
+        searches = {
+            i: gumbel_search(root, simulations=self.simulations, rng=self.rng)
+            for i, root in enumerate(roots)
+            if len(root.logits) > 1
+        }
         asked = {i: next(search) for i, search in searches.items()}
         while asked:
             leaves = self._tried([(spot, spot.actions[action]) for spot, action in asked.values()])
@@ -175,15 +199,30 @@ class TreeSearch(Generic[Place]):
         """What comes of each action at its spot."""
         tried = self.tries([spot.place for spot, _ in asked], [action for _, action in asked])
         known = [p.answer if p.uncertainty <= self.threshold else None for _, p in tried]
-        going = [(place, a) for (place, _), a in zip(tried, known, strict=True) if a is not None and not a.ended]
-        met = iter(self._leaves([place for place, _ in going], [a.observation for _, a in going],
-                                [self.reward(a) for _, a in going]))
-        return [Leaf(spot, 0.0, 1.0, spot.value, ()) if answer is None else
-                Leaf(spot, self.reward(answer), 0.0, 0.0, ()) if answer.ended else next(met)
-                for (spot, _), answer in zip(asked, known, strict=True)]
+        going = [
+            (place, a)
+            for (place, _), a in zip(tried, known, strict=True)
+            if a is not None and not a.ended
+        ]
+        met = iter(
+            self._leaves(
+                [place for place, _ in going],
+                [a.observation for _, a in going],
+                [self.reward(a) for _, a in going],
+            )
+        )
+        return [
+            Leaf(spot, 0.0, 1.0, spot.value, ())
+            if answer is None
+            else Leaf(spot, self.reward(answer), 0.0, 0.0, ())
+            if answer.ended
+            else next(met)
+            for (spot, _), answer in zip(asked, known, strict=True)
+        ]
 
-    def _leaves(self, places: Sequence[Place], observations: Sequence[str],
-                rewards: Sequence[float]) -> list[Leaf[_Spot[Place]]]:
+    def _leaves(
+        self, places: Sequence[Place], observations: Sequence[str], rewards: Sequence[float]
+    ) -> list[Leaf[_Spot[Place]]]:
         """Where thoughts have come to, each with what the policy would do and what the value function expects."""
         if not places:
             return []
@@ -191,7 +230,7 @@ class TreeSearch(Generic[Place]):
         said = [d.text for d in self.act([o for o in observations for _ in range(n)])]
         values, leaves = self.value(observations).tolist(), []
         for i, (place, reward, value) in enumerate(zip(places, rewards, values, strict=True)):
-            heard = Counter(said[i * n:(i + 1) * n])
+            heard = Counter(said[i * n : (i + 1) * n])
             actions = tuple(self.listed) or tuple(heard)
             logits = [math.log((heard[a] + 1 / len(actions)) / (n + 1)) for a in actions]
             leaves.append(Leaf(_Spot(place, actions, value), reward, discount, value, logits))

@@ -40,15 +40,28 @@ class FiniteWorld:
     models: tuple[Model, ...]
 
     @classmethod
-    def counted(cls, model: TabularModel, actions: Sequence[str], reward: Callable[[Answer], float],
-                discount: float) -> FiniteWorld:
+    def counted(
+        cls,
+        model: TabularModel,
+        actions: Sequence[str],
+        reward: Callable[[Answer], float],
+        discount: float,
+    ) -> FiniteWorld:
         """What a counting model knows. An action never tried in a state may not be started there."""
-        states = tuple(dict.fromkeys([o for o, _ in model.pairs]
-                                     + [a.observation for o, act in model.pairs for a in model.answers(o, act)]))
+        states = tuple(
+            dict.fromkeys(
+                [o for o, _ in model.pairs]
+                + [a.observation for o, act in model.pairs for a in model.answers(o, act)]
+            )
+        )
         index = {state: i for i, state in enumerate(states)}
         models = []
         for action in actions:
-            r, p, starts = np.zeros(len(states)), np.zeros((len(states), len(states))), np.zeros(len(states), bool)
+            r, p, starts = (
+                np.zeros(len(states)),
+                np.zeros((len(states), len(states))),
+                np.zeros(len(states), bool),
+            )
             for state, i in index.items():
                 for answer, share in model.answers(state, action).items():
                     starts[i] = True
@@ -72,15 +85,22 @@ class FiniteWorld:
         p = np.asarray(np.linalg.solve(system, p * stop), np.float64)
         for age in range(last - 1, -1, -1):
             stop, earned, arrival = self._stage(option, age)
-            r, p = earned + arrival @ ((1 - stop) * r), arrival * stop + arrival @ ((1 - stop)[:, None] * p)
+            r, p = (
+                earned + arrival @ ((1 - stop) * r),
+                arrival * stop + arrival @ ((1 - stop)[:, None] * p),
+            )
         starts = np.array([option.starts(state) for state in self.states]) & self._known(option, 0)
         return Model(r, p, starts)
 
     def _known(self, option: Option, age: int) -> Bools:
         """bool [S]: where the option's action at that age is one of the world's that may be started there."""
         named = [option.act(state, age) for state in self.states]
-        return np.array([a in self.actions and bool(self.models[self.actions.index(a)].starts[i])
-                         for i, a in enumerate(named)])
+        return np.array(
+            [
+                a in self.actions and bool(self.models[self.actions.index(a)].starts[i])
+                for i, a in enumerate(named)
+            ]
+        )
 
     def _stage(self, option: Option, age: int) -> tuple[Floats, Floats, Floats]:
         """Of the option's action at `age`: β on arrival [S], its reward [S], its discounted arrival [S, S]."""
@@ -89,8 +109,11 @@ class FiniteWorld:
         known = self._known(option, age)
         stop = np.array([stops_at(option, state, age + 1) for state in self.states])
         stop[~self._known(option, age + 1)] = 1.0
-        return (stop, np.array([self.models[a].reward[i] for i, a in enumerate(chosen)]) * known,
-                np.array([self.models[a].arrival[i] for i, a in enumerate(chosen)]) * known[:, None])
+        return (
+            stop,
+            np.array([self.models[a].reward[i] for i, a in enumerate(chosen)]) * known,
+            np.array([self.models[a].arrival[i] for i, a in enumerate(chosen)]) * known[:, None],
+        )
 
 
 def backup(models: Sequence[Model], values: Floats) -> Floats:
@@ -98,7 +121,9 @@ def backup(models: Sequence[Model], values: Floats) -> Floats:
     return np.array([np.where(m.starts, m.reward + m.arrival @ values, -np.inf) for m in models])
 
 
-def value_iteration(models: Sequence[Model], sweeps: int, start: Floats | None = None) -> list[Floats]:
+def value_iteration(
+    models: Sequence[Model], sweeps: int, start: Floats | None = None
+) -> list[Floats]:
     """v after 0, 1, … `sweeps` synchronous sweeps, each float [S]. A state where nothing may start is worth 0."""
     history = [np.zeros(len(models[0].reward)) if start is None else start]
     for _ in range(sweeps):
@@ -156,9 +181,16 @@ class OptionLearner:
         if self.settings.intra:
             for option in self.library:
                 for age in range(stages(option)):
-                    if option.act(step.obs_text, age) == action and (age or option.starts(step.obs_text)):
+                    if option.act(step.obs_text, age) == action and (
+                        age or option.starts(step.obs_text)
+                    ):
                         worth = 0.0 if ended else self._arriving(option, ahead, age + 1)
-                        self._move(step.obs_text, USE + option.name, step.reward + self.settings.discount * worth, age)
+                        self._move(
+                            step.obs_text,
+                            USE + option.name,
+                            step.reward + self.settings.discount * worth,
+                            age,
+                        )
         if action in self._index:
             worth = 0.0 if ended else self.best(ahead)
             self._move(step.obs_text, action, step.reward + self.settings.discount * worth)
@@ -208,13 +240,19 @@ class OptionLearner:
         if row is None:
             row = self.values[observation] = [0.0] * len(self.actions)
             startable = set(self.library.admissible(observation))
-            self._admissible[observation] = [i for i, a in enumerate(self.actions)
-                                             if not a.startswith(USE) or a in startable]
+            self._admissible[observation] = [
+                i for i, a in enumerate(self.actions) if not a.startswith(USE) or a in startable
+            ]
         return row
 
 
-def learned_models(steps: Sequence[tuple[Step, Step]], option: Option, index: Mapping[str, int], step_size: float,
-                   discount: float) -> Model:
+def learned_models(
+    steps: Sequence[tuple[Step, Step]],
+    option: Option,
+    index: Mapping[str, int],
+    step_size: float,
+    discount: float,
+) -> Model:
     """An option's model from real steps of any behaviour, by the intra-option TD rule (ibid., eq. 21 and 22):
 
     r_o(S) += α [R + γ (1−β(S')) r_o(S') − r_o(S)],   p_o(S,·) += α [γ ((1−β) p_o(S',·) + β 1_{S'}) − p_o(S,·)]
@@ -225,7 +263,9 @@ def learned_models(steps: Sequence[tuple[Step, Step]], option: Option, index: Ma
         if step.decision is None or step.reward is None or step.is_choice:
             continue
         s, ended = index[step.obs_text], step.ending == "terminated"
-        for age in (age for age in range(ages) if option.act(step.obs_text, age) == step.decision.text):
+        for age in (
+            age for age in range(ages) if option.act(step.obs_text, age) == step.decision.text
+        ):
             target_r, target_p = step.reward, np.zeros(n)
             if not ended:
                 ahead, later = index[following.obs_text], (age + 1) % ages

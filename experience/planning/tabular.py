@@ -114,7 +114,9 @@ class Dyna:
     Q(S,A) ← Q(S,A) + α [R + γ max_a Q(S',a) − Q(S,A)]    Sutton & Barto 2018, p. 164 (Dyna-Q), 8.3 (Dyna-Q+), 8.4
     """
 
-    def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
+    def __init__(
+        self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings
+    ) -> None:
         self.actions, self.settings, self.model = tuple(actions), settings, TabularModel()
         self.values: dict[str, list[float]] = {}
         self.planned = 0
@@ -160,7 +162,12 @@ class Dyna:
             return
         for _ in range(self.settings.updates):
             observation, action, predicted = self.model.sample(self._rng)
-            self._update(observation, action, predicted, self._imagined_reward((observation, action), predicted))
+            self._update(
+                observation,
+                action,
+                predicted,
+                self._imagined_reward((observation, action), predicted),
+            )
             self.planned += 1
 
     def _sweep(self) -> bool:
@@ -179,8 +186,13 @@ class Dyna:
         return False
 
     def _queue_if_surprising(self, pair: Pair) -> None:
-        surprise = max((abs(self._error(*pair, answer, self._imagined_reward(pair, answer)))
-                        for answer in self.model.answers(*pair)), default=0.0)
+        surprise = max(
+            (
+                abs(self._error(*pair, answer, self._imagined_reward(pair, answer)))
+                for answer in self.model.answers(*pair)
+            ),
+            default=0.0,
+        )
         if surprise > max(self.settings.sweep, self._queued.get(pair, 0.0)):
             self._queued[pair] = surprise
             heapq.heappush(self._queue, (-surprise, pair))
@@ -207,8 +219,10 @@ class Dyna:
             return True
         self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
         if self._in_a_row >= MOST_IN_A_ROW:
-            raise DivergedError(f"{self._in_a_row} updates of the table in a row are not finite (error {error:g})",
-                                {"observation": np.array(observation), "action": np.array(action)})
+            raise DivergedError(
+                f"{self._in_a_row} updates of the table in a row are not finite (error {error:g})",
+                {"observation": np.array(observation), "action": np.array(action)},
+            )
         return False
 
     def _error(self, observation: str, action: str, answer: Answer, reward: float) -> float:
@@ -228,7 +242,9 @@ class TabularLearner:
     value, options = None, b""
     planner: Mapping[str, bytes] = {}
 
-    def __init__(self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings) -> None:
+    def __init__(
+        self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings
+    ) -> None:
         self.dyna, self.version = Dyna(actions, rewards, settings), 0
         self._imitated = 0
 
@@ -247,15 +263,20 @@ class TabularLearner:
     def show(self, turns: object) -> None:
         """A table has no use for tokens."""
 
-    def imitate(self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end) -> dict[str, float]:
+    def imitate(
+        self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end
+    ) -> dict[str, float]:
         """Learns from the demonstrations as from any experience, once: values are off-policy. Begins where `restore`
         left it; `watch` is told of each row, may save, and ends it by False."""
         rows = list(demonstrations)
         while self._imitated < len(rows):
-            step, following = rows[self._imitated], rows[self._imitated + 1:self._imitated + 2]
+            step, following = rows[self._imitated], rows[self._imitated + 1 : self._imitated + 2]
             if step.ending == "terminated":
                 self.dyna.learn(step, step)
-            elif following and (step.stream_id, step.t + 1) == (following[0].stream_id, following[0].t):
+            elif following and (step.stream_id, step.t + 1) == (
+                following[0].stream_id,
+                following[0].t,
+            ):
                 self.dyna.learn(step, following[0])
             self._imitated += 1
             if not watch(self._imitated, len(rows)):
@@ -267,18 +288,28 @@ class TabularLearner:
             for episode in group.episodes:
                 for step, following in episode.transitions:
                     self.dyna.learn(step, following)
-        return {"states": float(len(self.dyna.values)), "planned": float(self.dyna.planned)} if groups else {}
+        return (
+            {"states": float(len(self.dyna.values)), "planned": float(self.dyna.planned)}
+            if groups
+            else {}
+        )
 
     def follow(self, plans: Sequence[object], rate: float = 1.0) -> dict[str, float]:
         """A table plans by itself, after each real step."""
         return {}
 
     def save(self) -> dict[str, bytes]:
-        return {"policy.safetensors": self.policy().data,
-                "learner.json": dumps({"version": self.version, "imitated": self._imitated}).encode()}
+        return {
+            "policy.safetensors": self.policy().data,
+            "learner.json": dumps({"version": self.version, "imitated": self._imitated}).encode(),
+        }
 
-    def restore(self, saved: Mapping[str, bytes], demonstrations: Iterable[Step],
-                learned_from: Iterable[Group]) -> None:
+    def restore(
+        self,
+        saved: Mapping[str, bytes],
+        demonstrations: Iterable[Step],
+        learned_from: Iterable[Group],
+    ) -> None:
         """A table is a function of what was lived: it is learned again, in the same order."""
         about = json.loads(saved["learner.json"])
         shown = about.get("imitated")

@@ -1,8 +1,8 @@
 """Limits: how far collecting may run ahead of learning, and learning of collecting. One class says it for all.
 
-    samples per insert    a band of samples − inserts, as in Reverb (arXiv 2102.04736, §3.4)
-    staleness             capacity = (η + version + 1)·B − started, after AReaL (arXiv 2505.24298), eq. 3
-    bytes                 a store grows so far and no further
+samples per insert    a band of samples − inserts, as in Reverb (arXiv 2102.04736, §3.4)
+staleness             capacity = (η + version + 1)·B − started, after AReaL (arXiv 2505.24298), eq. 3
+bytes                 a store grows so far and no further
 """
 
 from __future__ import annotations
@@ -46,10 +46,16 @@ class RateLimiter:
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
-        if self.samples_per_insert <= 0 or self.min_size_to_sample < 1 or self.min_diff > self.max_diff:
-            raise ConfigError(f"a rate limiter with samples_per_insert {self.samples_per_insert}, min_size_to_sample "
-                              f"{self.min_size_to_sample}, band [{self.min_diff}, {self.max_diff}]",
-                              "samples_per_insert > 0, min_size_to_sample >= 1, min_diff <= max_diff")
+        if (
+            self.samples_per_insert <= 0
+            or self.min_size_to_sample < 1
+            or self.min_diff > self.max_diff
+        ):
+            raise ConfigError(
+                f"a rate limiter with samples_per_insert {self.samples_per_insert}, min_size_to_sample "
+                f"{self.min_size_to_sample}, band [{self.min_diff}, {self.max_diff}]",
+                "samples_per_insert > 0, min_size_to_sample >= 1, min_diff <= max_diff",
+            )
 
     @classmethod
     def min_size(cls, size: int) -> RateLimiter:
@@ -57,17 +63,25 @@ class RateLimiter:
         return cls(min_size_to_sample=size)
 
     @classmethod
-    def sample_to_insert_ratio(cls, samples_per_insert: float, min_size_to_sample: int,
-                               error_buffer: float | tuple[float, float]) -> RateLimiter:
+    def sample_to_insert_ratio(
+        cls,
+        samples_per_insert: float,
+        min_size_to_sample: int,
+        error_buffer: float | tuple[float, float],
+    ) -> RateLimiter:
         """Keeps the ratio within `error_buffer` around where it is when `min_size_to_sample` items are there and
         nothing was sampled; or within the given band. Raises ConfigError for a buffer that would block for ever."""
         if isinstance(error_buffer, tuple):
             return cls(samples_per_insert, min_size_to_sample, *error_buffer)
         if error_buffer < max(1.0, samples_per_insert):
-            raise ConfigError(f"an error buffer of {error_buffer}",
-                              f"at least {max(1.0, samples_per_insert)}: less blocks inserts and samples for ever")
+            raise ConfigError(
+                f"an error buffer of {error_buffer}",
+                f"at least {max(1.0, samples_per_insert)}: less blocks inserts and samples for ever",
+            )
         offset = samples_per_insert * min_size_to_sample
-        return cls(samples_per_insert, min_size_to_sample, offset - error_buffer, offset + error_buffer)
+        return cls(
+            samples_per_insert, min_size_to_sample, offset - error_buffer, offset + error_buffer
+        )
 
     @classmethod
     def queue(cls, size: int) -> RateLimiter:
@@ -80,12 +94,15 @@ class RateLimiter:
 
     def can_insert(self, n: int = 1, nbytes: int = 0) -> bool:
         return self.counts.inserted + n <= self.inserts_allowed() and not (
-            self.most_bytes and self.counts.bytes + nbytes > self.most_bytes)
+            self.most_bytes and self.counts.bytes + nbytes > self.most_bytes
+        )
 
     def can_sample(self, n: int = 1) -> bool:
         c = self.counts
-        return (c.inserted - c.deleted >= self.min_size_to_sample
-                and c.inserted * self.samples_per_insert - c.sampled - n >= self.min_diff)
+        return (
+            c.inserted - c.deleted >= self.min_size_to_sample
+            and c.inserted * self.samples_per_insert - c.sampled - n >= self.min_diff
+        )
 
     def inserts_allowed(self) -> int:
         """How many inserts, from the very first, may have happened by now: what a collector far away is told."""

@@ -64,7 +64,9 @@ class Replay:
             if episode.closing is None:
                 self.dropped.cut_off += 1  # it has no return
                 continue
-            if episode.ending != "cancelled":  # else it is lived again, if its work is ordered again
+            if (
+                episode.ending != "cancelled"
+            ):  # else it is lived again, if its work is ordered again
                 self.finished.add(step.work_id)
             self._file(episode)
 
@@ -75,14 +77,18 @@ class Replay:
             return
         self.episodes[first.source].append(episode)
         if not episode.failed and first.source in ("real", "demonstration"):
-            self.transitions += [p for p in episode.transitions if not p[0].is_choice]  # it changes nothing
+            self.transitions += [
+                p for p in episode.transitions if not p[0].is_choice
+            ]  # it changes nothing
         if first.source != "real" or not first.group_id:
             return
         waiting = self._waiting[first.group_id]
         waiting.append(episode)
         if len(waiting) == self.group_size:
             del self._waiting[first.group_id]
-            self._ready.append(Group(first.group_id, tuple(sorted(waiting, key=lambda e: e.first.work_id))))
+            self._ready.append(
+                Group(first.group_id, tuple(sorted(waiting, key=lambda e: e.first.work_id)))
+            )
 
     @property
     def ready_groups(self) -> int:
@@ -115,16 +121,28 @@ class Replay:
         self.dropped.alone += len(kept.episodes)  # nothing to compare it with
         return None
 
-    def held_out(self, version: int, env_id: str | None = None, behaviour: str | None = None) -> list[Episode]:
+    def held_out(
+        self, version: int, env_id: str | None = None, behaviour: str | None = None
+    ) -> list[Episode]:
         """Held-out episodes acted by policy `version` (not the random baseline, unless `behaviour` names it):
         for evaluation, never for learning."""
-        return [e for e in self._held_out if (d := e.first.decision) and d.policy_version == version
-                and (d.behaviour_id == behaviour if behaviour else d.behaviour_id != "random")
-                and (env_id is None or e.first.env_id == env_id)]
+        return [
+            e
+            for e in self._held_out
+            if (d := e.first.decision)
+            and d.policy_version == version
+            and (d.behaviour_id == behaviour if behaviour else d.behaviour_id != "random")
+            and (env_id is None or e.first.env_id == env_id)
+        ]
 
     def evaluated_versions(self) -> list[int]:
-        return sorted({d.policy_version for e in self._held_out
-                       if (d := e.first.decision) and d.behaviour_id != "random"})
+        return sorted(
+            {
+                d.policy_version
+                for e in self._held_out
+                if (d := e.first.decision) and d.behaviour_id != "random"
+            }
+        )
 
     def sample_steps(self, n: int, sources: Sequence[Source] = ("real",)) -> list[Step]:
         """`n` steps drawn uniformly, with replacement, from training episodes of `sources`."""
@@ -139,30 +157,43 @@ class Replay:
         drawn = (episodes[int(i)] for i in self._rng.integers(len(episodes), size=n))
         return [e.steps[int(self._rng.integers(min(len(e.steps), within)))] for e in drawn]
 
-    def windows(self, n: int, length: int, sources: Sequence[Source] = ("real",)) -> list[tuple[Step, ...]]:
+    def windows(
+        self, n: int, length: int, sources: Sequence[Source] = ("real",)
+    ) -> list[tuple[Step, ...]]:
         """`n` uniform windows of `length` successive turns of one episode, with replacement.
 
         Raises ShardError if no training episode of `sources` is that long.
         """
-        episodes = [e for s in sources for e in self.episodes[s] if len(e.steps) >= length and not e.failed]
+        episodes = [
+            e for s in sources for e in self.episodes[s] if len(e.steps) >= length and not e.failed
+        ]
         if not episodes:
-            raise ShardError(f"no training episode of {'/'.join(sources)} has {length} turns yet",
-                             "collect more, or ask for shorter windows")
+            raise ShardError(
+                f"no training episode of {'/'.join(sources)} has {length} turns yet",
+                "collect more, or ask for shorter windows",
+            )
         starts = np.cumsum([len(e.steps) - length + 1 for e in episodes])
         windows = []
         for draw in self._rng.integers(starts[-1], size=n):
             which = int(np.searchsorted(starts, draw, side="right"))
             first = int(draw - (starts[which - 1] if which else 0))
-            windows.append(episodes[which].steps[first:first + length])
+            windows.append(episodes[which].steps[first : first + length])
         return windows
 
     def demonstrations(self) -> list[Episode]:
         """In an order that does not depend on who was faster: what is sampled from them is then the same on resume."""
-        return sorted((e for e in self.episodes["demonstration"] if not e.failed), key=lambda e: e.first.work_id)
+        return sorted(
+            (e for e in self.episodes["demonstration"] if not e.failed),
+            key=lambda e: e.first.work_id,
+        )
 
     def recent_returns(self, env_id: str, most: int = 64) -> list[float]:
         """Returns of the newest real training episodes of a world, oldest first."""
-        newest = [e for e in self.episodes["real"][-8 * most:] if e.first.env_id == env_id and not e.failed][-most:]
+        newest = [
+            e
+            for e in self.episodes["real"][-8 * most :]
+            if e.first.env_id == env_id and not e.failed
+        ][-most:]
         return [r for e in newest if (r := e.total_reward) is not None]
 
     @property
@@ -172,7 +203,11 @@ class Replay:
 
     def save(self) -> dict[str, bytes]:
         """The cursor: which groups were given out, and the sampler's random state. Belongs beside the weights."""
-        about = {"consumed": self.consumed, "dropped": vars(self.dropped), "random": self._rng.bit_generator.state}
+        about = {
+            "consumed": self.consumed,
+            "dropped": vars(self.dropped),
+            "random": self._rng.bit_generator.state,
+        }
         return {"replay.json": dumps(about).encode()}
 
     def restore(self, saved: Mapping[str, bytes], *, let_go: bool = False) -> list[Group]:
@@ -187,13 +222,22 @@ class Replay:
         ready = {g.group_id: g for g in self._ready}
         missing = [group_id for group_id, _ in self.consumed if group_id not in ready]
         if missing and not let_go:
-            raise ShardError(f"{len(missing)} groups that were learned from are not in the store, {missing[0]} first",
-                             "the checkpoint belongs to another store, or shards were lost: ./xp verify says which")
+            raise ShardError(
+                f"{len(missing)} groups that were learned from are not in the store, {missing[0]} first",
+                "the checkpoint belongs to another store, or shards were lost: ./xp verify says which",
+            )
         given = {group_id for group_id, _ in self.consumed}
         self._ready = [g for g in self._ready if g.group_id not in given]
-        return [_comparable(ready[group_id]) for group_id, used in self.consumed if used and group_id in ready]
+        return [
+            _comparable(ready[group_id])
+            for group_id, used in self.consumed
+            if used and group_id in ready
+        ]
 
 
 def _comparable(group: Group) -> Group:
     """The group less what says nothing about the agent: failed episodes, and those of unknown reward."""
-    return Group(group.group_id, tuple(e for e in group.episodes if not e.failed and e.total_reward is not None))
+    return Group(
+        group.group_id,
+        tuple(e for e in group.episodes if not e.failed and e.total_reward is not None),
+    )

@@ -45,33 +45,50 @@ def _check(given: Amendment, known: Known, new: Mapping[str, SignalKind]) -> Ame
     """`given` with its signal's unit. Raises RecordError for what cannot be true of this store."""
     where = f"amendment {given.name!r} of step {given.t} of stream {given.stream_id.hex()}"
     if given.source not in get_args(SignalSource):
-        raise RecordError(f"{where}: no source is called {given.source!r}",
-                          f"there are: {', '.join(get_args(SignalSource))}")
+        raise RecordError(
+            f"{where}: no source is called {given.source!r}",
+            f"there are: {', '.join(get_args(SignalSource))}",
+        )
     if given.value is not None and not math.isfinite(given.value):
-        raise RecordError(f"{where}: its value is {given.value}", "a value is finite, or None where it is unknown")
+        raise RecordError(
+            f"{where}: its value is {given.value}", "a value is finite, or None where it is unknown"
+        )
     if not known.holds(given.stream_id, given.t):
-        raise RecordError(f"{where}: the store holds no such step", "amend steps that are committed")
+        raise RecordError(
+            f"{where}: the store holds no such step", "amend steps that are committed"
+        )
     if given.reward_version:
         if given.name != "reward":
-            raise RecordError(f"{where}: with a reward_version its name is 'reward'", "leave reward_version empty "
-                              "to amend a signal")
+            raise RecordError(
+                f"{where}: with a reward_version its name is 'reward'",
+                "leave reward_version empty to amend a signal",
+            )
         return replace(given, unit=given.unit or "1")
     kind = known.kind(given.name) or new.get(given.name)
     if kind is None:
         names = sorted(known.signals())
         close = difflib.get_close_matches(given.name, names, n=1, cutoff=0.5)
-        raise RecordError(f"{where}: the store knows no such signal",
-                          (f"did you mean {close[0]!r}? " if close else "") +
-                          f"there are: {', '.join(names) or 'none'}; a new one is declared: "
-                          "amend(…, new={name: SignalKind(unit, source)})")
+        raise RecordError(
+            f"{where}: the store knows no such signal",
+            (f"did you mean {close[0]!r}? " if close else "")
+            + f"there are: {', '.join(names) or 'none'}; a new one is declared: "
+            "amend(…, new={name: SignalKind(unit, source)})",
+        )
     if given.unit not in ("", kind.unit):
-        raise RecordError(f"{where}: its unit is {given.unit!r}, the store's is {kind.unit!r}",
-                          "convert the value, or declare another signal")
+        raise RecordError(
+            f"{where}: its unit is {given.unit!r}, the store's is {kind.unit!r}",
+            "convert the value, or declare another signal",
+        )
     return replace(given, unit=kind.unit)
 
 
-def amend(store: Path, amendments: Iterable[Amendment], disk: Disk = REAL, *,
-          new: Mapping[str, SignalKind] | None = None) -> Path:
+def amend(
+    store: Path,
+    amendments: Iterable[Amendment],
+    disk: Disk = REAL,
+    *,
+    new: Mapping[str, SignalKind] | None = None,
+) -> Path:
     """Keeps `amendments`, all of them or none; on disk when it returns. Returns their file.
 
     `new` declares signals that no shard tells of, e.g. a person's feedback; later calls know them. Raises RecordError
@@ -90,7 +107,9 @@ def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
     return publish(store, number, table, disk)
 
 
-def follow_amended(store: Path, reward_version: str | None = "", disk: Disk = REAL) -> Iterator[list[Step]]:
+def follow_amended(
+    store: Path, reward_version: str | None = "", disk: Disk = REAL
+) -> Iterator[list[Step]]:
     """The store's committed steps with later signals in place of earlier ones, and, where `reward_version` names one,
     the rewards that were given under it (unknown where none was); None: each step's last, whatever its version."""
     signals: dict[tuple[bytes, int], dict[str, Signal]] = defaultdict(dict)
@@ -98,7 +117,9 @@ def follow_amended(store: Path, reward_version: str | None = "", disk: Disk = RE
     for row in amendments(store, disk).to_pylist():
         key = (row["stream_id"], row["t"])
         if not row["reward_version"]:
-            signals[key][row["name"]] = Signal(row["name"], row["value"], row["unit"], row["source"], row["evidence"])
+            signals[key][row["name"]] = Signal(
+                row["name"], row["value"], row["unit"], row["source"], row["evidence"]
+            )
         elif reward_version in (None, row["reward_version"]):
             rewards[key] = (row["value"], row["reward_version"])
     for steps in Catalog(store, disk=disk).follow():
@@ -109,11 +130,14 @@ def _amended(step: Step, signals: Mapping[tuple[bytes, int], Mapping[str, Signal
     later = signals.get((step.stream_id, step.t))
     if not later:
         return step
-    return replace(step, signals=(*(s for s in step.signals if s.name not in later), *later.values()))
+    return replace(
+        step, signals=(*(s for s in step.signals if s.name not in later), *later.values())
+    )
 
 
-def _rewarded_as(step: Step, rewards: Mapping[tuple[bytes, int], tuple[float | None, str]], version: str | None
-                 ) -> Step:
+def _rewarded_as(
+    step: Step, rewards: Mapping[tuple[bytes, int], tuple[float | None, str]], version: str | None
+) -> Step:
     """`step` with its reward under `version`; None: with its last."""
     given = rewards.get((step.stream_id, step.t))
     if given is not None:
@@ -133,12 +157,34 @@ class InForce:
     names: tuple[str, ...]
 
 
-_LATER = pa.schema([
-    ("stream_id", pa.binary(16)), ("t", pa.int64()), ("names", pa.list_(pa.string())),
-    ("signals", pa.list_(pa.struct([("code", pa.int16()), ("name", pa.string()), ("value", pa.float64()),
-                                    ("evidence", pa.string())])))])
-_REWARDED = pa.schema([("stream_id", pa.binary(16)), ("t", pa.int64()), ("reward", pa.float64()),
-                       ("reward_version", pa.string())])
+_LATER = pa.schema(
+    [
+        ("stream_id", pa.binary(16)),
+        ("t", pa.int64()),
+        ("names", pa.list_(pa.string())),
+        (
+            "signals",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("code", pa.int16()),
+                        ("name", pa.string()),
+                        ("value", pa.float64()),
+                        ("evidence", pa.string()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+_REWARDED = pa.schema(
+    [
+        ("stream_id", pa.binary(16)),
+        ("t", pa.int64()),
+        ("reward", pa.float64()),
+        ("reward_version", pa.string()),
+    ]
+)
 
 
 def in_force(store: Path, disk: Disk = REAL) -> InForce:
@@ -150,14 +196,25 @@ def in_force(store: Path, disk: Disk = REAL) -> InForce:
         if row["reward_version"]:
             rewards[key] = (row["value"], row["reward_version"])
         else:
-            signals[key][row["name"]] = {"code": None, "name": row["name"], "value": row["value"],
-                                         "evidence": row["evidence"]}
-    later = [{"stream_id": stream, "t": t, "names": list(of), "signals": list(of.values())}
-             for (stream, t), of in signals.items()]
-    rewarded = [{"stream_id": stream, "t": t, "reward": value, "reward_version": version}
-                for (stream, t), (value, version) in rewards.items()]
-    return InForce(pa.Table.from_pylist(later, _LATER), pa.Table.from_pylist(rewarded, _REWARDED),
-                   tuple(sorted({name for of in signals.values() for name in of})))
+            signals[key][row["name"]] = {
+                "code": None,
+                "name": row["name"],
+                "value": row["value"],
+                "evidence": row["evidence"],
+            }
+    later = [
+        {"stream_id": stream, "t": t, "names": list(of), "signals": list(of.values())}
+        for (stream, t), of in signals.items()
+    ]
+    rewarded = [
+        {"stream_id": stream, "t": t, "reward": value, "reward_version": version}
+        for (stream, t), (value, version) in rewards.items()
+    ]
+    return InForce(
+        pa.Table.from_pylist(later, _LATER),
+        pa.Table.from_pylist(rewarded, _REWARDED),
+        tuple(sorted({name for of in signals.values() for name in of})),
+    )
 
 
 def reward_again(store: Path, model: RewardModel) -> int:
@@ -168,9 +225,19 @@ def reward_again(store: Path, model: RewardModel) -> int:
     """
     known = Known(store)
     model.check(known.signals())
-    given = [Amendment(step.stream_id, step.t, "reward", _rewarded(step, model), source="model",
-                       reward_version=model.version)
-             for steps in follow_amended(store) for step in steps if step.decision is not None]
+    given = [
+        Amendment(
+            step.stream_id,
+            step.t,
+            "reward",
+            _rewarded(step, model),
+            source="model",
+            reward_version=model.version,
+        )
+        for steps in follow_amended(store)
+        for step in steps
+        if step.decision is not None
+    ]
     if given:
         _write(store, [_check(a, known, {}) for a in given], REAL)
     return len(given)

@@ -20,7 +20,14 @@ from experience.shards.storage.blocks import Block, BlockReader, keys, read_bloc
 from experience.shards.storage.checked import open_all
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.locate import find_store, given_store
-from experience.shards.storage.schema import PLAIN, PromptDeltas, conform, signal_names, signal_values, to_steps
+from experience.shards.storage.schema import (
+    PLAIN,
+    PromptDeltas,
+    conform,
+    signal_names,
+    signal_values,
+    to_steps,
+)
 from experience.shards.storage.unpacked import check_unpacked
 from experience.shards.view import Segment, View, Viewer
 from experience.step import Step
@@ -50,7 +57,9 @@ class Catalog:
     of each stream that `follow`, or who called `note`, was given, and every row before it was given too.
     """
 
-    def __init__(self, directory: str | Path, *, writer: str = "", disk: Disk = REAL, checked: bool = True) -> None:
+    def __init__(
+        self, directory: str | Path, *, writer: str = "", disk: Disk = REAL, checked: bool = True
+    ) -> None:
         directory = given_store(directory) if disk is REAL else Path(directory)
         self.directory, self.given = directory, dict[bytes, int]()
         self._writer, self._disk, self._checked = writer, disk, checked
@@ -74,8 +83,16 @@ class Catalog:
         """The steps committed since the last call, a block at a time. Raises ShardError if one is missing."""
         of_part: dict[str, PromptDeltas] = defaultdict(PromptDeltas)
         for found in self.found():
-            deltas = self._deltas[found.reader] if found.reader else of_part[found.part.file if found.part else ""]
-            yield [step for step in to_steps(found.rows, deltas) if self._is_new(step.stream_id, step.t)]
+            deltas = (
+                self._deltas[found.reader]
+                if found.reader
+                else of_part[found.part.file if found.part else ""]
+            )
+            yield [
+                step
+                for step in to_steps(found.rows, deltas)
+                if self._is_new(step.stream_id, step.t)
+            ]
 
     def found(self) -> Iterator[Found]:
         """The rows committed since the last call, cold ones first, by one view of the store a pass.
@@ -93,7 +110,9 @@ class Catalog:
             if self._viewer.is_newest(view.snapshot):
                 return
             if time.monotonic() > deadline:
-                raise ShardError(f"{self.directory} changes faster than it can be read", "try again")
+                raise ShardError(
+                    f"{self.directory} changes faster than it can be read", "try again"
+                )
 
     def _pass(self, view: View) -> Iterator[Found]:
         try:
@@ -112,7 +131,12 @@ class Catalog:
                 self._raise_if_newest(view, error)
 
     def _of_part(self, part: Part) -> Iterator[Found]:
-        spans = [span for writer, of in part.streams.items() if self._writer in ("", writer) for span in of.items()]
+        spans = [
+            span
+            for writer, of in part.streams.items()
+            if self._writer in ("", writer)
+            for span in of.items()
+        ]
         if part.file in self._parts_given:
             return
         if any(last > self.given.get(bytes.fromhex(stream), -1) for stream, (_, last) in spans):
@@ -123,10 +147,17 @@ class Catalog:
 
     def _of_segment(self, segment: Segment) -> Iterator[Found]:
         key = f"{segment.path.parent.name}/{segment.path.stem}"
-        reader = self._readers.get(key) or self._readers.setdefault(key, BlockReader(segment.path, self._disk))
+        reader = self._readers.get(key) or self._readers.setdefault(
+            key, BlockReader(segment.path, self._disk)
+        )
         if reader.path != segment.path and segment.is_sealed:
             reader.go_to(segment.path)
-        elif segment.is_sealed and segment.rows is not None and reader.rows >= segment.rows and reader.held:
+        elif (
+            segment.is_sealed
+            and segment.rows is not None
+            and reader.rows >= segment.rows
+            and reader.held
+        ):
             return
         for block in reader.read(segment.rows):
             yield Found(block.rows, reader, block)
@@ -137,7 +168,9 @@ class Catalog:
 
     def _raise_if_newest(self, view: View, error: FileNotFoundError) -> None:
         if self._viewer.is_newest(view.snapshot):
-            raise ShardError(f"{error.filename or error} is missing", "restore the file from a copy") from error
+            raise ShardError(
+                f"{error.filename or error} is missing", "restore the file from a copy"
+            ) from error
 
     def _is_new(self, stream: bytes, t: int) -> bool:
         """A block whose sync failed may have been seen here before its writer took it back and wrote it again; a
@@ -151,8 +184,10 @@ class Catalog:
         """Rows `first` to `last` of a stream were taken by who reads. Raises ShardError if rows before are missing."""
         expected = self._snapshot.next_kept(stream, self.given.get(stream, -1) + 1)
         if first > expected:
-            raise ShardError(f"{self.directory}: stream {stream.hex()} jumps from t = {expected - 1} to {first}",
-                             "./xp verify says what is missing")
+            raise ShardError(
+                f"{self.directory}: stream {stream.hex()} jumps from t = {expected - 1} to {first}",
+                "./xp verify says what is missing",
+            )
         self.given[stream] = last
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -183,29 +218,42 @@ class Catalog:
         while True:
             view = self._viewer.look()
             try:
-                found = self._datasets(view, growing) or {(): [datasets.dataset(PLAIN.empty_table())]}
+                found = self._datasets(view, growing) or {
+                    (): [datasets.dataset(PLAIN.empty_table())]
+                }
                 return {names: datasets.dataset(parts) for names, parts in found.items()}
             except FileNotFoundError as error:
                 self._raise_if_newest(view, error)
                 if time.monotonic() > deadline:
-                    raise ShardError(f"{self.directory} changes faster than it can be read", "try again") from error
+                    raise ShardError(
+                        f"{self.directory} changes faster than it can be read", "try again"
+                    ) from error
 
     def _datasets(self, view: View, growing: bool) -> dict[tuple[str, ...], list[Dataset]]:
         found: dict[tuple[str, ...], list[Dataset]] = defaultdict(list)
         segments = [s for segments in view.writers for s in segments]
-        for files, of in (([s.expected for s in segments if s.is_sealed], _IPC),
-                          ([p.expected(self.directory) for p in view.snapshot.parts if not p.is_lance], _PARQUET)):
+        for files, of in (
+            ([s.expected for s in segments if s.is_sealed], _IPC),
+            ([p.expected(self.directory) for p in view.snapshot.parts if not p.is_lance], _PARQUET),
+        ):
             by_names: dict[tuple[str, ...], list[datasets.Fragment]] = defaultdict(list)
-            for file, buffer in zip(files, open_all(files, self._disk, checked=self._checked), strict=True):
+            for file, buffer in zip(
+                files, open_all(files, self._disk, checked=self._checked), strict=True
+            ):
                 if of is _PARQUET:
                     check_unpacked(buffer, file.path)
                 fragment = of.make_fragment(buffer)
                 by_names[_names(_physical(fragment, file.path))].append(fragment)
             for names, fragments in by_names.items():
                 found[names].append(datasets.FileSystemDataset(fragments, PLAIN, of))
-        lance = [part.batches(self.directory, self._disk, checked=self._checked)
-                 for part in view.snapshot.parts if part.is_lance]
-        open_ = [read_blocks(s.path, self._disk, s.rows) for s in segments if growing and not s.is_sealed]
+        lance = [
+            part.batches(self.directory, self._disk, checked=self._checked)
+            for part in view.snapshot.parts
+            if part.is_lance
+        ]
+        open_ = [
+            read_blocks(s.path, self._disk, s.rows) for s in segments if growing and not s.is_sealed
+        ]
         in_memory: dict[tuple[str, ...], list[pa.RecordBatch]] = defaultdict(list)
         for batch in chain(*lance, *open_):
             in_memory[_names(batch.schema)].append(batch.replace_schema_metadata(None))
@@ -221,20 +269,31 @@ class Catalog:
         """
         groups = self.by_catalogue()
         signals = sorted({name for names in groups for name in names})
-        wanted = list(columns) if columns is not None else [*PLAIN.names, *(SIGNAL + name for name in signals)]
+        wanted = (
+            list(columns)
+            if columns is not None
+            else [*PLAIN.names, *(SIGNAL + name for name in signals)]
+        )
         self._check_columns(wanted, signals)
         target = _schema_of(wanted)
-        found = [_with_signals(batch, names, wanted, target) for names, rows in groups.items()
-                 for batch in _scan(rows, wanted)]
+        found = [
+            _with_signals(batch, names, wanted, target)
+            for names, rows in groups.items()
+            for batch in _scan(rows, wanted)
+        ]
         return pa.Table.from_batches(found, target)
 
     def _check_columns(self, wanted: Sequence[str], signals: Collection[str]) -> None:
         known = [*PLAIN.names, *(SIGNAL + name for name in sorted(signals))]
         unknown = [c for c in wanted if c not in known]
         if unknown:
-            raise ShardError(f"no column {unknown[0]!r} in {self.directory}", f"there are: {', '.join(known)}")
+            raise ShardError(
+                f"no column {unknown[0]!r} in {self.directory}", f"there are: {', '.join(known)}"
+            )
 
-    def where(self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None) -> pa.Table:
+    def where(
+        self, predicate: Callable[[pa.RecordBatch], pa.Array], columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """The rows, hot and cold, that `predicate` picks of each batch, e.g. `lambda b: pc.greater(b["reward"], 0)`.
         `columns`: some of them, signals by name as in `table`. Raises ShardError for a column that no shard has.
 
@@ -245,11 +304,15 @@ class Catalog:
         target, found, signals = _schema_of(wanted), list[pa.RecordBatch](), set[str]()
         for batch in self._mapped_batches():
             signals.update(_names(batch.schema))
-            picked = np.flatnonzero(predicate(batch).fill_null(False).to_numpy(zero_copy_only=False))
+            picked = np.flatnonzero(
+                predicate(batch).fill_null(False).to_numpy(zero_copy_only=False)
+            )
             if len(picked) == 0:
                 continue
             rows = _with_signals(batch, _names(batch.schema), wanted, target)
-            breaks = np.flatnonzero(np.diff(picked) != 1) + 1  # runs of rows, each a view without a copy
+            breaks = (
+                np.flatnonzero(np.diff(picked) != 1) + 1
+            )  # runs of rows, each a view without a copy
             found += [rows.slice(run[0], len(run)) for run in np.split(picked, breaks)]
         self._check_columns(wanted, signals)
         return pa.Table.from_batches(found, target).combine_chunks()
@@ -261,21 +324,31 @@ class Catalog:
             view = self._viewer.look()
             segments = [s for segments in view.writers for s in segments]
             try:
-                shards = open_all([s.expected for s in segments if s.is_sealed], self._disk, checked=self._checked)
-                others: list[pa.RecordBatch] = [b for s in segments if not s.is_sealed
-                                                for b in read_blocks(s.path, self._disk, s.rows)]
+                shards = open_all(
+                    [s.expected for s in segments if s.is_sealed], self._disk, checked=self._checked
+                )
+                others: list[pa.RecordBatch] = [
+                    b
+                    for s in segments
+                    if not s.is_sealed
+                    for b in read_blocks(s.path, self._disk, s.rows)
+                ]
                 for part in view.snapshot.parts:
                     others += part.batches(self.directory, self._disk, checked=self._checked)
                 break
             except FileNotFoundError as error:
                 self._raise_if_newest(view, error)
                 if time.monotonic() > deadline:
-                    raise ShardError(f"{self.directory} changes faster than it can be read", "try again") from error
+                    raise ShardError(
+                        f"{self.directory} changes faster than it can be read", "try again"
+                    ) from error
         yield from others
         for buffer in shards:
             shard = pa.ipc.open_file(buffer)
             for number in range(shard.num_record_batches):
-                yield conform(shard.get_batch(number).replace_schema_metadata(shard.schema.metadata))
+                yield conform(
+                    shard.get_batch(number).replace_schema_metadata(shard.schema.metadata)
+                )
 
     def signal_names(self) -> list[str]:
         """The names of all signals that any shard tells of, sorted."""
@@ -284,14 +357,19 @@ class Catalog:
 
 _IPC = datasets.IpcFileFormat()
 _PARQUET = datasets.ParquetFileFormat(
-    default_fragment_scan_options=datasets.ParquetFragmentScanOptions(page_checksum_verification=True))
+    default_fragment_scan_options=datasets.ParquetFragmentScanOptions(
+        page_checksum_verification=True
+    )
+)
 
 
 def _physical(fragment: datasets.Fragment, path: Path) -> pa.Schema:
     try:
         return fragment.physical_schema
     except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path} cannot be read: {error}", "restore the file from a copy") from error
+        raise ShardError(
+            f"{path} cannot be read: {error}", "restore the file from a copy"
+        ) from error
 
 
 def _names(of: pa.Schema) -> tuple[str, ...]:
@@ -306,15 +384,20 @@ def _scan(rows: Dataset, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _schema_of(wanted: Sequence[str]) -> pa.Schema:
-    return pa.schema([PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted])
+    return pa.schema(
+        [PLAIN.field(c) if c in PLAIN.names else pa.field(c, pa.float64()) for c in wanted]
+    )
 
 
-def _with_signals(batch: pa.RecordBatch, names: Sequence[str], wanted: Sequence[str], target: pa.Schema
-                  ) -> pa.RecordBatch:
+def _with_signals(
+    batch: pa.RecordBatch, names: Sequence[str], wanted: Sequence[str], target: pa.Schema
+) -> pa.RecordBatch:
     asked = [c.removeprefix(SIGNAL) for c in wanted if c not in PLAIN.names]
     values = dict(zip(asked, signal_values(batch, names, asked) if asked else (), strict=True))
-    return pa.RecordBatch.from_arrays([batch.column(c) if c in PLAIN.names else values[c.removeprefix(SIGNAL)]
-                                       for c in wanted], schema=target)
+    return pa.RecordBatch.from_arrays(
+        [batch.column(c) if c in PLAIN.names else values[c.removeprefix(SIGNAL)] for c in wanted],
+        schema=target,
+    )
 
 
 def _of_streams(batch: pa.RecordBatch, wanted: set[bytes]) -> pa.RecordBatch:
@@ -322,22 +405,31 @@ def _of_streams(batch: pa.RecordBatch, wanted: set[bytes]) -> pa.RecordBatch:
     return batch if all(kept) else batch.filter(pa.array(kept))
 
 
-def check_acknowledged(directory: Path, acknowledged: Mapping[bytes, int],
-                       given: Mapping[bytes, int] | None = None) -> int:
+def check_acknowledged(
+    directory: Path, acknowledged: Mapping[bytes, int], given: Mapping[bytes, int] | None = None
+) -> int:
     """Rows on disk. Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged, less
     what was let go; and, where `given` says what a follower was given (Catalog.given), unless that is all of it."""
     found = _rows_of(directory)
     for stream in found.keys() | acknowledged.keys():
         rows, last = sorted(found[stream]), acknowledged.get(stream, -1)
         if rows != list(range(len(rows))):
-            raise ShardError(f"{directory}: stream {stream.hex()} has missing or doubled rows among its {len(rows)}",
-                             "keep the run directory and report it")
+            raise ShardError(
+                f"{directory}: stream {stream.hex()} has missing or doubled rows among its {len(rows)}",
+                "keep the run directory and report it",
+            )
         if len(rows) <= last:
-            raise ShardError(f"{directory}: stream {stream.hex()} holds {len(rows)} rows, but {last + 1} were "
-                             "acknowledged", "keep the run directory and report it")
+            raise ShardError(
+                f"{directory}: stream {stream.hex()} holds {len(rows)} rows, but {last + 1} were "
+                "acknowledged",
+                "keep the run directory and report it",
+            )
         if given is not None and given.get(stream, -1) < len(rows) - 1:
-            raise ShardError(f"{directory}: of {len(rows)} rows of stream {stream.hex()} the learner was given "
-                             f"{given.get(stream, -1) + 1}", "keep the run directory and report it")
+            raise ShardError(
+                f"{directory}: of {len(rows)} rows of stream {stream.hex()} the learner was given "
+                f"{given.get(stream, -1) + 1}",
+                "keep the run directory and report it",
+            )
     return sum(map(len, found.values()))
 
 
@@ -366,11 +458,21 @@ def lineage(stores: Sequence[Path], stream: bytes, t: int) -> list[Step]:
     `stores` are searched together: imagined branches lie in another than what they branch from. Raises ShardError if a
     step on the way is missing. Reads the stores once a branch.
     """
-    rows = sorted((s for store in stores for steps in Catalog(store).follow() for s in steps
-                   if s.stream_id == stream and s.t <= t), key=lambda s: s.t)
+    rows = sorted(
+        (
+            s
+            for store in stores
+            for steps in Catalog(store).follow()
+            for s in steps
+            if s.stream_id == stream and s.t <= t
+        ),
+        key=lambda s: s.t,
+    )
     if not rows or rows[-1].t != t:
-        raise ShardError(f"step {t} of stream {stream.hex()} is not in {', '.join(map(str, stores))}",
-                         "name every store that holds a part of its past")
+        raise ShardError(
+            f"step {t} of stream {stream.hex()} is not in {', '.join(map(str, stores))}",
+            "name every store that holds a part of its past",
+        )
     parent = rows[0].parent
     if parent is None:
         return rows

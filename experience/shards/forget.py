@@ -51,21 +51,30 @@ def look(run: Path, *, streams: Collection[bytes] = (), subject: str | None = No
         found.keys[name], found.rows[name] = keys, len(keys)
         found.streams |= {stream for stream, _ in keys}
         table = amendments(store)
-        found.amendments += sum(key in keys for key in zip(table.column("stream_id").to_pylist(),
-                                                           table.column("t").to_pylist(), strict=True))
+        found.amendments += sum(
+            key in keys
+            for key in zip(
+                table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True
+            )
+        )
         found.blobs += _only_there(store, keys)
     return found
 
 
-def forget(run: Path, *, streams: Collection[bytes] = (), subject: str | None = None, seal: bool = False) -> Found:
+def forget(
+    run: Path, *, streams: Collection[bytes] = (), subject: str | None = None, seal: bool = False
+) -> Found:
     """Takes out what `look` finds, from disk too; what it was. `seal` first closes segments that a killed writer left
     open. Raises ShardError if there is nothing to forget, or a segment is open: then nothing has changed."""
     for _, store in _stores(run):
         _close_open_segments(store, seal)
     found = look(run, streams=streams, subject=subject)
     if not found.total:
-        raise ShardError(f"{run} holds no such row", "nothing was changed; look for it: ./xp query RUN "
-                         "'select distinct subject, hex(stream_id) from steps'")
+        raise ShardError(
+            f"{run} holds no such row",
+            "nothing was changed; look for it: ./xp query RUN "
+            "'select distinct subject, hex(stream_id) from steps'",
+        )
     for name, store in reversed(_stores(run)):
         if found.keys[name]:
             compact(store, goes=_these(found.keys[name]), grace_seconds=0)
@@ -98,13 +107,22 @@ def _stores(run: Path) -> list[tuple[str, Path]]:
     return [(name, run / name) for name in ("shards", "imagined") if (run / name).is_dir()]
 
 
-def _rows(store: Path, streams: set[bytes], subject: str | None, parents: Container[Key]) -> set[Key]:
+def _rows(
+    store: Path, streams: set[bytes], subject: str | None, parents: Container[Key]
+) -> set[Key]:
     """The rows that are of `streams` or about `subject`, and whole streams that branch from these or from `parents`."""
     keys, branches = set[Key](), list[tuple[bytes, Key]]()
     all_keys: dict[bytes, set[Key]] = {}
     for batch in Catalog(store).batches():
-        columns = [batch.column(name).to_pylist() for name in ("stream_id", "t", "parent_stream", "parent_t")]
-        about = batch.column("subject").to_pylist() if "subject" in batch.schema.names else [None] * batch.num_rows
+        columns = [
+            batch.column(name).to_pylist()
+            for name in ("stream_id", "t", "parent_stream", "parent_t")
+        ]
+        about = (
+            batch.column("subject").to_pylist()
+            if "subject" in batch.schema.names
+            else [None] * batch.num_rows
+        )
         for stream, t, parent, parent_t, whom in zip(*columns, about, strict=True):
             if parent is not None:
                 branches.append((stream, (parent, parent_t)))
@@ -149,6 +167,8 @@ def _close_open_segments(store: Path, seal: bool) -> None:
         if not any(name.endswith(".open") for name in REAL.names(writer)):
             continue
         if not seal:
-            raise ShardError(f"{writer} is still being written to, or its writer was killed",
-                             "end the run first; if it was killed: add --seal")
+            raise ShardError(
+                f"{writer} is still being written to, or its writer was killed",
+                "end the run first; if it was killed: add --seal",
+            )
         Journal(writer, {}).close()

@@ -97,20 +97,37 @@ class Journal:
     are rewritten then (0: never).
     """
 
-    def __init__(self, directory: Path, catalogue: Mapping[str, SignalKind], *, durability: Durability = "group",
-                 commit_seconds: float = 0.05, batch_rows: int = 64, seal_bytes: int = 64 << 20,
-                 seal_seconds: float = 600.0, block_rows: int = BLOCK_ROWS, low_water_bytes: int = 64 << 20,
-                 metadata: Mapping[str, Any] | None = None, redactor: Redactor | None = None,
-                 disk: Disk = REAL) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        catalogue: Mapping[str, SignalKind],
+        *,
+        durability: Durability = "group",
+        commit_seconds: float = 0.05,
+        batch_rows: int = 64,
+        seal_bytes: int = 64 << 20,
+        seal_seconds: float = 600.0,
+        block_rows: int = BLOCK_ROWS,
+        low_water_bytes: int = 64 << 20,
+        metadata: Mapping[str, Any] | None = None,
+        redactor: Redactor | None = None,
+        disk: Disk = REAL,
+    ) -> None:
         self.directory, self.durability, self.paused = directory, durability, False
-        self._commit_seconds, self._batch_rows, self._seal_bytes = commit_seconds, batch_rows, seal_bytes
+        self._commit_seconds, self._batch_rows, self._seal_bytes = (
+            commit_seconds,
+            batch_rows,
+            seal_bytes,
+        )
         self._seal_seconds, self._block_rows = seal_seconds, block_rows
         self._low_water_bytes, self._disk = low_water_bytes, disk
         disk.make_directory(directory)
         self.epoch = _next_epoch(directory, disk)
         self.acknowledged: dict[bytes, int] = self._recover()
         self._next_t = {stream: t + 1 for stream, t in self.acknowledged.items()}
-        self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {}))
+        self._schema = schema(
+            catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {})
+        )
         self._redactor = redactor or Redactor.of_environment()
         self.blobs = Packer(directory, self.epoch, disk, durable=durability != "os")
         self._deltas = PromptDeltas()
@@ -144,8 +161,10 @@ class Journal:
         if step.t < expected:
             return True
         if step.t > expected:
-            raise ShardError(f"stream {step.stream_id.hex()} jumps from t = {expected - 1} to {step.t}",
-                             "a stream's t is gapless; mark lost time with Boundary.GAP")
+            raise ShardError(
+                f"stream {step.stream_id.hex()} jumps from t = {expected - 1} to {step.t}",
+                "a stream's t is gapless; mark lost time with Boundary.GAP",
+            )
         if not self._buffer:
             self._oldest = time.monotonic()
         self._buffer.append(self._redactor.step(step))
@@ -184,7 +203,9 @@ class Journal:
         """Sends the buffer on its way to the disk, as soon as the block before it has landed. Raises as commit does."""
         if not self._unless_full(self._seal_if_full):
             return
-        if self._segment is None or self.blobs.pending:  # the thread is idle while a file is opened or blobs are kept
+        if (
+            self._segment is None or self.blobs.pending
+        ):  # the thread is idle while a file is opened or blobs are kept
             self._land()
         if not self._buffer:
             return
@@ -203,7 +224,9 @@ class Journal:
             self._give_up_segment()
             self._pause_or_raise(error)
             return
-        block = _Block(segment.encoder.block(to_batch(self._buffer, self._schema, self._deltas)), self._buffer)
+        block = _Block(
+            segment.encoder.block(to_batch(self._buffer, self._schema, self._deltas)), self._buffer
+        )
         segment.encoded += len(block.encoded)
         self._waiting.append(block)
         self._buffer = []
@@ -228,28 +251,38 @@ class Journal:
         """In the thread: the blocks, then the records that make them count."""
         end, last_seq, records = segment.end, segment.last_seq, b""
         for block in blocks:
-            commit = Commit.of(block.encoded, end, last_seq + len(block.steps), len(block.steps), time.time_ns())
+            commit = Commit.of(
+                block.encoded, end, last_seq + len(block.steps), len(block.steps), time.time_ns()
+            )
             end, last_seq, records = commit.end, commit.last_seq, records + commit.pack()
             self._disk.write(segment.data, block.encoded)
             segment.sha256.update(block.encoded)
         self._sync(segment.data)
         self._disk.write(segment.log, records)
         self._sync(segment.log)
-        segment.end, segment.last_seq, segment.commits = end, last_seq, segment.commits + len(blocks)
+        segment.end, segment.last_seq, segment.commits = (
+            end,
+            last_seq,
+            segment.commits + len(blocks),
+        )
 
     def _settle(self) -> None:
         """Waits for what is on its way and acknowledges it; if it did not arrive, its steps are in the buffer again."""
         flight = self._flight
         if flight is None:
             return
-        failed = flight.landed.exception()  # a signal that interrupts the wait leaves the flight on its way
+        failed = (
+            flight.landed.exception()
+        )  # a signal that interrupts the wait leaves the flight on its way
         self._flight = None
         try:
             if failed is not None:
                 raise failed
             self._check_fence()  # a newer one that came meanwhile may have read the log before our records were there
         except BaseException as error:
-            self._buffer[:0] = [step for block in [*flight.blocks, *self._waiting] for step in block.steps]
+            self._buffer[:0] = [
+                step for block in [*flight.blocks, *self._waiting] for step in block.steps
+            ]
             self._waiting.clear()  # they were encoded for the segment that is given up
             self._give_up_segment()
             if not isinstance(error, OSError):
@@ -305,13 +338,20 @@ class Journal:
     def _seal(self, segment: _Segment, crowded: bool) -> None:
         """In a thread: the segment's rows as few large blocks; where that fails or is not worth it, as they are."""
         rows = segment.last_seq + 1
-        if not crowded and self._block_rows and is_worth_rewriting(rows, segment.commits, self._block_rows):
+        if (
+            not crowded
+            and self._block_rows
+            and is_worth_rewriting(rows, segment.commits, self._block_rows)
+        ):
             try:
                 rewrite(segment.path, self._disk, self._check_fence, self._block_rows)
                 return
             except FencedError:
                 raise
-            except (OSError, ShardError):  # no room for a copy, or a call failed: the footer alone needs less
+            except (
+                OSError,
+                ShardError,
+            ):  # no room for a copy, or a call failed: the footer alone needs less
                 if self._disk.exists(segment.path.with_suffix(".arrow")):
                     raise  # it has its name; what is left to do is done by `_mend`
         self._check_fence()
@@ -320,7 +360,14 @@ class Journal:
         segment.sha256.update(footer)
         self._disk.write(segment.data, footer)
         self._disk.sync(segment.data)
-        publish(segment.path, segment.path, rows, segment.end + len(footer), segment.sha256.hexdigest(), self._disk)
+        publish(
+            segment.path,
+            segment.path,
+            rows,
+            segment.end + len(footer),
+            segment.sha256.hexdigest(),
+            self._disk,
+        )
 
     def _mend_after_sealing(self, wait: bool) -> None:
         """Takes note of a sealing that is done; one that failed is mended. Raises as seal does."""
@@ -347,15 +394,20 @@ class Journal:
         segment could not be sealed: its steps are kept, and a resumed run seals it."""
         self.commit()
         if self._buffer:
-            raise ShardError(f"{self.directory}: the disk is full; {len(self._buffer)} steps could not be kept",
-                             "free some space and resume the run")
+            raise ShardError(
+                f"{self.directory}: the disk is full; {len(self._buffer)} steps could not be kept",
+                "free some space and resume the run",
+            )
         try:
             self.seal()
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            raise ShardError(f"{self.directory}: the disk is full; the last segment could not be sealed, its steps are "
-                             "kept", "free some space and resume the run") from error
+            raise ShardError(
+                f"{self.directory}: the disk is full; the last segment could not be sealed, its steps are "
+                "kept",
+                "free some space and resume the run",
+            ) from error
         self.blobs.close()
         self._thread.shutdown()
         self._sealer.shutdown()
@@ -399,7 +451,9 @@ class Journal:
         written: rows that may be in them are written again only once they are surely not."""
         if not self._broken:
             return
-        self._take_note_of_sealing(wait=True)  # one thread writes the manifest, and segments are sealed in order
+        self._take_note_of_sealing(
+            wait=True
+        )  # one thread writes the manifest, and segments are sealed in order
         for broken in sorted(self._broken, key=lambda segment: segment.path):
             try:
                 self._seal_broken(broken)
@@ -429,8 +483,10 @@ class Journal:
 
     def _check_fence(self) -> None:
         if self._disk.exists(self.directory / f"epoch-{self.epoch + 1:06d}"):
-            raise FencedError(f"{self.directory}: incarnation {self.epoch} was replaced by a newer one",
-                              "this process lost its place and must end")
+            raise FencedError(
+                f"{self.directory}: incarnation {self.epoch} was replaced by a newer one",
+                "this process lost its place and must end",
+            )
 
     def _close_descriptors(self, segment: _Segment) -> None:
         for name in ("data", "log"):
@@ -449,8 +505,14 @@ _FULL = (28, 122)  # ENOSPC, EDQUOT
 
 def _next_epoch(directory: Path, disk: Disk) -> int:
     """Takes the next incarnation number; creating its file exclusively is the fence."""
-    epoch = 1 + max((int(name.split("-")[1].partition(".")[0]) for name in disk.names(directory)
-                     if name.startswith(("epoch-", "seg-"))), default=-1)
+    epoch = 1 + max(
+        (
+            int(name.split("-")[1].partition(".")[0])
+            for name in disk.names(directory)
+            if name.startswith(("epoch-", "seg-"))
+        ),
+        default=-1,
+    )
     while True:
         try:
             disk.close(disk.create(directory / f"epoch-{epoch:06d}"))
@@ -458,5 +520,3 @@ def _next_epoch(directory: Path, disk: Disk) -> int:
             return epoch
         except FileExistsError:
             epoch += 1
-
-

@@ -54,7 +54,9 @@ class Known:
         """Whether step t of `stream` is committed, and was not let go."""
         while self._last.get(stream, -1) < t and self._read_next():
             pass
-        was_let_go = any(first <= t <= last for first, last in self._view.snapshot.missing.get(stream, ()))
+        was_let_go = any(
+            first <= t <= last for first, last in self._view.snapshot.missing.get(stream, ())
+        )
         return 0 <= t <= self._last.get(stream, -1) and not was_let_go
 
     def kind(self, name: str) -> SignalKind | None:
@@ -62,7 +64,10 @@ class Known:
         it; None if nothing does."""
         if not self._signals:
             self._read_next()
-        if name not in self._signals and (kind := declared(self._store, name, self._disk)) is not None:
+        if (
+            name not in self._signals
+            and (kind := declared(self._store, name, self._disk)) is not None
+        ):
             self._signals[name] = kind
         while name not in self._signals and self._read_next():
             pass
@@ -80,12 +85,17 @@ class Known:
         if found is None:
             return False
         try:
-            schema, last = _of_part(found, self._store, self._disk) if isinstance(found, Part) else _of_segment(
-                found, self._disk)
+            schema, last = (
+                _of_part(found, self._store, self._disk)
+                if isinstance(found, Part)
+                else _of_segment(found, self._disk)
+            )
         except FileNotFoundError as error:  # it went cold meanwhile
             self._tries += 1
             if self._viewer.is_newest(self._view.snapshot) or self._tries > _TRIES:
-                raise ShardError(f"{error.filename or error} is missing", "restore the file from a copy") from error
+                raise ShardError(
+                    f"{error.filename or error} is missing", "restore the file from a copy"
+                ) from error
             self._look()
             return True
         for name, unit, source in signal_names(schema) if schema is not None else ():
@@ -111,17 +121,25 @@ def _of_segment(segment: Segment, disk: Disk) -> tuple[pa.Schema | None, dict[by
     shard = open_checked(segment.expected, disk)
     try:
         schema = pa.ipc.open_file(shard).schema
-        keys = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in _KEYS])
+        keys = pa.ipc.IpcReadOptions(
+            included_fields=[schema.get_field_index(name) for name in _KEYS]
+        )
         source = pa.ipc.open_file(shard, options=keys)
         return schema, _last_of([source.get_batch(n) for n in range(source.num_record_batches)])
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ShardError(f"{segment.path} cannot be read: {error}", "restore the file from a copy") from error
+        raise ShardError(
+            f"{segment.path} cannot be read: {error}", "restore the file from a copy"
+        ) from error
 
 
 def _last_of(batches: list[pa.RecordBatch]) -> dict[bytes, int]:
-    rows = pa.Table.from_batches([batch.select(_KEYS).replace_schema_metadata(None) for batch in batches])
+    rows = pa.Table.from_batches(
+        [batch.select(_KEYS).replace_schema_metadata(None) for batch in batches]
+    )
     found = rows.group_by("stream_id").aggregate([("t", "max")])
-    return dict(zip(found.column("stream_id").to_pylist(), found.column("t_max").to_pylist(), strict=True))
+    return dict(
+        zip(found.column("stream_id").to_pylist(), found.column("t_max").to_pylist(), strict=True)
+    )
 
 
 def _of_part(part: Part, store: Path, disk: Disk) -> tuple[pa.Schema | None, dict[bytes, int]]:
@@ -133,4 +151,6 @@ def _of_part(part: Part, store: Path, disk: Disk) -> tuple[pa.Schema | None, dic
     try:
         return parquet.read_schema(pa.BufferReader(buffer)), {}
     except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{part.path(store)} cannot be read: {error}", "restore the file from a copy") from error
+        raise ShardError(
+            f"{part.path(store)} cannot be read: {error}", "restore the file from a copy"
+        ) from error

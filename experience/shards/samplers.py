@@ -37,7 +37,9 @@ class Recency:
     half_life: float
 
     def propose(self, n: int, rows: int, rng: np.random.Generator) -> np.ndarray:
-        oldest = 0.5 ** (rows / self.half_life)  # the truncated exponential distribution of ages, inverted
+        oldest = 0.5 ** (
+            rows / self.half_life
+        )  # the truncated exponential distribution of ages, inverted
         age = -self.half_life * np.log2(1 - rng.random(n) * (1 - oldest))
         rows_ago: np.ndarray = np.minimum(age.astype(np.int64), rows - 1)
         return rows - 1 - rows_ago
@@ -86,7 +88,7 @@ class SumTree:
             grown = np.zeros(4 * self._leaves)
             half, width = 1, 1
             while half <= self._leaves:  # every level becomes the left half of the one below
-                grown[2 * width:2 * width + half] = self._sums[half:2 * half]
+                grown[2 * width : 2 * width + half] = self._sums[half : 2 * half]
                 half, width = 2 * half, 2 * width
             self._leaves *= 2
             grown[1] = grown[2]
@@ -127,7 +129,7 @@ class Prioritised:
     def _reach(self, rows: int) -> None:
         if rows > self._known:
             new = np.arange(self._known, rows)
-            self._tree.set(new, np.full(len(new), self._greatest ** self._alpha))
+            self._tree.set(new, np.full(len(new), self._greatest**self._alpha))
             self._known = rows
 
     def save(self, identify: Identify) -> bytes:
@@ -140,11 +142,20 @@ class Prioritised:
 
     def restore(self, saved: bytes, identify: Identify, rows: int) -> None:
         """To a reader of the same store that has `rows` rows; those that were not known then count as new."""
-        self._greatest, self._known, self._tree = float(np.frombuffer(saved, count=1)[0]), 0, SumTree()
+        self._greatest, self._known, self._tree = (
+            float(np.frombuffer(saved, count=1)[0]),
+            0,
+            SumTree(),
+        )
         self._reach(rows)
         kept = np.frombuffer(saved, _SAVED, offset=8)
-        places = dict(zip(zip(*(column.tolist() for column in identify(np.arange(rows))), strict=True), range(rows),
-                          strict=True))
+        places = dict(
+            zip(
+                zip(*(column.tolist() for column in identify(np.arange(rows))), strict=True),
+                range(rows),
+                strict=True,
+            )
+        )
         at = [places[key] for key in zip(kept["stream"].tolist(), kept["t"].tolist(), strict=True)]
         self._tree.set(np.array(at, np.int64), kept["weight"])
 

@@ -45,7 +45,9 @@ class Encoder:
     def __init__(self, of: pa.Schema, compression: str | None = None) -> None:
         self._pending: list[bytes] = []
         self._file = pa.BufferedOutputStream(pa.PythonFile(_Sink(self._pending), mode="w"), 1 << 20)
-        self._writer = pa.ipc.new_file(self._file, of, options=pa.ipc.IpcWriteOptions(compression=compression))
+        self._writer = pa.ipc.new_file(
+            self._file, of, options=pa.ipc.IpcWriteOptions(compression=compression)
+        )
 
     def block(self, batch: pa.RecordBatch) -> bytes:
         self._writer.write_batch(batch)
@@ -75,12 +77,21 @@ class _Sink:
         self._size += len(data)
         return len(data)
 
-    def tell(self) -> int: return self._size
+    def tell(self) -> int:
+        return self._size
+
     def flush(self) -> None: ...
-    def writable(self) -> bool: return True
-    def readable(self) -> bool: return False
-    def seekable(self) -> bool: return False
-    def close(self) -> None: self.closed = True
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
@@ -93,15 +104,19 @@ def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
     for name in names:
         path = directory / name
         if path.suffix in (".draft", ".log-draft") or (
-                path.suffix == ".blocks" and path.with_suffix(".arrow").name not in names):
+            path.suffix == ".blocks" and path.with_suffix(".arrow").name not in names
+        ):
             disk.remove(path)
             disk.sync_directory(directory)
     for name in names:
         path = directory / name
         if path.suffix == ".open" and path.with_suffix(".arrow").name in names:
             disk.remove(path)  # killed after its copy was sealed
-        elif path.suffix == ".commit" and path.with_suffix(".blocks").name in names and (
-                path.with_suffix(".arrow").name in names):
+        elif (
+            path.suffix == ".commit"
+            and path.with_suffix(".blocks").name in names
+            and (path.with_suffix(".arrow").name in names)
+        ):
             disk.remove(path)  # killed after its blocks were rewritten
         elif path.suffix == ".open":
             seal_copy(path, disk)
@@ -109,10 +124,16 @@ def recover(directory: Path, disk: Disk = REAL) -> dict[bytes, int]:
     shards = [directory / name for name in disk.names(directory) if name.endswith(".arrow")]
     snapshot = read_snapshot(directory.parent, disk)
     last = snapshot.last(directory.name)
-    lost = [name for name in lines if directory / name not in shards and f"{directory.name}/{name}" not in
-            snapshot.replaced]
+    lost = [
+        name
+        for name in lines
+        if directory / name not in shards and f"{directory.name}/{name}" not in snapshot.replaced
+    ]
     if lost and newest_snapshot(directory.parent, disk) == snapshot.version:
-        raise ShardError(f"{directory / lost[0]} is missing: the manifest names it", "restore the file from a copy")
+        raise ShardError(
+            f"{directory / lost[0]} is missing: the manifest names it",
+            "restore the file from a copy",
+        )
     for path in shards:
         if f"{directory.name}/{path.name}" in snapshot.replaced:
             continue
@@ -134,8 +155,12 @@ def is_worth_rewriting(rows: int, blocks: int, block_rows: int = BLOCK_ROWS) -> 
     return blocks > 1 and rows < blocks * (block_rows // _SMALL_SHARE)
 
 
-def rewrite(path: Path, disk: Disk, still_mine: Callable[[], None] = lambda: None, block_rows: int = BLOCK_ROWS
-            ) -> None:
+def rewrite(
+    path: Path,
+    disk: Disk,
+    still_mine: Callable[[], None] = lambda: None,
+    block_rows: int = BLOCK_ROWS,
+) -> None:
     """Seals the acknowledged rows of segment `path` as large blocks. `still_mine` raises if they are another's now.
 
     Raises OSError if the disk failed or is full, ShardError if a block is damaged or the copy does not read back as
@@ -150,7 +175,9 @@ def rewrite(path: Path, disk: Disk, still_mine: Callable[[], None] = lambda: Non
         nonlocal end, last
         for batch in rows:
             data = encoder.block(batch)
-            commits.append(Commit.of(data, end, last + batch.num_rows, batch.num_rows, small[-1].commit.t_ns))
+            commits.append(
+                Commit.of(data, end, last + batch.num_rows, batch.num_rows, small[-1].commit.t_ns)
+            )
             end, last = commits[-1].end, commits[-1].last_seq
             yield data
         footer = encoder.footer()
@@ -163,7 +190,10 @@ def rewrite(path: Path, disk: Disk, still_mine: Callable[[], None] = lambda: Non
     disk.sync_directory(path.parent)
     back = [conform(b.batch) for b in BlockReader(draft, disk, log).read(last + 1)]
     if len(back) != len(rows) or not all(_same(a, b) for a, b in zip(back, rows, strict=True)):
-        raise ShardError(f"{draft} does not read back as the rows of {path}", "keep the run directory and report it")
+        raise ShardError(
+            f"{draft} does not read back as the rows of {path}",
+            "keep the run directory and report it",
+        )
     still_mine()
     publish(path, draft, last + 1, end, whole.hexdigest(), disk)
     for leftover in (path, path.with_suffix(".commit")):
@@ -218,7 +248,14 @@ def seal_copy(path: Path, disk: Disk) -> None:
     disk.write_file(draft, _hashing(parts, whole))
     disk.rename(path.with_suffix(".log-draft"), log)
     disk.sync_directory(path.parent)
-    publish(path, draft, commits[-1].last_seq + 1, commits[-1].end + len(footer), whole.hexdigest(), disk)
+    publish(
+        path,
+        draft,
+        commits[-1].last_seq + 1,
+        commits[-1].end + len(footer),
+        whole.hexdigest(),
+        disk,
+    )
     disk.remove(path)
 
 
@@ -258,9 +295,17 @@ def _add_to_manifest(path: Path, disk: Disk) -> None:
     """A shard of an older format, whose line was written after its name: killed in between, it has none yet."""
     commits = list(read_commits(disk.read(path.with_suffix(".commit")), where=str(path)))
     if not commits or not ends_the_stream(path, commits[-1].end, disk):
-        raise ShardError(f"{path}: its commit log and the manifest lack rows that it holds",
-                         "restore the manifest from a copy")
-    append_manifest(path, commits[-1].last_seq + 1, disk.size(path), hashlib.sha256(disk.read(path)).hexdigest(), disk)
+        raise ShardError(
+            f"{path}: its commit log and the manifest lack rows that it holds",
+            "restore the manifest from a copy",
+        )
+    append_manifest(
+        path,
+        commits[-1].last_seq + 1,
+        disk.size(path),
+        hashlib.sha256(disk.read(path)).hexdigest(),
+        disk,
+    )
 
 
 def truncate_log(path: Path, commits: int, disk: Disk) -> None:
@@ -276,7 +321,9 @@ def _footer(path: Path, disk: Disk) -> bytes:
     for block in BlockReader(path, disk).read():
         encoder = encoder or Encoder(block.batch.schema)
         if encoder.block(block.batch) != block.data:
-            raise ShardError(f"{path}: sealing would change acknowledged bytes", "keep the file and report it")
+            raise ShardError(
+                f"{path}: sealing would change acknowledged bytes", "keep the file and report it"
+            )
     assert encoder is not None
     return encoder.footer()
 
@@ -284,7 +331,11 @@ def _footer(path: Path, disk: Disk) -> bytes:
 def publish(path: Path, contents: Path, rows: int, size: int, sha256: str, disk: Disk) -> Path:
     """Gives `contents`, which is on disk, the sealed name of segment `path`."""
     sealed = path.with_suffix(".arrow")
-    append_manifest(sealed, rows, size, sha256, disk)  # first: a sealed shard without a line is one whose line is lost
-    disk.rename(contents, sealed)  # a reader sees a whole shard or an open segment, never half of one
+    append_manifest(
+        sealed, rows, size, sha256, disk
+    )  # first: a sealed shard without a line is one whose line is lost
+    disk.rename(
+        contents, sealed
+    )  # a reader sees a whole shard or an open segment, never half of one
     disk.sync_directory(path.parent)
     return sealed

@@ -15,7 +15,15 @@ from experience.errors import ShardError
 from experience.shards.cold.tier import Part, Snapshot, read_snapshot
 from experience.shards.storage.amendment_files import FOLDER, dangling
 from experience.shards.storage.blobs import BlobReader, named_blobs
-from experience.shards.storage.blocks import COMMIT, BlockReader, Commit, ends_the_stream, keys, log_of, read_commits
+from experience.shards.storage.blocks import (
+    COMMIT,
+    BlockReader,
+    Commit,
+    ends_the_stream,
+    keys,
+    log_of,
+    read_commits,
+)
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.manifest import Line, read_manifest
 from experience.shards.storage.schema import conform
@@ -71,11 +79,19 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
         snapshot = read_snapshot(store, disk)
     if result.problems:
         return result
-    looked = [(writer, _writer(writer, snapshot.replaced, deep, disk, result, streams, named))
-              for writer in disk.directories(store)]
-    looked += [(part.path(store), _part(store, part, deep, disk, result, streams, named)) for part in snapshot.parts]
-    looked += [(store, _blobs(store, named, deep, disk, result)), (store / FOLDER, _amendments(store, streams, disk)),
-               (store, _streams(snapshot, streams))]
+    looked = [
+        (writer, _writer(writer, snapshot.replaced, deep, disk, result, streams, named))
+        for writer in disk.directories(store)
+    ]
+    looked += [
+        (part.path(store), _part(store, part, deep, disk, result, streams, named))
+        for part in snapshot.parts
+    ]
+    looked += [
+        (store, _blobs(store, named, deep, disk, result)),
+        (store / FOLDER, _amendments(store, streams, disk)),
+        (store, _streams(snapshot, streams)),
+    ]
     for where, problems in looked:
         with _noted(result.problems, str(where)):
             result.problems += problems
@@ -83,7 +99,9 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
 
 
 @contextmanager
-def _noted(problems: list[Problem], where: str, remedy: str = "restore it from a copy") -> Iterator[None]:
+def _noted(
+    problems: list[Problem], where: str, remedy: str = "restore it from a copy"
+) -> Iterator[None]:
     """An error of any kind becomes a problem: a damaged byte may lead any parser anywhere."""
     try:
         yield
@@ -94,7 +112,9 @@ def _noted(problems: list[Problem], where: str, remedy: str = "restore it from a
         problems.append(Problem(where, said.partition("\n")[0], remedy))
 
 
-def _amendments(store: Path, streams: Mapping[bytes, list[tuple[int, int]]], disk: Disk) -> Iterator[Problem]:
+def _amendments(
+    store: Path, streams: Mapping[bytes, list[tuple[int, int]]], disk: Disk
+) -> Iterator[Problem]:
     """Each must be whole, and amend a step that is there."""
     for what in dangling(store, streams, disk):
         yield Problem(str(store / FOLDER), what, "restore the step from a copy")
@@ -109,12 +129,17 @@ def _streams(snapshot: Snapshot, streams: dict[bytes, list[tuple[int, int]]]) ->
         for first, last in sorted(spans):
             if first != expected:
                 kind = "rows are missing" if first > expected else "rows are doubled"
-                yield Problem(f"stream {stream.hex()}", f"{kind} at t = {min(first, expected)}",
-                              "restore the shard that held them from a copy")
+                yield Problem(
+                    f"stream {stream.hex()}",
+                    f"{kind} at t = {min(first, expected)}",
+                    "restore the shard that held them from a copy",
+                )
             expected = max(expected, last + 1)
 
 
-def _blobs(store: Path, named: set[bytes], deep: bool, disk: Disk, result: Verified) -> Iterator[Problem]:
+def _blobs(
+    store: Path, named: set[bytes], deep: bool, disk: Disk, result: Verified
+) -> Iterator[Problem]:
     """Every blob that a row names must be there; `deep`: and be what its name says."""
     reader = BlobReader(store, disk)
     for digest in sorted(named):
@@ -128,11 +153,20 @@ def _blobs(store: Path, named: set[bytes], deep: bool, disk: Disk, result: Verif
     result.blobs = len(named)
 
 
-def _part(store: Path, part: Part, deep: bool, disk: Disk, result: Verified,
-          streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
+def _part(
+    store: Path,
+    part: Part,
+    deep: bool,
+    disk: Disk,
+    result: Verified,
+    streams: dict[bytes, list[tuple[int, int]]],
+    named: set[bytes],
+) -> Iterator[Problem]:
     path, rows = part.path(store), 0
     if not disk.exists(path):
-        yield Problem(str(path), "the snapshot names it, but it is not there", "restore it from a copy")
+        yield Problem(
+            str(path), "the snapshot names it, but it is not there", "restore it from a copy"
+        )
         return
     for batch in part.batches(store, disk):
         if deep:
@@ -141,7 +175,11 @@ def _part(store: Path, part: Part, deep: bool, disk: Disk, result: Verified,
         named |= named_blobs(batch)
         _note(batch, streams)
     if rows != part.rows:
-        yield Problem(str(path), f"it holds {rows} rows, the snapshot says {part.rows}", "restore it from a copy")
+        yield Problem(
+            str(path),
+            f"it holds {rows} rows, the snapshot says {part.rows}",
+            "restore it from a copy",
+        )
     result.segments += 1
     result.rows += rows
     result.bytes += part.bytes
@@ -156,8 +194,15 @@ def _note(batch: pa.RecordBatch, streams: dict[bytes, list[tuple[int, int]]]) ->
             spans.append((t, t))
 
 
-def _writer(directory: Path, replaced: frozenset[str], deep: bool, disk: Disk, result: Verified,
-            streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
+def _writer(
+    directory: Path,
+    replaced: frozenset[str],
+    deep: bool,
+    disk: Disk,
+    result: Verified,
+    streams: dict[bytes, list[tuple[int, int]]],
+    named: set[bytes],
+) -> Iterator[Problem]:
     lines: list[Line] = []
     problems: list[Problem] = []
     with _noted(problems, str(directory / "MANIFEST")):
@@ -168,11 +213,19 @@ def _writer(directory: Path, replaced: frozenset[str], deep: bool, disk: Disk, r
     names = disk.names(directory)
     for name in sorted(listed.keys() - set(names)):
         if name.replace(".arrow", ".open") not in names:
-            yield Problem(str(directory / name), "the manifest names it, but it is not there", "restore it from a copy")
+            yield Problem(
+                str(directory / name),
+                "the manifest names it, but it is not there",
+                "restore it from a copy",
+            )
     for name in names:
         path = directory / name
         sealed = path.with_suffix(".arrow").name
-        if path.suffix not in (".arrow", ".open") or sealed in gone or (path.suffix == ".open" and sealed in names):
+        if (
+            path.suffix not in (".arrow", ".open")
+            or sealed in gone
+            or (path.suffix == ".open" and sealed in names)
+        ):
             continue
         result.segments += 1
         problems = []
@@ -181,8 +234,15 @@ def _writer(directory: Path, replaced: frozenset[str], deep: bool, disk: Disk, r
         yield from problems
 
 
-def _segment(path: Path, line: Line | None, deep: bool, disk: Disk, result: Verified,
-             streams: dict[bytes, list[tuple[int, int]]], named: set[bytes]) -> Iterator[Problem]:
+def _segment(
+    path: Path,
+    line: Line | None,
+    deep: bool,
+    disk: Disk,
+    result: Verified,
+    streams: dict[bytes, list[tuple[int, int]]],
+    named: set[bytes],
+) -> Iterator[Problem]:
     log_path = log_of(path, disk)
     if not disk.exists(log_path) and disk.size(path):
         yield Problem(str(log_path), "the commit log is missing", "restore the file from a copy")
@@ -194,10 +254,15 @@ def _segment(path: Path, line: Line | None, deep: bool, disk: Disk, result: Veri
         commits.extend(read_commits(log, where=str(log_path)))
     rows = commits[-1].last_seq + 1 if commits else 0
     if not problems and path.suffix == ".arrow" and len(commits) * COMMIT.size != len(log):
-        yield Problem(str(log_path), f"record {len(commits)} is damaged", "restore the file from a copy")
+        yield Problem(
+            str(log_path), f"record {len(commits)} is damaged", "restore the file from a copy"
+        )
     if not problems and line is not None and rows != line["rows"]:
-        yield Problem(str(log_path), f"it tells of {rows} rows, the manifest of {line['rows']}",
-                      "restore the file from a copy")
+        yield Problem(
+            str(log_path),
+            f"it tells of {rows} rows, the manifest of {line['rows']}",
+            "restore the file from a copy",
+        )
     yield from problems
     if path.suffix == ".arrow":
         yield from _sealed(path, line, commits, deep, disk)
@@ -215,14 +280,26 @@ def _segment(path: Path, line: Line | None, deep: bool, disk: Disk, result: Veri
         yield from problems
 
 
-def _sealed(path: Path, line: Line | None, commits: Sequence[Commit], deep: bool, disk: Disk) -> Iterator[Problem]:
+def _sealed(
+    path: Path, line: Line | None, commits: Sequence[Commit], deep: bool, disk: Disk
+) -> Iterator[Problem]:
     """The whole file against its line; without one, an older format's writer may have been killed before the line."""
     if line is None:
         whole = bool(commits) and ends_the_stream(path, commits[-1].end, disk)
-        yield Problem(str(path), "a sealed shard is not in the manifest", "resume the run: it is added" if whole else
-                      "restore the manifest from a copy", whole)
+        yield Problem(
+            str(path),
+            "a sealed shard is not in the manifest",
+            "resume the run: it is added" if whole else "restore the manifest from a copy",
+            whole,
+        )
         return
     size = disk.size(path)
-    if size != line["bytes"] or (deep and hashlib.sha256(disk.read(path)).hexdigest() != line["sha256"]):
-        yield Problem(str(path), f"its bytes differ from the manifest's SHA-256 ({size} bytes, {line['bytes']} "
-                      "expected)", "restore the file from a copy")
+    if size != line["bytes"] or (
+        deep and hashlib.sha256(disk.read(path)).hexdigest() != line["sha256"]
+    ):
+        yield Problem(
+            str(path),
+            f"its bytes differ from the manifest's SHA-256 ({size} bytes, {line['bytes']} "
+            "expected)",
+            "restore the file from a copy",
+        )

@@ -61,8 +61,11 @@ class Viewer:
         for _ in range(_TRIES):
             snapshot = self._snapshot()
             try:
-                writers = tuple(self._segments(d, snapshot) for d in self._disk.directories(self._store)
-                                if not self._writer or d.name == self._writer)
+                writers = tuple(
+                    self._segments(d, snapshot)
+                    for d in self._disk.directories(self._store)
+                    if not self._writer or d.name == self._writer
+                )
             except ShardError:
                 if self.is_newest(snapshot):
                     raise
@@ -82,25 +85,38 @@ class Viewer:
     def _segments(self, directory: Path, snapshot: Snapshot) -> tuple[Segment, ...]:
         stems: dict[str, str] = {}
         for suffix in (".open", ".arrow"):  # listed twice: a rename in between is seen once
-            stems |= {n.partition(".")[0]: n for n in self._disk.names(directory) if n.endswith(suffix)}
+            stems |= {
+                n.partition(".")[0]: n for n in self._disk.names(directory) if n.endswith(suffix)
+            }
         lines = {line["file"].partition(".")[0]: line for line in self._manifest(directory)}
-        gone = {name.partition("/")[2].partition(".")[0] for name in snapshot.replaced
-                if name.startswith(f"{directory.name}/")}
+        gone = {
+            name.partition("/")[2].partition(".")[0]
+            for name in snapshot.replaced
+            if name.startswith(f"{directory.name}/")
+        }
         for stem in lines.keys() - stems.keys() - gone:
             stems[stem] = self._found(directory / lines[stem]["file"]).name
-        return tuple(self._segment(directory / stems[stem], lines.get(stem)) for stem in sorted(stems.keys() - gone)
-                     if stem in lines or stems[stem].endswith(".open") or not self._disk.manifest_comes_later)
+        return tuple(
+            self._segment(directory / stems[stem], lines.get(stem))
+            for stem in sorted(stems.keys() - gone)
+            if stem in lines or stems[stem].endswith(".open") or not self._disk.manifest_comes_later
+        )
 
     def _found(self, path: Path) -> Path:
         """A shard that the listing missed, perhaps because it was renamed meanwhile."""
         if not self._disk.exists(path):
-            raise ShardError(f"{path} is missing: the manifest names it", "restore the file from a copy")
+            raise ShardError(
+                f"{path} is missing: the manifest names it", "restore the file from a copy"
+            )
         return path
 
     def _segment(self, path: Path, line: Line | None) -> Segment:
         if line is None and path.suffix == ".arrow":
-            raise ShardError(f"{path} is not in the manifest", "restore the manifest from a copy; if the writer was "
-                             "killed while it sealed, resume the run and it is added")
+            raise ShardError(
+                f"{path} is not in the manifest",
+                "restore the manifest from a copy; if the writer was "
+                "killed while it sealed, resume the run and it is added",
+            )
         return Segment(path, line)
 
     def _manifest(self, directory: Path) -> list[Line]:

@@ -42,7 +42,7 @@ class Ragged:
     offsets: np.ndarray
 
     def row(self, i: int) -> np.ndarray:
-        return self.values[self.offsets[i]:self.offsets[i + 1]]
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,15 @@ class _Growing:
 
     def extend(self, values: np.ndarray) -> None:
         while self.size + len(values) > len(self._data):
-            self._data = np.concatenate([self._data, np.empty_like(self._data, shape=len(self._data) // 2)])
-        self._data[self.size:self.size + len(values)] = values
+            self._data = np.concatenate(
+                [self._data, np.empty_like(self._data, shape=len(self._data) // 2)]
+            )
+        self._data[self.size : self.size + len(values)] = values
         self.size += len(values)
 
     @property
     def view(self) -> np.ndarray:
-        return self._data[:self.size]
+        return self._data[: self.size]
 
 
 class _Column:
@@ -82,11 +84,20 @@ class _Column:
         self.is_text = pa.types.is_large_string(type_) or pa.types.is_large_binary(type_)
         self.is_list = pa.types.is_list(type_) and pa.types.is_primitive(type_.value_type)
         self.is_id = pa.types.is_fixed_size_binary(type_)
-        if not (self.is_text or self.is_list or pa.types.is_primitive(type_) or (self.is_id and name == "stream_id")):
-            raise ShardError(f"column {name} ({type_}) cannot be gathered", "read it with Catalog.dataset()")
+        if not (
+            self.is_text
+            or self.is_list
+            or pa.types.is_primitive(type_)
+            or (self.is_id and name == "stream_id")
+        ):
+            raise ShardError(
+                f"column {name} ({type_}) cannot be gathered", "read it with Catalog.dataset()"
+            )
         self.is_bits = pa.types.is_boolean(type_)
         plain = type_.value_type if self.is_list else type_
-        self.dtype = np.dtype(np.uint8 if self.is_text else "V16" if self.is_id else plain.to_pandas_dtype())
+        self.dtype = np.dtype(
+            np.uint8 if self.is_text else "V16" if self.is_id else plain.to_pandas_dtype()
+        )
         self.guide, self.values = _Growing(np.int64), _Growing(np.int64)
 
     def note(self, column: pa.Array, origin: int) -> None:
@@ -94,7 +105,9 @@ class _Column:
         buffers = column.buffers()
         guide, values = (buffers[1], buffers[-1]) if self.is_text or self.is_list else buffers
         self.guide.extend(np.array([-1 if guide is None else guide.address - origin]))
-        self.values.extend(np.array([0 if values is None or not values.size else values.address - origin]))
+        self.values.extend(
+            np.array([0 if values is None or not values.size else values.address - origin])
+        )
 
 
 class _Mapped:
@@ -109,7 +122,7 @@ class _Mapped:
         return len(self._bytes)
 
     def seen_as(self, dtype: np.dtype[Any]) -> np.ndarray:
-        return self._bytes[:self.size - self.size % dtype.itemsize].view(dtype)
+        return self._bytes[: self.size - self.size % dtype.itemsize].view(dtype)
 
     def bits(self, positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         bytes_: np.ndarray = self._bytes[positions + (numbers >> 3)]
@@ -117,7 +130,9 @@ class _Mapped:
 
     def heads(self, positions: np.ndarray) -> np.ndarray:
         """The first bytes at each position, as many as a view holds itself."""
-        heads: np.ndarray = self._bytes[np.minimum(positions[:, None] + np.arange(_INLINE), self.size - 1)]
+        heads: np.ndarray = self._bytes[
+            np.minimum(positions[:, None] + np.arange(_INLINE), self.size - 1)
+        ]
         return heads
 
 
@@ -128,7 +143,9 @@ class WindowReader:
     stream; it crosses no restart and no gap, mixes no sources, and is of the wanted split, unless asked.
     """
 
-    def __init__(self, directory: Path, columns: Sequence[str], *, seed: int = 0, disk: Disk = REAL) -> None:
+    def __init__(
+        self, directory: Path, columns: Sequence[str], *, seed: int = 0, disk: Disk = REAL
+    ) -> None:
         self._catalog = Catalog(directory, disk=disk)
         self._rng = np.random.default_rng(seed)
         self._columns = {name: _Column(name) for name in columns}
@@ -138,7 +155,11 @@ class WindowReader:
         self._block_row, self._block_segment = _Growing(np.int64), _Growing(np.int32)
         self._block_skip = _Growing(np.int32)
         self._last: dict[bytes, tuple[int, int]] = {}  # stream -> (its last row's number, t)
-        self._next, self._mark, self._version = _Growing(np.int64), _Growing(np.uint8), _Growing(np.int32)
+        self._next, self._mark, self._version = (
+            _Growing(np.int64),
+            _Growing(np.uint8),
+            _Growing(np.int32),
+        )
         self.rows = 0
 
     def refresh(self) -> int:
@@ -165,7 +186,9 @@ class WindowReader:
         segment = self._segments.setdefault((reader, reader.path.suffix), len(self._segments))
         if segment not in self._mapped or self._mapped[segment].size < block.commit.end:
             try:
-                self._mapped[segment] = _Mapped(reader.mapped())  # now: it stays readable when the file goes
+                self._mapped[segment] = _Mapped(
+                    reader.mapped()
+                )  # now: it stays readable when the file goes
             except FileNotFoundError:  # it was sealed or went cold since the block was read
                 return None
         return segment
@@ -177,7 +200,9 @@ class WindowReader:
             return
         wanted = list(dict.fromkeys((*self._columns, *self._keys, *_INDEXED)))
         with tempfile.TemporaryFile() as file:
-            with pa.ipc.new_file(file, batches[0].select(wanted).schema.remove_metadata()) as writer:
+            with pa.ipc.new_file(
+                file, batches[0].select(wanted).schema.remove_metadata()
+            ) as writer:
                 for batch in batches:
                     writer.write_batch(batch.select(wanted).replace_schema_metadata(None))
             file.flush()
@@ -206,10 +231,15 @@ class WindowReader:
         source = batch.column("source")
         for number, name in enumerate(SOURCES):
             mark[pc.equal(source, name).to_numpy(zero_copy_only=False)] |= number
-        mark[pc.not_equal(batch.column("split"), "train").to_numpy(zero_copy_only=False)] |= _HELD_OUT
+        mark[pc.not_equal(batch.column("split"), "train").to_numpy(zero_copy_only=False)] |= (
+            _HELD_OUT
+        )
         version = batch.column("policy_version")
-        self._version.extend((version.fill_null(_NO_VERSION) if version.null_count else version).to_numpy()
-                             .astype(np.int32))
+        self._version.extend(
+            (version.fill_null(_NO_VERSION) if version.null_count else version)
+            .to_numpy()
+            .astype(np.int32)
+        )
         following = np.full(batch.num_rows, -1, np.int64)
         self._next.extend(following)
         following = self._next.view
@@ -232,8 +262,17 @@ class WindowReader:
         self._mark.extend(mark)
         self.rows += batch.num_rows
 
-    def draw(self, n: int, k: int, sampler: Sampler | None = None, *, source: Source = "real", split: str = "train",
-             oldest_version: int | None = None, across_gaps: bool = False) -> np.ndarray:
+    def draw(
+        self,
+        n: int,
+        k: int,
+        sampler: Sampler | None = None,
+        *,
+        source: Source = "real",
+        split: str = "train",
+        oldest_version: int | None = None,
+        across_gaps: bool = False,
+    ) -> np.ndarray:
         """Row numbers int64 [n, k] of windows of k rows, with replacement; `sampler` says how often each first row.
 
         `oldest_version`: no row was acted by an older policy. `split` "" takes any. Raises ShardError if there is no
@@ -245,7 +284,9 @@ class WindowReader:
             rows = self._successors(first, k, across_gaps)
             ok = rows[:, -1] >= 0
             mark = self._mark.view[rows]
-            ok &= ((mark & _SOURCE) == SOURCES.index(source)).all(1) & (mark[:, 0] & _GIVEN_AGAIN == 0)
+            ok &= ((mark & _SOURCE) == SOURCES.index(source)).all(1) & (
+                mark[:, 0] & _GIVEN_AGAIN == 0
+            )
             if split:
                 ok &= (mark[:, 0] & _HELD_OUT != 0) == (split != "train")
             if oldest_version is not None:
@@ -259,7 +300,9 @@ class WindowReader:
             missing = missing[~ok]
             if len(missing) == 0:
                 return drawn
-        drawn[missing] = self._draw_among_few(len(missing), sampler, usable)  # the same distribution, by looking at all
+        drawn[missing] = self._draw_among_few(
+            len(missing), sampler, usable
+        )  # the same distribution, by looking at all
         return drawn
 
     def _draw_among_few(self, n: int, sampler: Sampler, usable: Any) -> np.ndarray:
@@ -272,22 +315,35 @@ class WindowReader:
         rows = np.concatenate(kept) if kept else np.empty((0, 1), np.int64)
         weight = np.concatenate(weights) if weights else np.empty(0)
         if not weight.sum():
-            raise ShardError("no window of that length and kind is in the store yet",
-                             "collect more, ask for shorter windows, or across_gaps=True")
+            raise ShardError(
+                "no window of that length and kind is in the store yet",
+                "collect more, ask for shorter windows, or across_gaps=True",
+            )
         chosen: np.ndarray = rows[self._rng.choice(len(rows), n, p=weight / weight.sum())]
         return chosen
 
-    def draw_mixture(self, n: int, k: int, shares: Mapping[Source, float], **how: Any) -> np.ndarray:
+    def draw_mixture(
+        self, n: int, k: int, shares: Mapping[Source, float], **how: Any
+    ) -> np.ndarray:
         """Windows of several sources, each its share of `n` (the nearest whole numbers), one source after another."""
         wanted = np.array(list(shares.values())) / sum(shares.values()) * n
         counts = wanted.astype(int)
-        counts[np.argsort(counts - wanted, kind="stable")[:n - counts.sum()]] += 1
-        return np.concatenate([self.draw(int(count), k, source=source, **how)
-                               for source, count in zip(shares, counts, strict=True) if count])
+        counts[np.argsort(counts - wanted, kind="stable")[: n - counts.sum()]] += 1
+        return np.concatenate(
+            [
+                self.draw(int(count), k, source=source, **how)
+                for source, count in zip(shares, counts, strict=True)
+                if count
+            ]
+        )
 
     def _successors(self, first: np.ndarray, k: int, across_gaps: bool) -> np.ndarray:
         """Each row and the k − 1 after it in its stream; from where there is none on, −1."""
-        rows, following, mark = np.empty((len(first), k), np.int64), self._next.view, self._mark.view
+        rows, following, mark = (
+            np.empty((len(first), k), np.int64),
+            self._next.view,
+            self._mark.view,
+        )
         rows[:, 0] = first
         for i in range(1, k):
             row = np.where(rows[:, i - 1] < 0, -1, following[rows[:, i - 1]])
@@ -315,7 +371,9 @@ class WindowReader:
             if column.is_text or column.is_list:
                 windows.ragged[name] = _gather_ragged(column, parts, guide, values, inside)
             else:
-                windows.numbers[name] = _gather_numbers(column, parts, guide, values, inside).reshape(rows.shape)
+                windows.numbers[name] = _gather_numbers(
+                    column, parts, guide, values, inside
+                ).reshape(rows.shape)
         return windows
 
     def _by_segment(self, segment: np.ndarray) -> Iterator[tuple[_Mapped, np.ndarray]]:
@@ -328,8 +386,13 @@ class WindowReader:
             yield self._mapped[number], where
 
 
-def _gather_numbers(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], guide: np.ndarray, values: np.ndarray,
-                    inside: np.ndarray) -> np.ndarray:
+def _gather_numbers(
+    column: _Column,
+    parts: list[tuple[_Mapped, np.ndarray]],
+    guide: np.ndarray,
+    values: np.ndarray,
+    inside: np.ndarray,
+) -> np.ndarray:
     found = np.empty(len(inside), column.dtype)
     unknown = np.nan if column.dtype.kind == "f" else 0
     for mapped, where in parts:
@@ -347,8 +410,13 @@ def _gather_numbers(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], gu
     return found
 
 
-def _gather_ragged(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], guide: np.ndarray, values: np.ndarray,
-                   inside: np.ndarray) -> Ragged:
+def _gather_ragged(
+    column: _Column,
+    parts: list[tuple[_Mapped, np.ndarray]],
+    guide: np.ndarray,
+    values: np.ndarray,
+    inside: np.ndarray,
+) -> Ragged:
     """Arrow copies the rows: to it each is a view (length, head or number of a buffer, position) on a mapped file."""
     if not len(inside):
         return Ragged(np.empty(0, column.dtype), np.zeros(1, np.int64))
@@ -361,12 +429,18 @@ def _gather_ragged(column: _Column, parts: list[tuple[_Mapped, np.ndarray]], gui
         bounds = mapped.seen_as(width)
         at = guide[where] // width.itemsize + inside[where]
         begins, ends = bounds[at].astype(np.int64), bounds[at + 1].astype(np.int64)
-        sizes, positions = (ends - begins) * column.dtype.itemsize, values[where] + begins * column.dtype.itemsize
+        sizes, positions = (
+            (ends - begins) * column.dtype.itemsize,
+            values[where] + begins * column.dtype.itemsize,
+        )
         views[where, 0], views[where, 2], views[where, 3] = sizes, number, positions
         short = sizes <= _INLINE
         heads[where[short], 4:] = mapped.heads(positions[short])
-    view = pa.Array.from_buffers(pa.binary_view(), len(inside), [None, pa.py_buffer(views),
-                                                                 *(mapped.buffer for mapped, _ in parts)])
+    view = pa.Array.from_buffers(
+        pa.binary_view(),
+        len(inside),
+        [None, pa.py_buffer(views), *(mapped.buffer for mapped, _ in parts)],
+    )
     copied = view.cast(pa.large_binary())
     offsets = np.frombuffer(copied.buffers()[1], np.int64, len(inside) + 1) // column.dtype.itemsize
     return Ragged(np.frombuffer(copied.buffers()[2] or b"", column.dtype), offsets)

@@ -79,7 +79,9 @@ class _SameThread(Executor):
 
 class SimulatedDisk(Disk):
     def __init__(self, files: dict[Path, bytes] | None = None, fault: Fault | None = None) -> None:
-        self.names_now: dict[Path, Inode] = {p: Inode(bytearray(b), bytes(b)) for p, b in (files or {}).items()}
+        self.names_now: dict[Path, Inode] = {
+            p: Inode(bytearray(b), bytes(b)) for p, b in (files or {}).items()
+        }
         self.initial = [(p, i, i.durable) for p, i in self.names_now.items()]
         self.fault = fault
         self.log: list[tuple[str, object, object]] = []
@@ -88,7 +90,9 @@ class SimulatedDisk(Disk):
 
     def _call(self, name: str) -> None:
         if self.fault and not self.fault.short and self.fault.strikes(name):
-            raise OSError(self.fault.number, f"injected {errno.errorcode[self.fault.number]} in {name}")
+            raise OSError(
+                self.fault.number, f"injected {errno.errorcode[self.fault.number]} in {name}"
+            )
 
     def _descriptor(self, inode: Inode) -> int:
         self._next += 1
@@ -120,7 +124,7 @@ class SimulatedDisk(Disk):
     def write_some(self, descriptor: int, data: memoryview) -> int:
         self._call("write")
         if self.fault and self.fault.short and len(data) > 1 and self.fault.strikes("write"):
-            data = data[:len(data) // 2]
+            data = data[: len(data) // 2]
         inode = self._open[descriptor]
         self.log.append(("write", inode, (len(inode.data), bytes(data))))
         inode.data += data
@@ -201,7 +205,9 @@ class SimulatedDisk(Disk):
         return len(self._open)
 
 
-def power_cuts(disk: SimulatedDisk, per_instant: int, rng: random.Random) -> Iterator[tuple[int, dict[Path, bytes]]]:
+def power_cuts(
+    disk: SimulatedDisk, per_instant: int, rng: random.Random
+) -> Iterator[tuple[int, dict[Path, bytes]]]:
     """(instant, what the disk may hold if power fails right then), `per_instant` draws for every prefix of its log."""
     log = disk.log
     pending: list[tuple[str, Path, object]] = []
@@ -253,17 +259,22 @@ def _written(data: bytes, writes: list[tuple[int, bytes | None]]) -> bytes:
             del new[offset:]
             continue
         new += bytes(max(0, offset - len(new)))
-        new[offset:offset + len(piece)] = piece
+        new[offset : offset + len(piece)] = piece
     return bytes(new)
 
 
-def _image(durable: dict[Path, Inode], pending: list[tuple[str, Path, object]], rng: random.Random) -> dict[
-        Path, bytes]:
+def _image(
+    durable: dict[Path, Inode], pending: list[tuple[str, Path, object]], rng: random.Random
+) -> dict[Path, bytes]:
     names = dict(durable)
     order = rng.choice(("none", "prefix", "subset", "all"))
     until = rng.randint(0, len(pending))
     for i, change in enumerate(pending):
-        if order == "all" or (order == "prefix" and i < until) or (order == "subset" and rng.random() < 0.5):
+        if (
+            order == "all"
+            or (order == "prefix" and i < until)
+            or (order == "subset" and rng.random() < 0.5)
+        ):
             _rename(names, change)
     return {path: _torn(inode, rng) for path, inode in names.items()}
 
@@ -285,7 +296,7 @@ def _torn(inode: Inode, rng: random.Random) -> bytes:
         while start < offset + len(piece):
             end = min((start // SECTOR + 1) * SECTOR, offset + len(piece))
             if mode == "sectors" and rng.random() < 0.5:
-                kept.append((start, piece[start - offset:end - offset]))
+                kept.append((start, piece[start - offset : end - offset]))
             elif mode == "zeros":  # the size was kept, the data was not
                 kept.append((start, bytes(end - start)))
             start = end

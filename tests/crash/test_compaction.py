@@ -27,8 +27,14 @@ Rows = list[tuple[bytes, int]]
 
 
 def write(store: Path, writer: str, rows: int, seal_bytes: int = 1, *, close: bool = True) -> None:
-    journal = Journal(store / writer, CATALOGUE, batch_rows=3, commit_seconds=10, seal_bytes=seal_bytes,
-                      low_water_bytes=0)
+    journal = Journal(
+        store / writer,
+        CATALOGUE,
+        batch_rows=3,
+        commit_seconds=10,
+        seal_bytes=seal_bytes,
+        low_water_bytes=0,
+    )
     for _ in range(rows):
         t = journal.next_t(writer.encode() * 16)
         journal.append(make_step(t, writer.encode() * 16))
@@ -75,7 +81,9 @@ class Interrupted(Disk):
 
 
 def keys_of(table: Any) -> Rows:
-    return list(zip(table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True))
+    return list(
+        zip(table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True)
+    )
 
 
 def followed(store: Path, disk: Disk) -> Rows:
@@ -98,16 +106,23 @@ def windowed(store: Path, disk: Disk) -> Rows:
 
 
 READERS: dict[str, Callable[[Path, Disk], Rows]] = {
-    "follow": followed, "windows": windowed,
+    "follow": followed,
+    "windows": windowed,
     "dataset": lambda store, disk: keys_of(Catalog(store, disk=disk).dataset().to_table()),
     "table": lambda store, disk: keys_of(Catalog(store, disk=disk).table(["stream_id", "t"])),
-    "where": lambda store, disk: keys_of(Catalog(store, disk=disk).where(lambda b: pc.greater_equal(b["t"], 0))),
-    "batches": lambda store, disk: [k for b in Catalog(store, disk=disk).batches() for k in keys_of(b)]}
+    "where": lambda store, disk: keys_of(
+        Catalog(store, disk=disk).where(lambda b: pc.greater_equal(b["t"], 0))
+    ),
+    "batches": lambda store, disk: [
+        k for b in Catalog(store, disk=disk).batches() for k in keys_of(b)
+    ],
+}
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_compaction_before_any_call_of_a_reader_costs_and_doubles_no_row(
-        reader: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    reader: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     step = 1 if request.config.getoption("--long") else 5
     every, at = sorted((w.encode() * 16, t) for w in "ab" for t in range(21)), 1 - step
     for writer in "ab":
@@ -129,7 +144,8 @@ def test_a_compaction_before_any_call_of_a_reader_costs_and_doubles_no_row(
 
 @pytest.mark.timeout(0)
 def test_compaction_in_a_loop_beside_writers_and_readers_loses_and_doubles_nothing(
-        tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     for number in range(200 if request.config.getoption("--long") else 20):
         _one_round(tmp_path / str(number))
 
@@ -145,6 +161,7 @@ def _one_round(store: Path) -> None:
                     call()
             except BaseException as error:  # noqa: BLE001  whatever it was fails the test
                 errors.append(error)
+
         return run
 
     catalog, given, windows = Catalog(store), [], WindowReader(store, ("t",))
@@ -153,7 +170,11 @@ def _one_round(store: Path) -> None:
         given.extend((s.stream_id, s.t) for steps in catalog.follow() for s in steps)
 
     def query() -> None:
-        rows = connect({"steps": store}).sql("select stream_id, count(*), max(t) from steps group by all").fetchall()
+        rows = (
+            connect({"steps": store})
+            .sql("select stream_id, count(*), max(t) from steps group by all")
+            .fetchall()
+        )
         assert all(count == last + 1 for _, count, last in rows), rows
 
     def compacting() -> None:
@@ -163,7 +184,9 @@ def _one_round(store: Path) -> None:
             assert "another process" in str(error), error
         time.sleep(0.005)
 
-    readers = [threading.Thread(target=guarded(call, done)) for call in (follow, query, windows.refresh)]
+    readers = [
+        threading.Thread(target=guarded(call, done)) for call in (follow, query, windows.refresh)
+    ]
     compactor = threading.Thread(target=guarded(compacting, done))
     writers = [threading.Thread(target=write, args=(store, w, 30, 4_000)) for w in "ab"]
     for thread in (*readers, compactor, *writers):

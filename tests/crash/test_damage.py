@@ -19,8 +19,16 @@ WRITER = Path("/store/writer")
 
 def a_store(steps: int = 40) -> dict[Path, bytes]:
     disk = SimulatedDisk()
-    journal = Journal(WRITER, CATALOGUE, batch_rows=5, commit_seconds=10, seal_bytes=30_000, low_water_bytes=0, block_rows=0,
-                      disk=disk)
+    journal = Journal(
+        WRITER,
+        CATALOGUE,
+        batch_rows=5,
+        commit_seconds=10,
+        seal_bytes=30_000,
+        low_water_bytes=0,
+        block_rows=0,
+        disk=disk,
+    )
     for t in range(steps):
         shown = (journal.blobs.put(b"picture %d" % t * 50, "image/png"),) if t % 2 else ()
         journal.append(make_step(t, obs_blobs=shown))
@@ -29,15 +37,21 @@ def a_store(steps: int = 40) -> dict[Path, bytes]:
 
 
 def blocks_of(files: dict[Path, bytes]) -> list[tuple[Path, int, int]]:
-    return [(p, c.start, c.end) for p in files if p.suffix == ".arrow"
-            for c in read_commits(files[p.with_suffix(".commit")])]
+    return [
+        (p, c.start, c.end)
+        for p in files
+        if p.suffix == ".arrow"
+        for c in read_commits(files[p.with_suffix(".commit")])
+    ]
 
 
 def damaged(files: dict[Path, bytes], rng: random.Random) -> tuple[str, dict[Path, bytes]]:
     """One kind of damage to one file, at random; always different from what was there."""
     path = rng.choice(sorted(files))
     whole = bytearray(files[path])
-    kind = rng.choice(("bit", "burst", "zeroed page", "truncation", "swapped blocks", "stale block", "splice"))
+    kind = rng.choice(
+        ("bit", "burst", "zeroed page", "truncation", "swapped blocks", "stale block", "splice")
+    )
     at = rng.randrange(len(whole))
     if kind == "bit":
         whole[at] ^= 1 << rng.randrange(8)
@@ -46,7 +60,7 @@ def damaged(files: dict[Path, bytes], rng: random.Random) -> tuple[str, dict[Pat
             whole[i] ^= rng.randint(1, 255)
     elif kind == "zeroed page":
         page = at // 4096 * 4096
-        whole[page:page + 4096] = bytes(len(whole[page:page + 4096]))
+        whole[page : page + 4096] = bytes(len(whole[page : page + 4096]))
     elif kind == "truncation":
         del whole[at:]
     else:
@@ -55,11 +69,16 @@ def damaged(files: dict[Path, bytes], rng: random.Random) -> tuple[str, dict[Pat
         whole = bytearray(files[path])
         if kind == "stale block" or path != other:
             piece = files[other][c:d]
-            whole[a:b] = (piece + bytes(b - a))[:b - a]
+            whole[a:b] = (piece + bytes(b - a))[: b - a]
         else:
             (a, b), (c, d) = sorted([(a, b), (c, d)])
-            whole = bytearray(files[path][:a] + files[path][c:d] + files[path][b:c] + files[path][a:b]
-                              + files[path][d:])
+            whole = bytearray(
+                files[path][:a]
+                + files[path][c:d]
+                + files[path][b:c]
+                + files[path][a:b]
+                + files[path][d:]
+            )
     new = files | {path: bytes(whole)}
     return kind, new
 
@@ -78,7 +97,9 @@ def what_reads(files: dict[Path, bytes]) -> tuple[list[int], bool]:
 
 
 @pytest.mark.timeout(0)
-def test_all_damage_is_noticed_and_nothing_false_is_ever_read(request: pytest.FixtureRequest) -> None:
+def test_all_damage_is_noticed_and_nothing_false_is_ever_read(
+    request: pytest.FixtureRequest,
+) -> None:
     wanted = 100_000 if request.config.getoption("--long") else 1_500
     rng, files = random.Random(0), a_store()
     kinds: dict[str, int] = {}
@@ -102,7 +123,9 @@ def test_damage_to_a_block_costs_that_block_alone() -> None:
         whole = bytearray(files[path])
         whole[rng.randrange(start, end)] ^= 1
         found = verify(Path("/store"), disk=SimulatedDisk(files | {path: bytes(whole)}))
-        assert found.rows == 40 - (5 if start else len(_rows_of(files, path))), "the first block holds the schema"
+        assert found.rows == 40 - (5 if start else len(_rows_of(files, path))), (
+            "the first block holds the schema"
+        )
 
 
 def _rows_of(files: dict[Path, bytes], path: Path) -> range:

@@ -29,8 +29,11 @@ STREAMS = (b"a" * 16, b"b" * 16)
 def rows(disk: Disk) -> dict[bytes, list[int]]:
     found: dict[bytes, list[int]] = {s: [] for s in STREAMS}
     blobs = BlobReader(WRITER.parent, disk)
-    stems = {name.partition(".")[0]: name for name in sorted(disk.names(WRITER), reverse=True)
-             if name.endswith((".arrow", ".open"))}
+    stems = {
+        name.partition(".")[0]: name
+        for name in sorted(disk.names(WRITER), reverse=True)
+        if name.endswith((".arrow", ".open"))
+    }
     for name in sorted(stems.values()):
         for batch in read_blocks(WRITER / name, disk):
             for stream, t in keys(batch):
@@ -53,7 +56,9 @@ def check(disk: Disk, acknowledged: dict[bytes, int], appended: dict[bytes, int]
         assert acknowledged.get(stream, -1) < len(found) <= appended.get(stream, 0)
 
 
-def live(journal: Journal, count: int, acks: list[tuple[int, dict[bytes, int]]], disk: SimulatedDisk) -> None:
+def live(
+    journal: Journal, count: int, acks: list[tuple[int, dict[bytes, int]]], disk: SimulatedDisk
+) -> None:
     """Appends `count` steps over two streams, some batches by commit, and notes what was acknowledged when."""
     for i in range(count):
         stream = STREAMS[i % 3 == 0]
@@ -71,11 +76,24 @@ def power_cut_states(wanted: int, seed: int) -> int:
         for _ in range(3):
             disk = SimulatedDisk(files)
             acks = [(0, floor)]
-            journal = Journal(WRITER, CATALOGUE, batch_rows=rng.choice((1, 2, 3)), commit_seconds=10,
-                              seal_bytes=rng.choice((1, 9_000, 30_000)), low_water_bytes=0, disk=disk)
+            journal = Journal(
+                WRITER,
+                CATALOGUE,
+                batch_rows=rng.choice((1, 2, 3)),
+                commit_seconds=10,
+                seal_bytes=rng.choice((1, 9_000, 30_000)),
+                low_water_bytes=0,
+                disk=disk,
+            )
             if rng.random() < 0.4:  # power often goes when disks do
-                disk.fault = Fault(rng.randint(1, 30), errno.EIO, frozenset(rng.choice(
-                    ((), ("sync",), ("sync_directory",), ("rename",), ("write",)))), for_ever=rng.random() < 0.3)
+                disk.fault = Fault(
+                    rng.randint(1, 30),
+                    errno.EIO,
+                    frozenset(
+                        rng.choice(((), ("sync",), ("sync_directory",), ("rename",), ("write",)))
+                    ),
+                    for_ever=rng.random() < 0.3,
+                )
             live(journal, rng.randint(1, 8), acks, disk)
             if rng.random() < 0.5:
                 with contextlib.suppress(OSError):
@@ -90,7 +108,8 @@ def power_cut_states(wanted: int, seed: int) -> int:
                 check(crashed, told, appended)
                 assert all(recovered.get(s, -1) >= told.get(s, -1) for s in STREAMS)
                 assert {n for n in crashed.names(WRITER) if n.endswith(".arrow")} == {
-                    line["file"] for line in read_manifest(WRITER, crashed)}
+                    line["file"] for line in read_manifest(WRITER, crashed)
+                }
                 states += 1
                 if instant == go_on_from:
                     files, floor = image, told
@@ -103,18 +122,31 @@ def test_no_power_cut_loses_or_doubles_an_acknowledged_step(request: pytest.Fixt
     assert power_cut_states(wanted, seed=0) >= wanted
 
 
-FAULTS = [(errno.EIO, ()), (errno.ENOSPC, ("write", "create")), (errno.EIO, ("sync", "sync_directory")),
-          (errno.EMFILE, ("create", "reopen"))]
+FAULTS = [
+    (errno.EIO, ()),
+    (errno.ENOSPC, ("write", "create")),
+    (errno.EIO, ("sync", "sync_directory")),
+    (errno.EMFILE, ("create", "reopen")),
+]
 
 
-def live_through(disk: SimulatedDisk, steps: int) -> tuple[dict[bytes, int], dict[bytes, int], Counter[str]]:
+def live_through(
+    disk: SimulatedDisk, steps: int
+) -> tuple[dict[bytes, int], dict[bytes, int], Counter[str]]:
     """A writer that tries again after each failure, as a collector does; gives up after a few in a row."""
     seen: Counter[str] = Counter()
     journal = None
     for _ in range(4):
         try:
-            journal = Journal(WRITER, CATALOGUE, batch_rows=3, commit_seconds=10, seal_bytes=9_000,
-                              low_water_bytes=0, disk=disk)
+            journal = Journal(
+                WRITER,
+                CATALOGUE,
+                batch_rows=3,
+                commit_seconds=10,
+                seal_bytes=9_000,
+                low_water_bytes=0,
+                disk=disk,
+            )
             break
         except OSError as error:
             seen[errno.errorcode[error.errno]] += 1
@@ -138,7 +170,8 @@ def live_through(disk: SimulatedDisk, steps: int) -> tuple[dict[bytes, int], dic
 @pytest.mark.parametrize("for_ever", [False, True])
 @pytest.mark.parametrize(("number", "calls"), FAULTS)
 def test_whichever_call_fails_nothing_acknowledged_is_lost_or_doubled(
-        number: int, calls: tuple[str, ...], for_ever: bool, request: pytest.FixtureRequest) -> None:
+    number: int, calls: tuple[str, ...], for_ever: bool, request: pytest.FixtureRequest
+) -> None:
     at, step = 0, 1 if request.config.getoption("--long") else 4
     while True:
         at += step
@@ -149,7 +182,9 @@ def test_whichever_call_fails_nothing_acknowledged_is_lost_or_doubled(
         if not fault.fired:
             break
         if not for_ever and acknowledged:
-            assert acknowledged == {s: n - 1 for s, n in appended.items()}, "one failure costs nothing"
+            assert acknowledged == {s: n - 1 for s, n in appended.items()}, (
+                "one failure costs nothing"
+            )
         healthy = SimulatedDisk(disk.files())
         recover(WRITER, healthy)
         check(healthy, acknowledged, appended)
@@ -170,7 +205,9 @@ def test_short_writes_are_written_to_their_end() -> None:
 
 def test_a_sync_that_failed_is_never_tried_again_on_the_same_file() -> None:
     disk = SimulatedDisk()
-    journal = Journal(WRITER, CATALOGUE, batch_rows=100, commit_seconds=10, low_water_bytes=0, disk=disk)
+    journal = Journal(
+        WRITER, CATALOGUE, batch_rows=100, commit_seconds=10, low_water_bytes=0, disk=disk
+    )
     journal.append(make_step(0))
     journal.commit()
     journal.append(make_step(1))
@@ -194,6 +231,7 @@ class SlowDisk(Disk):
 
 def test_a_signal_while_waiting_for_the_disk_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """What a signal's handler raises in the wait is no failure of the disk: the block is still on its way."""
+
     def ended(*_: object) -> None:
         raise SystemExit(143)
 
@@ -208,6 +246,13 @@ def test_a_signal_while_waiting_for_the_disk_loses_and_doubles_nothing(tmp_path:
         signal.signal(signal.SIGALRM, before)
     journal.append(make_step(1))
     journal.close()
-    assert [t for path in (tmp_path / "w").glob("*.arrow") for batch in read_blocks(path) for _, t in keys(batch)] == [0, 1]
+    assert [
+        t
+        for path in (tmp_path / "w").glob("*.arrow")
+        for batch in read_blocks(path)
+        for _, t in keys(batch)
+    ] == [0, 1]
     shards = [path.name for path in (tmp_path / "w").glob("*.arrow")]
-    assert len(shards) == 1 and shards[0].endswith("-000000.arrow"), "the first segment was not given up under the thread"
+    assert len(shards) == 1 and shards[0].endswith("-000000.arrow"), (
+        "the first segment was not given up under the thread"
+    )

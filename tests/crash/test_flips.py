@@ -37,7 +37,9 @@ def a_run(run: Path) -> dict[bytes, int]:
     """Cold rows, sealed ones, growing ones; pictures, amendments, imagined rows, a checkpoint. What was acknowledged."""
     shards, open_ = run / "shards", 0
     for open_ in range(3):
-        journal = Journal(shards / "collector-0000", CATALOGUE, batch_rows=3, commit_seconds=10, low_water_bytes=0)
+        journal = Journal(
+            shards / "collector-0000", CATALOGUE, batch_rows=3, commit_seconds=10, low_water_bytes=0
+        )
         for _ in range(6):
             t = journal.next_t(STREAM)
             picture = journal.blobs.put(b"picture %d" % t * 3, "image/png")
@@ -48,9 +50,13 @@ def a_run(run: Path) -> dict[bytes, int]:
         if open_ == 0:
             compact(shards)
     amend(shards, [Amendment(STREAM, 1, "done", 0.75)])
-    imagined = Journal(run / "imagined" / "learner", CATALOGUE, batch_rows=3, commit_seconds=10, low_water_bytes=0)
+    imagined = Journal(
+        run / "imagined" / "learner", CATALOGUE, batch_rows=3, commit_seconds=10, low_water_bytes=0
+    )
     for t in range(3):
-        imagined.append(make_step(t, b"i" * 16, source="imagined", parent=(STREAM, 1), model_version=1))
+        imagined.append(
+            make_step(t, b"i" * 16, source="imagined", parent=(STREAM, 1), model_version=1)
+        )
     imagined.close()
     checkpoint = run / "checkpoints" / "step-000001"
     checkpoint.mkdir(parents=True)
@@ -83,10 +89,17 @@ class Readers:
         return sorted(map(repr, Catalog(self.shards).dataset().to_table().to_pylist()))
 
     def table(self) -> object:
-        return sorted(map(repr, Catalog(self.shards).table(["stream_id", "t", "reward", "signal.done"]).to_pylist()))
+        return sorted(
+            map(
+                repr,
+                Catalog(self.shards).table(["stream_id", "t", "reward", "signal.done"]).to_pylist(),
+            )
+        )
 
     def where(self) -> object:
-        found = Catalog(self.shards).where(lambda b: pc.greater(b["t"], 0), columns=["t", "obs_text"])
+        found = Catalog(self.shards).where(
+            lambda b: pc.greater(b["t"], 0), columns=["t", "obs_text"]
+        )
         return sorted(map(repr, found.to_pylist()))
 
     def windows(self) -> object:
@@ -102,7 +115,9 @@ class Readers:
         return [(plain(a), plain(b)) for a, b in replay.transitions]
 
     def amended(self) -> object:
-        return amendments(self.shards).to_pylist(), [plain(s) for steps in follow_amended(self.shards) for s in steps]
+        return amendments(self.shards).to_pylist(), [
+            plain(s) for steps in follow_amended(self.shards) for s in steps
+        ]
 
     def blobs(self) -> object:
         reader = BlobReader(self.shards)
@@ -110,8 +125,13 @@ class Readers:
 
     def query(self) -> object:
         connection = connect({"steps": self.shards, "imagined": self.run / "imagined"})
-        return [connection.sql("select t, reward, signal(signals, 'done'), \"signal.done\", obs_text from "
-                               f"{table} order by t").fetchall() for table in ("steps", "imagined")]
+        return [
+            connection.sql(
+                "select t, reward, signal(signals, 'done'), \"signal.done\", obs_text from "
+                f"{table} order by t"
+            ).fetchall()
+            for table in ("steps", "imagined")
+        ]
 
     def show(self) -> object:
         return RunDirectory(self.run).count()
@@ -128,28 +148,56 @@ class Readers:
         return RunDirectory(self.run).last_checkpoint()
 
     def all(self) -> dict[str, Callable[[], object]]:
-        names = ("follow", "batches", "dataset", "table", "where", "windows", "replay", "amended", "blobs", "query",
-                 "show", "export", "check", "checkpoint")
+        names = (
+            "follow",
+            "batches",
+            "dataset",
+            "table",
+            "where",
+            "windows",
+            "replay",
+            "amended",
+            "blobs",
+            "query",
+            "show",
+            "export",
+            "check",
+            "checkpoint",
+        )
         return {name: getattr(self, name) for name in names}
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
-def test_no_flipped_bit_is_believed_by_any_reader(seed: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))]
+)
+def test_no_flipped_bit_is_believed_by_any_reader(
+    seed: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     wanted = 2_500 if request.config.getoption("--long") else 60
     rng, run = random.Random(seed), tmp_path / "run"
     readers = Readers(run, tmp_path / "out", a_run(run))
     truth = {name: read() for name, read in readers.all().items()}
     assert not verify_run(run, deep=True).problems
-    files = [p for folder in ("shards", "imagined", "checkpoints") for p in sorted((run / folder).rglob("*"))
-             if p.is_file() and p.stat().st_size]
+    files = [
+        p
+        for folder in ("shards", "imagined", "checkpoints")
+        for p in sorted((run / folder).rglob("*"))
+        if p.is_file() and p.stat().st_size
+    ]
     noticed = 0
-    on_follow = ("replay", "show", "export", "check", "query")  # what these read, follow and dataset read: one a flip
+    on_follow = (
+        "replay",
+        "show",
+        "export",
+        "check",
+        "query",
+    )  # what these read, follow and dataset read: one a flip
     for number in range(wanted):
         path = rng.choice(files)
         whole = path.read_bytes()
         at = rng.randrange(len(whole))
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
         where = f"{path.relative_to(run)} byte {at}"
         told = verify_run(run, deep=True).problems
         for name, read in readers.all().items():
@@ -169,13 +217,19 @@ def test_no_missing_or_short_file_is_passed_over(tmp_path: Path, cut: str) -> No
     run = tmp_path / "run"
     readers = Readers(run, tmp_path / "out", a_run(run))
     truth = {name: read() for name, read in readers.all().items()}
-    patterns = ("collector-0000/*.arrow", "collector-0000/*.commit", "collector-0000/MANIFEST", "snapshots/*.json",
-                "cold/*.parquet", "collector-0000/*.blobs")
+    patterns = (
+        "collector-0000/*.arrow",
+        "collector-0000/*.commit",
+        "collector-0000/MANIFEST",
+        "snapshots/*.json",
+        "cold/*.parquet",
+        "collector-0000/*.blobs",
+    )
     for path in [p for pattern in patterns for p in sorted((run / "shards").glob(pattern))]:
         whole = path.read_bytes()
         path.unlink()
         if cut != "missing":
-            path.write_bytes(whole[:len(whole) // 2 if cut == "half" else 0])
+            path.write_bytes(whole[: len(whole) // 2 if cut == "half" else 0])
         # the last commits of a segment that is still open are known to its log alone
         grows = cut != "missing" and path.suffix == ".commit" and path.with_suffix(".open").exists()
         for name, read in readers.all().items():
@@ -185,15 +239,28 @@ def test_no_missing_or_short_file_is_passed_over(tmp_path: Path, cut: str) -> No
         path.write_bytes(whole)
 
 
-def test_hostile_bytes_end_verification_with_problems_and_never_with_a_traceback(tmp_path: Path) -> None:
+def test_hostile_bytes_end_verification_with_problems_and_never_with_a_traceback(
+    tmp_path: Path,
+) -> None:
     run, rng = tmp_path / "run", random.Random(1)
     a_run(run)
-    for path in [p for p in sorted((run / "shards").rglob("*")) if p.is_file() and p.stat().st_size]:
+    for path in [
+        p for p in sorted((run / "shards").rglob("*")) if p.is_file() and p.stat().st_size
+    ]:
         whole = path.read_bytes()
-        for hostile in (b"\xff" * len(whole), rng.randbytes(len(whole)), b"{" * 100_000, whole * 2, b"\0" * len(whole)):
+        for hostile in (
+            b"\xff" * len(whole),
+            rng.randbytes(len(whole)),
+            b"{" * 100_000,
+            whole * 2,
+            b"\0" * len(whole),
+        ):
             path.write_bytes(hostile)
-            assert verify_run(run, deep=True).problems or path.with_suffix(".open").exists() or \
-                path.suffix == ".blobs", path
+            assert (
+                verify_run(run, deep=True).problems
+                or path.with_suffix(".open").exists()
+                or path.suffix == ".blobs"
+            ), path
         path.write_bytes(whole)
 
 

@@ -32,12 +32,15 @@ def append(journal: Journal) -> None:
 
 @pytest.mark.parametrize("for_ever", [False, True])
 def test_whichever_call_meets_a_full_disk_the_journal_pauses_and_loses_nothing(
-        for_ever: bool, request: pytest.FixtureRequest) -> None:
+    for_ever: bool, request: pytest.FixtureRequest
+) -> None:
     at, step = 0, 1 if request.config.getoption("--long") else 7
     while True:
         at += step
         disk = SimulatedDisk()
-        journal = Journal(STORE / "w", CATALOGUE, batch_rows=2, commit_seconds=10, seal_bytes=9_000, disk=disk)
+        journal = Journal(
+            STORE / "w", CATALOGUE, batch_rows=2, commit_seconds=10, seal_bytes=9_000, disk=disk
+        )
         disk.fault = fault = Fault(at, errno.ENOSPC, _WRITES, for_ever)
         for _ in range(20):
             append(journal)  # raises nothing
@@ -51,7 +54,9 @@ def test_whichever_call_meets_a_full_disk_the_journal_pauses_and_loses_nothing(
         journal.commit()
         assert not journal.paused and journal.acknowledged[STREAM] == 20
         journal.close()
-        assert [s.t for steps in Catalog(STORE, disk=disk).follow() for s in steps] == list(range(21))
+        assert [s.t for steps in Catalog(STORE, disk=disk).follow() for s in steps] == list(
+            range(21)
+        )
         assert not verify(STORE, deep=True, disk=disk).problems and disk.open_descriptors == 0
         if not fault.fired:
             break
@@ -103,18 +108,39 @@ def in_a_small_tmpfs(tmp_path: Path, megabytes: int, *words: str) -> dict[str, o
     place.mkdir()
     namespace = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
     mount = f"mount -t tmpfs -o size={megabytes}m none {place}"
-    if not shutil.which("unshare") or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode
+    ):
         pytest.skip("no tmpfs can be mounted here: needs root or user namespaces")
-    run = subprocess.run([*namespace, "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", _FILL, str(place),
-                          *words], capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2],
-                         env={**os.environ, "PYTHONPATH": "."})
+    run = subprocess.run(
+        [
+            *namespace,
+            "sh",
+            "-c",
+            f'{mount} && exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            _FILL,
+            str(place),
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+    )
     assert run.returncode == 0, run.stderr
     return dict(json.loads(run.stdout))
 
 
 @pytest.mark.parametrize("how", ["brim", "low water"])
 @pytest.mark.parametrize("seal_bytes", [20_000, 1 << 20])
-def test_a_real_small_disk_that_fills_pauses_and_goes_on(tmp_path: Path, how: str, seal_bytes: int) -> None:
+def test_a_real_small_disk_that_fills_pauses_and_goes_on(
+    tmp_path: Path, how: str, seal_bytes: int
+) -> None:
     found = in_a_small_tmpfs(tmp_path, 12, how, str(seal_bytes))
     assert found["paused"] and not found["after"] and found["again"]
     assert found["before"] == 39 and found["rows"] == list(range(241)) and not found["problems"]

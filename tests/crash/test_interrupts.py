@@ -45,6 +45,12 @@ print("all whole")
 
 def test_a_signal_between_any_two_lines_leaves_no_half_written_row(tmp_path: Path) -> None:
     """Without `whole`, one store in five could not be read, or held a row twice."""
-    done = subprocess.run([sys.executable, "-c", _WRITES, str(tmp_path), "60"], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _WRITES, str(tmp_path), "60"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.stdout.endswith("all whole\n"), done.stderr[-2000:]

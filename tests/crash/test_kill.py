@@ -32,12 +32,15 @@ def write_until_killed(directory: Path, told: int) -> None:
 
 @pytest.mark.timeout(0)
 def test_a_writer_killed_at_random_instants_loses_and_doubles_nothing(
-        tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     kills = 10_000 if request.config.getoption("--long") else 40
     rng, told = random.Random(0), dict.fromkeys(STREAMS, -1)
     rows = 0
     for kill in range(kills):
-        directory = tmp_path / f"{kill // 200}" / "w"  # a new store now and then: reading all of it again takes longer
+        directory = (
+            tmp_path / f"{kill // 200}" / "w"
+        )  # a new store now and then: reading all of it again takes longer
         listen, tell = os.pipe()
         writer = os.fork()
         if writer == 0:
@@ -47,13 +50,15 @@ def test_a_writer_killed_at_random_instants_loses_and_doubles_nothing(
                 os._exit(1)
         os.close(tell)
         with os.fdopen(listen, "rb") as ear:
-            heard = ear.read(24 * rng.randint(1, 80))  # so much was done, however busy the machine is
+            heard = ear.read(
+                24 * rng.randint(1, 80)
+            )  # so much was done, however busy the machine is
             time.sleep(rng.random() * 0.005)
             os.kill(writer, signal.SIGKILL)
             heard += ear.read()
         _, status = os.waitpid(writer, 0)
         assert status == signal.SIGKILL
-        for stream, t in struct.iter_unpack("<16sq", heard[:len(heard) // 24 * 24]):
+        for stream, t in struct.iter_unpack("<16sq", heard[: len(heard) // 24 * 24]):
             told[stream] = max(told[stream], t)
         if rng.random() < 0.1:
             recover(directory)

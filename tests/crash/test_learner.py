@@ -30,21 +30,48 @@ GROUP, GROUPS, PER_UPDATE = 4, 36, 2
 
 def a_store(directory: Path) -> None:
     """Groups of one-turn episodes, and some demonstrations."""
-    journal, rng, tokens = Journal(directory / "w", CATALOGUE), np.random.default_rng(0), ByteTokenizer()
+    journal, rng, tokens = (
+        Journal(directory / "w", CATALOGUE),
+        np.random.default_rng(0),
+        ByteTokenizer(),
+    )
     stream = b"s" * 16
     for number in range(GROUPS + 3):
         shown = number < 3
         for _ in range(GROUP):
             action = tokens.action(f"press {rng.integers(4)}")
-            decision = Decision("press", 0, tokens.prompt(f"page {number}"), action,
-                                rng.normal(-1, 0.1, len(action)).astype(np.float32), (VersionSpan(0, len(action)),),
-                                token_exact=True, behaviour_id="expert" if shown else "small",
-                                sampled=not shown)
-            common = {"work_id": rng.bytes(16), "source": "demonstration" if shown else "real",
-                      "group_id": "" if shown else f"0-{number}"}
-            journal.append(make_step(journal.next_t(stream), stream, decision=decision, ending="terminated",
-                                     reward=float(rng.integers(3)), discount=0.0, **common))
-            journal.append(make_step(journal.next_t(stream), stream, closing=True, ending="terminated", **common))
+            decision = Decision(
+                "press",
+                0,
+                tokens.prompt(f"page {number}"),
+                action,
+                rng.normal(-1, 0.1, len(action)).astype(np.float32),
+                (VersionSpan(0, len(action)),),
+                token_exact=True,
+                behaviour_id="expert" if shown else "small",
+                sampled=not shown,
+            )
+            common = {
+                "work_id": rng.bytes(16),
+                "source": "demonstration" if shown else "real",
+                "group_id": "" if shown else f"0-{number}",
+            }
+            journal.append(
+                make_step(
+                    journal.next_t(stream),
+                    stream,
+                    decision=decision,
+                    ending="terminated",
+                    reward=float(rng.integers(3)),
+                    discount=0.0,
+                    **common,
+                )
+            )
+            journal.append(
+                make_step(
+                    journal.next_t(stream), stream, closing=True, ending="terminated", **common
+                )
+            )
     journal.close()
 
 
@@ -57,7 +84,12 @@ def begun(run: Path, settings: LearnerSettings) -> tuple[RunDirectory, Learner, 
     replay = Replay(GROUP, max_lag=1000, seed=0)
     for steps in Catalog(directory.shards).follow():
         replay.add(steps)
-    return directory, learner, replay, [step for episode in replay.demonstrations() for step in episode.steps]
+    return (
+        directory,
+        learner,
+        replay,
+        [step for episode in replay.demonstrations() for step in episode.steps],
+    )
 
 
 def learn(run: Path, patience: float = 0.0) -> str:
@@ -101,7 +133,8 @@ def in_a_child(run: Path, kill_after: float | None) -> bool:
 
 @pytest.mark.timeout(0)
 def test_a_learner_killed_at_random_ends_with_the_same_weights_and_each_group_once(
-        tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     wanted = 200 if request.config.getoption("--long") else 6
     (tmp_path / "plain" / "checkpoints").mkdir(parents=True)
     a_store(tmp_path / "plain" / "shards")
@@ -154,7 +187,9 @@ def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
     return learner.policy().data
 
 
-def test_an_imitation_stopped_anywhere_goes_on_from_its_last_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
+def test_an_imitation_stopped_anywhere_goes_on_from_its_last_checkpoint_to_the_same_weights(
+    tmp_path: Path,
+) -> None:
     a_store(tmp_path / "shards")
     for name in ("whole", "stopped"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
@@ -163,5 +198,7 @@ def test_an_imitation_stopped_anywhere_goes_on_from_its_last_checkpoint_to_the_s
     for stop in (2, 7, 11, 20):
         imitate(tmp_path / "stopped", 4, stop)
         kept = [p.name for p in (tmp_path / "stopped" / "checkpoints").iterdir()]
-        assert kept == ([f"imitation-{stop // 3 * 3:08d}"] if stop > 2 else []), "the newest alone is kept"
+        assert kept == ([f"imitation-{stop // 3 * 3:08d}"] if stop > 2 else []), (
+            "the newest alone is kept"
+        )
     assert imitate(tmp_path / "stopped", 4) == truth

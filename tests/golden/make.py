@@ -1,6 +1,6 @@
 """Golden shards: a small store of each released format, kept for ever, and what it must be read as.
 
-    python -m tests.golden.make v3      # once a format, when it is released; never again
+python -m tests.golden.make v3      # once a format, when it is released; never again
 """
 
 from __future__ import annotations
@@ -36,22 +36,47 @@ def plain(value: Any) -> Any:
 def steps() -> list[Step]:
     made = [make_step(t, bytes([69 + t % 2]) * 16, closing=t % 6 == 5) for t in range(12)]
     made = [dataclasses.replace(s, t=i // 2) for i, s in enumerate(made)]
-    made[3] = dataclasses.replace(made[3], source="imagined", parent=(b"E" * 16, 1), model_version=4, uncertainty=0.5,
-                                  option_id=2, option_step=1, plan_id=9, value_estimate=0.25)
-    made[4] = dataclasses.replace(made[4], ending="env_error", reward=None, discount=0.0,
-                                  info={"error": "TimeoutError: no answer"}, action_struct=b"\x00\x01")
+    made[3] = dataclasses.replace(
+        made[3],
+        source="imagined",
+        parent=(b"E" * 16, 1),
+        model_version=4,
+        uncertainty=0.5,
+        option_id=2,
+        option_step=1,
+        plan_id=9,
+        value_estimate=0.25,
+    )
+    made[4] = dataclasses.replace(
+        made[4],
+        ending="env_error",
+        reward=None,
+        discount=0.0,
+        info={"error": "TimeoutError: no answer"},
+        action_struct=b"\x00\x01",
+    )
     made[6] = dataclasses.replace(made[6], subject="user-7")
     listed = made[7].decision
     assert listed is not None
     counts = np.arange(len(listed.action_ids), dtype=np.int32) % 3
-    made[7] = dataclasses.replace(made[7], decision=dataclasses.replace(
-        listed, temperature=0.5, allowed_counts=counts, allowed_ids=np.arange(counts.sum(), dtype=np.int32),
-        prompt_cut=3, action_cut=True))
+    made[7] = dataclasses.replace(
+        made[7],
+        decision=dataclasses.replace(
+            listed,
+            temperature=0.5,
+            allowed_counts=counts,
+            allowed_ids=np.arange(counts.sum(), dtype=np.int32),
+            prompt_cut=3,
+            action_cut=True,
+        ),
+    )
     return made
 
 
 def make(version: str) -> None:
-    journal = Journal(HERE / version / "writer", CATALOGUE, batch_rows=2, seal_bytes=20_000, low_water_bytes=0)
+    journal = Journal(
+        HERE / version / "writer", CATALOGUE, batch_rows=2, seal_bytes=20_000, low_water_bytes=0
+    )
     for step in steps():
         journal.append(step)
     journal.close()

@@ -64,7 +64,11 @@ def wiki() -> Iterator[None]:
     with confine.folder("xp-wiki-") as compiled:
         Site._compiled = type("Folder", (), {"name": compiled})()  # type: ignore[assignment]
         try:
-            with running(confine.start(["sleep", "600"], environment={"XP_CLOCK": "1"}, pipes=PIPES, **site._place())):
+            with running(
+                confine.start(
+                    ["sleep", "600"], environment={"XP_CLOCK": "1"}, pipes=PIPES, **site._place()
+                )
+            ):
                 yield
         finally:
             Site._compiled = before
@@ -121,8 +125,16 @@ def proxy() -> Iterator[None]:
 
 Started = TypeVar("Started", bound="subprocess.Popen[bytes]")
 PLACES: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
-    "a program of others": program, "coqtop": coqtop, "repo": repo, "wiki": wiki, "desktop": desktop, "office": office,
-    "browser": browser, "fast browser": fast_browser, "proxy": proxy}
+    "a program of others": program,
+    "coqtop": coqtop,
+    "repo": repo,
+    "wiki": wiki,
+    "desktop": desktop,
+    "office": office,
+    "browser": browser,
+    "fast browser": fast_browser,
+    "proxy": proxy,
+}
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
@@ -155,13 +167,21 @@ def command_line(pid: int) -> bytes:
 
 def first_inside(name: str) -> int:
     """A process of the place, not one in a place that it has made within."""
-    mark = {"proxy": b"/proxy.py", "browser": b"--remote-debugging-pipe", "fast browser": b"--remote-debugging-pipe"}
+    mark = {
+        "proxy": b"/proxy.py",
+        "browser": b"--remote-debugging-pipe",
+        "fast browser": b"--remote-debugging-pipe",
+    }
     until = time.monotonic() + 300
     while time.monotonic() < until:
         for pid in inside():
             words = command_line(pid)
-            if words and mark.get(name, b"") in words and not {b"bwrap", b"prlimit"} & {
-                    os.path.basename(w) for w in words.split(b"\0")[:1]}:
+            if (
+                words
+                and mark.get(name, b"") in words
+                and not {b"bwrap", b"prlimit"}
+                & {os.path.basename(w) for w in words.split(b"\0")[:1]}
+            ):
                 return pid
         time.sleep(0.02)
     raise AssertionError(f"nothing runs in the place of {name}")
@@ -170,23 +190,58 @@ def first_inside(name: str) -> int:
 def from_within(pid: int, code: str, seconds: float = 300) -> str:
     """What a program prints that joins the place of `pid` as another of its processes."""
     uid = str(os.stat(f"/proc/{pid}").st_uid)
-    inner = next(line.split()[0] for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()
-                 if line.split()[1] == uid)
-    done = subprocess.run(["nsenter", f"--target={pid}", "--user", "--mount", "--pid", "--net", "--ipc", "--uts",
-                           f"--setuid={inner}", f"--setgid={inner}", "/usr/bin/python3", "-I", "-c", code], env={}, cwd="/",
-                          capture_output=True, text=True, timeout=seconds)
+    inner = next(
+        line.split()[0]
+        for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()
+        if line.split()[1] == uid
+    )
+    done = subprocess.run(
+        [
+            "nsenter",
+            f"--target={pid}",
+            "--user",
+            "--mount",
+            "--pid",
+            "--net",
+            "--ipc",
+            "--uts",
+            f"--setuid={inner}",
+            f"--setgid={inner}",
+            "/usr/bin/python3",
+            "-I",
+            "-c",
+            code,
+        ],
+        env={},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
     assert done.returncode == 0, done.stderr[-500:]
     return done.stdout
 
 
 def sandboxed() -> list[tuple[bool, bool]]:
     """For each renderer: whether it has a system-call filter, and namespaces that are not the browser's."""
-    browser = next(p for p in inside() if b"--remote-debugging-pipe" in command_line(p)
-                   and b"type=" not in command_line(p) and b"/chromium/" in command_line(p).split(b" ")[0].split(b"\0")[0])
+    browser = next(
+        p
+        for p in inside()
+        if b"--remote-debugging-pipe" in command_line(p)
+        and b"type=" not in command_line(p)
+        and b"/chromium/" in command_line(p).split(b" ")[0].split(b"\0")[0]
+    )
     renderers = [p for p in inside() if b"--type=renderer" in command_line(p)]
-    return [("Seccomp:\t2" in Path(f"/proc/{p}/status").read_text(),
-             all(os.readlink(f"/proc/{p}/ns/{n}") != os.readlink(f"/proc/{browser}/ns/{n}") for n in ("user", "pid", "net")))
-            for p in renderers]
+    return [
+        (
+            "Seccomp:\t2" in Path(f"/proc/{p}/status").read_text(),
+            all(
+                os.readlink(f"/proc/{p}/ns/{n}") != os.readlink(f"/proc/{browser}/ns/{n}")
+                for n in ("user", "pid", "net")
+            ),
+        )
+        for p in renderers
+    ]
 
 
 def eventually_sandboxed() -> bool:

@@ -25,24 +25,24 @@ from tests.hostile.places import PIPES, first_inside, inside, running
 
 BOMBS = {
     "processes": "import os, time\ncount = 0\ntry:\n    while count < 20000:\n        if os.fork() == 0: time.sleep(3600)\n        count += 1\n"
-                 "except OSError: pass\nprint('used', count, flush=True)\nos.kill(-1, 9)",
+    "except OSError: pass\nprint('used', count, flush=True)\nos.kill(-1, 9)",
     "threads": "import threading, time\ncount = 0\ntry:\n    while count < 20000:\n        threading.Thread(target=time.sleep, args=(3600,), "
-               "daemon=True).start(); count += 1\nexcept RuntimeError: pass\nprint('used', count, flush=True)\nimport os; os._exit(0)",
+    "daemon=True).start(); count += 1\nexcept RuntimeError: pass\nprint('used', count, flush=True)\nimport os; os._exit(0)",
     "descriptors": "import os\ncount = 0\ntry:\n    while count < 10**6: os.dup(1); count += 1\nexcept OSError: pass\nprint('used', count)",
     "memory": "kept = []\nfor n in range(20000):\n    kept.append(bytearray(b'x') * (1 << 20))\n    print('used', n + 1, flush=True)",
     "memory of many": "import os, time\nhas, tells = os.pipe()\nos.set_blocking(has, False)\nchildren = []\nfor n in range(16):\n"
-                      "    pid = os.fork()\n    if pid == 0:\n        kept = bytearray(b'x') * (600 << 20)\n"
-                      "        os.write(tells, bytes([n]))\n        time.sleep(3600)\n    children.append(pid)\n"
-                      "time.sleep(5)\ntry: full = os.read(has, 99)\nexcept BlockingIOError: full = b''\n"
-                      "print('used', 600 * sum(os.waitpid(children[n], os.WNOHANG)[0] == 0 for n in full), flush=True)",
+    "    pid = os.fork()\n    if pid == 0:\n        kept = bytearray(b'x') * (600 << 20)\n"
+    "        os.write(tells, bytes([n]))\n        time.sleep(3600)\n    children.append(pid)\n"
+    "time.sleep(5)\ntry: full = os.read(has, 99)\nexcept BlockingIOError: full = b''\n"
+    "print('used', 600 * sum(os.waitpid(children[n], os.WNOHANG)[0] == 0 for n in full), flush=True)",
     "memory without a name": "import os\nkept = []\nfor n in range(20000):\n    d = os.memfd_create('x'); os.write(d, b'x' * (1 << 20)); kept.append(d) if n % 900 else None\n"
-                             "    print('used', n + 1, flush=True)",
+    "    print('used', n + 1, flush=True)",
     "disk": "import os\ncount = 0\nfor top in ('/tmp', '/home', '/dev/shm', '/', '/dev', '/etc', '/run', '/var/tmp', '/dev/mqueue', '/data', '/compiled'):\n"
-            "    try:\n        with open(top + '/full', 'wb', buffering=0) as file:\n            while count < 20000: file.write(b'x' * (1 << 20)); count += 1; print('used', count, flush=True)\n"
-            "    except OSError: pass\nprint('used', count)",
+    "    try:\n        with open(top + '/full', 'wb', buffering=0) as file:\n            while count < 20000: file.write(b'x' * (1 << 20)); count += 1; print('used', count, flush=True)\n"
+    "    except OSError: pass\nprint('used', count)",
     "files": "import os\ncount = 0\nfor top in ('/tmp', '/home', '/dev/shm', '/', '/dev', '/data'):\n    try:\n        while count < 5 * 10**6:\n"
-             "            os.close(os.open(f'{top}/{count}', os.O_CREAT | os.O_WRONLY)); count += 1\n            if count % 1000 == 0: print('used', count, flush=True)\n"
-             "    except OSError: pass\nprint('used', count)",
+    "            os.close(os.open(f'{top}/{count}', os.O_CREAT | os.O_WRONLY)); count += 1\n            if count % 1000 == 0: print('used', count, flush=True)\n"
+    "    except OSError: pass\nprint('used', count)",
 }
 """Each uses up one thing as far as it can, and prints how much it got; sizes in MiB."""
 
@@ -51,9 +51,16 @@ def most(bomb: str, limits: Limits) -> int:
     """What a bomb may get: memory and disk end at the place's memory; without groups a watch looks at it now and then,
     on a busy machine seldom, and a bomb may have taken some more by then."""
     held = (limits.memory_bytes >> 20) + (0 if cgroups.homes() else 256)
-    return {"processes": limits.processes, "threads": limits.processes, "descriptors": limits.files, "memory": held,
-            "memory of many": held, "memory without a name": held, "disk": held + (limits.folder_bytes >> 20),
-            "files": 4 * 10**6}[bomb]
+    return {
+        "processes": limits.processes,
+        "threads": limits.processes,
+        "descriptors": limits.files,
+        "memory": held,
+        "memory of many": held,
+        "memory without a name": held,
+        "disk": held + (limits.folder_bytes >> 20),
+        "files": 4 * 10**6,
+    }[bomb]
 
 
 @contextmanager
@@ -63,7 +70,9 @@ def neighbour() -> Iterator[Callable[[], list[float]]]:
     over = threading.Event()
 
     def ask() -> None:
-        with Sandbox(tier=next(t for t in ("namespaces", "landlock", "none") if probe(t) is None)) as cage:
+        with Sandbox(
+            tier=next(t for t in ("namespaces", "landlock", "none") if probe(t) is None)
+        ) as cage:
             while not over.is_set():
                 started = time.monotonic()
                 assert cage.run("print('alive')", wall_seconds=20).stdout == "alive\n"
@@ -89,7 +98,9 @@ def explode(bomb: str, limits: Limits, **where: Any) -> tuple[int, int]:
     """(how the place ended, how much it got) of a bomb in such a place, which a neighbour outlives."""
     before = left_over()
     with neighbour() as answers:
-        process = confine.start(["/usr/bin/python3", "-I", "-c", BOMBS[bomb]], limits=limits, pipes=PIPES, **where)
+        process = confine.start(
+            ["/usr/bin/python3", "-I", "-c", BOMBS[bomb]], limits=limits, pipes=PIPES, **where
+        )
         try:
             output, _ = process.communicate(b"", timeout=300)
         finally:
@@ -103,14 +114,23 @@ def explode(bomb: str, limits: Limits, **where: Any) -> tuple[int, int]:
     return process.returncode, int(used[-1]) if used else 0
 
 
-SMALL = Limits(memory_bytes=192 * MIB, processes=40, files=100, tmp_bytes=32 * MIB, inodes=20_000, folder_bytes=32 * MIB)
+SMALL = Limits(
+    memory_bytes=192 * MIB,
+    processes=40,
+    files=100,
+    tmp_bytes=32 * MIB,
+    inodes=20_000,
+    folder_bytes=32 * MIB,
+)
 
 
 @pytest.mark.parametrize("bomb", ["processes", "descriptors", "memory", "disk"])
 def test_a_bomb_ends_at_the_limits_of_its_place(bomb: str) -> None:
     ended, used = explode(bomb, SMALL)
     assert 0 < used <= most(bomb, SMALL)
-    assert ended != 0 or bomb not in ("memory", "memory of many"), "and is no program that went well"
+    assert ended != 0 or bomb not in ("memory", "memory of many"), (
+        "and is no program that went well"
+    )
 
 
 def test_a_fork_of_this_process_ends_no_place_of_it() -> None:
@@ -133,9 +153,12 @@ def test_the_bombs_go_on_where_limits_are_wide(bomb: str) -> None:
 
 # As each kind of place is started: its limits, and what its programs are given.
 KINDS: dict[str, tuple[Limits, dict[str, Any]]] = {
-    "a program of others": (Limits(), {}), "proxy": (Limits(), {"network": True}),
-    "wiki": (Limits(), {"writable": "/data"}), "desktop": (DESKTOP, {"chdir": "/home"}),
-    "browser": (BROWSER, {"filtered": False})}
+    "a program of others": (Limits(), {}),
+    "proxy": (Limits(), {"network": True}),
+    "wiki": (Limits(), {"writable": "/data"}),
+    "desktop": (DESKTOP, {"chdir": "/home"}),
+    "browser": (BROWSER, {"filtered": False}),
+}
 
 
 @pytest.mark.long
@@ -148,7 +171,9 @@ def test_every_bomb_ends_at_the_limits_of_every_place(kind: str, bomb: str) -> N
             where = {"writable": {Path(folder): "/data"}}
         _, used = explode(bomb, limits, **where)
     refused = bomb == "memory without a name" and where.get("filtered", True)
-    least = 0 if refused or bomb == "memory of many" else 1  # the kernel may end the one that counts first
+    least = (
+        0 if refused or bomb == "memory of many" else 1
+    )  # the kernel may end the one that counts first
     assert least <= used <= (0 if refused else most(bomb, limits))
 
 
@@ -181,7 +206,9 @@ def test_a_package_whose_code_fills_memory_is_no_verdict() -> None:
 def test_a_page_that_fills_memory_ends_its_browser_and_no_other() -> None:
     from envs.browser.devtools import Devtools, Page
 
-    script = "const kept = []; for (;;) { const a = new Uint8Array(1 << 28); a.fill(7); kept.push(a); }"
+    script = (
+        "const kept = []; for (;;) { const a = new Uint8Array(1 << 28); a.fill(7); kept.push(a); }"
+    )
     try:
         bombed, other = Devtools(), Devtools()
     except MissingPartError as missing:
@@ -193,7 +220,16 @@ def test_a_page_that_fills_memory_ends_its_browser_and_no_other() -> None:
         assert beside.send("Runtime.evaluate", expression="6 * 7")["result"]["value"] == 42
 
 
-NOT_ROOTS = ("processes", "threads", "descriptors", "memory", "memory of many", "memory without a name", "disk", "files")
+NOT_ROOTS = (
+    "processes",
+    "threads",
+    "descriptors",
+    "memory",
+    "memory of many",
+    "memory without a name",
+    "disk",
+    "files",
+)
 NOT_ROOT = """
 import json, subprocess, sys
 sys.path.insert(0, sys.argv[1])
@@ -213,7 +249,11 @@ print(json.dumps(told))
 
 def test_without_root_bombs_end_at_the_limits_too() -> None:
     """There are no groups for a user as a rule: what holds is rlimits, and the watch over memory and files."""
-    if os.geteuid() != 0 or shutil.which("setpriv") is None or not Path("/usr/bin/python3").exists():
+    if (
+        os.geteuid() != 0
+        or shutil.which("setpriv") is None
+        or not Path("/usr/bin/python3").exists()
+    ):
         pytest.skip("needs root, to give it up, and a system Python")
     root = Path(__file__).resolve().parents[2]
     home = Path(f"/tmp/xp-nonroot-{os.getpid()}-bombs")
@@ -222,15 +262,33 @@ def test_without_root_bombs_end_at_the_limits_too() -> None:
     shutil.copy(root / "experience/errors.py", home / "experience")
     (home / "bombs.json").write_text(json.dumps({n: BOMBS[n] for n in NOT_ROOTS}))
     try:
-        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c",
-                               NOT_ROOT, str(home)], capture_output=True, text=True, timeout=300, cwd="/",
-                              env={"PATH": os.environ["PATH"]})
+        done = subprocess.run(
+            [
+                "setpriv",
+                "--reuid",
+                "65534",
+                "--regid",
+                "65534",
+                "--clear-groups",
+                "/usr/bin/python3",
+                "-c",
+                NOT_ROOT,
+                str(home),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd="/",
+            env={"PATH": os.environ["PATH"]},
+        )
     finally:
         shutil.rmtree(home)
     assert done.returncode == 0, done.stderr[-500:]
     told = json.loads(done.stdout)
     for bomb, (ended, used, broken) in told.items():
-        beyond = {"memory": 1024, "disk": 1024, "files": 200_000}.get(bomb, 0)  # between two looks of the watch
+        beyond = {"memory": 1024, "disk": 1024, "files": 200_000}.get(
+            bomb, 0
+        )  # between two looks of the watch
         if bomb == "memory of many":
             assert used == 0 and "memory" in broken
         elif bomb == "memory without a name":

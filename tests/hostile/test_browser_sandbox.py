@@ -42,7 +42,10 @@ says."""
 def test_no_file_of_the_product_turns_a_sandbox_off() -> None:
     for folder in ("envs", "actors", "experience", "configs", "benchmarks"):
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix in (".py", ".yaml", ".sh") and str(file.relative_to(ROOT)) not in UNCAGED:
+            if (
+                file.suffix in (".py", ".yaml", ".sh")
+                and str(file.relative_to(ROOT)) not in UNCAGED
+            ):
                 text = file.read_text()
                 assert "--no-sandbox" not in text and "chromium_sandbox=False" not in text, file
 
@@ -58,7 +61,11 @@ with PLACES[sys.argv[2]]():
 
 @pytest.mark.parametrize("way", ["browser", "fast browser"])
 def test_chromiums_own_sandbox_is_on_without_root(way: str) -> None:
-    if os.geteuid() != 0 or shutil.which("setpriv") is None or not Path("/usr/bin/python3").exists():
+    if (
+        os.geteuid() != 0
+        or shutil.which("setpriv") is None
+        or not Path("/usr/bin/python3").exists()
+    ):
         pytest.skip("needs root, to give it up, and a system Python")
     if shutil.which("chromium-headless-shell") is None:
         pytest.skip("apt-get install chromium-headless-shell")
@@ -75,9 +82,26 @@ def test_chromiums_own_sandbox_is_on_without_root(way: str) -> None:
         shutil.copytree(where, home / package, copy_function=os.link if linked else shutil.copy2)
     shutil.copy(str(import_module("typing_extensions").__file__), home)
     try:
-        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c",
-                               AS_USER, str(home), way], capture_output=True, text=True, timeout=300, cwd="/",
-                              env={"PATH": os.environ["PATH"], "HOME": str(home)})
+        done = subprocess.run(
+            [
+                "setpriv",
+                "--reuid",
+                "65534",
+                "--regid",
+                "65534",
+                "--clear-groups",
+                "/usr/bin/python3",
+                "-c",
+                AS_USER,
+                str(home),
+                way,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        )
     finally:
         shutil.rmtree(home)
     assert done.returncode == 0, done.stderr[-900:]
@@ -96,6 +120,8 @@ def test_a_browser_is_watched_where_no_groups_can_be_had(monkeypatch: pytest.Mon
     try:
         watches = [t.name for t in threading.enumerate() if t.name.startswith("limits of ")]
         assert f"limits of {browser._bounds._pid}" in watches
-        assert b"chromium" in command_line(browser._bounds._pid) or b"bwrap" in command_line(browser._bounds._pid)
+        assert b"chromium" in command_line(browser._bounds._pid) or b"bwrap" in command_line(
+            browser._bounds._pid
+        )
     finally:
         browser.close()

@@ -55,7 +55,9 @@ def planted() -> Iterator[None]:
 def evaluating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
     guest = tmp_path_factory.mktemp("judge") / "evaluating.py"
     guest.write_text(EVALUATING)
-    hosted = Hosted(guest, ["numpy"], limits=Limits(answer_seconds=3, cpu_seconds=8, memory_bytes=256 << 20))
+    hosted = Hosted(
+        guest, ["numpy"], limits=Limits(answer_seconds=3, cpu_seconds=8, memory_bytes=256 << 20)
+    )
     yield hosted
     hosted.close()
 
@@ -72,7 +74,9 @@ def said(hosted: Hosted, text: str) -> str:
 def outside(text: str) -> str:
     """The control: the same answer before the same judge, in a process of the host."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport json\nprint(json.dumps(eval(sys.argv[1])))"
-    done = subprocess.run([sys.executable, "-c", program, text], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program, text], capture_output=True, text=True, timeout=300
+    )
     return done.stdout + done.stderr[-200:]
 
 
@@ -100,7 +104,8 @@ def test_an_answer_run_as_python_finds_no_secret(evaluating: Hosted, attack: str
 
 
 ENTERS = {
-    "opens a file to write": "open('/tmp/x', 'w').close()", "appends to a file": "open('/tmp/x', 'a').close()",
+    "opens a file to write": "open('/tmp/x', 'w').close()",
+    "appends to a file": "open('/tmp/x', 'a').close()",
     "makes an empty file": "__import__('os').close(__import__('os').open('/tmp/x', 64))",
     "makes a folder": "__import__('os').mkdir('/tmp/xp-judge-folder')",
     "makes a link": "__import__('os').symlink('x', '/tmp/xp-judge-link')",
@@ -118,10 +123,14 @@ ENTERS = {
 
 
 @pytest.mark.parametrize("attack", ENTERS)
-def test_an_answer_run_as_python_does_nothing_to_the_place(evaluating: Hosted, attack: str, tmp_path: Path) -> None:
+def test_an_answer_run_as_python_does_nothing_to_the_place(
+    evaluating: Hosted, attack: str, tmp_path: Path
+) -> None:
     text = ENTERS[attack].replace("/tmp/", f"{tmp_path}/")
     assert "Error" not in outside(text), "the control does it"
-    assert said(evaluating, ENTERS[attack]).startswith("failed: the judge failed:"), "it is refused, and says so"
+    assert said(evaluating, ENTERS[attack]).startswith("failed: the judge failed:"), (
+        "it is refused, and says so"
+    )
     with evaluating.open() as episode:
         assert episode.ask("score", text="6 * 7") == 42
 
@@ -136,7 +145,9 @@ LASTS = {
 
 
 @pytest.mark.parametrize("attack", LASTS)
-def test_nothing_that_an_answer_does_lasts_to_the_next_episode(evaluating: Hosted, attack: str) -> None:
+def test_nothing_that_an_answer_does_lasts_to_the_next_episode(
+    evaluating: Hosted, attack: str
+) -> None:
     def state(episode: Session) -> Any:
         return [episode.ask("left"), episode.ask("drawn")]
 
@@ -159,7 +170,10 @@ FAILS = {
     "answers for itself": ("__import__('os').write(3, b'nonsense\\n')", "no line of JSON"),
     "answers for later": ("__import__('os').write(3, b'[1]\\n')", "neither value nor refusal"),
     "answers too much": ("'x' * (1 << 21)", "an answer of"),
-    "nests without end": ("__import__('functools').reduce(lambda x, _: [x], range(5000), [])", "not plain data|no line"),
+    "nests without end": (
+        "__import__('functools').reduce(lambda x, _: [x], range(5000), [])",
+        "not plain data|no line",
+    ),
     "returns what is no data": ("object()", "not plain data"),
     "divides by nothing": ("1 / 0", "ZeroDivisionError"),
     "overflows the stack": ("(lambda f: f(f))(lambda f: f(f))", "RecursionError|ended"),
@@ -167,7 +181,9 @@ FAILS = {
 
 
 @pytest.mark.parametrize("attack", FAILS)
-def test_a_judge_that_misbehaves_costs_its_own_episode_and_no_other(evaluating: Hosted, attack: str) -> None:
+def test_a_judge_that_misbehaves_costs_its_own_episode_and_no_other(
+    evaluating: Hosted, attack: str
+) -> None:
     text, how = FAILS[attack]
     with evaluating.open() as other:
         with pytest.raises(EnvironmentFailure, match=how), evaluating.open() as episode:
@@ -234,7 +250,9 @@ def test_without_a_place_there_is_no_judge(monkeypatch: pytest.MonkeyPatch, tmp_
     for name in ("bwrap", "setpriv"):
         (tmp_path / name).write_text("#!/bin/sh\necho no namespaces here >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)
-    with pytest.raises(IsolationError, match="no place for strangers' code can be built here: no namespaces here"):
+    with pytest.raises(
+        IsolationError, match="no place for strangers' code can be built here: no namespaces here"
+    ):
         Hosted(guest, ["numpy"]).open()
 
 
@@ -250,19 +268,40 @@ def test_a_judge_whose_package_is_missing_says_what_to_type(tmp_path: Path) -> N
 # Reasoning: nine of reasoning-gym's scorers run an answer as Python
 
 
-RUNNING = ("spiral_matrix", "string_insertion", "binary_matrix", "n_queens", "countdown", "puzzle24", "simple_integration",
-           "intermediate_integration", "polynomial_multiplication")
+RUNNING = (
+    "spiral_matrix",
+    "string_insertion",
+    "binary_matrix",
+    "n_queens",
+    "countdown",
+    "puzzle24",
+    "simple_integration",
+    "intermediate_integration",
+    "polynomial_multiplication",
+)
 KEY = "__import__('os').environ['XP_PLANTED_API_KEY']"
-OWN_ANSWER = ("entry['answer'].split()", "[list(map(int, r.split())) for r in entry['answer'].split('\\n')]", "entry['answer']",
-              "eval(entry['answer'])", "__import__('sys')._getframe(1).f_locals['entry']['answer'].split()",
-              "[__import__('gc').get_objects()][0]", "(lambda: entry)()['answer']", "oracle_answer.split()")
+OWN_ANSWER = (
+    "entry['answer'].split()",
+    "[list(map(int, r.split())) for r in entry['answer'].split('\\n')]",
+    "entry['answer']",
+    "eval(entry['answer'])",
+    "__import__('sys')._getframe(1).f_locals['entry']['answer'].split()",
+    "[__import__('gc').get_objects()][0]",
+    "(lambda: entry)()['answer']",
+    "oracle_answer.split()",
+)
 
 
 @pytest.fixture(scope="module")
 def as_they_are() -> Iterator[Hosted]:
     """The control: the scorers with their own `eval` and `parse_expr`."""
     pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
-    hosted = Hosted(GUESTS / "reasoning.py", ["reasoning_gym"], {"literally": False}, limits=Limits(answer_seconds=5))
+    hosted = Hosted(
+        GUESTS / "reasoning.py",
+        ["reasoning_gym"],
+        {"literally": False},
+        limits=Limits(answer_seconds=5),
+    )
     yield hosted
     hosted.close()
 
@@ -278,12 +317,20 @@ def reasoning(dataset: str) -> Any:
 def in_the_host() -> dict[str, str]:
     """The control: what reasoning-gym's own scorers show in a process of the host, as it was before."""
     pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
-    program = ("import json, os, sys, reasoning_gym\nfor name, text in json.loads(sys.argv[1]).items():\n"
-               "    d = reasoning_gym.create_dataset(name, size=3, seed=0)\n"
-               "    os.write(2, f'\\n{name} '.encode())\n    d.score_answer(text, d[0])\n")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, json.dumps({d: shows(d) for d in RUNNING})],
-                          capture_output=True, text=True, timeout=300)
-    return dict(line.split(" ", 1) for line in done.stderr.splitlines() if line.partition(" ")[0] in RUNNING)
+    program = (
+        "import json, os, sys, reasoning_gym\nfor name, text in json.loads(sys.argv[1]).items():\n"
+        "    d = reasoning_gym.create_dataset(name, size=3, seed=0)\n"
+        "    os.write(2, f'\\n{name} '.encode())\n    d.score_answer(text, d[0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, json.dumps({d: shows(d) for d in RUNNING})],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return dict(
+        line.split(" ", 1) for line in done.stderr.splitlines() if line.partition(" ")[0] in RUNNING
+    )
 
 
 def shows(dataset: str) -> str:
@@ -293,23 +340,40 @@ def shows(dataset: str) -> str:
 
 
 @pytest.mark.parametrize("dataset", RUNNING)
-def test_what_an_answer_would_run_sees_no_secret_and_runs_no_more(dataset: str, as_they_are: Hosted,
-                                                                  in_the_host: dict[str, str]) -> None:
+def test_what_an_answer_would_run_sees_no_secret_and_runs_no_more(
+    dataset: str, as_they_are: Hosted, in_the_host: dict[str, str]
+) -> None:
     assert SECRET in in_the_host[dataset], "the control shows it"
-    finds = "[__import__('time').sleep(99) if 'XP_PLANTED_API_KEY' in __import__('os').environ else 0]"
-    with as_they_are.open() as episode:  # in its place it runs, and finds nothing: it does not sleep
+    finds = (
+        "[__import__('time').sleep(99) if 'XP_PLANTED_API_KEY' in __import__('os').environ else 0]"
+    )
+    with (
+        as_they_are.open() as episode
+    ):  # in its place it runs, and finds nothing: it does not sleep
         assert episode.ask("score", dataset=dataset, index=0, text=finds) < 1
     world = reasoning(dataset)
-    for text in (shows(dataset), finds, "[__import__('time').sleep(99)]", "(lambda f: f(f))(lambda f: f(f))",
-                 "[0 for _ in iter(int, 1)]", "__import__('os').fork()", "len(b'x' * (1 << 33))"):
+    for text in (
+        shows(dataset),
+        finds,
+        "[__import__('time').sleep(99)]",
+        "(lambda f: f(f))(lambda f: f(f))",
+        "[0 for _ in iter(int, 1)]",
+        "__import__('os').fork()",
+        "len(b'x' * (1 << 33))",
+    ):
         world.reset(seed=0)
         _, reward, terminated, _, info = world.step(f"answer {text}")
         assert terminated and reward < 0.1, (text, info)
 
 
 def test_a_scorer_that_hangs_is_a_failure_and_no_score(as_they_are: Hosted) -> None:
-    with pytest.raises(EnvironmentFailure, match="did not answer within 5 s"), as_they_are.open() as episode:
-        episode.ask("score", dataset="spiral_matrix", index=0, text="[__import__('time').sleep(99)]")
+    with (
+        pytest.raises(EnvironmentFailure, match="did not answer within 5 s"),
+        as_they_are.open() as episode,
+    ):
+        episode.ask(
+            "score", dataset="spiral_matrix", index=0, text="[__import__('time').sleep(99)]"
+        )
 
 
 def test_an_answer_that_changes_its_scorer_makes_no_later_answer_right(as_they_are: Hosted) -> None:
@@ -317,7 +381,9 @@ def test_an_answer_that_changes_its_scorer_makes_no_later_answer_right(as_they_a
     asked: dict[str, Any] = {"dataset": "spiral_matrix", "index": 0}
     with as_they_are.open() as episode:
         episode.ask("score", text=changes, **asked)
-        assert episode.ask("score", text="wrong", **asked) == 1.0, "the control: in the same child it lasts"
+        assert episode.ask("score", text="wrong", **asked) == 1.0, (
+            "the control: in the same child it lasts"
+        )
     with as_they_are.open() as episode:
         assert episode.ask("score", text="wrong", **asked) == 0.0
     world = reasoning("spiral_matrix")
@@ -339,13 +405,47 @@ def test_no_answer_reads_the_right_one_from_its_scorer(dataset: str, as_they_are
         assert max(paid) >= 0.1, "the control: the scorer hands out its own answer"
 
 
-@pytest.mark.parametrize("text", ["x**3/3 + C", "3*sin(2*x) - exp(x)/2", "42*x**2 - 7*x*y + 1", "(10 + 2) * 2", "5!", "1.5e3", "-4"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x**3/3 + C",
+        "3*sin(2*x) - exp(x)/2",
+        "42*x**2 - 7*x*y + 1",
+        "(10 + 2) * 2",
+        "5!",
+        "1.5e3",
+        "-4",
+    ],
+)
 def test_an_expression_is_one(text: str) -> None:
     assert _guest("reasoning").is_expression(text)
 
 
-@pytest.mark.parametrize("text", ["x.y", "x._", "__import__", "'x'", "a[0]", "f'{x}'", "lambda: 1", "x if y else z", "eval(1)", "x:=1",
-                                  "{1}", "x;y", "entry", "open(1)", "type(x)", "\\x41", "x\u00b2", "ｅval(1)", "symbols(x)", "S(1)\n`1`"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x.y",
+        "x._",
+        "__import__",
+        "'x'",
+        "a[0]",
+        "f'{x}'",
+        "lambda: 1",
+        "x if y else z",
+        "eval(1)",
+        "x:=1",
+        "{1}",
+        "x;y",
+        "entry",
+        "open(1)",
+        "type(x)",
+        "\\x41",
+        "x\u00b2",
+        "ｅval(1)",
+        "symbols(x)",
+        "S(1)\n`1`",
+    ],
+)
 def test_a_program_is_no_expression(text: str) -> None:
     assert not _guest("reasoning").is_expression(text)
 
@@ -378,12 +478,18 @@ def test_the_right_answer_earns_all_in_every_dataset() -> None:
     pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
     from envs.bridges.reasoning import datasets
 
-    without = {"composite",  # a mixture, which must be told of what
-               "boxnet", "graph_color", "rush_hour"}  # these give no answer of their own
+    without = {
+        "composite",  # a mixture, which must be told of what
+        "boxnet",
+        "graph_color",
+        "rush_hour",
+    }  # these give no answer of their own
     names = [n for n in datasets() if n not in without]
     assert len(names) == 102
     short = {n: mean for n in names if (mean := oracles_earn(n, 5)) < 1}
-    assert set(short) <= {"propositional_logic"}, short  # whose own example is not always right to its own scorer
+    assert set(short) <= {"propositional_logic"}, (
+        short
+    )  # whose own example is not always right to its own scorer
 
 
 def test_a_dataset_that_pays_a_constant_answer_warns_by_name() -> None:
@@ -391,7 +497,9 @@ def test_a_dataset_that_pays_a_constant_answer_warns_by_name() -> None:
     from envs.bridges.reasoning import CONSTANT, Reasoning, datasets
 
     assert set(CONSTANT) <= set(datasets()) and len(CONSTANT) >= 11 and "chain_sum" not in CONSTANT
-    with pytest.warns(UserWarning, match=r"game_of_life_halting: one answer, always the same, averages 1\.00"):
+    with pytest.warns(
+        UserWarning, match=r"game_of_life_halting: one answer, always the same, averages 1\.00"
+    ):
         Reasoning("game_of_life_halting")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -405,7 +513,9 @@ def test_a_dataset_that_pays_a_constant_answer_warns_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["Arena-v0", "Duel-v0"])
 def test_a_game_lives_in_its_own_child(name: str) -> None:
-    pytest.importorskip({"Arena-v0": "textarena", "Duel-v0": "pettingzoo"}[name], reason="./xp setup worlds")
+    pytest.importorskip(
+        {"Arena-v0": "textarena", "Duel-v0": "pettingzoo"}[name], reason="./xp setup worlds"
+    )
     one, other = (gymnasium.make(f"envs:{name}").unwrapped for _ in range(2))
     assert one.sandbox_tier == "namespaces"
     seen, _ = one.reset(seed=0)

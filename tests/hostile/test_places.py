@@ -22,7 +22,7 @@ from tests.hostile.places import PLACES, command_line, first_inside, from_within
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted" + "-" + "secret" + "-91173"
-SEARCH = r'''
+SEARCH = r"""
 import os, stat, sys
 needle = "-".join(["planted", "secret", "91173"]).encode()
 found = []
@@ -64,7 +64,7 @@ for top in names("/"):
 for name in names("/dev/shm"):
     look("/dev/shm/" + name)
 print("found", sorted(set(found)), "of", len(names("/proc")))
-'''
+"""
 
 
 @contextmanager
@@ -79,7 +79,11 @@ def opened(name: str) -> Iterator[None]:
 
 def held(pid: int) -> list[str]:
     """Where the secret is in a process as the host sees it: environment, words, stack and heap."""
-    found = [name for name in ("environ", "cmdline") if SECRET.encode() in Path(f"/proc/{pid}/{name}").read_bytes()]
+    found = [
+        name
+        for name in ("environ", "cmdline")
+        if SECRET.encode() in Path(f"/proc/{pid}/{name}").read_bytes()
+    ]
     with open(f"/proc/{pid}/mem", "rb") as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             if line.endswith(("[stack]", "[heap]")):
@@ -105,7 +109,9 @@ def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nsenter") is None, reason="joins places as root")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("nsenter") is None, reason="joins places as root"
+)
 
 
 @needs_root
@@ -125,8 +131,11 @@ def test_the_search_finds_what_is_given_to_a_place(planted: int) -> None:
     with tempfile.TemporaryFile() as words:
         words.write(confine.packed(confine.place()))
         words.seek(0)
-        with running(subprocess.Popen([*confine.entry(words.fileno()), "sleep", "600"],
-                                      pass_fds=(words.fileno(), planted))):
+        with running(
+            subprocess.Popen(
+                [*confine.entry(words.fileno()), "sleep", "600"], pass_fds=(words.fileno(), planted)
+            )
+        ):
             told = from_within(first_inside(""), SEARCH)
             assert "/proc/1/environ" in told and "/fd/" in told, told
             assert any({"environ", "[stack]"} <= set(held(pid)) for pid in inside())
@@ -143,17 +152,29 @@ def test_a_cage_holds_nothing_of_the_hosts_environment(tier: str, planted: None)
             for pid in tree(os.getpid())[1:]:
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     # gVisor's own processes, which the cage does not see, are told where its root is
-                    assert not set(held(pid)) & ({"environ"} if tier == "gvisor" else {"environ", "cmdline", "[stack]", "[heap]"})
+                    assert not set(held(pid)) & (
+                        {"environ"}
+                        if tier == "gvisor"
+                        else {"environ", "cmdline", "[stack]", "[heap]"}
+                    )
 
 
 def test_a_place_that_cannot_be_started_gives_no_verdict() -> None:
     """In a user namespace of one account no place drops its rights. What setpriv said of it was taken for Metamath's
     refusal: a right proof earned nothing, in silence."""
-    program = ("from envs.sandbox import confine\nfrom experience.errors import EnvironmentFailure\n"
-               "try: print(confine.run(['true'], seconds=60))\n"
-               "except EnvironmentFailure as error: print('no verdict:', error)")
-    done = subprocess.run(["unshare", "--map-root-user", sys.executable, "-c", program], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300, env={"PATH": os.environ["PATH"]})
+    program = (
+        "from envs.sandbox import confine\nfrom experience.errors import EnvironmentFailure\n"
+        "try: print(confine.run(['true'], seconds=60))\n"
+        "except EnvironmentFailure as error: print('no verdict:', error)"
+    )
+    done = subprocess.run(
+        ["unshare", "--map-root-user", sys.executable, "-c", program],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={"PATH": os.environ["PATH"]},
+    )
     if done.returncode and "unshare" in done.stderr:
         pytest.skip(f"no user namespace can be made here: {done.stderr}")
     assert done.stdout.startswith("no verdict: no place for true could be started: setpriv"), done

@@ -90,7 +90,9 @@ class Listening:
                 one.settimeout(2)
                 with one, contextlib.suppress(OSError):
                     one.recv(4096)
-                    one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                    one.sendall(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+                    )
 
 
 @contextmanager
@@ -104,8 +106,12 @@ def one_at_a_time() -> Iterator[None]:
 def listening() -> Iterator[Listening]:
     abstract = f"\0xp-test-{uuid.uuid4().hex}"  # a thread may still hold the last one
     # Two test processes would knock at each other's doors: one listens at a time.
-    with one_at_a_time(), socket.create_server(("0.0.0.0", 0)) as v4, socket.create_server(("::", 0), family=socket.AF_INET6) as v6, \
-            socket.socket(socket.AF_UNIX) as local:
+    with (
+        one_at_a_time(),
+        socket.create_server(("0.0.0.0", 0)) as v4,
+        socket.create_server(("::", 0), family=socket.AF_INET6) as v6,
+        socket.socket(socket.AF_UNIX) as local,
+    ):
         local.bind(abstract)
         local.listen()
         yield Listening([v4, v6, local], [abstract])
@@ -119,7 +125,14 @@ def knock(ports: Sequence[int], paths: Sequence[str] = ()) -> str:
 
 def reaches(code: str) -> int:
     """How much a program reaches from outside any place: the control."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env={}, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={},
+        check=True,
+    )
     return int(done.stdout.split()[1])
 
 
@@ -134,7 +147,9 @@ CLOSED = [name for name in PLACES if name != "proxy"]
 
 @needs_root
 @pytest.mark.parametrize("name", ["a program of others", "fast browser"])
-def test_a_program_in_a_place_reaches_no_port_of_this_machine(name: str, listening: Listening) -> None:
+def test_a_program_in_a_place_reaches_no_port_of_this_machine(
+    name: str, listening: Listening
+) -> None:
     code = knock(listening.ports, listening.paths)
     assert reaches(code) >= 4
     came = listening.came
@@ -156,7 +171,10 @@ def test_no_cage_reaches_a_port_of_this_machine(tier: str, listening: Listening)
     if (why := probe(tier)) is not None:
         pytest.skip(f"this machine has no tier {tier}: {why}")
     with Sandbox(tier=tier) as cage:
-        assert cage.run(knock(listening.ports, listening.paths), wall_seconds=30).stdout == "reached 0\n"
+        assert (
+            cage.run(knock(listening.ports, listening.paths), wall_seconds=30).stdout
+            == "reached 0\n"
+        )
     assert listening.came == 0
 
 
@@ -174,11 +192,17 @@ def test_a_page_reaches_no_port_of_this_machine(listening: Listening) -> None:
             page, _ = browser.wait(browser.open_file("about:blank", 200, 200))
             if not hosts:
                 assert browser.wait(page.evaluate(script), 60) == 0
-                tab = browser.wait(browser.open("http://site.test", lambda _: Reply(200, "text/html", b"<p>hello</p>")))
+                tab = browser.wait(
+                    browser.open(
+                        "http://site.test", lambda _: Reply(200, "text/html", b"<p>hello</p>")
+                    )
+                )
                 page = tab.page
                 assert browser.wait(page.evaluate(script), 60) == 0
             else:
-                browser.wait(page.evaluate(script), 60)  # the proxy answers each request with a refusal of its own
+                browser.wait(
+                    page.evaluate(script), 60
+                )  # the proxy answers each request with a refusal of its own
         finally:
             browser.close()
     assert listening.came == 0
@@ -189,11 +213,25 @@ def test_a_browser_without_a_place_reaches_them(listening: Listening, tmp_path: 
     shell = shutil.which("chromium-headless-shell")
     if shell is None:
         pytest.skip("apt-get install chromium-headless-shell")
-    (tmp_path / "page.html").write_text(f"<script>({PAGE % (['127.0.0.1'], listening.ports[:1])})()</script>")
-    words = [shell, "--headless", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom",
-             *(["--no-sandbox"] if os.geteuid() == 0 else []), f"--user-data-dir={tmp_path}/profile"]
-    subprocess.run([*words, f"file://{tmp_path}/page.html"], capture_output=True, timeout=300, check=False,
-                   env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    (tmp_path / "page.html").write_text(
+        f"<script>({PAGE % (['127.0.0.1'], listening.ports[:1])})()</script>"
+    )
+    words = [
+        shell,
+        "--headless",
+        "--disable-gpu",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        *(["--no-sandbox"] if os.geteuid() == 0 else []),
+        f"--user-data-dir={tmp_path}/profile",
+    ]
+    subprocess.run(
+        [*words, f"file://{tmp_path}/page.html"],
+        capture_output=True,
+        timeout=300,
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    )
     assert listening.came > 0
 
 
@@ -209,7 +247,9 @@ def ray_ports() -> Iterator[tuple[list[int], list[str]]]:
     told = ray.init(num_cpus=1, include_dashboard=True, ignore_reinit_error=False)
     try:
         time.sleep(2)
-        head = [int(p) for p in os.listdir("/proc") if p.isdigit() and b"session_" in command(int(p))]
+        head = [
+            int(p) for p in os.listdir("/proc") if p.isdigit() and b"session_" in command(int(p))
+        ]
         session = str(told["session_dir"])
         sockets = [str(p) for p in Path(session, "sockets").glob("*")]
         yield sorted(set(listening_ports([*head, *tree(os.getpid())])) - before), sockets

@@ -40,9 +40,14 @@ class Started:
 
     def __init__(self, start: str, home: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        self.process = subprocess.Popen([sys.executable, "-c", _LISTENING.format(start=start)], cwd=ROOT, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env=environment | {"HOME": str(home), "RAY_AUTH_MODE": "token"})
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _LISTENING.format(start=start)],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment | {"HOME": str(home), "RAY_AUTH_MODE": "token"},
+        )
         assert self.process.stdout is not None
         self.told: dict[str, Any] = json.loads(self.process.stdout.readline())
 
@@ -60,7 +65,9 @@ def _is_loopback(ip: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def test_every_server_of_our_ray_listens_on_loopback_and_its_files_are_closed(tmp_path: Path) -> None:
+def test_every_server_of_our_ray_listens_on_loopback_and_its_files_are_closed(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
     (tmp_path / ".ray" / "auth_token").chmod(0o644)
@@ -70,9 +77,23 @@ def test_every_server_of_our_ray_listens_on_loopback_and_its_files_are_closed(tm
         assert ours.outside() == []
         assert ours.told["token"] == 0o600
         if os.geteuid() == 0:
-            peek = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "ls", ours.told["folder"]]
+            peek = [
+                "setpriv",
+                "--reuid",
+                "12345",
+                "--regid",
+                "12345",
+                "--clear-groups",
+                "ls",
+                ours.told["folder"],
+            ]
             assert subprocess.run(peek, capture_output=True, check=False).returncode != 0
-            assert subprocess.run(["ls", ours.told["folder"]], capture_output=True, check=False).returncode == 0
+            assert (
+                subprocess.run(
+                    ["ls", ours.told["folder"]], capture_output=True, check=False
+                ).returncode
+                == 0
+            )
     finally:
         ours.end()
 

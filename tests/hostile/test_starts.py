@@ -6,9 +6,20 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTS = {"subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
-          "os": {"system", "popen"}, "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
-          "multiprocessing": {"Process", "Pool"}}
+STARTS = {
+    "subprocess": {
+        "Popen",
+        "run",
+        "call",
+        "check_call",
+        "check_output",
+        "getoutput",
+        "getstatusoutput",
+    },
+    "os": {"system", "popen"},
+    "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
+    "multiprocessing": {"Process", "Pool"},
+}
 ALLOWED = {
     "envs/check/repeating.py": "a world's own check in a second process of ours, which needs the settings of the first",
     "envs/check/containment.py": "asks whether a network namespace can be made here, before a world is checked",
@@ -35,14 +46,23 @@ def starts_with_the_environment(text: str) -> list[int]:
 
 
 def test_a_start_without_an_environment_of_its_own_is_noticed() -> None:
-    assert starts_with_the_environment("import subprocess\nsubprocess.run(['x'])\nsubprocess.Popen(['x'], env={})") == [2]
-    assert starts_with_the_environment("import os, subprocess\nsubprocess.run(['x'], env=os.environ | {'A': '1'})") == [2]
-    assert starts_with_the_environment("import os\nos.execv('x', ['x'])\nos.posix_spawn('x', ['x'], {})") == [2, 3]
+    assert starts_with_the_environment(
+        "import subprocess\nsubprocess.run(['x'])\nsubprocess.Popen(['x'], env={})"
+    ) == [2]
+    assert starts_with_the_environment(
+        "import os, subprocess\nsubprocess.run(['x'], env=os.environ | {'A': '1'})"
+    ) == [2]
+    assert starts_with_the_environment(
+        "import os\nos.execv('x', ['x'])\nos.posix_spawn('x', ['x'], {})"
+    ) == [2, 3]
 
 
 def test_no_world_hands_the_hosts_environment_to_what_it_starts() -> None:
-    found = {str(file.relative_to(ROOT)): lines for file in sorted((ROOT / "envs").rglob("*.py"))
-             if (lines := starts_with_the_environment(file.read_text()))}
+    found = {
+        str(file.relative_to(ROOT)): lines
+        for file in sorted((ROOT / "envs").rglob("*.py"))
+        if (lines := starts_with_the_environment(file.read_text()))
+    }
     assert set(found) <= set(ALLOWED), {name: found[name] for name in set(found) - set(ALLOWED)}
     gone = set(ALLOWED) - set(found)
     assert not gone, f"these need no reason any more: {gone}"
@@ -50,6 +70,9 @@ def test_no_world_hands_the_hosts_environment_to_what_it_starts() -> None:
 
 def test_only_confine_and_the_browsers_wrapper_make_places() -> None:
     """Whatever starts bubblewrap does it by way of confine or cage, which give it an empty environment."""
-    users = {str(file.relative_to(ROOT)) for file in (ROOT / "envs").rglob("*.py")
-             if 'which("bwrap")' in file.read_text() or "confine.entry(" in file.read_text()}
+    users = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "envs").rglob("*.py")
+        if 'which("bwrap")' in file.read_text() or "confine.entry(" in file.read_text()
+    }
     assert users == {"envs/sandbox/confine.py", "envs/sandbox/cage.py", "envs/browser/chromium.py"}

@@ -35,8 +35,14 @@ class Judge:
 
     def _told(self):
         players = list(self._inside.possible_agents)
-        told = {"over": bool(self._over()), "players": players, "player": str(self._inside.agent_selection),
-                "rewards": {str(p): float(r) for p, r in self._inside.rewards.items()}, "rows": None, "legal": []}
+        told = {
+            "over": bool(self._over()),
+            "players": players,
+            "player": str(self._inside.agent_selection),
+            "rewards": {str(p): float(r) for p, r in self._inside.rewards.items()},
+            "rows": None,
+            "legal": [],
+        }
         if self._inside.agents:
             observation, *_ = self._inside.last()
             planes = np.asarray(observation["observation"])

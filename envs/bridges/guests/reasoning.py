@@ -12,13 +12,39 @@ import re
 import warnings
 from functools import lru_cache
 
-EVALUATING = ("algorithmic.spiral_matrix", "algorithmic.string_insertion", "algorithmic.binary_matrix",
-              "games.n_queens")
+EVALUATING = (
+    "algorithmic.spiral_matrix",
+    "algorithmic.string_insertion",
+    "algorithmic.binary_matrix",
+    "games.n_queens",
+)
 """The modules whose scorers call `eval` on an answer."""
 PARSING = ("games.countdown", "games.puzzle24")
 """Those that import `parse_expr` by name; the algebra's scorers take it from sympy's own namespace."""
-FUNCTIONS = {"sin", "cos", "tan", "exp", "log", "ln", "sqrt", "pi", "E", "I", "Rational", "Integer", "asin", "acos",
-             "atan", "sinh", "cosh", "tanh", "sec", "csc", "cot", "Abs"}
+FUNCTIONS = {
+    "sin",
+    "cos",
+    "tan",
+    "exp",
+    "log",
+    "ln",
+    "sqrt",
+    "pi",
+    "E",
+    "I",
+    "Rational",
+    "Integer",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "sec",
+    "csc",
+    "cot",
+    "Abs",
+}
 _TOKEN = re.compile(r"\s+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|[A-Za-z]+|[-+*/^(),!]")
 
 
@@ -67,7 +93,9 @@ class Judge:
         entry = self._entry(dataset, index)
         answer = entry["answer"]
         if answer is None:  # many are right; some of these datasets give one of them
-            answer = next((v for k, v in entry["metadata"].items() if k.startswith("example_") and v), "")
+            answer = next(
+                (v for k, v in entry["metadata"].items() if k.startswith("example_") and v), ""
+            )
         return {"question": str(entry["question"]), "answer": str(answer)}
 
     def score(self, dataset, index, text):

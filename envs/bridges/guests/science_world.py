@@ -12,8 +12,10 @@ class Judge:
 
     def variations(self, family):
         self._inside.load(family, 0, "easy", generateGoldPath=False)
-        return {"train": [int(v) for v in self._inside.get_variations_train()],
-                "heldout": [int(v) for v in self._inside.get_variations_test()]}
+        return {
+            "train": [int(v) for v in self._inside.get_variations_train()],
+            "heldout": [int(v) for v in self._inside.get_variations_test()],
+        }
 
     def begin(self, family, variation):
         self._inside.load(family, variation, "easy", generateGoldPath=True)

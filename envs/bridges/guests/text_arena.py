@@ -37,7 +37,12 @@ class Judge:
                 break
             self._move(self._some_move(self._rng))
         outcomes = {str(player): float(value) for player, value in self._outcomes.items()}
-        return {"player": int(self._player), "told": self._told, "over": self._over, "outcomes": outcomes}
+        return {
+            "player": int(self._player),
+            "told": self._told,
+            "over": self._over,
+            "outcomes": outcomes,
+        }
 
     def _move(self, action):
         over, _ = self._inside.step(action)
@@ -46,5 +51,11 @@ class Judge:
             self._over, self._outcomes = True, dict(rewards or {})
 
     def _some_move(self, rng):
-        offered = re.findall(r"\[\w+(?: \w+)*\]", self._told.rpartition("Available Moves")[2] or self._told)
-        return str(offered[int(rng.integers(len(offered)))]) if offered else f"[{int(rng.integers(9))}]"
+        offered = re.findall(
+            r"\[\w+(?: \w+)*\]", self._told.rpartition("Available Moves")[2] or self._told
+        )
+        return (
+            str(offered[int(rng.integers(len(offered)))])
+            if offered
+            else f"[{int(rng.integers(9))}]"
+        )

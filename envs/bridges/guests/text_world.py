@@ -11,7 +11,10 @@ class Judge:
     def begin(self, seed, fold):
         told, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
         gold = [str(action) for action in self._inside.getGoldActionSequence()]
-        return self._told(told, info) | {"gold": gold, "wanted": str(info.get("taskDescription", ""))}
+        return self._told(told, info) | {
+            "gold": gold,
+            "wanted": str(info.get("taskDescription", "")),
+        }
 
     def step(self, action):
         told, _, _, info = self._inside.step(action)
@@ -19,5 +22,10 @@ class Judge:
 
     def _told(self, told, info):
         score = info["scoreRaw"] if "scoreRaw" in info else info["score"]
-        return {"told": str(told), "valid": [str(action) for action in info["validActions"]], "score": float(score),
-                "won": bool(info["tasksuccess"]), "lost": bool(info["taskfailure"])}
+        return {
+            "told": str(told),
+            "valid": [str(action) for action in info["validActions"]],
+            "score": float(score),
+            "won": bool(info["tasksuccess"]),
+            "lost": bool(info["taskfailure"]),
+        }

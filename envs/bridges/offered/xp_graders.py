@@ -33,9 +33,22 @@ class _Grader:
             sys.path.insert(0, _ROOT)
         from envs.check import check
 
-        found = next(iter(check("envs:OpenEnv-v0", {"url": subject.running.base_url}, only=[self.check], episodes=4)))
-        return CheckResult(check_id=self.check_id, status=CheckStatus(found.outcome.lower()), evidence=[found.detail],
-                           duration_s=found.seconds)
+        found = next(
+            iter(
+                check(
+                    "envs:OpenEnv-v0",
+                    {"url": subject.running.base_url},
+                    only=[self.check],
+                    episodes=4,
+                )
+            )
+        )
+        return CheckResult(
+            check_id=self.check_id,
+            status=CheckStatus(found.outcome.lower()),
+            evidence=[found.detail],
+            duration_s=found.seconds,
+        )
 
 
 class SeedControl(_Grader):

@@ -53,11 +53,15 @@ class XpEnv(vf.Env[XpEnvConfig]):
         world = await asyncio.to_thread(_made, task.data)
         total, signals = 0.0, dict[str, float]()
         try:
-            seen, _ = await asyncio.to_thread(world.reset, seed=task.data.seed, options={"split": task.data.split})
+            seen, _ = await asyncio.to_thread(
+                world.reset, seed=task.data.seed, options={"split": task.data.split}
+            )
             async with agents.player.interaction(task) as interaction:
                 segment = await interaction.turn(f"{world.instructions}\n\n{seen}")
                 while not segment.terminated:
-                    seen, reward, terminated, truncated, info = await asyncio.to_thread(world.step, segment.last_reply)
+                    seen, reward, terminated, truncated, info = await asyncio.to_thread(
+                        world.step, segment.last_reply
+                    )
                     total += 0.0 if reward != reward else reward
                     for name, value in info["signals"].items():
                         number = value[0] if isinstance(value, tuple) else value
@@ -77,8 +81,16 @@ class XpTaskset(vf.Taskset[XpTask, XpConfig]):
     def load(self) -> Iterator[XpTask]:
         config = self.config
         for seed in range(config.num_tasks):
-            yield XpTask(XpData(name=f"{config.world}#{seed}", world=config.world, arguments=config.arguments,
-                                split=config.split, seed=seed), config.task)
+            yield XpTask(
+                XpData(
+                    name=f"{config.world}#{seed}",
+                    world=config.world,
+                    arguments=config.arguments,
+                    split=config.split,
+                    seed=seed,
+                ),
+                config.task,
+            )
 
 
 __all__ = ["XpEnv", "XpTaskset"]

@@ -14,8 +14,10 @@ from speak import Refused, speak
 
 
 class NemoGym:
-    instructions = ('Reply with a tool call, {"name": "...", "arguments": {...}}, or with the final answer as plain '
-                    "text, which ends the episode")
+    instructions = (
+        'Reply with a tool call, {"name": "...", "arguments": {...}}, or with the final answer as plain '
+        "text, which ends the episode"
+    )
 
     def __init__(self, options):
         from nemo_gym.config_types import BaseServerConfig
@@ -27,8 +29,13 @@ class NemoGym:
         kind = getattr(found, name)
         config = kind.model_fields["config"].annotation
         where = {"host": "127.0.0.1", "port": 1}
-        server = kind(config=config(name=module, entrypoint="app.py", **where), server_client=ServerClient(
-            head_server_config=BaseServerConfig(**where), global_config_dict=OmegaConf.create({})))
+        server = kind(
+            config=config(name=module, entrypoint="app.py", **where),
+            server_client=ServerClient(
+                head_server_config=BaseServerConfig(**where),
+                global_config_dict=OmegaConf.create({}),
+            ),
+        )
         self._app = server.setup_webserver()
         rows = Path(options.get("dataset") or Path(found.__file__).parent / "data/example.jsonl")
         self._rows = [json.loads(line) for line in rows.read_text().splitlines() if line.strip()]
@@ -43,8 +50,15 @@ class NemoGym:
         self._tools = {t["name"]: t for t in self._asked.get("tools") or []}
         said = [message["content"] for message in self._asked["input"]]
         told = [words if isinstance(words, str) else json.dumps(words) for words in said]
-        return "\n".join([*told, *(f"tool {t['name']} {json.dumps(t['parameters']['properties'])}"
-                                   for t in self._tools.values())])
+        return "\n".join(
+            [
+                *told,
+                *(
+                    f"tool {t['name']} {json.dumps(t['parameters']['properties'])}"
+                    for t in self._tools.values()
+                ),
+            ]
+        )
 
     def step(self, action):
         call = _tool_call(action)
@@ -56,16 +70,35 @@ class NemoGym:
         number = f"call_{len(self._output)}"
         answer = self._client.post(f"/{name}", json=arguments)
         self._output += [
-            {"type": "function_call", "call_id": number, "name": name, "arguments": json.dumps(arguments)},
-            {"type": "function_call_output", "call_id": number, "output": answer.text}]
+            {
+                "type": "function_call",
+                "call_id": number,
+                "name": name,
+                "arguments": json.dumps(arguments),
+            },
+            {"type": "function_call_output", "call_id": number, "output": answer.text},
+        ]
         return answer.text, 0.0, False, False
 
     def _verified(self, text):
-        said = {"id": "msg_0", "type": "message", "role": "assistant", "status": "completed",
-                "content": [{"type": "output_text", "text": text, "annotations": []}]}
-        response = {"id": "resp_0", "created_at": 0, "model": "xp", "object": "response", "status": "completed",
-                    "output": [*self._output, said], "parallel_tool_calls": True, "tool_choice": "auto",
-                    "tools": self._asked.get("tools") or []}
+        said = {
+            "id": "msg_0",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": text, "annotations": []}],
+        }
+        response = {
+            "id": "resp_0",
+            "created_at": 0,
+            "model": "xp",
+            "object": "response",
+            "status": "completed",
+            "output": [*self._output, said],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": self._asked.get("tools") or [],
+        }
         answer = self._client.post("/verify", json=self._row | {"response": response})
         answer.raise_for_status()
         return "", float(answer.json()["reward"]), True, False
@@ -75,9 +108,22 @@ class NemoGym:
         if not self._tools or rng.random() < 0.3:
             return str(rng.randrange(10))
         tool = rng.choice(list(self._tools.values()))
-        values = {"integer": rng.randrange(10), "number": rng.random(), "boolean": True, "array": [], "object": {}}
-        return json.dumps({"name": tool["name"], "arguments": {
-            n: values.get(p.get("type"), "x") for n, p in tool["parameters"]["properties"].items()}})
+        values = {
+            "integer": rng.randrange(10),
+            "number": rng.random(),
+            "boolean": True,
+            "array": [],
+            "object": {},
+        }
+        return json.dumps(
+            {
+                "name": tool["name"],
+                "arguments": {
+                    n: values.get(p.get("type"), "x")
+                    for n, p in tool["parameters"]["properties"].items()
+                },
+            }
+        )
 
 
 def _tool_call(text):

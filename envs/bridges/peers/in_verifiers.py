@@ -25,9 +25,12 @@ class Verifiers:
         if not self._tasks:
             raise RuntimeError(f"the taskset {name} has no tasks")
         first = self._tasks[0]
-        if type(first).toolsets(first.config) or any("runtime" in inspect.signature(f).parameters
-                                                     for f in first.hooks("reward")):
-            raise RuntimeError(f"the tasks of {name} need tools or a runtime: use vf-eval, and read its traces")
+        if type(first).toolsets(first.config) or any(
+            "runtime" in inspect.signature(f).parameters for f in first.hooks("reward")
+        ):
+            raise RuntimeError(
+                f"the tasks of {name} need tools or a runtime: use vf-eval, and read its traces"
+            )
 
     def reset(self, seed):
         self._task = self._tasks[seed % len(self._tasks)]
@@ -39,10 +42,14 @@ class Verifiers:
         from verifiers.v1.trace import AgentInfo, Trace, TraceTask
         from verifiers.v1.types import AssistantMessage, UserMessage
 
-        trace = Trace(task=TraceTask(type=type(self._task).__name__, data=self._task.data),
-                      agent=AgentInfo(config=AgentConfig()),
-                      nodes=[MessageNode(message=UserMessage(content=self._task.data.prompt_text)),
-                             MessageNode(parent=0, message=AssistantMessage(content=action), sampled=True)])
+        trace = Trace(
+            task=TraceTask(type=type(self._task).__name__, data=self._task.data),
+            agent=AgentInfo(config=AgentConfig()),
+            nodes=[
+                MessageNode(message=UserMessage(content=self._task.data.prompt_text)),
+                MessageNode(parent=0, message=AssistantMessage(content=action), sampled=True),
+            ],
+        )
         asyncio.run(self._task.score(trace))
         return "", float(trace.reward), True, False
 

@@ -47,9 +47,14 @@ def describe(before: str, answer: Answer) -> str:
 def event(answer: Answer) -> str:
     """`end|go name=value …`: what was measured, and whether it is over. A zero is not told: it adds nothing. A name is
     one word of letters, digits and _.-~: what else stands in it is written as in an address (RFC 3986, 2.1)."""
-    told = {quote(name, safe=""): text for name, value in sorted(answer.signals.items())
-            if (text := f"{value:.2f}".rstrip("0").rstrip(".")) not in ("0", "-0")}
-    return " ".join(["end" if answer.ended else "go", *(f"{name}={text}" for name, text in told.items())])
+    told = {
+        quote(name, safe=""): text
+        for name, value in sorted(answer.signals.items())
+        if (text := f"{value:.2f}".rstrip("0").rstrip(".")) not in ("0", "-0")
+    }
+    return " ".join(
+        ["end" if answer.ended else "go", *(f"{name}={text}" for name, text in told.items())]
+    )
 
 
 _SIGNAL = re.compile(r"([A-Za-z0-9_.~%-]*)=(-?\d+(?:\.\d\d?)?)")

@@ -64,10 +64,23 @@ class EnsembleModel:
     another's `beliefs` needs neither list: they come with them.
     """
 
-    def __init__(self, actions: Sequence[str] = (), signals: Sequence[str] = (), members: int = 5, width: int = 64,
-                 tolerance: float = 0.2, trusted_accuracy: float = 0.9, seed: int = 0) -> None:
+    def __init__(
+        self,
+        actions: Sequence[str] = (),
+        signals: Sequence[str] = (),
+        members: int = 5,
+        width: int = 64,
+        tolerance: float = 0.2,
+        trusted_accuracy: float = 0.9,
+        seed: int = 0,
+    ) -> None:
         self.version, self.threshold = 0, first_threshold(trusted_accuracy)
-        self._actions, self._signals, self._members, self._width = tuple(actions), tuple(signals), members, width
+        self._actions, self._signals, self._members, self._width = (
+            tuple(actions),
+            tuple(signals),
+            members,
+            width,
+        )
         self._tolerance, self._trusted_accuracy, self._seed = tolerance, trusted_accuracy, seed
         self._rows: list[_Row] = []
         self._kept_out: dict[Use, list[tuple[str, str, Answer]]] = {"gate": [], "measured": []}
@@ -101,46 +114,69 @@ class EnsembleModel:
                 self._kept_out[use].append((step.obs_text, step.decision.text, answer))
             else:
                 signals = np.array([answer.signals.get(n, 0.0) for n in self._signals])
-                self._rows.append(_Row(self._given(before, step.decision.text), after - before, signals,
-                                       float(answer.ended)))
+                self._rows.append(
+                    _Row(
+                        self._given(before, step.decision.text),
+                        after - before,
+                        signals,
+                        float(answer.ended),
+                    )
+                )
 
     def fit(self, steps: int, batch: int = 128) -> float:
         """`steps` optimiser steps of all members together; the last loss."""
         if not self._rows:
             return float("nan")
-        given, target = (torch.from_numpy(np.array(part, np.float32)) for part in (
-            [r.given for r in self._rows], [np.concatenate([r.change, r.signals]) for r in self._rows]))
+        given, target = (
+            torch.from_numpy(np.array(part, np.float32))
+            for part in (
+                [r.given for r in self._rows],
+                [np.concatenate([r.change, r.signals]) for r in self._rows],
+            )
+        )
         ended = torch.tensor([r.ended for r in self._rows])
         if self._nets is None:
             self._build(given.shape[1], target.shape[1])
         assert self._nets is not None
         self._nets.scale(given, target)
         # A member sees two rows of three, always the same ones: where rows are few, members differ.
-        own = [np.flatnonzero(np.random.default_rng([self._seed, m]).random(len(self._rows)) < 2 / 3)
-               for m in range(self._members)]
+        own = [
+            np.flatnonzero(np.random.default_rng([self._seed, m]).random(len(self._rows)) < 2 / 3)
+            for m in range(self._members)
+        ]
         loss = torch.zeros(())
         for _ in range(steps):
-            rows = torch.from_numpy(np.array([self._rng.choice(o if len(o) else len(self._rows), batch) for o in own]))
+            rows = torch.from_numpy(
+                np.array([self._rng.choice(o if len(o) else len(self._rows), batch) for o in own])
+            )
             out = self._nets(given[rows])
             loss = functional.mse_loss(out[..., :-1], self._nets.scaled(target[rows]))
             loss = loss + functional.binary_cross_entropy_with_logits(out[..., -1], ended[rows])
             self._optimizer.zero_grad()
             loss.backward()
-            self._finite.take(self._optimizer, float(loss.detach()),
-                              partial(_as_arrays, given=given[rows], target=target[rows], ended=ended[rows]))
+            self._finite.take(
+                self._optimizer,
+                float(loss.detach()),
+                partial(_as_arrays, given=given[rows], target=target[rows], ended=ended[rows]),
+            )
         self.version += 1
         return float(loss.detach())
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         """The members' mean, written in the form of the observation; unsure without bound before the first fit, of an
         action that is not listed, and of an observation of another form."""
-        known = [i for i, (o, a) in enumerate(zip(observations, actions, strict=True))
-                 if self._nets is not None and a in self._actions and _form(o) == self._form]
+        known = [
+            i
+            for i, (o, a) in enumerate(zip(observations, actions, strict=True))
+            if self._nets is not None and a in self._actions and _form(o) == self._form
+        ]
         predictions = [Prediction(None, float("inf"))] * len(observations)
         if not known or self._nets is None:
             return predictions
         before = np.array([self._numbers(observations[i]) for i in known])
-        given = np.array([self._given(b, actions[i]) for b, i in zip(before, known, strict=True)], np.float32)
+        given = np.array(
+            [self._given(b, actions[i]) for b, i in zip(before, known, strict=True)], np.float32
+        )
         with torch.inference_mode():
             out = self._nets(torch.from_numpy(given).expand(self._members, -1, -1))
             apart = out[..., :-1].std(0).amax(-1) + torch.sigmoid(out[..., -1]).std(0)
@@ -148,7 +184,9 @@ class EnsembleModel:
             ended = torch.sigmoid(out[..., -1]).mean(0).numpy() > 0.5
         width = before.shape[1]
         for row, i in enumerate(known):
-            signals = dict(zip(self._signals, mean[row, width:].astype(float).tolist(), strict=True))
+            signals = dict(
+                zip(self._signals, mean[row, width:].astype(float).tolist(), strict=True)
+            )
             seen = self._written(observations[i], before[row] + mean[row, :width])
             predictions[i] = Prediction(Answer(seen, signals, bool(ended[row])), float(apart[row]))
         return predictions
@@ -163,9 +201,15 @@ class EnsembleModel:
         if self._trusted_accuracy > 0:
             uncertainty, right, _ = self._checked(gating)
             self.threshold = gate(uncertainty, right, self._trusted_accuracy)
-        return judged(*self._checked(measured), self.threshold) if len(measured) >= FEWEST_MEASURED else None
+        return (
+            judged(*self._checked(measured), self.threshold)
+            if len(measured) >= FEWEST_MEASURED
+            else None
+        )
 
-    def _checked(self, checked: Sequence[tuple[str, str, Answer]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _checked(
+        self, checked: Sequence[tuple[str, str, Answer]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the predictions for these: the uncertainty, float [N]; whether they are right, and whether "no number
         changes" is, bool [N]."""
         predictions = self.predict([o for o, _, _ in checked], [a for _, a, _ in checked])
@@ -173,7 +217,11 @@ class EnsembleModel:
         right, copied = list[bool](), list[bool]()
         for (observation, _, answer), prediction in zip(checked, predictions, strict=True):
             truth, before = self._numbers(answer.observation), self._numbers(observation)
-            guess = self._numbers(prediction.answer.observation) if prediction.answer else truth + np.inf
+            guess = (
+                self._numbers(prediction.answer.observation)
+                if prediction.answer
+                else truth + np.inf
+            )
             near = self._tolerance * usual + _SINGLE * np.maximum(np.abs(truth), np.abs(before))
             agrees = prediction.answer is not None and prediction.answer.ended == answer.ended
             right.append(agrees and bool((np.abs(guess - truth) <= near).all()))
@@ -184,7 +232,10 @@ class EnsembleModel:
         """What the next fit depends on besides the transitions, by file name."""
         if self._nets is None:
             return {}
-        return {**self.beliefs(), "world_model_optimizer.safetensors": pack_optimizer(self._optimizer)}
+        return {
+            **self.beliefs(),
+            "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
+        }
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
@@ -196,18 +247,28 @@ class EnsembleModel:
         if self._nets is None:
             return {}
         about: dict[str, Any] = {
-            "version": self.version, "threshold": exact(self.threshold),
-            "actions": self._actions, "signals": self._signals, "form": self._form,
-            "random": self._rng.bit_generator.state}
-        return {"world_model.safetensors": Weights.of(self._nets, self.version).data,
-                "world_model.json": dumps(about).encode()}
+            "version": self.version,
+            "threshold": exact(self.threshold),
+            "actions": self._actions,
+            "signals": self._signals,
+            "form": self._form,
+            "random": self._rng.bit_generator.state,
+        }
+        return {
+            "world_model.safetensors": Weights.of(self._nets, self.version).data,
+            "world_model.json": dumps(about).encode(),
+        }
 
     def believe(self, beliefs: Mapping[str, bytes]) -> None:
         """Predicts from now on as the model whose `beliefs` these are."""
         if "world_model.json" not in beliefs:
             return
         about = json.loads(beliefs["world_model.json"])
-        self.version, self._form, self._rng.bit_generator.state = about["version"], about["form"], about["random"]
+        self.version, self._form, self._rng.bit_generator.state = (
+            about["version"],
+            about["form"],
+            about["random"],
+        )
         self.threshold = float(about["threshold"])
         self._actions, self._signals = tuple(about["actions"]), tuple(about["signals"])
         numbers = str(self._form).count("#")
@@ -217,15 +278,19 @@ class EnsembleModel:
 
     def _build(self, inputs: int, outputs: int) -> None:
         self._nets = _Ensemble(self._members, inputs, self._width, outputs, self._seed)
-        self._optimizer = torch.optim.Adam([p for p in self._nets.parameters() if p.requires_grad], lr=1e-3)
+        self._optimizer = torch.optim.Adam(
+            [p for p in self._nets.parameters() if p.requires_grad], lr=1e-3
+        )
 
     def _numbers(self, observation: str) -> np.ndarray:
         form = _form(observation)
         if self._form is None:
             self._form = form
         if form != self._form:
-            raise RecordError(f"observation of the form {form[:60]!r}, those before were {self._form[:60]!r}",
-                              "use planning.model=language for worlds whose screens differ")
+            raise RecordError(
+                f"observation of the form {form[:60]!r}, those before were {self._form[:60]!r}",
+                "use planning.model=language for worlds whose screens differ",
+            )
         return np.array([float(n[0]) for n in _NUMBER.finditer(observation)])
 
     def _given(self, numbers: np.ndarray, action: str) -> np.ndarray:
@@ -265,11 +330,21 @@ class _Ensemble(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             sizes = ((inputs, width), (width, width), (width, outputs + 1))
-            self.weights = nn.ParameterList(torch.randn(members, i, o) * (2 / i) ** 0.5 for i, o in sizes)
+            self.weights = nn.ParameterList(
+                torch.randn(members, i, o) * (2 / i) ** 0.5 for i, o in sizes
+            )
             self.biases = nn.ParameterList(torch.zeros(members, 1, o) for _, o in sizes)
-        self.stats = nn.ParameterDict({
-            name: nn.Parameter(torch.full((size,), torch.nan), requires_grad=False)
-            for name, size in (("centre", inputs), ("spread", inputs), ("middle", outputs), ("usual", outputs))})
+        self.stats = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.full((size,), torch.nan), requires_grad=False)
+                for name, size in (
+                    ("centre", inputs),
+                    ("spread", inputs),
+                    ("middle", outputs),
+                    ("usual", outputs),
+                )
+            }
+        )
 
     def scale(self, given: Tensor, target: Tensor) -> None:
         """Each column once, by the first rows in which it is not constant: until then it tells nothing (input), or is

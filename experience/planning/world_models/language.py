@@ -134,8 +134,15 @@ class LanguageWorldModel:
     threshold serves. Invariant: a prediction above `threshold` is never used for learning.
     """
 
-    def __init__(self, layers: int, width: int, context: int, trusted_accuracy: float, seed: int,
-                 retrieve: int = 0) -> None:
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        context: int,
+        trusted_accuracy: float,
+        seed: int,
+        retrieve: int = 0,
+    ) -> None:
         torch.manual_seed(seed)
         self.version, self.threshold, self._event_shift = 0, first_threshold(trusted_accuracy), 0.0
         self._tokenizer = ByteTokenizer()
@@ -143,7 +150,9 @@ class LanguageWorldModel:
         longest = (context + LONGEST_CHANGE) * (retrieve + 1)
         self._model = Transformer(TransformerShape(ByteTokenizer.size, layers, width, 4, longest))
         self._believed = copy.deepcopy(self._model).requires_grad_(False)
-        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01
+        )
         self._finite = FiniteSteps("world model")
         self._rng = np.random.default_rng(seed)
         self._trusted_accuracy = trusted_accuracy
@@ -201,7 +210,10 @@ class LanguageWorldModel:
             loss = negative_log_likelihood(logp, batch.mask) / tokens
             loss.backward()
             whole += float(loss.detach())
-        if self._finite.take(self._optimizer, whole, lambda: as_arrays(transitions=chosen), 1.0) is not None:
+        if (
+            self._finite.take(self._optimizer, whole, lambda: as_arrays(transitions=chosen), 1.0)
+            is not None
+        ):
             self._average()
         return whole
 
@@ -211,7 +223,9 @@ class LanguageWorldModel:
         self._steps += 1
         new = max(0.01, 1 / self._steps)
         with torch.no_grad():
-            for mean, weight in zip(self._believed.parameters(), self._model.parameters(), strict=True):
+            for mean, weight in zip(
+                self._believed.parameters(), self._model.parameters(), strict=True
+            ):
                 mean.lerp_(weight, new)
 
     def _sample(self, n: int) -> list[Turn]:
@@ -224,23 +238,35 @@ class LanguageWorldModel:
         chosen = [int(i) for i in (*uniform, *rare)]
         prompts = self._prompts([self._fitted[i][0] for i in chosen], without=chosen)
         changes = [self._tokenizer.action(self._fitted[i][1]) for i in chosen]
-        return [Turn(p, c, np.zeros(len(c), np.float32)) for p, c in zip(prompts, changes, strict=True)]
+        return [
+            Turn(p, c, np.zeros(len(c), np.float32)) for p, c in zip(prompts, changes, strict=True)
+        ]
 
     def save(self) -> dict[str, bytes]:
         """What the next fit depends on besides the transitions, by file name."""
-        about = {"version": self.version, "threshold": exact(self.threshold), "event_shift": self._event_shift,
-                 "steps": self._steps,
-                 "random": self._rng.bit_generator.state}
-        return {"world_model.safetensors": Weights.of(self._model, self.version).data,
-                "world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
-                "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
-                "world_model.json": dumps(about).encode()}
+        about = {
+            "version": self.version,
+            "threshold": exact(self.threshold),
+            "event_shift": self._event_shift,
+            "steps": self._steps,
+            "random": self._rng.bit_generator.state,
+        }
+        return {
+            "world_model.safetensors": Weights.of(self._model, self.version).data,
+            "world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
+            "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
+            "world_model.json": dumps(about).encode(),
+        }
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
         self._said.clear()
         about = json.loads(saved["world_model.json"])
-        self.version, self.threshold, self._steps = about["version"], float(about["threshold"]), about["steps"]
+        self.version, self.threshold, self._steps = (
+            about["version"],
+            float(about["threshold"]),
+            about["steps"],
+        )
         self._event_shift = about.get("event_shift", 0.0)
         self._rng.bit_generator.state = about["random"]
         Weights.read(self.version, saved["world_model.safetensors"]).put_into(self._model)
@@ -249,12 +275,17 @@ class LanguageWorldModel:
 
     def beliefs(self) -> dict[str, bytes]:
         """What another process needs to predict as this one does, and no more."""
-        about: dict[str, Any] = {"version": self.version, "event_shift": self._event_shift,
-                                 "threshold": exact(self.threshold)}
+        about: dict[str, Any] = {
+            "version": self.version,
+            "event_shift": self._event_shift,
+            "threshold": exact(self.threshold),
+        }
         if self._retrieve:
             about["memory"] = self._fitted[-_PUSHED:]
-        return {"world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
-                "world_model.json": dumps(about).encode()}
+        return {
+            "world_model_mean.safetensors": Weights.of(self._believed, self.version).data,
+            "world_model.json": dumps(about).encode(),
+        }
 
     def believe(self, beliefs: Mapping[str, bytes]) -> None:
         """Predicts from now on as the model whose `beliefs` these are."""
@@ -277,10 +308,21 @@ class LanguageWorldModel:
         return [self._said[pair] for pair in pairs]
 
     def _predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
-        prompts = self._prompts([_question(o, a) for o, a in zip(observations, actions, strict=True)])
-        written = [answer for start in range(0, len(prompts), _TOGETHER) for answer in sample(
-            self._believed, prompts[start:start + _TOGETHER], end=ByteTokenizer.END, most_tokens=LONGEST_CHANGE,
-            temperature=0, generator=self._generator)]
+        prompts = self._prompts(
+            [_question(o, a) for o, a in zip(observations, actions, strict=True)]
+        )
+        written = [
+            answer
+            for start in range(0, len(prompts), _TOGETHER)
+            for answer in sample(
+                self._believed,
+                prompts[start : start + _TOGETHER],
+                end=ByteTokenizer.END,
+                most_tokens=LONGEST_CHANGE,
+                temperature=0,
+                generator=self._generator,
+            )
+        ]
         predictions = []
         for observation, change in zip(observations, written, strict=True):
             answer = apply(observation, self._tokenizer.text(change.ids)) if change.ended else None
@@ -295,21 +337,35 @@ class LanguageWorldModel:
         has_gate = self._trusted_accuracy > 0
         if has_gate and len(gating) >= FEWEST_GATING:
             uncertainty, right, events = self._checked(gating)
-            plain, believed = (gate(uncertainty[kind], right[kind], self._trusted_accuracy)
-                               for kind in (~events, events))
+            plain, believed = (
+                gate(uncertainty[kind], right[kind], self._trusted_accuracy)
+                for kind in (~events, events)
+            )
             # Where all that happens is an event, as in worlds of one turn, there is nothing else to measure it by.
             self.threshold = plain if np.isfinite(plain) else believed
-            self._event_shift = 0.0 if not np.isfinite(plain) else plain - believed if np.isfinite(believed) else _NEVER
+            self._event_shift = (
+                0.0
+                if not np.isfinite(plain)
+                else plain - believed
+                if np.isfinite(believed)
+                else _NEVER
+            )
             self._said.clear()
         if (has_gate and len(gating) < FEWEST_GATING) or len(measured) < FEWEST_MEASURED:
             return None
         uncertainty, right, events = self._checked(measured)
         uncertainty[events] += self._event_shift
-        copied = np.array([not a.ended and a.observation == s.obs_text and not any(a.signals.values())
-                           for s, a in measured])
+        copied = np.array(
+            [
+                not a.ended and a.observation == s.obs_text and not any(a.signals.values())
+                for s, a in measured
+            ]
+        )
         return judged(uncertainty, right, copied, self.threshold)
 
-    def _checked(self, kept_out: Sequence[tuple[Step, Answer]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _checked(
+        self, kept_out: Sequence[tuple[Step, Answer]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the predictions for these: the uncertainty before any shift, float [N]; whether they are right, and
         whether an event is predicted, bool [N]."""
         actions = [s.decision.text for s, _ in kept_out if s.decision]
@@ -317,8 +373,12 @@ class LanguageWorldModel:
         uncertainty = np.array([p.uncertainty for p in predictions])
         events = np.array([p.answer is not None and _is_event(p.answer) for p in predictions])
         uncertainty[events] -= self._event_shift
-        right = np.array([p.answer is not None and describe(s.obs_text, p.answer) == describe(s.obs_text, a)
-                          for p, (s, a) in zip(predictions, kept_out, strict=True)])
+        right = np.array(
+            [
+                p.answer is not None and describe(s.obs_text, p.answer) == describe(s.obs_text, a)
+                for p, (s, a) in zip(predictions, kept_out, strict=True)
+            ]
+        )
         return uncertainty, right, events
 
     def _prompts(self, questions: Sequence[str], without: Sequence[int] = ()) -> list[np.ndarray]:
@@ -326,10 +386,16 @@ class LanguageWorldModel:
         if not self._retrieve:
             return [fit(self._tokenizer.prompt(q), self._room) for q in questions]
         found = []
-        for question, alike in zip(questions, self._memory.nearest(questions, self._retrieve, without), strict=True):
+        for question, alike in zip(
+            questions, self._memory.nearest(questions, self._retrieve, without), strict=True
+        ):
             before = "".join(f"{self._fitted[i][0]}\n= {self._fitted[i][1]}\n\n" for i in alike)
-            found.append(fit(self._tokenizer.prompt(before + question), self._room + len(alike) * (
-                self._room + LONGEST_CHANGE)))
+            found.append(
+                fit(
+                    self._tokenizer.prompt(before + question),
+                    self._room + len(alike) * (self._room + LONGEST_CHANGE),
+                )
+            )
         return found
 
 
@@ -355,16 +421,27 @@ def gate(uncertainty: np.ndarray, right: np.ndarray, accuracy: float) -> float:
 
 def answer_of(step: Step, following: Step) -> Answer:
     """What the world answered to a row, read off it and the next one. Unknown signals are left out."""
-    return Answer(following.obs_text, {s.name: s.value for s in step.signals if s.value is not None},
-                  step.ending == "terminated")
+    return Answer(
+        following.obs_text,
+        {s.name: s.value for s in step.signals if s.value is not None},
+        step.ending == "terminated",
+    )
 
 
-def judged(uncertainty: np.ndarray, right: np.ndarray, copied: np.ndarray, threshold: float) -> ModelError:
+def judged(
+    uncertainty: np.ndarray, right: np.ndarray, copied: np.ndarray, threshold: float
+) -> ModelError:
     """How far predictions are right, and what a gate at `threshold` makes of them. uncertainty float [N]; right, and
     whether "nothing changes" was, bool [N], N ≥ 1. No gate lets through what is unsure without bound."""
     kept = (uncertainty <= threshold) & np.isfinite(uncertainty)
-    return ModelError(float(right.mean()), float(right[kept].mean()) if kept.any() else None, float(kept.mean()),
-                      float(copied.mean()), auroc(uncertainty, ~right), len(right))
+    return ModelError(
+        float(right.mean()),
+        float(right[kept].mean()) if kept.any() else None,
+        float(kept.mean()),
+        float(copied.mean()),
+        auroc(uncertainty, ~right),
+        len(right),
+    )
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:

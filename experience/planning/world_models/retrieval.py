@@ -33,8 +33,8 @@ class Memory:
         vectors = np.stack([_counts(text) for text in texts])
         self._texts_with += (vectors > 0).sum(0)
         self._seen += len(texts)
-        self._vectors = np.concatenate([self._vectors, vectors])[-self._most:]
-        self._keys = [*self._keys, *range(key, key + len(texts))][-self._most:]
+        self._vectors = np.concatenate([self._vectors, vectors])[-self._most :]
+        self._keys = [*self._keys, *range(key, key + len(texts))][-self._most :]
         self._weighed = None
 
     def nearest(self, texts: Sequence[str], k: int, without: Sequence[int] = ()) -> list[list[int]]:
@@ -51,7 +51,7 @@ class Memory:
             if 0 <= key - first < len(self._keys):
                 alike[row, key - first] = -1
         k = min(k, len(self._keys) - bool(len(without)))
-        order = np.argsort(alike, axis=1, kind="stable")[:, len(self._keys) - k:]
+        order = np.argsort(alike, axis=1, kind="stable")[:, len(self._keys) - k :]
         return [[self._keys[i] for i in row] for row in order]
 
 
@@ -64,5 +64,7 @@ def _counts(text: str) -> NDArray[np.float32]:
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    unit: NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9
+    )
     return unit

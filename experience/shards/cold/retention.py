@@ -30,7 +30,9 @@ def merged(spans: Iterable[Sequence[int]]) -> list[Span]:
 def spans_of(table: pa.Table) -> dict[str, list[Span]]:
     """By stream (hexadecimal), the runs of t that `table` holds."""
     rows: dict[bytes, list[Span]] = {}
-    for stream, t in zip(table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True):
+    for stream, t in zip(
+        table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True
+    ):
         spans = rows.setdefault(stream, [])
         if spans and spans[-1][1] == t - 1:
             spans[-1] = (spans[-1][0], t)
@@ -52,7 +54,7 @@ def older_than(table: pa.Table, before_ns: int, begins: dict[str, int]) -> np.nd
             continue
         count = b - a if old[a:b].all() else int(np.argmin(old[a:b]))
         if count:
-            gone[a:a + count] = True
+            gone[a : a + count] = True
             begins[stream[a].hex()] = int(t[a]) + count
     return gone
 

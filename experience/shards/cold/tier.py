@@ -44,11 +44,16 @@ from experience.strict_json import dumps
 
 Format = Literal["parquet", "lance"]
 _FOLDER, _SNAPSHOTS = "cold", "snapshots"
-_REPLACED, _PART = re.compile(r"[^/\0]+/seg-\d+-\d+\.arrow"), re.compile(r"part-[0-9-]+\.(parquet|lance)")
+_REPLACED, _PART = (
+    re.compile(r"[^/\0]+/seg-\d+-\d+\.arrow"),
+    re.compile(r"part-[0-9-]+\.(parquet|lance)"),
+)
 _TRIES = 20
 _GROUP_ROWS = 8_000
 _PART_BYTES = 256 << 20
-_WORDS = [name for name, of, _ in FIELDS if pa.types.is_string(of)]  # few different values: worth a dictionary
+_WORDS = [
+    name for name, of, _ in FIELDS if pa.types.is_string(of)
+]  # few different values: worth a dictionary
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ class Part:
     def path(self, store: Path) -> Path:
         return store / _FOLDER / self.file
 
-    def batches(self, store: Path, disk: Disk = REAL, *, checked: bool = True) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, store: Path, disk: Disk = REAL, *, checked: bool = True
+    ) -> Iterator[pa.RecordBatch]:
         """Its rows, by stream and t, with every column of today. Raises ShardError if a byte of it is wrong, and
         FileNotFoundError if it is gone."""
         path = self.path(store)
@@ -75,7 +82,9 @@ class Part:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
-            raise ShardError(f"{path} is damaged: {error}", "restore the file from a copy") from error
+            raise ShardError(
+                f"{path} is damaged: {error}", "restore the file from a copy"
+            ) from error
 
     def _read(self, store: Path, disk: Disk, checked: bool) -> Iterator[pa.RecordBatch]:
         if self.is_lance:
@@ -100,8 +109,10 @@ class Part:
         if not disk.exists(path):
             raise FileNotFoundError(str(path))
         if checked and self.sha256 and tree_sha256(path) != self.sha256:
-            raise ShardError(f"{path} is damaged: its files differ from the SHA-256 that was noted",
-                             "restore the folder from a copy")
+            raise ShardError(
+                f"{path} is damaged: its files differ from the SHA-256 that was noted",
+                "restore the folder from a copy",
+            )
 
 
 def tree_sha256(folder: Path) -> str:
@@ -135,7 +146,9 @@ class Snapshot:
 
     def next_kept(self, stream: bytes, t: int) -> int:
         """The first t from `t` on that was not let go."""
-        return next((last + 1 for first, last in self.missing.get(stream, ()) if first <= t <= last), t)
+        return next(
+            (last + 1 for first, last in self.missing.get(stream, ()) if first <= t <= last), t
+        )
 
     def last(self, writer: str) -> dict[bytes, int]:
         """The highest t of each of a writer's streams that is cold, or gone."""
@@ -173,15 +186,25 @@ def _parse_snapshot(path: Path, disk: Disk) -> Snapshot:
     try:
         content = json.loads(body)
         parts = tuple(Part(**part) for part in content["parts"])
-        snapshot = Snapshot(content["version"], parts, frozenset(content["replaced"]), content["let_go"],
-                            content.get("gone", {}), content.get("published_ns", 0))
+        snapshot = Snapshot(
+            content["version"],
+            parts,
+            frozenset(content["replaced"]),
+            content["let_go"],
+            content.get("gone", {}),
+            content.get("published_ns", 0),
+        )
         foreign: list[str | int] = [n for n in snapshot.replaced if not _REPLACED.fullmatch(n)]
         foreign += [part.file for part in parts if not _PART.fullmatch(part.file)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ShardError(f"{path} cannot be read: {error!r}", "the file was not written by xp") from error
+        raise ShardError(
+            f"{path} cannot be read: {error!r}", "the file was not written by xp"
+        ) from error
     if foreign or path.name != f"{snapshot.version:06d}.json":
-        raise ShardError(f"{path} names {(foreign or [snapshot.version])[0]!r}, which is no file of this store",
-                         "the file was not written by xp")
+        raise ShardError(
+            f"{path} names {(foreign or [snapshot.version])[0]!r}, which is no file of this store",
+            "the file was not written by xp",
+        )
     return snapshot
 
 
@@ -222,8 +245,15 @@ class Compacted:
 GRACE_SECONDS = 300.0
 
 
-def compact(store: Path, to: Format = "parquet", *, let_go_before_ns: int = 0, goes: Goes | None = None,
-            grace_seconds: float = GRACE_SECONDS, disk: Disk = REAL) -> Compacted:
+def compact(
+    store: Path,
+    to: Format = "parquet",
+    *,
+    let_go_before_ns: int = 0,
+    goes: Goes | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+    disk: Disk = REAL,
+) -> Compacted:
     """Moves every sealed shard into the cold tier, and lets go of rows that ended before `let_go_before_ns` (0: none),
     or of those that `goes` says.
 
@@ -244,13 +274,22 @@ def compact(store: Path, to: Format = "parquet", *, let_go_before_ns: int = 0, g
         if goes is not None:
             snapshot = _let_go(store, snapshot, to, goes, done, disk)
         done.files_waiting = _remove_leftovers(store, snapshot, grace_seconds, disk)
-        if not any(name.endswith(".open") for d in disk.directories(store) for name in disk.names(d)):
-            named = (digest for part in snapshot.parts for b in part.batches(store, disk) for digest in named_blobs(b))
+        if not any(
+            name.endswith(".open") for d in disk.directories(store) for name in disk.names(d)
+        ):
+            named = (
+                digest
+                for part in snapshot.parts
+                for b in part.batches(store, disk)
+                for digest in named_blobs(b)
+            )
             done.blobs_dropped, _ = sweep(store, named, disk)
         return done
 
 
-def _add_parts(store: Path, snapshot: Snapshot, to: Format, done: Compacted, disk: Disk) -> Snapshot:
+def _add_parts(
+    store: Path, snapshot: Snapshot, to: Format, done: Compacted, disk: Disk
+) -> Snapshot:
     """Reads every sealed shard that is not cold yet; shards of equal signal catalogues share a part."""
     waiting: dict[bytes, list[tuple[Path, list[pa.RecordBatch]]]] = defaultdict(list)
     sizes: dict[bytes, int] = defaultdict(int)
@@ -278,16 +317,30 @@ def _sealed(store: Path, snapshot: Snapshot, disk: Disk) -> Iterator[tuple[Path,
                 if disk.exists(path.with_suffix(".open")):
                     break
                 if not disk.exists(path):  # it was renamed between the two looks, or it is gone
-                    raise ShardError(f"{path} is missing: the manifest names it", "restore the file from a copy")
+                    raise ShardError(
+                        f"{path} is missing: the manifest names it", "restore the file from a copy"
+                    )
             yield path, line["rows"]
 
 
-def _add_part(store: Path, snapshot: Snapshot, shards: Sequence[tuple[Path, list[pa.RecordBatch]]], to: Format,
-              done: Compacted, disk: Disk) -> Snapshot:
-    streams = {writer: _spans([b for shard, batches in shards for b in batches if shard.parent.name == writer])
-               for writer in sorted({shard.parent.name for shard, _ in shards})}
+def _add_part(
+    store: Path,
+    snapshot: Snapshot,
+    shards: Sequence[tuple[Path, list[pa.RecordBatch]]],
+    to: Format,
+    done: Compacted,
+    disk: Disk,
+) -> Snapshot:
+    streams = {
+        writer: _spans(
+            [b for shard, batches in shards for b in batches if shard.parent.name == writer]
+        )
+        for writer in sorted({shard.parent.name for shard, _ in shards})
+    }
     first = shards[0][1][0].schema
-    table = pa.Table.from_batches([b.replace_schema_metadata(first.metadata) for _, batches in shards for b in batches])
+    table = pa.Table.from_batches(
+        [b.replace_schema_metadata(first.metadata) for _, batches in shards for b in batches]
+    )
     version = snapshot.version + 1
     part = _write(store, f"part-{version:06d}.{to}", table, streams, disk)
     done.shards += len(shards)
@@ -295,8 +348,13 @@ def _add_part(store: Path, snapshot: Snapshot, shards: Sequence[tuple[Path, list
     done.bytes_before += sum(disk.size(shard) for shard, _ in shards)
     done.bytes_after += part.bytes
     replaced = snapshot.replaced | {f"{shard.parent.name}/{shard.name}" for shard, _ in shards}
-    new = replace(snapshot, version=version, parts=(*snapshot.parts, part), replaced=replaced,
-                  published_ns=time.time_ns())
+    new = replace(
+        snapshot,
+        version=version,
+        parts=(*snapshot.parts, part),
+        replaced=replaced,
+        published_ns=time.time_ns(),
+    )
     _publish(store, new, disk)
     return new
 
@@ -308,11 +366,19 @@ def _spans(batches: Sequence[pa.RecordBatch]) -> dict[str, tuple[int, int]]:
     return {row["stream_id"].hex(): (row["t_min"], row["t_max"]) for row in found}
 
 
-def _write(store: Path, name: str, table: pa.Table, streams: Mapping[str, Mapping[str, tuple[int, int]]],
-           disk: Disk) -> Part:
+def _write(
+    store: Path,
+    name: str,
+    table: pa.Table,
+    streams: Mapping[str, Mapping[str, tuple[int, int]]],
+    disk: Disk,
+) -> Part:
     """A part on disk that was read back and found equal to `table`, sorted."""
-    table = table.take(pc.sort_indices(table.select(["stream_id", "t"]), [("stream_id", "ascending"),
-                                                                          ("t", "ascending")])).combine_chunks()
+    table = table.take(
+        pc.sort_indices(
+            table.select(["stream_id", "t"]), [("stream_id", "ascending"), ("t", "ascending")]
+        )
+    ).combine_chunks()
     path = store / _FOLDER / name
     if path.suffix == ".lance":
         size = _write_lance(path, table, disk)
@@ -320,18 +386,33 @@ def _write(store: Path, name: str, table: pa.Table, streams: Mapping[str, Mappin
     else:
         sink = io.BytesIO()
         parquet.write_table(
-            table, sink, version="2.6", compression="zstd", compression_level=3,
+            table,
+            sink,
+            version="2.6",
+            compression="zstd",
+            compression_level=3,
             row_group_size=rows_a_group(table, _GROUP_ROWS),
-            data_page_size=64 << 10, write_page_index=True, write_page_checksum=True, use_dictionary=_WORDS,
-            column_encoding={"action_logprobs.list.element": "BYTE_STREAM_SPLIT", "t": "DELTA_BINARY_PACKED"},
-            sorting_columns=parquet.SortingColumn.from_ordering(table.schema, [("stream_id", "ascending"),
-                                                                               ("t", "ascending")]))
+            data_page_size=64 << 10,
+            write_page_index=True,
+            write_page_checksum=True,
+            use_dictionary=_WORDS,
+            column_encoding={
+                "action_logprobs.list.element": "BYTE_STREAM_SPLIT",
+                "t": "DELTA_BINARY_PACKED",
+            },
+            sorting_columns=parquet.SortingColumn.from_ordering(
+                table.schema, [("stream_id", "ascending"), ("t", "ascending")]
+            ),
+        )
         size, digest = sink.tell(), hashlib.sha256(sink.getbuffer()).hexdigest()
         disk.write_file(path, [sink.getvalue()])
     disk.sync_directory(path.parent)
     part = Part(name, table.num_rows, size, digest, streams)
     if not pa.Table.from_batches(part.batches(store, disk)).equals(table):
-        raise ShardError(f"{path} does not read back as what was written", "keep the store as it is and report it")
+        raise ShardError(
+            f"{path} does not read back as what was written",
+            "keep the store as it is and report it",
+        )
     return part
 
 
@@ -353,19 +434,26 @@ def _lance() -> Any:
     try:
         import lance
     except ImportError as error:
-        raise MissingPartError("a part of this store is in Lance's format, which is not installed",
-                               ".venv/bin/uv pip install -p .venv pylance") from error
+        raise MissingPartError(
+            "a part of this store is in Lance's format, which is not installed",
+            ".venv/bin/uv pip install -p .venv pylance",
+        ) from error
     return lance
 
 
-def _let_go(store: Path, snapshot: Snapshot, to: Format, goes: Goes, done: Compacted, disk: Disk) -> Snapshot:
+def _let_go(
+    store: Path, snapshot: Snapshot, to: Format, goes: Goes, done: Compacted, disk: Disk
+) -> Snapshot:
     """Parts that hold rows that go are written again without them; first go the amendments of these rows, so that what
     a crash leaves is found again by asking for the same."""
     masks = [goes(_sorted(part, store, disk), snapshot) for part in snapshot.parts]
     here = [(part, mask) for part, mask in zip(snapshot.parts, masks, strict=True) if mask.any()]
     if not here:
         return snapshot
-    gone = {writer: {stream: list(spans) for stream, spans in of.items()} for writer, of in snapshot.gone.items()}
+    gone = {
+        writer: {stream: list(spans) for stream, spans in of.items()}
+        for writer, of in snapshot.gone.items()
+    }
     for part, mask in here:
         spans = spans_of(_sorted(part, store, disk).filter(pa.array(mask)))
         for writer, of in part.streams.items():
@@ -382,13 +470,30 @@ def _let_go(store: Path, snapshot: Snapshot, to: Format, goes: Goes, done: Compa
         rest = without(_sorted(part, store, disk), mask)
         if rest.num_rows:
             left = spans_of(rest)
-            streams = {w: {s: (left[s][0][0], left[s][-1][1]) for s in of if s in left}
-                       for w, of in part.streams.items()}
-            parts.append(_write(store, f"part-{version:06d}-{number}.{part.file.rpartition('.')[2]}", rest, streams,
-                                disk))
-    begins = {stream: spans[0][1] + 1 for stream, spans in _by_stream(gone).items() if spans[0][0] == 0}
-    new = replace(snapshot, version=version, parts=tuple(parts), gone=gone, let_go={**snapshot.let_go, **begins},
-                  published_ns=time.time_ns())
+            streams = {
+                w: {s: (left[s][0][0], left[s][-1][1]) for s in of if s in left}
+                for w, of in part.streams.items()
+            }
+            parts.append(
+                _write(
+                    store,
+                    f"part-{version:06d}-{number}.{part.file.rpartition('.')[2]}",
+                    rest,
+                    streams,
+                    disk,
+                )
+            )
+    begins = {
+        stream: spans[0][1] + 1 for stream, spans in _by_stream(gone).items() if spans[0][0] == 0
+    }
+    new = replace(
+        snapshot,
+        version=version,
+        parts=tuple(parts),
+        gone=gone,
+        let_go={**snapshot.let_go, **begins},
+        published_ns=time.time_ns(),
+    )
     _publish(store, new, disk)
     return new
 
@@ -422,7 +527,12 @@ def _remove_leftovers(store: Path, snapshot: Snapshot, grace_seconds: float, dis
     files that no other snapshot names. Returns how many files wait for their time."""
     for name in snapshot.replaced:
         shard = store / name
-        for leftover in (shard.with_suffix(".open"), shard.with_suffix(".commit"), shard, shard.with_suffix(".blocks")):
+        for leftover in (
+            shard.with_suffix(".open"),
+            shard.with_suffix(".commit"),
+            shard,
+            shard.with_suffix(".blocks"),
+        ):
             if disk.exists(leftover):
                 disk.remove(leftover)
     kept, waiting, replaced_at = {part.file for part in snapshot.parts}, 0, snapshot.published_ns

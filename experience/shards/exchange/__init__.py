@@ -35,7 +35,17 @@ from experience.shards.exchange.tables import ragged, to_hf, to_parquet
 from experience.shards.journal import Journal
 from experience.signal import SignalKind
 
-__all__ = ["EXPORTS", "IMPORTS", "Exchanged", "Rows", "as_plain", "bring_in", "export", "from_plain", "ragged"]
+__all__ = [
+    "EXPORTS",
+    "IMPORTS",
+    "Exchanged",
+    "Rows",
+    "as_plain",
+    "bring_in",
+    "export",
+    "from_plain",
+    "ragged",
+]
 
 
 def export(store: Path, to: str, out: Path, *, as_written: bool = False) -> Exchanged:
@@ -60,8 +70,13 @@ def export(store: Path, to: str, out: Path, *, as_written: bool = False) -> Exch
 
 
 _EXPORTS: dict[str, Callable[[Rows, Path], Exchanged]] = {
-    "jsonl": to_jsonl, "atif": to_atif, "parquet": to_parquet, "hf": to_hf, "minari": to_minari,
-    "lerobot": to_lerobot}
+    "jsonl": to_jsonl,
+    "atif": to_atif,
+    "parquet": to_parquet,
+    "hf": to_hf,
+    "minari": to_minari,
+    "lerobot": to_lerobot,
+}
 EXPORTS = tuple(_EXPORTS)
 
 
@@ -75,7 +90,9 @@ def bring_in(source: Path, of: str, store: Path) -> Exchanged:
     if read is None:
         raise ShardError(f"no format {of!r} to read", f"there are: {', '.join(_IMPORTS)}")
     if not source.exists():
-        raise ShardError(f"{source} is not there", "name the file or folder that holds the experience")
+        raise ShardError(
+            f"{source} is not there", "name the file or folder that holds the experience"
+        )
     if store.exists():
         raise ShardError(f"{store} exists already", "name a new folder")
     source = source.resolve()
@@ -83,10 +100,14 @@ def bring_in(source: Path, of: str, store: Path) -> Exchanged:
         if not (entry.is_file() or entry.is_dir()):  # a pipe would hold its reader up
             raise ShardError(f"{entry} is neither a file nor a folder", "remove it")
     kinds = _check(read(source), source)
-    made = next((p for p in reversed(store.parents) if not p.exists()), None)  # the first folder that is not there yet
+    made = next(
+        (p for p in reversed(store.parents) if not p.exists()), None
+    )  # the first folder that is not there yet
     draft = store.with_name(f".{store.name}-{secrets.token_hex(4)}")
     try:
-        done = _fill(Journal(draft / "imported", kinds, metadata={"imported_from": of}), read(source), source)
+        done = _fill(
+            Journal(draft / "imported", kinds, metadata={"imported_from": of}), read(source), source
+        )
         draft.rename(store)
     except BaseException:
         shutil.rmtree(draft if made is None else made, ignore_errors=True)
@@ -103,14 +124,18 @@ def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
         expected = next_t[step.stream_id]
         if step.t != expected:
             kind = "twice" if step.t < expected else f"where {expected} is due"
-            raise ShardError(f"{where}: stream {step.stream_id.hex()} gives t = {step.t} {kind}",
-                             "nothing was imported; a stream's t is 0, 1, 2 … in the order of the rows")
+            raise ShardError(
+                f"{where}: stream {step.stream_id.hex()} gives t = {step.t} {kind}",
+                "nothing was imported; a stream's t is 0, 1, 2 … in the order of the rows",
+            )
         next_t[step.stream_id] += 1
         for signal in step.signals:
             kind_of = SignalKind(signal.unit, signal.source)
             if kinds.setdefault(signal.name, kind_of) != kind_of:
-                raise ShardError(f"{where}: signal {signal.name!r} is {kind_of}, and {kinds[signal.name]} before",
-                                 "nothing was imported; a signal has one unit and one source")
+                raise ShardError(
+                    f"{where}: signal {signal.name!r} is {kind_of}, and {kinds[signal.name]} before",
+                    "nothing was imported; a signal has one unit and one source",
+                )
         for blob in step.obs_blobs:
             checked(where, lambda blob=blob: find(_folder(source), blob))  # type: ignore[misc]
     if not next_t:
@@ -136,5 +161,8 @@ def _folder(source: Path) -> Path:
 
 
 _IMPORTS: dict[str, Callable[[Path], Iterable[Placed]]] = {
-    "jsonl": from_jsonl, "atif": from_atif, "minari": from_minari}
+    "jsonl": from_jsonl,
+    "atif": from_atif,
+    "minari": from_minari,
+}
 IMPORTS = tuple(_IMPORTS)

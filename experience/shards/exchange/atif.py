@@ -15,7 +15,14 @@ import numpy as np
 
 from experience.episode import Episode
 from experience.policy import Decision, VersionSpan
-from experience.shards.exchange.episodes import Exchanged, Placed, Rows, checked, stream_named, whole_text
+from experience.shards.exchange.episodes import (
+    Exchanged,
+    Placed,
+    Rows,
+    checked,
+    stream_named,
+    whole_text,
+)
 from experience.shards.exchange.pictures import Pictures
 from experience.shards.exchange.plain import as_plain, from_plain
 from experience.step import Boundary, Step
@@ -41,38 +48,72 @@ def to_atif(rows: Rows, out: Path) -> Exchanged:
 def _trajectory(episode: Episode, closing: Step, pictures: Pictures) -> dict[str, Any]:
     first = episode.first
     rows = [*episode.steps, closing]
-    steps: list[dict[str, Any]] = [{"step_id": 1, "timestamp": _stamp(first.t_start_ns), "source": "user",
-                                    "message": _content(first, pictures)}]
+    steps: list[dict[str, Any]] = [
+        {
+            "step_id": 1,
+            "timestamp": _stamp(first.t_start_ns),
+            "source": "user",
+            "message": _content(first, pictures),
+        }
+    ]
     for number, (step, after) in enumerate(pairwise(rows), 2):
         rest = as_plain(step)
         decision = rest["decision"]
-        turn = {"step_id": number, "timestamp": _stamp(step.t_end_ns), "source": "agent",
-                "message": decision.pop("text"), "observation": {"results": [{"content": _content(after, pictures)}]}}
-        tokens = {"prompt_token_ids": decision.pop("prompt_ids"), "completion_token_ids": decision.pop("action_ids"),
-                  "logprobs": decision.pop("logprobs")}
+        turn = {
+            "step_id": number,
+            "timestamp": _stamp(step.t_end_ns),
+            "source": "agent",
+            "message": decision.pop("text"),
+            "observation": {"results": [{"content": _content(after, pictures)}]},
+        }
+        tokens = {
+            "prompt_token_ids": decision.pop("prompt_ids"),
+            "completion_token_ids": decision.pop("action_ids"),
+            "logprobs": decision.pop("logprobs"),
+        }
         if any(tokens.values()):
             turn["model_name"] = decision["behaviour_id"] or "unknown"
-            turn["metrics"] = {"prompt_tokens": len(tokens["prompt_token_ids"]),
-                               "completion_tokens": len(tokens["completion_token_ids"]), **tokens}
+            turn["metrics"] = {
+                "prompt_tokens": len(tokens["prompt_token_ids"]),
+                "completion_tokens": len(tokens["completion_token_ids"]),
+                **tokens,
+            }
             turn["llm_call_count"] = 1
         del rest["obs_text"]
         steps.append(turn | {"extra": {"xp": rest}})
     last = as_plain(closing)
     del last["obs_text"]
     total = episode.total_reward
-    return {"schema_version": ATIF_VERSION, "session_id": first.stream_id.hex(),
-            "trajectory_id": f"{first.stream_id.hex()}-{first.t}",
-            "agent": {"name": "xp", "version": "1", "model_name": first.decision.behaviour_id if first.decision and
-                      first.decision.behaviour_id else "unknown"},
-            "steps": steps, "extra": {"xp": {"closing": last}, "env_id": first.env_id, "task_id": first.task_id,
-                                      "total_reward": total, "ending": closing.ending}}
+    return {
+        "schema_version": ATIF_VERSION,
+        "session_id": first.stream_id.hex(),
+        "trajectory_id": f"{first.stream_id.hex()}-{first.t}",
+        "agent": {
+            "name": "xp",
+            "version": "1",
+            "model_name": first.decision.behaviour_id
+            if first.decision and first.decision.behaviour_id
+            else "unknown",
+        },
+        "steps": steps,
+        "extra": {
+            "xp": {"closing": last},
+            "env_id": first.env_id,
+            "task_id": first.task_id,
+            "total_reward": total,
+            "ending": closing.ending,
+        },
+    }
 
 
 def _content(step: Step, pictures: Pictures) -> str | list[dict[str, Any]]:
     """What was seen: text, or text and pictures by their paths. What ATIF has no media type for goes beside it only."""
     saved = [(blob, pictures.save(blob)) for blob in step.obs_blobs]
-    shown = [{"type": "image", "source": {"media_type": blob.media, "path": path}} for blob, path in saved
-             if blob.media in _MEDIA]
+    shown = [
+        {"type": "image", "source": {"media_type": blob.media, "path": path}}
+        for blob, path in saved
+        if blob.media in _MEDIA
+    ]
     return [{"type": "text", "text": step.obs_text}, *shown] if shown else step.obs_text
 
 
@@ -108,9 +149,12 @@ def _ours(whole: Mapping[str, Any], closing: dict[str, Any]) -> list[Step]:
     seen, steps = _text(whole["steps"][0]["message"]), []
     for turn in whole["steps"][1:]:
         rest, tokens = turn["extra"]["xp"], turn.get("metrics") or {}
-        decision = rest["decision"] | {"text": turn["message"], "prompt_ids": tokens.get("prompt_token_ids", []),
-                                       "action_ids": tokens.get("completion_token_ids", []),
-                                       "logprobs": tokens.get("logprobs", [])}
+        decision = rest["decision"] | {
+            "text": turn["message"],
+            "prompt_ids": tokens.get("prompt_token_ids", []),
+            "action_ids": tokens.get("completion_token_ids", []),
+            "logprobs": tokens.get("logprobs", []),
+        }
         steps.append(from_plain(rest | {"obs_text": seen, "decision": decision}))
         seen = _text(turn["observation"]["results"][0]["content"])
     return [*steps, from_plain(closing | {"obs_text": seen})]
@@ -139,18 +183,51 @@ def _theirs(whole: Mapping[str, Any], file: str) -> list[Step]:
             about.append(_rest(turn))
             continue
         t, (decision, rest) = len(steps), _decision(turn, whole["agent"])
-        steps.append(Step(stream, t, "atif", "\n".join(seen), "demonstration", step_in_episode=t, decision=decision,
-                          t_start_ns=began or now, t_end_ns=now, info={"atif": {"seen": about, "turn": rest}},
-                          boundary=Boundary.RESET if t == 0 else Boundary.NONE))
-        seen, about = [_words(r.get("content")) for r in (turn.get("observation") or {}).get("results", ())], []
+        steps.append(
+            Step(
+                stream,
+                t,
+                "atif",
+                "\n".join(seen),
+                "demonstration",
+                step_in_episode=t,
+                decision=decision,
+                t_start_ns=began or now,
+                t_end_ns=now,
+                info={"atif": {"seen": about, "turn": rest}},
+                boundary=Boundary.RESET if t == 0 else Boundary.NONE,
+            )
+        )
+        seen, about = (
+            [_words(r.get("content")) for r in (turn.get("observation") or {}).get("results", ())],
+            [],
+        )
     if not steps:
         raise ValueError("no step of an agent")
     steps[-1] = replace(steps[-1], ending="truncated")
-    info = {"seen": about, "trajectory": {name: value for name, value in whole.items() if name != "steps"}}
-    rows = [*steps, Step(stream, len(steps), "atif", "\n".join(seen), "demonstration", step_in_episode=len(steps),
-                         t_start_ns=now, t_end_ns=now, ending="truncated", boundary=Boundary.TRUNCATED,
-                         info={"atif": info})]
-    return [from_plain(as_plain(step)) for step in rows]  # a stranger's numbers are held against their columns
+    info = {
+        "seen": about,
+        "trajectory": {name: value for name, value in whole.items() if name != "steps"},
+    }
+    rows = [
+        *steps,
+        Step(
+            stream,
+            len(steps),
+            "atif",
+            "\n".join(seen),
+            "demonstration",
+            step_in_episode=len(steps),
+            t_start_ns=now,
+            t_end_ns=now,
+            ending="truncated",
+            boundary=Boundary.TRUNCATED,
+            info={"atif": info},
+        ),
+    ]
+    return [
+        from_plain(as_plain(step)) for step in rows
+    ]  # a stranger's numbers are held against their columns
 
 
 def _decision(turn: Mapping[str, Any], agent: Mapping[str, Any]) -> tuple[Decision, dict[str, Any]]:
@@ -164,11 +241,15 @@ def _decision(turn: Mapping[str, Any], agent: Mapping[str, Any]) -> tuple[Decisi
         for name in ("prompt_token_ids", "completion_token_ids", "logprobs"):
             rest["metrics"].pop(name, None)
     decision = Decision(
-        "\n".join([w for w in (_words(turn["message"]), *calls) if w]), 0,
+        "\n".join([w for w in (_words(turn["message"]), *calls) if w]),
+        0,
         np.array(tokens.get("prompt_token_ids") or [] if exact else [], np.int32),
-        np.array(ids if exact else [], np.int32), np.array(logprobs if exact else [], np.float32),
-        (VersionSpan(0, len(ids)),) if exact else (), exact,
-        behaviour_id=str(turn.get("model_name") or agent.get("model_name") or agent["name"]))
+        np.array(ids if exact else [], np.int32),
+        np.array(logprobs if exact else [], np.float32),
+        (VersionSpan(0, len(ids)),) if exact else (),
+        exact,
+        behaviour_id=str(turn.get("model_name") or agent.get("model_name") or agent["name"]),
+    )
     return decision, rest
 
 
@@ -195,7 +276,10 @@ def _nanoseconds(stamp: Any) -> int:
 
 def _words(content: Any) -> str:
     if isinstance(content, list):
-        return "\n".join(str(part["text"]) if part.get("text") is not None else f"[{part['type']}]" for part in content)
+        return "\n".join(
+            str(part["text"]) if part.get("text") is not None else f"[{part['type']}]"
+            for part in content
+        )
     if content is not None and not isinstance(content, str):
         raise TypeError(f"a message is {type(content).__name__}, not text")
     return content or ""

@@ -25,7 +25,16 @@ Placed = tuple[str, Step]
 """Where a step was found, for errors, and the step."""
 MOST_BYTES = 64 << 20
 """Of one line or document of a stranger."""
-NOT_READABLE = (RecordError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
+NOT_READABLE = (
+    RecordError,
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 """What reading a stranger's file may raise where it is not what it claims to be."""
 
 
@@ -49,13 +58,18 @@ class Rows:
     as_written: bool = False
 
     def steps(self) -> Iterator[Step]:
-        blocks = Catalog(self.store).follow() if self.as_written else follow_amended(self.store, None)
+        blocks = (
+            Catalog(self.store).follow() if self.as_written else follow_amended(self.store, None)
+        )
         return chain.from_iterable(blocks)
 
     def catalogue(self) -> dict[str, SignalKind]:
         """Every signal that any shard tells of, or an amendment that goes out."""
-        shards = {name: SignalKind(unit, source) for batch in Catalog(self.store).batches()  # type: ignore[arg-type]
-                  for name, unit, source in signal_names(batch.schema)}
+        shards = {
+            name: SignalKind(unit, source)  # type: ignore[arg-type]
+            for batch in Catalog(self.store).batches()
+            for name, unit, source in signal_names(batch.schema)
+        }
         return shards if self.as_written else declared_all(self.store) | shards
 
     def episodes(self) -> Iterator[Episode]:
@@ -81,7 +95,10 @@ def stream_named(name: str) -> bytes:
 def short_name(world: str, taken: Collection[str] = ()) -> str:
     """`envs:Reactor-v0` → `Reactor`: a name that files and Minari take; longer where another world has it already."""
     short, whole_name = re.sub(r"-v\d+$", "", world.rpartition(":")[2]), world
-    names = (re.sub(r"[^A-Za-z0-9_-]", "-", name) for name in (short, re.sub(r"-v(\d+)$", r"-version\1", whole_name)))
+    names = (
+        re.sub(r"[^A-Za-z0-9_-]", "-", name)
+        for name in (short, re.sub(r"-v(\d+)$", r"-version\1", whole_name))
+    )
     more = (f"world-{number}" for number in count(2))
     return next(name for name in chain(names, more) if name and name not in taken)
 
@@ -92,15 +109,19 @@ def checked(where: str, read: Callable[[], Read]) -> Read:
     except NOT_READABLE as error:
         why = str(error).partition("\n")[0][:500]
         hint = f"{error.hint}; " if isinstance(error, RecordError) and error.hint else ""
-        raise ShardError(f"{where}: {type(error).__name__}: {why}", f"{hint}nothing was imported; mend or remove it"
-                         ) from error
+        raise ShardError(
+            f"{where}: {type(error).__name__}: {why}",
+            f"{hint}nothing was imported; mend or remove it",
+        ) from error
 
 
 def whole_text(path: Path) -> str:
     """A file's text. Raises ShardError if it is too large to be what it claims, or is not UTF-8."""
     size = path.stat().st_size
     if size > MOST_BYTES:
-        raise ShardError(f"{path}: {size} bytes", f"one document holds {MOST_BYTES >> 20} MiB at most")
+        raise ShardError(
+            f"{path}: {size} bytes", f"one document holds {MOST_BYTES >> 20} MiB at most"
+        )
     return checked(str(path), lambda: path.read_bytes().decode())
 
 
@@ -108,5 +129,6 @@ def library(name: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingPartError(f"this format needs {name}: {error}",
-                               f".venv/bin/uv pip install -p .venv {package}") from error
+        raise MissingPartError(
+            f"this format needs {name}: {error}", f".venv/bin/uv pip install -p .venv {package}"
+        ) from error

@@ -33,7 +33,9 @@ def from_jsonl(source: Path) -> Iterator[Placed]:
                 number += 1
                 where = f"{path}:{number}"
                 if len(line) > MOST_BYTES:
-                    raise ShardError(f"{where}: longer than {MOST_BYTES >> 20} MiB", "nothing was imported")
+                    raise ShardError(
+                        f"{where}: longer than {MOST_BYTES >> 20} MiB", "nothing was imported"
+                    )
                 if line.strip():
                     yield where, checked(where, lambda line=line: _step(line))  # type: ignore[misc]
 

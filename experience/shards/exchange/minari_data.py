@@ -59,7 +59,11 @@ class _Texts:
 
     def space(self) -> Any:
         text = library("gymnasium", "gymnasium").spaces.Text
-        return text(min_length=0, max_length=max(self.longest, 1), charset="".join(sorted(self.characters)) or "a")
+        return text(
+            min_length=0,
+            max_length=max(self.longest, 1),
+            charset="".join(sorted(self.characters)) or "a",
+        )
 
 
 @dataclass
@@ -78,17 +82,33 @@ def to_minari(rows: Rows, out: Path) -> Exchanged:
     for world in worlds:
         names[world] = short_name(world, names.values())
     with _environment(MINARI_DATASETS_PATH=str(out)):
-        made = {world: minari.create_dataset_from_buffers(
-            f"xp/{names[world]}-v0", [], observation_space=of.seen.space(), action_space=of.done.space(),
-            algorithm_name="xp", author="xp", description=f"{world}: episodes with signals in infos")
-            for world, of in worlds.items()}
+        made = {
+            world: minari.create_dataset_from_buffers(
+                f"xp/{names[world]}-v0",
+                [],
+                observation_space=of.seen.space(),
+                action_space=of.done.space(),
+                algorithm_name="xp",
+                author="xp",
+                description=f"{world}: episodes with signals in infos",
+            )
+            for world, of in worlds.items()
+        }
     done.files = [f"xp/{name}-v0" for name in names.values()]
-    pictures = {world: Pictures(rows.store, out / "xp" / f"{name}-v0") for world, name in names.items()}
+    pictures = {
+        world: Pictures(rows.store, out / "xp" / f"{name}-v0") for world, name in names.items()
+    }
     buffers: dict[str, list[Any]] = {world: [] for world in worlds}
     for episode in rows.whole(Exchanged()):
         world = episode.first.env_id
-        buffers[world].append(_buffer(minari.data_collector.EpisodeBuffer, episode, sorted(worlds[world].signals),
-                                      pictures[world]))
+        buffers[world].append(
+            _buffer(
+                minari.data_collector.EpisodeBuffer,
+                episode,
+                sorted(worlds[world].signals),
+                pictures[world],
+            )
+        )
         if len(buffers[world]) == _AT_ONCE:
             made[world].update_dataset_from_buffer(buffers[world])
             buffers[world] = []
@@ -113,7 +133,9 @@ def _describe(rows: Rows, done: Exchanged) -> dict[str, _World]:
                 nuls += "\0" in row.decision.text
             world.signals |= {g.name for g in row.signals}
     if nuls:
-        done.notes.append(f"{nuls} texts hold a NUL, which Minari's files cannot: it is written as {_NUL}")
+        done.notes.append(
+            f"{nuls} texts hold a NUL, which Minari's files cannot: it is written as {_NUL}"
+        )
     return worlds
 
 
@@ -124,15 +146,21 @@ def _without_nul(text: str) -> str:
 def _buffer(make: Any, episode: Episode, names: list[str], pictures: Pictures) -> Any:
     rows, steps = episode.rows, episode.steps
     last = len(steps) - 1
-    infos: dict[str, Any] = {f"signal_{name}": np.array([np.nan, *(_value(s, name) for s in steps)]) for name in names}
+    infos: dict[str, Any] = {
+        f"signal_{name}": np.array([np.nan, *(_value(s, name) for s in steps)]) for name in names
+    }
     infos["t"] = np.array([r.t for r in rows])
     if any(r.obs_blobs for r in rows):
         infos["images"] = [dumps([pictures.save(b) for b in r.obs_blobs]) for r in rows]
-    return make(seed=episode.first.seed, observations=[_without_nul(r.obs_text) for r in rows],
-                actions=[_without_nul(s.decision.text) for s in steps if s.decision],
-                rewards=[np.nan if s.reward is None else s.reward for s in steps],
-                terminations=[i == last and s.ending == "terminated" for i, s in enumerate(steps)],
-                truncations=[i == last and s.ending != "terminated" for i, s in enumerate(steps)], infos=infos)
+    return make(
+        seed=episode.first.seed,
+        observations=[_without_nul(r.obs_text) for r in rows],
+        actions=[_without_nul(s.decision.text) for s in steps if s.decision],
+        rewards=[np.nan if s.reward is None else s.reward for s in steps],
+        terminations=[i == last and s.ending == "terminated" for i, s in enumerate(steps)],
+        truncations=[i == last and s.ending != "terminated" for i, s in enumerate(steps)],
+        infos=infos,
+    )
 
 
 def _value(step: Step, name: str) -> float:
@@ -144,28 +172,43 @@ def from_minari(source: Path) -> Iterator[Placed]:
     """`source`: a dataset's folder (the one that holds `data`). Text stays text, other spaces become JSON; infos named
     signal_… are signals. Source: demonstration, as nobody knows the policy's probabilities."""
     library("minari", "'minari[hdf5]'")
-    command = [sys.executable, "-c", f"from {__name__} import read_apart; read_apart()", str(source.resolve())]
+    command = [
+        sys.executable,
+        "-c",
+        f"from {__name__} import read_apart; read_apart()",
+        str(source.resolve()),
+    ]
     root = Path(__file__).resolve().parents[3]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
     environment = kept | {"OPENBLAS_NUM_THREADS": "1"}  # each thread of it counts as memory
-    with tempfile.TemporaryFile() as talk, subprocess.Popen(
-            command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=talk) as reader:
+    with (
+        tempfile.TemporaryFile() as talk,
+        subprocess.Popen(
+            command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=talk
+        ) as reader,
+    ):
         assert reader.stdout is not None
         try:
             number = 0
             while line := reader.stdout.readline(MOST_BYTES + 1):
                 where, number = f"{source}: row {number}", number + 1
                 if len(line) > MOST_BYTES:
-                    raise ShardError(f"{where}: longer than {MOST_BYTES >> 20} MiB", "nothing was imported")
+                    raise ShardError(
+                        f"{where}: longer than {MOST_BYTES >> 20} MiB", "nothing was imported"
+                    )
                 yield where, checked(where, lambda line=line: from_plain(json.loads(line)))  # type: ignore[misc]
             code = reader.wait()
         finally:
             reader.kill()
         if code != 0:
             talk.seek(0)
-            said = talk.read(1 << 20).decode(errors="replace").strip().splitlines() or [f"the reader ended with {code}"]
-            raise ShardError(f"{source} cannot be read: {said[-1][:500]}",
-                             f"nothing was imported; a reader has {_MEMORY_BYTES >> 30} GiB and {_SECONDS} s")
+            said = talk.read(1 << 20).decode(errors="replace").strip().splitlines() or [
+                f"the reader ended with {code}"
+            ]
+            raise ShardError(
+                f"{source} cannot be read: {said[-1][:500]}",
+                f"nothing was imported; a reader has {_MEMORY_BYTES >> 30} GiB and {_SECONDS} s",
+            )
 
 
 def _read(source: Path) -> Iterator[Step]:
@@ -190,7 +233,9 @@ def _check_metadata(path: Path) -> None:
         raise ValueError(f"{path.name} is no file of less than {MOST_BYTES >> 20} MiB")
     metadata = json.loads(path.read_text())
     for name in ("observation_space", "action_space", "dataset_id", "data_format"):
-        if not isinstance(metadata.get(name), str):  # without its spaces, Minari makes the environment that it names
+        if not isinstance(
+            metadata.get(name), str
+        ):  # without its spaces, Minari makes the environment that it names
             raise ValueError(f"its metadata holds no {name}")
 
 
@@ -216,33 +261,59 @@ def _check_links(path: Path) -> None:
 
 def _episode(said: dict[str, Any], stream: bytes, world: str) -> Iterator[Step]:
     count = len(said["rewards"])
-    signals = {name.removeprefix("signal_"): values for name, values in sorted(_flat(said["infos"] or {}).items())
-               if name.startswith("signal_")}
+    signals = {
+        name.removeprefix("signal_"): values
+        for name, values in sorted(_flat(said["infos"] or {}).items())
+        if name.startswith("signal_")
+    }
     for t in range(count + 1):
-        ending: Ending = "none" if t < count - 1 else "terminated" if said["terminations"][-1] else "truncated"
-        seen = Step(stream, t, world, _as_text(said["observations"], t), "demonstration", step_in_episode=t,
-                    ending=ending, boundary=Boundary.RESET if t == 0 else Boundary.NONE)
+        ending: Ending = (
+            "none" if t < count - 1 else "terminated" if said["terminations"][-1] else "truncated"
+        )
+        seen = Step(
+            stream,
+            t,
+            world,
+            _as_text(said["observations"], t),
+            "demonstration",
+            step_in_episode=t,
+            ending=ending,
+            boundary=Boundary.RESET if t == 0 else Boundary.NONE,
+        )
         if t == count:
-            yield replace(seen, boundary=Boundary.TERMINATED if ending == "terminated" else Boundary.TRUNCATED)
+            yield replace(
+                seen, boundary=Boundary.TERMINATED if ending == "terminated" else Boundary.TRUNCATED
+            )
             continue
         reward = float(said["rewards"][t])
-        measured = tuple(Signal(name, float(values[t + 1]), "1", "env_state") for name, values in signals.items()
-                         if not np.isnan(values[t + 1]))
-        yield replace(seen, decision=Decision(_as_text(said["actions"], t), 0, behaviour_id="minari"), signals=measured,
-                      reward=None if np.isnan(reward) else reward, reward_version="minari",
-                      discount=discount_after(ending, 1.0))
+        measured = tuple(
+            Signal(name, float(values[t + 1]), "1", "env_state")
+            for name, values in signals.items()
+            if not np.isnan(values[t + 1])
+        )
+        yield replace(
+            seen,
+            decision=Decision(_as_text(said["actions"], t), 0, behaviour_id="minari"),
+            signals=measured,
+            reward=None if np.isnan(reward) else reward,
+            reward_version="minari",
+            discount=discount_after(ending, 1.0),
+        )
 
 
 def _flat(infos: dict[str, Any], above: str = "") -> dict[str, Any]:
     """A name with `/` became a group in a group."""
     found: dict[str, Any] = {}
     for name, value in infos.items():
-        found |= _flat(value, f"{above}{name}/") if isinstance(value, dict) else {above + name: value}
+        found |= (
+            _flat(value, f"{above}{name}/") if isinstance(value, dict) else {above + name: value}
+        )
     return found
 
 
 def _as_text(values: Any, t: int) -> str:
     """Row t of what Minari calls observations or actions: arrays, lists, or dicts and tuples of them."""
+
     def pick(v: Any) -> Any:
         if isinstance(v, dict):
             return {name: pick(inner) for name, inner in v.items()}
@@ -282,4 +353,3 @@ def read_apart() -> None:
     except (*NOT_READABLE, OSError, MemoryError, AssertionError, MissingPartError) as error:
         sys.stdout.flush()
         sys.exit(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-

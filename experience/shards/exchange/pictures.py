@@ -43,8 +43,10 @@ def find(folder: Path, blob: Blob) -> bytes:
     if not path.is_file():
         raise RecordError(f"its picture {name(blob)} is missing", f"put it into {folder / FOLDER}")
     if path.stat().st_size > MOST_BYTES:
-        raise RecordError(f"{name(blob)} has {path.stat().st_size} bytes",
-                          f"a picture has {MOST_BYTES >> 20} MiB at most")
+        raise RecordError(
+            f"{name(blob)} has {path.stat().st_size} bytes",
+            f"a picture has {MOST_BYTES >> 20} MiB at most",
+        )
     data = path.read_bytes()
     if hashlib.sha256(data).digest() != blob.hash:
         raise RecordError(f"{name(blob)} is not the picture that its name says", "export it again")

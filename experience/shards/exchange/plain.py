@@ -18,8 +18,17 @@ from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
 from experience.strict_json import dumps
 
 _WORDS = {"source": SOURCES, "ending": ENDINGS}
-_MAY_BE_UNKNOWN = {"parent", "model_version", "uncertainty", "decision", "option_id", "option_step", "plan_id",
-                   "value_estimate", "reward"}
+_MAY_BE_UNKNOWN = {
+    "parent",
+    "model_version",
+    "uncertainty",
+    "decision",
+    "option_id",
+    "option_step",
+    "plan_id",
+    "value_estimate",
+    "reward",
+}
 _NEVER_NEGATIVE = {"t", "episode", "step_in_episode", "t_start_ns", "t_end_ns", "option_step"}
 _INT32 = np.iinfo(np.int32)
 _MOST_SINGLE = float(np.finfo(np.float32).max)
@@ -58,8 +67,15 @@ def from_plain(plain: Mapping[str, Any]) -> Step:
     said["info"] = _an(dict, said.get("info", {}), "info")
     dumps(said["info"])  # what is nested too deep for us raises here, where its place is known
     for name, value in said.items():
-        if name in TYPES and name not in ("stream_id", "work_id", "action_struct", "signals", "obs_blobs", "boundary",
-                                          "info"):
+        if name in TYPES and name not in (
+            "stream_id",
+            "work_id",
+            "action_struct",
+            "signals",
+            "obs_blobs",
+            "boundary",
+            "info",
+        ):
             said[name] = _of_column(name, value)
     return Step(**said)
 
@@ -83,29 +99,50 @@ def _of_column(name: str, value: Any) -> Any:
 
 def _decision(plain: Any) -> Decision:
     said = dict(_an(dict, plain, "decision"))
-    spans = [VersionSpan(**_an(dict, s, "a version span")) for s in _an(list, said.get("version_spans", []), "spans")]
+    spans = [
+        VersionSpan(**_an(dict, s, "a version span"))
+        for s in _an(list, said.get("version_spans", []), "spans")
+    ]
     for span in spans:
-        _integer(span.version, "a span's version", -2**63, 2**63 - 1)
+        _integer(span.version, "a span's version", -(2**63), 2**63 - 1)
         _integer(span.tokens, "a span's tokens", 0, int(_INT32.max))
     ids = _tokens(said.get("action_ids", []), "action_ids")
     if spans and sum(span.tokens for span in spans) != len(ids):
-        raise RecordError(f"version spans cover {sum(s.tokens for s in spans)} tokens, the action has {len(ids)}",
-                          "give one span per run of tokens, or none")
+        raise RecordError(
+            f"version spans cover {sum(s.tokens for s in spans)} tokens, the action has {len(ids)}",
+            "give one span per run of tokens, or none",
+        )
     exact = said.get("token_exact", False)
     if type(exact) is not bool:
         raise TypeError(f"token_exact is {type(exact).__name__}, not true or false")
-    logprobs = [_number(p, "a log-probability", True) for p in _an(list, said.get("logprobs", []), "logprobs")]
+    logprobs = [
+        _number(p, "a log-probability", True)
+        for p in _an(list, said.get("logprobs", []), "logprobs")
+    ]
     for name in ("text", "decoder", "behaviour_id"):
         said[name] = _text(said.get(name, ""), name)
     if "sampled" not in said:  # written by the first format
         said |= first_decoding(said["decoder"], exact)
-    for name, kind in (("sampled", bool), ("temperature", float), ("prompt_cut", int), ("action_cut", bool)):
+    for name, kind in (
+        ("sampled", bool),
+        ("temperature", float),
+        ("prompt_cut", int),
+        ("action_cut", bool),
+    ):
         _check_known(said.get(name), name, kind)
     said |= {name: _tokens(said.get(name, []), name) for name in ("allowed_ids", "allowed_counts")}
-    return Decision(**said | {
-        "policy_version": _integer(said["policy_version"], "policy_version", -2**63, 2**63 - 1),
-        "prompt_ids": _tokens(said.get("prompt_ids", []), "prompt_ids"), "action_ids": ids,
-        "logprobs": np.array(logprobs, np.float32), "version_spans": tuple(spans)})
+    return Decision(
+        **said
+        | {
+            "policy_version": _integer(
+                said["policy_version"], "policy_version", -(2**63), 2**63 - 1
+            ),
+            "prompt_ids": _tokens(said.get("prompt_ids", []), "prompt_ids"),
+            "action_ids": ids,
+            "logprobs": np.array(logprobs, np.float32),
+            "version_spans": tuple(spans),
+        }
+    )
 
 
 def _check_known(value: Any, name: str, kind: type) -> None:
@@ -136,8 +173,10 @@ def _signal(plain: Any) -> Signal:
     if signal.value is not None:
         _number(signal.value, f"signal {signal.name!r}")
     if signal.source not in get_args(SignalSource):
-        raise RecordError(f"signal {signal.name!r} has the source {signal.source!r}",
-                          f"there are: {', '.join(get_args(SignalSource))}")
+        raise RecordError(
+            f"signal {signal.name!r} has the source {signal.source!r}",
+            f"there are: {', '.join(get_args(SignalSource))}",
+        )
     return signal
 
 
@@ -159,14 +198,18 @@ def _an(of: type, value: Any, name: str) -> Any:
 
 
 def _text(value: Any, name: str) -> str:
-    _an(str, value, name).encode()  # a lone surrogate is no text: UnicodeEncodeError is a ValueError
+    _an(
+        str, value, name
+    ).encode()  # a lone surrogate is no text: UnicodeEncodeError is a ValueError
     return cast(str, value)
 
 
 def _bytes(value: Any, name: str, size: int | None = None) -> bytes:
     found = bytes.fromhex(_text(value, name))
     if size is not None and len(found) != size:
-        raise RecordError(f"{name} holds {len(found)} bytes, not {size}", "give them in hexadecimal")
+        raise RecordError(
+            f"{name} holds {len(found)} bytes, not {size}", "give them in hexadecimal"
+        )
     return found
 
 
@@ -174,7 +217,9 @@ def _integer(value: Any, name: str, least: int, most: int) -> int:
     if type(value) is not int:
         raise TypeError(f"{name} is {type(value).__name__}, not a whole number")
     if not least <= value <= most:
-        raise RecordError(f"{name} is {value if abs(value) < 2**70 else 'huge'}", f"give {least} to {most}")
+        raise RecordError(
+            f"{name} is {value if abs(value) < 2**70 else 'huge'}", f"give {least} to {most}"
+        )
     return value
 
 
@@ -183,5 +228,7 @@ def _number(value: Any, name: str, single: bool = False) -> float:
     if type(value) not in (int, float):
         raise TypeError(f"{name} is {type(value).__name__}, not a number")
     if not math.isfinite(value) or (single and abs(value) > _MOST_SINGLE):
-        raise RecordError(f"{name} is {value}", "a number is finite, or null where it may be unknown")
+        raise RecordError(
+            f"{name} is {value}", "a number is finite, or null where it may be unknown"
+        )
     return cast(float, value)

@@ -31,19 +31,26 @@ _MOST_PICTURES = 64 << 20  # bytes that wait for their block
 _PATHS = pa.list_(pa.string())
 _IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 _COUNTED = ("episode", "step_in_episode")  # may be null by their type, and never are
-_UNKNOWN_NUMBERS = {name for name, of, may_be_null in FIELDS if may_be_null and name not in _COUNTED and (
-    pa.types.is_integer(of) or pa.types.is_boolean(of))}
+_UNKNOWN_NUMBERS = {
+    name
+    for name, of, may_be_null in FIELDS
+    if may_be_null and name not in _COUNTED and (pa.types.is_integer(of) or pa.types.is_boolean(of))
+}
 Shown = Callable[[Step], list[Any]]
 
 
 class _WholePrompts(PromptDeltas):
     """Prompts are stored whole, each row on its own."""
 
-    def shrink(self, stream: bytes, prompt: np.ndarray, action: np.ndarray) -> tuple[int, np.ndarray]:
+    def shrink(
+        self, stream: bytes, prompt: np.ndarray, action: np.ndarray
+    ) -> tuple[int, np.ndarray]:
         return 0, prompt
 
 
-def _flat(steps: list[Step], catalogue: Mapping[str, SignalKind], images: pa.Array) -> pa.RecordBatch:
+def _flat(
+    steps: list[Step], catalogue: Mapping[str, SignalKind], images: pa.Array
+) -> pa.RecordBatch:
     """Columns that need no knowledge of ours: ids as hexadecimal text, prompts whole, `signal.<name>` a signal."""
     batch = to_batch(steps, schema(catalogue), _WholePrompts())
     columns: dict[str, Any] = {}
@@ -65,8 +72,12 @@ def _flat(steps: list[Step], catalogue: Mapping[str, SignalKind], images: pa.Arr
 
 def _without_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
-        [_known(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)],
-        batch.schema.names)
+        [
+            _known(name, column)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        ],
+        batch.schema.names,
+    )
 
 
 def _known(name: str, column: pa.Array) -> pa.Array:
@@ -121,8 +132,12 @@ class _Writer:
         batch = self.finish(_flat(steps, self.catalogue, images))
         if split not in self._writers:
             self.done.files.append(f"{split}.parquet")
-            self._writers[split] = parquet.ParquetWriter(self.out / self.done.files[-1], batch.schema,
-                                                         compression="zstd", write_page_checksum=True)
+            self._writers[split] = parquet.ParquetWriter(
+                self.out / self.done.files[-1],
+                batch.schema,
+                compression="zstd",
+                write_page_checksum=True,
+            )
         self._writers[split].write_batch(batch)
         self.done.rows += batch.num_rows
 
@@ -130,8 +145,9 @@ class _Writer:
 def to_parquet(rows: Rows, out: Path) -> Exchanged:
     """One file a split. Pictures are files in `images/`, by their paths in the column `images`."""
     pictures = Pictures(rows.store, out)
-    return _Writer(out, rows.catalogue(), _PATHS, lambda step: [pictures.save(b) for b in step.obs_blobs]).write(
-        rows)
+    return _Writer(
+        out, rows.catalogue(), _PATHS, lambda step: [pictures.save(b) for b in step.obs_blobs]
+    ).write(rows)
 
 
 def to_hf(rows: Rows, out: Path) -> Exchanged:
@@ -141,12 +157,18 @@ def to_hf(rows: Rows, out: Path) -> Exchanged:
     draft.mkdir()
 
     def shown(step: Step) -> list[Any]:
-        return [{"bytes": pictures.read(b), "path": None} for b in step.obs_blobs if b.media.startswith("image/")]
+        return [
+            {"bytes": pictures.read(b), "path": None}
+            for b in step.obs_blobs
+            if b.media.startswith("image/")
+        ]
 
     done = _Writer(draft, rows.catalogue(), _IMAGES, shown, _without_nulls).write(rows)
     for file in done.files:
         split = file.partition(".")[0]
-        table = datasets.Dataset.from_parquet(str(draft / file), cache_dir=str(out / "cache"), split="train")
+        table = datasets.Dataset.from_parquet(
+            str(draft / file), cache_dir=str(out / "cache"), split="train"
+        )
         table.cast_column("images", datasets.List(datasets.Image())).save_to_disk(str(out / split))
     shutil.rmtree(draft)
     shutil.rmtree(out / "cache", ignore_errors=True)
@@ -157,8 +179,13 @@ def to_hf(rows: Rows, out: Path) -> Exchanged:
 def ragged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows as one batch, for `torch.utils.data.DataLoader(…, collate_fn=ragged)`: numbers as one array [rows], texts
     and what differs in length (tokens, log-probabilities, pictures) as lists."""
+
     def is_number(value: Any) -> bool:
         return not isinstance(value, str | bytes | list | dict) and np.ndim(value) == 0
 
-    return {name: np.array([row[name] for row in rows]) if is_number(value) else [row[name] for row in rows]
-            for name, value in rows[0].items()}
+    return {
+        name: np.array([row[name] for row in rows])
+        if is_number(value)
+        else [row[name] for row in rows]
+        for name, value in rows[0].items()
+    }

@@ -34,7 +34,9 @@ _SECRET_NAME = re.compile(
     r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$|"
     r"(^|[_.-])(API_?KEYS?|KEY|TOKENS?|SECRETS?|PASSW(OR)?DS?|PASS|PASSPHRASE|PASSCODE|CREDENTIALS?|CREDS|AUTH|PAT|JWT|"
     r"COOKIE|DSN)(_?\d+|[_.-](PROD|DEV|TEST|LIVE|VALUE|ID|NEW|OLD|BASE64|B64|PEM|JSON|RO|RW))*$|"
-    r"[A-Z]_PWD$", re.IGNORECASE)
+    r"[A-Z]_PWD$",
+    re.IGNORECASE,
+)
 _PASSWORD_OF_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST, _SHORTEST_NAMED = 8, 6
 _HEAD = _SHORTEST_NAMED
@@ -42,15 +44,26 @@ NAMES = "XP_SECRET_NAMES"
 """Environment variable with the names of those that a configuration names as secret: child processes inherit it."""
 _MANY = 300
 _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
-    ("-", "sk-", r"\bsk-[A-Za-z0-9_-]{20,}"), ("_", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}"),
-    ("_", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}"), ("K", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
-    ("S", "ASIA", r"\bASIA[0-9A-Z]{16}\b"), ("-", "xox", r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
+    ("-", "sk-", r"\bsk-[A-Za-z0-9_-]{20,}"),
+    ("_", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}"),
+    ("_", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}"),
+    ("K", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
+    ("S", "ASIA", r"\bASIA[0-9A-Z]{16}\b"),
+    ("-", "xox", r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
     ("_", "hf_", r"\bhf_[A-Za-z0-9]{30,}"),
     ("J", "eyJ", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
     ("B", "Bearer ", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*"),
-    ("Y", "PRIVATE KEY",
-     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"),
-    ("@", "://", r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s@]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)"))
+    (
+        "Y",
+        "PRIVATE KEY",
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    ),
+    (
+        "@",
+        "://",
+        r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s@]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)",
+    ),
+)
 
 
 def encodings(secret: str) -> Iterator[str]:
@@ -96,7 +109,12 @@ def encodings(secret: str) -> Iterator[str]:
     yield "".join(f"{b:08b}" for b in raw)
     yield binascii.b2a_qp(raw).decode()
     yield "\0\0\0".join(secret)
-    within = (raw[::-1], raw.hex().encode(), quote(secret, safe="").encode(), dumps(secret).encode()[1:-1])
+    within = (
+        raw[::-1],
+        raw.hex().encode(),
+        quote(secret, safe="").encode(),
+        dumps(secret).encode()[1:-1],
+    )
     for wide in ("utf-16-le", "utf-16-be", "utf-32-le"):
         yield secret.encode(wide).hex()
     for said in (*within, secret.encode("utf-16-le"), secret.encode("utf-16-be")):
@@ -107,7 +125,9 @@ def encodings(secret: str) -> Iterator[str]:
 
 def _rarest(word: str) -> str:
     """The character of `word` that ordinary text holds least."""
-    return max(word, key=lambda c: (not c.isalnum() and c not in " .,-", c.isupper(), c.isdigit(), c))
+    return max(
+        word, key=lambda c: (not c.isalnum() and c not in " .,-", c.isupper(), c.isdigit(), c)
+    )
 
 
 def name_secrets(names: Iterable[str]) -> None:
@@ -120,7 +140,9 @@ def _values(environment: Mapping[str, str]) -> tuple[str, ...]:
     named = environment.get(NAMES, "").split(",")
     found = {v for n, v in environment.items() if n in named and len(v) >= _SHORTEST_NAMED}
     found |= {v for n, v in environment.items() if _SECRET_NAME.search(n) and len(v) >= _SHORTEST}
-    of_urls = (part for v in environment.values() if "://" in v for part in _PASSWORD_OF_URL.findall(v))
+    of_urls = (
+        part for v in environment.values() if "://" in v for part in _PASSWORD_OF_URL.findall(v)
+    )
     found |= {said for part in of_urls for said in (part, unquote(part)) if len(said) >= _SHORTEST}
     return tuple(sorted(found))
 
@@ -131,15 +153,27 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         secrets = list(secrets)
         lines = {line.strip() for secret in secrets for line in [secret, *secret.splitlines()]}
-        literal = {form for secret in lines if len(secret) >= _SHORTEST_NAMED for form in encodings(secret)
-                   if len(form) >= _HEAD}
-        longest_first = sorted(literal, key=lambda form: (-len(form), form))  # a form may hold another
+        literal = {
+            form
+            for secret in lines
+            if len(secret) >= _SHORTEST_NAMED
+            for form in encodings(secret)
+            if len(form) >= _HEAD
+        }
+        longest_first = sorted(
+            literal, key=lambda form: (-len(form), form)
+        )  # a form may hold another
         self._forms = [(_rarest(form), form) for form in longest_first]
         self._heads = {form[:_HEAD] for _, form in self._forms}
-        self._folded = [(_rarest(form), form) for form in sorted({fold(form) for form in literal})
-                        if len(form) >= _SHORTEST]
+        self._folded = [
+            (_rarest(form), form)
+            for form in sorted({fold(form) for form in literal})
+            if len(form) >= _SHORTEST
+        ]
         self._folded_heads = {form[:_HEAD] for _, form in self._folded}
-        self._shapes = [(character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES]
+        self._shapes = [
+            (character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES
+        ]
         self._tainted: set[bytes] = set()
 
     @classmethod
@@ -160,8 +194,11 @@ class Redactor:
             if character in text and sign in text:
                 text = shape.sub(MARK, text)
         folded = fold(text) if self._folded else ""
-        spelled = [form for character, form in _candidates(folded, self._folded, self._folded_heads)
-                   if character in folded and form in folded]
+        spelled = [
+            form
+            for character, form in _candidates(folded, self._folded, self._folded_heads)
+            if character in folded and form in folded
+        ]
         return cover(text, spelled, MARK) if spelled else text
 
     def value(self, value: Any) -> Any:
@@ -182,39 +219,75 @@ class Redactor:
             return step
         text = self.text
         labels: dict[str, Any] = {name: text(getattr(step, name)) for name in _LABELS}
-        clean = replace(step, obs_text=text(step.obs_text), action_struct=text(
-            step.action_struct.decode("latin-1")).encode("latin-1"), info=self.value(step.info),
-            obs_blobs=tuple(replace(b, media=text(b.media), role=text(b.role)) for b in step.obs_blobs),
+        clean = replace(
+            step,
+            obs_text=text(step.obs_text),
+            action_struct=text(step.action_struct.decode("latin-1")).encode("latin-1"),
+            info=self.value(step.info),
+            obs_blobs=tuple(
+                replace(b, media=text(b.media), role=text(b.role)) for b in step.obs_blobs
+            ),
             signals=tuple(replace(s, evidence=text(s.evidence)) for s in step.signals),
-            **labels)
+            **labels,
+        )
         said = self.text(decision.text) if decision else ""
         if clean.obs_text != step.obs_text or (decision and said != decision.text):
             self._tainted.add(step.stream_id)
         if decision is None:
             return clean
-        clean = replace(clean, decision=replace(decision, decoder=text(decision.decoder),
-                                                behaviour_id=text(decision.behaviour_id)))
+        clean = replace(
+            clean,
+            decision=replace(
+                decision, decoder=text(decision.decoder), behaviour_id=text(decision.behaviour_id)
+            ),
+        )
         if step.stream_id not in self._tainted:
             return clean
-        return replace(clean, decision=replace(
-            clean.decision or decision, text=said, prompt_ids=_NO_IDS, action_ids=_NO_IDS, logprobs=_NO_LOGPROBS,
-            version_spans=(), token_exact=False, sampled=False, allowed_ids=_NO_IDS, allowed_counts=_NO_IDS))
+        return replace(
+            clean,
+            decision=replace(
+                clean.decision or decision,
+                text=said,
+                prompt_ids=_NO_IDS,
+                action_ids=_NO_IDS,
+                logprobs=_NO_LOGPROBS,
+                version_spans=(),
+                token_exact=False,
+                sampled=False,
+                allowed_ids=_NO_IDS,
+                allowed_counts=_NO_IDS,
+            ),
+        )
 
 
-def _candidates(text: str, forms: Sequence[tuple[str, str]], heads: Set[str]) -> Sequence[tuple[str, str]]:
+def _candidates(
+    text: str, forms: Sequence[tuple[str, str]], heads: Set[str]
+) -> Sequence[tuple[str, str]]:
     """The forms to look for: all, or where there are very many, those whose first letters are in `text`."""
     if len(forms) < _MANY:
         return forms
-    begun = {text[i:i + _HEAD] for i in range(len(text) - _HEAD + 1)} & heads
+    begun = {text[i : i + _HEAD] for i in range(len(text) - _HEAD + 1)} & heads
     return [found for found in forms if found[1][:_HEAD] in begun] if begun else []
 
 
-_LABELS = ("env_id", "task_id", "group_id", "env_version", "split", "sandbox_tier", "reward_version")
+_LABELS = (
+    "env_id",
+    "task_id",
+    "group_id",
+    "env_version",
+    "split",
+    "sandbox_tier",
+    "reward_version",
+)
 
 
 def _texts_of(step: Step) -> Iterator[str]:
     """Every text that a step carries into a file."""
-    yield from (step.obs_text, step.action_struct.decode("latin-1"), *(getattr(step, name) for name in _LABELS))
+    yield from (
+        step.obs_text,
+        step.action_struct.decode("latin-1"),
+        *(getattr(step, name) for name in _LABELS),
+    )
     if step.decision:
         yield from (step.decision.text, step.decision.decoder, step.decision.behaviour_id)
     yield from _strings(step.info)

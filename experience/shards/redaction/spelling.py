@@ -16,7 +16,8 @@ _ESCAPE = re.compile(  # each alternative begins with a letter of its own: texts
     rf"%u(?P<a>{_HEX}{{4}})|%(?P<b>{_HEX}{{2}})|\\\\{{0,7}}[uU](?P<c>{_HEX}{{4}})|\\\\{{0,7}}u\{{(?P<d>{_HEX}{{1,6}})\}}|"
     rf"\\\\{{0,7}}[xX](?P<e>{_HEX}{{2}})|&#[xX](?P<f>{_HEX}{{1,6}});?|=(?P<g>{_HEX}{{2}})|&#(?P<decimal>\d{{1,7}});?|"
     rf"\\\\{{0,7}}(?P<octal>[0-3]?[0-7]{{2}})|&(?P<name>amp|lt|gt|quot|apos|AMP|LT|GT|QUOT);|\\\\{{0,7}}(?P<itself>[\"'\\/])|"
-    rf"\\\\{{0,7}}[nrt\n]|=\r?\n|0[xX](?={_HEX}{{2}})")
+    rf"\\\\{{0,7}}[nrt\n]|=\r?\n|0[xX](?={_HEX}{{2}})"
+)
 _SIGNS = ("%", "\\", "&", "=", "0x", "0X")
 _NAMES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _BETWEEN = " \t\r\n\0,;:\"'`+|-[]()\u200b\u200c\u200d\u2060\u00ad\ufeff"
@@ -74,11 +75,18 @@ def _read(text: str) -> tuple[list[str], list[tuple[int, int]]]:
         characters, then = [], []
         for found in _ESCAPE.finditer(whole):
             said = _meant(found)
-            characters += [*whole[at:found.start()], *said]
-            then += [*spans[at:found.start()], *[(spans[found.start()][0], spans[found.end() - 1][1])] * len(said)]
+            characters += [*whole[at : found.start()], *said]
+            then += [
+                *spans[at : found.start()],
+                *[(spans[found.start()][0], spans[found.end() - 1][1])] * len(said),
+            ]
             at = found.end()
         characters += whole[at:]
         spans = then + spans[at:]
-    told = [(small, span) for character, span in zip(characters, spans, strict=True) if character not in _BETWEEN
-            for small in character.lower()]
+    told = [
+        (small, span)
+        for character, span in zip(characters, spans, strict=True)
+        if character not in _BETWEEN
+        for small in character.lower()
+    ]
     return [character for character, _ in told], [span for _, span in told]

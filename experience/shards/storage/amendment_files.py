@@ -24,12 +24,19 @@ from experience.shards.storage.unpacked import unpacked
 from experience.signal import SignalKind
 
 FOLDER = "amendments"
-SCHEMA = pa.schema([
-    pa.field("stream_id", pa.binary(16), nullable=False), pa.field("t", pa.int64(), nullable=False),
-    pa.field("name", pa.string(), nullable=False), pa.field("value", pa.float64()),
-    pa.field("unit", pa.string(), nullable=False), pa.field("source", pa.string(), nullable=False),
-    pa.field("evidence", pa.string(), nullable=False), pa.field("reward_version", pa.string(), nullable=False),
-    pa.field("t_ns", pa.int64(), nullable=False)])
+SCHEMA = pa.schema(
+    [
+        pa.field("stream_id", pa.binary(16), nullable=False),
+        pa.field("t", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("evidence", pa.string(), nullable=False),
+        pa.field("reward_version", pa.string(), nullable=False),
+        pa.field("t_ns", pa.int64(), nullable=False),
+    ]
+)
 
 
 MOST_BYTES = 1 << 30
@@ -71,26 +78,34 @@ def declared_all(store: Path, disk: Disk = REAL) -> dict[str, SignalKind]:
 
 
 def _kinds(table: pa.Table) -> dict[str, SignalKind]:
-    said = table.filter(pc.equal(table.column("reward_version"), "")).select(["name", "unit", "source"])
+    said = table.filter(pc.equal(table.column("reward_version"), "")).select(
+        ["name", "unit", "source"]
+    )
     return {row["name"]: SignalKind(row["unit"], row["source"]) for row in said.to_pylist()}
 
 
 def _read(path: Path, disk: Disk) -> pa.Table:
     data = disk.read(path)
     if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
-        raise ShardError(f"{path} is damaged: it is not what its name says", "restore the file from a copy")
+        raise ShardError(
+            f"{path} is damaged: it is not what its name says", "restore the file from a copy"
+        )
     try:
         return _table(data)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise ShardError(f"{path} holds no amendments: {str(error).partition(chr(10))[0]}",
-                         "the file was not written by xp") from error
+        raise ShardError(
+            f"{path} holds no amendments: {str(error).partition(chr(10))[0]}",
+            "the file was not written by xp",
+        ) from error
 
 
 def _table(data: bytes) -> pa.Table:
     """A stranger's file of kilobytes may unpack to more than any memory: what it would be is summed up first."""
     words = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
     file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=words)
-    groups = (file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+    groups = (
+        file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups)
+    )
     size, batches = max(groups, default=0), []
     for batch in file.iter_batches(batch_size=4096) if size <= MOST_BYTES else ():
         size += sum(map(unpacked, batch.columns))
@@ -113,13 +128,17 @@ def holds(steps: Spans, stream: bytes, t: int) -> bool:
     return any(first <= t <= last for first, last in steps.get(stream, ()))
 
 
-def drop_amendments(store: Path, gone: Mapping[str, Sequence[tuple[int, int]]], disk: Disk = REAL) -> int:
+def drop_amendments(
+    store: Path, gone: Mapping[str, Sequence[tuple[int, int]]], disk: Disk = REAL
+) -> int:
     """Takes out what amends a row that is `gone` (by stream, hexadecimal: runs of t); how many. A file that holds some
     is replaced by one of the same number without them: the new one is there before the old one goes."""
     steps, dropped = {bytes.fromhex(stream): spans for stream, spans in gone.items()}, 0
     for path in files(store, disk):
         table = _read(path, disk)
-        keys = zip(table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True)
+        keys = zip(
+            table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True
+        )
         stays = np.array([not holds(steps, stream, t) for stream, t in keys], bool)
         if stays.all():
             continue
@@ -134,12 +153,16 @@ def drop_amendments(store: Path, gone: Mapping[str, Sequence[tuple[int, int]]], 
 def files(store: Path, disk: Disk) -> list[Path]:
     folder = store / FOLDER
     names = disk.names(folder) if folder in disk.directories(store) else []
-    found = [folder / name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
+    found = [
+        folder / name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")
+    ]
     return sorted(found, key=lambda path: (number_of(path), path.name))
 
 
 def number_of(path: Path) -> int:
     number = path.stem.partition("-")[0]
     if not number.isdecimal():
-        raise ShardError(f"{path} is no file of amendments: its name says no number", "move it elsewhere")
+        raise ShardError(
+            f"{path} is no file of amendments: its name says no number", "move it elsewhere"
+        )
     return int(number)

@@ -39,16 +39,24 @@ class Place:
 class Packer:
     """Keeps blobs for one writer. Invariant: what `flush` returned for is on disk."""
 
-    def __init__(self, directory: Path, epoch: int, disk: Disk = REAL, *, durable: bool = True) -> None:
+    def __init__(
+        self, directory: Path, epoch: int, disk: Disk = REAL, *, durable: bool = True
+    ) -> None:
         self._directory, self._epoch, self._disk, self._durable = directory, epoch, disk, durable
-        self._known = {digest for pack in packs(directory, disk) for digest, _ in entries(pack, disk)}
+        self._known = {
+            digest for pack in packs(directory, disk) for digest, _ in entries(pack, disk)
+        }
         self._pending: dict[bytes, bytes] = {}
         self._pack, self._size, self._number = -1, 0, 0
 
-    def put(self, data: bytes, media: str, width: int = 0, height: int = 0, *, role: str = "") -> Blob:
+    def put(
+        self, data: bytes, media: str, width: int = 0, height: int = 0, *, role: str = ""
+    ) -> Blob:
         """What a step carries in place of `data`, which reaches the disk with the next commit, once."""
         if len(data) > MOST_BYTES:
-            raise ShardError(f"a blob of {len(data)} bytes", f"keep blobs under {MOST_BYTES >> 20} MiB")
+            raise ShardError(
+                f"a blob of {len(data)} bytes", f"keep blobs under {MOST_BYTES >> 20} MiB"
+            )
         digest = hashlib.sha256(data).digest()
         if digest not in self._known:
             self._pending[digest] = data
@@ -85,7 +93,9 @@ class Packer:
 
     def _begin_pack(self) -> None:
         self._number += 1
-        self._pack = self._disk.create(self._directory / f"pack-{self._epoch:06d}-{self._number:06d}.blobs")
+        self._pack = self._disk.create(
+            self._directory / f"pack-{self._epoch:06d}-{self._number:06d}.blobs"
+        )
         self._size = 0
         self._disk.sync_directory(self._directory)
 
@@ -111,13 +121,17 @@ class BlobReader:
     def read(self, digest: bytes) -> bytes:
         """A blob's bytes. Raises ShardError if it is missing, or is not what its name says."""
         if digest not in self:
-            raise ShardError(f"{self._store}: blob {digest.hex()} is missing",
-                             "restore the pack that held it from a copy")
+            raise ShardError(
+                f"{self._store}: blob {digest.hex()} is missing",
+                "restore the pack that held it from a copy",
+            )
         place = self._places[digest]
         data = self._disk.read(place.pack, place.start, place.start + place.size)
         if hashlib.sha256(data).digest() != digest:
-            raise ShardError(f"{place.pack}: blob {digest.hex()} at byte {place.start} is damaged",
-                             "restore the pack from a copy; the other blobs are readable")
+            raise ShardError(
+                f"{place.pack}: blob {digest.hex()} at byte {place.start} is damaged",
+                "restore the pack from a copy; the other blobs are readable",
+            )
         return data
 
     def refresh(self) -> None:
@@ -133,7 +147,14 @@ def describe(data: bytes) -> tuple[str, int, int]:
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         return "image/png", *struct.unpack_from(">II", data, 16)
     known = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-    return next((media for head, media in known.items() if data.startswith(head)), "application/octet-stream"), 0, 0
+    return (
+        next(
+            (media for head, media in known.items() if data.startswith(head)),
+            "application/octet-stream",
+        ),
+        0,
+        0,
+    )
 
 
 def packs(directory: Path, disk: Disk = REAL) -> list[Path]:
@@ -174,7 +195,11 @@ def _next_mark(pack: Path, start: int, end: int, disk: Disk) -> int:
 def named_blobs(batch: pa.RecordBatch) -> set[bytes]:
     """The hashes that a batch's rows name."""
     column = batch.column("obs_blobs")
-    return set() if column.null_count == len(column) else set(column.flatten().field("hash").to_pylist())
+    return (
+        set()
+        if column.null_count == len(column)
+        else set(column.flatten().field("hash").to_pylist())
+    )
 
 
 def sweep(store: Path, named: Iterable[bytes], disk: Disk = REAL) -> tuple[int, int]:
@@ -194,8 +219,13 @@ def sweep(store: Path, named: Iterable[bytes], disk: Disk = REAL) -> tuple[int, 
             freed += sum(p.size for _, p in found) - sum(p.size for p in kept.values())
             if kept:
                 draft = pack.with_suffix(".blobs-draft")
-                disk.write_file(draft, (_head(digest, p.size) + disk.read(pack, p.start, p.start + p.size)
-                                        for digest, p in kept.items()))
+                disk.write_file(
+                    draft,
+                    (
+                        _head(digest, p.size) + disk.read(pack, p.start, p.start + p.size)
+                        for digest, p in kept.items()
+                    ),
+                )
                 disk.rename(draft, pack)
             else:
                 disk.remove(pack)

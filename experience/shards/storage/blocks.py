@@ -43,21 +43,27 @@ class Commit:
     @classmethod
     def of(cls, block: bytes, start: int, last_seq: int, rows: int, t_ns: int) -> Commit:
         end = start + len(block)
-        return cls(start, end, last_seq, rows, zlib.crc32(block, _head(end, last_seq, rows, t_ns)), t_ns)
+        return cls(
+            start, end, last_seq, rows, zlib.crc32(block, _head(end, last_seq, rows, t_ns)), t_ns
+        )
 
     def pack(self) -> bytes:
         return COMMIT.pack(self.end, self.last_seq, self.rows, self.crc, self.t_ns)
 
     def matches(self, block: bytes | memoryview) -> bool:
-        return (len(block) == self.end - self.start
-                and zlib.crc32(block, _head(self.end, self.last_seq, self.rows, self.t_ns)) == self.crc)
+        return (
+            len(block) == self.end - self.start
+            and zlib.crc32(block, _head(self.end, self.last_seq, self.rows, self.t_ns)) == self.crc
+        )
 
 
 def _head(end: int, last_seq: int, rows: int, t_ns: int) -> int:
     return zlib.crc32(_UNSEALED.pack(end, last_seq, rows, t_ns))
 
 
-def read_commits(log: bytes, start: int = 0, last_seq: int = -1, where: str = "a commit log") -> Iterator[Commit]:
+def read_commits(
+    log: bytes, start: int = 0, last_seq: int = -1, where: str = "a commit log"
+) -> Iterator[Commit]:
     """The records at the head of a commit log; one that is cut short, or was never written (zeros), ends it.
 
     Raises ShardError for a record that no writer made: records are as long as divides a sector, so that a power cut
@@ -66,9 +72,12 @@ def read_commits(log: bytes, start: int = 0, last_seq: int = -1, where: str = "a
     for offset in range(0, len(log) - COMMIT.size + 1, COMMIT.size):
         end, seq, rows, crc, t_ns = COMMIT.unpack_from(log, offset)
         if end <= start or rows == 0 or seq != last_seq + rows:
-            if not any(log[offset:offset + COMMIT.size]):
+            if not any(log[offset : offset + COMMIT.size]):
                 return
-            raise ShardError(f"{where}: the record after row {last_seq} is damaged", "restore the file from a copy")
+            raise ShardError(
+                f"{where}: the record after row {last_seq} is damaged",
+                "restore the file from a copy",
+            )
         yield Commit(start, end, seq, rows, crc, t_ns)
         start, last_seq = end, seq
 
@@ -81,7 +90,11 @@ def ends_the_stream(path: Path, end: int, disk: Disk = REAL) -> bool:
 def log_of(path: Path, disk: Disk = REAL) -> Path:
     """The commit log of a segment: `.blocks` where sealing rewrote its blocks, else `.commit`."""
     rewritten = path.with_suffix(".blocks")
-    return rewritten if path.suffix == ".arrow" and disk.exists(rewritten) else path.with_suffix(".commit")
+    return (
+        rewritten
+        if path.suffix == ".arrow" and disk.exists(rewritten)
+        else path.with_suffix(".commit")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +115,16 @@ class Block:
         """Whether the file holds each of `columns` as Arrow has it in memory: an older format may lack one, and
         rewritten blocks are compressed."""
         first, names = self.origin + self.commit.start, set(self.batch.schema.names)
-        return all(name in names and all(
-            buffer is None or not buffer.size or first <= buffer.address < first + len(self.data)
-            for buffer in self.batch.column(name).buffers()) for name in columns)
+        return all(
+            name in names
+            and all(
+                buffer is None
+                or not buffer.size
+                or first <= buffer.address < first + len(self.data)
+                for buffer in self.batch.column(name).buffers()
+            )
+            for name in columns
+        )
 
     @property
     def rows(self) -> pa.RecordBatch:
@@ -165,7 +185,11 @@ class BlockReader:
             block = None
             if skip < commit.rows or self._schema is None:
                 block = self.parse(self.block(commit), commit, skip)
-            self._start, self._last_seq, self._records = commit.end, commit.last_seq, self._records + 1
+            self._start, self._last_seq, self._records = (
+                commit.end,
+                commit.last_seq,
+                self._records + 1,
+            )
             self._given = max(self._given, commit.last_seq)
             if block is not None and skip < commit.rows:
                 yield block
@@ -186,30 +210,39 @@ class BlockReader:
 
     def _hold_against(self, rows: int) -> None:
         size, known = self._disk.size(self._log), self._records * COMMIT.size
-        taken_back = self.rows > rows and size < known  # rows that we saw, before the segment was sealed
+        taken_back = (
+            self.rows > rows and size < known
+        )  # rows that we saw, before the segment was sealed
         self.held = taken_back or (self.rows == rows and size == known)
         if taken_back:
             return
         if not self.held:
-            raise ShardError(f"{self._log}: it tells of {self.rows} rows, the manifest of {rows}"
-                             if self.rows != rows else f"{self._log}: {size - known} bytes follow its last record",
-                             "restore the file from a copy")
+            raise ShardError(
+                f"{self._log}: it tells of {self.rows} rows, the manifest of {rows}"
+                if self.rows != rows
+                else f"{self._log}: {size - known} bytes follow its last record",
+                "restore the file from a copy",
+            )
 
     def block(self, commit: Commit) -> bytes:
         """The bytes of one block. Raises ShardError if they are not what was committed."""
         data = self._disk.read(self.path, commit.start, commit.end)
         if not commit.matches(data):
-            raise ShardError(f"{self.path}: rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} "
-                             f"(bytes {commit.start} to {commit.end}) are damaged",
-                             "restore the file from a copy; the other blocks are readable")
+            raise ShardError(
+                f"{self.path}: rows {commit.last_seq - commit.rows + 1} to {commit.last_seq} "
+                f"(bytes {commit.start} to {commit.end}) are damaged",
+                "restore the file from a copy; the other blocks are readable",
+            )
         return data
 
     def parse(self, data: bytes, commit: Commit, skip: int = 0) -> Block:
         """A block's rows from its checked bytes."""
         if self._schema is None:
             if commit.start:
-                raise ShardError(f"{self.path}: its first block, which holds the schema, is damaged",
-                                 "restore the file from a copy")
+                raise ShardError(
+                    f"{self.path}: its first block, which holds the schema, is damaged",
+                    "restore the file from a copy",
+                )
             stream = pa.BufferReader(data)
             stream.seek(FIRST_BLOCK)
             self._schema = pa.ipc.read_schema(stream)
@@ -221,8 +254,10 @@ class BlockReader:
             pa.ipc.read_schema(stream)
         batch = pa.ipc.read_record_batch(pa.ipc.read_message(stream), self._schema)
         if batch.num_rows != commit.rows:
-            raise ShardError(f"{self.path}: a block holds {batch.num_rows} rows, its commit says {commit.rows}",
-                             "restore the file from a copy")
+            raise ShardError(
+                f"{self.path}: a block holds {batch.num_rows} rows, its commit says {commit.rows}",
+                "restore the file from a copy",
+            )
         return Block(commit, data, batch, source.address - commit.start, skip)
 
 

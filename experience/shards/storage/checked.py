@@ -41,20 +41,26 @@ def open_checked(expected: Expected, disk: Disk = REAL, *, checked: bool = True)
     identity = disk.identity(expected.path)
     buffer = disk.mapped(expected.path)
     if buffer.size != expected.bytes:
-        raise ShardError(f"{expected.path} holds {buffer.size} bytes, {expected.bytes} expected",
-                         "restore the file from a copy")
+        raise ShardError(
+            f"{expected.path} holds {buffer.size} bytes, {expected.bytes} expected",
+            "restore the file from a copy",
+        )
     key = None if identity is None else (str(expected.path.absolute()), expected.sha256, identity)
     if not checked or key in _remembered:
         return buffer
     if hashlib.sha256(memoryview(buffer)).hexdigest() != expected.sha256:
-        raise ShardError(f"{expected.path} is damaged: its bytes differ from the SHA-256 that was noted",
-                         "restore the file from a copy; ./xp verify says which rows are readable")
+        raise ShardError(
+            f"{expected.path} is damaged: its bytes differ from the SHA-256 that was noted",
+            "restore the file from a copy; ./xp verify says which rows are readable",
+        )
     if key is not None and identity is not None and time.time_ns() - identity[1] > _SETTLED_NS:
         _remembered.add(key)
     return buffer
 
 
-def open_all(files: Sequence[Expected], disk: Disk = REAL, *, checked: bool = True) -> list[pa.Buffer]:
+def open_all(
+    files: Sequence[Expected], disk: Disk = REAL, *, checked: bool = True
+) -> list[pa.Buffer]:
     """The same for many, on all cores. Raises what the first that is wrong raises."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         return list(threads.map(lambda file: open_checked(file, disk, checked=checked), files))

@@ -72,7 +72,9 @@ class Disk:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError as error:
-            raise ShardError(f"{path} is held by another process", "wait until it is done") from error
+            raise ShardError(
+                f"{path} is held by another process", "wait until it is done"
+            ) from error
         finally:
             os.close(descriptor)
 
@@ -106,7 +108,13 @@ class Disk:
         """What differs once the file was written to or replaced; its second number is the time of the last change
         (ns). None where that cannot be told."""
         found = path.stat()
-        return found.st_size, max(found.st_mtime_ns, found.st_ctime_ns), found.st_mtime_ns, found.st_ino, found.st_dev
+        return (
+            found.st_size,
+            max(found.st_mtime_ns, found.st_ctime_ns),
+            found.st_mtime_ns,
+            found.st_ino,
+            found.st_dev,
+        )
 
     def exists(self, path: Path) -> bool:
         return path.exists()
@@ -130,7 +138,7 @@ class Disk:
         """Appends all of `data`, however many calls it takes."""
         view = memoryview(data)
         while view:
-            view = view[self.write_some(descriptor, view):]
+            view = view[self.write_some(descriptor, view) :]
 
     def write_file(self, path: Path, parts: Iterable[bytes]) -> None:
         """A new file whose contents are on disk; its name is not before `sync_directory`. What an earlier try left

@@ -18,23 +18,38 @@ def find_store(path: str | Path, *, imagined: bool = False) -> Path:
     folder of runs, a folder without experience, an address of an object store.
     """
     if _ELSEWHERE.match(str(path)):
-        raise ShardError(f"{path} is no folder of this machine", "an object store is read through "
-                         "Catalog(Path(...), disk=RemoteDisk(filesystem, base)): see docs/reliability.md")
+        raise ShardError(
+            f"{path} is no folder of this machine",
+            "an object store is read through "
+            "Catalog(Path(...), disk=RemoteDisk(filesystem, base)): see docs/reliability.md",
+        )
     path = Path(path)
     if path.is_file():
         raise ShardError(f"{path} is a file", f"name the run's directory, e.g. {path.parent}")
     if not path.is_dir():
-        raise ShardError(f"{path} is not there", _runs_below(path.parent) or "./xp ls lists the runs")
+        raise ShardError(
+            f"{path} is not there", _runs_below(path.parent) or "./xp ls lists the runs"
+        )
     if (path / "run.json").exists() or (path / "shards").is_dir():
         store = path / ("imagined" if imagined else "shards")
         if not store.is_dir():
-            raise ShardError(f"{path} holds no {store.name}", "it is no run's directory, or the run was not begun")
+            raise ShardError(
+                f"{path} holds no {store.name}",
+                "it is no run's directory, or the run was not begun",
+            )
         return store
     if any(_OF_A_WRITER.fullmatch(p.name) for p in path.iterdir()):
-        raise ShardError(f"{path} is one writer's directory", f"name the folder above: {path.parent}")
-    if _is_store(path) or (path.name in ("shards", "imagined") and (path.parent / "run.json").exists()):
+        raise ShardError(
+            f"{path} is one writer's directory", f"name the folder above: {path.parent}"
+        )
+    if _is_store(path) or (
+        path.name in ("shards", "imagined") and (path.parent / "run.json").exists()
+    ):
         return path
-    raise ShardError(f"{path} holds no experience", _runs_below(path) or "name a run's directory, e.g. runs/latest")
+    raise ShardError(
+        f"{path} holds no experience",
+        _runs_below(path) or "name a run's directory, e.g. runs/latest",
+    )
 
 
 def given_store(path: str | Path) -> Path:
@@ -48,8 +63,12 @@ def given_store(path: str | Path) -> Path:
 def _is_store(path: Path) -> bool:
     if (path / "snapshots").is_dir():
         return True
-    return any(_OF_A_WRITER.fullmatch(file.name) for writer in path.iterdir() if writer.is_dir()
-               for file in writer.iterdir())
+    return any(
+        _OF_A_WRITER.fullmatch(file.name)
+        for writer in path.iterdir()
+        if writer.is_dir()
+        for file in writer.iterdir()
+    )
 
 
 def _runs_below(folder: Path) -> str:

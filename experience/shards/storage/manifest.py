@@ -49,10 +49,19 @@ def append_manifest(sealed: Path, rows: int, size: int, sha256: str, disk: Disk 
         if earlier["file"] == sealed.name:
             if (earlier["rows"], earlier["bytes"], earlier["sha256"]) == (rows, size, sha256):
                 return
-            raise ShardError(f"{directory / NAME}: {sealed.name} is named already, with other contents",
-                             "keep the run directory and report it")
-    line = _line({"file": sealed.name, "rows": rows, "bytes": size, "sha256": sha256,
-                  "previous": _hash(lines[-1][1]) if lines else ""})
+            raise ShardError(
+                f"{directory / NAME}: {sealed.name} is named already, with other contents",
+                "keep the run directory and report it",
+            )
+    line = _line(
+        {
+            "file": sealed.name,
+            "rows": rows,
+            "bytes": size,
+            "sha256": sha256,
+            "previous": _hash(lines[-1][1]) if lines else "",
+        }
+    )
     draft = directory / f"{NAME}.draft"
     disk.write_file(draft, [b"".join(raw for _, raw in lines) + line])
     disk.rename(draft, directory / NAME)
@@ -68,8 +77,10 @@ def _lines(directory: Path, disk: Disk) -> list[tuple[Line, bytes]]:
     for number, raw in enumerate(whole.splitlines(keepends=True), 1):
         content = _content(raw)
         if content is None or content["previous"] != (_hash(lines[-1][1]) if lines else ""):
-            raise ShardError(f"{directory / NAME}:{number}: the chain is broken",
-                             "a line was lost or changed; restore the file from a copy")
+            raise ShardError(
+                f"{directory / NAME}:{number}: the chain is broken",
+                "a line was lost or changed; restore the file from a copy",
+            )
         lines.append((content, raw))
     return lines
 
@@ -86,8 +97,13 @@ def _content(raw: bytes) -> Line | None:
         return None
     try:
         said = json.loads(body)
-        content = Line(file=str(said["file"]), rows=int(said["rows"]), bytes=int(said["bytes"]),
-                       sha256=str(said["sha256"]), previous=str(said["previous"]))
+        content = Line(
+            file=str(said["file"]),
+            rows=int(said["rows"]),
+            bytes=int(said["bytes"]),
+            sha256=str(said["sha256"]),
+            previous=str(said["previous"]),
+        )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return content if _SHARD.fullmatch(content["file"]) and content["rows"] > 0 else None

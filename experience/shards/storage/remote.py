@@ -20,7 +20,14 @@ import pyarrow.fs as fs
 from experience.errors import ShardError
 from experience.shards.storage.disk import REAL, Disk
 
-_SEALED = (".commit", ".blocks", ".blobs", ".arrow", ".parquet", ".amendments")  # in this order, then what names them
+_SEALED = (
+    ".commit",
+    ".blocks",
+    ".blobs",
+    ".arrow",
+    ".parquet",
+    ".amendments",
+)  # in this order, then what names them
 _NAMES = ("MANIFEST", ".json")
 
 
@@ -58,11 +65,16 @@ class RemoteDisk(Disk):
         return sorted(info.base_name for info in self._list(directory))
 
     def directories(self, directory: Path) -> list[Path]:
-        return sorted(directory / info.base_name for info in self._list(directory)
-                      if info.type == fs.FileType.Directory)
+        return sorted(
+            directory / info.base_name
+            for info in self._list(directory)
+            if info.type == fs.FileType.Directory
+        )
 
     def _list(self, directory: Path) -> list[fs.FileInfo]:
-        return list(self._files.get_file_info(fs.FileSelector(_name(directory), allow_not_found=True)))
+        return list(
+            self._files.get_file_info(fs.FileSelector(_name(directory), allow_not_found=True))
+        )
 
     def send(self, path: Path, data: bytes) -> None:
         """An object is there whole or not at all."""
@@ -70,20 +82,34 @@ class RemoteDisk(Disk):
         with self._files.open_output_stream(_name(path)) as out:
             out.write(data)
 
-
     def unsend(self, path: Path) -> None:
         self._files.delete_file(_name(path))
 
     # What writers ask of a disk: none of it is offered, where the disk of this machine would take it silently.
 
-    def make_directory(self, path: Path) -> None: self._refuse(path)
-    def create(self, path: Path) -> int: self._refuse(path)
-    def reopen(self, path: Path) -> int: self._refuse(path)
-    def rename(self, old: Path, new: Path) -> None: self._refuse(new)
-    def remove(self, path: Path) -> None: self._refuse(path)
-    def remove_tree(self, path: Path) -> None: self._refuse(path)
-    def sync_directory(self, path: Path) -> None: self._refuse(path)
-    def free_bytes(self, directory: Path) -> int: self._refuse(directory)
+    def make_directory(self, path: Path) -> None:
+        self._refuse(path)
+
+    def create(self, path: Path) -> int:
+        self._refuse(path)
+
+    def reopen(self, path: Path) -> int:
+        self._refuse(path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._refuse(new)
+
+    def remove(self, path: Path) -> None:
+        self._refuse(path)
+
+    def remove_tree(self, path: Path) -> None:
+        self._refuse(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self._refuse(path)
+
+    def free_bytes(self, directory: Path) -> int:
+        self._refuse(directory)
 
     @contextmanager
     def lock(self, path: Path) -> Iterator[None]:
@@ -91,12 +117,16 @@ class RemoteDisk(Disk):
         yield
 
     def _refuse(self, path: Path) -> NoReturn:
-        raise ShardError(f"{path}: an object store is read here, not written to",
-                         "write to a disk of this machine, "
-                         "and send what is sealed: experience.shards.storage.remote.mirror")
+        raise ShardError(
+            f"{path}: an object store is read here, not written to",
+            "write to a disk of this machine, "
+            "and send what is sealed: experience.shards.storage.remote.mirror",
+        )
 
 
-def mirror(store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL, *, prune: bool = False) -> int:
+def mirror(
+    store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL, *, prune: bool = False
+) -> int:
     """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as often as you like.
 
     `prune` then removes there what is no longer here: what went cold, was let go, or was forgotten.
@@ -105,10 +135,17 @@ def mirror(store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = R
     for directory in disk.directories(store):
         present = set(remote.names(there / directory.name))
         names = disk.names(directory)
-        sealed = [name for suffix in _SEALED for name in names if name.endswith(suffix) and (
-            suffix != ".commit" or name.replace(".commit", ".arrow") in names)]
-        for name in [*(n for n in sealed if n not in present or n.endswith(".blobs")),
-                     *(n for n in names if n.endswith(_NAMES))]:
+        sealed = [
+            name
+            for suffix in _SEALED
+            for name in names
+            if name.endswith(suffix)
+            and (suffix != ".commit" or name.replace(".commit", ".arrow") in names)
+        ]
+        for name in [
+            *(n for n in sealed if n not in present or n.endswith(".blobs")),
+            *(n for n in names if n.endswith(_NAMES)),
+        ]:
             data = disk.read(directory / name)
             if name in present and remote.size(there / directory.name / name) == len(data):
                 continue

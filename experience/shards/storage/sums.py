@@ -15,7 +15,9 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.-]+)")
 
 def sums(files: Mapping[str, bytes]) -> bytes:
     """The contents of SHA256SUMS for `files`."""
-    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()).encode()
+    return "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()
+    ).encode()
 
 
 def read_checked(folder: Path) -> dict[str, bytes]:
@@ -26,13 +28,17 @@ def read_checked(folder: Path) -> dict[str, bytes]:
     listed = _listed(folder)
     there = {path.name for path in folder.iterdir()} - {NAME}
     for name in sorted(listed.keys() ^ there):
-        raise ShardError(f"{folder / name} is {'missing' if name in listed else 'not in ' + NAME}",
-                         f"restore {folder} from a copy, or remove it to use the one before it")
+        raise ShardError(
+            f"{folder / name} is {'missing' if name in listed else 'not in ' + NAME}",
+            f"restore {folder} from a copy, or remove it to use the one before it",
+        )
     files = {name: (folder / name).read_bytes() for name in listed}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != listed[name]:
-            raise ShardError(f"{folder / name} does not match {NAME}",
-                             f"restore {folder} from a copy, or remove it to use the one before it")
+            raise ShardError(
+                f"{folder / name} does not match {NAME}",
+                f"restore {folder} from a copy, or remove it to use the one before it",
+            )
     return files
 
 
@@ -40,7 +46,9 @@ def _listed(folder: Path) -> dict[str, str]:
     try:
         text = (folder / NAME).read_bytes().decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise ShardError(f"{folder / NAME} cannot be read: {error}", f"restore {folder} from a copy") from error
+        raise ShardError(
+            f"{folder / NAME} cannot be read: {error}", f"restore {folder} from a copy"
+        ) from error
     lines = [_LINE.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
     names = [line[2] for line in lines if line is not None]
     if not text.endswith("\n") or None in lines or len(set(names)) != len(names):

@@ -30,15 +30,21 @@ def check_unpacked(buffer: pa.Buffer, path: Path) -> None:
     metadata = parquet.ParquetFile(pa.BufferReader(buffer)).metadata
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        suspicious = [chunk.path_in_schema for chunk in map(group.column, range(group.num_columns))
-                      if chunk.has_dictionary_page and chunk.physical_type == "BYTE_ARRAY"
-                      and chunk.num_values * chunk.total_uncompressed_size > MOST_BYTES]
+        suspicious = [
+            chunk.path_in_schema
+            for chunk in map(group.column, range(group.num_columns))
+            if chunk.has_dictionary_page
+            and chunk.physical_type == "BYTE_ARRAY"
+            and chunk.num_values * chunk.total_uncompressed_size > MOST_BYTES
+        ]
         size = group.total_byte_size
         if suspicious and size <= MOST_BYTES:
             size += _spelt_out(buffer, number, suspicious, MOST_BYTES - size)
         if size > MOST_BYTES:
-            raise ShardError(f"{path}: a group of rows unpacks to more than {MOST_BYTES >> 20} MiB",
-                             "the file was not written by xp")
+            raise ShardError(
+                f"{path}: a group of rows unpacks to more than {MOST_BYTES >> 20} MiB",
+                "the file was not written by xp",
+            )
 
 
 def _spelt_out(buffer: pa.Buffer, group: int, columns: list[str], most: int) -> int:
