@@ -36,12 +36,9 @@ def run(
                 continue
             parts.note(learner.improve(lived, parts.rate))  # direct learning
             parts.fit_world_model(config.planning.fit_steps)  # model learning
-            parts.note(
-                learner.improve(thought.imagine(), parts.planning_rate)
-            )  # planning: the same rule
-            parts.note(
-                learner.follow(thought.plan(lived), parts.planning_rate)
-            )  # and what it concludes
+            # planning: the same rule on imagined experience, then what the planner concludes
+            parts.note(learner.improve(thought.imagine(), parts.planning_rate))
+            parts.note(learner.imitate_plans(thought.plan(lived), parts.planning_rate))
             parts.curate()  # options: found, tried again, retired
             learner.publish()
             parts.push()  # collectors take it up between steps

@@ -7,7 +7,7 @@
         def begin(self): self.hint = ""
         def observe(self): return f"a number from 1 to 99 {self.hint}"
         @action
-        def guess(self, number: Annotated[int, Range(1, 99)]) -> Answer:
+        def guess(self, number: Annotated[int, Range(1, 99)]) -> Outcome:
             "Say a number."
             ...
             return {"hit": float(number == self.task)}, number == self.task
@@ -39,7 +39,7 @@ from typing import (
 import gymnasium
 import numpy as np
 
-from envs.contract import INVALID, Answer, Task, World
+from envs.contract import INVALID, Outcome, Task, World
 from experience.signal import SignalKind
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -269,9 +269,9 @@ class ToolWorld(World[Task], Generic[Task]):
             raise ValueError(f"no action {name[:20]}: {', '.join(self.tools)}")
         return name, self.tools[name].read(rest)
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         name, arguments = self.read(action)
-        answer: Answer = getattr(self, name)(**arguments)
+        answer: Outcome = getattr(self, name)(**arguments)
         return answer
 
     def random_action(self, rng: np.random.Generator) -> str:

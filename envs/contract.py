@@ -34,7 +34,7 @@ from experience.signal import SignalKind
 
 Task = TypeVar("Task")
 Split = Literal["train", "heldout"]
-Answer = tuple[dict[str, Any], bool]
+Outcome = tuple[dict[str, Any], bool]
 INVALID = "invalid_action"
 _MOST_DRAWS = 10_000
 
@@ -114,7 +114,7 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         """What it looks like now, by what it shows (e.g. "screenshot"): bytes as PNG, JPEG or WebP."""
         return {}
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         """Does `action`; returns the measured signals and whether the task has ended. Raises ValueError, having
         changed nothing, for an action that cannot be read."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from experience.signal import SignalKind
 
 MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -83,7 +83,7 @@ class KeyDoor(World[Grid]):
         down, right = cell[0] - self.at[0], cell[1] - self.at[1]
         return f"{'down' if down > 0 else 'up'}{abs(down)} {'right' if right > 0 else 'left'}{abs(right)}"
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         if action not in MOVES:
             raise ValueError("reply with up, down, left or right")
         goal = self._after(self.at, action)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import gymnasium
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 
 
 class {name}(ToolWorld[tuple[int, int]]):
@@ -25,7 +25,7 @@ class {name}(ToolWorld[tuple[int, int]]):
     def observe(self): return f"a number from {{self.low}} to {{self.high}}"
 
     @action
-    def guess(self, number: Annotated[int, Range(10, 26)]) -> Answer:
+    def guess(self, number: Annotated[int, Range(10, 26)]) -> Outcome:
         """Say a number."""
         if self.low <= number < self.number: self.low = number + 1
         if self.number < number <= self.high: self.high = number - 1
@@ -73,7 +73,7 @@ _CODE = '''"""{title}: an instruction in words becomes a Python expression of x,
 
 import gymnasium
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox.cage import Sandbox, tier
 
 
@@ -88,7 +88,7 @@ class {name}(ToolWorld[tuple[str, int]]):
     def observe(self): return f"x {{self.task[0]}} {{self.task[1]}}"
 
     @action
-    def submit(self, code: str) -> Answer:
+    def submit(self, code: str) -> Outcome:
         """Give a Python expression of x."""
         answers = self.sandbox.run(f"f = lambda x: {{code}}", [[x] for x in range(1, 8)]).answers
         right = [a == ("value", eval(self.code, {{"x": x}})) for x, a in enumerate(answers, 1)]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from envs.make import make
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
@@ -104,7 +104,7 @@ class Text(World[int]):
     def observe(self) -> str:
         return shown(self.inner.observation_space, self._seen_inside)
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         chosen = read(self.inner.action_space, action)
         try:
             self._seen_inside, reward, terminated, truncated, _ = self.inner.step(chosen)

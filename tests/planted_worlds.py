@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, SignalKind, ToolWorld, action
 
 FAULTS: dict[str, str] = {}
 WORDS = (
@@ -63,7 +63,7 @@ class Sound(ToolWorld[tuple[str, ...]]):
         return self.seen
 
     @action
-    def open(self, drawer: int) -> Answer:
+    def open(self, drawer: int) -> Outcome:
         """Open drawer 1, 2 or 3."""
         if not 1 <= drawer <= 3:
             raise ValueError("drawer is 1, 2 or 3")
@@ -71,7 +71,7 @@ class Sound(ToolWorld[tuple[str, ...]]):
         return {"opened": 1.0}, False
 
     @action
-    def say(self, words: str) -> Answer:
+    def say(self, words: str) -> Outcome:
         """Say the three words in order; this ends the episode."""
         told = words.split()
         right = (
@@ -104,7 +104,7 @@ gymnasium.register(id="Sound-v0", entry_point=Sound, order_enforce=False, disabl
 @fault("claims_are_not_paid")
 class PaysForBoasts(Sound):
     @action
-    def say(self, words: str) -> Answer:
+    def say(self, words: str) -> Outcome:
         """Say the three words in order; this ends the episode."""
         answer, ended = Sound.say(self, words)
         return ({"right": 1.0} if "success" in words.lower() else answer), ended
@@ -114,7 +114,7 @@ class PaysForBoasts(Sound):
 class ReadsItsReward(Sound):
     """Takes the number that the agent reports."""
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         if "right" in action and "1" in action:
             return {"right": 1.0}, True
         return super().act(action)
@@ -132,13 +132,13 @@ class HalfAnOracle(Sound):
         self.seen, self.left = "twenty coins", 20
 
     @action
-    def open(self, drawer: int) -> Answer:
+    def open(self, drawer: int) -> Outcome:
         """Take a coin."""
         self.left -= 1
         return {"coins": 1.0}, self.left == 0
 
     @action
-    def say(self, words: str) -> Answer:
+    def say(self, words: str) -> Outcome:
         """Say that it is enough; this ends the episode."""
         return {"coins": 0.0}, True
 
@@ -233,7 +233,7 @@ class TooLong(Sound):
 
 @fault("resource_envelope")
 class TwoSecondsAStep(Sound):
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         time.sleep(2)
         return super().act(action)
 
@@ -243,13 +243,13 @@ class RefusalShiftsTheState(Sound):
     """The words of the drawers are exchanged before the wrong drawer is refused."""
 
     @action
-    def open(self, drawer: int) -> Answer:
+    def open(self, drawer: int) -> Outcome:
         """Open drawer 1, 2 or 3."""
         if not 1 <= drawer <= 3:
             self.task = (self.task[1], self.task[2], self.task[0])
         return Sound.open(self, drawer)
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         if action == "no-such-action 1 2 3":
             self.task = (self.task[1], self.task[2], self.task[0])
         return super().act(action)
@@ -258,7 +258,7 @@ class RefusalShiftsTheState(Sound):
 @fault("reward_well_formed")
 class NanSignal(Sound):
     @action
-    def open(self, drawer: int) -> Answer:
+    def open(self, drawer: int) -> Outcome:
         """Open drawer 1, 2 or 3."""
         answer, ended = Sound.open(self, drawer)
         return answer | {"opened": float("nan")}, ended
@@ -267,7 +267,7 @@ class NanSignal(Sound):
 @fault("reward_well_formed")
 class UndeclaredSignal(Sound):
     @action
-    def say(self, words: str) -> Answer:
+    def say(self, words: str) -> Outcome:
         """Say the three words in order; this ends the episode."""
         answer, ended = Sound.say(self, words)
         return answer | {"bonus": 1.0}, ended
@@ -311,7 +311,7 @@ class FourValues(Sound):
 
 @fault("reward_well_formed")
 class Quits(Sound):
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         if action.startswith("say"):
             sys.exit(3)
         return super().act(action)
@@ -320,6 +320,6 @@ class Quits(Sound):
 @fault("floor_gap")
 class PaysAnybody(Sound):
     @action
-    def say(self, words: str) -> Answer:
+    def say(self, words: str) -> Outcome:
         """Say the three words in order; this ends the episode."""
         return {"right": 1.0}, True

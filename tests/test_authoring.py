@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 from envs.check import check
 from envs.template import KINDS
 from experience.shards.catalog import Catalog
@@ -52,13 +52,13 @@ class Kitchen(ToolWorld[int]):
         how: Literal["boil", "fry"],
         salt: bool = False,
         note: str = "",
-    ) -> Answer:
+    ) -> Outcome:
         """Cook it."""
         self.seen = f"{minutes} {how} {salt} {note}"
         return {"heat": 1.0}, False
 
     @action
-    def rest(self) -> Answer:
+    def rest(self) -> Outcome:
         """Do nothing for a while."""
         return {"heat": 0.0}, False
 

@@ -20,8 +20,8 @@ from actors.config.schema import Policy
 from actors.engines.engine import Situation, parse_action
 from actors.engines.registry import make_engine
 from experience.errors import ConfigError, EngineError, MissingPartError, RecordError
+from experience.learning.advantages import of_decision
 from experience.learning.batch import TokenBatch
-from experience.learning.credit import of_decision
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import token_logprobs
 from experience.models.decoding import sample

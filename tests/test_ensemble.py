@@ -79,14 +79,14 @@ def test_it_is_less_sure_where_it_has_never_been() -> None:
 def test_another_process_predicts_as_it_does_and_a_stopped_one_goes_on_bit_by_bit() -> None:
     rows, asked = cartpole(400, 4), (["0.01 0.02 0.03 0.04", "hello"], ["1", "1"])
     model = EnsembleModel(("0", "1"), ("env_reward",))
-    assert model.save() == model.beliefs() == {} and model.predict(*asked)[0].uncertainty == float(
-        "inf"
-    )
+    assert model.save() == model.export_weights() == {} and model.predict(*asked)[
+        0
+    ].uncertainty == float("inf")
     model.add(rows)
     model.fit(20)
     model.calibrate()
     elsewhere, again = EnsembleModel(), EnsembleModel(("0", "1"), ("env_reward",))
-    elsewhere.believe(model.beliefs())
+    elsewhere.load_weights(model.export_weights())
     assert (
         elsewhere.predict(*asked) == model.predict(*asked)
         and elsewhere.threshold == model.threshold
@@ -162,7 +162,7 @@ def test_an_ensemble_that_only_believes_anothers_weights_measures_nothing(
     taught.add(cartpole(600, 4))
     taught.fit(20)
     model = EnsembleModel(trusted_accuracy=trusted_accuracy)
-    model.believe(taught.beliefs())
+    model.load_weights(taught.export_weights())
     model._kept_out = taught._kept_out
     assert model.calibrate() is None, (
         "how much is usual is not known without transitions that were fitted"

@@ -23,7 +23,7 @@ from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again
 from experience.shards.catalog import Catalog
-from experience.shards.exchange import EXPORTS, as_plain, bring_in, export, from_plain, ragged
+from experience.shards.exchange import EXPORTS, as_plain, export, from_plain, import_from, ragged
 from experience.shards.exchange.tables import _flat, _without_nulls
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import BlobReader
@@ -110,7 +110,7 @@ def test_jsonl_comes_back_exactly(tmp_path: Path) -> None:
     a_store(tmp_path / "store")
     done = export(tmp_path / "store", "jsonl", tmp_path / "out")
     assert done.rows == len(read(tmp_path / "store"))
-    bring_in(tmp_path / "out", "jsonl", tmp_path / "again")
+    import_from(tmp_path / "out", "jsonl", tmp_path / "again")
     assert read(tmp_path / "again") == read(tmp_path / "store")
     assert not verify(tmp_path / "again", deep=True).problems
 
@@ -119,7 +119,7 @@ def test_atif_comes_back_exactly_as_far_as_episodes_are_whole(tmp_path: Path) ->
     a_store(tmp_path / "store")
     done = export(tmp_path / "store", "atif", tmp_path / "out")
     assert (done.episodes, done.left_out) == (4, 4)
-    bring_in(tmp_path / "out", "atif", tmp_path / "again")
+    import_from(tmp_path / "out", "atif", tmp_path / "again")
     assert read(tmp_path / "again") == [s for s in read(tmp_path / "store") if s["episode"] < 2]
 
 
@@ -160,7 +160,7 @@ def test_a_strangers_atif_is_read_with_its_tokens(tmp_path: Path) -> None:
             }
         )
     )
-    done = bring_in(tmp_path / "one.json", "atif", tmp_path / "store")
+    done = import_from(tmp_path / "one.json", "atif", tmp_path / "store")
     assert (done.rows, done.episodes) == (3, 1)
     first, second, closing = (s for block in Catalog(tmp_path / "store").follow() for s in block)
     assert (
@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_named_with_its_place_and_nothing_stays(
 ) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ShardError, match=why):
-        bring_in(tmp_path / name, "jsonl" if name.endswith("l") else "atif", tmp_path / "store")
+        import_from(tmp_path / name, "jsonl" if name.endswith("l") else "atif", tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
@@ -258,7 +258,7 @@ def test_a_strangers_atif_keeps_reasoning_calls_ids_times_and_costs(tmp_path: Pa
             }
         )
     )
-    bring_in(tmp_path / "one.json", "atif", tmp_path / "store")
+    import_from(tmp_path / "one.json", "atif", tmp_path / "store")
     first, second, closing = (s for block in Catalog(tmp_path / "store").follow() for s in block)
     turn = first.info["atif"]["turn"]
     assert (turn["step_id"], turn["reasoning_content"], turn["reasoning_effort"]) == (
@@ -302,7 +302,7 @@ def test_episodes_that_no_trajectory_tells_of_leave_a_marked_gap_not_a_failure(
         )
     journal.close()
     assert export(tmp_path / "store", "atif", tmp_path / "out").left_out == 1
-    bring_in(tmp_path / "out", "atif", tmp_path / "again")
+    import_from(tmp_path / "out", "atif", tmp_path / "again")
     again = [s for block in Catalog(tmp_path / "again").follow() for s in block]
     assert [(s.t, s.ending, bool(s.boundary & Boundary.GAP)) for s in again] == [
         (0, "terminated", False),
@@ -357,7 +357,7 @@ def test_minari_reads_what_was_exported_and_it_comes_back(
         and found[0].terminations.tolist()[-1]
     )
     assert found[1].truncations.tolist() == [False, False, True]
-    bring_in(tmp_path / "out" / "xp" / "Guess-v0", "minari", tmp_path / "again")
+    import_from(tmp_path / "out" / "xp" / "Guess-v0", "minari", tmp_path / "again")
     again = [s for block in Catalog(tmp_path / "again").follow() for s in block]
     assert len(again) == 16 and {s.source for s in again} == {"demonstration"}
     assert sorted(s.obs_text for s in again) == sorted(s.obs_text for s in steps if s.episode < 2)
@@ -384,7 +384,7 @@ def test_minari_arrays_come_in_as_json(tmp_path: Path, monkeypatch: pytest.Monke
         observation_space=gymnasium.spaces.Box(-9, 9, (2,), np.float32),
         action_space=gymnasium.spaces.Discrete(2),
     )
-    bring_in(tmp_path / "theirs" / "them" / "cart-v0", "minari", tmp_path / "store")
+    import_from(tmp_path / "theirs" / "them" / "cart-v0", "minari", tmp_path / "store")
     steps = [s for block in Catalog(tmp_path / "store").follow() for s in block]
     assert [s.obs_text for s in steps] == ["[0.5, 0.0]", "[0.5, 1.0]", "[0.5, 2.0]"]
     assert [s.decision.text if s.decision else None for s in steps] == ["1", "0", None]
@@ -563,7 +563,7 @@ def test_pictures_go_out_once_each_under_the_path_that_the_rows_name(
 def test_pictures_come_back_with_the_steps_that_show_them(tmp_path: Path, to: str) -> None:
     shown = a_store_with_pictures(tmp_path / "store")
     export(tmp_path / "store", to, tmp_path / "out")
-    bring_in(tmp_path / "out", to, tmp_path / "again")
+    import_from(tmp_path / "out", to, tmp_path / "again")
     assert read(tmp_path / "again") == read(tmp_path / "store")
     assert (
         verify(tmp_path / "again", deep=True).blobs == 3 and not verify(tmp_path / "again").problems
@@ -573,7 +573,7 @@ def test_pictures_come_back_with_the_steps_that_show_them(tmp_path: Path, to: st
     picture = next((tmp_path / "out" / "images").iterdir())
     picture.write_bytes(b"another")
     with pytest.raises(ShardError, match="is not the picture"):
-        bring_in(tmp_path / "out", to, tmp_path / "forged")
+        import_from(tmp_path / "out", to, tmp_path / "forged")
 
 
 def test_a_picture_that_is_missing_stops_an_export_which_leaves_nothing(tmp_path: Path) -> None:
@@ -668,7 +668,7 @@ def test_minari_takes_a_relative_folder_and_texts_with_nul(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "out"))
     (episode,) = minari.load_dataset("xp/Test-v0").iterate_episodes()
     assert list(episode.observations) == ["a␀b", ""] and list(episode.actions) == ["x␀"]
-    assert bring_in(Path("out") / "xp" / "Test-v0", "minari", Path("again")).rows == 2
+    assert import_from(Path("out") / "xp" / "Test-v0", "minari", Path("again")).rows == 2
 
 
 def test_two_worlds_of_one_short_name_do_not_share_a_dataset(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import gymnasium
 import pytest
 
 from actors.agents.agent import situation
-from actors.agents.options import Intents, Running
+from actors.agents.options import OptionStack, Running
 from actors.agents.skills import library_from
 from actors.collecting.slot import Slot
 from actors.collecting.work import Work
@@ -17,7 +17,7 @@ from actors.run import run
 from actors.running.rundir import RunDirectory
 from experience.episode import Episode, Group
 from experience.errors import ConfigError
-from experience.learning.credit import state_advantages
+from experience.learning.advantages import state_advantages
 from experience.models.tokenizer import ByteTokenizer
 from experience.options.hierarchy import best_pursuits, in_hindsight, levels
 from experience.options.option import Condition, Library, Subgoal, option_id
@@ -137,7 +137,7 @@ def test_a_subgoal_comes_first_where_one_may_be_chosen_and_primitive_actions_wit
     seat.intents.running.append(Running(goals["key"]))
     asked = situation(seat, goals)
     assert (asked.observation, asked.actions) == (f"goal: take the key\n{seen}", moves)
-    seat.observation, seat.intents = "all doors passed", Intents()
+    seat.observation, seat.intents = "all doors passed", OptionStack()
     assert situation(seat, goals).actions == moves, "where none may start the policy acts by itself"
 
 

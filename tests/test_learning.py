@@ -15,8 +15,7 @@ from torch import nn
 
 from experience.episode import Episode, Group
 from experience.errors import RecordError, WeightsError
-from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.credit import (
+from experience.learning.advantages import (
     advantages,
     as_turn,
     best_turns,
@@ -24,6 +23,7 @@ from experience.learning.credit import (
     planned_turns,
     state_advantages,
 )
+from experience.learning.batch import TokenBatch, Turn, micro_batches
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.losses import (
     Clip,
@@ -489,8 +489,8 @@ def test_a_plan_is_followed_and_nothing_happens_without_one() -> None:
         for i, ids in enumerate(said)
     ]
     before = learner.save()
-    assert learner.follow([]) == {} and learner.save() == before
-    losses = [learner.follow(plan)["plan_nll"] for _ in range(20)]
+    assert learner.imitate_plans([]) == {} and learner.save() == before
+    losses = [learner.imitate_plans(plan)["plan_nll"] for _ in range(20)]
     assert losses[-1] < 0.3 * losses[0]
 
 

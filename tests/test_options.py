@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from actors.agents.agent import situation
-from actors.agents.options import Intents, choose
+from actors.agents.options import OptionStack, choose
 from actors.agents.skills import Skills
 from actors.collecting.pool import LocalPool
 from actors.config.schema import load
@@ -101,19 +101,19 @@ def test_a_name_that_is_taken_or_cannot_be_written_is_refused() -> None:
     assert library.add(Program("go", ("up",))).options == library.options
 
 
-class Seat:
+class EnvSlot:
     """A stream of a scripted world, as the collector holds it."""
 
     env: Any
     draw = 0
 
     def __init__(self, observation: str) -> None:
-        self.env_id, self.observation, self.intents = "envs:KeyDoor-v0", observation, Intents()
+        self.env_id, self.observation, self.intents = "envs:KeyDoor-v0", observation, OptionStack()
 
 
 def lived(library: Library, said: list[str], seen: list[str]) -> list[tuple[str, int | None, bool]]:
     """(what was done, option_step, whether an option ended) for a policy that says `said` where it is asked."""
-    seat, rows, left, after = Seat(seen[0]), [], list(said), list(seen[1:])
+    seat, rows, left, after = EnvSlot(seen[0]), [], list(said), list(seen[1:])
     while after:
         (decision,) = choose(
             [seat], library, lambda seats: [Decision(left.pop(0), 0) for _ in seats]
@@ -180,7 +180,7 @@ def test_an_option_starts_only_where_it_may_and_else_the_words_go_to_the_world()
 
 def test_under_a_subgoal_the_policy_acts_and_reads_the_goal_first() -> None:
     library = Library().add(Subgoal("key", "take the key", reached=Condition("held")))
-    seat = Seat("key near")
+    seat = EnvSlot("key near")
     assert seat.intents.read(seat.observation, library) == "choose: key\nkey near"
     choose([seat], library, lambda seats: [Decision("use key", 0)])
     assert seat.intents.is_choice
@@ -414,7 +414,7 @@ def test_a_skill_is_offered_and_judged_in_the_world_it_was_found_in_only() -> No
     assert [
         text for text, _, _ in lived(kept, [f"use {name}", "up"], ["task 3 at 0", "b", "c"])
     ] == [f"use {name}", "up"]
-    seat = Seat("task 3 at 0")
+    seat = EnvSlot("task 3 at 0")
     seat.env = gymnasium.make("envs:KeyDoor-v0")
     assert not [a for a in situation(seat, kept).actions if a.startswith("use")]
     with_it = [episode("abc", 0.5, n, option_id(name)) for n in range(10, 20)]

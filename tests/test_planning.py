@@ -15,7 +15,7 @@ from experience.episode import Episode
 from experience.models.tokenizer import ByteTokenizer
 from experience.options.option import Condition, Library, Subgoal, option_id
 from experience.planning.imagine import imagine, sweep
-from experience.planning.world_models.change import Answer, apply, describe
+from experience.planning.world_models.change import Outcome, apply, write_change
 from experience.planning.world_models.ensemble import EnsembleModel
 from experience.planning.world_models.language import LanguageWorldModel, Prediction, auroc
 from experience.planning.world_models.retrieval import Memory
@@ -42,23 +42,23 @@ def test_a_change_applied_to_what_was_seen_gives_what_was_seen_next(
     before: list[str], after: list[str], ended: bool, value: int
 ) -> None:
     seen = "\n".join(before)
-    answer = Answer(
+    answer = Outcome(
         seen if ended else "\n".join(after), {"done": value / 100} if value else {}, ended
     )
-    assert apply(seen, describe(seen, answer)) == answer
+    assert apply(seen, write_change(seen, answer)) == answer
 
 
 def test_a_signal_of_zero_is_not_told_for_it_adds_nothing() -> None:
-    assert describe("a", Answer("b", {"done": 0.0, "cost": 1.5}, False)) == "@0 b\ngo cost=1.5"
-    assert describe("a", Answer("x" * 100, {"done": 1.0}, True)) == "end done=1"
+    assert write_change("a", Outcome("b", {"done": 0.0, "cost": 1.5}, False)) == "@0 b\ngo cost=1.5"
+    assert write_change("a", Outcome("x" * 100, {"done": 1.0}, True)) == "end done=1"
 
 
 @pytest.mark.parametrize(
     "name", ["acc@1", "loss/value", "two words", "größe", "a=b", "2nd", "line\nbreak", "%41", ""]
 )
 def test_a_signal_of_any_name_comes_back_from_its_change(name: str) -> None:
-    answer = Answer("b", {name: 1.5, "done": 1.0}, False)
-    assert apply("a", describe("a", answer)) == answer
+    answer = Outcome("b", {name: 1.5, "done": 1.0}, False)
+    assert apply("a", write_change("a", answer)) == answer
 
 
 def test_a_change_that_cannot_happen_is_no_answer() -> None:
@@ -135,7 +135,7 @@ class Certain:
 
     def predict(self, observations: object, actions: object) -> list[Prediction]:
         return [
-            Prediction(Answer(o, {"done": float("red" in a)}, True), self._uncertainty)
+            Prediction(Outcome(o, {"done": float("red" in a)}, True), self._uncertainty)
             for o, a in zip(observations, actions, strict=True)
         ]  # type: ignore[call-overload]
 
@@ -210,7 +210,7 @@ class Corridor(Certain):
     def predict(self, observations: object, actions: object) -> list[Prediction]:
         way = {"hall": "dark"}
         return [
-            Prediction(Answer(way.get(o, "hall") if "on" in a else o, {}, False), 0.0)
+            Prediction(Outcome(way.get(o, "hall") if "on" in a else o, {}, False), 0.0)
             for o, a in zip(observations, actions, strict=True)
         ]  # type: ignore[call-overload]
 
@@ -321,7 +321,7 @@ def test_similar_transitions_in_the_prompt_tell_what_the_weights_do_not_know() -
     other = LanguageWorldModel(
         layers=2, width=48, context=24, trusted_accuracy=0.9, seed=1, retrieve=2
     )
-    other.believe(model.beliefs())
+    other.load_weights(model.export_weights())
     asked = [s.obs_text for s, _ in lived[:16]]
     assert other.predict(asked, ["ask"] * 16) == model.predict(asked, ["ask"] * 16), (
         "its memory goes with it"
@@ -339,7 +339,7 @@ def test_what_is_measured_and_what_is_not_pass_gates_of_their_own(
     rng = np.random.default_rng(0)
     kept = world(plain + events)
     truth = {
-        f"o{i}": Answer(f"o{i}", {"done": 0.0 if i < plain else 1.0}, False)
+        f"o{i}": Outcome(f"o{i}", {"done": 0.0 if i < plain else 1.0}, False)
         for i in range(plain + events)
     }
     sure = {name: float(rng.uniform(0, 1)) for name in truth}
@@ -351,7 +351,7 @@ def test_what_is_measured_and_what_is_not_pass_gates_of_their_own(
     def predict(observations: list[str], actions: list[str]) -> list[Prediction]:
         return [
             Prediction(
-                a if not a.signals["done"] or sure[o] < 0.5 else Answer(o, {"done": 2.0}, False),
+                a if not a.signals["done"] or sure[o] < 0.5 else Outcome(o, {"done": 2.0}, False),
                 sure[o] + (model._event_shift if a.signals["done"] else 0),
             )
             for o in observations
@@ -421,7 +421,7 @@ def test_the_gate_is_measured_on_others_than_those_that_set_it() -> None:
     measure says that it should not have."""
     model = LanguageWorldModel(layers=1, width=16, context=32, trusted_accuracy=0.9, seed=0)
     rows = [
-        (replace(step, obs_text=f"o{i}"), Answer(f"o{i}", {"done": 0.0}, False))
+        (replace(step, obs_text=f"o{i}"), Outcome(f"o{i}", {"done": 0.0}, False))
         for i, (step, _) in enumerate(world(40))
     ]
     model._kept_out = {"gate": rows[:20], "measured": rows[20:]}
@@ -429,7 +429,7 @@ def test_the_gate_is_measured_on_others_than_those_that_set_it() -> None:
 
     def predict(observations: list[str], actions: list[str]) -> list[Prediction]:
         return [
-            Prediction(Answer("else" if o in wrong else o, {"done": 0.0}, False), 0.1)
+            Prediction(Outcome("else" if o in wrong else o, {"done": 0.0}, False), 0.1)
             for o in observations
         ]
 
@@ -450,7 +450,7 @@ def test_without_a_gate_nothing_is_cut() -> None:
     assert error is not None
     assert (error.kept, model.threshold, model._event_shift) == (1.0, float("inf"), 0.0)
     again = LanguageWorldModel(layers=1, width=16, context=64, trusted_accuracy=0.0, seed=1)
-    again.believe(model.beliefs())
+    again.load_weights(model.export_weights())
     assert again.threshold == float("inf")
     sure = Certain(1e9)
     sure.threshold = model.threshold
@@ -464,11 +464,11 @@ def test_without_a_gate_a_model_is_measured_though_nothing_was_kept_out_to_set_o
     model._kept_out = {
         "gate": [],
         "measured": [
-            (replace(step, obs_text=f"o{i}"), Answer(f"o{i}", {}, False))
+            (replace(step, obs_text=f"o{i}"), Outcome(f"o{i}", {}, False))
             for i, (step, _) in enumerate(world(20))
         ],
     }
-    model.predict = lambda seen, said: [Prediction(Answer(o, {}, False), 0.1) for o in seen]  # type: ignore[method-assign]
+    model.predict = lambda seen, said: [Prediction(Outcome(o, {}, False), 0.1) for o in seen]  # type: ignore[method-assign]
     error = model.calibrate()
     assert error is not None
     assert (model.threshold, error.exact, error.kept, error.n) == (np.inf, 1.0, 1.0, 20)

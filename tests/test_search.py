@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from actors.agents.agent import Agent
-from actors.agents.options import Intents
+from actors.agents.options import OptionStack
 from actors.agents.planner import Planner
 from actors.collecting.pool import LocalPool
 from actors.collecting.work import Lane, Work
@@ -23,12 +23,12 @@ from experience.learning.value import ValueFunction
 from experience.models.table import Table
 from experience.models.weights import Weights
 from experience.options.option import Experiments, Library
-from experience.planning.campaign import Campaign, Laboratory, Way, experiment
+from experience.planning.campaign import Campaign, Laboratory, Plan, experiment
 from experience.planning.lookahead import Search, in_model
 from experience.planning.reach import Choice, Reach
 from experience.planning.search import Found, Leaf, TreeSearch, gumbel_search, softmax
 from experience.planning.tabular import TabularModel
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import LanguageWorldModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -41,9 +41,9 @@ def corridor() -> TabularModel:
     model = TabularModel()
     for cell in range(1, 4):
         model.count(
-            str(cell), "right", Answer(str(cell + 1), {"done": float(cell == 3)}, cell == 3)
+            str(cell), "right", Outcome(str(cell + 1), {"done": float(cell == 3)}, cell == 3)
         )
-        model.count(str(cell), "left", Answer(str(cell - 1), {"done": 0.0}, cell == 1))
+        model.count(str(cell), "left", Outcome(str(cell - 1), {"done": 0.0}, cell == 1))
     return model
 
 
@@ -242,8 +242,8 @@ def laboratory(
         simulated,
         readings,
         0.01,
-        [Way(f"measure {i}", price, 1) for i in ways],
-        [Way(f"declare {i}", 0.0, 1) for i in ways],
+        [Plan(f"measure {i}", price, 1) for i in ways],
+        [Plan(f"declare {i}", 0.0, 1) for i in ways],
         turns,
     )
 
@@ -317,7 +317,7 @@ class Slot:
     """A stream of a real world, as an agent sees it."""
 
     def __init__(self, env_id: str, seed: int) -> None:
-        self.env_id, self.intents, self.env = env_id, Intents(), gymnasium.make(env_id)
+        self.env_id, self.intents, self.env = env_id, OptionStack(), gymnasium.make(env_id)
         self.observation, _ = self.env.reset(seed=seed)
 
 
@@ -366,7 +366,8 @@ def lived(folder: Path, *settings: str) -> list[Step]:
     folder.mkdir(exist_ok=True)
     pool = LocalPool(config, "test", folder, Catalog(folder))
     weights = replace(
-        Table.weights((), {}, 0), planner=ValueFunction(2, 64, config.policy.context, 0).beliefs()
+        Table.weights((), {}, 0),
+        planner=ValueFunction(2, 64, config.policy.context, 0).export_weights(),
     )
     pool.order(
         [
@@ -478,7 +479,7 @@ def reach(
     model: TabularModel,
     states: int = 64,
     threshold: float = float("inf"),
-    known: dict[tuple[str, str], Answer] | None = None,
+    known: dict[tuple[str, str], Outcome] | None = None,
 ) -> dict[str, Choice]:
     return Reach(
         lambda seen: [("left", "right")] * len(seen),
@@ -509,7 +510,7 @@ def test_sweeps_lay_out_no_more_states_than_they_may_and_choose_nothing_where_no
 
 
 def test_what_was_lived_is_not_asked_of_the_model_again() -> None:
-    wall = Answer("3", {"done": 0.0}, False)
+    wall = Outcome("3", {"done": 0.0}, False)
     assert reach(corridor(), known={("3", "right"): wall}) == {}, (
         "the way out that the model sees is not there"
     )
@@ -521,8 +522,10 @@ def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -
     model = LanguageWorldModel(
         config.planning.layers, config.planning.width, config.policy.context, 0.9, 0
     )
-    beliefs = ValueFunction(2, 64, config.policy.context, 0).beliefs() | model.beliefs()
-    planner.load(replace(Weights.read(0, b""), planner=beliefs))
+    exported = (
+        ValueFunction(2, 64, config.policy.context, 0).export_weights() | model.export_weights()
+    )
+    planner.load(replace(Weights.read(0, b""), planner=exported))
     assert (
         planner.decide(
             "envs:KeyDoor-v0", [None], ["you 1 1"], Both(), lambda _, action: Decision(action, 0)
@@ -542,7 +545,7 @@ def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() 
                 for p, a in zip(places, actions, strict=True)
             ]
             return [
-                Prediction(Answer("after", {"done": w}, a == "sure" or p == "after"), 0.0)
+                Prediction(Outcome("after", {"done": w}, a == "sure" or p == "after"), 0.0)
                 for p, a, w in zip(places, actions, worth, strict=True)
             ]
 
@@ -563,10 +566,13 @@ def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() 
 def test_a_campaign_hands_in_what_it_still_has_the_turns_for() -> None:
     lab = laboratory(np.array([0.0, 1.0, 2.0]), {1: 1.0}, turns=1)
     to_be_made = replace(
-        lab, declare=[Way("prepare 0", 0.0, 2), Way("declare 1", 0.0, 1), Way("prepare 2", 0.0, 2)]
+        lab,
+        declare=[Plan("prepare 0", 0.0, 2), Plan("declare 1", 0.0, 1), Plan("prepare 2", 0.0, 2)],
     )
     assert experiment(to_be_made)[0] == "declare 1"
-    assert experiment(replace(to_be_made, turns=2, measure=[Way("", 9.0, 1)] * 3))[0] == "prepare 2"
+    assert (
+        experiment(replace(to_be_made, turns=2, measure=[Plan("", 9.0, 1)] * 3))[0] == "prepare 2"
+    )
 
 
 @pytest.mark.parametrize(

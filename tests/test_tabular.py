@@ -18,7 +18,7 @@ from experience.errors import ConfigError, EngineError, WeightsError
 from experience.models.table import Table
 from experience.models.weights import Weights, pack
 from experience.planning.tabular import Dyna, DynaSettings, TabularLearner, TabularModel, answer_of
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.signal import Signal
@@ -185,4 +185,4 @@ def test_answers_that_are_equal_are_counted_as_one() -> None:
     assert hash(answer_of(step("a", "go"), after("b"))) == hash(
         answer_of(step("a", "go"), after("b"))
     )
-    assert answer_of(step("a", "go"), after("b")) == Answer("b", {"done": 0.0}, False)
+    assert answer_of(step("a", "go"), after("b")) == Outcome("b", {"done": 0.0}, False)

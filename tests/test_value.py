@@ -11,7 +11,7 @@ import torch
 
 from experience.episode import Episode, Group
 from experience.errors import RecordError
-from experience.learning.credit import turn_advantages
+from experience.learning.advantages import turn_advantages
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.value import ValueFunction
 from experience.models.tokenizer import ByteTokenizer

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from actors.agents.options import Intents, choose
+from actors.agents.options import OptionStack, choose
 from actors.agents.planner import Planner, next_experiment
 from actors.engines.engine import Engine, Situation
 from experience.errors import ConfigError
@@ -21,10 +21,10 @@ from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
 
 
-class Seat(Protocol):
+class EnvSlot(Protocol):
     """What an agent sees of an environment slot."""
 
-    intents: Intents
+    intents: OptionStack
 
     @property
     def env_id(self) -> str: ...
@@ -43,7 +43,7 @@ class Seat(Protocol):
 NO_OPTIONS = Library()
 
 
-def situation(seat: Seat, options: Library = NO_OPTIONS) -> Situation:
+def situation(seat: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
     """What the policy must answer: options may be started wherever none is under way; where one of them is a subgoal,
     it comes first, and what is done for it after."""
     blank, options = told(seat.env.unwrapped), options.within(seat.env_id)
@@ -108,7 +108,7 @@ class Agent:
         if self._planner is not None:
             self._planner.load(weights)
 
-    def act(self, seats: Sequence[Seat]) -> list[Decision]:
+    def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
         """What each option under way does next, and elsewhere the policy: an action, or an option that it starts."""
         return choose(seats, self.options, self._ask, self.engine.version)
 
@@ -116,7 +116,7 @@ class Agent:
         if self._planner is not None:
             self._planner.close()
 
-    def _ask(self, seats: Sequence[Seat]) -> list[Decision]:
+    def _ask(self, seats: Sequence[EnvSlot]) -> list[Decision]:
         planned = self._experiments(seats)
         if self._planner is not None:
             planned |= self._plan(
@@ -125,7 +125,7 @@ class Agent:
         left = iter(self._by_policy([seat for seat in seats if id(seat) not in planned]))
         return [planned[id(seat)] if id(seat) in planned else next(left) for seat in seats]
 
-    def _experiments(self, seats: Sequence[Seat]) -> dict[int, Decision]:
+    def _experiments(self, seats: Sequence[EnvSlot]) -> dict[int, Decision]:
         """The next experiment, by seat, where a campaign is under way in a laboratory."""
         decisions: dict[int, Decision] = {}
         for seat in seats:
@@ -141,7 +141,7 @@ class Agent:
     def _write(self, blank: Situation, seen: str, action: str) -> Decision:
         return planned(self.engine, replace(blank, observation=seen), action, self.engine.version)
 
-    def _plan(self, planner: Planner, seats: Sequence[Seat]) -> dict[int, Decision]:
+    def _plan(self, planner: Planner, seats: Sequence[EnvSlot]) -> dict[int, Decision]:
         """What was thought best, by seat, where there is something to think with."""
         decisions: dict[int, Decision] = {}
         for env_id in dict.fromkeys(seat.env_id for seat in seats):
@@ -167,7 +167,7 @@ class Agent:
                     decisions[id(seat)], seat.intents.value_estimate = thought
         return decisions
 
-    def _by_policy(self, seats: Sequence[Seat]) -> list[Decision]:
+    def _by_policy(self, seats: Sequence[EnvSlot]) -> list[Decision]:
         return (
             []
             if not seats
@@ -212,7 +212,7 @@ class Expert:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def act(self, seats: Sequence[Seat]) -> list[Decision]:
+    def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
         return [
             replace(
                 written(self._engine, situation(seat), seat.env.unwrapped.expert_action(), 0),
@@ -225,7 +225,7 @@ class Expert:
 class Random:
     """Well-formed actions at random: the floor that learning must leave."""
 
-    def act(self, seats: Sequence[Seat]) -> list[Decision]:
+    def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
         return [
             Decision(
                 random_action(s.env.unwrapped, np.random.default_rng(s.draw)),

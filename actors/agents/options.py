@@ -10,7 +10,7 @@ import numpy as np
 
 from experience.errors import EngineError
 from experience.options.option import Library, Pursued, Stored, Subgoal, option_id
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 
 _REMEMBERED = 500
@@ -29,14 +29,14 @@ class Running:
 
 
 @dataclass
-class Intents:
+class OptionStack:
     """The options under way in one stream, outermost first; and of the row being lived whether it only starts one, and
     what a planner expected of it, in units of reward."""
 
     running: list[Running] = field(default_factory=list)
     is_choice: bool = False
     value_estimate: float | None = None
-    lived: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    lived: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     """What the episode's last turns were answered, by what was seen and done: a planner knows it and need not guess."""
 
     @property
@@ -48,7 +48,7 @@ class Intents:
             -1
         ].age
 
-    def remember(self, observation: str, action: str, answer: Answer) -> None:
+    def remember(self, observation: str, action: str, answer: Outcome) -> None:
         self.lived[observation, action] = answer
         if len(self.lived) > _REMEMBERED:
             del self.lived[next(iter(self.lived))]
@@ -80,8 +80,8 @@ class Intents:
         )
 
 
-class Seat(Protocol):
-    intents: Intents
+class EnvSlot(Protocol):
+    intents: OptionStack
 
     @property
     def env_id(self) -> str: ...
@@ -90,7 +90,7 @@ class Seat(Protocol):
     def observation(self) -> str: ...
 
 
-S = TypeVar("S", bound=Seat)
+S = TypeVar("S", bound=EnvSlot)
 
 
 def choose(
@@ -122,18 +122,18 @@ def choose(
     return decisions
 
 
-def _acts_by_itself(seat: Seat) -> bool:
+def _acts_by_itself(seat: EnvSlot) -> bool:
     running = seat.intents.running
     return bool(running) and not isinstance(running[-1].option, Pursued)
 
 
-def _by_option(seat: Seat, version: int) -> Decision:
+def _by_option(seat: EnvSlot, version: int) -> Decision:
     running = seat.intents.running[-1]
     action = running.option.act(seat.observation, running.age)
     return Decision(action or "", version, behaviour_id=f"option:{running.option.name}")
 
 
-def _begin_or_age(seat: Seat, decision: Decision, library: Library) -> None:
+def _begin_or_age(seat: EnvSlot, decision: Decision, library: Library) -> None:
     """Starts the option that the decision names, if it may start here; what is pursued is by primitive actions only.
     Whoever took the decision is one action older."""
     running = seat.intents.running

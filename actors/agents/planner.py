@@ -17,7 +17,7 @@ from experience.planning.campaign import experiment
 from experience.planning.lookahead import Search, Try, in_model
 from experience.planning.reach import Reach, could_do, worth
 from experience.planning.search import TreeSearch
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.ensemble import EnsembleModel
 from experience.planning.world_models.language import LanguageWorldModel, LearnedModel, Prediction
 from experience.policy import Decision
@@ -26,7 +26,7 @@ from experience.reward import RewardModel
 Ask = Callable[[Sequence[str]], list[Decision]]
 Write = Callable[[str, str], Decision]
 """(observation, action) -> the action as a decision."""
-Lived = Mapping[tuple[str, str], Answer]
+Lived = Mapping[tuple[str, str], Outcome]
 
 
 def make_world_model(
@@ -90,9 +90,9 @@ class Planner:
         """Raises WeightsError if what was pushed belongs to models of another shape."""
         self._loaded = bool(weights.planner)
         if self._loaded:
-            self._value.believe(weights.planner)
+            self._value.load_weights(weights.planner)
             if self._settings.thought == "model":
-                self._model.believe(weights.planner)
+                self._model.load_weights(weights.planner)
 
     def decide(
         self,
@@ -195,7 +195,7 @@ class Planner:
             signals = {n: v[0] if isinstance(v, tuple) else v for n, v in info["signals"].items()}
             known = {n: float(v) for n, v in signals.items() if v is not None}
             after = snapshot if terminated or truncated else world.snapshot()
-            found.append((after, Prediction(Answer(seen, known, terminated or truncated), 0.0)))
+            found.append((after, Prediction(Outcome(seen, known, terminated or truncated), 0.0)))
         return found
 
     def close(self) -> None:

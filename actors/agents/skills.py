@@ -12,8 +12,8 @@ from actors.engines.engine import Engine
 from actors.worlds import make_world
 from experience.episode import Episode
 from experience.errors import ConfigError, RecordError
+from experience.learning.advantages import of_decision
 from experience.learning.batch import Turn
-from experience.learning.credit import of_decision
 from experience.options.option import USE, Library, Program
 from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.reward import RewardModel

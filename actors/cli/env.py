@@ -189,9 +189,9 @@ def card(
         )
     )
     world = _make(env_id, _arguments(arguments))
-    from actors.reading.card import describe
+    from actors.reading.card import data_sheet
 
-    emit(describe(env_id, world, checks))
+    emit(data_sheet(env_id, world, checks))
     world.close()
 
 

@@ -331,7 +331,7 @@ def import_run(
     """A new run that holds the experience of others, to be read, queried and exported like any."""
     from actors.config.schema import absolute
     from actors.running.rundir import RunDirectory, is_run_name
-    from experience.shards.exchange import bring_in
+    from experience.shards.exchange import import_from
 
     if not is_run_name(name):
         raise ConfigError(
@@ -341,7 +341,7 @@ def import_run(
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another --name")
     with RunDirectory.draft(path) as draft:
-        done = bring_in(absolute(source), of, draft / "shards")
+        done = import_from(absolute(source), of, draft / "shards")
         RunDirectory(draft).write_record(
             status="imported",
             exit=0,

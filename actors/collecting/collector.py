@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from actors.agents.agent import Agent, Expert, Random
-from actors.agents.options import Intents
+from actors.agents.options import OptionStack
 from actors.agents.planner import Planner
 from actors.collecting.described import describe_worlds
 from actors.collecting.slot import Slot
@@ -35,11 +35,11 @@ from actors.engines.registry import make_engine
 from actors.worlds import close_worlds, make_world
 from experience.errors import EngineError, XpError
 from experience.models.weights import Weights
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
-from experience.shards.storage.blobs import describe
+from experience.shards.storage.blobs import media_and_size
 from experience.signal import Signal, read_signals
 from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
 
@@ -393,7 +393,7 @@ class Collector:
         if slot.decision is not None and self.config.planning.candidates:
             known = {s.name: s.value for s in signals if s.value is not None}
             slot.intents.remember(
-                slot.observation, slot.decision.text, Answer(observation, known, terminated)
+                slot.observation, slot.decision.text, Outcome(observation, known, terminated)
             )
         slot.turn += 1
         slot.decision = None
@@ -426,7 +426,7 @@ class Collector:
         self, slot: Slot, observation: str, ending: Ending, info: Mapping[str, Any]
     ) -> None:
         assert slot.work is not None
-        slot.decision, slot.intents = None, Intents()
+        slot.decision, slot.intents = None, OptionStack()
         mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(
             ending, Boundary.NONE
         )
@@ -462,7 +462,7 @@ class Collector:
         slot.boundary = Boundary.NONE
         world = slot.envs[work.env_id].unwrapped if work.env_id in slot.envs else None
         seen = tuple(
-            self.journal.blobs.put(data, *describe(data), role=role)
+            self.journal.blobs.put(data, *media_and_size(data), role=role)
             for role, data in slot.info.get("images", {}).items()
         )
         row = Step(

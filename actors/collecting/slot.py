@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.agents.options import Intents
+from actors.agents.options import OptionStack
 from actors.collecting.work import Work
 from experience.policy import Decision
 from experience.step import Boundary
@@ -32,7 +32,7 @@ class Slot:
     turn: int = 0
     t_start_ns: int = 0
     boundary: Boundary = Boundary.NONE
-    intents: Intents = field(default_factory=Intents)
+    intents: OptionStack = field(default_factory=OptionStack)
     unwanted: bool = False
     """Its episode ends as cancelled as soon as the world has answered."""
     seed: int = 0

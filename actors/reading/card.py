@@ -10,7 +10,7 @@ from actors.agents.agent import instructions_of
 from experience.strict_json import dumps
 
 
-def describe(env_id: str, world: Any, checks: Sequence[Any]) -> str:
+def data_sheet(env_id: str, world: Any, checks: Sequence[Any]) -> str:
     """Markdown: what the world says of itself, and what its checks found."""
     module = inspect.getmodule(type(world))
     about = inspect.cleandoc(type(world).__doc__ or (module.__doc__ if module else "") or "")

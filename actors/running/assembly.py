@@ -28,7 +28,7 @@ from actors.running.rundir import RunDirectory
 from actors.running.thought import Every, Thought
 from experience.episode import Group
 from experience.errors import DivergedError, XpError
-from experience.learning.learner import Learner, LearnerSettings, Onlooker
+from experience.learning.learner import Learner, LearnerSettings, NullLearner
 from experience.options.hierarchy import in_hindsight
 from experience.options.option import Library
 from experience.planning.discovery import skill_name
@@ -181,8 +181,8 @@ class Parts:
     def push(self) -> None:
         """The present policy to all collectors, with what its planner thinks with, and how far they may run ahead."""
         if self.config.planning.candidates and self.learner.value is not None:
-            self.learner.planner = self.learner.value.beliefs() | (
-                self.world.beliefs() if self.world else {}
+            self.learner.planner = self.learner.value.export_weights() | (
+                self.world.export_weights() if self.world else {}
             )
         self._limiter.counts.version, self._limiter.counts.sampled = (
             self.rounds,
@@ -431,9 +431,9 @@ class Parts:
 
 def make_learner(
     config: Config, engine: Engine, rewards: RewardModel
-) -> Learner | TabularLearner | Onlooker:
+) -> Learner | TabularLearner | NullLearner:
     if not config.policy.learns:
-        return Onlooker()
+        return NullLearner()
     learning, planning = config.learning, config.planning
     if config.policy.engine == "table":
         return TabularLearner(

@@ -13,9 +13,9 @@ from actors.config.schema import Config
 from actors.engines.engine import Engine, Situation
 from actors.running.progress import Progress
 from experience.episode import Group
+from experience.learning.advantages import as_turn, planned_turns
 from experience.learning.batch import Turn
-from experience.learning.credit import as_turn, planned_turns
-from experience.learning.learner import Learner, Onlooker
+from experience.learning.learner import Learner, NullLearner
 from experience.options.option import USE
 from experience.planning.imagine import imagine, sweep
 from experience.planning.reach import could_do
@@ -54,7 +54,7 @@ class Thought:
         folder: Path,
         engine: Engine,
         told: Mapping[str, Situation],
-        learner: Learner | TabularLearner | Onlooker,
+        learner: Learner | TabularLearner | NullLearner,
         world: LearnedModel | None,
         replay: Replay,
         rewards: RewardModel,

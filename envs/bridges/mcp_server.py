@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
 from experience.signal import SignalKind
 from experience.strict_json import dumps
@@ -151,7 +151,7 @@ class Mcp(World[int]):
     def observe(self) -> str:
         return self._told
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         assert self._session is not None
         name, _, rest = action.partition(" ")
         if name not in self._session.tools or name == self._checker:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from envs.bridges.stranger import Stranger
-from envs.contract import Answer
+from envs.contract import Outcome
 from experience.errors import EnvironmentFailure, MissingPartError
 
 
@@ -93,7 +93,7 @@ class OpenEnv(Stranger):
         only = next(iter(seen.values())) if len(seen) == 1 else None
         return only if isinstance(only, str) else json.dumps(seen)
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         try:
             given = json.loads(action)
         except ValueError:

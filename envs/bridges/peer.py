@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from envs.bridges.stranger import Stranger
-from envs.contract import Answer
+from envs.contract import Outcome
 from envs.sandbox import confine
 from envs.sandbox.hosted import TIER, Line, others_may_read
 from envs.sandbox.limits import PEER
@@ -201,7 +201,7 @@ class Peer(Stranger):
     def observe(self) -> str:
         return str(self._told)
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         told = self._ask("step", action=action)
         self._told, self.cut_off = told["seen"], told["truncated"]
         return {"env_reward": told["reward"]}, bool(told["ended"])

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from envs.sandbox.hosted import TIER, Hosted, Session
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
@@ -95,7 +95,7 @@ class Duel(World[int]):
             f"{self._now.player}, you are x\n{board}\nlegal: {' '.join(map(str, self._now.legal))}"
         )
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         legal = self._now.legal
         if not action.isdigit() or int(action) not in legal:
             raise ValueError("choose a legal move: " + " ".join(map(str, legal)))

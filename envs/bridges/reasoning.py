@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox.hosted import TIER, Hosted
 from experience.errors import EnvironmentFailure
 
@@ -108,7 +108,7 @@ class Reasoning(ToolWorld[int]):
         return self._entry(self.task)["question"]
 
     @action
-    def answer(self, text: str) -> Answer:
+    def answer(self, text: str) -> Outcome:
         """Give the final answer, and nothing else."""
         score = self._score(text)
         right = self._entry(self.task)["answer"].strip()

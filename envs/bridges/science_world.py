@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, Split, World
+from envs.contract import INVALID, Outcome, Split, World
 from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
 
@@ -69,7 +69,7 @@ class Science(World[tuple[str, int]]):
     def observe(self) -> str:
         return f"{self._wanted}\n{in_order(self._told)}"
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         step = self._inside.ask("step", action=self._numbers.get(action, action))
         told = str(step["told"])
         if told.startswith(("No known action", "Unknown action")):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from envs.sandbox.hosted import TIER, Hosted, Session
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
@@ -80,7 +80,7 @@ class Arena(World[int]):
     def observe(self) -> str:
         return f"player {self._player}\n{self._told[-3000:]}"
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         if not re.search(r"\[.+\]", action):
             raise ValueError("a move stands in square brackets")
         mover = self._player

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, Split, World
+from envs.contract import INVALID, Outcome, Split, World
 from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
 
@@ -82,7 +82,7 @@ class Household(World[tuple[str, int]]):
     def observe(self) -> str:
         return f"{self._wanted}\n{self._told.strip()}".strip()
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         if action not in self._valid:
             raise ValueError("not an action here, e.g. " + ", ".join(sorted(self._valid)[:6]))
         step = self._inside.ask("step", action=action)

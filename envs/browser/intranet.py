@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, action
+from envs.authoring import Outcome, SignalKind, action
 from envs.browser.site_world import SiteTools, pages
 
 PEOPLE = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal")
@@ -373,7 +373,7 @@ class Intranet(SiteTools[Errand]):
         return self.task.goal
 
     @action
-    def finish(self) -> Answer:
+    def finish(self) -> Outcome:
         """Say that the errand is done."""
         company = self.company
         made, wanted = (

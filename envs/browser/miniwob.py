@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 from envs.browser.devtools import Devtools, Page
 from envs.contract import Split, is_held_out
 from experience.errors import MissingPartError
@@ -172,7 +172,7 @@ class MiniWoB(ToolWorld[Task]):
         except ValueError:
             return None
 
-    def _done(self) -> Answer:
+    def _done(self) -> Outcome:
         self.page.advance(STEP_MILLISECONDS)
         over, reward = self.page.evaluate("[WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL]")
         self._before = self._lines
@@ -183,25 +183,25 @@ class MiniWoB(ToolWorld[Task]):
         return signals, bool(over)
 
     @action
-    def click(self, element: int) -> Answer:
+    def click(self, element: int) -> Outcome:
         """Click an element by its number."""
         self.page.click(*self.page.centre(element))
         return self._done()
 
     @action
-    def dblclick(self, element: int) -> Answer:
+    def dblclick(self, element: int) -> Outcome:
         """Double-click an element."""
         self.page.click(*self.page.centre(element), times=2)
         return self._done()
 
     @action
-    def hover(self, element: int) -> Answer:
+    def hover(self, element: int) -> Outcome:
         """Move the mouse over an element."""
         self.page.mouse("mouseMoved", *self.page.centre(element))
         return self._done()
 
     @action
-    def fill(self, element: int, text: str) -> Answer:
+    def fill(self, element: int, text: str) -> Outcome:
         """Replace what a field holds."""
         self.page.focus(element)
         self.page.press("Control+a")
@@ -210,31 +210,31 @@ class MiniWoB(ToolWorld[Task]):
         return self._done()
 
     @action
-    def select(self, element: int, option: str) -> Answer:
+    def select(self, element: int, option: str) -> Outcome:
         """Choose an option of a list."""
         self.page.choose(element, option)
         return self._done()
 
     @action
-    def press(self, key: str) -> Answer:
+    def press(self, key: str) -> Outcome:
         """Press a key, e.g. Enter or Control+a."""
         self.page.press(key)
         return self._done()
 
     @action
-    def type_text(self, text: str) -> Answer:
+    def type_text(self, text: str) -> Outcome:
         """Type where the cursor is."""
         self.page.type(text)
         return self._done()
 
     @action
-    def drag_and_drop(self, element: int, to: int) -> Answer:
+    def drag_and_drop(self, element: int, to: int) -> Outcome:
         """Drag one element onto another."""
         self.page.drag(*self.page.centre(element), *self.page.centre(to))
         return self._done()
 
     @action
-    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Answer:
+    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Outcome:
         """Turn the wheel."""
         self.page.scroll(WIDTH / 2, HEIGHT / 2, pixels)
         return self._done()
@@ -242,7 +242,7 @@ class MiniWoB(ToolWorld[Task]):
     @action
     def click_at(
         self, x: Annotated[float, Range(0, WIDTH)], y: Annotated[float, Range(0, HEIGHT)]
-    ) -> Answer:
+    ) -> Outcome:
         """Click a place on the page."""
         self.page.click(x, y)
         return self._done()
@@ -254,13 +254,13 @@ class MiniWoB(ToolWorld[Task]):
         y: Annotated[float, Range(0, HEIGHT)],
         to_x: Annotated[float, Range(0, WIDTH)],
         to_y: Annotated[float, Range(0, HEIGHT)],
-    ) -> Answer:
+    ) -> Outcome:
         """Drag from one place to another."""
         self.page.drag(x, y, to_x, to_y)
         return self._done()
 
     @action
-    def noop(self) -> Answer:
+    def noop(self) -> Outcome:
         """Wait a moment."""
         return self._done()
 

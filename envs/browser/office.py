@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.browser.site_world import SiteWorld, pages
-from envs.contract import INVALID, Answer
+from envs.contract import INVALID, Outcome
 from experience.signal import SignalKind
 
 ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")
@@ -163,7 +163,7 @@ class Office(SiteWorld[Errand]):
             [self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))]
         )
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         tab = self.tab
         verb, _, words = action.partition(" ")
         if verb == "goto" and words:

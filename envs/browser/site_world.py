@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from envs.authoring import Answer, Range, ToolWorld, action
+from envs.authoring import Outcome, Range, ToolWorld, action
 from envs.browser.chromium import Answers, Chromium, Reply, Request, Tab
 from envs.contract import Task, World
 
@@ -94,35 +94,35 @@ class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
     def observe(self) -> str:
         return "\n".join([self.goal, *self._lines])
 
-    def _does(self, work: Coroutine[Any, Any, None]) -> Answer:
+    def _does(self, work: Coroutine[Any, Any, None]) -> Outcome:
         self.wait(work)
         self.look()
         return {"actions": 1.0}, False
 
     @action
-    def click(self, element: str) -> Answer:
+    def click(self, element: str) -> Outcome:
         """Click an element by its number or name."""
         return self._does(self.tab.click(self.tab.find(element)[0]))
 
     @action
-    def type(self, element_and_text: str) -> Answer:
+    def type(self, element_and_text: str) -> Outcome:
         """Replace what a field holds, e.g. `type Title lunch`."""
         element, text = self.tab.find(element_and_text)
         return self._does(self.tab.type(element, text))
 
     @action
-    def select(self, element_and_option: str) -> Answer:
+    def select(self, element_and_option: str) -> Outcome:
         """Choose from a list, e.g. `select Day Mon`."""
         element, option = self.tab.find(element_and_option)
         return self._does(self.tab.select(element, option))
 
     @action
-    def goto(self, path: str) -> Answer:
+    def goto(self, path: str) -> Outcome:
         """Open a page by its path, e.g. /mail."""
         return self._does(self.tab.goto(path))
 
     @action
-    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Answer:
+    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Outcome:
         """Turn the wheel."""
         return self._does(self.tab.scroll(pixels))
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 from envs.browser.chromium import LIVE_SECONDS, Chromium, Tab
 from envs.contract import Split, is_held_out
 from experience.errors import EnvironmentFailure
@@ -148,7 +148,7 @@ class Web(ToolWorld[Errand]):
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self._wait(self.tabs.tab.screenshot())} if self._screenshots else {}
 
-    def _does(self, work: Any) -> Answer:
+    def _does(self, work: Any) -> Outcome:
         failed = self._wait(work)
         self._look()
         refused, self.tabs.refused = self.tabs.refused, []
@@ -163,30 +163,30 @@ class Web(ToolWorld[Errand]):
         return (self.tabs.tab, *self.tabs.tab.find(words))
 
     @action
-    def click(self, element: str) -> Answer:
+    def click(self, element: str) -> Outcome:
         """Click an element by its number or name."""
         tab, number, _ = self._find(element)
         return self._does(tab.click(number))
 
     @action
-    def fill(self, element_and_text: str) -> Answer:
+    def fill(self, element_and_text: str) -> Outcome:
         """Replace what a field holds, e.g. `fill 4 lunch`."""
         tab, number, text = self._find(element_and_text)
         return self._does(tab.type(number, text))
 
     @action
-    def select_option(self, element_and_option: str) -> Answer:
+    def select_option(self, element_and_option: str) -> Outcome:
         """Choose from a list, e.g. `select_option 5 Monday`."""
         tab, number, option = self._find(element_and_option)
         return self._does(tab.select(number, option))
 
     @action
-    def press(self, keys: str) -> Answer:
+    def press(self, keys: str) -> Outcome:
         """Press keys, e.g. `press Enter` or `press Control+a`."""
         return self._does(self.tabs.tab.press(keys))
 
     @action
-    def upload_file(self, element_and_file: str) -> Answer:
+    def upload_file(self, element_and_file: str) -> Outcome:
         """Choose one of the files for a file field."""
         tab, number, name = self._find(element_and_file)
         if name not in self._files:
@@ -196,45 +196,45 @@ class Web(ToolWorld[Errand]):
         return self._does(tab.upload(number, name, self._files[name].read_bytes()))
 
     @action
-    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Answer:
+    def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Outcome:
         """Turn the wheel."""
         return self._does(self.tabs.tab.scroll(pixels))
 
     @action
-    def look(self, line: Annotated[int, Range(1, 100_000)]) -> Answer:
+    def look(self, line: Annotated[int, Range(1, 100_000)]) -> Outcome:
         """Show the page from that line on."""
         self._look(min(line, max(len(self._lines), 1)))
         return {"actions": 1.0}, False
 
     @action
-    def goto(self, address: str) -> Answer:
+    def goto(self, address: str) -> Outcome:
         """Open http://… or https://… in this tab."""
         if not _is_site(address):
             raise ValueError("an address begins with http:// or https://")
         return self._does(self.tabs.tab.visit(address))
 
     @action
-    def go_back(self) -> Answer:
+    def go_back(self) -> Outcome:
         """To the page before."""
         return self._does(self.tabs.tab.back())
 
     @action
-    def new_tab(self) -> Answer:
+    def new_tab(self) -> Outcome:
         """Open an empty tab."""
         return self._does(self.tabs.add())
 
     @action
-    def tab_focus(self, number: Annotated[int, Range(1, 100)]) -> Answer:
+    def tab_focus(self, number: Annotated[int, Range(1, 100)]) -> Outcome:
         """Bring a tab to the front."""
         return self._does(self.tabs.focus(number))
 
     @action
-    def tab_close(self) -> Answer:
+    def tab_close(self) -> Outcome:
         """Close the tab in front."""
         return self._does(self.tabs.shut())
 
     @action
-    def send_msg_to_user(self, text: str) -> Answer:
+    def send_msg_to_user(self, text: str) -> Outcome:
         """Say the answer, or that the errand is done. This ends it."""
         shown = self._wait(self.tabs.tab.text()) if self.task.shows else ""
         held = [

@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, action
+from envs.authoring import Outcome, SignalKind, action
 from envs.browser.chromium import Reply, Request
 from envs.browser.site_world import SiteTools
 from envs.sandbox import confine
@@ -409,7 +409,7 @@ class Wiki(SiteTools[Errand]):
         self.look()
 
     @action
-    def finish(self) -> Answer:
+    def finish(self) -> Outcome:
         """Say that the errand is done."""
         now, wanted = self.site.texts(), dict(self.task.change)
         right = [title for title, text in wanted.items() if now.get(title) == text]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox.cage import Sandbox, tier
 from experience.errors import EnvironmentFailure
 
@@ -178,7 +178,7 @@ class JudgedProblems(ToolWorld[Problem]):
         return self.task.prompt
 
     @action
-    def submit(self, code: str) -> Answer:
+    def submit(self, code: str) -> Outcome:
         """Give the whole program, with the function."""
         passed, how = verdict(self.task, code)
         return {"passed": (float(passed), how)}, True

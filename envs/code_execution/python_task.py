@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from envs.sandbox.cage import Sandbox, tier
 from experience.signal import SignalKind
 
@@ -211,7 +211,7 @@ class PythonTask(World[PythonProblem]):
             )
         )
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         verb, *rest = action.split(None, 1)
         if verb not in ("run", "submit", "cell") or not rest:
             raise ValueError("write: run CODE, submit CODE, or cell CODE")
@@ -240,7 +240,7 @@ class PythonTask(World[PythonProblem]):
         )[:40]
         return {"example_passed": (float(sum(correct)), self._tried), "runs": 1.0}, False
 
-    def _cell(self, code: str) -> Answer:
+    def _cell(self, code: str) -> Outcome:
         """Runs a cell after those before it and shows what it prints, or its last value; one that fails is not kept."""
         assert PythonTask._sandbox is not None
         mark = f"cell {self.np_random.integers(2**62)}"

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox import confine
 from envs.sandbox.cage import shared_python
 from experience.errors import EnvironmentFailure, MissingPartError
@@ -248,7 +248,7 @@ class Repo(ToolWorld[Fault]):
         return "\n".join([*told, *([self._report] if self._report else [])])
 
     @action
-    def show(self, line: int) -> Answer:
+    def show(self, line: int) -> Outcome:
         """Show the file from a line on."""
         if not 1 <= line <= len(self._lines):
             raise ValueError(f"line from 1 to {len(self._lines)}")
@@ -256,7 +256,7 @@ class Repo(ToolWorld[Fault]):
         return {}, False
 
     @action
-    def edit(self, line: int, text: str) -> Answer:
+    def edit(self, line: int, text: str) -> Outcome:
         """Replace a line; its indentation is kept."""
         if not 1 <= line <= len(self._lines):
             raise ValueError(f"line from 1 to {len(self._lines)}")
@@ -268,7 +268,7 @@ class Repo(ToolWorld[Fault]):
         return {"edits": 1.0}, False
 
     @action
-    def test(self) -> Answer:
+    def test(self) -> Outcome:
         """Run the module's tests."""
         verdicts = tested(self.task.module, "\n".join(self._lines) + "\n")
         failed = [name for name, verdict in verdicts.items() if verdict != "PASSED"]
@@ -278,7 +278,7 @@ class Repo(ToolWorld[Fault]):
         return {"test_runs": 1.0}, False
 
     @action
-    def submit(self) -> Answer:
+    def submit(self) -> Outcome:
         """Hand the file in."""
         before = tested(self.task.module, "\n".join(source(self.task.module)) + "\n")
         now = tested(self.task.module, "\n".join(self._lines) + "\n")

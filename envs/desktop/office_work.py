@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 from envs.desktop import accessibility, documents
 from envs.desktop.desktop import LOOK_SECONDS, Desktop, programs
 from envs.desktop.screen import HEIGHT, WIDTH, Window
@@ -62,7 +62,7 @@ _Button = Literal["left", "middle", "right"]
 
 _LAZY_SECONDS = 0.4
 """LibreOffice brings its tool bars up to date 0.3 s after it has nothing else to do."""
-_ACTED: Answer = ({"actions": 1.0}, False)
+_ACTED: Outcome = ({"actions": 1.0}, False)
 
 
 @dataclass(frozen=True)
@@ -320,9 +320,9 @@ class DesktopOffice(ToolWorld[Errand]):
                 ) from None
         return super().read(text)
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         name, arguments = self.read(action)
-        answer: Answer = getattr(self, name)(**arguments)
+        answer: Outcome = getattr(self, name)(**arguments)
         if not answer[1]:
             self._look()
         return answer
@@ -335,7 +335,7 @@ class DesktopOffice(ToolWorld[Errand]):
     # ── computer_13
 
     @action
-    def move_to(self, x: _X, y: _Y) -> Answer:
+    def move_to(self, x: _X, y: _Y) -> Outcome:
         """Move the pointer to a pixel."""
         self.desktop.screen.move(x, y)
         return _ACTED
@@ -347,7 +347,7 @@ class DesktopOffice(ToolWorld[Errand]):
         y: _Y = -1,
         button: _Button = "left",
         num_clicks: Annotated[int, Range(1, 3)] = 1,
-    ) -> Answer:
+    ) -> Outcome:
         """Click at a pixel, or where the pointer is."""
         if x >= 0 and y >= 0:
             self.desktop.screen.move(x, y)
@@ -357,29 +357,29 @@ class DesktopOffice(ToolWorld[Errand]):
         return _ACTED
 
     @action
-    def mouse_down(self, button: _Button = "left") -> Answer:
+    def mouse_down(self, button: _Button = "left") -> Outcome:
         """Press a mouse button and hold it."""
         self.desktop.screen.button(button, True)
         return _ACTED
 
     @action
-    def mouse_up(self, button: _Button = "left") -> Answer:
+    def mouse_up(self, button: _Button = "left") -> Outcome:
         """Let a mouse button go."""
         self.desktop.screen.button(button, False)
         return _ACTED
 
     @action
-    def right_click(self, x: _X = -1, y: _Y = -1) -> Answer:
+    def right_click(self, x: _X = -1, y: _Y = -1) -> Outcome:
         """Click with the right button."""
         return self.click(x, y, "right")
 
     @action
-    def double_click(self, x: _X = -1, y: _Y = -1) -> Answer:
+    def double_click(self, x: _X = -1, y: _Y = -1) -> Outcome:
         """Click twice."""
         return self.click(x, y, "left", 2)
 
     @action
-    def drag_to(self, x: _X, y: _Y) -> Answer:
+    def drag_to(self, x: _X, y: _Y) -> Outcome:
         """Drag from the pointer to a pixel with the left button."""
         screen = self.desktop.screen
         screen.button("left", True)
@@ -393,59 +393,59 @@ class DesktopOffice(ToolWorld[Errand]):
     @action
     def scroll(
         self, dx: Annotated[int, Range(-20, 20)], dy: Annotated[int, Range(-20, 20)]
-    ) -> Answer:
+    ) -> Outcome:
         """Turn the wheel: right by dx, up by dy."""
         self.desktop.screen.wheel(dx, dy)
         return _ACTED
 
     @action
-    def typing(self, text: str) -> Answer:
+    def typing(self, text: str) -> Outcome:
         r"""Type a text; \n is Enter and \t is Tab."""
         self.desktop.screen.type(text.replace("\\n", "\n").replace("\\t", "\t"))
         return _ACTED
 
     @action
-    def press(self, key: str) -> Answer:
+    def press(self, key: str) -> Outcome:
         """Press a key, e.g. enter, tab, f2, down."""
         self.desktop.screen.stroke(key)
         return _ACTED
 
     @action
-    def key_down(self, key: str) -> Answer:
+    def key_down(self, key: str) -> Outcome:
         """Press a key and hold it."""
         self.desktop.screen.key(key, True)
         return _ACTED
 
     @action
-    def key_up(self, key: str) -> Answer:
+    def key_up(self, key: str) -> Outcome:
         """Let a key go."""
         self.desktop.screen.key(key, False)
         return _ACTED
 
     @action
-    def hotkey(self, keys: str) -> Answer:
+    def hotkey(self, keys: str) -> Outcome:
         """Press keys together, e.g. ctrl+s."""
         self.desktop.screen.chord([k for k in keys.replace("+", " ").split() if k])
         return _ACTED
 
     @action
-    def wait(self) -> Answer:
+    def wait(self) -> Outcome:
         """Do nothing for a moment."""
         return _ACTED
 
     @action
-    def fail(self) -> Answer:
+    def fail(self) -> Outcome:
         """Give up: it cannot be done."""
         return self._judged()
 
     @action
-    def done(self) -> Answer:
+    def done(self) -> Outcome:
         """Say that the errand is done, which ends it."""
         return self._judged()
 
     # ── the reward
 
-    def _judged(self) -> Answer:
+    def _judged(self) -> Outcome:
         self.desktop.settle()
         done, evidence = getattr(self, f"_judge_{self.task.family}")()
         harm, why = self._harm()

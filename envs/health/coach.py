@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 from envs.health import physiology as body
 from envs.health.person import FAMILIES, GOALS, Day, Person, Persona
 
@@ -138,14 +138,14 @@ class Coach(ToolWorld[Client]):
         return "\n".join([*lines, *([self._said] if self._said else [])])
 
     @action
-    def quiet(self) -> Answer:
+    def quiet(self) -> Outcome:
         """Say nothing."""
         return self._after("")
 
     @action
     def suggest_activity(
         self, minutes: Annotated[int, Range(5, 90, 5)], how: Literal["easy", "moderate", "hard"]
-    ) -> Answer:
+    ) -> Outcome:
         """Propose so many minutes of activity today."""
         p = self.person
         fits = -1.0 if p.ill else 0.6 if 10 <= p.hour % 24 <= 16 else -0.2
@@ -157,7 +157,7 @@ class Coach(ToolWorld[Client]):
         return self._after("not today")
 
     @action
-    def suggest_bedtime(self, hour: Annotated[int, Range(20, 25)]) -> Answer:
+    def suggest_bedtime(self, hour: Annotated[int, Range(20, 25)]) -> Outcome:
         """Propose an hour to go to bed (25 is one at night)."""
         p = self.person
         if p.hears(0.6 - abs(hour - p.wanted_bedtime) / 4 if p.hour % 24 >= 16 else -0.3):
@@ -166,7 +166,7 @@ class Coach(ToolWorld[Client]):
         return self._after("no")
 
     @action
-    def suggest_meals(self, kcal: Annotated[int, Range(-600, 300, 100)]) -> Answer:
+    def suggest_meals(self, kcal: Annotated[int, Range(-600, 300, 100)]) -> Outcome:
         """Propose to eat so many kcal more or less a day."""
         p = self.person
         if p.hears(0.5 - abs(kcal) / 800 if p.hour % 24 in (8, 12) else -0.2):
@@ -175,7 +175,7 @@ class Coach(ToolWorld[Client]):
         return self._after("no")
 
     @action
-    def ask(self, about: Literal["sleep", "mood", "body"]) -> Answer:
+    def ask(self, about: Literal["sleep", "mood", "body"]) -> Outcome:
         """Ask how it goes."""
         p = self.person
         p.today.messages += 1
@@ -191,7 +191,7 @@ class Coach(ToolWorld[Client]):
         }[about]
         return self._after(told)
 
-    def _after(self, said: str) -> Answer:
+    def _after(self, said: str) -> Outcome:
         """Lives on to the next decision; a day's facts are told when it is over."""
         p, self._said = self.person, said
         signals: dict[str, Any] = {"messages": float(bool(said))}

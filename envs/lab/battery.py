@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, Range, action
+from envs.authoring import Outcome, Range, action
 from envs.lab.bench import Bench
 from experience.errors import EnvironmentFailure, MissingPartError
 
@@ -186,7 +186,7 @@ class Battery(Bench[Cell, Protocol]):
         first: Annotated[float, Range(0.5, 12, 0.5)],
         minutes: Annotated[int, Range(1, 45)],
         second: Annotated[float, Range(0.5, 12, 0.5)],
-    ) -> Answer:
+    ) -> Outcome:
         """Compute the charge taken by so many ampere for so many minutes and then by the second current."""
         return self.simulated(Protocol(first, minutes, second))
 
@@ -196,7 +196,7 @@ class Battery(Bench[Cell, Protocol]):
         first: Annotated[float, Range(0.5, 12, 0.5)],
         minutes: Annotated[int, Range(1, 45)],
         second: Annotated[float, Range(0.5, 12, 0.5)],
-    ) -> Answer:
+    ) -> Outcome:
         """Put a real cell through the protocol."""
         return self.prepared(Protocol(first, minutes, second))
 

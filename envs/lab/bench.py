@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from envs.authoring import Answer, Range, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 
 Task = TypeVar("Task")
 Recipe = TypeVar("Recipe")
@@ -79,12 +79,12 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
     def observe(self) -> str:
         return "\n".join([self.goal(), *self._notebook])
 
-    def simulated(self, recipe: Recipe) -> Answer:
+    def simulated(self, recipe: Recipe) -> Outcome:
         found = self.cheap(recipe)
         self._notebook.append(f"sim {self.words(recipe)} = {found:.2f}")
         return {"simulated": found, "cost": PRICES["simulate"]}, False
 
-    def prepared(self, recipe: Recipe) -> Answer:
+    def prepared(self, recipe: Recipe) -> Outcome:
         self._samples.append(Sample(recipe, self.real(recipe)))
         self._notebook.append(f"sample {len(self._samples)}: {self.words(recipe)}")
         return {"cost": PRICES["prepare"]}, False
@@ -95,7 +95,7 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         return self._samples[number - 1]
 
     @action
-    def measure(self, sample: int, expect: float = math.nan) -> Answer:
+    def measure(self, sample: int, expect: float = math.nan) -> Outcome:
         """Take a noisy reading of a sample, and say what you expect it to be."""
         held = self._sample(sample)
         if math.isinf(expect):
@@ -114,7 +114,7 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         return found, False
 
     @action
-    def declare(self, sample: int) -> Answer:
+    def declare(self, sample: int) -> Outcome:
         """Hand in a sample, which ends the campaign."""
         held = self._sample(sample)
         return {

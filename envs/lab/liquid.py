@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind
+from envs.authoring import Outcome, SignalKind
 from envs.lab.bench import PRICES, Bench, Range, Sample, action
 from envs.lab.deck import (
     ABSORBANCE,
@@ -122,12 +122,12 @@ class LiquidLab(Bench[Wanted, Mix]):
     # ── what can be done
 
     @action
-    def simulate(self, red: _UL, blue: _UL, water: _UL) -> Answer:
+    def simulate(self, red: _UL, blue: _UL, water: _UL) -> Outcome:
         """What a mix of so many uL would absorb, by the labels."""
         return self.simulated(_checked(Mix(red, blue, water)))
 
     @action
-    def new_tip(self) -> Answer:
+    def new_tip(self) -> Outcome:
         """Throw the tip away and take a fresh one."""
         return self._tried("new tip", self._bench.new_tip)
 
@@ -137,7 +137,7 @@ class LiquidLab(Bench[Wanted, Mix]):
         stock: Literal["red", "blue", "water"],
         well: Annotated[int, Range(1, WELLS)],
         volume: _UL,
-    ) -> Answer:
+    ) -> Outcome:
         """Pipette so many uL of a stock into a well."""
         if not 0 < volume <= WELL_UL:
             raise ValueError(f"volume above 0 and at most {WELL_UL:g} uL")
@@ -154,7 +154,7 @@ class LiquidLab(Bench[Wanted, Mix]):
             {"contamination": (float(carried), "a film in the stock")} if carried else {}
         ), ended
 
-    def _tried(self, what: str, move: Callable[[], None]) -> Answer:
+    def _tried(self, what: str, move: Callable[[], None]) -> Outcome:
         try:
             move()
         except LiquidFault as fault:
@@ -175,7 +175,7 @@ class LiquidLab(Bench[Wanted, Mix]):
         return Sample(self._mixes[number - 1], self._bench.absorbance(number))
 
     @action
-    def declare(self, sample: int) -> Answer:
+    def declare(self, sample: int) -> Outcome:
         """Hand in a well, which ends the campaign."""
         held = self._sample(sample)
         truth = held.truth

@@ -19,10 +19,10 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, Range, action
+from envs.authoring import Outcome, Range, action
 from envs.lab.bench import PRICES, Bench
 from experience.errors import EnvironmentFailure, MissingPartError
-from experience.planning.campaign import Laboratory, Way
+from experience.planning.campaign import Laboratory, Plan
 
 SYSTEMS = {  # name: database, second element, kelvin range, phases one may want
     "Al-Zn": ("alzn_mey.tdb", ("AL", "ZN"), (400, 800), ("FCC_A1", "HCP_A3", "LIQUID")),
@@ -155,14 +155,14 @@ class Materials(Bench[Order, Recipe]):
     @action
     def simulate(
         self, percent: Annotated[int, Range(1, 99)], kelvin: Annotated[int, Range(380, 1100, 20)]
-    ) -> Answer:
+    ) -> Outcome:
         """Compute the phase's fraction for that much of the second element at that temperature."""
         return self.simulated(self._checked(percent, kelvin))
 
     @action
     def prepare(
         self, percent: Annotated[int, Range(1, 99)], kelvin: Annotated[int, Range(380, 1100, 20)]
-    ) -> Answer:
+    ) -> Outcome:
         """Make a real sample in the furnace."""
         return self.prepared(self._checked(percent, kelvin))
 
@@ -222,12 +222,14 @@ class Materials(Bench[Order, Recipe]):
             self.max_turns - self._turn,
         )
 
-    def _ways(self, recipe: Recipe, sample: int | None) -> tuple[Way, Way]:
+    def _ways(self, recipe: Recipe, sample: int | None) -> tuple[Plan, Plan]:
         """To a reading of it, and to hand it in."""
         if sample:
-            return Way(f"measure {sample}", PRICES["measure"], 1), Way(f"declare {sample}", 0.0, 1)
+            return Plan(f"measure {sample}", PRICES["measure"], 1), Plan(
+                f"declare {sample}", 0.0, 1
+            )
         prepare = f"prepare {self.words(recipe)}"
-        return Way(prepare, PRICES["prepare"] + PRICES["measure"], 2), Way(
+        return Plan(prepare, PRICES["prepare"] + PRICES["measure"], 2), Plan(
             prepare, PRICES["prepare"], 2
         )
 

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.contract import INVALID, Answer, World
+from envs.contract import INVALID, Outcome, World
 from experience.errors import EnvironmentFailure, MissingPartError
-from experience.planning.campaign import Laboratory, Way
+from experience.planning.campaign import Laboratory, Plan
 from experience.signal import SignalKind
 
 TEMPERATURES_K = (900, 1600)
@@ -166,7 +166,7 @@ class Reactor(World[Campaign]):
             [f"syngas {self.task.pressure}atm {self.task.residence_ms}ms", *self._notebook]
         )
 
-    def act(self, action: str) -> Answer:
+    def act(self, action: str) -> Outcome:
         verb, temperature_k, ratio = read_recipe(action)
         if verb == "simulate":
             with _one_at_a_time:
@@ -228,8 +228,8 @@ class Reactor(World[Campaign]):
                 if r in readings
             },
             4 * _NOISE,
-            [Way(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
-            [Way(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes],
+            [Plan(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
+            [Plan(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes],
             self.max_turns - self._turn,
         )
 

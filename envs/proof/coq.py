@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, action
+from envs.authoring import Outcome, action
 from envs.proof.coq_sentences import checked, formal, is_structure
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
 from envs.sandbox import confine
@@ -399,7 +399,7 @@ class Coq(ProofWorld):
         return "\n".join([*([self.task.definitions] if self.task.definitions else []), self._goals])
 
     @action
-    def tactic(self, text: str) -> Answer:
+    def tactic(self, text: str) -> Outcome:
         """Apply Coq tactics, with bullets and braces; all of them or, if one fails, none."""
         said = checked(text)
         tried = float(sum(not is_structure(sentence) for sentence in said) or 1)
@@ -428,7 +428,7 @@ class Coq(ProofWorld):
         }, True
 
     @action
-    def undo(self) -> Answer:
+    def undo(self) -> Outcome:
         """Take the last answer back."""
         if not self._done:
             raise ValueError("nothing to undo")
@@ -440,7 +440,7 @@ class Coq(ProofWorld):
         return {"tactics": 1.0}, False
 
     @action
-    def search(self, pattern: str) -> Answer:
+    def search(self, pattern: str) -> Outcome:
         """List lemmas about a name or pattern."""
         if not re.fullmatch(r"[\w() +*<=_/\\-]{1,60}", pattern, re.ASCII) or "(*" in pattern:
             raise ValueError("a pattern is names, _ and operators; (* begins a comment")

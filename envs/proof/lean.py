@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.authoring import Answer, action
+from envs.authoring import Outcome, action
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
 from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
@@ -196,7 +196,7 @@ class Lean(ProofWorld):
         return "\n".join(self._goals) or "no goals"
 
     @action
-    def tactic(self, text: str) -> Answer:
+    def tactic(self, text: str) -> Outcome:
         """Apply one Lean tactic."""
         tried = [*self._done, checked_tactic(text)]
         goals, errors = self._elaborated(tried)
@@ -213,7 +213,7 @@ class Lean(ProofWorld):
         }, True
 
     @action
-    def undo(self) -> Answer:
+    def undo(self) -> Outcome:
         """Take the last tactic back."""
         if not self._done:
             raise ValueError("nothing to undo")

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.authoring import Answer, SignalKind, ToolWorld, action
+from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.contract import is_held_out
 from envs.proof.metamath_kernel import Assertion, Database, Proof
 from envs.sandbox import confine
@@ -145,7 +145,7 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         return "\n".join([f"prove {' '.join(goal.statement)}", *hypotheses, "stack:", *stack[-8:]])
 
     @action
-    def push(self, label: str) -> Answer:
+    def push(self, label: str) -> Outcome:
         """Use a hypothesis, axiom or earlier theorem on the stack."""
         if not _LABEL.fullmatch(label):
             raise ValueError("a label is letters, digits, . _ and -")
@@ -165,7 +165,7 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         }, True
 
     @action
-    def pop(self) -> Answer:
+    def pop(self) -> Outcome:
         """Take the last step back."""
         if not self._steps:
             raise ValueError("nothing to take back")
@@ -173,7 +173,7 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         return {"steps": 1.0}, False
 
     @action
-    def lookup(self, label: str) -> Answer:
+    def lookup(self, label: str) -> Outcome:
         """Show what a label says."""
         found = self.database.assertions.get(label)
         if found is None or self.database.order[label] >= self.database.order[self.task[0]]:

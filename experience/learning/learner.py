@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from experience.episode import Episode, Group
-from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
-from experience.learning.credit import (
+from experience.learning.advantages import (
     advantages,
     as_turn,
     best_turns,
@@ -27,6 +26,7 @@ from experience.learning.credit import (
     state_advantages,
     turn_advantages,
 )
+from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
 from experience.learning.losses import (
     Clip,
@@ -185,7 +185,7 @@ class Learner:
         )  # never what was imagined: it would teach the value its own mistakes
         return turns, metrics | fitted
 
-    def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
+    def imitate_plans(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
         """Two passes of imitation over what planning found to be best, demonstrations mixed in (expert iteration,
         Anthony et al. 2017), at `rate` × the imitation rate."""
         if not plans:
@@ -349,7 +349,7 @@ class Learner:
             group["lr"] = rate
 
 
-class Onlooker:
+class NullLearner:
     """A learner that learns nothing, for policies whose weights live elsewhere: versions count rounds."""
 
     version, value, options, skipped = 0, None, b"", 0
@@ -370,7 +370,7 @@ class Onlooker:
     def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
         return {}
 
-    def follow(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
+    def imitate_plans(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
         return {}
 
     def show(self, turns: Iterable[Turn]) -> None:

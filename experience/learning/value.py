@@ -152,12 +152,12 @@ class ValueFunction:
             "value.json": dumps(about).encode(),
         }
 
-    def beliefs(self) -> dict[str, bytes]:
+    def export_weights(self) -> dict[str, bytes]:
         """What another process needs to value as this one does."""
         return {"value.safetensors": Weights.of(self._model, 0).data}
 
-    def believe(self, beliefs: Mapping[str, bytes]) -> None:
-        Weights.read(0, beliefs["value.safetensors"]).put_into(self._model)
+    def load_weights(self, exported: Mapping[str, bytes]) -> None:
+        Weights.read(0, exported["value.safetensors"]).put_into(self._model)
 
     def restore(self, saved: Mapping[str, bytes], fitted_to: Sequence[Episode]) -> None:
         """Continues where `save` was called, given all real episodes that it was fitted to, in their order."""

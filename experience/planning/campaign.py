@@ -136,7 +136,7 @@ class Campaign:
 
 
 @dataclass(frozen=True)
-class Way:
+class Plan:
     """The next action of a way to something, and what all of it still costs: in units of reward, and in turns."""
 
     action: str
@@ -155,8 +155,8 @@ class Laboratory:
     simulated: Floats
     readings: Mapping[int, float]
     noise: float
-    measure: Sequence[Way]
-    declare: Sequence[Way]
+    measure: Sequence[Plan]
+    declare: Sequence[Plan]
     turns: int
 
 

@@ -23,7 +23,7 @@ from experience.options.hierarchy import REACHED
 from experience.options.option import USE, Library, Subgoal, option_id
 from experience.planning.lookahead import in_model
 from experience.planning.reach import Reach, worth
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import Prediction, WorldModel
 from experience.policy import Decision
 from experience.replay.memory import Replay
@@ -205,7 +205,7 @@ def sweep(
     return episodes
 
 
-def _pursued(rewards: RewardModel, env_id: str, goal: Subgoal | None, answer: Answer) -> float:
+def _pursued(rewards: RewardModel, env_id: str, goal: Subgoal | None, answer: Outcome) -> float:
     """What a thought earns in the world, and for the goal, if there is one and it is reached."""
     return worth(rewards, env_id, answer) + REACHED * (
         goal is not None and goal.reached(answer.observation)

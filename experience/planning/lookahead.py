@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import Prediction, WorldModel
 from experience.policy import Decision
 
@@ -22,7 +22,7 @@ Try = Callable[[Sequence[Place], Sequence[str]], list[tuple[Place, Prediction]]]
 """Takes each action at its place; where it leads, and what it was answered."""
 Act = Callable[[Sequence[str]], list[Decision]]
 ValueOf = Callable[[Sequence[str]], "np.ndarray"]
-Reward = Callable[[int, Answer], float]
+Reward = Callable[[int, Outcome], float]
 """(which situation, what was answered) -> its reward."""
 
 
@@ -139,7 +139,7 @@ class _Thought(Generic[Place]):
     ended: bool = False
 
 
-def in_model(model: WorldModel, lived: Mapping[tuple[str, str], Answer] | None = None) -> Try[str]:
+def in_model(model: WorldModel, lived: Mapping[tuple[str, str], Outcome] | None = None) -> Try[str]:
     """Thought in a world model: a place is what is seen there. What was `lived`, by observation and action, is not
     asked of the model: who acts on its mistake would else make it again in the same place for ever."""
     known = lived or {}

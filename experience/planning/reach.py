@@ -13,7 +13,7 @@ from typing import Generic
 import numpy as np
 
 from experience.planning.lookahead import Act, Place, Try
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import Prediction
 from experience.reward import RewardModel
 
@@ -42,7 +42,7 @@ class Reach(Generic[Place]):
 
     actions: Callable[[Sequence[str]], Sequence[Sequence[str]]]
     tries: Try[Place]
-    reward: Callable[[Answer], float]
+    reward: Callable[[Outcome], float]
     states: int = 64
     discount: float = 1.0
     threshold: float = float("inf")
@@ -82,7 +82,7 @@ class Reach(Generic[Place]):
                     meet(place, prediction.answer.observation, roots[number[seen]])
         return self._choices(list(number), roots, edges, number)
 
-    def _ends(self, answer: Answer) -> bool:
+    def _ends(self, answer: Outcome) -> bool:
         return answer.ended or self.stops(answer.observation)
 
     def _choices(
@@ -123,7 +123,7 @@ class Reach(Generic[Place]):
         return choices
 
 
-def worth(rewards: RewardModel, env_id: str, answer: Answer) -> float:
+def worth(rewards: RewardModel, env_id: str, answer: Outcome) -> float:
     """The reward of a thought; one whose signals leave it unknown adds nothing."""
     return rewards.of_values(env_id, answer.signals) or 0.0
 

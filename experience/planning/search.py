@@ -16,7 +16,7 @@ import numpy as np
 
 from experience.planning.lookahead import Act, Place, Try, ValueOf
 from experience.planning.reach import LARGEST_DISCOUNT
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.returns import Floats
 
 State = TypeVar("State")
@@ -164,7 +164,7 @@ class TreeSearch(Generic[Place]):
     act: Act
     tries: Try[Place]
     value: ValueOf
-    reward: Callable[[Answer], float]
+    reward: Callable[[Outcome], float]
     listed: Sequence[str] = ()
     candidates: int = 4
     simulations: int = 64

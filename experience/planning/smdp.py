@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from experience.options.option import USE, Library, Option, Stored, option_id, stages, stops_at
 from experience.planning.tabular import TabularModel
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.returns import Floats
 from experience.step import Boundary, Step
 
@@ -44,7 +44,7 @@ class FiniteWorld:
         cls,
         model: TabularModel,
         actions: Sequence[str],
-        reward: Callable[[Answer], float],
+        reward: Callable[[Outcome], float],
         discount: float,
     ) -> FiniteWorld:
         """What a counting model knows. An action never tried in a state may not be started there."""

@@ -20,7 +20,7 @@ from experience.learning.finite import MOST_IN_A_ROW
 from experience.learning.learner import Watch, to_the_end
 from experience.models.table import Table
 from experience.models.weights import Weights
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import Prediction, answer_of
 from experience.reward import RewardModel
 from experience.step import Step
@@ -37,7 +37,7 @@ class TabularModel:
 
     def __init__(self) -> None:
         self.version = 0
-        self._answers: dict[Pair, dict[Answer, int]] = {}
+        self._answers: dict[Pair, dict[Outcome, int]] = {}
         self._tried: list[Pair] = []
 
     @property
@@ -51,7 +51,7 @@ class TabularModel:
             if step.decision is not None and all(s.value is not None for s in step.signals):
                 self.count(step.obs_text, step.decision.text, answer_of(step, following))
 
-    def count(self, observation: str, action: str, answer: Answer) -> None:
+    def count(self, observation: str, action: str, answer: Outcome) -> None:
         pair = (observation, action)
         if pair not in self._answers:
             self._answers[pair] = defaultdict(int)
@@ -76,7 +76,7 @@ class TabularModel:
             predictions.append(Prediction(likeliest, n**-0.5 + 1 - answers[likeliest] / n))
         return predictions
 
-    def sample(self, rng: np.random.Generator) -> tuple[str, str, Answer]:
+    def sample(self, rng: np.random.Generator) -> tuple[str, str, Outcome]:
         """A pair that was tried, uniformly, and one of its answers by their frequency."""
         pair = self._tried[int(rng.random() * len(self._tried))]
         answers = self._answers[pair]
@@ -85,7 +85,7 @@ class TabularModel:
         counts = np.fromiter(answers.values(), float)
         return *pair, list(answers)[int(rng.choice(len(counts), p=counts / counts.sum()))]
 
-    def answers(self, observation: str, action: str) -> Mapping[Answer, float]:
+    def answers(self, observation: str, action: str) -> Mapping[Outcome, float]:
         """Each answer seen, with its frequency."""
         found = self._answers.get((observation, action), {})
         n = sum(found.values())
@@ -123,7 +123,7 @@ class Dyna:
         """Planning updates done."""
         self.skipped = self._in_a_row = 0
         self._index = {action: i for i, action in enumerate(self.actions)}
-        self._rewards, self._known_rewards = rewards, dict[Answer, float]()
+        self._rewards, self._known_rewards = rewards, dict[Outcome, float]()
         self._env_id = ""
         self._time, self._last_tried = 0, dict[Pair, int]()
         self._sources: dict[str, set[Pair]] = defaultdict(set)
@@ -144,7 +144,7 @@ class Dyna:
         if pair not in self._last_tried and self.settings.curiosity:
             for other in self.actions:  # never tried: thought to lead nowhere, for nothing
                 if (step.obs_text, other) not in self._last_tried:
-                    self.model.count(step.obs_text, other, Answer(step.obs_text, {}, False))
+                    self.model.count(step.obs_text, other, Outcome(step.obs_text, {}, False))
                     self._last_tried[step.obs_text, other] = 0
         if self.settings.newest_only or not self._last_tried.get(pair):
             self.model.forget(*pair)
@@ -152,7 +152,7 @@ class Dyna:
         self.model.count(*pair, answer)
         self._plan(pair, answer)
 
-    def _plan(self, pair: Pair, answer: Answer) -> None:
+    def _plan(self, pair: Pair, answer: Outcome) -> None:
         if self.settings.sweep:
             self._sources[answer.observation].add(pair)
             self._queue_if_surprising(pair)
@@ -197,7 +197,7 @@ class Dyna:
             self._queued[pair] = surprise
             heapq.heappush(self._queue, (-surprise, pair))
 
-    def _imagined_reward(self, pair: Pair, answer: Answer) -> float:
+    def _imagined_reward(self, pair: Pair, answer: Outcome) -> float:
         """The model predicts signals; what they are worth is said by the reward model, and by curiosity."""
         reward = self._known_rewards.get(answer)
         if reward is None:
@@ -207,7 +207,7 @@ class Dyna:
             reward += self.settings.curiosity * (self._time - self._last_tried[pair]) ** 0.5
         return reward
 
-    def _update(self, observation: str, action: str, answer: Answer, reward: float) -> None:
+    def _update(self, observation: str, action: str, answer: Outcome, reward: float) -> None:
         error = self._error(observation, action, answer, reward)
         if self._checked(error, observation, action):
             self._row(observation)[self._index[action]] += self.settings.step_size * error
@@ -225,7 +225,7 @@ class Dyna:
             )
         return False
 
-    def _error(self, observation: str, action: str, answer: Answer, reward: float) -> float:
+    def _error(self, observation: str, action: str, answer: Outcome, reward: float) -> float:
         ahead = 0.0 if answer.ended else self.settings.discount * max(self._row(answer.observation))
         return reward + ahead - self._row(observation)[self._index[action]]
 
@@ -294,7 +294,7 @@ class TabularLearner:
             else {}
         )
 
-    def follow(self, plans: Sequence[object], rate: float = 1.0) -> dict[str, float]:
+    def imitate_plans(self, plans: Sequence[object], rate: float = 1.0) -> dict[str, float]:
         """A table plans by itself, after each real step."""
         return {}
 

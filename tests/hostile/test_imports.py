@@ -15,7 +15,7 @@ import pytest
 
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog
-from experience.shards.exchange import bring_in
+from experience.shards.exchange import import_from
 from experience.shards.storage.amendment_files import amendments
 from experience.shards.verify import verify
 
@@ -48,11 +48,11 @@ def refused(tmp_path: Path, source: Path, of: str, why: str) -> str:
     store = tmp_path / "runs" / "new" / "shards"
     before = set(tmp_path.rglob("*"))
     with pytest.raises(ShardError, match=why) as raised:
-        bring_in(source, of, store)
+        import_from(source, of, store)
     assert set(tmp_path.rglob("*")) == before, "a failed import leaves nothing"
     good = tmp_path / "good.jsonl"
     good.write_text(json.dumps(a_row()) + "\n")
-    assert bring_in(good, "jsonl", store).rows == 1, "and can be tried again"
+    assert import_from(good, "jsonl", store).rows == 1, "and can be tried again"
     return str(raised.value)
 
 
@@ -225,7 +225,7 @@ def test_what_is_deep_but_not_too_deep_reads_back_as_it_was(tmp_path: Path) -> N
     for _ in range(100):
         deep = [deep]
     (tmp_path / "theirs.jsonl").write_text(json.dumps(a_row(info={"deep": deep})) + "\n")
-    bring_in(tmp_path / "theirs.jsonl", "jsonl", tmp_path / "store")
+    import_from(tmp_path / "theirs.jsonl", "jsonl", tmp_path / "store")
     (step,) = (s for block in Catalog(tmp_path / "store").follow() for s in block)
     assert step.info == {"deep": deep}
     assert not verify(tmp_path / "store", deep=True).problems
@@ -439,7 +439,7 @@ def test_damaged_datasets_are_refused_or_read_and_never_end_the_importer(
     for at in rng.integers(0, len(whole), 6):
         main.write_bytes(whole[:at] + rng.bytes(64) + whole[at + 64 :])
         try:
-            bring_in(dataset, "minari", tmp_path / f"store-{at}")
+            import_from(dataset, "minari", tmp_path / f"store-{at}")
         except ShardError:
             refusals += 1
             assert not (tmp_path / f"store-{at}").exists()
@@ -450,7 +450,7 @@ def test_damaged_datasets_are_refused_or_read_and_never_end_the_importer(
 def test_a_strangers_amendments_that_unpack_to_more_than_memory_are_refused(tmp_path: Path) -> None:
     bring = tmp_path / "good.jsonl"
     bring.write_text(json.dumps(a_row()) + "\n")
-    bring_in(bring, "jsonl", tmp_path / "store")
+    import_from(bring, "jsonl", tmp_path / "store")
     rows, word = 200_000, "x" * (1 << 16)
     evidence = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([word]))
     table = pa.table(

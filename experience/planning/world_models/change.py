@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outcome:
     """What the world answered: the next observation, the signals' values, and whether it ended."""
 
     observation: str
@@ -28,12 +28,13 @@ _LONGEST_END = 40
 """Characters that the last screen of an episode is worth: nothing is done there any more."""
 
 
-def describe(before: str, answer: Answer) -> str:
+def write_change(before: str, answer: Outcome) -> str:
     """One `@n text` per changed line and `@n` where the text stops, then `end|go name=value …`.
 
     State first, consequences last: what an action earns follows from where it leads, and a model that has just written
     where finds it there to read. Of an ended episode only a short change is told.
-    The inverse is `apply`: apply(before, describe(before, a)) gives a, with signals rounded to 0.01, less the zeros.
+    The inverse is `apply`: apply(before, write_change(before, a)) gives a, with signals rounded to
+    0.01, less the zeros.
     """
     old, new = before.split("\n"), answer.observation.split("\n")
     changed = [f"@{n} {line}" for n, line in enumerate(new) if n >= len(old) or old[n] != line]
@@ -44,7 +45,7 @@ def describe(before: str, answer: Answer) -> str:
     return "\n".join([*changed, event(answer)])
 
 
-def event(answer: Answer) -> str:
+def event(answer: Outcome) -> str:
     """`end|go name=value …`: what was measured, and whether it is over. A zero is not told: it adds nothing. A name is
     one word of letters, digits and _.-~: what else stands in it is written as in an address (RFC 3986, 2.1)."""
     told = {
@@ -61,7 +62,7 @@ _SIGNAL = re.compile(r"([A-Za-z0-9_.~%-]*)=(-?\d+(?:\.\d\d?)?)")
 _LINE = re.compile(r"@(\d+)(?: (.*))?")
 
 
-def apply(before: str, change: str) -> Answer | None:
+def apply(before: str, change: str) -> Outcome | None:
     """The answer that `change` tells of; None if it is not a well-formed change of `before`."""
     *rest, last = change.split("\n")
     mark, *told = last.split(" ")
@@ -81,4 +82,4 @@ def apply(before: str, change: str) -> Answer | None:
             lines.append(text)
         else:
             lines[number] = text
-    return Answer("\n".join(lines), signals, mark == "end")
+    return Outcome("\n".join(lines), signals, mark == "end")

@@ -23,7 +23,7 @@ from torch.nn import functional
 from experience.errors import RecordError
 from experience.learning.finite import FiniteSteps
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.planning.world_models.change import Answer
+from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import (
     FEWEST_GATING,
     FEWEST_MEASURED,
@@ -61,7 +61,7 @@ class EnsembleModel:
 
     `actions` lists the actions that there are; `signals` the names of what is measured. A prediction is right if every
     number is within `tolerance` of the usual change of that number, and the end is as it was. One that only believes
-    another's `beliefs` needs neither list: they come with them.
+    another's `exported` needs neither list: they come with them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class EnsembleModel:
         )
         self._tolerance, self._trusted_accuracy, self._seed = tolerance, trusted_accuracy, seed
         self._rows: list[_Row] = []
-        self._kept_out: dict[Use, list[tuple[str, str, Answer]]] = {"gate": [], "measured": []}
+        self._kept_out: dict[Use, list[tuple[str, str, Outcome]]] = {"gate": [], "measured": []}
         self.too_large = 0
         """Transitions with numbers that single precision cannot hold: not learned."""
         self._form: str | None = None
@@ -188,7 +188,7 @@ class EnsembleModel:
                 zip(self._signals, mean[row, width:].astype(float).tolist(), strict=True)
             )
             seen = self._written(observations[i], before[row] + mean[row, :width])
-            predictions[i] = Prediction(Answer(seen, signals, bool(ended[row])), float(apart[row]))
+            predictions[i] = Prediction(Outcome(seen, signals, bool(ended[row])), float(apart[row]))
         return predictions
 
     def calibrate(self, most: int = 512) -> ModelError | None:
@@ -208,7 +208,7 @@ class EnsembleModel:
         )
 
     def _checked(
-        self, checked: Sequence[tuple[str, str, Answer]]
+        self, checked: Sequence[tuple[str, str, Outcome]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the predictions for these: the uncertainty, float [N]; whether they are right, and whether "no number
         changes" is, bool [N]."""
@@ -233,16 +233,16 @@ class EnsembleModel:
         if self._nets is None:
             return {}
         return {
-            **self.beliefs(),
+            **self.export_weights(),
             "world_model_optimizer.safetensors": pack_optimizer(self._optimizer),
         }
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Continues where `save` was called; the transitions seen until then are added by the caller."""
-        self.believe(saved)
+        self.load_weights(saved)
         unpack_optimizer(saved["world_model_optimizer.safetensors"], self._optimizer)
 
-    def beliefs(self) -> dict[str, bytes]:
+    def export_weights(self) -> dict[str, bytes]:
         """What another process needs to predict as this one does; nothing before the first fit."""
         if self._nets is None:
             return {}
@@ -259,11 +259,11 @@ class EnsembleModel:
             "world_model.json": dumps(about).encode(),
         }
 
-    def believe(self, beliefs: Mapping[str, bytes]) -> None:
-        """Predicts from now on as the model whose `beliefs` these are."""
-        if "world_model.json" not in beliefs:
+    def load_weights(self, exported: Mapping[str, bytes]) -> None:
+        """Predicts from now on as the model whose `exported` these are."""
+        if "world_model.json" not in exported:
             return
-        about = json.loads(beliefs["world_model.json"])
+        about = json.loads(exported["world_model.json"])
         self.version, self._form, self._rng.bit_generator.state = (
             about["version"],
             about["form"],
@@ -274,7 +274,7 @@ class EnsembleModel:
         numbers = str(self._form).count("#")
         self._build(numbers + len(self._actions), numbers + len(self._signals))
         assert self._nets is not None
-        Weights.read(self.version, beliefs["world_model.safetensors"]).put_into(self._nets)
+        Weights.read(self.version, exported["world_model.safetensors"]).put_into(self._nets)
 
     def _build(self, inputs: int, outputs: int) -> None:
         self._nets = _Ensemble(self._members, inputs, self._width, outputs, self._seed)

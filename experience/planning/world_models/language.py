@@ -19,7 +19,7 @@ from experience.models.decoding import fit, sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.planning.world_models.change import Answer, apply, describe, event
+from experience.planning.world_models.change import Outcome, apply, event, write_change
 from experience.planning.world_models.retrieval import Memory
 from experience.step import Step, state_key
 from experience.strict_json import dumps, exact
@@ -32,7 +32,7 @@ class Prediction:
     uncertainty: its own negative log-likelihood of the change, in nats; comparable only within one model version.
     """
 
-    answer: Answer | None
+    answer: Outcome | None
     uncertainty: float
 
 
@@ -62,9 +62,9 @@ class LearnedModel(WorldModel, Protocol):
 
     def restore(self, saved: Mapping[str, bytes]) -> None: ...
 
-    def beliefs(self) -> dict[str, bytes]: ...
+    def export_weights(self) -> dict[str, bytes]: ...
 
-    def believe(self, beliefs: Mapping[str, bytes]) -> None: ...
+    def load_weights(self, exported: Mapping[str, bytes]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class LanguageWorldModel:
         self._fitted: list[tuple[str, str]] = []
         """(question, change)"""
         self._by_event: dict[str, list[int]] = defaultdict(list)
-        self._kept_out: dict[Use, list[tuple[Step, Answer]]] = {"gate": [], "measured": []}
+        self._kept_out: dict[Use, list[tuple[Step, Outcome]]] = {"gate": [], "measured": []}
         self._said: dict[tuple[str, str], Prediction] = {}
         self.too_long = self._steps = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -179,7 +179,7 @@ class LanguageWorldModel:
             if use != "fitted":
                 self._kept_out[use].append((step, answer))
             else:
-                change = describe(step.obs_text, answer)
+                change = write_change(step.obs_text, answer)
                 if len(self._tokenizer.action(change)) > LONGEST_CHANGE:
                     self.too_long += 1
                     continue
@@ -273,7 +273,7 @@ class LanguageWorldModel:
         Weights.read(self.version, saved["world_model_mean.safetensors"]).put_into(self._believed)
         unpack_optimizer(saved["world_model_optimizer.safetensors"], self._optimizer)
 
-    def beliefs(self) -> dict[str, bytes]:
+    def export_weights(self) -> dict[str, bytes]:
         """What another process needs to predict as this one does, and no more."""
         about: dict[str, Any] = {
             "version": self.version,
@@ -287,16 +287,18 @@ class LanguageWorldModel:
             "world_model.json": dumps(about).encode(),
         }
 
-    def believe(self, beliefs: Mapping[str, bytes]) -> None:
-        """Predicts from now on as the model whose `beliefs` these are."""
+    def load_weights(self, exported: Mapping[str, bytes]) -> None:
+        """Predicts from now on as the model whose `exported` these are."""
         self._said.clear()
-        about = json.loads(beliefs["world_model.json"])
+        about = json.loads(exported["world_model.json"])
         self.version, self.threshold = about["version"], float(about["threshold"])
         self._event_shift = about.get("event_shift", 0.0)
         if self._retrieve:
             self._fitted, self._memory = [(str(q), str(c)) for q, c in about["memory"]], Memory()
             self._memory.add(0, [question for question, _ in self._fitted])
-        Weights.read(self.version, beliefs["world_model_mean.safetensors"]).put_into(self._believed)
+        Weights.read(self.version, exported["world_model_mean.safetensors"]).put_into(
+            self._believed
+        )
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         """The likeliest change for each pair. What is asked again before the model changes is answered from memory."""
@@ -364,7 +366,7 @@ class LanguageWorldModel:
         return judged(uncertainty, right, copied, self.threshold)
 
     def _checked(
-        self, kept_out: Sequence[tuple[Step, Answer]]
+        self, kept_out: Sequence[tuple[Step, Outcome]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the predictions for these: the uncertainty before any shift, float [N]; whether they are right, and
         whether an event is predicted, bool [N]."""
@@ -375,7 +377,8 @@ class LanguageWorldModel:
         uncertainty[events] -= self._event_shift
         right = np.array(
             [
-                p.answer is not None and describe(s.obs_text, p.answer) == describe(s.obs_text, a)
+                p.answer is not None
+                and write_change(s.obs_text, p.answer) == write_change(s.obs_text, a)
                 for p, (s, a) in zip(predictions, kept_out, strict=True)
             ]
         )
@@ -399,7 +402,7 @@ class LanguageWorldModel:
         return found
 
 
-def _is_event(answer: Answer) -> bool:
+def _is_event(answer: Outcome) -> bool:
     """Whether it ends there, or anything is measured that is not zero."""
     return answer.ended or any(answer.signals.values())
 
@@ -419,9 +422,9 @@ def gate(uncertainty: np.ndarray, right: np.ndarray, accuracy: float) -> float:
     return float(uncertainty[order][passing[-1]]) if len(passing) else float("-inf")
 
 
-def answer_of(step: Step, following: Step) -> Answer:
+def answer_of(step: Step, following: Step) -> Outcome:
     """What the world answered to a row, read off it and the next one. Unknown signals are left out."""
-    return Answer(
+    return Outcome(
         following.obs_text,
         {s.name: s.value for s in step.signals if s.value is not None},
         step.ending == "terminated",

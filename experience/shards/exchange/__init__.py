@@ -41,7 +41,7 @@ __all__ = [
     "Exchanged",
     "Rows",
     "as_plain",
-    "bring_in",
+    "import_from",
     "export",
     "from_plain",
     "ragged",
@@ -80,7 +80,7 @@ _EXPORTS: dict[str, Callable[[Rows, Path], Exchanged]] = {
 EXPORTS = tuple(_EXPORTS)
 
 
-def bring_in(source: Path, of: str, store: Path) -> Exchanged:
+def import_from(source: Path, of: str, store: Path) -> Exchanged:
     """Reads `source` in format `of` into a new store. Raises ShardError, with the place, for what cannot be read or
     breaks the record's rules, and MissingPartError if a library is not installed; then nothing stays.
 

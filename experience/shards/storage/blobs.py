@@ -142,7 +142,7 @@ class BlobReader:
                     self._ends[pack] = place.start + place.size
 
 
-def describe(data: bytes) -> tuple[str, int, int]:
+def media_and_size(data: bytes) -> tuple[str, int, int]:
     """(media type, width, height) by an image's first bytes; the size is 0 unless it is PNG."""
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         return "image/png", *struct.unpack_from(">II", data, 16)
