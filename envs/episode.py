@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experience.answers import reset_parts, step_parts
 from experience.errors import EnvironmentFailure
 
 Choose = Callable[[Any, np.random.Generator], str]
@@ -137,11 +138,7 @@ def begin(world: Any, seed: int, split: str) -> Episode:
     """A new episode. Raises EnvironmentFailure where `reset` hangs or does not answer as Gymnasium's does."""
     with answering("reset"):
         answer = world.reset(seed=seed, options={"split": split})
-    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
-        raise EnvironmentFailure(
-            f"reset gave {_kinds(answer)}", "Gymnasium's reset gives (observation, info: dict)"
-        )
-    observation, info = answer
+    observation, info = reset_parts(_name(world), answer)
     aside = {name: value for name, value in info.items() if name not in _OURS}
     episode = Episode(
         seed,
@@ -158,12 +155,7 @@ def take(world: Any, episode: Episode, action: str) -> None:
     """One step. Raises EnvironmentFailure where `step` hangs or does not answer as Gymnasium's does."""
     with answering("step"):
         answer = world.step(action)
-    if not isinstance(answer, tuple) or len(answer) != 5 or not isinstance(answer[4], dict):
-        raise EnvironmentFailure(
-            f"step gave {_kinds(answer)}",
-            "Gymnasium's step gives (observation, reward, terminated, truncated, info: dict)",
-        )
-    observation, reward, terminated, truncated, info = answer
+    observation, reward, terminated, truncated, info = step_parts(_name(world), answer)
     episode.actions.append(action)
     episode.seen.append(observation)
     episode.rewards.append(float(reward))
@@ -172,10 +164,9 @@ def take(world: Any, episode: Episode, action: str) -> None:
     _hold_against_space(world, episode)
 
 
-def _kinds(answer: Any) -> str:
-    if isinstance(answer, tuple):
-        return f"{len(answer)} values ({', '.join(type(v).__name__ for v in answer)})"
-    return f"one {type(answer).__name__}"
+def _name(world: Any) -> str:
+    spec = getattr(world, "spec", None)
+    return str(spec.id) if spec is not None else type(world).__name__
 
 
 def _hold_against_space(world: Any, episode: Episode) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from experience.errors import RecordError
 
 SignalSource = Literal["env_state", "verifier", "instrument", "human", "model"]
@@ -31,31 +33,52 @@ class Signal:
     evidence: str = ""
 
 
+def as_number(value: Any) -> float | None:
+    """`value` as a float where it is a number of Python's or numpy's, an array of one number included; else None."""
+    if (
+        isinstance(value, np.ndarray | np.generic)
+        and value.size == 1
+        and value.dtype.kind in "biuf"
+    ):
+        return float(value.item())
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # a whole number beyond every float
+        return None
+
+
 def read_signals(
     info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]
 ) -> tuple[Signal, ...]:
     """The signals that an environment put into `info["signals"]`, checked against its catalogue.
 
     `info["signals"]` maps a name to a number, None, or (number | None, evidence).
-    Raises RecordError for a name outside the catalogue and for NaN or infinite values.
+    Raises RecordError for a name outside the catalogue and for what is no number, NaN or infinite.
     """
-    signals = []
-    for name, reported in info.get("signals", {}).items():
-        value, evidence = reported if isinstance(reported, tuple) else (reported, "")
-        if name not in catalogue:
-            raise RecordError(
-                f"signal {name!r} is not in the environment's signal catalogue {sorted(catalogue)}",
-                "declare it in `signal_catalogue` with its unit and source",
-            )
-        if value is not None and not math.isfinite(value):
-            raise RecordError(
-                f"signal {name!r} is {value}; a signal is a finite number, or None when unknown",
-                "report None for what could not be measured",
-            )
-        kind = catalogue[name]
-        signals.append(
-            Signal(
-                name, None if value is None else float(value), kind.unit, kind.source, str(evidence)
-            )
+    reported = info.get("signals", {})
+    if not isinstance(reported, Mapping):
+        raise RecordError(
+            f"info['signals'] is one {type(reported).__name__}; signals are a mapping of names to "
+            "numbers",
+            "report {name: number}, or give another name to what is no signal",
         )
-    return tuple(signals)
+    return tuple(_signal(name, value, catalogue) for name, value in reported.items())
+
+
+def _signal(name: str, reported: Any, catalogue: Mapping[str, SignalKind]) -> Signal:
+    told = isinstance(reported, tuple) and len(reported) == 2
+    value, evidence = reported if told else (reported, "")
+    if name not in catalogue:
+        raise RecordError(
+            f"signal {name!r} is not in the environment's signal catalogue {sorted(catalogue)}",
+            "declare it in `signal_catalogue` with its unit and source",
+        )
+    number = as_number(value)
+    if value is not None and (number is None or not math.isfinite(number)):
+        said = number if number is not None else repr(value)[:80]
+        raise RecordError(
+            f"signal {name!r} is {said}; a signal is a finite number, or None when unknown",
+            "report None for what could not be measured",
+        )
+    kind = catalogue[name]
+    return Signal(name, number, kind.unit, kind.source, str(evidence))

@@ -33,14 +33,14 @@ from actors.config.schema import Config
 from actors.engines.engine import Engine
 from actors.engines.registry import make_engine
 from actors.worlds import close_worlds, make_world
-from experience.errors import EngineError, XpError
+from experience.answers import StepAnswer, read_reset, read_step
+from experience.errors import EngineError, EnvironmentFailure, XpError
 from experience.models.weights import Weights
 from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import media_and_size
-from experience.signal import Signal, read_signals
 from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
 
 _PATIENCE = 5
@@ -271,7 +271,20 @@ class Collector:
     def _reset(self, slot: Slot, work: Work) -> Any:
         if work.env_id not in slot.envs:
             slot.envs[work.env_id] = make_world(work.env_id, self._arguments[work.env_id])
-        return slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
+        answer = slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
+        return read_reset(work.env_id, answer)
+
+    def _step(self, env: Any, env_id: str, action: str) -> tuple[StepAnswer, float | None]:
+        """The world's answer and its reward. Raises EnvironmentFailure where the answer is none."""
+        answer = read_step(env_id, env.step(action), self._catalogue)
+        reward = self._rewards.reward(env_id, answer.signals)
+        if reward is not None and not math.isfinite(reward):
+            raise EnvironmentFailure(
+                f"{env_id}: the weighted sum of its signals is {reward}; a reward is a finite "
+                "number",
+                "measure in a larger unit",
+            )
+        return answer, reward
 
     def _take_finished(self, patience_seconds: float) -> None:
         pending = [s.future for s in self._slots if s.future is not None]
@@ -289,8 +302,8 @@ class Collector:
                     self._fail(slot, "env_error", error)
                 elif slot.decision is None:
                     slot.observation, slot.info = future.result()
-                    slot.state = str(slot.info.get("state", slot.observation))
-                    slot.subject = str(slot.info.get("subject", ""))
+                    slot.state = slot.info.get("state", slot.observation)
+                    slot.subject = slot.info.get("subject", "")
                 else:
                     self._record(slot, *future.result())
                 if slot.unwanted and slot.is_ready:
@@ -351,7 +364,7 @@ class Collector:
         if slot.intents.is_choice:
             self._record_choice(slot)
         else:
-            self._submit(slot, slot.env.step, decision.text)
+            self._submit(slot, self._step, slot.env, slot.env_id, decision.text)
 
     def _record_choice(self, slot: Slot) -> None:
         """An option was started: a row of its own, in which nothing was measured and no time passed."""
@@ -359,22 +372,11 @@ class Collector:
         slot.turn += 1
         slot.decision = None
 
-    def _record(
-        self,
-        slot: Slot,
-        observation: str,
-        reward: float,
-        terminated: bool,
-        truncated: bool,
-        info: Mapping[str, Any],
-    ) -> None:
-        assert slot.work is not None
-        ending: Ending = "terminated" if terminated else "truncated" if truncated else "none"
-        if "signals" in info:
-            signals = read_signals(info, self._catalogue)
-        else:  # a plain Gymnasium environment: its reward is the one signal there is
-            signals = (Signal("env_reward", float(reward), "1", "env_state"),)
-        value = self._rewards.reward(slot.work.env_id, signals)
+    def _record(self, slot: Slot, answer: StepAnswer, reward: float | None) -> None:
+        observation, signals = answer.observation, answer.signals
+        ending: Ending = (
+            "terminated" if answer.terminated else "truncated" if answer.truncated else "none"
+        )
         marks = slot.intents.mark
         if slot.intents.running and (  # a generator costs as much as the row
             slot.intents.arrived(observation, np.random.default_rng([slot.draw, 1]))
@@ -385,7 +387,7 @@ class Collector:
             slot,
             slot.decision,
             signals=signals,
-            reward=value,
+            reward=reward,
             ending=ending,
             discount=discount_after(ending, self.config.collecting.discount),
             marks=marks,
@@ -393,12 +395,12 @@ class Collector:
         if slot.decision is not None and self.config.planning.candidates:
             known = {s.name: s.value for s in signals if s.value is not None}
             slot.intents.remember(
-                slot.observation, slot.decision.text, Outcome(observation, known, terminated)
+                slot.observation, slot.decision.text, Outcome(observation, known, answer.terminated)
             )
         slot.turn += 1
         slot.decision = None
-        slot.observation, slot.info = observation, info
-        slot.state = str(info.get("state", observation))
+        slot.observation, slot.info = observation, answer.info
+        slot.state = answer.info.get("state", observation)
         if ending != "none":
             self._close_episode(slot, observation, ending, {})
 
@@ -478,7 +480,7 @@ class Collector:
             group_id=work.group_id,
             env_version=getattr(world, "env_version", ""),
             task_id=str(slot.info.get("task_id", work.seed)),
-            split=str(slot.info.get("split", work.split)),
+            split=slot.info.get("split", work.split),
             seed=work.seed,
             sandbox_tier=getattr(world, "sandbox_tier", ""),
             t_start_ns=slot.t_start_ns,

@@ -1,0 +1,158 @@
+"""What a world answers to `reset` and `step`, read strictly.
+
+An answer of another form is a failure of that world (EnvironmentFailure, with what was expected), never a step. What is
+plainly meant is taken: numpy's numbers and truth values, arrays of one number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experience.errors import EnvironmentFailure, RecordError
+from experience.signal import Signal, SignalKind, as_number, read_signals
+
+_TEXTS = ("state", "subject", "task_id", "split")
+"""Keys of `info` that a step keeps as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """What answered an action: everything in it can be kept in a step."""
+
+    observation: str
+    signals: tuple[Signal, ...]
+    terminated: bool
+    truncated: bool
+    info: Mapping[str, Any]
+
+
+def reset_parts(world: str, answer: Any) -> tuple[Any, dict[str, Any]]:
+    """(observation, info) of an answer to `reset`. Raises EnvironmentFailure for an answer of another form."""
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
+        raise EnvironmentFailure(
+            f"{world}: reset gave {_kinds(answer)}",
+            "Gymnasium's reset gives (observation, info: dict)",
+        )
+    return answer
+
+
+def step_parts(world: str, answer: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    """(observation, reward, terminated, truncated, info) of an answer to `step`. Raises EnvironmentFailure for an
+    answer of another form."""
+    if not isinstance(answer, tuple) or len(answer) != 5 or not isinstance(answer[4], dict):
+        raise EnvironmentFailure(
+            f"{world}: step gave {_kinds(answer)}",
+            "Gymnasium's step gives (observation, reward, terminated, truncated, info: dict)",
+        )
+    return answer
+
+
+def read_reset(world: str, answer: Any) -> tuple[str, Mapping[str, Any]]:
+    """(observation, info) of a world that speaks text. Raises EnvironmentFailure for what cannot be kept in a step."""
+    observation, info = reset_parts(world, answer)
+    return _observation(world, observation), _info(world, info)
+
+
+def read_step(world: str, answer: Any, catalogue: Mapping[str, SignalKind]) -> StepAnswer:
+    """The answer of a world that speaks text; where it reports no signals, its reward is the signal `env_reward`.
+
+    Raises EnvironmentFailure for what cannot be kept in a step.
+    """
+    observation, reward, terminated, truncated, info = step_parts(world, answer)
+    if "signals" in info:
+        signals = _signals(world, info, catalogue)
+    else:  # a plain Gymnasium environment: its reward is the one signal there is
+        signals = (Signal("env_reward", _reward(world, reward), "1", "env_state"),)
+    return StepAnswer(
+        _observation(world, observation),
+        signals,
+        _flag(world, "terminated", terminated),
+        _flag(world, "truncated", truncated),
+        _info(world, info),
+    )
+
+
+def _signals(
+    world: str, info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]
+) -> tuple[Signal, ...]:
+    try:
+        signals = read_signals(info, catalogue)
+    except RecordError as error:
+        what = str(error).removesuffix(error.hint).rstrip()
+        raise EnvironmentFailure(f"{world}: {what}", error.hint) from error
+    for signal in signals:
+        _text(world, f"the evidence of signal {signal.name!r}", signal.evidence)
+    return signals
+
+
+def _reward(world: str, reward: Any) -> float:
+    number = as_number(reward)
+    if number is None or not math.isfinite(number):
+        raise EnvironmentFailure(
+            f"{world}: its reward is {_shown(reward)}; a reward is a finite number",
+            "report what could not be measured as a signal that is None",
+        )
+    return number
+
+
+def _flag(world: str, name: str, value: Any) -> bool:
+    number = as_number(value)
+    if number not in (0.0, 1.0):
+        raise EnvironmentFailure(
+            f"{world}: {name} is {_shown(value)}; it is true or false",
+            "Gymnasium's step gives (observation, reward, terminated, truncated, info: dict)",
+        )
+    return bool(number)
+
+
+def _observation(world: str, observation: Any) -> str:
+    if not isinstance(observation, str):
+        raise EnvironmentFailure(
+            f"{world}: its observation is {_shown(observation)}; agents read text",
+            "give text, or let envs:Text-v0 show the world as text",
+        )
+    return _text(world, "its observation", str(observation))
+
+
+def _info(world: str, info: dict[str, Any]) -> dict[str, Any]:
+    """`info`, the texts that a step keeps of it as texts."""
+    images = info.get("images", {})
+    if not isinstance(images, Mapping) or not all(
+        isinstance(data, bytes) for data in images.values()
+    ):
+        raise EnvironmentFailure(
+            f"{world}: info['images'] is {_shown(images)}; images are bytes by name",
+            "give {role: the bytes of a PNG}, or another name to what is no image",
+        )
+    texts = {
+        name: _text(world, f"info[{name!r}]", str(info[name])) for name in _TEXTS if name in info
+    }
+    return info | texts
+
+
+def _text(world: str, what: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise EnvironmentFailure(
+            f"{world}: {what} is no text that can be kept: {error.reason} at character "
+            f"{error.start}",
+            "decode bytes with errors='replace'",
+        ) from error
+    return text
+
+
+def _kinds(answer: Any) -> str:
+    if isinstance(answer, tuple):
+        return f"{len(answer)} values ({', '.join(type(v).__name__ for v in answer)})"
+    return f"one {type(answer).__name__}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 1000:
+        return f"a whole number of {value.bit_length()} bits"  # which Python does not write out
+    said = repr(value)
+    return said if len(said) <= 80 else f"{said[:77]}..."
