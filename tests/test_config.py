@@ -274,3 +274,71 @@ def test_what_is_shown_reads_back_to_the_same(tmp_path: Path) -> None:
         "y": 1e-5,
         "z": ["NO", "0o10"],
     }
+
+
+_TWO_WORLDS = "worlds:\n  - {id: a-v0, arguments: {level: 1, command: [npx, -y]}}\n  - {id: b-v0, groups: 2}\n"
+
+
+def test_an_override_reaches_into_an_item_of_a_list_by_its_number(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(_TWO_WORLDS)
+    overrides = [
+        "worlds.0.arguments.level=2",
+        "worlds.1.groups=4",
+        "worlds.0.arguments.command.1=--yes",
+        "worlds.1.rewards.won=0.5",
+        "worlds.1.arguments={a: 1}",
+        "worlds.1.arguments.b+=[2]",
+    ]
+    first, second = load([tmp_path / "two.yaml"], overrides)[0].worlds
+    assert (first.id, first.arguments, second.groups) == (
+        "a-v0",
+        {"level": 2, "command": ["npx", "--yes"]},
+        4,
+    )
+    assert second.rewards == {"won": 0.5} and second.arguments == {"a": 1, "b": [2]}
+    assert (
+        first.place("arguments").endswith("two.yaml:2:16")
+        and second.place("groups") == "override 'worlds.1.groups=4'"
+    )
+
+
+def test_an_item_of_a_list_that_only_defaults_set_is_reached_too() -> None:
+    config = load([], ["worlds.0.groups=4", "worlds.0.arguments.max_turns=3"])[0]
+    assert [(w.id, w.groups, w.arguments) for w in config.worlds] == [
+        ("envs:PythonTask-v0", 4, {"max_turns": 3})
+    ]
+    assert Config().worlds[0].groups != 4, "the defaults themselves stay"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("worlds.2.groups=4", "worlds.2: worlds holds 2 items, the last is worlds.1"),
+        (
+            "worlds.first.groups=4",
+            "worlds.first: an item of a list is named by its number; worlds holds 2",
+        ),
+        (
+            "worlds.0.arguments.command.7=x",
+            "worlds.0.arguments.command.7: worlds.0.arguments.command holds 2 items",
+        ),
+        ("worlds.0.group=4", "worlds[0].group: unknown key\n  did you mean 'worlds[0].groups'?"),
+        ("worlds.1.groups=-1", "worlds[1].groups: -1"),
+        ("worlds.0.arguments.api_key=abc", "a secret does not belong"),
+        ("worlds.0=3", "worlds[0]: '3' is no mapping"),
+    ],
+)
+def test_an_item_or_a_key_of_it_that_is_not_there_is_told_with_what_there_is(
+    override: str, says: str, tmp_path: Path
+) -> None:
+    said = problems(override, text=_TWO_WORLDS, tmp_path=tmp_path)
+    assert (
+        says in said and f"override '{override.partition('=')[0]}=" in said and "1 problem," in said
+    )
+
+
+def test_a_file_sets_a_list_whole(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(_TWO_WORLDS)
+    (tmp_path / "more.yaml").write_text("worlds: {'0': {groups: 3}}\n")
+    with pytest.raises(ConfigError, match="is no list"):
+        load([tmp_path / "two.yaml", tmp_path / "more.yaml"])

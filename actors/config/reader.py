@@ -64,6 +64,8 @@ class Node:
     value: Any  # scalar, list[Node] or dict[str, Node]
     place: str
     appends: bool = False
+    is_path: bool = False
+    """Whether it is a mapping that an override's key, `a.b`, wrote: of one key or one number of an item."""
 
 
 @dataclass
@@ -131,8 +133,49 @@ def read_override(text: str, problems: Problems) -> Node | None:
         return None
     node.appends = appends
     for name in reversed(names):
-        node = Node({name: node}, place)
+        node = Node({name: node}, place, is_path=True)
     return node
+
+
+def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
+    """Puts the keys of the mapping `new` into the mapping `into`; what both hold as mappings is merged in turn."""
+    for key, node in new.value.items():
+        old = into.value.get(key)
+        into.value[key] = node if old is None else _merged(old, node, problems, f"{path}{key}")
+
+
+def _merged(old: Node, new: Node, problems: Problems, path: str) -> Node:
+    """What stands at `path` once `new` was set over `old`."""
+    if isinstance(old.value, dict) and isinstance(new.value, dict):
+        merge(old, new, problems, f"{path}.")
+    elif isinstance(old.value, list) and new.is_path:
+        _merge_item(old.value, new, problems, path)
+    elif isinstance(old.value, list) and new.appends and isinstance(new.value, list):
+        old.value += new.value
+    else:
+        return new
+    return old
+
+
+def _merge_item(items: list[Node], new: Node, problems: Problems, path: str) -> None:
+    """Puts what `new` has under the number of an item into that item."""
+    for key, node in new.value.items():
+        here = f"{path}.{key}"
+        if not key.isdecimal():
+            problems.add(
+                node.place,
+                f"{here}: an item of a list is named by its number; {_how_many(items, path)}",
+            )
+        elif len(key) > 9 or int(key) >= len(items):
+            problems.add(node.place, f"{here}: {_how_many(items, path)}", f"{path}+=[...] adds one")
+        else:
+            items[int(key)] = _merged(items[int(key)], node, problems, here)
+
+
+def _how_many(items: list[Node], path: str) -> str:
+    count = len(items)
+    last = f", the last is {path}.{count - 1}" if items else ""
+    return f"{path} holds {count} item{'s' if count != 1 else ''}{last}"
 
 
 def read_value(text: str, place: str) -> Any:
@@ -159,6 +202,15 @@ _Writer.add_implicit_resolver(
 _Writer.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"^(?:0o[0-7]+|[-+]?[0-9]+)$"), list("-+0123456789")
 )
+
+
+def read_node(value: Any, place: str) -> Node:
+    """Plain Python as nodes that all stand at `place`."""
+    if isinstance(value, dict):
+        return Node({key: read_node(inner, place) for key, inner in value.items()}, place)
+    return Node(
+        [read_node(inner, place) for inner in value] if isinstance(value, list) else value, place
+    )
 
 
 def plain(node: Node) -> Any:

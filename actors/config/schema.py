@@ -1,6 +1,7 @@
 """Configuration: one schema, read from YAML and `key=value`, with every mistake found at once and placed.
 
-Order: defaults < each file in turn < each override in turn. `a.b=c` sets, `a.b+=[x]` appends, `a.b=null` clears.
+Order: defaults < each file in turn < each override in turn. `a.b=c` sets, `a.b+=[x]` appends, `a.b=null` clears,
+`worlds.0.groups=4` reaches into the first of a list.
 No key is ignored, nothing is imported or instantiated by name, secrets are named and never written.
 """
 
@@ -27,8 +28,10 @@ from actors.config.reader import (
     Node,
     Problems,
     check_secrets,
+    merge,
     plain,
     read_file,
+    read_node,
     read_override,
     write,
 )
@@ -392,11 +395,12 @@ def load(
     for file in files:
         node = read_file(_at_home(file), problems)
         if node is not None:
-            _merge(merged, node)
+            merge(merged, node, problems)
     for text in overrides:
         node = read_override(text, problems)
         if node is not None:
-            _merge(merged, node)
+            _write_out_lists(merged, node)
+            merge(merged, node, problems)
     check_secrets(merged, problems)
     check_keys(merged, Config, Config, "", problems)
     config = None
@@ -469,20 +473,18 @@ def dump(config: Config) -> str:
     return write(config.model_dump())
 
 
-def _merge(into: Node, new: Node) -> None:
-    for key, node in new.value.items():
-        old = into.value.get(key)
-        if old is not None and isinstance(old.value, dict) and isinstance(node.value, dict):
-            _merge(old, node)
-        elif (
-            old is not None
-            and node.appends
-            and isinstance(old.value, list)
-            and isinstance(node.value, list)
+def _write_out_lists(merged: Node, override: Node) -> None:
+    """Puts a default's list into `merged` where `override` reaches into one that no file has set."""
+    for key, node in override.value.items():
+        field = Config.model_fields.get(key)
+        if (
+            key not in merged.value
+            and node.is_path
+            and field is not None
+            and isinstance(field.default, list)
         ):
-            old.value += node.value
-        else:
-            into.value[key] = node
+            items = [section.model_dump(exclude_unset=True) for section in field.default]
+            merged.value[key] = read_node(items, "defaults")
 
 
 def _check_sense(config: Config, merged: Node, problems: Problems) -> None:
