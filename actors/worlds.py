@@ -5,8 +5,6 @@ They are reached by name: this room imports none.
 
 from __future__ import annotations
 
-import difflib
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +19,10 @@ from actors import CALLED_FROM
 from actors.config.reader import Problems
 from actors.config.schema import Config
 from experience.errors import XpError
+from experience.near import nearest, nearest_id
 from experience.reward import check_weights
 
 _CLOSE_SECONDS = 5.0
-_VERSION = re.compile(r"-v\d+$")
 
 
 def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
@@ -138,29 +136,11 @@ def _near(env_id: str) -> str:
     known = [] if package else [world for world in gymnasium.registry if world != env_id]
     known += [f"envs:{world}" for world in import_module("envs").WORLDS]
     files = [path.stem for path in Path(CALLED_FROM).glob("*.py")]
-    known += [f"{file}:{name}" for file in difflib.get_close_matches(package, files, n=1)]
+    if file := nearest(package, files):
+        known.append(f"{file}:{name}")
     known += [f"{package}:{world}" for world in _ids_of(package)]
-    near = max(
-        known, key=lambda world: (_likeness(env_id, world), world.lower() == env_id.lower(), world)
-    )
-    return (
-        f"did you mean '{near}'? ./xp env list shows the bundled ones"
-        if _likeness(env_id, near) > 0.7
-        else ""
-    )
-
-
-def _likeness(env_id: str, known: str) -> float:
-    """How much two ids have in common, in [0, 1]: package and name must both be alike, unless no package was given."""
-    (package, _, name), (other_package, _, other_name) = (
-        env_id.rpartition(":"),
-        known.rpartition(":"),
-    )
-    bare, other_bare = (_VERSION.sub("", n).lower() for n in (name, other_name))
-    names = difflib.SequenceMatcher(None, bare, other_bare).ratio()
-    return min(
-        names, difflib.SequenceMatcher(None, package, other_package).ratio() if package else 1.0
-    )
+    near = nearest_id(env_id, known)
+    return f"did you mean {near!r}? ./xp env list shows the bundled ones" if near else ""
 
 
 def _ids_of(package: str) -> list[str]:

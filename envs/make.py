@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
@@ -21,6 +20,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Text
 
 from experience.errors import ConfigError, EnvironmentFailure, MissingPartError, XpError
+from experience.near import did_you_mean, nearest, nearest_id
 
 _AS_TEXT = "envs:Text-v0"
 _NEXT = "see ./xp env list; a world of your own in FILE.py of this folder is FILE:Name-v0"
@@ -138,10 +138,10 @@ def _import(env_id: str, module: str) -> None:
         missing = failure.__cause__
         if isinstance(missing, ModuleNotFoundError) and f"{module}.".startswith(f"{missing.name}."):
             files = [path.stem for path in Path.cwd().glob("*.py")]
-            close = difflib.get_close_matches(module, files, n=1)
+            close = nearest(module, files)
             raise ConfigError(
                 f"{env_id}: there is no module {module}, neither in {Path.cwd()} nor installed",
-                f"did you mean {close[0]}:…?" if close else _NEXT,
+                f"did you mean {close}:…?" if close else _NEXT,
             ) from missing
         raise
 
@@ -155,17 +155,21 @@ def _near(module: str, name: str) -> str:
     own = ids_of(module) if module else list(gymnasium.registry)
     if not own:
         return f'{module} registers no environment: end it with gymnasium.register(id="{name}", entry_point=...)'
-    close = difflib.get_close_matches(name, own, n=1, cutoff=0.75)
-    if close:
-        of_ours = _is_of(gymnasium.registry[close[0]], "envs")
-        return f"did you mean {module or ('envs' if of_ours else '')}:{close[0]}?".replace(
-            " :", " "
-        )
+    if near := nearest_id(
+        f"{module}:{name}" if module else name, [_written(module, known) for known in own]
+    ):
+        return f"did you mean {near!r}?"
     return (
         f"{module} registers {', '.join(own[:6])}{', …' if len(own) > 6 else ''}"
         if module
         else _NEXT
     )
+
+
+def _written(module: str, known: str) -> str:
+    """A registered name as one writes it, with its package where that is ours."""
+    package = module or ("envs" if _is_of(gymnasium.registry[known], "envs") else "")
+    return f"{package}:{known}" if package else known
 
 
 def ids_of(module: str) -> list[str]:
@@ -193,10 +197,9 @@ def _check_arguments(env_id: str, spec: EnvSpec, arguments: Mapping[str, Any]) -
     for name in arguments:
         if name not in taken:
             known = ", ".join(taken) or "no arguments"
-            close = difflib.get_close_matches(name, list(taken), n=1)
             raise ConfigError(
                 f"{env_id} takes no argument {name}",
-                f"did you mean {close[0]}?" if close else f"it takes {known}",
+                did_you_mean(name, taken) or f"it takes {known}",
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experience.errors import ConfigError
+from experience.near import did_you_mean
 from experience.signal import Signal
 from experience.strict_json import dumps
 
@@ -36,11 +36,10 @@ def check_weights(where: str, weights: Mapping[str, float], known: Collection[st
     """
     for name, weight in weights.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            there_are = f"there are: {', '.join(sorted(known)) or 'none'}"
             raise ConfigError(
                 f"{where}: no signal is called {name!r}",
-                f"{hint}there are: {', '.join(sorted(known)) or 'none'}",
+                f"{did_you_mean(name, known, 0.5)} {there_are}".lstrip(),
             )
         if not math.isfinite(weight):
             raise ConfigError(

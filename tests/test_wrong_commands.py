@@ -51,7 +51,7 @@ def run_in(world: str) -> tuple[str, ...]:
             ("env", "check", "envs:KeyDor-v0"),
             2,
             "envs:KeyDor-v0 is not registered",
-            "did you mean envs:KeyDoor-v0?",
+            "did you mean 'envs:KeyDoor-v0'?",
         ),
         (
             ("env", "check", "json:Foo-v0"),
@@ -65,13 +65,13 @@ def run_in(world: str) -> tuple[str, ...]:
             "is not registered",
             "write raises_in_step:NAME-v0",
         ),
-        (("env", "check", "LunarLander-v9"), 2, "LunarLander", "did you mean LunarLander-v3?"),
+        (("env", "check", "LunarLander-v9"), 2, "LunarLander", "did you mean 'LunarLander-v3'?"),
         (("env", "check", "LunarLander-v3"), 1, "Box2D is not installed", "pip install"),
         (
             ("env", "check", "envs:KeyDoor-v0", "--set", "sise=3"),
             2,
             "takes no argument sise",
-            "did you mean size?",
+            "did you mean 'size'?",
         ),
         (
             ("env", "check", "envs:KeyDoor-v0", "--set", "size"),
@@ -132,7 +132,7 @@ def run_in(world: str) -> tuple[str, ...]:
             run_in('{id: "envs:KeyDoor-v0", arguments: {sise: 3}}'),
             2,
             "takes no argument sise",
-            "did you mean size?",
+            "did you mean 'size'?",
         ),
         (
             run_in('{id: "envs:Text-v0", arguments: {world: "NoSuch-v1"}}'),

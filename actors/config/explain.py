@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actors.config.schema import Config
 from actors.config.words import keys, takes
 from experience.errors import ConfigError
+from experience.near import did_you_mean
 
 
 def explained(wanted: str, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
@@ -20,13 +20,11 @@ def explained(wanted: str, config: Config, origins: Mapping[str, str]) -> Iterat
     ]
     if not found:
         sections = {name.rpartition(".")[0] for name in known} - {""}
-        close = difflib.get_close_matches(wanted, [*known, *sections], n=1, cutoff=0.4)
-        raise ConfigError(
-            f"{wanted}: unknown key",
-            f"did you mean '{close[0]}'?"
-            if close
-            else f"sections are: {', '.join(sorted(sections))}",
+        hint = (
+            did_you_mean(wanted, [*known, *sections], 0.4)
+            or f"sections are: {', '.join(sorted(sections))}"
         )
+        raise ConfigError(f"{wanted}: unknown key", hint)
     values = config.model_dump(mode="json")
     for name in found:
         field = known[name]

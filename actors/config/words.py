@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from types import UnionType
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from actors.config.reader import Node, Problems
+from experience.near import did_you_mean, nearest
 
 _SHAPES = {
     "list_type": "list",
@@ -114,9 +114,8 @@ def _suggest(key: str, model: type[BaseModel], root: type[BaseModel], path: str)
     if key in everywhere:
         return everywhere[key]
     for known in (here, everywhere):
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-        if close:
-            return known[close[0]]
+        if close := nearest(key, known, 0.75):
+            return known[close]
     words = set(key.split("_"))
     for known in (here, everywhere):
         for name, full in known.items():
@@ -139,8 +138,7 @@ def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Pro
     if error["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         message = f"{error['input']!r} is not one of {', '.join(allowed)}"
-        close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else ""
+        hint = did_you_mean(str(error["input"]), allowed, 0.5)
     elif error["type"] in _SHAPES:
         message = f"{str(error['input'])[:80]!r} is no {_SHAPES[error['type']]}"
     elif not isinstance(error["input"], dict | list):

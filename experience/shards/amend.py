@@ -5,7 +5,6 @@ Each call makes one file (see amendment_files). Of two amendments to the same th
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 from collections import defaultdict
@@ -17,6 +16,7 @@ from typing import get_args
 import pyarrow as pa
 
 from experience.errors import RecordError
+from experience.near import did_you_mean
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.known import Known
@@ -67,12 +67,11 @@ def _check(given: Amendment, known: Known, new: Mapping[str, SignalKind]) -> Ame
     kind = known.kind(given.name) or new.get(given.name)
     if kind is None:
         names = sorted(known.signals())
-        close = difflib.get_close_matches(given.name, names, n=1, cutoff=0.5)
+        there_are = f"there are: {', '.join(names) or 'none'}; a new one is declared: "
         raise RecordError(
             f"{where}: the store knows no such signal",
-            (f"did you mean {close[0]!r}? " if close else "")
-            + f"there are: {', '.join(names) or 'none'}; a new one is declared: "
-            "amend(…, new={name: SignalKind(unit, source)})",
+            f"{did_you_mean(given.name, names, 0.5)} {there_are}".lstrip()
+            + "amend(…, new={name: SignalKind(unit, source)})",
         )
     if given.unit not in ("", kind.unit):
         raise RecordError(
