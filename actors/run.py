@@ -6,43 +6,44 @@ from collections.abc import Callable
 
 from actors.config.schema import Config
 from actors.running.assembly import assemble
+from actors.running.events import Events, Updated
 from actors.running.progress import Progress
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 
 
 def run(
-    config: Config, directory: RunDirectory, report: Callable[[Progress], None] = lambda _: None
+    config: Config,
+    directory: RunDirectory,
+    report: Callable[[Progress], None] = lambda _: None,
+    events: Events | None = None,
 ) -> Progress:
-    """Lives and learns until the budget is spent; what `directory` already holds is continued, not repeated.
+    """Lives and learns until the budget is spent; what `directory` already holds is continued.
 
-    Returns what was reached. Raises XpError for what the user can mend; the shards stay readable in any case.
+    events: whose subscribers are told what happens. Returns what was reached. Raises XpError for
+    what the user can mend; the shards stay readable in any case.
     """
-    with assemble(config, directory, report) as parts:
-        learner, replay, pool, evaluator = parts.learner, parts.replay, parts.pool, parts.evaluator
-        thought = parts.thought
+    with assemble(config, directory, report, events or Events()) as parts:
+        learner, replay, world_model = parts.learner, parts.replay, parts.model_learning
+        thought, budget, learned = parts.thought, parts.budget, parts.learned
         if parts.is_new:
-            parts.demonstrate()
-            with parts.all_cores():  # the collectors have nothing to do yet
-                parts.imitate()
-            parts.save()
-        parts.push()
-        evaluator.order(learner.policy(), config.evaluation.final_episodes)
-        for shard in pool.shards(until=parts.budget_is_spent):
-            parts.take(shard)
-            if replay.ready_groups < parts.groups_per_update:
+            parts.prepare()
+        parts.publish()
+        parts.evaluator.order(learner.policy(), config.evaluation.final_episodes)
+        for rows in parts.pool.shards(until=budget.is_spent):  # committed, of any collector
+            parts.take(rows)
+            if replay.ready_groups < budget.groups_per_update:
                 continue
-            lived = replay.window(learner.version, parts.groups_per_update)
-            if not parts.can_learn_from(lived):
+            lived = replay.window(learner.version, budget.groups_per_update)
+            if not lived and config.policy.learns:
+                parts.publish()  # nothing can be learned from these: let collectors go on
                 continue
-            parts.note(learner.improve(lived, parts.rate))  # direct learning
-            parts.fit_world_model(config.planning.fit_steps)  # model learning
+            learned(learner.improve(lived, budget.rate))  # direct learning
+            world_model.fit(config.planning.fit_steps)  # model learning
             # planning: the same rule on imagined experience, then what the planner concludes
-            parts.note(learner.improve(thought.imagine(), parts.planning_rate))
-            parts.note(learner.imitate_plans(thought.plan(lived), parts.planning_rate))
-            parts.curate()  # options: found, tried again, retired
+            learned(learner.improve(thought.imagine(), budget.planning_rate))
+            learned(learner.imitate_plans(thought.plan(lived), budget.planning_rate))
+            parts.curation.curate()  # options: discover, test, retire
             learner.publish()
-            parts.push()  # collectors take it up between steps
-            if parts.should_evaluate(learner.version):
-                evaluator.order(learner.policy(), config.evaluation.episodes)
-            parts.checkpoint()
+            parts.publish()
+            parts.events.emit(Updated(learner.version))
         return parts.finish()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors.config.changes import changes
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import pytest
 
 from actors.config.schema import load
 from actors.run import run
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import RecordError
 from experience.planning.world_models.ensemble import EnsembleModel
 from experience.planning.world_models.language import use_of

@@ -21,7 +21,7 @@ from actors.cli.forgetting import forget_rows, forget_run
 from actors.collecting.pool import LocalPool
 from actors.collecting.work import Work
 from actors.config.schema import load
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, ShardError
 from experience.models.table import Table
 from experience.shards.amend import Amendment, amend, amendments, follow_amended

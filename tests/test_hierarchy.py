@@ -14,7 +14,7 @@ from actors.collecting.slot import Slot
 from actors.collecting.work import Work
 from actors.config.schema import load
 from actors.run import run
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.episode import Episode, Group
 from experience.errors import ConfigError
 from experience.learning.advantages import state_advantages

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from actors.reading.listing import seconds_of, show_run, status_of, summary
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError
 from tests.lived_runs import WrittenRun
 from tests.test_house import ROOT
@@ -41,7 +41,7 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_one_that_lives_is_runnin
 ) -> None:
     path = WrittenRun(tmp_path, status="running").close()
     code = (
-        "import sys; from pathlib import Path; from actors.running.rundir import RunDirectory\n"
+        "import sys; from pathlib import Path; from actors.runs.directory import RunDirectory\n"
         f"RunDirectory(Path({str(path)!r})).hold(); print('held', flush=True); sys.stdin.read()"
     )
     living = subprocess.Popen(

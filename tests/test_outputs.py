@@ -15,7 +15,7 @@ import pytest
 
 from actors.agents.planner import make_world_model
 from actors.config.schema import Config
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
 from experience.signal import Signal

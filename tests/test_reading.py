@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from actors.reading.query import connect
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again

@@ -13,7 +13,7 @@ from PIL import Image
 from actors.reading.figures import in_one_time
 from actors.reading.report import write_report
 from actors.running.assembly import Progress
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from tests.lived_runs import WrittenRun
 
 CONFIG = (

@@ -16,7 +16,7 @@ import pytest
 from actors.config.schema import Config, load
 from actors.run import run
 from actors.running.progress import Progress
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, DivergedError
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.storage.blobs import BlobReader, entries, packs

@@ -14,7 +14,7 @@ import pytest
 
 from actors.config.schema import load
 from actors.run import run
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import as_plain
 

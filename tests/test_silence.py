@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.shards.catalog import Catalog
 from tests.test_house import ROOT
 

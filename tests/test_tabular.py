@@ -11,7 +11,7 @@ from actors.config.schema import load
 from actors.engines.engine import Situation
 from actors.engines.table import TableEngine
 from actors.run import run
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from benchmarks.planning.dyna import live
 from experience.episode import Episode, Group
 from experience.errors import ConfigError, EngineError, WeightsError

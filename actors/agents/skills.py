@@ -42,12 +42,10 @@ class Skills:
         most: int,
     ) -> None:
         self.library = Library()
-        self._rewards, self._catalogue, self._arguments, self._most = (
-            rewards,
-            catalogue,
-            arguments,
-            most,
-        )
+        self._rewards = rewards
+        self._catalogue = catalogue
+        self._arguments = arguments
+        self.most = most
         self._worlds: dict[str, Any] = {}
         self._recorded: set[bytes] = set()
 
@@ -62,7 +60,7 @@ class Skills:
         self._recorded = {e.first.work_id for e in recent}
         self.library = before = record_uses(self.library, newest)
         self.library = retire(self.library, recent)
-        room = self._most - len(self.library)
+        room = self.most - len(self.library)
         if room > 0:
             self.library = induce_skills(successes, self._replay, self.library, most=room)
         return self.library is not before

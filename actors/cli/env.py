@@ -248,7 +248,7 @@ def replay(
     code 1 if the world answers differently."""
     from actors.reading.play import as_record, choose, described, relive
     from actors.reading.survey import survey, whole_episodes
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
 
     directory = RunDirectory.find(name)
     chosen = choose(

@@ -9,7 +9,7 @@ from typing import Any
 from actors.config.schema import Config
 from actors.output import emit, say
 from actors.running.progress import Progress
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import IsolationError, XpError
 
 

@@ -197,7 +197,7 @@ def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
 def show(name: RunName = "latest", as_json: Json = False) -> None:
     """What a run did: counts and held-out returns read from its shards, and what failed."""
     from actors.reading import listing
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
 
     listing.show_run(RunDirectory.find(name), as_json)
 
@@ -211,7 +211,7 @@ def verify(
     ] = False,
 ) -> None:
     """Checksums, gaps, doubled rows, schema, manifests: what is wrong and can be mended. Exit 4 if anything is."""
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
     from experience.shards.verify import verify_run
 
     directory = RunDirectory.find(name)
@@ -248,7 +248,7 @@ def compact(
     as_json: Json = False,
 ) -> None:
     """Moves a run's sealed shards into the cold tier: smaller, sorted, and read together with the new ones."""
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
     from experience.shards.cold.tier import compact as compact_store
     from experience.shards.forget import drop_orphans
 
@@ -289,7 +289,7 @@ def forget(
 ) -> None:
     """Deletes a stream, what is about a subject, or (without either) the whole run, from disk too."""
     from actors.cli.forgetting import forget_rows, forget_run
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
 
     directory = RunDirectory.find(name)
     if stream or subject is not None:
@@ -311,7 +311,7 @@ def export_run(
 ) -> None:
     """A run's rows in the formats of others, as amended. What each keeps stands in docs/exchange.md."""
     from actors.config.schema import absolute
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
     from experience.shards.exchange import export
 
     out = absolute(out)
@@ -330,7 +330,7 @@ def import_run(
 ) -> None:
     """A new run that holds the experience of others, to be read, queried and exported like any."""
     from actors.config.schema import absolute
-    from actors.running.rundir import RunDirectory, is_run_name
+    from actors.runs.directory import RunDirectory, is_run_name
     from experience.shards.exchange import import_from
 
     if not is_run_name(name):
@@ -390,7 +390,7 @@ def query(
     """SQL (DuckDB) over a run's rows, those of a segment still being written included; signals are columns
     "signal.NAME"."""
     from actors.reading.query import run_query
-    from actors.running.rundir import RunDirectory
+    from actors.runs.directory import RunDirectory
 
     directory = RunDirectory.find(name)
     run_query(

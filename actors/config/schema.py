@@ -381,6 +381,11 @@ class Config(_Section):
     learning: Learning = Learning()
     planning: Planning = Planning()
     evaluation: Evaluation = Evaluation()
+    monitors: list[str] = Field(
+        ["flat_groups", "policy_drift", "failing_worlds", "skipped_updates", "value_collapse"],
+        max_length=100,
+        description="who watches the metrics: names, or package.module:function",
+    )
 
 
 def load(

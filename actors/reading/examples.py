@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 
 from actors.reading.survey import Lived, Survey, whole_episodes
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.episode import Episode
 from experience.errors import ShardError
 from experience.shards.storage.blobs import BlobReader

@@ -11,7 +11,7 @@ from typing import Any
 from actors.config.schema import absolute
 from actors.output import emit
 from actors.reading.survey import Survey, first_version, known_config, learns, survey
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
 from experience.evaluation.statistics import Mean
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.config.schema import Config
 from actors.reading.query import connect
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.episode import Episode
 from experience.errors import XpError
 from experience.evaluation.statistics import Mean, mean_with_interval

@@ -13,6 +13,7 @@ from actors.collecting.evaluator import Evaluator
 from actors.collecting.pool import Pool
 from actors.collecting.work import Work
 from actors.config.schema import SEEDS, Config
+from actors.running.events import Events, PhaseBegan
 from actors.running.progress import Progress
 from experience.errors import XpError
 from experience.learning.learner import Watch
@@ -41,18 +42,20 @@ class Phases:
         evaluator: Evaluator,
         progress: Progress,
         take: Callable[[Sequence[Step]], None],
-        show: Callable[[], None],
+        events: Events,
     ) -> None:
         self._config, self._pool, self._replay, self._evaluator = config, pool, replay, evaluator
-        self._progress, self._take, self._show = progress, take, show
+        self._progress, self._take, self._events = progress, take, events
         self._ends = math.inf
+        self.is_imitating = False
+        """Whether a crash came before imitation was over: demonstrations are there already."""
         self.not_shown: set[bytes] = set()
         """Demonstrations that were cut: not imitated, even if one was lived to its end meanwhile."""
 
     def begin(self, phase: str, counts: Counts | None = None, minutes: float | None = None) -> None:
         self._progress.phase, self._progress.done = phase, counts or {}
         self._ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self._show()
+        self._events.emit(PhaseBegan(phase, counts or {}))
 
     @property
     def _minutes(self) -> float:

@@ -66,6 +66,8 @@ class Progress:
     skipped: int = 0
     """Updates left out because their loss or gradient was not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What monitors warned of, by monitor."""
 
     def count_rows(self, rows: Sequence[Step]) -> None:
         """Counts what was cut in these rows, and the failures that they tell."""
@@ -104,6 +106,7 @@ class Progress:
             "training_steps": self.training_steps,
             "episodes": self.episodes,
             "failures": dict(self.failures),
+            "warnings": self.warnings,
             "training": self.training_means,
             "held_out": {w: by[max(by)].mean for w, by in self.returns.items() if by},
         }

@@ -11,6 +11,7 @@ from actors.agents.agent import planned
 from actors.agents.skills import Skills
 from actors.config.schema import Config
 from actors.engines.engine import Engine, Situation
+from actors.running.budget import Every
 from actors.running.progress import Progress
 from experience.episode import Group
 from experience.learning.advantages import as_turn, planned_turns
@@ -33,16 +34,6 @@ _SAMPLED_ACTIONS = 6
 _TRUSTED_VALUE = 0.2
 """An unfinished imagined branch is worth what the value function says; one that explains less of the variance of new
 returns than this says nothing yet, and a policy that follows it unlearns what it can do."""
-
-
-class Every:
-    """True at each n-th version, and at no other."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-
-    def __call__(self, version: int) -> bool:
-        return version > 0 and version % self._n == 0
 
 
 class Thought:

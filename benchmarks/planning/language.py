@@ -16,7 +16,7 @@ from actors.collecting.work import Lane, Work
 from actors.config.schema import load
 from actors.run import run
 from actors.running.progress import Progress
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from experience.models.weights import Weights

@@ -17,7 +17,7 @@ from pathlib import Path
 from actors.collecting.pool import RayPool
 from actors.collecting.work import Work
 from actors.config.schema import load
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.models.weights import Weights
 from experience.shards.catalog import Catalog
 from experience.step import Boundary

@@ -15,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from actors.reading.query import connect
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
 from experience.replay.memory import Replay
 from experience.shards.amend import Amendment, amend, amendments, follow_amended

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
 from experience.learning.learner import Learner, LearnerSettings
 from experience.models.tokenizer import ByteTokenizer

@@ -19,7 +19,7 @@ import pytest
 from actors.config.reader import is_secret
 from actors.config.schema import load
 from actors.reading.query import connect, literal, run_query
-from actors.running.rundir import RunDirectory
+from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, ShardError
 from experience.shards.catalog import Catalog
 from experience.shards.cold.tier import compact

@@ -1,0 +1,51 @@
+"""Publishing: the learner's newest policy goes to all collectors, with how far they may run ahead."""
+
+from __future__ import annotations
+
+from actors.collecting.pool import Pool
+from experience.learning.learner import Learner, NullLearner
+from experience.planning.tabular import TabularLearner
+from experience.planning.world_models.language import LearnedModel
+from experience.replay.limits import RateLimiter
+from experience.replay.memory import Replay
+
+
+class Publisher:
+    """Pushes policies to the pool. Invariant: no collector starts more groups than the limiter allows."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        learner: Learner | TabularLearner | NullLearner,
+        world: LearnedModel | None,
+        replay: Replay,
+        limiter: RateLimiter,
+        collectors: int,
+        plans_while_acting: bool,
+    ) -> None:
+        self._pool = pool
+        self._learner = learner
+        self._world = world
+        self._replay = replay
+        self._limiter = limiter
+        self._collectors = max(collectors, 1)
+        self._plans_while_acting = plans_while_acting
+
+    def publish(self, rounds: int) -> None:
+        """Pushes the present policy, with the value and world model that its planner reads.
+
+        rounds: how often whole groups were given out; the limiter counts lag in rounds.
+        """
+        value = self._learner.value
+        if self._plans_while_acting and value is not None:
+            model = self._world.export_weights() if self._world else {}
+            self._learner.planner = value.export_weights() | model
+        counts = self._limiter.counts
+        counts.version = rounds
+        counts.sampled = len(self._replay.consumed)
+        share = -(-self._limiter.inserts_allowed() // self._collectors)
+        self._pool.push(self._learner.policy(), share)
+
+    def stop(self) -> None:
+        """Pushes the present policy with a quota of 0: no new group is begun."""
+        self._pool.push(self._learner.policy(), 0)
