@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -286,6 +287,39 @@ def test_texts_made_to_be_slow_are_not() -> None:
         redactor.text(piece * (100_000 // len(piece)))
     assert time.process_time() - began < 10, (
         "of this process alone; it took minutes when runs of signs were tried anew"
+    )
+
+
+def test_a_clean_text_costs_little_however_many_secrets_are_known() -> None:
+    redactor = Redactor(secrets(5))
+    text = "it goes on and says that nothing of all this is true, not even here. " * 60
+
+    def seconds(work: Callable[[], object]) -> float:
+        took = []
+        for _ in range(20):
+            began = time.process_time()
+            for _ in range(50):
+                work()
+            took.append(time.process_time() - began)
+        return min(took)
+
+    one_pass = seconds(lambda: text.translate({ord(" "): None}))
+    assert seconds(lambda: redactor.text(text)) < 6 * one_pass, (
+        "it was 90, each form looked for by itself"
+    )
+
+
+@pytest.mark.parametrize(
+    "wrapped", ["{}", "a {} b", "caf\u00e9 {}\u200b", "x=1 & y\n{}!", "\u212a {}", "\ud800 {}"]
+)
+def test_a_secret_is_found_at_every_place_of_a_text(wrapped: str) -> None:
+    for secret in ("pl4nted/Zq7", "p\u00e4ss-w\u00f6rd", "sechs6", "aaaaaaaaaaaa"):
+        redactor = Redactor([secret])
+        for lead in range(9):
+            around = "." * lead + wrapped
+            assert redactor.text(around.format(secret)) == around.format(MARK)
+    assert Redactor(["keykeykey"]).text("it: \u212aEY\u212aEY\u212aEY") == f"it: {MARK}", (
+        "small, these are plain letters"
     )
 
 

@@ -18,14 +18,17 @@ import functools
 import html
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
 
-from experience.shards.redaction.spelling import cover, fold
+from experience.shards.redaction.spelling import cover, fold, may_be_escaped, squeezed, unescaped
+from experience.shards.sieve import SHORTEST as SIEVED
+from experience.shards.sieve import Sieve
 from experience.step import Boundary, Step
 from experience.strict_json import dumps
 
@@ -39,23 +42,26 @@ _SECRET_NAME = re.compile(
 )
 _PASSWORD_OF_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST, _SHORTEST_NAMED = 8, 6
-_HEAD = _SHORTEST_NAMED
 NAMES = "XP_SECRET_NAMES"
 """Environment variable with the names of those that a configuration names as secret: child processes inherit it."""
-_MANY = 300
 _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
-    ("-", "sk-", r"\bsk-[A-Za-z0-9_-]{20,}"),
-    ("_", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}"),
-    ("_", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}"),
-    ("K", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
-    ("S", "ASIA", r"\bASIA[0-9A-Z]{16}\b"),
-    ("-", "xox", r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
-    ("_", "hf_", r"\bhf_[A-Za-z0-9]{30,}"),
-    ("J", "eyJ", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
-    ("B", "Bearer ", r"\bBearer [A-Za-z0-9._~+/-]{16,}=*"),
+    *(
+        (character, sign, rf"{sign}(?<=\b{sign}){rest}")
+        for character, sign, rest in (  # begins with letters: is fast
+            ("-", "sk-", r"[A-Za-z0-9_-]{20,}"),
+            ("_", "gh", r"[pousr]_[A-Za-z0-9]{36,}"),
+            ("_", "github_pat_", r"[A-Za-z0-9_]{22,}"),
+            ("K", "AKIA", r"[0-9A-Z]{16}\b"),
+            ("S", "ASIA", r"[0-9A-Z]{16}\b"),
+            ("-", "xox", r"[abprs]-[A-Za-z0-9-]{10,}"),
+            ("_", "hf_", r"[A-Za-z0-9]{30,}"),
+            ("J", "eyJ", r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+            ("B", "Bearer ", r"[A-Za-z0-9._~+/-]{16,}=*"),
+        )
+    ),
     (
-        "Y",
-        "PRIVATE KEY",
+        "-",
+        "-----BEGIN ",
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
     ),
     (
@@ -64,6 +70,7 @@ _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, 
         r"(?<=://)[^/\s@:\"'<>,]*:(?!\*\*\*@)[^/\s@]+(?=@)|(?<=://)[^/\s@:\"'<>,]{20,}(?=@)",
     ),
 )
+_SHAPES = [(character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES]
 
 
 def encodings(secret: str) -> Iterator[str]:
@@ -123,13 +130,6 @@ def encodings(secret: str) -> Iterator[str]:
             yield base64.b64encode(b"\0" * lead + said).decode()[start:end]
 
 
-def _rarest(word: str) -> str:
-    """The character of `word` that ordinary text holds least."""
-    return max(
-        word, key=lambda c: (not c.isalnum() and c not in " .,-", c.isupper(), c.isdigit(), c)
-    )
-
-
 def name_secrets(names: Iterable[str]) -> None:
     """From now on, here and in child processes, the values of these environment variables count as secrets."""
     known = os.environ.get(NAMES, "").split(",")
@@ -158,22 +158,18 @@ class Redactor:
             for secret in lines
             if len(secret) >= _SHORTEST_NAMED
             for form in encodings(secret)
-            if len(form) >= _HEAD
+            if len(form) >= _SHORTEST_NAMED
         }
-        longest_first = sorted(
-            literal, key=lambda form: (-len(form), form)
-        )  # a form may hold another
-        self._forms = [(_rarest(form), form) for form in longest_first]
-        self._heads = {form[:_HEAD] for _, form in self._forms}
-        self._folded = [
-            (_rarest(form), form)
-            for form in sorted({fold(form) for form in literal})
-            if len(form) >= _SHORTEST
-        ]
-        self._folded_heads = {form[:_HEAD] for _, form in self._folded}
-        self._shapes = [
-            (character, sign, re.compile(shape)) for character, sign, shape in _KNOWN_SHAPES
-        ]
+        folded = {form for form in map(fold, literal) if len(form) >= _SHORTEST}
+        self._forms: dict[bytes, list[str]] = defaultdict(list)
+        for form in literal:
+            self._forms[squeezed(form)].append(form)
+        self._odd_forms = [form for form in literal if not _can_be_sieved(form)]
+        self._folded = {form.encode(): form for form in folded if form.isascii()}
+        self._odd_folded = [form for form in folded if not form.isascii()]
+        self._sieve = Sieve(
+            {squeezed(form) for form in literal if _can_be_sieved(form)} | set(self._folded)
+        )
         self._tainted: set[bytes] = set()
 
     @classmethod
@@ -186,20 +182,28 @@ class Redactor:
         return _made(_values(os.environ))
 
     def text(self, text: str) -> str:
-        for character, form in _candidates(text, self._forms, self._heads):
-            # one character is looked for ten times faster than a word
-            if character in text and form in text:
-                text = text.replace(form, MARK)
-        for character, sign, shape in self._shapes:
-            if character in text and sign in text:
-                text = shape.sub(MARK, text)
-        folded = fold(text) if self._folded else ""
-        spelled = [
-            form
-            for character, form in _candidates(folded, self._folded, self._folded_heads)
-            if character in folded and form in folded
-        ]
-        return cover(text, spelled, MARK) if spelled else text
+        found = self._sieve.found_in(squeezed(text))
+        clean = _without_shapes(self._without_forms(text, found))
+        if may_be_escaped(clean):
+            found = self._sieve.found_in(squeezed(unescaped(clean)))
+        elif clean is not text:
+            found = self._sieve.found_in(squeezed(clean))
+        spelled = [self._folded[word] for word in found if word in self._folded]
+        if self._odd_folded:
+            folded = fold(clean)
+            spelled += [form for form in self._odd_folded if form in folded]
+        return cover(clean, spelled, MARK) if spelled else clean
+
+    def _without_forms(self, text: str, found: Set[bytes]) -> str:
+        """`text` without the forms of secrets that it holds as they are; `found`: those that may be there, squeezed."""
+        if not found and not self._odd_forms:
+            return text
+        forms = [*self._odd_forms, *(form for word in found for form in self._forms.get(word, ()))]
+        for form in sorted(
+            forms, key=lambda form: (-len(form), form)
+        ):  # the longest first: it may hold another
+            text = text.replace(form, MARK)
+        return text
 
     def value(self, value: Any) -> Any:
         """A JSON value, its strings and keys redacted."""
@@ -260,14 +264,17 @@ class Redactor:
         )
 
 
-def _candidates(
-    text: str, forms: Sequence[tuple[str, str]], heads: Set[str]
-) -> Sequence[tuple[str, str]]:
-    """The forms to look for: all, or where there are very many, those whose first letters are in `text`."""
-    if len(forms) < _MANY:
-        return forms
-    begun = {text[i : i + _HEAD] for i in range(len(text) - _HEAD + 1)} & heads
-    return [found for found in forms if found[1][:_HEAD] in begun] if begun else []
+def _without_shapes(text: str) -> str:
+    """`text` without what looks like a credential."""
+    for character, sign, shape in _SHAPES:
+        # one character is looked for ten times faster than a word
+        if character in text and sign in text:
+            text = shape.sub(MARK, text)
+    return text
+
+
+def _can_be_sieved(form: str) -> bool:
+    return form.isascii() and len(squeezed(form)) >= SIEVED
 
 
 _LABELS = (
