@@ -18,6 +18,7 @@ from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended, reward_again
 from experience.shards.cold.tier import compact
 from experience.shards.journal import Journal
+from experience.shards.redaction.redact import MARK
 from experience.shards.storage.disk import Disk
 from experience.shards.verify import verify
 from experience.signal import SignalKind
@@ -277,3 +278,35 @@ def test_a_dry_run_says_that_a_weight_is_misspelt(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_no_secret_reaches_an_amendments_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_store(tmp_path)
+    secret = "pl4nted/Zq7-amend"
+    monkeypatch.setenv("JUDGE_API_KEY", secret)
+    amend(
+        tmp_path,
+        [
+            Amendment(STREAM, 2, "done", 0.9, evidence=f"judged with {secret}"),
+            Amendment(
+                STREAM, 3, "reward", 0.5, evidence="said PL4NTED%2FZQ7-AMEND", reward_version="v2"
+            ),
+        ],
+    )
+    assert rows(tmp_path)[2].signals[0].evidence == f"judged with {MARK}"
+    assert [row["evidence"] for row in amendments(tmp_path).to_pylist()] == [
+        f"judged with {MARK}",
+        f"said {MARK}",
+    ]
+    named = {secret: SignalKind("1", "human")}, {"liked": SignalKind(secret, "human")}
+    for given, new in (
+        (Amendment(STREAM, 2, secret, 1.0), named[0]),
+        (Amendment(STREAM, 2, "liked", 1.0), named[1]),
+        (Amendment(STREAM, 2, "reward", 1.0, reward_version=secret), {}),
+        (Amendment(STREAM, 2, "reward", 1.0, unit=secret, reward_version="v2"), {}),
+    ):
+        with pytest.raises(RecordError, match="holds a secret") as refused:
+            amend(tmp_path, [given], new=new)
+        assert secret not in str(refused.value)

@@ -211,3 +211,17 @@ def test_a_library_that_cannot_be_read_is_said_before_anything_starts(tmp_path: 
     for path in (tmp_path / "options.json", tmp_path / "none.json"):
         with pytest.raises(ConfigError, match=r"planning\.options"):
             library_from(str(path))
+
+
+def test_a_library_that_holds_a_secret_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, secret = tmp_path / "options.json", "pl4nted/Zq7-options"
+    path.write_text(
+        Path("configs/keydoor-subgoals.json").read_text().replace("take the key", secret)
+    )
+    assert len(library_from(str(path))) > 0, "unknown, it is a goal as any"
+    monkeypatch.setenv("LAB_TOKEN", secret)
+    with pytest.raises(ConfigError, match="holds a secret") as refused:
+        library_from(str(path))
+    assert secret not in str(refused.value)

@@ -131,6 +131,20 @@ def test_no_planted_secret_in_any_encoding_is_in_any_file(
             assert i >= 40 or core.encode() not in everything, core
 
 
+def test_no_secret_is_in_the_metadata_of_a_shard(tmp_path: Path) -> None:
+    secret = "pl4nted/Zq7-metadata"
+    journal = Journal(
+        tmp_path / "w",
+        CATALOGUE,
+        metadata={"run": secret, "of": [f"a {secret}"]},
+        redactor=Redactor([secret]),
+    )
+    journal.append(make_step(0))
+    journal.close()
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert secret.encode() not in everything and MARK.encode() in everything
+
+
 def spelled(secret: str) -> dict[str, str]:
     """How programs write a secret into a text, beyond `planted`: escaped twice or in part, in other capitals, cut into
     lines, as numbers, one code within another."""

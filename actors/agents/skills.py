@@ -17,13 +17,21 @@ from experience.learning.batch import Turn
 from experience.options.option import USE, Library, Program
 from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.reward import RewardModel
+from experience.shards.redaction.redact import Redactor
 from experience.signal import SignalKind, read_signals
 
 
 def library_from(path: str) -> Library:
-    """Options written by hand. Raises ConfigError if the file cannot be read as a library."""
+    """Options written by hand. Raises ConfigError if the file cannot be read as a library, or holds a secret: prompts
+    and checkpoints have copies of it."""
     try:
-        return Library.load(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        if Redactor.current().text(text := data.decode(errors="replace")) != text:
+            raise ConfigError(
+                f"planning.options={path}: it holds a secret",
+                "take it out: prompts and checkpoints have copies of the options",
+            )
+        return Library.load(data)
     except (OSError, RecordError) as error:
         raise ConfigError(
             f"planning.options={path}: {error}",

@@ -1,6 +1,7 @@
 """Amendments: signals, feedback and rewards that come after their step was sealed. No shard is ever rewritten.
 
-Each call makes one file (see amendment_files). Of two amendments to the same thing the later file's holds.
+Each call makes one file (see amendment_files). Of two amendments to the same thing the later file's holds. Secrets
+are redacted in `evidence`; a name, unit or reward_version that holds one is refused, for rows are found by it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -20,6 +21,7 @@ from experience.near import did_you_mean
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.known import Known
+from experience.shards.redaction.redact import Redactor
 from experience.shards.storage.amendment_files import SCHEMA, amendments, files, number_of, publish
 from experience.shards.storage.disk import REAL, Disk
 from experience.signal import Signal, SignalKind, SignalSource
@@ -41,9 +43,20 @@ class Amendment:
     reward_version: str = ""
 
 
-def _check(given: Amendment, known: Known, new: Mapping[str, SignalKind]) -> Amendment:
-    """`given` with its signal's unit. Raises RecordError for what cannot be true of this store."""
-    where = f"amendment {given.name!r} of step {given.t} of stream {given.stream_id.hex()}"
+def _check(
+    given: Amendment, known: Known, new: Mapping[str, SignalKind], clean: Callable[[str], str]
+) -> Amendment:
+    """`given` with its signal's unit, its evidence without secrets. Raises RecordError for what cannot be true of this
+    store, and for a label that holds a secret; `clean` takes secrets out of a text."""
+    given = replace(given, evidence=clean(given.evidence))
+    where = f"amendment {clean(given.name)!r} of step {given.t} of stream {given.stream_id.hex()}"
+    for label in ("name", "unit", "reward_version"):
+        if clean(getattr(given, label)) != getattr(given, label):
+            raise RecordError(
+                f"{where}: its {label} holds a secret",
+                "secrets may stand in evidence, where they are "
+                "redacted; call the amendment something else",
+            )
     if given.source not in get_args(SignalSource):
         raise RecordError(
             f"{where}: no source is called {given.source!r}",
@@ -78,6 +91,10 @@ def _check(given: Amendment, known: Known, new: Mapping[str, SignalKind]) -> Ame
             f"{where}: its unit is {given.unit!r}, the store's is {kind.unit!r}",
             "convert the value, or declare another signal",
         )
+    if clean(kind.unit) != kind.unit:
+        raise RecordError(
+            f"{where}: the unit declared for it holds a secret", "declare another unit"
+        )
     return replace(given, unit=kind.unit)
 
 
@@ -93,8 +110,8 @@ def amend(
     `new` declares signals that no shard tells of, e.g. a person's feedback; later calls know them. Raises RecordError
     for a value that is not finite, and for a source, unit, signal or step that the store does not know.
     """
-    known = Known(store, disk)
-    return _write(store, [_check(a, known, new or {}) for a in amendments], disk)
+    known, clean = Known(store, disk), Redactor.current().text
+    return _write(store, [_check(a, known, new or {}, clean) for a in amendments], disk)
 
 
 def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
@@ -238,7 +255,8 @@ def reward_again(store: Path, model: RewardModel) -> int:
         if step.decision is not None
     ]
     if given:
-        _write(store, [_check(a, known, {}) for a in given], REAL)
+        clean = Redactor.current().text
+        _write(store, [_check(a, known, {}, clean) for a in given], REAL)
     return len(given)
 
 

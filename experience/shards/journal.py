@@ -125,10 +125,9 @@ class Journal:
         self.epoch = _next_epoch(directory, disk)
         self.acknowledged: dict[bytes, int] = self._recover()
         self._next_t = {stream: t + 1 for stream, t in self.acknowledged.items()}
-        self._schema = schema(
-            catalogue, writer=directory.name, epoch=self.epoch, **dict(metadata or {})
-        )
         self._redactor = redactor or Redactor.of_environment()
+        told = self._redactor.value(metadata or {})
+        self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **told)
         self.blobs = Packer(directory, self.epoch, disk, durable=durability != "os")
         self._deltas = PromptDeltas()
         self._buffer: list[Step] = []
