@@ -108,10 +108,10 @@ def test_a_value_that_would_fail_later_is_refused_with_key_value_range_and_place
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("worlds=null", "'None' is no list"),
-        ("policy=3", "'3' is no mapping of keys to values"),
-        ("worlds=[3]", "worlds[0]: '3' is no mapping"),
-        ("worlds=[{id: a-v0, arguments: [1]}]", "arguments: '[1]' is no mapping"),
+        ("worlds=null", "None is no list"),
+        ("policy=3", "3 is no mapping of keys to values"),
+        ("worlds=[3]", "worlds[0]: 3 is no mapping"),
+        ("worlds=[{id: a-v0, arguments: [1]}]", "arguments: a list is no mapping"),
         ("worlds=[{groups: 1}]", "worlds[0].id: field required"),
     ],
 )
@@ -168,6 +168,85 @@ def test_a_file_that_is_missing_or_is_not_yaml_is_named(tmp_path: Path) -> None:
 
 def test_a_secret_in_a_value_is_refused() -> None:
     assert "looks like a secret" in problems("policy.model=sk-abcdefghijklmnop1234")
+
+
+PLANTED = "Zq7pVx9w2LmN4t"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "command: [serve, --token, {}]",
+        "command: [serve, --token={}]",
+        "command: [serve, '--api-key', '{}', --port, 1]",
+        "command: [curl, -H, 'Authorization: Bearer {}']",
+        "command: [curl, '-HX-Api-Key: {}']",
+        "command: [curl, -u, 'me:{}']",
+        "command: 'curl --user me:{} http://a'",
+        "headers: ['Cookie: {}']",
+        "env: [[API_KEY, {}]]",
+        "env: [{{name: API_KEY, value: {}}}]",
+        "token: {{{}: 1}}",
+        "passwords: [[{}]]",
+    ],
+)
+def test_a_secret_in_a_list_is_refused_at_its_place_without_its_value(
+    arguments: str, tmp_path: Path
+) -> None:
+    said = problems(
+        text=f"name: x\nworlds:\n- id: a-v0\n  arguments: {{{arguments.format(PLANTED)}}}\n",
+        tmp_path=tmp_path,
+    )
+    assert (
+        "bad.yaml:4:" in said
+        and "worlds[0].arguments." in said
+        and "secret" in said
+        and PLANTED not in said
+    )
+
+
+def test_options_that_are_no_secrets_are_taken() -> None:
+    command = [
+        "serve",
+        "--tokenizer",
+        "gpt2",
+        "--max-tokens",
+        "12",
+        "-u",
+        "1000:1000",
+        "--auth",
+        "--port",
+        "1",
+    ]
+    config, _ = load([], [f"worlds=[{{id: a-v0, arguments: {{command: {command}}}}}]"])
+    assert config.worlds[0].arguments["command"] == command
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "a.b=[--token, {}]",
+        "a.b=['--token', '{}'",
+        "--token {}",
+        "worlds.0.arguments.command=[serve, --token, {}]",
+        "policy.engine=[--password, {}]",
+        "worlds=[--token, {}]",
+        "budget.steps=[--token, {}]",
+        "policy.engine=[x, [--pass, {}]]",
+        "policy.max_tokens='secret: {}'",
+        "policy.max_tokens='" + "x" * 55 + " --token {}'",
+    ],
+)
+def test_no_refusal_repeats_a_secret_of_the_command_line_nor_a_part_of_it(override: str) -> None:
+    said = problems(override.format(PLANTED))
+    assert PLANTED[:6] not in said and "***" in said
+
+
+def test_an_empty_name_of_a_variable_is_refused_in_words_that_can_be_read() -> None:
+    assert "policy.api_key_env: not the NAME of an environment variable" in problems(
+        "policy.api_key_env=' '"
+    )
+    assert "***" not in problems("worlds=[{id: a-v0, arguments: {api_key_env: ''}}]")
 
 
 def test_python_tags_are_not_executed(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from experience.shards.redaction.redact import Redactor
 
 _MOST_BYTES, _MOST_DEPTH, _MOST_ALIASES, _MOST_NODES = 1 << 20, 64, 100, 20_000
 _MOST_PROBLEMS = 100
+_SHORTEST_KEY = 6
+"""Letters of a key below a secret that may itself be one: "id" is not masked everywhere."""
 _SECRET_KEY = re.compile(
     r"(^|_)(api_?keys?|access_?key(_id)?|private_?key|auth_?key|app_?secret|secrets?|(hf_?)?token|"
     r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passwort|pass|pass_?(phrase|code|word)|pwd|"
@@ -36,9 +38,17 @@ _IN_TEXT = re.compile(
     r"[\"']?\s*[:=]\s*)(\"[^\"]*\"?|'[^']*'?|[^,}\]]+)"
 )
 _GIVEN = re.compile(
-    r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S"
+    r"[?&#;]([\w.-]+)=[^&;\s]|(?:^|\s)--?([A-Za-z][\w-]+)[= ]\S|(?:^|\s)([A-Z][A-Z0-9_]+)=\S|"
+    r"(?:^|[\"']|(?:^|\s)(?:-H|--header)[= ]?)\s*([A-Za-z][\w-]*):\s*\S"
 )
-"""A value that an address, a command or an environment gives to a name, within a text."""
+"""A value that an address, a command, an environment or a header gives to a name, within a text."""
+_USER = re.compile(r"(?:^|\s)(?:-u|--(?:proxy-)?user)[= ]?[^\s:]+:(?!\d+(?:\s|$))\S")
+"""A user with a password; with a number it is a group."""
+_AFTER_OPTION = re.compile(
+    r"(?:(?<=[\s\[,\"'=])|^)--?([A-Za-z][\w-]+)[\"']?(?:\s*,\s*|\s+)"
+    r"(\"[^\"]*\"?|'[^']*'?|[^,\]}\s]+)"
+)
+"""An option of a command line and the word behind it, in a list or in a text."""
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {
     word: value
@@ -79,6 +89,23 @@ class Problems:
         self.found.append(f"error: {place}\n  {what}" + (f"\n  {hint}" if hint else ""))
         if len(self.found) >= _MOST_PROBLEMS:
             raise self.error()
+
+    def hide(self, secret: str) -> None:
+        """From now on no message holds `secret`; two letters are none, and hidden they would leave nothing to read."""
+        if len(secret.strip()) > 2:
+            self.secrets.add(secret)
+
+    def shown(self, value: Any) -> str:
+        """What a message may say of `value`: 80 characters of a scalar that holds no secret."""
+        if isinstance(value, dict | list):
+            return "a list" if isinstance(value, list) else "a mapping"
+        said = str(value)
+        if any(
+            secret in said for secret in self.secrets
+        ):  # first of all: a part that is cut off would not be found
+            return "'***'"
+        said = repr(shown(value)) if isinstance(value, str) else repr(value)
+        return said if len(said) < 80 else said[:77] + "..."
 
     def error(self) -> ConfigError:
         text, count = Redactor.current().text("\n".join(self.found)), len(self.found)
@@ -221,7 +248,11 @@ def plain(node: Node) -> Any:
 
 def shown(text: str) -> str:
     """`text` of a command line as a message may hold it: what stands behind a secret's name is masked."""
-    return Redactor.current().text(_IN_TEXT.sub(_mask, text))
+    return Redactor.current().text(_AFTER_OPTION.sub(_mask_after_option, _IN_TEXT.sub(_mask, text)))
+
+
+def _mask_after_option(found: re.Match[str]) -> str:
+    return f"{found[0].removesuffix(found[2])}***" if is_secret(found[1]) else found[0]
 
 
 def _mask(found: re.Match[str]) -> str:
@@ -242,29 +273,53 @@ def is_secret(key: str) -> bool:
 def check_secrets(node: Node, problems: Problems, path: str = "", secret: str = "") -> None:
     """Refuses what is named or looks like a secret, at any depth, without saying its value."""
     if isinstance(node.value, dict):
+        named = _names_its_value(node.value)
         for key, child in node.value.items():
-            here = f"{path}.{key}" if path else key
-            check_secrets(child, problems, here, secret or (key if is_secret(key) else ""))
+            if secret and len(key) >= _SHORTEST_KEY:
+                problems.hide(key)
+            here = path if secret else f"{path}.{key}" if path else key
+            is_one = is_secret(key) or (named and key == "value")
+            check_secrets(child, problems, here, secret or (key if is_one else ""))
     elif isinstance(node.value, list):
+        before = ""
         for i, child in enumerate(node.value):
-            check_secrets(child, problems, f"{path}[{i}]", secret)
+            text = "" if isinstance(child.value, dict | list) else str(child.value)
+            is_pair = (
+                len(node.value) == 2
+                and re.fullmatch(r"[A-Z][A-Z0-9_]+", before)
+                and is_secret(before)
+            )
+            given = is_pair or (
+                before.startswith("-")
+                and not text.startswith("-")
+                and _gives_a_secret(f"{before} {text}")
+            )
+            check_secrets(
+                child, problems, f"{path}[{i}]", secret or (before.lstrip("-") if given else "")
+            )
+            before = text
     elif node.value is not None and not isinstance(node.value, bool):
         _check_leaf(node, path, secret, problems)
 
 
+def _names_its_value(mapping: dict[str, Node]) -> bool:
+    """Whether it is of the form {name: API_KEY, value: …}."""
+    return any(key in mapping and is_secret(str(mapping[key].value)) for key in ("name", "key"))
+
+
 def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
     text = str(node.value)
-    key = secret or path.rpartition(".")[2]
+    key = secret or re.sub(r"(\[\d+\])+$", "", path.rpartition(".")[2])
     names_a_secret = path.endswith("_env") and is_secret(key.removesuffix("_env"))
     if names_a_secret and not re.fullmatch(r"[A-Za-z_]\w{0,99}", text):
-        problems.secrets.add(text)
+        problems.hide(text)
         problems.add(
             node.place,
             f"{path}: not the NAME of an environment variable",
             "write the name, not the value",
         )
     elif secret and text:
-        problems.secrets.add(text)
+        problems.hide(text)
         problems.add(
             node.place,
             f"{path}: a secret does not belong into a configuration",
@@ -273,14 +328,15 @@ def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
     elif path != "policy.base_url" and (
         Redactor.current().text(text) != text or _gives_a_secret(text)
     ):
-        problems.secrets.add(text)
+        problems.hide(text)
         problems.add(node.place, f"{path}: this looks like a secret", _RIGHT.format(key=key))
 
 
 def _gives_a_secret(text: str) -> bool:
-    return any(
+    given = any(
         is_secret(name) for found in _GIVEN.finditer(text) for name in found.groups() if name
     )
+    return given or bool(_USER.search(text))
 
 
 def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node | None:

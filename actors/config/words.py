@@ -139,11 +139,13 @@ def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Pro
         allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         message = f"{error['input']!r} is not one of {', '.join(allowed)}"
         hint = did_you_mean(str(error["input"]), allowed, 0.5)
+        message = f"{problems.shown(error['input'])} is not one of {', '.join(allowed)}"
+        close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else ""
     elif error["type"] in _SHAPES:
-        message = f"{str(error['input'])[:80]!r} is no {_SHAPES[error['type']]}"
+        message = f"{problems.shown(error['input'])} is no {_SHAPES[error['type']]}"
     elif not isinstance(error["input"], dict | list):
-        shown = repr(error["input"])
-        message = f"{shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
+        message = f"{problems.shown(error['input'])}: {message}"
         known = dict(keys(root)).get(re.sub(r"\[\d+\]", "[]", path))
         wrong_kind = error["type"] != "value_error"  # which says itself what is wrong
         hint = (
