@@ -19,6 +19,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from actors.cli.launch import Launch
+from actors.config.schema import load
+from experience.errors import XpError
 from experience.policy import Decision, VersionSpan
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
@@ -484,6 +487,47 @@ def test_what_a_configuration_names_as_secret_leaves_by_no_exit(tmp_path: Path) 
     assert {"report.html", "config.yaml", "run.json", "metrics"} <= {p.name for p in run.iterdir()}
     assert "user:***@127.0.0.1" in (run / "config.yaml").read_text()
     assert MARK in done.stderr, "what the world printed is there, without"
+
+
+@pytest.mark.parametrize(
+    ("address", "is_said"),
+    [
+        ("https://api.example.org/v1", True),
+        ("http://10.0.0.7:8000/v1", True),
+        ("http://localhost.example.org/v1", True),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+    ],
+)
+def test_before_a_key_is_sent_to_another_host_the_run_says_so(
+    address: str,
+    is_said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MY_OWN_THING", KEY)
+    monkeypatch.setenv("XP_SECRET_NAMES", "")  # which loading changes
+    config, origins = load(
+        [],
+        [
+            f"policy={{engine: openai, model: m, learns: false, base_url: '{address}', api_key_env: "
+            "MY_OWN_THING}",
+            "worlds=[{id: 'nowhere:No-v0'}]",
+            f"runs_dir={tmp_path}",
+        ],
+    )
+    with pytest.raises(XpError):  # such a world there is not: nothing is sent here
+        Launch(False).start(config, origins)
+    said = capsys.readouterr().err
+    assert ("MY_OWN_THING" in said) == is_said and KEY not in said
+    host = address.split("/")[2].split(":")[0]
+    assert (
+        not is_said
+        or f"the value of MY_OWN_THING (policy.api_key_env) is sent to {host} (policy.base_url)"
+        in said
+    )
 
 
 @pytest.mark.long

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import sys
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from actors.config.schema import Config
 from actors.output import emit, say
@@ -48,6 +51,7 @@ class Launch:
     def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
         from actors.cli.doctor import require
 
+        _say_where_key_goes(config)
         require(config, trusted)
         directory = RunDirectory.create(config, origins, sys.argv[1:])
         directory.hold()
@@ -65,6 +69,7 @@ class Launch:
             say(f"config.yaml differs from what the run was made with: {change}")
         refuse(changed, str(directory.path / "config.yaml"))
         check_origin(config, directory, trusted)
+        _say_where_key_goes(config)
         require(config, trusted)
         directory.begin_again(
             seconds=seconds_of(directory), changed=[str(change) for change in changed]
@@ -219,6 +224,25 @@ def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None
             f"{', '.join(named)}",
             "read it; then say that you trust it: --i-trust-this-code",
         )
+
+
+def _say_where_key_goes(config: Config) -> None:
+    """Says, before anything is sent, which environment variable's value goes to which host, unless that is this one."""
+    policy = config.policy
+    if policy.engine != "openai" or not os.environ.get(policy.api_key_env):
+        return
+    host = urlsplit(policy.base_url).hostname or ""
+    if not _is_loopback(host):
+        say(
+            f"the value of {policy.api_key_env} (policy.api_key_env) is sent to {host} (policy.base_url)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _status(error: BaseException) -> str:
