@@ -137,11 +137,8 @@ def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Pro
     message = error["msg"][:1].lower() + error["msg"][1:]
     if error["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        message = f"{error['input']!r} is not one of {', '.join(allowed)}"
-        hint = did_you_mean(str(error["input"]), allowed, 0.5)
         message = f"{problems.shown(error['input'])} is not one of {', '.join(allowed)}"
-        close = difflib.get_close_matches(str(error["input"]), allowed, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else ""
+        hint = did_you_mean(str(error["input"]), allowed, 0.5)
     elif error["type"] in _SHAPES:
         message = f"{problems.shown(error['input'])} is no {_SHAPES[error['type']]}"
     elif not isinstance(error["input"], dict | list):
