@@ -404,7 +404,7 @@ def test_an_item_of_a_list_that_only_defaults_set_is_reached_too() -> None:
         ("worlds.0.group=4", "worlds[0].group: unknown key\n  did you mean 'worlds[0].groups'?"),
         ("worlds.1.groups=-1", "worlds[1].groups: -1"),
         ("worlds.0.arguments.api_key=abc", "a secret does not belong"),
-        ("worlds.0=3", "worlds[0]: '3' is no mapping"),
+        ("worlds.0=3", "worlds[0]: 3 is no mapping"),
     ],
 )
 def test_an_item_or_a_key_of_it_that_is_not_there_is_told_with_what_there_is(
