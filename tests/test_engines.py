@@ -22,8 +22,9 @@ from actors.engines.registry import make_engine
 from experience.errors import ConfigError, EngineError, MissingPartError, RecordError
 from experience.learning.advantages import of_decision
 from experience.learning.batch import TokenBatch
-from experience.learning.learner import Learner, LearnerSettings
+from experience.learning.learner import LearnerSettings
 from experience.learning.losses import token_logprobs
+from experience.learning.token_learner import TokenLearner
 from experience.models.decoding import sample
 from experience.models.hugging_face import locate
 from experience.models.weights import Weights
@@ -94,7 +95,7 @@ def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(
     engine = chat(tiny_model, listed=listed)
     decisions = engine.act([*LISTED, *ASK] * 3, temperature)
     engine.model.train()
-    metrics = Learner(engine.model, LearnerSettings(learning_rate=0.0))._update(
+    metrics = TokenLearner(engine.model, LearnerSettings(learning_rate=0.0)).trainer.update(
         [of_decision(d, 1.0) for d in decisions], [], 0.0
     )
     assert abs(metrics["kl"]) < 1e-6 and metrics["clipped"] == 0

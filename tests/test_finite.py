@@ -42,18 +42,17 @@ def groups(*, spoilt: bool = False) -> list[Group]:
 
 
 def test_a_policy_update_that_is_not_finite_is_skipped_counted_and_changes_nothing() -> None:
-    one = learner()
-    one.settings = replace(one.settings, minibatches=1)
+    one = learner(minibatches=1)
     one.improve(groups())
     before = Weights.of(one.model, 0).sha256
-    moments = [v.clone() for state in one.optimizer.state.values() for v in state.values()]
+    moments = [v.clone() for state in one.trainer.optimizer.state.values() for v in state.values()]
     metrics = one.improve(groups(spoilt=True))
     assert Weights.of(one.model, 0).sha256 == before
     assert all(
         torch.equal(a, b)
         for a, b in zip(
             moments,
-            (v for state in one.optimizer.state.values() for v in state.values()),
+            (v for state in one.trainer.optimizer.state.values() for v in state.values()),
             strict=True,
         )
     )
@@ -64,8 +63,7 @@ def test_a_policy_update_that_is_not_finite_is_skipped_counted_and_changes_nothi
 
 
 def test_three_in_a_row_end_training_with_the_batch() -> None:
-    one = learner()
-    one.settings = replace(one.settings, minibatches=1)
+    one = learner(minibatches=1)
     one.improve(groups(spoilt=True))
     one.improve(groups())  # a good one between them: the count begins anew
     one.improve(groups(spoilt=True))

@@ -24,6 +24,7 @@ from actors.config.schema import load
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, ShardError
 from experience.models.table import Table
+from experience.models.weights import PolicyBundle
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.cold.tier import compact, read_snapshot
@@ -395,7 +396,7 @@ def test_the_subject_that_a_world_names_at_reset_is_on_every_row_of_the_episode(
         Work.named(f"w/{i}", env_id="Ward-v0", seed=i, lane="random", split="train", version=0)
         for i in range(6)
     ]
-    pool.order(works, Table.weights(("wait",), {}, 0))
+    pool.order(works, PolicyBundle(Table.weights(("wait",), {}, 0)))
     rows: list[Step] = []
     for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 6):
         rows.extend(shard)

@@ -24,17 +24,19 @@ from experience.learning.advantages import (
     state_advantages,
 )
 from experience.learning.batch import TokenBatch, Turn, micro_batches
-from experience.learning.learner import Learner, LearnerSettings
+from experience.learning.learner import LearnerSettings
 from experience.learning.losses import (
     Clip,
     clipped_policy_gradient,
     negative_log_likelihood,
     token_logprobs,
 )
+from experience.learning.token_learner import TokenLearner
 from experience.models.decoding import Sampled, sample
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights
+from experience.options.option import Library
 from experience.policy import Decision, VersionSpan
 from experience.returns import discounted_returns, leave_one_out
 from experience.step import state_key
@@ -222,8 +224,8 @@ def test_how_an_update_is_cut_into_micro_batches_changes_nothing(micro_batch_tok
     turns, demos = [turn() for _ in range(12)], [turn() for _ in range(9)]
 
     def updated(most: int) -> tuple[dict[str, float], list[torch.Tensor]]:
-        learner = Learner(tiny(), LearnerSettings(micro_batch_tokens=most, gradient_norm=1e9))
-        metrics = learner._update(turns, demos, 0.5)
+        learner = TokenLearner(tiny(), LearnerSettings(micro_batch_tokens=most, gradient_norm=1e9))
+        metrics = learner.trainer.update(turns, demos, 0.5)
         return metrics, [p.grad.clone() for p in learner.model.parameters()]
 
     metrics, gradients = updated(micro_batch_tokens)
@@ -254,7 +256,7 @@ def test_dropout_is_off_in_an_update_as_it_was_when_sampling() -> None:
         temperature=1.0,
         generator=torch.Generator().manual_seed(1),
     )
-    metrics = Learner(model.train(), LearnerSettings())._update(
+    metrics = TokenLearner(model.train(), LearnerSettings()).trainer.update(
         [Turn(prompt, found.ids, found.logprobs, 1.0)], [], 0.0
     )
     assert abs(metrics["kl"]) < 1e-6 and metrics["clipped"] == 0
@@ -330,7 +332,7 @@ def test_tokens_that_nothing_stands_before_are_not_learned_from() -> None:
     other = make_step(0, b"t" * 16, reward=0.0, ending="terminated")
     turns, _ = advantages([Group("g", (Episode((bare,), None), Episode((other,), None)))])
     assert len(turns) == 1 and as_turn(bare) is None
-    Learner(tiny(), LearnerSettings()).imitate([bare, other], 64)
+    TokenLearner(tiny(), LearnerSettings()).imitate([bare, other], 64)
 
 
 def test_what_a_planner_chose_is_imitated_and_no_ratio_is_taken_of_it() -> None:
@@ -351,7 +353,7 @@ def test_what_a_planner_chose_is_imitated_and_no_ratio_is_taken_of_it() -> None:
 
 
 def test_metrics_of_imagined_updates_stand_beside_the_real_ones() -> None:
-    learner, lived = Learner(tiny(), LearnerSettings(minibatches=1)), group_of([1.0, 0.0])
+    learner, lived = TokenLearner(tiny(), LearnerSettings(minibatches=1)), group_of([1.0, 0.0])
     thought = Group(
         "i",
         tuple(
@@ -384,17 +386,36 @@ def test_weights_travel_and_damaged_or_foreign_ones_are_refused() -> None:
         sent.put_into(wide)
 
 
+def test_a_policy_is_serialised_once_for_all_who_ask_and_again_when_it_changed() -> None:
+    learner = TokenLearner(tiny(), LearnerSettings(minibatches=1))
+    first = learner.policy()
+    assert learner.policy() is first, "the same object: a pool sends it only once"
+    learner.planner = {"value": b"1"}
+    assert learner.policy() is not first
+    assert learner.policy().weights.data is first.weights.data
+    again = learner.publish()
+    assert again.version == 1 and again.weights.data is first.weights.data
+    learner.options = Library().dump()
+    assert learner.policy().options and learner.policy().planner
+    learner.improve([group_of([1.0, 0.0])])
+    changed = learner.policy()
+    assert changed.version == 1 and changed.weights.sha256 != first.weights.sha256
+    assert changed.weights == Weights.of(learner.model, 1), "what changed is never sent as it was"
+    learner.restore(learner.save() | {"policy.safetensors": first.weights.data}, [], [])
+    assert learner.policy().weights.sha256 == first.weights.sha256
+
+
 def test_a_learner_that_resumes_takes_the_same_next_step() -> None:
     groups = [group_of([1.0, 0.0, 0.5, float(n)]) for n in range(4)]
 
-    def train(learner: Learner, some: list[Group]) -> None:
+    def train(learner: TokenLearner, some: list[Group]) -> None:
         for group in some:
             learner.improve([group])
             learner.publish()
 
-    one = Learner(tiny(), LearnerSettings(minibatches=1))
+    one = TokenLearner(tiny(), LearnerSettings(minibatches=1))
     train(one, groups[:3])
-    two = Learner(tiny(9), LearnerSettings(minibatches=1))
+    two = TokenLearner(tiny(9), LearnerSettings(minibatches=1))
     two.restore(one.save(), [], groups[:3])
     train(one, groups[3:])
     train(two, groups[3:])
@@ -404,7 +425,7 @@ def test_a_learner_that_resumes_takes_the_same_next_step() -> None:
 def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_not() -> None:
     """Four buttons; the experts press at random. Reward tells which is right; only the gradient can find it."""
     torch.manual_seed(0)
-    learner = Learner(
+    learner = TokenLearner(
         tiny(),
         LearnerSettings(learning_rate=2e-3, imitation_weight=0.5, batch_turns=16, minibatches=2),
     )
@@ -482,7 +503,7 @@ def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_n
 
 def test_a_plan_is_followed_and_nothing_happens_without_one() -> None:
     tokenizer, model = ByteTokenizer(), tiny()
-    learner = Learner(model, LearnerSettings(batch_turns=8, imitation_rate=1e-2))
+    learner = TokenLearner(model, LearnerSettings(batch_turns=8, imitation_rate=1e-2))
     said = [tokenizer.action(("left", "right")[i % 2]) for i in range(8)]
     plan = [
         Turn(tokenizer.prompt(f"at {i}"), ids, np.zeros(len(ids), np.float32))

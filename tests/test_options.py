@@ -25,6 +25,7 @@ from experience.episode import Episode
 from experience.errors import RecordError
 from experience.models.table import Table
 from experience.models.tokenizer import ByteTokenizer
+from experience.models.weights import PolicyBundle
 from experience.options.option import Condition, Learned, Library, Program, Subgoal, option_id
 from experience.planning.discovery import (
     common_start,
@@ -208,7 +209,10 @@ def test_collectors_record_the_option_its_age_and_its_end(tmp_path: Path) -> Non
         ],
     )
     pool = LocalPool(config, "test", tmp_path, Catalog(tmp_path))
-    pool.push(Table.weights(actions, {"0 0": [0.0, 0.0, 0.0, 0.0, 1.0]}, 5, library.dump()), 1)
+    pool.push(
+        PolicyBundle(Table.weights(actions, {"0 0": [0.0, 0.0, 0.0, 0.0, 1.0]}, 5), library.dump()),
+        1,
+    )
     rows: list[Step] = []
     for shard in pool.shards(lambda: len(rows) > 60):
         rows.extend(shard)

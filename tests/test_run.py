@@ -301,7 +301,7 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
 def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path: Path) -> None:
     from actors.collecting.collector import Collector, Work
     from actors.engines.registry import make_engine
-    from experience.models.weights import Weights
+    from experience.models.weights import PolicyBundle, Weights
 
     config, directory = configured(
         tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2"
@@ -322,7 +322,7 @@ def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path:
                 )
                 for i in range(3)
             ],
-            Weights.of(model, version),
+            PolicyBundle(Weights.of(model, version)),
         )
     deadline = time.monotonic() + 300
     while not collector.idle and time.monotonic() < deadline:

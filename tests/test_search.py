@@ -21,7 +21,7 @@ from actors.engines.registry import make_engine
 from experience.errors import RecordError
 from experience.learning.value import ValueFunction
 from experience.models.table import Table
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.options.option import Experiments, Library
 from experience.planning.campaign import Campaign, Laboratory, Plan, experiment
 from experience.planning.lookahead import Search, in_model
@@ -301,7 +301,7 @@ def test_an_agent_of_the_reactor_plans_its_experiments_and_does_better_than_one_
         ]
         for lane in lanes
     }
-    pool.order([w for lane in lanes for w in works[lane]], Table.weights((), {}, 0))
+    pool.order([w for lane in lanes for w in works[lane]], PolicyBundle(Table.weights((), {}, 0)))
     for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 24):
         rows.extend(shard)
     pool.close()
@@ -365,7 +365,7 @@ def lived(folder: Path, *settings: str) -> list[Step]:
     )
     folder.mkdir(exist_ok=True)
     pool = LocalPool(config, "test", folder, Catalog(folder))
-    weights = replace(
+    policy = PolicyBundle(
         Table.weights((), {}, 0),
         planner=ValueFunction(2, 64, config.policy.context, 0).export_weights(),
     )
@@ -381,7 +381,7 @@ def lived(folder: Path, *settings: str) -> list[Step]:
             )
             for i in range(16)
         ],
-        weights,
+        policy,
     )
     rows: list[Step] = []
     for shard in pool.shards(lambda: sum(s.is_closing for s in rows) >= 16):
@@ -525,7 +525,7 @@ def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -
     exported = (
         ValueFunction(2, 64, config.policy.context, 0).export_weights() | model.export_weights()
     )
-    planner.load(replace(Weights.read(0, b""), planner=exported))
+    planner.load(exported)
     assert (
         planner.decide(
             "envs:KeyDoor-v0", [None], ["you 1 1"], Both(), lambda _, action: Decision(action, 0)

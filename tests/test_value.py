@@ -12,10 +12,12 @@ import torch
 from experience.episode import Episode, Group
 from experience.errors import RecordError
 from experience.learning.advantages import turn_advantages
-from experience.learning.learner import Learner, LearnerSettings
+from experience.learning.learner import LearnerSettings
+from experience.learning.token_learner import TokenLearner
 from experience.learning.value import ValueFunction
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
+from experience.options.option import Library
 from experience.policy import Decision, VersionSpan
 from experience.returns import lambda_returns
 from tests.conftest import make_step
@@ -103,10 +105,12 @@ def test_an_imagined_difference_is_measured_by_real_ones() -> None:
     assert spread == {"envs:Test-v0": 1.0}
 
 
-def learner() -> Learner:
+def learner(minibatches: int = 2) -> TokenLearner:
     torch.manual_seed(0)
     model = Transformer(TransformerShape(ByteTokenizer.size, 1, 32, 4, 64))
-    return Learner(model, LearnerSettings(minibatches=2, seed=0), ValueFunction(1, 32, 32, seed=0))
+    return TokenLearner(
+        model, LearnerSettings(minibatches=minibatches, seed=0), ValueFunction(1, 32, 32, seed=0)
+    )
 
 
 def test_a_learner_with_values_goes_on_bit_by_bit_where_it_was_saved() -> None:
@@ -124,7 +128,7 @@ def test_a_learner_with_values_goes_on_bit_by_bit_where_it_was_saved() -> None:
         for group in groups[3:]:
             one.improve([group])
             one.publish()
-    assert whole.policy().sha256 == again.policy().sha256
+    assert whole.policy().weights.sha256 == again.policy().weights.sha256
     assert whole.save()["value.safetensors"] == again.save()["value.safetensors"]
 
 
@@ -135,7 +139,7 @@ def test_the_advantages_of_a_batch_are_taken_before_the_value_has_seen_it() -> N
     one, before = learner(), copy.deepcopy(learner().value)
     assert before is not None
     expected, _ = turn_advantages(groups, before, {})
-    turns, metrics = one._credited(groups)
+    turns, metrics = one.advantages(groups, Library())
     assert [t.advantage for t in turns] == [t.advantage for t in expected]
     assert metrics["value_loss"] > 0
     assert one.value is not None

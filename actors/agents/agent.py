@@ -16,7 +16,7 @@ from actors.agents.options import OptionStack, choose
 from actors.agents.planner import Planner, next_experiment
 from actors.engines.engine import Engine, Situation
 from experience.errors import ConfigError
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
 
@@ -102,11 +102,11 @@ class Agent:
             planner,
         )
 
-    def load(self, weights: Weights) -> None:
-        self.engine.load(weights)
-        self.options = library_in(weights.options)
+    def load(self, policy: PolicyBundle) -> None:
+        self.engine.load(policy.weights)
+        self.options = library_in(policy.options)
         if self._planner is not None:
-            self._planner.load(weights)
+            self._planner.load(policy.planner)
 
     def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
         """What each option under way does next, and elsewhere the policy: an action, or an option that it starts."""

@@ -12,7 +12,6 @@ import numpy as np
 from actors.config.schema import Config
 from actors.worlds import make_world
 from experience.learning.value import ValueFunction
-from experience.models.weights import Weights
 from experience.planning.campaign import experiment
 from experience.planning.lookahead import Search, Try, in_model
 from experience.planning.reach import Reach, could_do, worth
@@ -86,13 +85,13 @@ class Planner:
         self._rng = np.random.default_rng(config.seed)
         self._loaded = False
 
-    def load(self, weights: Weights) -> None:
+    def load(self, exported: Mapping[str, bytes]) -> None:
         """Raises WeightsError if what was pushed belongs to models of another shape."""
-        self._loaded = bool(weights.planner)
+        self._loaded = bool(exported)
         if self._loaded:
-            self._value.load_weights(weights.planner)
+            self._value.load_weights(exported)
             if self._settings.thought == "model":
-                self._model.load_weights(weights.planner)
+                self._model.load_weights(exported)
 
     def decide(
         self,

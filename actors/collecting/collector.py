@@ -35,7 +35,7 @@ from actors.engines.registry import make_engine
 from actors.worlds import close_worlds, make_world
 from experience.answers import StepAnswer, read_reset, read_step
 from experience.errors import EngineError, EnvironmentFailure, XpError
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -93,7 +93,7 @@ class Collector:
         self._orders: deque[Work] = deque()
         self._group: deque[Work] = deque()
         self._agents: dict[Lane, Agent | Expert | Random] = {}
-        self._pinned: dict[int, Weights] = {}
+        self._pinned: dict[int, PolicyBundle] = {}
         self._evaluating: int | None = None
         self._engine = make_engine(
             config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch
@@ -120,21 +120,21 @@ class Collector:
         thinks = self.config.planning.candidates > 0
         return Agent(engine, temperature, Planner(self.config, self._rewards) if thinks else None)
 
-    def load(self, weights: Weights | None, quota: int) -> None:
+    def load(self, policy: PolicyBundle | None, quota: int) -> None:
         """The policy for training steps from now on, and how many groups may have been started in all."""
-        if weights is not None and self.config.policy.learns:
-            self._acting.load(weights)
+        if policy is not None and self.config.policy.learns:
+            self._acting.load(policy)
         self.quota = quota
 
-    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
-        """Work to be done before training goes on; evaluation is pinned to `weights`."""
-        if weights is not None:
+    def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
+        """Work to be done before training goes on; evaluation is pinned to `policy`."""
+        if policy is not None:
             if "evaluation" not in self._agents:
                 self._agents["evaluation"] = self._agent(
                     make_engine(self.config.policy, self.config.seed),
                     self.config.evaluation.temperature,
                 )
-            self._pinned[weights.version] = weights
+            self._pinned[policy.version] = policy
         waiting = {w.work_id for w in [*self._orders, *(s.work for s in self._slots if s.work)]}
         wanted = {
             w.version for w in [*self._orders, *works, *(s.work for s in self._slots if s.work)]

@@ -11,7 +11,7 @@ from actors.collecting.pool import Pool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
 from experience.evaluation.statistics import Mean, mean_with_interval
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.replay.memory import Replay
 
 
@@ -28,15 +28,15 @@ class Evaluator:
         """The random policy on the held-out tasks; its works."""
         return self._order("random", 0, self._config.evaluation.final_episodes, None)
 
-    def order(self, weights: Weights, episodes: int) -> None:
+    def order(self, policy: PolicyBundle, episodes: int) -> None:
         """`episodes` held-out episodes a world; asked again with more, the missing ones are added."""
         if episodes:
-            self.ordered = sorted({*self.ordered, weights.version})
-            self.waiting |= self._order("evaluation", weights.version, episodes, weights)
+            self.ordered = sorted({*self.ordered, policy.version})
+            self.waiting |= self._order("evaluation", policy.version, episodes, policy)
         self.waiting -= self._replay.finished
 
     def _order(
-        self, lane: Lane, version: int, episodes: int, weights: Weights | None
+        self, lane: Lane, version: int, episodes: int, policy: PolicyBundle | None
     ) -> set[bytes]:
         """Orders what the store does not hold yet; all works of it."""
         works = [
@@ -46,12 +46,12 @@ class Evaluator:
                 seed=self.seed(i),
                 lane=lane,
                 split="heldout",
-                version=-1 if weights is None else version,
+                version=-1 if policy is None else version,
             )
             for i in range(episodes)
             for world in self._config.worlds
         ]
-        self._pool.order([w for w in works if w.work_id not in self._replay.finished], weights)
+        self._pool.order([w for w in works if w.work_id not in self._replay.finished], policy)
         return {w.work_id for w in works}
 
     def seed(self, number: int) -> int:

@@ -27,17 +27,17 @@ from actors.config.schema import Config, names_of_secrets
 from actors.output import guard
 from experience.errors import ConfigError, IsolationError, XpError
 from experience.interrupts import whole
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.shards.catalog import Catalog
 from experience.shards.redaction.redact import name_secrets
 from experience.step import Step
 
 
 class Pool(Protocol):
-    def push(self, weights: Weights, quota: int) -> None:
+    def push(self, policy: PolicyBundle, quota: int) -> None:
         """A new policy for the collectors, and how many groups each may have started in all."""
 
-    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
+    def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
         """Episodes to be lived before training goes on, shared among the collectors."""
 
     def drop(self) -> None:
@@ -78,11 +78,11 @@ class LocalPool:
         self._catalog, self._in_step = catalog, in_step(config)
         self._collector = Collector(config, run_id, directory, 0, 1)
 
-    def push(self, weights: Weights, quota: int) -> None:
-        self._collector.load(weights, quota)
+    def push(self, policy: PolicyBundle, quota: int) -> None:
+        self._collector.load(policy, quota)
 
-    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
-        self._collector.order(works, weights)
+    def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
+        self._collector.order(works, policy)
 
     def drop(self) -> None:
         self._collector.drop()
@@ -140,13 +140,13 @@ class _RayCollector:
                     self._collector.journal.commit()
             time.sleep(0.0 if busy else 0.02)
 
-    def load(self, weights: Weights | None, quota: int) -> None:
+    def load(self, policy: PolicyBundle | None, quota: int) -> None:
         with self._lock:
-            self._collector.load(weights, quota)
+            self._collector.load(policy, quota)
 
-    def order(self, works: Sequence[Work], weights: Weights | None) -> None:
+    def order(self, works: Sequence[Work], policy: PolicyBundle | None) -> None:
         with self._lock:
-            self._collector.order(works, weights)
+            self._collector.order(works, policy)
 
     def drop(self) -> None:
         with self._lock:
@@ -183,19 +183,26 @@ class RayPool:
             for i in range(config.workers)
         ]
         self._policy: tuple[Any, int] | None = None
+        self._shared: tuple[PolicyBundle, Any] | None = None
         self._orders: list[tuple[list[Work], Any]] = []
         self._working = {i: a.work.remote() for i, a in enumerate(self._actors)}
 
-    def push(self, weights: Weights, quota: int) -> None:
-        self._policy = (self._ray.put(weights), quota)  # once; every collector pulls the same bytes
+    def push(self, policy: PolicyBundle, quota: int) -> None:
+        self._policy = (self._reference(policy), quota)
         for actor in self._actors:
             actor.load.remote(*self._policy)
 
-    def order(self, works: Sequence[Work], weights: Weights | None = None) -> None:
-        reference = None if weights is None else self._ray.put(weights)
+    def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
+        reference = None if policy is None else self._reference(policy)
         self._orders.append((list(works), reference))
         for i in range(len(self._actors)):
             self._send_order(i, list(works), reference)
+
+    def _reference(self, policy: PolicyBundle) -> Any:
+        """The bundle in Ray's object store. It is put there once; every collector reads it there."""
+        if self._shared is None or self._shared[0] is not policy:
+            self._shared = (policy, self._ray.put(policy))
+        return self._shared[1]
 
     def drop(self) -> None:
         self._orders.clear()

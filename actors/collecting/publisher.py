@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from actors.collecting.pool import Pool
-from experience.learning.learner import Learner, NullLearner
-from experience.planning.tabular import TabularLearner
+from experience.learning.learner import Learner
 from experience.planning.world_models.language import LearnedModel
 from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
@@ -16,7 +15,7 @@ class Publisher:
     def __init__(
         self,
         pool: Pool,
-        learner: Learner | TabularLearner | NullLearner,
+        learner: Learner,
         world: LearnedModel | None,
         replay: Replay,
         limiter: RateLimiter,
@@ -30,14 +29,17 @@ class Publisher:
         self._limiter = limiter
         self._collectors = max(collectors, 1)
         self._plans_while_acting = plans_while_acting
+        self._exported = -1
+        """The version whose planner's models were serialised last."""
 
     def publish(self, rounds: int) -> None:
         """Pushes the present policy, with the value and world model that its planner reads.
 
         rounds: how often whole groups were given out; the limiter counts lag in rounds.
         """
-        value = self._learner.value
-        if self._plans_while_acting and value is not None:
+        value = self._learner.value if self._plans_while_acting else None
+        if value is not None and self._exported != self._learner.version:
+            self._exported = self._learner.version
             model = self._world.export_weights() if self._world else {}
             self._learner.planner = value.export_weights() | model
         counts = self._limiter.counts

@@ -19,7 +19,7 @@ from actors.collecting.publisher import Publisher
 from actors.config.schema import Config
 from actors.engines.engine import Engine
 from actors.engines.registry import check_server, make_engine
-from actors.running.budget import AnyLearner, Budget, Every
+from actors.running.budget import Budget, Every
 from actors.running.checkpoints import Checkpoints
 from actors.running.curation import Curation
 from actors.running.events import (
@@ -37,7 +37,9 @@ from actors.running.progress import Progress
 from actors.running.thought import Thought
 from actors.runs.directory import RunDirectory
 from experience.errors import DivergedError
-from experience.learning.learner import Learner, LearnerSettings, NullLearner
+from experience.learning.learner import Learner, LearnerSettings
+from experience.learning.null_learner import NullLearner
+from experience.learning.token_learner import TokenLearner
 from experience.options.hierarchy import in_hindsight
 from experience.planning.discovery import skill_name
 from experience.planning.tabular import DynaSettings, TabularLearner
@@ -249,7 +251,7 @@ class Parts:
         check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
 
 
-def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> AnyLearner:
+def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learner:
     if not config.policy.learns:
         return NullLearner()
     learning, planning = config.learning, config.planning
@@ -268,7 +270,7 @@ def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> AnyLea
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, seed=config.seed)
-    return Learner(
+    return TokenLearner(
         engine.model, settings, make_value(config) if learning.advantage == "turn" else None
     )
 
@@ -283,7 +285,7 @@ def make_world(config: Config, signals: Sequence[str]) -> LearnedModel | None:
 
 
 def make_skills(
-    config: Config, catalogue: dict[str, SignalKind], rewards: RewardModel, learner: AnyLearner
+    config: Config, catalogue: dict[str, SignalKind], rewards: RewardModel, learner: Learner
 ) -> Skills:
     """The library of options, with those that were written by hand; the learner is given it."""
     arguments = {world.id: world.arguments for world in config.worlds}

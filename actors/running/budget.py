@@ -8,16 +8,13 @@ from actors.collecting.pool import Pool
 from actors.config.schema import Config
 from actors.running.progress import Progress
 from experience.errors import XpError
-from experience.learning.learner import Learner, NullLearner
-from experience.planning.tabular import TabularLearner
+from experience.learning.learner import Learner
 from experience.replay.memory import Replay
 
 _STALLED_SECONDS = 30 * 60
 _STILL_SECONDS = 5
 _LEAST_RATE = 0.05
 """Share of the learning rate that is left when the budget is spent."""
-
-AnyLearner = Learner | TabularLearner | NullLearner
 
 
 class Every:
@@ -34,7 +31,7 @@ class Budget:
     """Counts updates, steps and minutes of the main loop against the configuration's budget."""
 
     def __init__(
-        self, config: Config, learner: AnyLearner, replay: Replay, pool: Pool, progress: Progress
+        self, config: Config, learner: Learner, replay: Replay, pool: Pool, progress: Progress
     ) -> None:
         self._config = config
         self._learner = learner

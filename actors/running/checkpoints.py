@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from actors.agents.skills import Skills
 from actors.collecting.evaluator import Evaluator
-from actors.running.budget import AnyLearner
 from actors.running.model_learning import ModelLearning
 from actors.running.phases import Phases
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
+from experience.learning.learner import Learner
 from experience.options.option import Library
 from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
@@ -26,7 +26,7 @@ class Checkpoints:
     def __init__(
         self,
         directory: RunDirectory,
-        learner: AnyLearner,
+        learner: Learner,
         replay: Replay,
         limiter: RateLimiter,
         model: ModelLearning,

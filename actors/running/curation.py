@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from actors.agents.skills import Skills
 from actors.engines.engine import Engine
-from actors.running.budget import AnyLearner
 from actors.running.progress import Progress
+from experience.learning.learner import Learner
 from experience.replay.memory import Replay
 
 _RECENT_EPISODES = 400
@@ -20,7 +20,7 @@ class Curation:
     def __init__(
         self,
         skills: Skills,
-        learner: AnyLearner,
+        learner: Learner,
         replay: Replay,
         engine: Engine,
         progress: Progress,

@@ -8,13 +8,13 @@ from typing import Any
 
 from actors.collecting.evaluator import Evaluator
 from actors.config.schema import Config
-from actors.running.budget import AnyLearner
 from actors.running.events import Events, Learned, Logged, PhaseBegan, RowsCommitted, Warned
 from actors.running.machine import is_full
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.errors import XpError
 from experience.evaluation.monitors import Monitor, monitor
+from experience.learning.learner import Learner
 from experience.planning.world_models.language import LearnedModel
 from experience.replay.memory import Replay
 
@@ -32,7 +32,7 @@ class Metrics:
         self,
         config: Config,
         directory: RunDirectory,
-        learner: AnyLearner,
+        learner: Learner,
         world: LearnedModel | None,
         replay: Replay,
         evaluator: Evaluator,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from actors.running.budget import AnyLearner
 from actors.running.events import Events, Learned
 from actors.running.phases import Phases
 from actors.running.progress import Progress
+from experience.learning.learner import Learner
 from experience.planning.world_models.language import LearnedModel
 from experience.replay.memory import Replay
 
@@ -20,7 +20,7 @@ class ModelLearning:
         self,
         world: LearnedModel | None,
         replay: Replay,
-        learner: AnyLearner,
+        learner: Learner,
         is_used_at: Callable[[int], bool],
         progress: Progress,
         events: Events,

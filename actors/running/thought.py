@@ -16,11 +16,10 @@ from actors.running.progress import Progress
 from experience.episode import Group
 from experience.learning.advantages import as_turn, planned_turns
 from experience.learning.batch import Turn
-from experience.learning.learner import Learner, NullLearner
+from experience.learning.learner import Learner
 from experience.options.option import USE
 from experience.planning.imagine import imagine, sweep
 from experience.planning.reach import could_do
-from experience.planning.tabular import TabularLearner
 from experience.planning.world_models.language import LearnedModel
 from experience.policy import Decision
 from experience.replay.memory import Replay
@@ -45,7 +44,7 @@ class Thought:
         folder: Path,
         engine: Engine,
         told: Mapping[str, Situation],
-        learner: Learner | TabularLearner | NullLearner,
+        learner: Learner,
         world: LearnedModel | None,
         replay: Replay,
         rewards: RewardModel,

@@ -18,6 +18,7 @@ from actors.config.schema import Config, load
 from benchmarks.planning.record import Row, ratio_row
 from benchmarks.planning.worlds import Maze
 from experience.models.table import Table
+from experience.models.weights import PolicyBundle
 from experience.planning.tabular import Dyna, DynaSettings
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
@@ -88,7 +89,7 @@ def _live(
                     found[step.stream_id] = Life(Dyna(ACTIONS, rewards, own))
                 found[step.stream_id].take(step)
             values = {o: v for life in found.values() for o, v in life.learner.values.items()}
-            pool.push(Table.weights(ACTIONS, values, 0), 10**9)
+            pool.push(PolicyBundle(Table.weights(ACTIONS, values, 0)), 10**9)
     finally:
         pool.close()
     yield from found.values()

@@ -7,7 +7,7 @@ from pathlib import Path
 from actors.collecting.pool import LocalPool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 
@@ -15,7 +15,7 @@ from experience.shards.catalog import Catalog
 def returns(
     config: Config,
     env_id: str,
-    weights: Weights,
+    policy: PolicyBundle,
     tasks: int,
     folder: Path,
     lane: Lane = "evaluation",
@@ -29,7 +29,7 @@ def returns(
             seed=10_000_000 + i,
             lane=lane,
             split="heldout",
-            version=weights.version,
+            version=policy.version,
         )
         for i in range(tasks)
     ]
@@ -37,10 +37,10 @@ def returns(
     pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
     waiting = {w.work_id for w in works}
     try:
-        pool.order(works, weights)
+        pool.order(works, policy)
         for shard in pool.shards(lambda: waiting <= replay.finished):
             replay.add(shard)
     finally:
         pool.close()
-    earned = {e.first.work_id: e.total_reward for e in replay.held_out(weights.version, env_id)}
+    earned = {e.first.work_id: e.total_reward for e in replay.held_out(policy.version, env_id)}
     return [float("nan") if (total := earned.get(w.work_id)) is None else total for w in works]

@@ -21,6 +21,7 @@ from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from benchmarks.planning.science import until_found
 from experience.models.table import Table
+from experience.models.weights import PolicyBundle
 from experience.planning.campaign import Campaign, Floats
 
 CAP = 40
@@ -123,7 +124,14 @@ def agent(env_id: str, tasks: int = 96) -> Row:
     )
     with tempfile.TemporaryDirectory() as folder:
         planned, expert = (
-            returns(config, env_id, Table.weights((), {}, 0), tasks, Path(folder) / lane, lane)
+            returns(
+                config,
+                env_id,
+                PolicyBundle(Table.weights((), {}, 0)),
+                tasks,
+                Path(folder) / lane,
+                lane,
+            )
             for lane in LANES
         )
     return row(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle, Weights
 from experience.planning.world_models.language import LanguageWorldModel, Prediction
 from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
@@ -312,7 +311,7 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
         steps = run(config, directory).training_steps
         saved = directory.last_checkpoint()
         assert saved is not None
-        weights = replace(
+        policy = PolicyBundle(
             Weights.read(updates, saved["policy.safetensors"]),
             planner={
                 n: saved[n]
@@ -321,16 +320,16 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
         )
         for way, settings in ways.items():
             with shuffled(way == "in a shuffled model"):
-                found[way] = evaluated(weights, seed, episodes, settings, Path(folder) / way)
+                found[way] = evaluated(policy, seed, episodes, settings, Path(folder) / way)
     return found, steps
 
 
 def evaluated(
-    weights: Weights, seed: int, episodes: int, settings: Sequence[str], folder: Path
+    policy: PolicyBundle, seed: int, episodes: int, settings: Sequence[str], folder: Path
 ) -> float:
     """Mean held-out return of a frozen policy."""
     config, _ = load([CONFIG], [*settings, f"seed={seed}"])
-    return float(np.mean(returns(config, WORLD, weights, episodes, folder)))
+    return float(np.mean(returns(config, WORLD, policy, episodes, folder)))
 
 
 def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:

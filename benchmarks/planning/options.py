@@ -13,6 +13,7 @@ from actors.config.schema import load
 from benchmarks.planning.record import Row, ratio_row
 from benchmarks.planning.worlds import CELLS, HALLWAYS, MOVES, WALLS, Cell, moved
 from experience.models.table import Table
+from experience.models.weights import PolicyBundle
 from experience.options.option import Learned, Library
 from experience.planning.discovery import reward_respecting, shortest_path
 from experience.planning.smdp import (
@@ -230,7 +231,10 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
                         turns = 0
                 if shard or not lengths:
                     pool.push(
-                        Table.weights(learner.actions, learner.values, 0, library.dump()), 10**9
+                        PolicyBundle(
+                            Table.weights(learner.actions, learner.values, 0), library.dump()
+                        ),
+                        10**9,
                     )
         finally:
             pool.close()

@@ -11,6 +11,8 @@ import numpy as np
 from experience.episode import Episode, Group
 from experience.learning.batch import Turn
 from experience.learning.value import ValueFunction
+from experience.options.hierarchy import split_levels
+from experience.options.option import Library
 from experience.policy import Decision
 from experience.returns import Floats, discounted_returns, leave_one_out
 from experience.step import Step
@@ -233,3 +235,32 @@ def _scaled(
             scaled = advantage / spread[level] * (negative_weight if advantage < 0 else 1.0)
             turns += [t] if (t := as_sample(step, scaled)) is not None else []
     return turns
+
+
+class AdvantageEstimator:
+    """Compares turns as `kind` says: "group", "state" or "turn"; a value function means "turn".
+
+    `spread` is the root mean square of raw advantages, by environment and level.
+    """
+
+    def __init__(self, kind: str, negative_weight: float, value: ValueFunction | None) -> None:
+        self.spread: dict[str, float] = {}
+        self._by_state = kind == "state"
+        self._negative_weight = negative_weight
+        self._value = value
+
+    def __call__(
+        self, groups: Sequence[Group], library: Library
+    ) -> tuple[list[Turn], dict[str, float]]:
+        """The turns of the groups with their advantages, and metrics; fits the value function."""
+        if self._value is None and not self._by_state:
+            return advantages(groups, self._negative_weight)
+        leveled = [replace(g, episodes=tuple(split_levels(g.episodes, library))) for g in groups]
+        if self._value is None:
+            return state_advantages(leveled, self.spread, self._negative_weight)
+        # Before the fit: a value function that has seen these returns hides what was better or
+        # worse than expected.
+        turns, metrics = turn_advantages(leveled, self._value, self.spread, self._negative_weight)
+        # Imagined episodes are left out: they would teach the value function its own mistakes.
+        real = [e for g in leveled for e in g.episodes if e.first.source == "real"]
+        return turns, metrics | self._value.fit(real)

@@ -47,6 +47,7 @@ class TokenBatch:
     temperature: Tensor
     limited: Tensor
     allowed: Tensor
+    logp_reference: Tensor | None = None
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> TokenBatch:
@@ -67,21 +68,17 @@ class TokenBatch:
                 allowed.append(np.stack([np.full(len(where), row), where, turn.allowed_ids], 1))
         advantage = np.array([t.advantage for t in turns], np.float32)
         temperature = np.array([t.temperature for t in turns], np.float64)
-        return cls(
-            *(
-                torch.from_numpy(a)
-                for a in (
-                    tokens,
-                    mask,
-                    observed,
-                    behaviour,
-                    advantage,
-                    temperature,
-                    limited,
-                    np.concatenate(allowed),
-                )
-            )
+        arrays = (
+            tokens,
+            mask,
+            observed,
+            behaviour,
+            advantage,
+            temperature,
+            limited,
+            np.concatenate(allowed),
         )
+        return cls(*(torch.from_numpy(array) for array in arrays))
 
     def barred(self, vocabulary: int) -> Tensor | None:
         """bool [B, T−1, V]: the tokens that the decoder could not choose; None where it could choose any."""
@@ -90,6 +87,21 @@ class TokenBatch:
         barred = self.limited[..., None].repeat(1, 1, vocabulary)
         barred[tuple(self.allowed.T)] = False
         return barred
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """The numbers of tokens in all micro-batches of an update, at least 1 each: what sums over
+    tokens are divided by. `chosen` counts choices of action tokens, `observed` prompt tokens."""
+
+    chosen: float
+    observed: float
+
+    @classmethod
+    def of(cls, batches: Sequence[TokenBatch]) -> TokenCounts:
+        chosen = sum(float(b.mask.sum()) for b in batches)
+        observed = sum(float(b.observed.sum()) for b in batches)
+        return cls(max(chosen, 1.0), max(observed, 1.0))
 
 
 def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn]]:
@@ -105,10 +117,12 @@ def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn
 
 
 def as_arrays(**turns: Sequence[Turn]) -> dict[str, np.ndarray]:
-    """The tensors of each batch of turns, as `<name>_<field>`: what is kept of a batch for inspection."""
-    return {
-        f"{name}_{field}": tensor.numpy()
-        for name, of in turns.items()
-        if of
-        for field, tensor in vars(TokenBatch.of(of)).items()
-    }
+    """The tensors of each batch of turns, named `<name>_<field>`: what is kept of an update for
+    inspection."""
+    arrays = {}
+    for name, some in turns.items():
+        fields = vars(TokenBatch.of(some)) if some else {}
+        for field_name, tensor in fields.items():
+            if tensor is not None:
+                arrays[f"{name}_{field_name}"] = tensor.numpy()
+    return arrays

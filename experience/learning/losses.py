@@ -63,3 +63,14 @@ def clipped_policy_gradient(
         kl = ((ratio - 1 - log_ratio) * mask).sum()
         clipped = ((gain != floored) * mask).sum()
     return -(floored * mask).sum(), {"kl": float(kl), "clipped": float(clipped)}
+
+
+def k3_divergence(logp: Tensor, logp_reference: Tensor, mask: Tensor) -> Tensor:
+    """An estimate of KL(π‖π_ref), summed over the masked tokens, in nats; never negative.
+
+    Σ m·(r − 1 − log r), r = π_ref/π    Schulman 2020, "Approximating KL divergence", k3
+
+    logp (of π, whose samples the tokens are), logp_reference and mask: float [B, T].
+    """
+    log_ratio = _masked(logp_reference - logp, mask).clamp(-10, 10)
+    return ((log_ratio.exp() - 1 - log_ratio) * mask).sum()

@@ -40,11 +40,11 @@ class Table:
         return np.array([row[self._index[a]] if a in self._index else 0.0 for a in actions])
 
     @staticmethod
-    def weights(
-        actions: Sequence[str], values: Values, version: int, options: bytes = b""
-    ) -> Weights:
-        """`values` (observation -> float [A]) as weights that travel: the actions' texts as JSON in uint8, keys int64
-        [N], values float64 [N, A]."""
+    def weights(actions: Sequence[str], values: Values, version: int) -> Weights:
+        """`values` (observation -> float [A]) as weights that can be sent.
+
+        Tensors: `actions` uint8 (the texts as JSON), `keys` int64 [N], `values` float64 [N, A].
+        """
         keys = np.array([_key_of(o) for o in values], np.uint64).view(np.int64)
         table = np.array(list(values.values()), float).reshape(len(values), len(actions))
         names = np.frombuffer(dumps(list(actions)).encode(), np.uint8).copy()
@@ -55,7 +55,7 @@ class Table:
                 "values": torch.from_numpy(table),
             }
         )
-        return Weights(version, data, Weights.read(version, data).sha256, options)
+        return Weights.read(version, data)
 
     @classmethod
     def read(cls, weights: Weights) -> Table:

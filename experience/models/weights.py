@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from safetensors import SafetensorError
@@ -17,15 +17,11 @@ from experience.errors import WeightsError
 
 @dataclass(frozen=True)
 class Weights:
-    """One version of a policy. `sha256` is of `data`; whoever loads it checks that first. `options` is the library of
-    options that it was learned with (`Library.dump`), empty for none; `planner`, by name, what its planner thinks with.
-    """
+    """The parameters of one version of a model, as safetensors bytes. `sha256` is of `data`."""
 
     version: int
     data: bytes
     sha256: str
-    options: bytes = b""
-    planner: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, version: int, data: bytes) -> Weights:
@@ -40,6 +36,10 @@ class Weights:
             }
         )
         return cls.read(version, data)
+
+    def as_version(self, version: int) -> Weights:
+        """The same parameters under another version number."""
+        return self if version == self.version else replace(self, version=version)
 
     def put_into(self, model: nn.Module) -> None:
         """Copies the weights into `model`. Raises WeightsError if a byte, name, shape or type differs."""
@@ -72,6 +72,31 @@ class Weights:
             raise WeightsError(
                 f"version {self.version}: {error}", "the file is not safetensors"
             ) from error
+
+
+@dataclass(frozen=True)
+class PolicyBundle:
+    """Everything that acting as one version of a policy takes: it is serialised once a version.
+
+    `options` is the library that the policy was learned with (`Library.dump`), empty for none.
+    `planner` holds the weights, by name, of the models that its planner thinks with.
+    """
+
+    weights: Weights
+    options: bytes = b""
+    planner: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        return self.weights.version
+
+    def updated(
+        self, weights: Weights, options: bytes, planner: Mapping[str, bytes]
+    ) -> PolicyBundle:
+        """A bundle of these parts; this very object if nothing differs, so that whoever sends
+        bundles can tell that it has sent this one."""
+        new = PolicyBundle(weights, options, planner)
+        return self if new == self else new
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:

@@ -7,7 +7,7 @@ A choice is credited with all that was earned while its subgoal was pursued, dis
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,6 +95,11 @@ def levels(episode: Episode, library: Library) -> Levels:
             lower.append(Pursuit(goal.name, Episode(tuple(pursuit), closing), reached))
             pursuit = []
     return Levels(Episode(tuple(upper), episode.closing) if upper else None, tuple(lower))
+
+
+def split_levels(episodes: Iterable[Episode], library: Library) -> list[Episode]:
+    """The choices and the pursuits of all episodes, as episodes that are credited apart."""
+    return [level for episode in episodes for level in levels(episode, library).episodes]
 
 
 def best_pursuits(group: Group, library: Library) -> list[Episode]:

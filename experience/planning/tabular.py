@@ -19,7 +19,7 @@ from experience.errors import DivergedError
 from experience.learning.finite import MOST_IN_A_ROW
 from experience.learning.learner import Watch, to_the_end
 from experience.models.table import Table
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle
 from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.language import Prediction, answer_of
 from experience.reward import RewardModel
@@ -239,13 +239,14 @@ class Dyna:
 class TabularLearner:
     """Dyna as the learner of a run: `./xp run … policy.engine=table`."""
 
-    value, options = None, b""
-    planner: Mapping[str, bytes] = {}
+    value = None
 
     def __init__(
         self, actions: Sequence[str], rewards: RewardModel, settings: DynaSettings
     ) -> None:
         self.dyna, self.version = Dyna(actions, rewards, settings), 0
+        self.options = b""
+        self.planner: Mapping[str, bytes] = {}
         self._imitated = 0
 
     @property
@@ -253,10 +254,10 @@ class TabularLearner:
         """Updates left out because they were not finite."""
         return self.dyna.skipped
 
-    def policy(self) -> Weights:
-        return Table.weights(self.dyna.actions, self.dyna.values, self.version)
+    def policy(self) -> PolicyBundle:
+        return PolicyBundle(Table.weights(self.dyna.actions, self.dyna.values, self.version))
 
-    def publish(self) -> Weights:
+    def publish(self) -> PolicyBundle:
         self.version += 1
         return self.policy()
 
@@ -300,7 +301,7 @@ class TabularLearner:
 
     def save(self) -> dict[str, bytes]:
         return {
-            "policy.safetensors": self.policy().data,
+            "policy.safetensors": self.policy().weights.data,
             "learner.json": dumps({"version": self.version, "imitated": self._imitated}).encode(),
         }
 

@@ -18,7 +18,7 @@ from actors.collecting.pool import RayPool
 from actors.collecting.work import Work
 from actors.config.schema import load
 from actors.runs.directory import RunDirectory
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle, Weights
 from experience.shards.catalog import Catalog
 from experience.step import Boundary
 
@@ -45,7 +45,7 @@ def main(kills: int, where: str) -> None:
     pool = RayPool(config, directory.name, directory.shards, catalog)
     from actors.engines.registry import make_engine
 
-    pool.push(Weights.of(make_engine(config.policy, 0).model, 0), 10**6)
+    pool.push(PolicyBundle(Weights.of(make_engine(config.policy, 0).model, 0)), 10**6)
     pool.order(
         [Work.named(f"w{i}", env_id="envs:PythonTask-v0", seed=i, lane="random") for i in range(8)]
     )

@@ -15,7 +15,8 @@ import torch
 
 from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
-from experience.learning.learner import Learner, LearnerSettings
+from experience.learning.learner import LearnerSettings
+from experience.learning.token_learner import TokenLearner
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.policy import Decision, VersionSpan
@@ -75,12 +76,16 @@ def a_store(directory: Path) -> None:
     journal.close()
 
 
-def begun(run: Path, settings: LearnerSettings) -> tuple[RunDirectory, Learner, Replay, list[Step]]:
+def begun(
+    run: Path, settings: LearnerSettings
+) -> tuple[RunDirectory, TokenLearner, Replay, list[Step]]:
     """A new learner beside what the run's store holds: its replay, and the steps that were shown."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     directory = RunDirectory(run)
-    learner = Learner(Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), settings)
+    learner = TokenLearner(
+        Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), settings
+    )
     replay = Replay(GROUP, max_lag=1000, seed=0)
     for steps in Catalog(directory.shards).follow():
         replay.add(steps)
@@ -105,7 +110,7 @@ def learn(run: Path, patience: float = 0.0) -> str:
         learner.publish()
         directory.save_checkpoint(learner.version, learner.save() | replay.save())
         time.sleep(patience)
-    return learner.policy().sha256
+    return learner.policy().weights.sha256
 
 
 def consumed(run: Path) -> list[list[object]]:
@@ -184,7 +189,7 @@ def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
 
     told = learner.imitate(shown, passes, watch)
     assert told["imitation_steps"] == (stop_after or passes * len(shown) // 2)
-    return learner.policy().data
+    return learner.policy().weights.data
 
 
 def test_an_imitation_stopped_anywhere_goes_on_from_its_last_checkpoint_to_the_same_weights(

@@ -1,0 +1,218 @@
+"""The learner of language models: it imitates demonstrations, then improves on experience.
+
+Real and imagined experience are learned from by one rule. An algorithm is a row of settings:
+an objective, an advantage estimator, and a weight of imitation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from experience.episode import Group
+from experience.learning.advantages import AdvantageEstimator
+from experience.learning.batch import Turn
+from experience.learning.demonstrations import Demonstrations
+from experience.learning.learner import LearnerSettings, Watch, to_the_end
+from experience.learning.trainer import Trainer
+from experience.learning.value import ValueFunction
+from experience.models.weights import PolicyBundle, Weights
+from experience.options.hierarchy import split_levels
+from experience.options.option import library_in
+from experience.step import Step
+from experience.strict_json import dumps
+
+_PLAN_PASSES = 2
+_WARM_UP_STEPS = 20
+"""Optimiser steps of imitation over which its learning rate rises."""
+_WARM_UP_VERSIONS = 5
+"""Versions over which the learning rate on experience rises, while Adam's moments settle."""
+_FEWEST_DEMONSTRATIONS = 8
+"""Turns that are imitated in each update on experience, however few it learns from."""
+
+
+class Minibatches:
+    """Cuts the turns of an update into minibatches, one for each optimiser step.
+
+    Real turns make `wanted` minibatches. Imagined turns may be many more: their minibatches get the
+    size that the last real ones had.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.real_size = 0
+        self._wanted = wanted
+
+    def cut(self, turns: int, imagined: bool, rng: np.random.Generator) -> list[np.ndarray]:
+        """The numbers below `turns`, shuffled and cut; one empty minibatch if there are none."""
+        wanted = self._wanted
+        if imagined and self.real_size:
+            wanted = max(turns // self.real_size, 1)
+        if turns and not imagined:  # if a planner chose all actions, there are no turns to weigh
+            self.real_size = max(turns // self._wanted, 1)
+        order = rng.permutation(turns)
+        return np.array_split(order, max(min(wanted, turns), 1))
+
+
+def imitation_schedule(step: int, steps: int) -> float:
+    """The share of the imitation rate at `step`: a short linear rise, then a fall to a tenth."""
+    warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+    return warm_up * (1 - 0.9 * step / steps)
+
+
+class TokenLearner:
+    """Owns a policy that writes tokens. See `Learner` for what its methods promise."""
+
+    def __init__(
+        self, model: nn.Module, settings: LearnerSettings, value: ValueFunction | None = None
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.value = value
+        self.version = 0
+        self.options = b""
+        self.planner: Mapping[str, bytes] = {}
+        self.trainer = Trainer(model, settings)
+        self.advantages = AdvantageEstimator(settings.advantage, settings.negative_weight, value)
+        self._demonstrations = Demonstrations(settings.remembered_successes)
+        self._rng = np.random.default_rng(settings.seed)
+        self._minibatches = Minibatches(settings.minibatches)
+        self._imitated = 0
+        self._bundle: PolicyBundle | None = None
+        self._bundle_updates = -1
+
+    @property
+    def skipped(self) -> int:
+        return self.trainer.skipped + (self.value.skipped if self.value else 0)
+
+    def policy(self) -> PolicyBundle:
+        """The present policy. The weights are serialised only if they changed since the last call."""
+        if self._bundle is None or self._bundle_updates != self.trainer.updates:
+            self._bundle = PolicyBundle(Weights.of(self.model, self.version))
+            self._bundle_updates = self.trainer.updates
+        weights = self._bundle.weights.as_version(self.version)
+        self._bundle = self._bundle.updated(weights, self.options, self.planner)
+        return self._bundle
+
+    def publish(self) -> PolicyBundle:
+        self.version += 1
+        return self.policy()
+
+    def show(self, turns: Iterable[Turn]) -> None:
+        self._demonstrations.add(turns)
+
+    def imitate(
+        self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end
+    ) -> dict[str, float]:
+        """Supervised fine-tuning: `passes` over the demonstrations' action tokens.
+
+        Begins where `restore` left it. `watch` is called after each optimiser step; it may save.
+        Returns the last loss, in nats a token.
+        """
+        self._demonstrations.take(demonstrations)
+        metrics: dict[str, float] = {}
+        per_step = self.settings.batch_turns
+        steps = int(passes * len(self._demonstrations) / per_step)
+        while self._imitated < steps:
+            schedule = imitation_schedule(self._imitated, steps)
+            self.trainer.set_rate(self.settings.imitation_rate * schedule)
+            shown = self._demonstrations.sample(per_step, self._rng)
+            metrics |= self.trainer.update([], shown, 1.0)
+            self._imitated += 1
+            if not watch(self._imitated, steps):
+                break
+        # Adam's second moments now hold the small gradients of a finished imitation. Policy
+        # gradients are a hundred times larger: their first steps would be as much too long.
+        self.trainer.forget_moments()
+        loss = {"imitation_nll": metrics["nll"]} if metrics else {}
+        return {**loss, "imitation_steps": float(self._imitated)}
+
+    def improve(self, groups: Sequence[Group], rate: float = 1.0) -> dict[str, float]:
+        """One pass of the objective over `groups`, with imitation mixed in.
+
+        If no group tells good from bad, only the imitation term is left. Metrics of imagined
+        groups are named `imagined_…`.
+        """
+        if not groups:
+            return {}
+        self.trainer.keep_reference()
+        library = library_in(self.options)
+        turns, metrics = self.advantages(groups, library)
+        real = [g for g in groups if g.episodes[0].first.source == "real"]
+        self._demonstrations.add_best(real, library)
+        warm_up = min(1.0, (self.version + 1) / _WARM_UP_VERSIONS)
+        self.trainer.set_rate(self.settings.learning_rate * rate * warm_up)
+        imagined = groups[0].episodes[0].first.source == "imagined"
+        found = defaultdict[str, list[float]](list)
+        for part in self._minibatches.cut(len(turns), imagined, self._rng):
+            imitated = max(int(self.settings.imitation_ratio * len(part)), _FEWEST_DEMONSTRATIONS)
+            update = self.trainer.update(
+                [turns[i] for i in part],
+                self._demonstrations.sample(imitated, self._rng),
+                self.settings.imitation_weight,
+            )
+            for name, value in update.items():
+                found[name].append(value)
+        metrics |= {name: float(np.mean(values)) for name, values in found.items()}
+        if not imagined:
+            return metrics
+        return {f"imagined_{name}": value for name, value in metrics.items()}
+
+    def imitate_plans(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
+        """Two passes over the planned turns, demonstrations mixed in (expert iteration, Anthony et
+        al. 2017)."""
+        if not plans:
+            return {}
+        size = self.settings.batch_turns
+        self.trainer.set_rate(self.settings.imitation_rate * rate)
+        losses: list[float] = []
+        for _ in range(_PLAN_PASSES):
+            for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):
+                shown = [plans[i] for i in part]
+                shown += self._demonstrations.sample(size // 4, self._rng)
+                metrics = self.trainer.update([], shown, 1.0)
+                if metrics:
+                    losses.append(metrics["nll"])
+        loss = float(np.mean(losses)) if losses else float("nan")
+        return {"plan_nll": loss, "planned_turns": float(len(plans))}
+
+    def save(self) -> dict[str, bytes]:
+        """Everything that the next update depends on and that the store does not hold."""
+        state = {
+            "version": self.version,
+            "random": self._rng.bit_generator.state,
+            "spread": self.advantages.spread,
+            "minibatch": self._minibatches.real_size,
+            "imitated": self._imitated,
+        }
+        return {
+            "policy.safetensors": self.policy().weights.data,
+            "learner.json": dumps(state).encode(),
+            **self.trainer.save(),
+            **(self.value.save() if self.value else {}),
+        }
+
+    def restore(
+        self,
+        saved: Mapping[str, bytes],
+        demonstrations: Iterable[Step],
+        learned_from: Iterable[Group],
+    ) -> None:
+        """Continues where `save` was called: every later update is the same, bit for bit."""
+        state = json.loads(saved["learner.json"])
+        self.version = state["version"]
+        self._rng.bit_generator.state = state["random"]
+        self.advantages.spread = state["spread"]
+        self._minibatches.real_size = state["minibatch"]
+        self._imitated = state.get("imitated", 0)
+        self.trainer.restore(saved)
+        groups = list(learned_from)
+        library = library_in(self.options)
+        if self.value is not None:
+            episodes = [e for group in groups for e in group.episodes]
+            self.value.restore(saved, split_levels(episodes, library))
+        self._demonstrations.take(demonstrations)
+        self._demonstrations.add_best(groups, library)
