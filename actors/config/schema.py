@@ -1,8 +1,9 @@
 """Configuration: one schema, read from YAML and `key=value`, with every mistake found at once and placed.
 
-Order: defaults < each file in turn < each override in turn. `a.b=c` sets, `a.b+=[x]` appends, `a.b=null` clears,
-`worlds.0.groups=4` reaches into the first of a list.
-No key is ignored, nothing is imported or instantiated by name, secrets are named and never written.
+Order: defaults < each file in turn < each override in turn. `a.b=c` sets, `a.b+=[x]` appends,
+`a.b=null` clears, `worlds.0.groups=4` reaches into the first item of a list. No key is ignored, and
+secrets are named and never written. Reading a configuration imports nothing by name; a run imports
+its worlds, and its objective and monitors if those are from elsewhere.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from actors.config.reader import (
 )
 from actors.config.words import check_keys, explain_error
 from experience.errors import ConfigError
+from experience.learning.learner import LearnerSettings
 from experience.shards.redaction.redact import name_secrets
 
 HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
@@ -211,31 +213,70 @@ class SandboxSection(_Section):
     )
 
 
+_LEARNER = LearnerSettings()
+"""Owns the defaults of `learning`: a test that makes a learner and a run must not differ."""
+
+
 class Learning(_Section):
     imitation_passes: float = Field(
         20.0, ge=0, le=10_000, description="passes over the demonstrations before acting"
     )
-    imitation_rate: float = Field(2e-3, gt=0, lt=1, description="its peak learning rate")
+    imitation_rate: float = Field(
+        _LEARNER.imitation_rate, gt=0, lt=1, description="its peak learning rate"
+    )
     imitation_weight: float = Field(
-        0.05, ge=0, le=1000, description="c of L = L_PG + c L_NLL(demonstrations)"
+        _LEARNER.imitation_weight,
+        ge=0,
+        le=1000,
+        description="c of L = L_PG + c L_NLL(demonstrations)",
     )
     imitation_ratio: float = Field(
-        1.0, ge=0, le=1000, description="turns imitated for each turn of experience learned from"
+        _LEARNER.imitation_ratio,
+        ge=0,
+        le=1000,
+        description="turns imitated for each turn of experience learned from",
     )
     observation_weight: float = Field(
-        0.2, ge=0, le=1000, description="weight of predicting the demonstrations' observations"
+        _LEARNER.observation_weight,
+        ge=0,
+        le=1000,
+        description="weight of predicting the demonstrations' observations",
     )
-    learning_rate: float = Field(3e-4, gt=0, lt=1, description="of policy-gradient updates")
-    minibatches: int = Field(4, ge=1, le=10_000, description="optimiser steps an update")
-    batch_turns: int = Field(16, ge=1, le=100_000, description="turns per imitation step")
+    learning_rate: float = Field(
+        _LEARNER.learning_rate, gt=0, lt=1, description="of policy-gradient updates"
+    )
+    minibatches: int = Field(
+        _LEARNER.minibatches, ge=1, le=10_000, description="optimiser steps an update"
+    )
+    batch_turns: int = Field(
+        _LEARNER.batch_turns, ge=1, le=100_000, description="turns per imitation step"
+    )
     micro_batch_tokens: int = Field(
-        8192, ge=64, le=1 << 26, description="tokens that go through the model at once"
+        _LEARNER.micro_batch_tokens,
+        ge=64,
+        le=1 << 26,
+        description="tokens that go through the model at once",
     )
-    clip_below: float = Field(0.2, ge=0, lt=1, description="ratio clip, lower side")
-    clip_above: float = Field(0.28, ge=0, le=1000, description="ratio clip, upper side")
-    negative_weight: float = Field(1.0, ge=0, le=1, description="weight of advantages below zero")
+    objective: str = Field(
+        _LEARNER.objective,
+        min_length=1,
+        description="what an update minimises: grpo, ppo_kl, sft, or your own as package:Class",
+    )
+    clip_below: float = Field(_LEARNER.clip_below, ge=0, lt=1, description="ratio clip, lower side")
+    clip_above: float = Field(
+        _LEARNER.clip_above, ge=0, le=1000, description="ratio clip, upper side"
+    )
+    kl_weight: float = Field(
+        _LEARNER.kl_weight,
+        ge=0,
+        le=1000,
+        description="ppo_kl: weight of the divergence from the policy that imitation left",
+    )
+    negative_weight: float = Field(
+        _LEARNER.negative_weight, ge=0, le=1, description="weight of advantages below zero"
+    )
     advantage: Literal["group", "state", "turn"] = Field(
-        "group",
+        _LEARNER.advantage,
         description="group: an episode against its group; state: also a turn against the group's turns in "
         "that state (GiGPO); turn: a turn against a learned value function",
     )
