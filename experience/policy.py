@@ -1,10 +1,8 @@
-"""Who decides: the seam between an agent and whatever runs its model."""
+"""Decisions: an action of a policy, and how it was chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -84,11 +82,3 @@ class Decision:
                 f"{len(self.action_ids)} action tokens",
                 "give one count per action token, or none",
             )
-
-
-class Policy(Protocol):
-    """Anything that answers observations with decisions, one for one and in order."""
-
-    version: int
-
-    def act(self, observations: Sequence[str]) -> list[Decision]: ...

@@ -451,7 +451,7 @@ def test_a_librarys_records_say_how_often_an_option_reached_its_end_how_long_it_
     lived = Episode((*row, plain, *again), make_step(6, closing=True, ending="truncated"))
     record = record_uses(library, [lived, lived]).records["walk"]
     assert (record.n, record.reached, record.turns, record.earned) == (4, 2, 6, 8.0)
-    assert record.success == 0.5 and record.duration == 1.5
+    assert record.success == 0.5
     assert Library.load(record_uses(library, [lived]).dump()).records["walk"].n == 2
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from experience.errors import FencedError, ShardError
-from experience.shards.catalog import Catalog, check_acknowledged, lineage
+from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.journal import Journal
 from experience.shards.sealing import recover
 from experience.shards.storage.blocks import COMMIT, read_blocks
@@ -360,23 +360,3 @@ def test_where_gives_signals_by_name_whatever_their_codes(tmp_path: Path) -> Non
     for misspelt in ("signal.e", "rewrad"):
         with pytest.raises(ShardError, match=f"(?s)no column '{misspelt}'.*signal.c, signal.d"):
             Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 2), [misspelt])
-
-
-def test_a_branch_is_followed_back_through_what_it_branched_from(tmp_path: Path) -> None:
-    real, imagined = (
-        Journal(tmp_path / "shards" / "w", CATALOGUE),
-        Journal(tmp_path / "imagined" / "w", CATALOGUE),
-    )
-    branches = {b"b" * 16: (b"s" * 16, 3), b"c" * 16: (b"b" * 16, 1)}
-    for t in range(6):
-        real.append(make_step(t))
-    for stream, parent in branches.items():
-        for t in range(3):
-            imagined.append(make_step(t, stream, source="imagined", parent=parent, model_version=1))
-    real.close()
-    imagined.close()
-    stores = (tmp_path / "shards", tmp_path / "imagined")
-    led = [(s.stream_id[:1], s.t) for s in lineage(stores, b"c" * 16, 2)]
-    assert led == [(b"s", 0), (b"s", 1), (b"s", 2), (b"b", 0), (b"c", 0), (b"c", 1), (b"c", 2)]
-    with pytest.raises(ShardError, match="step 3 of stream 7373"):
-        lineage(stores[1:], b"b" * 16, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 
@@ -12,10 +10,6 @@ class ByteTokenizer:
 
     BEGIN, ACT, END = 256, 257, 258
     size = 259
-
-    @property
-    def name_hash(self) -> str:
-        return hashlib.sha256(b"xp-bytes-v1").hexdigest()
 
     def prompt(self, text: str) -> np.ndarray:
         """int32 [P]: BEGIN, the bytes of `text`, ACT."""

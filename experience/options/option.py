@@ -178,10 +178,6 @@ class Record:
     def success(self) -> float | None:
         return self.reached / self.n if self.n else None
 
-    @property
-    def duration(self) -> float | None:
-        return self.turns / self.n if self.n else None
-
     def after(self, reached: bool, turns: int, earned: float, version: int) -> Record:
         return Record(
             self.n + 1, self.reached + reached, self.turns + turns, self.earned + earned, version

@@ -449,31 +449,3 @@ def _rows_of(directory: Path) -> dict[bytes, list[int]]:
         for first, end in spans:
             found[stream] += range(first, end + 1)
     return found
-
-
-def lineage(stores: Sequence[Path], stream: bytes, t: int) -> list[Step]:
-    """The steps that led to step (stream, t), it included, oldest first: its stream up to it and, where that is a
-    branch, what came before the step that it branches from, whose observation it shares; and so on.
-
-    `stores` are searched together: imagined branches lie in another than what they branch from. Raises ShardError if a
-    step on the way is missing. Reads the stores once a branch.
-    """
-    rows = sorted(
-        (
-            s
-            for store in stores
-            for steps in Catalog(store).follow()
-            for s in steps
-            if s.stream_id == stream and s.t <= t
-        ),
-        key=lambda s: s.t,
-    )
-    if not rows or rows[-1].t != t:
-        raise ShardError(
-            f"step {t} of stream {stream.hex()} is not in {', '.join(map(str, stores))}",
-            "name every store that holds a part of its past",
-        )
-    parent = rows[0].parent
-    if parent is None:
-        return rows
-    return [*lineage(stores, *parent)[:-1], *rows]
