@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 
 from actors import CALLED_FROM
 from actors.config.reader import Problems
 from actors.config.schema import Config
-from experience.errors import XpError
+from actors.output import say
+from experience.errors import EnvironmentFailure, XpError
 from experience.near import nearest, nearest_id
 from experience.reward import check_weights
 
 _CLOSE_SECONDS = 5.0
+_LEAST_SECONDS = 60.0
+"""What a world has to be made at the start at least: the first one of its kind imports its libraries too."""
+_SILENT_SECONDS = 10.0
+_Seen = TypeVar("_Seen")
 
 
 def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
@@ -31,6 +37,50 @@ def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
     Raises ConfigError for what does not exist, or is not text; what a world raises becomes an EnvironmentFailure.
     """
     return import_module("envs.make").make_for_agents(env_id, arguments)
+
+
+def look_at(
+    env_id: str, arguments: Mapping[str, Any], timeout_seconds: float, look: Callable[[Any], _Seen]
+) -> _Seen:
+    """What `look` reads from a world that is made for it and then closed, all on one thread.
+
+    It has `timeout_seconds`, or `_LEAST_SECONDS` if that is more. Raises EnvironmentFailure for a world that hangs: its
+    thread is left behind, and does not hold up the end of the process. Raises what `make_world` and `look` raise.
+    """
+    found: Future[_Seen] = Future()
+
+    def make_and_look() -> None:
+        try:
+            world = make_world(env_id, arguments)
+            try:
+                found.set_result(look(world))
+            finally:
+                close_worlds([world])
+        except BaseException as error:  # noqa: BLE001  a stranger's code may raise anything: the caller gets it
+            found.set_exception(error)
+
+    thread = threading.Thread(target=make_and_look, daemon=True)
+    thread.start()
+    _await(found, env_id, max(timeout_seconds, _LEAST_SECONDS))
+    thread.join()  # closing has a deadline of its own
+    return found.result()
+
+
+def _await(found: Future[Any], env_id: str, seconds: float) -> None:
+    """Waits for `found`, and says so while it does. Raises EnvironmentFailure after `seconds`."""
+    started = time.monotonic()
+    while not found.done():
+        passed = time.monotonic() - started
+        if passed >= seconds:
+            raise EnvironmentFailure(
+                f"{env_id} could not be made and looked at within {seconds:g} s",
+                "mend its constructor, or raise collecting.step_timeout_seconds for a slow world",
+            )
+        wait([found], min(_SILENT_SECONDS, seconds - passed))
+        if not found.done():
+            say(
+                f"still waiting for {env_id} to be made: {time.monotonic() - started:.0f} s of {seconds:g}"
+            )
 
 
 def entry_point(env_id: str) -> str:
@@ -89,14 +139,18 @@ def check_worlds(config: Config) -> None:
     """Makes each world once, and lets go of it.
 
     Raises ConfigError for an unknown id, arguments that a world does not take, and weights of signals that it does not
-    have; MissingPartError where it needs what is not installed; XpError where it cannot be made for another reason.
+    have; MissingPartError where it needs what is not installed; XpError where it cannot be made for another reason, or
+    not in time.
     """
     check_ids(config)
     for number, world in enumerate(config.worlds):
         with placed(f"{world.place('arguments' if world.arguments else 'id')}: worlds[{number}]"):
-            made = make_world(world.id, world.arguments)
-        known = getattr(made.unwrapped, "signal_catalogue", {"env_reward": None})
-        close_worlds([made])
+            known = look_at(
+                world.id,
+                world.arguments,
+                config.collecting.step_timeout_seconds,
+                lambda made: getattr(made.unwrapped, "signal_catalogue", {"env_reward": None}),
+            )
         check_weights(
             f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})",
             world.rewards or {},

@@ -137,3 +137,50 @@ def test_an_unknown_world_starts_no_run_and_config_check_finds_it_without_import
             and "Traceback" not in done.stderr
         )
     assert not (tmp_path / "runs").exists()
+
+
+_HANGS = """
+import time, gymnasium
+from tests.broken_worlds import AllTheSame
+
+class Hangs(AllTheSame):
+    def __init__(self, where):
+        self._where = where
+        if where == "constructor": time.sleep(100_000)
+
+    @property
+    def actions(self):  # which a run reads of each world
+        if self._where == "description": time.sleep(100_000)
+        return ("left", "right")
+
+gymnasium.register(id="Hangs-v0", entry_point=Hangs)
+"""
+
+
+@pytest.mark.parametrize("where", ["constructor", "description"])
+def test_a_world_that_hangs_at_the_start_is_named_with_its_seconds_and_the_process_ends(
+    where: str, tmp_path: Path
+) -> None:
+    (tmp_path / "hangs.py").write_text(_HANGS)
+    (tmp_path / "a.yaml").write_text(
+        f"worlds: [{{id: 'hangs:Hangs-v0', arguments: {{where: {where}}}, demonstrations: 0}}]\n"
+        "collecting: {step_timeout_seconds: 2}\n"
+    )
+    program = (
+        "import sys, actors.worlds as w; w._LEAST_SECONDS = w._SILENT_SECONDS = 1; sys.argv[1:] = ['run', '-c', 'a.yaml']\n"
+        "from actors.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "hangs:Hangs-v0 could not be made and looked at within 2 s" in done.stderr
+    assert (
+        "collecting.step_timeout_seconds" in done.stderr
+        and "still waiting for hangs:Hangs-v0" in done.stderr
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actors.agents.agent import actions_of, told
 from actors.config.schema import Config
 from actors.engines.engine import Situation
-from actors.worlds import close_worlds, make_world
+from actors.worlds import look_at
 from experience.errors import ConfigError
 from experience.signal import SignalKind
 
@@ -26,21 +27,32 @@ class Described:
 def describe_worlds(config: Config) -> Described:
     found = Described({"env_reward": SignalKind("1", "env_state")}, {}, {})
     for world in config.worlds:
-        made = make_world(world.id, world.arguments)
-        found.catalogue.update(getattr(made.unwrapped, "signal_catalogue", {}))
-        own = getattr(made.unwrapped, "reward_weights", {"env_reward": 1.0})
+        seconds = config.collecting.step_timeout_seconds
+        catalogue, own, situation = look_at(world.id, world.arguments, seconds, _described)
+        found.catalogue.update(catalogue)
         found.weights[world.id] = own if world.rewards is None else world.rewards
-        found.told[world.id] = told(made.unwrapped)
-        close_worlds([made])
+        found.told[world.id] = situation
     return found
+
+
+def _described(world: Any) -> tuple[Mapping[str, SignalKind], Mapping[str, float], Situation]:
+    """(signal catalogue, reward weights, what the policy is told) of a world, by itself."""
+    inner = world.unwrapped
+    return (
+        getattr(inner, "signal_catalogue", {}),
+        getattr(inner, "reward_weights", {"env_reward": 1.0}),
+        told(inner),
+    )
 
 
 def listed_actions(config: Config) -> tuple[str, ...]:
     """All actions of the run's one world, for policies that choose from a list. Raises ConfigError where there is no
     such list, or more than one."""
-    made = [make_world(world.id, world.arguments) for world in config.worlds]
-    lists = {actions_of(env.unwrapped) for env in made}
-    close_worlds(made)
+    seconds = config.collecting.step_timeout_seconds
+    lists = {
+        look_at(world.id, world.arguments, seconds, lambda made: actions_of(made.unwrapped))
+        for world in config.worlds
+    }
     if len(lists) != 1 or not (actions := lists.pop()):
         raise ConfigError(
             "policy.engine=table and planning.model=ensemble need one list of actions, and these worlds "
