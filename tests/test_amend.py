@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.cli.doctor import require
+from actors.commands.doctor import require
 from actors.config.schema import load
 from experience.errors import ConfigError, RecordError, ShardError
 from experience.reward import RewardModel

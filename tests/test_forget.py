@@ -17,9 +17,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.cli.forgetting import forget_rows, forget_run
 from actors.collecting.pool import LocalPool
 from actors.collecting.work import Work
+from actors.commands.forgetting import forget_rows, forget_run
 from actors.config.schema import load
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, ShardError

@@ -32,7 +32,7 @@ HOMES = {
         "actors/engines/",
         "actors/collecting/pool.py",
         "actors/running/assembly.py",
-        "actors/cli/doctor.py",
+        "actors/commands/doctor.py",
     ),
     "transformers": ("experience/models/", "actors/engines/"),
     "openai": ("actors/engines/",),

@@ -282,9 +282,9 @@ def replay(
 
 def _as_it_was(directory: Any, env_id: str, trusted: bool) -> tuple[Any, Any]:
     """The run's world with its arguments, and the rewards of the run, all by its configuration."""
-    from actors.cli.doctor import require
-    from actors.cli.launch import check_origin
     from actors.collecting.described import describe_worlds
+    from actors.commands.doctor import require
+    from actors.commands.launch import check_origin
     from experience.reward import RewardModel
 
     config = directory.config()

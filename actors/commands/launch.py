@@ -49,7 +49,7 @@ class Launch:
         )
 
     def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
-        from actors.cli.doctor import require
+        from actors.commands.doctor import require
 
         _say_where_key_goes(config)
         require(config, trusted)
@@ -58,7 +58,7 @@ class Launch:
         self._live(config, directory)
 
     def resume(self, name: str, trusted: bool = False) -> None:
-        from actors.cli.doctor import require
+        from actors.commands.doctor import require
         from actors.config.changes import refuse
         from actors.reading.listing import seconds_of
 

@@ -1,0 +1,87 @@
+"""Verbs about this machine and this checkout: bench, test, setup, doctor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actors import ROOT
+from actors.cli.verbs import Json, Verbs
+from actors.output import emit
+from experience.errors import ConfigError
+
+if TYPE_CHECKING:
+    from actors.commands.doctor import Finding
+
+app = Verbs()
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="store, worlds, browser or planning")],
+    as_json: Json = False,
+    rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
+    rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
+    plot: Annotated[
+        Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="planning: one part, e.g. dyna, options, science")
+    ] = None,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="worlds: into docs/environments.md; planning: into "
+            "benchmarks/planning/results.json",
+        ),
+    ] = False,
+) -> None:
+    """Measures the store against its peers, every world, the browser against BrowserGym, or planning.
+
+    Takes minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was
+    missed.
+    """
+    from actors.commands.bench import measure
+
+    sys.exit(measure(what, as_json, rows, rounds, plot, only, write))
+
+
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_tests(
+    context: typer.Context,
+    long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False,
+    extras: Annotated[
+        str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers")
+    ] = "",
+) -> None:
+    """Style, types and every test. Further words go to pytest."""
+    from actors.commands.selftest import run_all
+
+    sys.exit(run_all(long, extras, context.args))
+
+
+@app.command("setup")
+def set_up(what: Annotated[str, typer.Argument(help="worlds, wiki or peers")] = "worlds") -> None:
+    """What the demo does not need, by ./xp itself: worlds, wiki or peers."""
+    raise ConfigError(f"setup {what} is done by ./xp", f"{ROOT}/xp setup {what}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine has for xp, one line each, with the fix beside what is missing."""
+    from actors.commands.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        emit(vars(finding) if as_json else _in_words(finding))
+    sys.exit(0 if all(f.ok or f.optional for f in findings) else 1)
+
+
+def _in_words(finding: Finding) -> str:
+    mark = "ok  " if finding.ok else "MISS"
+    line = f"{mark} {finding.part:<10} {finding.found}"
+    return f"{line}\n     fix: {finding.fix}" if finding.fix and not finding.ok else line

@@ -1,0 +1,61 @@
+"""Verbs that read runs and change nothing: ls, show, query."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from actors.cli.verbs import Json, RunName, Verbs
+from actors.output import say
+
+app = Verbs()
+
+
+@app.command("ls")
+def list_runs(as_json: Json = False, runs_dir: str = "runs") -> None:
+    """The runs on this machine, newest last."""
+    from actors.reading import listing
+
+    for damaged in listing.list_runs(runs_dir, as_json):
+        say(f"error: {damaged}")
+
+
+@app.command()
+def show(name: RunName = "latest", as_json: Json = False) -> None:
+    """What a run did: counts and held-out returns read from its shards, and what failed."""
+    from actors.reading import listing
+    from actors.runs.directory import RunDirectory
+
+    listing.show_run(RunDirectory.find(name), as_json)
+
+
+@app.command()
+def query(
+    name: RunName,
+    sql: Annotated[
+        str,
+        typer.Argument(
+            help="over the tables steps, imagined and episodes, e.g. "
+            "'select env_id, avg(reward) from steps group by all'"
+        ),
+    ],
+    as_json: Json = False,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked",
+            help="do not hold sealed files against their SHA-256 first: faster, damage may be read",
+        ),
+    ] = False,
+) -> None:
+    """SQL (DuckDB) over a run's rows, those of a segment still being written included.
+
+    Signals are columns "signal.NAME".
+    """
+    from actors.reading.query import run_query
+    from actors.runs.directory import RunDirectory
+
+    directory = RunDirectory.find(name)
+    tables = {"steps": directory.shards, "imagined": directory.path / "imagined"}
+    run_query(tables, sql, as_json, checked=not unchecked)
