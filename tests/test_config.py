@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.config.schema import SEEDS, Config, dump, load
+from actors.config.schema import Config, dump, load
+from actors.config.section import SEEDS
 from actors.config.words import keys, takes
 from experience.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Verbs that keep a store in order or move rows in and out: verify, compact, forget, export, import."""
+"""Verbs that keep a store in order: verify, compact, forget, export, import."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def export_run(
     as_written: Annotated[bool, typer.Option("--as-written", help="without amendments")] = False,
 ) -> None:
     """A run's rows, as amended, in another project's format. docs/exchange.md: what each keeps."""
-    from actors.config.schema import absolute
+    from actors.config.section import absolute
     from actors.runs.directory import RunDirectory
     from experience.shards.exchange import export
 
@@ -155,7 +155,7 @@ def import_run(
 ) -> None:
     """A new run made of another project's data, to be read, queried and exported like any run."""
     from actors.commands.importing import import_as_run
-    from actors.config.schema import absolute
+    from actors.config.section import absolute
 
     done = import_as_run(absolute(source), of, absolute(runs_dir), name)
     _emit_exchanged(done, str(absolute(runs_dir) / name), as_json)

@@ -40,7 +40,7 @@ def bench(
         ),
     ] = False,
 ) -> None:
-    """Measures the store against its peers, every world, the browser against BrowserGym, or planning.
+    """Measures the store against its peers, the worlds, the browser, or planning.
 
     Takes minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was
     missed.

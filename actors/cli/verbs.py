@@ -1,4 +1,4 @@
-"""What all families of verbs share: option types, the configuration they load, and who owns stdout."""
+"""What all families of verbs share: option types, loading a configuration, owning stdout."""
 
 from __future__ import annotations
 

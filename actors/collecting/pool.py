@@ -23,7 +23,8 @@ from actors import CALLED_FROM, ROOT
 from actors.collecting.cluster import check_address
 from actors.collecting.collector import Collector
 from actors.collecting.work import Work, in_step
-from actors.config.schema import Config, names_of_secrets
+from actors.config.schema import Config
+from actors.config.sense import names_of_secrets
 from actors.output import guard
 from experience.errors import ConfigError, IsolationError, XpError
 from experience.interrupts import whole

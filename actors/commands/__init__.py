@@ -1,1 +1,1 @@
-"""What a verb does where it is more than one call into another room; actors/cli only parses and prints."""
+"""What a verb does beyond one call into another room; actors/cli only parses and prints."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from actors import ROOT
-from actors.config.schema import absolute
+from actors.config.section import absolute
 from experience.errors import ConfigError, MissingPartError
 
 

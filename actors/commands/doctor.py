@@ -71,8 +71,11 @@ def examine() -> Iterator[Finding]:
 
 
 def require(config: Config, trusted: bool = False) -> None:
-    """Raises XpError before anything starts if this machine cannot do what `config` asks, or what it asks is `trusted`
-    by nobody: a configuration may come from anywhere, and cannot say itself that it may run code without a cage."""
+    """Raises XpError, before anything starts, if this machine cannot do what `config` asks.
+
+    `trusted`: the user allows code to run without a sandbox. A configuration may come from
+    anywhere, so it cannot give that permission itself.
+    """
     from actors.worlds import check_ids, check_worlds, entry_point
 
     if config.sandbox.min_tier == "none" and not trusted:
@@ -91,7 +94,7 @@ def require(config: Config, trusted: bool = False) -> None:
 
 
 def _require_parts(env_id: str, where: str) -> None:
-    """Raises IsolationError or MissingPartError where a bundled world's room lacks a part that it needs."""
+    """Raises IsolationError or MissingPartError if a bundled world lacks a part that it needs."""
     for finding in (
         _world_part("sandbox", "envs.sandbox.cage", "tier", ""),
         *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where),

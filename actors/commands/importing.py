@@ -13,7 +13,7 @@ from experience.shards.exchange.episodes import Exchanged
 
 
 def import_as_run(source: Path, form: str, runs: Path, name: str) -> Exchanged:
-    """Writes the run `name` below the folder `runs` with the rows of `source`, and returns what was exchanged.
+    """Writes the run `name` into the folder `runs` from `source`; returns counts of what came in.
 
     The directory appears whole or not at all. Raises ConfigError where the name is no run's name
     or is taken, and what `import_from` raises for a source that cannot be read.

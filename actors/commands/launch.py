@@ -1,4 +1,4 @@
-"""Starting and resuming runs: the live table, what is left in run.json and the report, and how it ends."""
+"""Starting and resuming runs: the live table, run.json, the report, and the exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experience.errors import IsolationError, XpError
 
 
 class Launch:
-    """Where `as_json` is set, whatever ends the block is told as a last record: `result`, or `error`."""
+    """A block that starts one run. With `as_json`, its last record is a `result` or an `error`."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
@@ -77,7 +77,10 @@ class Launch:
         self._live(config, directory)
 
     def _live(self, config: Config, directory: RunDirectory) -> None:
-        """Runs it with a live table on stderr; leaves run.json and report.html; prints the summary or JSON records."""
+        """Runs `config` with a live table on stderr; writes run.json and report.html.
+
+        Prints a summary, or JSON records.
+        """
         from actors.reading.live import LiveTable, check_learned
         from actors.run import run
 
@@ -202,7 +205,7 @@ class Launch:
 
 
 def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
-    """Raises IsolationError where a run directory that did not come from here would have its code or servers used."""
+    """Raises IsolationError if a run directory from elsewhere names code or servers to be used."""
     import importlib
 
     strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}

@@ -14,7 +14,10 @@ _IN_TWO = ("--numprocesses=2", "--dist=worksteal")
 
 
 def run_all(long: bool, extras: str, words: Sequence[str]) -> int:
-    """0 if all is well. With words or `extras` (worlds, wiki or peers), only pytest runs, on those tests."""
+    """Returns the exit code of the first failing step, or 0.
+
+    With `words` or `extras` (worlds, wiki or peers), only pytest runs, on the tests they select.
+    """
     which = [*(["--long"] if long else []), *([f"--extras={extras}"] if extras else [])]
     pytest = [sys.executable, "-m", "pytest", *which, *(words or _IN_TWO)]
     tools = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])

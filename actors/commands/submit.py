@@ -1,4 +1,4 @@
-"""`ray job submit` with checks: what would be uploaded is weighed first, and the run is started by the same command."""
+"""`ray job submit` of a run, after checks of its address, secrets and upload size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from actors import ROOT
 from actors.config.reader import shown
-from actors.config.schema import HIDDEN, PASSWORD, absolute
+from actors.config.section import absolute
+from actors.config.sense import HIDDEN, PASSWORD
 from actors.output import emit
 from experience.errors import ConfigError, XpError
 from experience.shards.redaction.redact import Redactor
@@ -22,7 +23,10 @@ _MOST_BYTES = 50 << 20
 
 
 def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
-    """Submits `python -m actors run WORDS`; gives Ray's exit code. Raises XpError before anything is sent."""
+    """Submits `python -m actors run WORDS` and returns Ray's exit code.
+
+    Raises XpError before anything is sent.
+    """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         raise ConfigError(
@@ -67,7 +71,7 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
 
 
 def _check_dashboard(address: str) -> None:
-    """Raises ConfigError where nobody listens at the address of a dashboard: before anything is packed."""
+    """Raises ConfigError if no dashboard listens at `address`, before anything is packed."""
     split = urlsplit(address if "//" in address else f"//{address}")
     try:
         host, port = split.hostname, split.port or {"https": 443}.get(split.scheme, 8265)
@@ -81,7 +85,10 @@ def _check_dashboard(address: str) -> None:
 
 
 def _in_the_upload(word: str) -> str:
-    """A configuration file as it is called in what is uploaded. Raises ConfigError for one that is not."""
+    """The name of a configuration file within the upload; any other word unchanged.
+
+    Raises ConfigError for a file that would not be uploaded.
+    """
     if not word.endswith((".yaml", ".yml")) or "=" in word:
         return word
     path = absolute(word).resolve()
@@ -93,7 +100,10 @@ def _in_the_upload(word: str) -> str:
 
 
 def _check_secrets(words: Sequence[str]) -> None:
-    """A cluster keeps a job's command and files. Raises ConfigError, without the value, where one holds a secret."""
+    """Raises ConfigError, without the value, if a word or a file holds a secret.
+
+    A cluster keeps the command and the files of a job.
+    """
     for word in words:
         files = (
             [absolute(word)]

@@ -1,7 +1,8 @@
-"""What a run's config.yaml says now that it did not say when its store was made, and which of it a store cannot take.
+"""Changes of a run's config.yaml since its store was made, and which ones the store cannot take.
 
-The rows of a store, its checkpoints and the work that is still to be lived all follow from the configuration that it
-was made with. Most keys may change between two attempts, and the change is said; a few may not.
+The rows of a store, its checkpoints and its remaining work follow from the configuration that the
+store was made with. Most keys may change between two attempts, and the change is reported; a few
+may not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _FIXED = (
     ),
     (re.compile(r"learning\.advantage"), "the checkpoint's learner does not fit it"),
 )
-"""Keys that an existing store cannot take another value of, and why."""
+"""Keys whose value an existing store fixes, and why."""
 _OF_NO_MATTER = ("name", "runs_dir")
 _MISSING = "not set"
 

@@ -12,8 +12,10 @@ from experience.near import did_you_mean
 
 
 def explained(wanted: str, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
-    """What the key `wanted` means, a paragraph a key; of all keys of a section where it names one, of all where it is
-    empty. Raises ConfigError for a name that is neither."""
+    """One paragraph for the key `wanted`, for each key of a section, or (if empty) for every key.
+
+    Raises ConfigError for a name that is neither a key nor a section.
+    """
     known = {name.replace("[]", ""): field for name, field in keys(Config)}
     found = [
         name for name in known if not wanted or name == wanted or name.startswith(wanted + ".")
@@ -53,7 +55,7 @@ def _value(values: Any, name: str) -> Any:
 
 
 def _origin(name: str, origins: Mapping[str, str]) -> str:
-    """Who set `name` itself, or the whole of what it is part of; keys of a mapping have origins of their own."""
+    """Who set `name`: the key itself, else the section around it, else the keys inside it."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         if place := origins.get(".".join(parts[:length])):

@@ -1,10 +1,11 @@
 """YAML as nodes with places, bounded: the one reader of every YAML that may come from a stranger.
 
-At most 1 MiB, 64 deep, 100 aliases, 20,000 values once aliases are written out; no tags, no whole number beyond 64
-bits, no NUL. Secrets are refused at any depth, and their values are in no message.
+At most 1 MiB, 64 deep, 100 aliases, 20,000 values once aliases are written out; no tags, no whole
+number beyond 64 bits, no NUL. Secrets are refused at any depth, and no message holds their values.
 
-Scalars are read by the core schema of YAML 1.2 (spec 1.2.2, section 10.3.2), so that a value is what JSON would
-make of it: `1e-5` is a number, `0o10` is 8 and `010` is 10; `NO`, `yes`, `12:30`, `1_000` and `2026-01-01` are texts.
+Scalars are read by the core schema of YAML 1.2 (spec 1.2.2, section 10.3.2), so a value is what
+JSON would make of it: `1e-5` is a number, `0o10` is 8 and `010` is 10; `NO`, `yes`, `12:30`,
+`1_000` and `2026-01-01` are texts.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Problems:
     """Values that no message may hold."""
 
     def add(self, place: str, what: str, hint: str = "") -> None:
-        """Notes one more problem. Raises ConfigError with all of them where there are too many to read."""
+        """Notes one more problem. Raises ConfigError with all problems once there are too many."""
         self.found.append(f"error: {place}\n  {what}" + (f"\n  {hint}" if hint else ""))
         if len(self.found) >= _MOST_PROBLEMS:
             raise self.error()
@@ -164,47 +165,6 @@ def read_override(text: str, problems: Problems) -> Node | None:
     return node
 
 
-def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
-    """Puts the keys of the mapping `new` into the mapping `into`; what both hold as mappings is merged in turn."""
-    for key, node in new.value.items():
-        old = into.value.get(key)
-        into.value[key] = node if old is None else _merged(old, node, problems, f"{path}{key}")
-
-
-def _merged(old: Node, new: Node, problems: Problems, path: str) -> Node:
-    """What stands at `path` once `new` was set over `old`."""
-    if isinstance(old.value, dict) and isinstance(new.value, dict):
-        merge(old, new, problems, f"{path}.")
-    elif isinstance(old.value, list) and new.is_path:
-        _merge_item(old.value, new, problems, path)
-    elif isinstance(old.value, list) and new.appends and isinstance(new.value, list):
-        old.value += new.value
-    else:
-        return new
-    return old
-
-
-def _merge_item(items: list[Node], new: Node, problems: Problems, path: str) -> None:
-    """Puts what `new` has under the number of an item into that item."""
-    for key, node in new.value.items():
-        here = f"{path}.{key}"
-        if not key.isdecimal():
-            problems.add(
-                node.place,
-                f"{here}: an item of a list is named by its number; {_how_many(items, path)}",
-            )
-        elif len(key) > 9 or int(key) >= len(items):
-            problems.add(node.place, f"{here}: {_how_many(items, path)}", f"{path}+=[...] adds one")
-        else:
-            items[int(key)] = _merged(items[int(key)], node, problems, here)
-
-
-def _how_many(items: list[Node], path: str) -> str:
-    count = len(items)
-    last = f", the last is {path}.{count - 1}" if items else ""
-    return f"{path} holds {count} item{'s' if count != 1 else ''}{last}"
-
-
 def read_value(text: str, place: str) -> Any:
     """A YAML value by itself, as plain Python. Raises ConfigError."""
     problems = Problems()
@@ -215,7 +175,7 @@ def read_value(text: str, place: str) -> Any:
 
 
 def write(value: Any) -> str:
-    """Plain Python as YAML that `read_file` reads back as the same, and so does a reader of YAML 1.1."""
+    """Plain Python as YAML that `read_file`, and any YAML 1.1 reader, reads back unchanged."""
     return str(yaml.dump(value, Dumper=_Writer, sort_keys=False))
 
 
@@ -340,7 +300,10 @@ def _gives_a_secret(text: str) -> bool:
 
 
 def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node | None:
-    """`text` as nodes placed in `path`, or all at `only`. None, and a problem, where it is no plain YAML."""
+    """`text` as nodes placed in `path`, or all placed at `only`.
+
+    Returns None, and notes a problem, if the text is not plain YAML.
+    """
 
     def where(mark: Any) -> str:
         return only or (f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path)
@@ -351,10 +314,8 @@ def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node |
             return None
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        problems.add(
-            where(getattr(error, "problem_mark", None)),
-            f"not valid YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', 'unreadable')}",
-        )
+        why = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
+        problems.add(where(getattr(error, "problem_mark", None)), f"not valid YAML: {why}")
         return None
     except (
         ValueError,
@@ -375,7 +336,10 @@ def _compose(text: str, path: str, problems: Problems, only: str = "") -> Node |
 
 
 def _too_much(text: str) -> Iterator[tuple[yaml.Event, str]]:
-    """Where a text goes beyond the bounds, in words; read event by event, so nothing grows before it is refused."""
+    """(event, what is wrong) where a text exceeds the bounds.
+
+    Parsing is lazy, so a hostile text is refused before its values take memory.
+    """
     depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
@@ -437,7 +401,10 @@ class _Builder:
 
 
 def _scalar(text: str) -> Any:
-    """What a scalar without quotes says. Raises ValueError for a number that is too long or too large."""
+    """The value of a scalar without quotes.
+
+    Raises ValueError for a number that is too long or too large.
+    """
     if text in _NULL:
         return None
     if text in _BOOLEANS:

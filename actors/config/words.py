@@ -1,4 +1,4 @@
-"""Keys and values of a configuration in words: what a key takes, which known key was meant, why a value is refused."""
+"""Keys and values in words: what a key takes, which key was meant, why a value is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def takes(field: FieldInfo) -> str:
-    """The values that a key takes: its choices, or its type and range; empty where neither says anything."""
+    """The values that a key takes: its choices, or its type and range; "" if it takes anything."""
     kind = field.annotation
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     said = [
@@ -106,7 +106,11 @@ def check_keys(
 
 
 def _suggest(key: str, model: type[BaseModel], root: type[BaseModel], path: str) -> str | None:
-    """The nearest known key: the same name elsewhere, else near in spelling (here, then anywhere), else by a word."""
+    """The nearest known key, or None.
+
+    First the same name in another section, then a similar spelling (in this section, then
+    anywhere), then a key that shares a word.
+    """
     here = {name: path + name for name in model.model_fields}
     everywhere = {name.rpartition(".")[2]: name for name, _ in keys(root)} | {
         n: n for n in root.model_fields

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from actors.config.schema import HIDDEN, PASSWORD
+from actors.config.sense import HIDDEN, PASSWORD
 from actors.engines.engine import Situation, messages, parse_action
 from experience.errors import EngineError
 from experience.models.weights import Weights

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from actors.config.schema import absolute
+from actors.config.section import absolute
 from actors.output import emit
 from actors.reading.survey import Survey, first_version, known_config, learns, survey
 from actors.runs.directory import RunDirectory

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from actors.collecting.evaluator import Evaluator
 from actors.collecting.pool import Pool
 from actors.collecting.work import Work
-from actors.config.schema import SEEDS, Config
+from actors.config.schema import Config
+from actors.config.section import SEEDS
 from actors.running.events import Events, PhaseBegan
 from actors.running.progress import Progress
 from experience.errors import XpError

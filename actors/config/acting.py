@@ -1,0 +1,98 @@
+"""Sections about acting: the budget, worlds, collecting, the sandbox, evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from actors.config.section import Section
+
+
+class Budget(Section):
+    """When the run ends: whichever comes first."""
+
+    updates: int = Field(40, ge=0, description="learner updates")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="wall time of collecting and learning, in minutes, or null "
+        "for no limit; with one, no run repeats another exactly",
+    )
+    phase_minutes: float = Field(
+        15.0,
+        gt=0,
+        description="wall time of each other phase (demonstrations and baseline, "
+        "imitation, world model, final evaluation); what is missing "
+        "then is left out, and said",
+    )
+    steps: int | None = Field(
+        None, ge=1, description="real training steps taken, or null for no limit"
+    )
+
+
+class World(Section):
+    id: str = Field(
+        description="a Gymnasium id, e.g. envs:Reactor-v0; a stranger's package works the same way"
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="given to the environment's constructor: texts, numbers, lists and mappings, "
+        "e.g. {screenshots: true}",
+    )
+    groups: int = Field(2, ge=0, le=10_000, description="groups of this world in every update")
+    demonstrations: int = Field(
+        100, ge=0, le=1_000_000, description="episodes of the world's scripted expert, stored once"
+    )
+    rewards: dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None = Field(
+        None, description="weights of signals; null takes the world's own"
+    )
+
+
+class Collecting(Section):
+    slots: int = Field(16, ge=1, le=4096, description="environments that one collector keeps going")
+    group_size: int = Field(
+        8, ge=2, le=1024, description="episodes of the same task and start: a group baseline"
+    )
+    step_timeout_seconds: float = Field(
+        60.0, gt=0, le=86_400, description="a slower environment step ends its episode: timeout"
+    )
+    discount: float = Field(
+        1.0, gt=0, le=1, description="γ after a step that did not end the world"
+    )
+    durability: Literal["sync", "group", "os"] = Field(
+        "group", description="when a step is acknowledged"
+    )
+    commit_seconds: float = Field(
+        0.05, gt=0, le=10, description="group: the longest wait for an acknowledgement"
+    )
+    seal_bytes: int = Field(
+        64 << 20, ge=1 << 16, le=1 << 30, description="a segment of so many bytes is sealed"
+    )
+    seal_seconds: float = Field(
+        600.0,
+        gt=0,
+        le=2_592_000,
+        description="a segment as old as this is sealed, whatever it holds",
+    )
+
+
+class SandboxSection(Section):
+    min_tier: Literal["none", "landlock", "namespaces", "gvisor"] = Field(
+        "namespaces",
+        description="the weakest place that agent code may run in; what offers less is refused; "
+        "none keeps nothing in, and needs --i-trust-this-code",
+    )
+
+
+class Evaluation(Section):
+    episodes: int = Field(
+        32, ge=0, le=100_000, description="held-out episodes per world and evaluation"
+    )
+    final_episodes: int = Field(
+        64, ge=0, le=100_000, description="held-out episodes per world, first and last evaluation"
+    )
+    every: int = Field(10, ge=1, le=1_000_000, description="evaluate each n-th policy version")
+    temperature: float = Field(
+        0.0, ge=0, le=10, description="sampling temperature when evaluating; 0 is greedy"
+    )

@@ -1,0 +1,71 @@
+"""Layers of configuration: each file or override is merged over the layers before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from actors.config.reader import Node, Problems
+from actors.config.section import Section
+
+
+def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
+    """Puts the keys of the mapping `new` into the mapping `into`; what both hold as mappings is merged in turn."""
+    for key, node in new.value.items():
+        old = into.value.get(key)
+        into.value[key] = node if old is None else _merged(old, node, problems, f"{path}{key}")
+
+
+def _merged(old: Node, new: Node, problems: Problems, path: str) -> Node:
+    """What stands at `path` once `new` was set over `old`."""
+    if isinstance(old.value, dict) and isinstance(new.value, dict):
+        merge(old, new, problems, f"{path}.")
+    elif isinstance(old.value, list) and new.is_path:
+        _merge_item(old.value, new, problems, path)
+    elif isinstance(old.value, list) and new.appends and isinstance(new.value, list):
+        old.value += new.value
+    else:
+        return new
+    return old
+
+
+def _merge_item(items: list[Node], new: Node, problems: Problems, path: str) -> None:
+    """Puts what `new` has under the number of an item into that item."""
+    for key, node in new.value.items():
+        here = f"{path}.{key}"
+        if not key.isdecimal():
+            problems.add(
+                node.place,
+                f"{here}: an item of a list is named by its number; {_how_many(items, path)}",
+            )
+        elif len(key) > 9 or int(key) >= len(items):
+            problems.add(node.place, f"{here}: {_how_many(items, path)}", f"{path}+=[...] adds one")
+        else:
+            items[int(key)] = _merged(items[int(key)], node, problems, here)
+
+
+def _how_many(items: list[Node], path: str) -> str:
+    count = len(items)
+    last = f", the last is {path}.{count - 1}" if items else ""
+    return f"{path} holds {count} item{'s' if count != 1 else ''}{last}"
+
+
+def note_places(section: Section, told: Node) -> None:
+    """Notes in `section`, and in the sections inside it, where each key was set."""
+    for name, child in told.value.items():
+        section._places[name] = child.place
+        inner = getattr(section, name)
+        pairs = (
+            zip(inner, child.value, strict=True) if isinstance(inner, list) else [(inner, child)]
+        )
+        for part, node in pairs:
+            if isinstance(part, Section):
+                note_places(part, node)
+
+
+def origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, file:line or override) of every leaf."""
+    if isinstance(node.value, dict) and node.value:
+        for key, child in node.value.items():
+            yield from origins(child, f"{path}.{key}" if path else key)
+    elif path:
+        yield path, node.place
