@@ -26,9 +26,9 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from experience.shards.redaction.sieve import SHORTEST as SIEVED
+from experience.shards.redaction.sieve import Sieve
 from experience.shards.redaction.spelling import cover, fold, may_be_escaped, squeezed, unescaped
-from experience.shards.sieve import SHORTEST as SIEVED
-from experience.shards.sieve import Sieve
 from experience.step import Boundary, Step
 from experience.strict_json import dumps
 
