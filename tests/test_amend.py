@@ -16,7 +16,7 @@ from actors.config.schema import load
 from experience.errors import ConfigError, RecordError, ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended, reward_again
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.journal import Journal
 from experience.shards.redaction.redact import MARK
 from experience.shards.storage.disk import Disk
@@ -194,12 +194,12 @@ def test_an_amendment_reads_the_newest_shards_until_it_knows_its_step_and_no_oth
     assert not verify(tmp_path, deep=True).problems
 
 
-def test_a_step_that_was_let_go_is_not_amended(tmp_path: Path) -> None:
+def test_a_step_that_was_removed_is_not_amended(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "w", CATALOGUE)
     for t in range(10):
         journal.append(make_step(t, t_end_ns=t))
     journal.close()
-    compact(tmp_path, let_go_before_ns=5)
+    compact(tmp_path, expire_before_ns=5)
     amend(tmp_path, [Amendment(STREAM, 5, "done", 1.0)])
     with pytest.raises(RecordError, match="no such step"):
         amend(tmp_path, [Amendment(STREAM, 4, "done", 1.0)])

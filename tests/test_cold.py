@@ -1,8 +1,9 @@
-"""The cold tier: the same rows, smaller; killed at any instant nothing is lost; what is let go is told."""
+"""The cold tier: the same rows, smaller; killed at any instant nothing is lost; which rows are removed is on record."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold.tier import compact, read_snapshot
+from experience.shards.cold.compaction import compact
+from experience.shards.cold.snapshot import read_snapshot
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify
@@ -116,15 +118,15 @@ def test_windows_come_from_cold_and_hot_rows_alike(tmp_path: Path) -> None:
         ] == [str(t) for t in windows.numbers["t"].ravel()]
 
 
-def test_what_is_let_go_is_told_and_the_rest_reads_exactly(tmp_path: Path) -> None:
+def test_what_is_removed_is_named_and_the_rest_reads_exactly(tmp_path: Path) -> None:
     write(tmp_path, 20, t_end_ns=1_000)
     write(tmp_path, 20, t_end_ns=2_000)
     before = {(s["stream_id"], s["t"]): s for s in read(tmp_path)}  # type: ignore[index]
-    done = compact(tmp_path, let_go_before_ns=1_500)
-    gone = read_snapshot(tmp_path).let_go
-    assert set(gone) == {s.hex() for s in STREAMS} and done.rows_let_go == sum(gone.values()) > 20
+    done = compact(tmp_path, expire_before_ns=1_500)
+    gone = read_snapshot(tmp_path).removed_beginnings
+    assert set(gone) == {s.hex() for s in STREAMS} and done.rows_removed == sum(gone.values()) > 20
     after = read(tmp_path)
-    assert len(after) == 80 - done.rows_let_go
+    assert len(after) == 80 - done.rows_removed
     assert all(s == before[s["stream_id"], s["t"]] for s in after), "prompts too"  # type: ignore[index]
     assert done.blobs_dropped > 0
     found = verify(tmp_path, deep=True)
@@ -132,6 +134,15 @@ def test_what_is_let_go_is_told_and_the_rest_reads_exactly(tmp_path: Path) -> No
     assert found.blobs == len({b["hash"] for s in after for b in s["obs_blobs"]})  # type: ignore[index]
     write(tmp_path, 5)
     assert check_acknowledged(tmp_path, dict.fromkeys(STREAMS, 44)) == 90
+
+
+def test_snapshots_keep_the_keys_that_older_stores_have(tmp_path: Path) -> None:
+    write(tmp_path, 40)
+    compact(tmp_path, expire_before_ns=1_500)
+    newest = sorted((tmp_path / "snapshots").glob("*.json"))[-1]
+    said = json.loads(newest.read_bytes().rpartition(b"\n")[0])
+    assert set(said) == {"version", "parts", "replaced", "let_go", "gone", "published_ns"}
+    assert said["let_go"] == read_snapshot(tmp_path).removed_beginnings != {}
 
 
 def test_cold_parts_open_with_stock_readers_and_hold_their_checksums(tmp_path: Path) -> None:

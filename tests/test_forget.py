@@ -27,7 +27,8 @@ from experience.models.table import Table
 from experience.models.weights import PolicyBundle
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold.tier import compact, read_snapshot
+from experience.shards.cold.compaction import compact
+from experience.shards.cold.snapshot import read_snapshot
 from experience.shards.forget import drop_orphans, forget, look
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import BlobReader
@@ -193,7 +194,7 @@ def test_rows_in_the_midst_of_a_stream_go_and_later_prompts_read_whole(tmp_path:
     found = read(tmp_path / "shards")
     assert found == {(s.stream_id, s.t): plain(s) for s in steps if s.subject == "bob"}
     assert not verify(tmp_path / "shards", deep=True).problems
-    assert read_snapshot(tmp_path / "shards").missing == {ANN: [(10, 19)]}
+    assert read_snapshot(tmp_path / "shards").removed_spans == {ANN: [(10, 19)]}
     journal = Journal(tmp_path / "shards" / "w", CATALOGUE)
     assert journal.next_t(ANN) == 30
     journal.append(make_step(30, ANN))
@@ -234,8 +235,8 @@ def test_no_window_spans_rows_that_were_forgotten(tmp_path: Path) -> None:
 
 def test_compaction_by_age_lets_a_whole_stream_go_and_what_hangs_on_it(tmp_path: Path) -> None:
     a_run(tmp_path)
-    done = compact(tmp_path / "shards", let_go_before_ns=time.time_ns(), grace_seconds=0)
-    assert done.rows_let_go == 48
+    done = compact(tmp_path / "shards", expire_before_ns=time.time_ns(), grace_seconds=0)
+    assert done.rows_removed == 48
     assert read(tmp_path / "shards") == {} and amendments(tmp_path / "shards").num_rows == 0
     assert grep(tmp_path / "shards", "ann has", "ann's", "bob") == []
     assert not verify(tmp_path / "shards", deep=True).problems
@@ -246,7 +247,7 @@ def test_compaction_by_age_lets_a_whole_stream_go_and_what_hangs_on_it(tmp_path:
 
 def test_imagined_rows_that_hang_on_rows_gone_by_age_go_too(tmp_path: Path) -> None:
     a_run(tmp_path)
-    compact(tmp_path / "shards", let_go_before_ns=3, grace_seconds=0)  # t = 0 and 1 of both streams
+    compact(tmp_path / "shards", expire_before_ns=3, grace_seconds=0)  # t = 0 and 1 of both streams
     assert drop_orphans(tmp_path) == 8 and read(tmp_path / "imagined") == {}
     assert drop_orphans(tmp_path) == 0
     assert (
@@ -262,7 +263,7 @@ def test_rows_that_go_by_age_in_several_parts_go_in_one_pass(tmp_path: Path) -> 
             journal.append(make_step(t, ANN, t_end_ns=t))
         journal.close()
         compact(tmp_path)
-    assert compact(tmp_path, let_go_before_ns=12).rows_let_go == 12
+    assert compact(tmp_path, expire_before_ns=12).rows_removed == 12
     assert [t for _, t in read(tmp_path)] == [12, 13, 14]
 
 
@@ -284,7 +285,7 @@ def test_old_snapshots_and_the_parts_that_only_they_name_go_after_their_time(
     store = tmp_path / "shards"
     compact(store)
     before = {p.name for p in (store / "cold").iterdir()}
-    assert compact(store, let_go_before_ns=10).files_waiting == 2
+    assert compact(store, expire_before_ns=10).files_waiting == 2
     assert before < {p.name for p in (store / "cold").iterdir()}, "a reader may have opened them"
     assert not verify(store, deep=True).problems
     compact(store, grace_seconds=0)
@@ -325,7 +326,7 @@ def is_whole_or_without(disk: SimulatedDisk) -> None:
     rows = sorted(s.t for block in Catalog(STORE, disk=disk).follow() for s in block)
     stay = [t for t in range(18) if not 5 <= t < 12]
     assert rows in (list(range(18)), stay)
-    compact(STORE, goes=some, grace_seconds=0, disk=disk)
+    compact(STORE, removes=some, grace_seconds=0, disk=disk)
     assert sorted(s.t for block in Catalog(STORE, disk=disk).follow() for s in block) == stay
     assert amendments(STORE, disk)["t"].to_pylist() == [t for t in stay if t % 2 == 0]
     found = verify(STORE, deep=True, disk=disk)
@@ -346,7 +347,7 @@ def test_whichever_call_of_a_deletion_fails_it_can_be_done_again(
         disk = SimulatedDisk(before.files())
         disk.fault = fault = Fault(at, 5)
         with contextlib.suppress(OSError, ShardError):
-            compact(STORE, goes=some, grace_seconds=0, disk=disk)
+            compact(STORE, removes=some, grace_seconds=0, disk=disk)
         disk.fault = None
         if not fault.fired:
             break
@@ -360,7 +361,7 @@ def test_a_power_cut_in_a_deletion_leaves_all_of_the_rows_or_those_that_stay(
     before, rng = SimulatedDisk(), random.Random(0)
     on_disk(before)
     disk = SimulatedDisk(before.files())
-    compact(STORE, goes=some, grace_seconds=0, disk=disk)
+    compact(STORE, removes=some, grace_seconds=0, disk=disk)
     images = list(power_cuts(disk, 20 if request.config.getoption("--long") else 1, rng))
     for _, image in images if request.config.getoption("--long") else images[::4]:
         is_whole_or_without(SimulatedDisk(image))

@@ -18,7 +18,7 @@ import pytest
 from actors.reading.query import connect
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.journal import Journal
 from experience.shards.sealing import Encoder
 from experience.shards.storage.blocks import Commit, read_blocks

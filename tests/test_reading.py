@@ -17,7 +17,7 @@ from experience.errors import ShardError
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again
 from experience.shards.catalog import Catalog
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind
 from tests.conftest import make_step

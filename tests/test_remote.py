@@ -16,7 +16,7 @@ from actors.config.schema import load
 from experience.errors import ConfigError, ShardError
 from experience.shards.amend import Amendment, amend, follow_amended
 from experience.shards.catalog import Catalog
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.forget import forget
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import BlobReader, sweep

@@ -64,23 +64,23 @@ def compact(
     name: RunName,
     to: Annotated[str, typer.Option(help="parquet or lance")] = "parquet",
     keep_days: Annotated[
-        float | None, typer.Option(help="let go of older rows; default: none")
+        float | None, typer.Option(help="remove older rows; default: none")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Moves sealed shards into the cold tier: smaller, sorted, read together with the new ones."""
     from actors.runs.directory import RunDirectory
-    from experience.shards.cold.tier import compact as compact_store
+    from experience.shards.cold.compaction import compact as compact_store
     from experience.shards.forget import drop_orphans
 
     if to not in ("parquet", "lance"):
         raise ConfigError(f"--to {to}: no such format", "choose parquet or lance")
     before = 0 if keep_days is None else time.time_ns() - int(keep_days * 86_400e9)
     directory = RunDirectory.find(name)
-    done = compact_store(directory.shards, to, let_go_before_ns=before)  # type: ignore[arg-type]
+    done = compact_store(directory.shards, to, expire_before_ns=before)  # type: ignore[arg-type]
     imagined = drop_orphans(directory.path) if keep_days is not None else 0
     if as_json:
-        emit({"run": directory.name, **vars(done), "imagined_let_go": imagined})
+        emit({"run": directory.name, **vars(done), "imagined_removed": imagined})
     else:
         emit(f"{directory.name}: {_compaction_in_words(done, to, imagined)}")
 
@@ -89,7 +89,7 @@ def _compaction_in_words(done: Any, to: str, imagined: int) -> str:
     text = (
         f"{done.shards} shards, {done.rows} rows, {done.bytes_before / 1e6:.1f} MB are now "
         f"{done.bytes_after / 1e6:.1f} MB of {to}; "
-        f"{done.rows_let_go} rows and {done.blobs_dropped} blobs let go"
+        f"{done.rows_removed} rows and {done.blobs_dropped} blobs removed"
     )
     if imagined:
         text += f", {imagined} imagined rows with them"

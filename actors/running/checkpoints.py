@@ -15,7 +15,7 @@ from experience.learning.learner import Learner
 from experience.options.option import Library
 from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
-from experience.shards.cold.tier import read_snapshot
+from experience.shards.cold.snapshot import read_snapshot
 from experience.step import Step
 from experience.strict_json import dumps
 
@@ -80,8 +80,8 @@ class Checkpoints:
         self._phases.not_shown = {bytes.fromhex(name) for name in about.get("not_shown", ())}
         self._progress.cut_short |= about.get("cut_short", {})
         self._progress.groups.update(about.get("groups", {}))
-        has_retired_rows = bool(read_snapshot(self._directory.shards).missing)
-        unfinished = self._replay.restore(saved, let_go=has_retired_rows)
+        has_removed_rows = bool(read_snapshot(self._directory.shards).removed_spans)
+        unfinished = self._replay.restore(saved, rows_removed=has_removed_rows)
         self._learner.restore(saved, self._demonstrations(), unfinished)
         if "world_model.json" in saved:
             self._model.resume(about["seen_transitions"], saved)

@@ -210,18 +210,18 @@ class Replay:
         }
         return {"replay.json": dumps(about).encode()}
 
-    def restore(self, saved: Mapping[str, bytes], *, let_go: bool = False) -> list[Group]:
+    def restore(self, saved: Mapping[str, bytes], *, rows_removed: bool = False) -> list[Group]:
         """After the store was read again: what `save` knew as given out is not given out again, all else is.
 
-        Returns the groups that were learned from, in their order. Raises ShardError if one is not there, unless rows of
-        the store were `let_go`: then it is passed over.
+        Returns the groups that were learned from, in their order. Raises ShardError if one is not there, unless
+        `rows_removed` says that retention took rows: then the group is passed over.
         """
         about = json.loads(saved["replay.json"])
         self.consumed = [(group_id, used) for group_id, used in about["consumed"]]
         self.dropped, self._rng.bit_generator.state = Dropped(**about["dropped"]), about["random"]
         ready = {g.group_id: g for g in self._ready}
         missing = [group_id for group_id, _ in self.consumed if group_id not in ready]
-        if missing and not let_go:
+        if missing and not rows_removed:
             raise ShardError(
                 f"{len(missing)} groups that were learned from are not in the store, {missing[0]} first",
                 "the checkpoint belongs to another store, or shards were lost: ./xp verify says which",

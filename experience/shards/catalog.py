@@ -15,7 +15,8 @@ import pyarrow.dataset as datasets
 from pyarrow.dataset import Dataset
 
 from experience.errors import ShardError
-from experience.shards.cold.tier import Part, Snapshot
+from experience.shards.cold.parts import Part
+from experience.shards.cold.snapshot import Snapshot
 from experience.shards.storage.blocks import Block, BlockReader, keys, read_blocks
 from experience.shards.storage.checked import open_all
 from experience.shards.storage.disk import REAL, Disk
@@ -408,8 +409,11 @@ def _of_streams(batch: pa.RecordBatch, wanted: set[bytes]) -> pa.RecordBatch:
 def check_acknowledged(
     directory: Path, acknowledged: Mapping[bytes, int], given: Mapping[bytes, int] | None = None
 ) -> int:
-    """Rows on disk. Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged, less
-    what was let go; and, where `given` says what a follower was given (Catalog.given), unless that is all of it."""
+    """The number of rows on disk, removed rows counted.
+
+    Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged. Where
+    `given` (Catalog.given) says what a follower was given, that must be all of it too.
+    """
     found = _rows_of(directory)
     for stream in found.keys() | acknowledged.keys():
         rows, last = sorted(found[stream]), acknowledged.get(stream, -1)
@@ -434,7 +438,7 @@ def check_acknowledged(
 
 
 def _rows_of(directory: Path) -> dict[bytes, list[int]]:
-    """Every t of each stream, as often as it is there, by one view of the store; those let go count as there."""
+    """Every t of each stream, as often as it is there, by one view of the store; removed rows count as there."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         catalog, found = Catalog(directory), defaultdict[bytes, list[int]](list)
@@ -445,7 +449,7 @@ def _rows_of(directory: Path) -> dict[bytes, list[int]]:
             break
         if time.monotonic() > deadline:
             raise ShardError(f"{directory} changes faster than it can be read", "try again")
-    for stream, spans in catalog._snapshot.missing.items():
+    for stream, spans in catalog._snapshot.removed_spans.items():
         for first, end in spans:
             found[stream] += range(first, end + 1)
     return found

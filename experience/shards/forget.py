@@ -18,7 +18,9 @@ import pyarrow as pa
 
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog
-from experience.shards.cold.tier import Goes, Snapshot, compact, read_snapshot
+from experience.shards.cold.compaction import compact
+from experience.shards.cold.removal import RemovalRule
+from experience.shards.cold.snapshot import Snapshot, read_snapshot
 from experience.shards.journal import Journal
 from experience.shards.storage.amendment_files import Spans, amendments, holds
 from experience.shards.storage.blobs import named_blobs
@@ -77,24 +79,24 @@ def forget(
         )
     for name, store in reversed(_stores(run)):
         if found.keys[name]:
-            compact(store, goes=_these(found.keys[name]), grace_seconds=0)
+            compact(store, removes=_these(found.keys[name]), grace_seconds=0)
     return found
 
 
 def drop_orphans(run: Path) -> int:
-    """Takes out the imagined streams that branch from rows that were let go; how many rows."""
+    """Takes out the imagined streams that branch from rows that were removed; how many rows."""
     store = run / "imagined"
     if not store.is_dir():
         return 0
-    keys = _rows(store, set(), None, _Gone(read_snapshot(run / "shards").missing))
+    keys = _rows(store, set(), None, _Removed(read_snapshot(run / "shards").removed_spans))
     if keys:
-        compact(store, goes=_these(keys), grace_seconds=0)
+        compact(store, removes=_these(keys), grace_seconds=0)
     return len(keys)
 
 
 @dataclass(frozen=True)
-class _Gone:
-    """Rows that were let go, as a collection of their keys."""
+class _Removed:
+    """Rows that were removed, as a collection of their keys."""
 
     spans: Spans
 
@@ -153,11 +155,11 @@ def _keys(table: pa.RecordBatch | pa.Table) -> Iterator[Key]:
     return zip(table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True)
 
 
-def _these(keys: set[Key]) -> Goes:
-    def goes(table: pa.Table, _: Snapshot) -> np.ndarray:
+def _these(keys: set[Key]) -> RemovalRule:
+    def rule(table: pa.Table, _: Snapshot) -> np.ndarray:
         return np.array([key in keys for key in _keys(table)], bool)
 
-    return goes
+    return rule
 
 
 def _close_open_segments(store: Path, seal: bool) -> None:

@@ -1,7 +1,8 @@
-"""What a store knows: the kinds of its signals, and which steps it holds; read no further than a question needs.
+"""What a store knows: the kinds of its signals, and which steps it holds.
 
-A stream is gapless, so it holds every step up to its last, but those that were let go. The snapshot tells of cold rows;
-hot segments are read from the newest back, until one tells enough.
+No more is read than a question needs. A stream is gapless, so that it holds every step up to its
+last one, except those that retention removed. The snapshot names the last cold step of each stream;
+hot segments are read from the newest back, until one answers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from experience.errors import ShardError
-from experience.shards.cold.tier import Part
+from experience.shards.cold.parts import Part
 from experience.shards.storage.amendment_files import declared, declared_all
 from experience.shards.storage.blocks import read_blocks
 from experience.shards.storage.checked import open_checked
@@ -51,13 +52,13 @@ class Known:
         self._last[stream] = max(last, self._last.get(stream, -1))
 
     def holds(self, stream: bytes, t: int) -> bool:
-        """Whether step t of `stream` is committed, and was not let go."""
+        """Whether step t of `stream` is committed, and was not removed."""
         while self._last.get(stream, -1) < t and self._read_next():
             pass
-        was_let_go = any(
-            first <= t <= last for first, last in self._view.snapshot.missing.get(stream, ())
+        was_removed = any(
+            first <= t <= last for first, last in self._view.snapshot.removed_spans.get(stream, ())
         )
-        return 0 <= t <= self._last.get(stream, -1) and not was_let_go
+        return 0 <= t <= self._last.get(stream, -1) and not was_removed
 
     def kind(self, name: str) -> SignalKind | None:
         """The unit and source of a signal, as the newest shard says that tells of it, else the amendment that declared

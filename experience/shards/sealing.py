@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.cold.tier import newest_snapshot, read_snapshot
+from experience.shards.cold.snapshot import newest_snapshot, read_snapshot
 from experience.shards.storage.blocks import (
     COMMIT,
     BlockReader,

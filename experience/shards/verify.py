@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
-from experience.shards.cold.tier import Part, Snapshot, read_snapshot
+from experience.shards.cold.parts import Part
+from experience.shards.cold.snapshot import Snapshot, read_snapshot
 from experience.shards.storage.amendment_files import FOLDER, dangling
 from experience.shards.storage.blobs import BlobReader, named_blobs
 from experience.shards.storage.blocks import (
@@ -122,7 +123,7 @@ def _amendments(
 
 def _streams(snapshot: Snapshot, streams: dict[bytes, list[tuple[int, int]]]) -> Iterator[Problem]:
     """Each stream must be gapless from where it begins, and hold nothing twice."""
-    for stream, gone in snapshot.missing.items():
+    for stream, gone in snapshot.removed_spans.items():
         streams[stream] = [*streams.get(stream, ()), *gone]
     for stream, spans in streams.items():
         expected = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experience.errors import ShardError
-from experience.shards.cold.tier import Snapshot, newest_snapshot, read_snapshot
+from experience.shards.cold.snapshot import Snapshot, newest_snapshot, read_snapshot
 from experience.shards.storage.checked import Expected
 from experience.shards.storage.disk import REAL, Disk, Identity
 from experience.shards.storage.manifest import NAME, Line, read_manifest

@@ -254,7 +254,7 @@ class WindowReader:
                 continue
             self._catalog.note(stream, int(t[at[0]]), int(t[at[-1]]))
             rows = self.rows + at
-            next_is_there = np.diff(t[at]) == 1  # else rows in between were let go
+            next_is_there = np.diff(t[at]) == 1  # else rows in between were removed
             following[rows[:-1][next_is_there]] = rows[1:][next_is_there]
             if last >= 0 and t[at[0]] == last_t + 1:
                 following[last] = rows[0]

@@ -16,7 +16,7 @@ import pytest
 from actors.reading.query import connect
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.journal import Journal
 from experience.shards.storage.disk import Disk
 from experience.shards.verify import verify

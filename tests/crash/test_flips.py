@@ -20,7 +20,7 @@ from experience.errors import ShardError
 from experience.replay.memory import Replay
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog, check_acknowledged
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
 from experience.shards.storage import sums

@@ -22,7 +22,7 @@ from actors.reading.query import connect, literal, run_query
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, ShardError
 from experience.shards.catalog import Catalog
-from experience.shards.cold.tier import compact
+from experience.shards.cold.compaction import compact
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
 from experience.shards.storage import unpacked

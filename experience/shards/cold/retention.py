@@ -1,4 +1,4 @@
-"""What is let go, as arithmetic on rows: by age, or row by row; and that the rest still reads as it did."""
+"""Retention as arithmetic on rows: which rows are removed, and how the others still read as before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from experience.shards.storage.schema import PromptDeltas
 
 Span = tuple[int, int]
 """The first and last t of a run of rows."""
-Gone = Mapping[str, Mapping[str, Sequence[Span]]]
-"""By writer and stream (hexadecimal), which rows were let go: runs in order, none next to another."""
+RemovedRows = Mapping[str, Mapping[str, Sequence[Span]]]
+"""By writer and stream (hexadecimal), which rows were removed: runs in order, none next to another."""
 
 
 def merged(spans: Iterable[Sequence[int]]) -> list[Span]:

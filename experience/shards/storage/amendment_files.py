@@ -1,4 +1,4 @@
-"""The files of amendments: written, read, and rid of what amends a row that is let go.
+"""The files of amendments: written, read, and rid of amendments of removed rows.
 
 `amendments/<number>-<SHA-256>.amendments` beside the writers' directories, one immutable Parquet file a call, published
 by one rename and held against the hash in its name when read. The ending is not `.parquet`, so that a glob for the

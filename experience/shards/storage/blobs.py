@@ -28,7 +28,7 @@ _PACK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BlobLocation:
     """Where a blob's bytes are: [start, start + size) of a pack."""
 
     pack: Path
@@ -52,7 +52,7 @@ class Packer:
     def put(
         self, data: bytes, media: str, width: int = 0, height: int = 0, *, role: str = ""
     ) -> Blob:
-        """What a step carries in place of `data`, which reaches the disk with the next commit, once."""
+        """Queues the blob for writing with the next commit, once, and returns its reference."""
         if len(data) > MOST_BYTES:
             raise ShardError(
                 f"a blob of {len(data)} bytes", f"keep blobs under {MOST_BYTES >> 20} MiB"
@@ -110,13 +110,13 @@ class BlobReader:
 
     def __init__(self, store: Path, disk: Disk = REAL) -> None:
         self._store, self._disk = store, disk
-        self._places: dict[bytes, Place] = {}
+        self._locations: dict[bytes, BlobLocation] = {}
         self._ends: dict[Path, int] = {}
 
     def __contains__(self, digest: bytes) -> bool:
-        if digest not in self._places:
+        if digest not in self._locations:
             self.refresh()
-        return digest in self._places
+        return digest in self._locations
 
     def read(self, digest: bytes) -> bytes:
         """A blob's bytes. Raises ShardError if it is missing, or is not what its name says."""
@@ -125,11 +125,11 @@ class BlobReader:
                 f"{self._store}: blob {digest.hex()} is missing",
                 "restore the pack that held it from a copy",
             )
-        place = self._places[digest]
-        data = self._disk.read(place.pack, place.start, place.start + place.size)
+        location = self._locations[digest]
+        data = self._disk.read(location.pack, location.start, location.start + location.size)
         if hashlib.sha256(data).digest() != digest:
             raise ShardError(
-                f"{place.pack}: blob {digest.hex()} at byte {place.start} is damaged",
+                f"{location.pack}: blob {digest.hex()} at byte {location.start} is damaged",
                 "restore the pack from a copy; the other blobs are readable",
             )
         return data
@@ -137,9 +137,9 @@ class BlobReader:
     def refresh(self) -> None:
         for directory in self._disk.directories(self._store):
             for pack in packs(directory, self._disk):
-                for digest, place in entries(pack, self._disk, self._ends.get(pack, 0)):
-                    self._places.setdefault(digest, place)
-                    self._ends[pack] = place.start + place.size
+                for digest, location in entries(pack, self._disk, self._ends.get(pack, 0)):
+                    self._locations.setdefault(digest, location)
+                    self._ends[pack] = location.start + location.size
 
 
 def media_and_size(data: bytes) -> tuple[str, int, int]:
@@ -161,7 +161,7 @@ def packs(directory: Path, disk: Disk = REAL) -> list[Path]:
     return [directory / name for name in disk.names(directory) if name.endswith(".blobs")]
 
 
-def entries(pack: Path, disk: Disk = REAL, start: int = 0) -> Iterator[tuple[bytes, Place]]:
+def entries(pack: Path, disk: Disk = REAL, start: int = 0) -> Iterator[tuple[bytes, BlobLocation]]:
     """The whole entries of a pack from byte `start` on. What follows the last whole one is passed over."""
     end = disk.size(pack)
     while start + ENTRY.size <= end:
@@ -173,7 +173,7 @@ def entries(pack: Path, disk: Disk = REAL, start: int = 0) -> Iterator[tuple[byt
         start += ENTRY.size
         if start + size > end:
             return
-        yield digest, Place(pack, start, size)
+        yield digest, BlobLocation(pack, start, size)
         start += size
 
 
@@ -211,7 +211,7 @@ def sweep(store: Path, named: Iterable[bytes], disk: Disk = REAL) -> tuple[int, 
     for directory in disk.directories(store):
         for pack in packs(directory, disk):
             found = list(entries(pack, disk))
-            kept = {digest: place for digest, place in found if digest in wanted}
+            kept = {digest: location for digest, location in found if digest in wanted}
             wanted -= kept.keys()
             if len(kept) == len(found):
                 continue

@@ -3,7 +3,7 @@
 What is sealed never changes, so it is sent once; manifests and snapshots go after what they name: a
 reader there sees whole shards only. Rows of a segment still being written stay local until it is sealed.
 Writing there is refused: whole runs stay on a disk and are mirrored.
-Does not cover: the object store's own durability; deletions by others; what was let go or forgotten here stays there,
+Does not cover: the object store's own durability; deletions by others; what was removed or forgotten here stays there,
 unless `mirror` is told to `prune`.
 """
 
@@ -129,7 +129,7 @@ def mirror(
 ) -> int:
     """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as often as you like.
 
-    `prune` then removes there what is no longer here: what went cold, was let go, or was forgotten.
+    `prune` then removes there what is no longer here: what went cold, was removed, or was forgotten.
     """
     sent = 0
     for directory in disk.directories(store):
