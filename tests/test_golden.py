@@ -20,10 +20,11 @@ from experience.errors import ShardError
 from experience.shards.catalog import Catalog
 from experience.shards.cold.compaction import compact
 from experience.shards.journal import Journal
+from experience.shards.record.decode import first_decoding
+from experience.shards.record.schema import PLAIN, check_schema
 from experience.shards.sealing import Encoder
 from experience.shards.storage.blocks import Commit, read_blocks
 from experience.shards.storage.manifest import append_manifest
-from experience.shards.storage.schema import PLAIN, check_schema, first_decoding
 from experience.shards.verify import verify
 from experience.shards.windows import WindowReader
 from experience.signal import Signal, SignalKind

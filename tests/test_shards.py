@@ -16,10 +16,10 @@ import pytest
 from experience.errors import FencedError, ShardError
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.journal import Journal
+from experience.shards.record.schema import FIELDS
 from experience.shards.sealing import recover
 from experience.shards.storage.blocks import COMMIT, read_blocks
 from experience.shards.storage.disk import Disk
-from experience.shards.storage.schema import FIELDS
 from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step

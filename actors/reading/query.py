@@ -21,7 +21,7 @@ from actors.output import data, emit
 from experience.errors import ConfigError
 from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
-from experience.shards.storage.schema import PLAIN
+from experience.shards.record.schema import PLAIN
 from experience.step import FAILED, Boundary
 from experience.strict_json import dumps
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
+from experience.shards.record.schema import signal_names
 from experience.shards.storage.checked import Expected, open_all
-from experience.shards.storage.schema import signal_names
 from experience.signal import SignalKind
 from experience.step import Step
 

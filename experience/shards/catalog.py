@@ -17,18 +17,13 @@ from pyarrow.dataset import Dataset
 from experience.errors import ShardError
 from experience.shards.cold.parts import Part
 from experience.shards.cold.snapshot import Snapshot
+from experience.shards.record.decode import to_steps
+from experience.shards.record.prompts import PromptDeltas
+from experience.shards.record.schema import PLAIN, conform, signal_names, signal_values
 from experience.shards.storage.blocks import Block, BlockReader, keys, read_blocks
 from experience.shards.storage.checked import open_all
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.locate import find_store, given_store
-from experience.shards.storage.schema import (
-    PLAIN,
-    PromptDeltas,
-    conform,
-    signal_names,
-    signal_values,
-    to_steps,
-)
 from experience.shards.storage.unpacked import check_unpacked
 from experience.shards.view import Segment, View, Viewer
 from experience.step import Step

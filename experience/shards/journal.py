@@ -26,6 +26,9 @@ from typing import Any, Literal
 
 from experience.errors import FencedError, ShardError
 from experience.interrupts import whole
+from experience.shards.record.encode import to_batch
+from experience.shards.record.prompts import PromptDeltas
+from experience.shards.record.schema import schema
 from experience.shards.redaction.redact import Redactor
 from experience.shards.sealing import (
     BLOCK_ROWS,
@@ -41,7 +44,6 @@ from experience.shards.sealing import (
 from experience.shards.storage.blobs import Packer
 from experience.shards.storage.blocks import Commit
 from experience.shards.storage.disk import REAL, Disk
-from experience.shards.storage.schema import PromptDeltas, schema, to_batch
 from experience.signal import SignalKind
 from experience.step import Step
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as parquet
 
 from experience.errors import ShardError
 from experience.shards.cold.parts import Part
+from experience.shards.record.schema import signal_names
 from experience.shards.storage.amendment_files import declared, declared_all
 from experience.shards.storage.blocks import read_blocks
 from experience.shards.storage.checked import open_checked
 from experience.shards.storage.disk import REAL, Disk
-from experience.shards.storage.schema import signal_names
 from experience.shards.view import Segment, View, Viewer
 from experience.signal import SignalKind
 

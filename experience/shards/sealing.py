@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from experience.errors import ShardError
 from experience.shards.cold.snapshot import newest_snapshot, read_snapshot
+from experience.shards.record.schema import conform
 from experience.shards.storage.blocks import (
     COMMIT,
     BlockReader,
@@ -31,7 +32,6 @@ from experience.shards.storage.blocks import (
 )
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.manifest import append_manifest, read_manifest
-from experience.shards.storage.schema import conform
 
 BLOCK_ROWS = 1024
 """Rows of a rewritten block, unless they are large: damage costs a block, so it is not the whole shard."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from experience.errors import ShardError
 from experience.shards.cold.parts import Part
 from experience.shards.cold.snapshot import Snapshot, read_snapshot
+from experience.shards.record.schema import conform
 from experience.shards.storage.amendment_files import FOLDER, dangling
 from experience.shards.storage.blobs import BlobReader, named_blobs
 from experience.shards.storage.blocks import (
@@ -27,7 +28,6 @@ from experience.shards.storage.blocks import (
 )
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.manifest import Line, read_manifest
-from experience.shards.storage.schema import conform
 from experience.shards.storage.sums import read_checked
 
 

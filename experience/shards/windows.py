@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 
 from experience.errors import ShardError
 from experience.shards.catalog import Catalog, Found
+from experience.shards.record.schema import TYPES
 from experience.shards.samplers import Sampler, Uniform
 from experience.shards.storage.blocks import BlockReader
 from experience.shards.storage.disk import REAL, Disk
-from experience.shards.storage.schema import TYPES
 from experience.step import SOURCES, Boundary, Source
 
 _INDEXED = ("boundary", "source", "split", "policy_version")

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from experience.errors import MissingPartError, ShardError
+from experience.shards.record.schema import FIELDS, check_schema, conform
 from experience.shards.storage.checked import Expected, open_checked
 from experience.shards.storage.disk import REAL, Disk
-from experience.shards.storage.schema import FIELDS, check_schema, conform
 from experience.shards.storage.unpacked import check_unpacked, rows_a_group
 
 FOLDER = "cold"

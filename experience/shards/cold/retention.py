@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from experience.shards.storage.schema import PromptDeltas
+from experience.shards.record.prompts import PromptDeltas
 
 Span = tuple[int, int]
 """The first and last t of a run of rows."""

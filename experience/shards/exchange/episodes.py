@@ -15,8 +15,8 @@ from experience.episode import Episode, EpisodeReader
 from experience.errors import MissingPartError, RecordError, ShardError
 from experience.shards.amend import follow_amended
 from experience.shards.catalog import Catalog
+from experience.shards.record.schema import signal_names
 from experience.shards.storage.amendment_files import declared_all
-from experience.shards.storage.schema import signal_names
 from experience.signal import SignalKind
 from experience.step import Step
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from experience.errors import RecordError
 from experience.policy import Decision, VersionSpan
-from experience.shards.storage.schema import TYPES, first_decoding
+from experience.shards.record.decode import first_decoding
+from experience.shards.record.schema import TYPES
 from experience.signal import Signal, SignalSource
 from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
 from experience.strict_json import dumps

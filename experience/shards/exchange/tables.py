@@ -22,7 +22,9 @@ import pyarrow.parquet as parquet
 
 from experience.shards.exchange.episodes import Exchanged, Rows, library
 from experience.shards.exchange.pictures import Pictures
-from experience.shards.storage.schema import FIELDS, PromptDeltas, schema, to_batch
+from experience.shards.record.encode import to_batch
+from experience.shards.record.prompts import PromptDeltas
+from experience.shards.record.schema import FIELDS, schema
 from experience.signal import SignalKind
 from experience.step import Step
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from experience.errors import ShardError
+from experience.shards.record.schema import check_schema, conform
 from experience.shards.storage.disk import REAL, Disk
-from experience.shards.storage.schema import check_schema, conform
 
 COMMIT = struct.Struct("<QQIIQ")
 _END = b"\xff\xff\xff\xff\0\0\0\0"
