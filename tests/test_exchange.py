@@ -23,8 +23,17 @@ from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, reward_again
 from experience.shards.catalog import Catalog
-from experience.shards.exchange import EXPORTS, as_plain, export, from_plain, import_from, ragged
-from experience.shards.exchange.tables import _flat, _without_nulls
+from experience.shards.exchange import (
+    EXPORTERS,
+    as_plain,
+    export,
+    formats,
+    from_plain,
+    import_from,
+    ragged,
+)
+from experience.shards.exchange.formats.hugging_face import without_nulls
+from experience.shards.exchange.rows.tables import flat
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify
@@ -453,7 +462,7 @@ def exported(
     }
 
 
-@pytest.mark.parametrize("to", EXPORTS)
+@pytest.mark.parametrize("to", sorted(EXPORTERS))
 def test_what_goes_out_is_what_queries_show_amended_unless_asked_as_written(
     tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -598,7 +607,7 @@ def test_a_hugging_face_row_holds_no_null_and_no_unknown_as_0_and_the_ids_of_opt
         decision=replace(skill.decision, prompt_cut=None, action_cut=None),
     )
     steps = [skill, told, old, make_step(3, closing=True)]
-    rows = _without_nulls(_flat(steps, CATALOGUE, pa.array([[]] * 4, pa.list_(pa.string()))))
+    rows = without_nulls(flat(steps, CATALOGUE, pa.array([[]] * 4, pa.list_(pa.string()))))
     assert not any(column.null_count for column in rows.columns)
     unknown = [
         [np.isnan(v) for v in rows.column(name).to_pylist()]
@@ -777,7 +786,7 @@ def test_lerobots_own_loader_accepts_our_dataset(tmp_path: Path) -> None:
 
 def test_an_unknown_format_and_a_folder_that_exists_are_refused(tmp_path: Path) -> None:
     a_store(tmp_path / "store")
-    with pytest.raises(ShardError, match="jsonl, atif, parquet"):
+    with pytest.raises(ShardError, match="atif, hf, jsonl, lerobot, minari, parquet"):
         export(tmp_path / "store", "csv", tmp_path / "out")
     with pytest.raises(ShardError, match="exists"):
         export(tmp_path / "store", "jsonl", tmp_path / "store")
@@ -817,3 +826,31 @@ def test_an_import_that_failed_can_be_tried_again_under_its_name(tmp_path: Path)
             ).returncode
             == 2
         ), name
+
+
+def test_a_format_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lengths.py").write_text(
+        "from experience.shards.exchange.rows.episodes import Exchanged\n"
+        'NAME = "lengths"\n'
+        "def export(rows, out):\n"
+        "    lengths = [str(len(e.steps)) for e in rows.episodes()]\n"
+        '    (out / "lengths.txt").write_text(" ".join(lengths))\n'
+        "    return Exchanged(episodes=len(lengths))\n"
+    )
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, f"{formats.__name__}.lengths", raising=False)
+    found = {module.NAME: module for module in formats.modules()}
+    assert isinstance(found["lengths"], formats.Exporter)
+    assert not isinstance(found["lengths"], formats.Importer)
+    monkeypatch.setitem(formats.EXPORTERS, "lengths", found["lengths"])
+    journal = Journal(tmp_path / "store" / "w", CATALOGUE)
+    for t in range(10):
+        journal.append(make_step(t, closing=t % 5 == 4))
+    journal.close()
+    export(tmp_path / "store", "lengths", tmp_path / "out")
+    assert (tmp_path / "out" / "lengths.txt").read_text() == "4 4"
+
+
+def test_each_format_goes_out_or_comes_in_by_its_name() -> None:
+    assert sorted(formats.EXPORTERS) == ["atif", "hf", "jsonl", "lerobot", "minari", "parquet"]
+    assert sorted(formats.IMPORTERS) == ["atif", "jsonl", "minari"]

@@ -31,9 +31,9 @@ from experience.shards.cold.compaction import compact
 from experience.shards.cold.snapshot import read_snapshot
 from experience.shards.forget import drop_orphans, forget, look
 from experience.shards.journal import Journal
+from experience.shards.sampling.windows import WindowReader
 from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify
-from experience.shards.windows import WindowReader
 from experience.step import Boundary, Step
 from tests.conftest import CATALOGUE, make_step
 from tests.crash.simulated_disk import Fault, SimulatedDisk, power_cuts

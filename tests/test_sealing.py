@@ -14,9 +14,9 @@ import pytest
 
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.journal import Journal
+from experience.shards.sampling.windows import WindowReader
 from experience.shards.storage.disk import Disk
 from experience.shards.verify import verify
-from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step
 from tests.golden.make import plain
 

@@ -6,11 +6,9 @@ import dataclasses
 import errno
 import json
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 
 from experience.errors import FencedError, ShardError
@@ -20,7 +18,6 @@ from experience.shards.record.schema import FIELDS
 from experience.shards.sealing import recover
 from experience.shards.storage.blocks import COMMIT, read_blocks
 from experience.shards.storage.disk import Disk
-from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 
@@ -330,33 +327,3 @@ def test_a_newer_incarnation_that_comes_meanwhile_is_seen_before_anything_is_ack
     newer[0].close()
     assert [s.t for s in read(tmp_path)] == [0, 1]
     assert recover(tmp_path / "w") == {b"s" * 16: 1}
-
-
-def test_rows_are_picked_by_a_predicate_without_reading_the_others(tmp_path: Path) -> None:
-    write(tmp_path / "w", 50)
-    found = Catalog(tmp_path).where(lambda batch: pc.greater(batch["reward"], 10.0))
-    assert found.column("t").to_pylist() == [t for t in range(50) if t % 5 != 4 and 0.25 * t > 10]
-    some = Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 7), columns=["obs_text"])
-    assert some.to_pydict() == {"obs_text": ["page 7 — ünïcode"]}
-
-
-def test_where_gives_signals_by_name_whatever_their_codes(tmp_path: Path) -> None:
-    for writer, names in (("a", "d"), ("b", "cd"), ("c", "c")):
-        journal = Journal(tmp_path / writer, {name: SignalKind("1", "verifier") for name in names})
-        for t in range(6):
-            journal.append(
-                replace(
-                    make_step(t, writer.encode() * 16),
-                    signals=tuple(Signal(name, ord(name) + t, "1", "verifier") for name in names),
-                )
-            )
-        journal.close() if writer != "b" else journal.commit()
-    found = Catalog(tmp_path).where(
-        lambda batch: pc.not_equal(batch["t"], 2), ["stream_id", "t", "signal.d"]
-    )
-    assert sorted(row["signal.d"] or 0 for row in found.to_pylist()) == [0] * 5 + sorted(
-        2 * [100, 101, 103, 104, 105]
-    )
-    for misspelt in ("signal.e", "rewrad"):
-        with pytest.raises(ShardError, match=f"(?s)no column '{misspelt}'.*signal.c, signal.d"):
-            Catalog(tmp_path).where(lambda batch: pc.equal(batch["t"], 2), [misspelt])

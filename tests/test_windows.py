@@ -10,8 +10,8 @@ import pytest
 
 from experience.errors import ShardError
 from experience.shards.journal import Journal
-from experience.shards.samplers import Prioritised, Recency
-from experience.shards.windows import WindowReader
+from experience.shards.sampling.samplers import Prioritised, Recency
+from experience.shards.sampling.windows import WindowReader
 from experience.step import Boundary
 from tests.conftest import CATALOGUE, make_step
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from actors.runs.directory import RunDirectory, is_run_name
 from experience.errors import ConfigError
-from experience.shards.exchange import import_from
-from experience.shards.exchange.episodes import Exchanged
+from experience.shards.exchange import Exchanged, import_from
 
 
 def import_as_run(source: Path, form: str, runs: Path, name: str) -> Exchanged:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
 from experience.shards.record.schema import signal_names
@@ -96,7 +98,8 @@ def measure(run: Path, seconds: float) -> None:
                     else ["env_id", "reward"]
                 )
             )
-            where = cpu(lambda here=here: here.where(lambda b: b["reward"].is_valid(), ["t"]))  # type: ignore[misc]
+            known = pc.field("reward").is_valid()
+            where = cpu(lambda here=here, known=known: here.dataset().to_table(["t"], known))  # type: ignore[misc]
             per = 1e6 / len(steps)
             print(
                 f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} {write * per:>9.1f} "

@@ -16,9 +16,7 @@ from experience.shards.catalog import Catalog
 
 def ours_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
     ours_append(rows, folder, "os")
-    return lambda: int(
-        Catalog(folder).where(lambda batch: pc.greater(batch["reward"], 0.0)).num_rows
-    )
+    return lambda: int(Catalog(folder).dataset().to_table(filter=pc.field("reward") > 0.0).num_rows)
 
 
 def lance_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:

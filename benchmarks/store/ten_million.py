@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.store.append import CATALOGUE, IDS
 from experience.policy import Decision, VersionSpan
 from experience.shards.journal import Journal
-from experience.shards.samplers import Prioritised, Recency
-from experience.shards.windows import WindowReader
+from experience.shards.sampling.samplers import Prioritised, Recency
+from experience.shards.sampling.windows import WindowReader
 from experience.step import Step
 
 

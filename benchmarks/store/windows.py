@@ -19,7 +19,7 @@ from benchmarks.store.append import (
 )
 from benchmarks.store.rows import BATCH, COLUMNS, COMMIT_ROWS, STREAMS, WINDOW, by_stream
 from experience.shards.journal import Journal
-from experience.shards.windows import WindowReader
+from experience.shards.sampling.windows import WindowReader
 
 Draw = Callable[[np.random.Generator], int]
 

@@ -74,10 +74,12 @@ class Known:
             pass
         return self._signals.get(name)
 
-    def signals(self) -> dict[str, SignalKind]:
-        """All of them. Reads the whole store's keys."""
+    def signals(self, *, amended: bool = True) -> dict[str, SignalKind]:
+        """Every signal that a shard declares, or an amendment where `amended`. Reads all keys."""
         while self._read_next():
             pass
+        if not amended:
+            return dict(self._signals)
         return declared_all(self._store, self._disk) | self._signals
 
     def _read_next(self) -> bool:

@@ -52,7 +52,7 @@ class Viewer:
     """Looks at one store again and again; a manifest that did not change is not read again."""
 
     def __init__(self, store: Path, writer: str = "", disk: Disk = REAL) -> None:
-        self._store, self._writer, self._disk = store, writer, disk
+        self.store, self.disk, self._writer = store, disk, writer
         self._newest = Snapshot()
         self._manifests: dict[Path, tuple[Identity, list[Line]]] = {}
 
@@ -63,7 +63,7 @@ class Viewer:
             try:
                 writers = tuple(
                     self._segments(d, snapshot)
-                    for d in self._disk.directories(self._store)
+                    for d in self.disk.directories(self.store)
                     if not self._writer or d.name == self._writer
                 )
             except ShardError:
@@ -72,21 +72,28 @@ class Viewer:
                 continue  # what was missed went cold under our eyes
             if self.is_newest(snapshot):
                 return View(snapshot, writers)
-        raise ShardError(f"{self._store} changes faster than it can be read", "try again")
+        raise ShardError(f"{self.store} changes faster than it can be read", "try again")
 
     def _snapshot(self) -> Snapshot:
         if not self.is_newest(self._newest):
-            self._newest = read_snapshot(self._store, self._disk)
+            self._newest = read_snapshot(self.store, self.disk)
         return self._newest
 
     def is_newest(self, snapshot: Snapshot) -> bool:
-        return newest_snapshot(self._store, self._disk) == snapshot.version
+        return newest_snapshot(self.store, self.disk) == snapshot.version
+
+    def raise_if_newest(self, view: View, error: FileNotFoundError) -> None:
+        """Raises ShardError if no newer snapshot explains why a file of `view` is missing."""
+        if self.is_newest(view.snapshot):
+            raise ShardError(
+                f"{error.filename or error} is missing", "restore the file from a copy"
+            ) from error
 
     def _segments(self, directory: Path, snapshot: Snapshot) -> tuple[Segment, ...]:
         stems: dict[str, str] = {}
         for suffix in (".open", ".arrow"):  # listed twice: a rename in between is seen once
             stems |= {
-                n.partition(".")[0]: n for n in self._disk.names(directory) if n.endswith(suffix)
+                n.partition(".")[0]: n for n in self.disk.names(directory) if n.endswith(suffix)
             }
         lines = {line["file"].partition(".")[0]: line for line in self._manifest(directory)}
         gone = {
@@ -99,12 +106,12 @@ class Viewer:
         return tuple(
             self._segment(directory / stems[stem], lines.get(stem))
             for stem in sorted(stems.keys() - gone)
-            if stem in lines or stems[stem].endswith(".open") or not self._disk.manifest_comes_later
+            if stem in lines or stems[stem].endswith(".open") or not self.disk.manifest_comes_later
         )
 
     def _found(self, path: Path) -> Path:
         """A shard that the listing missed, perhaps because it was renamed meanwhile."""
-        if not self._disk.exists(path):
+        if not self.disk.exists(path):
             raise ShardError(
                 f"{path} is missing: the manifest names it", "restore the file from a copy"
             )
@@ -122,13 +129,13 @@ class Viewer:
     def _manifest(self, directory: Path) -> list[Line]:
         path = directory / NAME
         try:
-            identity = self._disk.identity(path)
+            identity = self.disk.identity(path)
         except FileNotFoundError:
             return []
         known = self._manifests.get(path)
         if known is not None and known[0] == identity:
             return known[1]
-        lines = read_manifest(directory, self._disk)
+        lines = read_manifest(directory, self.disk)
         if identity is not None:
             self._manifests[path] = (identity, lines)
         return lines

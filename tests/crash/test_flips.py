@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 import pytest
 
@@ -23,10 +22,10 @@ from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.cold.compaction import compact
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
+from experience.shards.sampling.windows import WindowReader
 from experience.shards.storage import sums
 from experience.shards.storage.blobs import BlobReader
 from experience.shards.verify import verify_run
-from experience.shards.windows import WindowReader
 from tests.conftest import CATALOGUE, make_step
 from tests.golden.make import plain
 
@@ -96,12 +95,6 @@ class Readers:
             )
         )
 
-    def where(self) -> object:
-        found = Catalog(self.shards).where(
-            lambda b: pc.greater(b["t"], 0), columns=["t", "obs_text"]
-        )
-        return sorted(map(repr, found.to_pylist()))
-
     def windows(self) -> object:
         reader = WindowReader(self.shards, ("t", "obs_text", "action_ids"))
         reader.refresh()
@@ -153,7 +146,6 @@ class Readers:
             "batches",
             "dataset",
             "table",
-            "where",
             "windows",
             "replay",
             "amended",

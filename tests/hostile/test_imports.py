@@ -213,7 +213,7 @@ def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked(
 def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experience.shards.exchange.jsonl.MOST_BYTES", 1_000)
+    monkeypatch.setattr("experience.shards.exchange.formats.json_lines.MOST_BYTES", 1_000)
     (tmp_path / "theirs.jsonl").write_text(
         json.dumps(a_row()) + "\n" + json.dumps(a_row(1, obs_text="x" * 2_000)) + "\n"
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 import pytest
 
@@ -386,7 +385,6 @@ READERS = {
     "follow": lambda store: list(Catalog(store).follow()),
     "table": lambda store: Catalog(store).table(["t"]),
     "dataset": lambda store: Catalog(store).dataset().count_rows(),
-    "where": lambda store: Catalog(store).where(lambda b: pc.greater(b["t"], 0)),
     "query": lambda store: connect({"steps": store}),
     "export": lambda store: export(store, "jsonl", store.parent / "out"),
     "verify": lambda store: [raise_(p) for p in verify(store, deep=True).problems],

@@ -12,7 +12,7 @@ atif) it is left out and counted. Pictures go out as files in `images/`, each on
 
 What comes in was written by strangers. It is checked whole before the first row is written: every field's type and
 range, a gapless t, one unit a signal. Then it is written under another name and renamed at the end: an import that
-fails leaves nothing. Lines, documents, memory and time are bounded (see jsonl, atif, minari_data).
+fails leaves nothing. Lines, documents, memory and time are bounded (see json_lines, atif, minari_dataset).
 """
 
 from __future__ import annotations
@@ -20,24 +20,21 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from experience.errors import ShardError
-from experience.shards.exchange.atif import from_atif, to_atif
-from experience.shards.exchange.episodes import Exchanged, Placed, Rows, checked
-from experience.shards.exchange.jsonl import from_jsonl, to_jsonl
-from experience.shards.exchange.lerobot_data import to_lerobot
-from experience.shards.exchange.minari_data import from_minari, to_minari
-from experience.shards.exchange.pictures import find
-from experience.shards.exchange.plain import as_plain, from_plain
-from experience.shards.exchange.tables import ragged, to_hf, to_parquet
+from experience.shards.exchange.formats import EXPORTERS, IMPORTERS
+from experience.shards.exchange.formats.hugging_face import ragged
+from experience.shards.exchange.rows.episodes import Exchanged, Placed, Rows, checked
+from experience.shards.exchange.rows.json_steps import as_plain, from_plain
+from experience.shards.exchange.rows.pictures import find
 from experience.shards.journal import Journal
 from experience.signal import SignalKind
 
 __all__ = [
-    "EXPORTS",
-    "IMPORTS",
+    "EXPORTERS",
+    "IMPORTERS",
     "Exchanged",
     "Rows",
     "as_plain",
@@ -52,32 +49,21 @@ def export(store: Path, to: str, out: Path, *, as_written: bool = False) -> Exch
     """Writes the store's committed rows in format `to` below `out`, a new folder: with what amendments say today, in
     signals and each step's last reward, as queries show them, or `as_written`. Raises ShardError if `out` exists,
     MissingPartError if the format needs a library that is not installed."""
-    write = _EXPORTS.get(to)
-    if write is None:
-        raise ShardError(f"no format {to!r}", f"there are: {', '.join(_EXPORTS)}")
+    exporter = EXPORTERS.get(to)
+    if exporter is None:
+        raise ShardError(f"no format {to!r}", f"there are: {', '.join(EXPORTERS)}")
     if out.exists():
         raise ShardError(f"{out} exists already", "name a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.resolve().with_name(f".{out.name}-{secrets.token_hex(4)}")
     draft.mkdir()
     try:
-        done = write(Rows(store, as_written), draft)
+        done = exporter.export(Rows(store, as_written), draft)
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return done
-
-
-_EXPORTS: dict[str, Callable[[Rows, Path], Exchanged]] = {
-    "jsonl": to_jsonl,
-    "atif": to_atif,
-    "parquet": to_parquet,
-    "hf": to_hf,
-    "minari": to_minari,
-    "lerobot": to_lerobot,
-}
-EXPORTS = tuple(_EXPORTS)
 
 
 def import_from(source: Path, of: str, store: Path) -> Exchanged:
@@ -86,9 +72,9 @@ def import_from(source: Path, of: str, store: Path) -> Exchanged:
 
     All of it is read and checked before the first row is written, and written beside `store` before it has its name.
     """
-    read = _IMPORTS.get(of)
-    if read is None:
-        raise ShardError(f"no format {of!r} to read", f"there are: {', '.join(_IMPORTS)}")
+    importer = IMPORTERS.get(of)
+    if importer is None:
+        raise ShardError(f"no format {of!r} to read", f"there are: {', '.join(IMPORTERS)}")
     if not source.exists():
         raise ShardError(
             f"{source} is not there", "name the file or folder that holds the experience"
@@ -99,14 +85,16 @@ def import_from(source: Path, of: str, store: Path) -> Exchanged:
     for entry in [source, *source.rglob("*")]:
         if not (entry.is_file() or entry.is_dir()):  # a pipe would hold its reader up
             raise ShardError(f"{entry} is neither a file nor a folder", "remove it")
-    kinds = _check(read(source), source)
+    kinds = _check(importer.import_from(source), source)
     made = next(
         (p for p in reversed(store.parents) if not p.exists()), None
     )  # the first folder that is not there yet
     draft = store.with_name(f".{store.name}-{secrets.token_hex(4)}")
     try:
         done = _fill(
-            Journal(draft / "imported", kinds, metadata={"imported_from": of}), read(source), source
+            Journal(draft / "imported", kinds, metadata={"imported_from": of}),
+            importer.import_from(source),
+            source,
         )
         draft.rename(store)
     except BaseException:
@@ -158,11 +146,3 @@ def _fill(journal: Journal, found: Iterable[Placed], source: Path) -> Exchanged:
 
 def _folder(source: Path) -> Path:
     return source if source.is_dir() else source.parent
-
-
-_IMPORTS: dict[str, Callable[[Path], Iterable[Placed]]] = {
-    "jsonl": from_jsonl,
-    "atif": from_atif,
-    "minari": from_minari,
-}
-IMPORTS = tuple(_IMPORTS)

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experience.errors import ShardError
-from experience.shards.exchange.episodes import MOST_BYTES, Exchanged, Placed, Rows, checked
-from experience.shards.exchange.pictures import Pictures
-from experience.shards.exchange.plain import as_plain, from_plain
+from experience.shards.exchange.rows.episodes import MOST_BYTES, Exchanged, Placed, Rows, checked
+from experience.shards.exchange.rows.json_steps import as_plain, from_plain
+from experience.shards.exchange.rows.pictures import Pictures
 from experience.step import Step
 from experience.strict_json import dumps
 
+NAME = "jsonl"
 
-def to_jsonl(rows: Rows, out: Path) -> Exchanged:
+
+def export(rows: Rows, out: Path) -> Exchanged:
     done, pictures = Exchanged(files=["steps.jsonl"]), Pictures(rows.store, out)
     with open(out / "steps.jsonl", "w") as file:
         for step in rows.steps():
@@ -25,7 +27,7 @@ def to_jsonl(rows: Rows, out: Path) -> Exchanged:
     return done
 
 
-def from_jsonl(source: Path) -> Iterator[Placed]:
+def import_from(source: Path) -> Iterator[Placed]:
     for path in sorted(source.glob("*.jsonl")) if source.is_dir() else [source]:
         with open(path, "rb") as file:
             number = 0

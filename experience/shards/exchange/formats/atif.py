@@ -15,7 +15,7 @@ import numpy as np
 
 from experience.episode import Episode
 from experience.policy import Decision, VersionSpan
-from experience.shards.exchange.episodes import (
+from experience.shards.exchange.rows.episodes import (
     Exchanged,
     Placed,
     Rows,
@@ -23,17 +23,19 @@ from experience.shards.exchange.episodes import (
     stream_named,
     whole_text,
 )
-from experience.shards.exchange.pictures import Pictures
-from experience.shards.exchange.plain import as_plain, from_plain
+from experience.shards.exchange.rows.json_steps import as_plain, from_plain
+from experience.shards.exchange.rows.pictures import Pictures
 from experience.step import Boundary, Step
 from experience.strict_json import dumps
+
+NAME = "atif"
 
 ATIF_VERSION = "ATIF-v1.7"
 _MEDIA = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_atif(rows: Rows, out: Path) -> Exchanged:
+def export(rows: Rows, out: Path) -> Exchanged:
     done, pictures = Exchanged(), Pictures(rows.store, out)
     for episode in rows.whole(done):
         assert episode.closing is not None
@@ -121,7 +123,7 @@ def _stamp(ns: int) -> str:
     return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat()
 
 
-def from_atif(source: Path) -> Iterator[Placed]:
+def import_from(source: Path) -> Iterator[Placed]:
     """Trajectories of ours come back exactly; of others: messages, observations, tokens, log-probabilities, times, and
     in `info` all else that they say (reasoning, tool calls, ids, costs)."""
     paths = sorted(source.glob("*.json")) if source.is_dir() else [source]

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from experience.episode import Episode
-from experience.shards.exchange.episodes import Exchanged, Rows, short_name
-from experience.shards.exchange.pictures import Pictures
+from experience.shards.exchange.rows.episodes import Exchanged, Rows, short_name
+from experience.shards.exchange.rows.pictures import Pictures
 from experience.strict_json import dumps
+
+NAME = "lerobot"
 
 _ROWS_AT_ONCE, _EPISODES_AT_ONCE = 1_000, 1_000
 _DATA = pa.schema(
@@ -47,7 +49,7 @@ _ABOUT = pa.schema(
 _NUMBERS = [f.name for f in _DATA if not pa.types.is_string(f.type)]
 
 
-def to_lerobot(rows: Rows, out: Path) -> Exchanged:
+def export(rows: Rows, out: Path) -> Exchanged:
     """One data file a world. Pictures are files in `images/`; `observation.pictures` names a turn's, as JSON."""
     done = Exchanged()
     worlds: dict[str, _World] = {}

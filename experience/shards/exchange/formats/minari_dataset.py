@@ -23,7 +23,7 @@ import numpy as np
 from experience.episode import Episode
 from experience.errors import MissingPartError, ShardError
 from experience.policy import Decision
-from experience.shards.exchange.episodes import (
+from experience.shards.exchange.rows.episodes import (
     MOST_BYTES,
     NOT_READABLE,
     Exchanged,
@@ -34,11 +34,13 @@ from experience.shards.exchange.episodes import (
     short_name,
     stream_named,
 )
-from experience.shards.exchange.pictures import Pictures
-from experience.shards.exchange.plain import as_plain, from_plain
+from experience.shards.exchange.rows.json_steps import as_plain, from_plain
+from experience.shards.exchange.rows.pictures import Pictures
 from experience.signal import Signal
 from experience.step import Boundary, Ending, Step, discount_after
 from experience.strict_json import dumps
+
+NAME = "minari"
 
 _NUL = "\u2400"
 """Stands for a NUL, which HDF5 cannot hold in a text."""
@@ -73,7 +75,7 @@ class _World:
     signals: set[str] = field(default_factory=set)
 
 
-def to_minari(rows: Rows, out: Path) -> Exchanged:
+def export(rows: Rows, out: Path) -> Exchanged:
     """Datasets `xp/<world>-v0` in a folder for MINARI_DATASETS_PATH. Reads the store twice: to describe, to write."""
     minari = library("minari", "'minari[hdf5]'")
     out, done = out.resolve(), Exchanged()
@@ -168,7 +170,7 @@ def _value(step: Step, name: str) -> float:
     return np.nan if value is None else value
 
 
-def from_minari(source: Path) -> Iterator[Placed]:
+def import_from(source: Path) -> Iterator[Placed]:
     """`source`: a dataset's folder (the one that holds `data`). Text stays text, other spaces become JSON; infos named
     signal_… are signals. Source: demonstration, as nobody knows the policy's probabilities."""
     library("minari", "'minari[hdf5]'")
@@ -178,7 +180,7 @@ def from_minari(source: Path) -> Iterator[Placed]:
         f"from {__name__} import read_apart; read_apart()",
         str(source.resolve()),
     ]
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
     environment = kept | {"OPENBLAS_NUM_THREADS": "1"}  # each thread of it counts as memory
     with (

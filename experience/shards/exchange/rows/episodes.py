@@ -15,8 +15,7 @@ from experience.episode import Episode, EpisodeReader
 from experience.errors import MissingPartError, RecordError, ShardError
 from experience.shards.amend import follow_amended
 from experience.shards.catalog import Catalog
-from experience.shards.record.schema import signal_names
-from experience.shards.storage.amendment_files import declared_all
+from experience.shards.known import Known
 from experience.signal import SignalKind
 from experience.step import Step
 
@@ -64,13 +63,8 @@ class Rows:
         return chain.from_iterable(blocks)
 
     def catalogue(self) -> dict[str, SignalKind]:
-        """Every signal that any shard tells of, or an amendment that goes out."""
-        shards = {
-            name: SignalKind(unit, source)  # type: ignore[arg-type]
-            for batch in Catalog(self.store).batches()
-            for name, unit, source in signal_names(batch.schema)
-        }
-        return shards if self.as_written else declared_all(self.store) | shards
+        """Every signal that any shard or, unless `as_written`, any amendment declares."""
+        return Known(self.store).signals(amended=not self.as_written)
 
     def episodes(self) -> Iterator[Episode]:
         """Every stream's episodes, in the order in which they ended; one that a crash cut off has no closing row."""
