@@ -93,7 +93,7 @@ def test_a_value_out_of_range_says_the_range() -> None:
         ("evaluation.every=0", "from 1 to 1000000"),
         ("planning.trusted_accuracy=2", "from 0 to 1"),
         ("policy.learns=maybe", "true or false"),
-        ("policy.engine=smal", "is not one of small"),
+        ("policy.engine=smal", "is not one of hugging_face, openai, small, table"),
         ("name=A B", "that matches"),
     ],
 )
@@ -320,7 +320,7 @@ def test_a_section_is_explained_key_by_key_with_choices_ranges_and_who_set_them(
         f"policy.{name}" for name in type(Config().policy).model_fields
     }
     assert (
-        "takes small, hugging_face, openai, table\n  default 'small', set by override 'policy.engine=table'"
+        "takes hugging_face, openai, small, table, my_package:MyEngine\n  default 'small', set by override 'policy.engine=table'"
         in said
     )
     assert "takes a number from 0 to 10" in said

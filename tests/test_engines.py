@@ -18,7 +18,7 @@ import torch
 
 from actors.config.schema import Policy
 from actors.engines.engine import Situation, parse_action
-from actors.engines.registry import make_engine
+from actors.engines.registry import make_engine, make_model
 from experience.errors import ConfigError, EngineError, MissingPartError, RecordError
 from experience.learning.advantages import of_decision
 from experience.learning.batch import TokenBatch
@@ -56,8 +56,11 @@ def test_an_action_is_found_in_what_a_model_says(said: str, done: str) -> None:
 
 
 def test_the_small_engine_gives_exact_tokens_and_takes_new_weights() -> None:
-    one, two = make_engine(SMALL, 1), make_engine(SMALL, 2)
-    two.load(Weights.of(one.model, 4))
+    trained = make_model(SMALL, 1)
+    assert trained is not None
+    one = make_engine(SMALL, 1, trained)
+    two = make_engine(SMALL, 2)
+    two.load(Weights.of(trained.model, 4))
     for decision in two.act(ASK, 1.0):
         assert decision.token_exact
         assert decision.policy_version == decision.version_spans[0].version == 4
@@ -94,8 +97,8 @@ def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(
     """Its generation settings (penalty, top-k, top-p) and its dropout play no part in either."""
     engine = chat(tiny_model, listed=listed)
     decisions = engine.act([*LISTED, *ASK] * 3, temperature)
-    engine.model.train()
-    metrics = TokenLearner(engine.model, LearnerSettings(learning_rate=0.0)).trainer.update(
+    engine._model.train()
+    metrics = TokenLearner(engine._model, LearnerSettings(learning_rate=0.0)).trainer.update(
         [of_decision(d, 1.0) for d in decisions], [], 0.0
     )
     assert abs(metrics["kl"]) < 1e-6 and metrics["clipped"] == 0
@@ -105,7 +108,7 @@ def test_what_a_hugging_face_model_samples_is_scored_as_it_was_sampled(
     for decision in decisions:
         batch = TokenBatch.of([of_decision(decision)])
         with torch.inference_mode():
-            logits = engine.model.eval()(batch.tokens)
+            logits = engine._model.eval()(batch.tokens)
         logp = token_logprobs(
             logits, batch.tokens, batch.temperature, batch.barred(logits.shape[-1])
         )
@@ -150,15 +153,16 @@ def test_a_model_without_an_end_token_is_refused_at_the_start_with_what_to_do(
 def test_without_an_end_token_a_continuation_is_as_long_as_it_may_be_and_a_listed_text_is_refused() -> (
     None
 ):
-    engine = make_engine(SMALL, 1)
+    trained = make_model(SMALL, 1)
+    assert trained is not None
     prompts, generator = [np.arange(5), np.arange(9)], torch.Generator().manual_seed(0)
     found = sample(
-        engine.model, prompts, end=(), most_tokens=7, temperature=1.0, generator=generator
+        trained.model, prompts, end=(), most_tokens=7, temperature=1.0, generator=generator
     )
     assert [(len(s.ids), s.ended) for s in found] == [(7, False), (7, False)]
     with pytest.raises(RecordError, match="without an end token"):
         sample(
-            engine.model,
+            trained.model,
             prompts,
             end=3,
             most_tokens=7,
@@ -200,7 +204,7 @@ def test_a_long_prompt_keeps_its_rules_and_loses_the_middle_of_what_is_seen(
     engine = chat(tiny_model, context=200)
     seen = "first words é " + "middle é" * 100 + " last words"
     (decision,) = engine.act([Situation(seen, "These are the rules.")], 1.0)
-    asked = engine._words._tokenizer.decode(decision.prompt_ids)
+    asked = engine._tokenizer._tokenizer.decode(decision.prompt_ids)
     assert asked.startswith("<|system|>These are the rules.<|end|><|user|>first words")
     assert asked.endswith("last words<|end|><|assistant|>") and " […] " in asked
     assert 180 <= len(decision.prompt_ids) <= 188 and decision.prompt_cut > 600
@@ -250,7 +254,7 @@ def test_a_real_llm_gives_the_log_probabilities_that_the_learner_computes(
         assert decision.token_exact
         batch = TokenBatch.of([of_decision(decision)])
         with torch.inference_mode():
-            logp = token_logprobs(smollm.model(batch.tokens), batch.tokens, batch.temperature)[
+            logp = token_logprobs(smollm._model(batch.tokens), batch.tokens, batch.temperature)[
                 batch.mask.bool()
             ]
         assert np.allclose(logp.numpy(), decision.logprobs, atol=2e-3)

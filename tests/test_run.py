@@ -300,7 +300,7 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
 
 def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path: Path) -> None:
     from actors.collecting.collector import Collector, Work
-    from actors.engines.registry import make_engine
+    from actors.engines.registry import make_model
     from experience.models.weights import PolicyBundle, Weights
 
     config, directory = configured(
@@ -309,7 +309,7 @@ def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path:
     collector = Collector(config, "r", directory.shards, 0, 1)
     texts = {}
     for version, seed in ((0, 5), (1, 6)):  # untrained, and different: each babbles in its own way
-        model = make_engine(config.policy, seed).model
+        model = make_model(config.policy, seed).model
         collector.order(
             [
                 Work.named(

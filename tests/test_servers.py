@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from actors.config.schema import Policy
-from actors.engines.registry import check_server
+from actors.engines.registry import check_engine
 from experience.errors import EngineError
 from tests.test_house import ROOT
 
@@ -106,7 +106,7 @@ def test_a_server_that_answers_something_else_is_named_with_what_it_said(
     how: dict[str, str], says: str
 ) -> None:
     with server(**how) as url, pytest.raises(EngineError) as told:  # type: ignore[arg-type]
-        check_server(policy(url))
+        check_engine(policy(url))
     assert url in str(told.value) and says in str(told.value)
 
 
@@ -114,15 +114,15 @@ def test_a_server_that_takes_connections_and_never_answers_is_told_from_one_that
     None
 ):
     with silent() as url, pytest.raises(EngineError, match="does not answer in time"):
-        check_server(policy(url))
+        check_engine(policy(url))
     with pytest.raises(EngineError, match="no connection"):
-        check_server(policy(url))
+        check_engine(policy(url))
 
 
 @pytest.mark.parametrize("models", ["", MODELS])
 def test_a_server_that_answers_is_let_be_whether_it_lists_its_models_or_not(models: str) -> None:
     with server(body=ANSWER, models=models) as url:
-        check_server(policy(url))
+        check_engine(policy(url))
 
 
 def test_a_run_with_a_dead_server_ends_at_once_and_show_says_why(tmp_path: Path) -> None:

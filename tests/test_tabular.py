@@ -9,7 +9,7 @@ import pytest
 
 from actors.config.schema import load
 from actors.engines.engine import Situation
-from actors.engines.table import TableEngine
+from actors.engines.table_engine import TableEngine
 from actors.run import run
 from actors.runs.directory import RunDirectory
 from benchmarks.planning.dyna import live

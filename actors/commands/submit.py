@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from actors import ROOT
 from actors.config.reader import shown
 from actors.config.section import absolute
-from actors.config.sense import HIDDEN, PASSWORD
+from actors.engines.passwords import HIDDEN, PASSWORD
 from actors.output import emit
 from experience.errors import ConfigError, XpError
 from experience.shards.redaction.redact import Redactor

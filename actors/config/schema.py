@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from actors.config.acting import Budget, Collecting, Evaluation, SandboxSection, World
 from actors.config.layers import merge, note_places, origins
@@ -30,13 +31,25 @@ from actors.config.reader import (
 from actors.config.section import SEEDS, PathText, Section, at_home, model_here
 from actors.config.sense import check_sense, names_of_secrets, without_password
 from actors.config.words import check_keys, explain_error
+from actors.engines.registry import OUTSIDE
+from actors.engines.registry import names as engine_names
 from experience.learning.learner import LearnerSettings
 from experience.shards.redaction.redact import name_secrets
 
 
+def _engine(name: str) -> str:
+    """The name of a bundled engine, or of one outside, which only a run imports."""
+    if name not in engine_names() and not OUTSIDE.fullmatch(name):
+        known = ", ".join(f"'{known}'" for known in engine_names())
+        raise PydanticCustomError("literal_error", "unknown engine", {"expected": known})
+    return name
+
+
 class Policy(Section):
-    engine: Literal["small", "hugging_face", "openai", "table"] = Field(
-        "small", description="who runs the model"
+    engine: Annotated[str, AfterValidator(_engine)] = Field(
+        "small",
+        description="who runs the model",
+        examples=[*engine_names(), "my_package:MyEngine"],
     )
     layers: int = Field(3, ge=1, le=64, description="small: transformer blocks")
     width: int = Field(

@@ -9,13 +9,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from actors.config.reader import Node, Problems
 from actors.config.section import ADDRESS
+from actors.engines.passwords import HIDDEN, PASSWORD
 from experience.shards.redaction.redact import name_secrets
 
 if TYPE_CHECKING:
     from actors.config.schema import Config, Policy
-
-HIDDEN, PASSWORD = "***", "XP_URL_PASSWORD"
-"""Placeholder of the password in copies of policy.base_url, and the variable that holds it."""
 
 
 def check_sense(config: Config, merged: Node, problems: Problems) -> None:

@@ -35,6 +35,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def takes(field: FieldInfo) -> str:
     """The values that a key takes: its choices, or its type and range; "" if it takes anything."""
+    if field.examples:
+        return ", ".join(map(str, field.examples))
     kind = field.annotation
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     said = [

@@ -1,6 +1,6 @@
-"""The words of the engines: what is asked of a model, and who answers.
+"""What an engine is: it answers a situation with a decision.
 
-Situation -> Decision. An engine that learns takes new weights by `load`; one that does not refuses.
+An engine whose policy is learned takes new weights by `load`; any other engine refuses them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from experience.models.weights import Weights
 from experience.policy import Decision
@@ -16,9 +16,13 @@ from experience.policy import Decision
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What an agent must answer: the observation, how this world wants its answers written, and, where the world can
-    list them, all answers that there are. draw: the seed of the random numbers by which it is answered, the same
-    whatever else is asked beside it; None: the engine's own generator goes on."""
+    """What a policy must answer.
+
+    instructions: the rules of the world, and how it wants its actions written.
+    actions: all actions that there are, if the world lists them.
+    draw: the seed of the random numbers that this situation is answered by, so that the answer
+    does not depend on what else is asked beside it; None: the engine's own generator goes on.
+    """
 
     observation: str
     instructions: str = ""
@@ -27,7 +31,7 @@ class Situation:
 
 
 def messages(situation: Situation) -> list[dict[str, str]]:
-    """The chat that asks a model that reads: the world's rules as system, what is seen as user."""
+    """The chat that asks a model: the rules as system message, the observation as the user's."""
     return [
         {"role": "system", "content": situation.instructions},
         {"role": "user", "content": situation.observation},
@@ -39,7 +43,7 @@ _FENCE = re.compile(r"```[a-z]*\n(.*?)(?:```|$)", re.DOTALL)
 
 
 def parse_action(text: str) -> str:
-    """The action in a model's answer: without its thoughts, its code fence, or quotes around all of it."""
+    """The action in a model's answer, without its thoughts, its code fence and its quotes."""
     text = _THOUGHT.sub("", text).strip()
     fenced = _FENCE.search(text)
     if fenced:
@@ -51,12 +55,22 @@ def parse_action(text: str) -> str:
 
 
 class Engine(Protocol):
+    """Samples actions from a policy. What a learner updates is another thing: a TrainedModel."""
+
     version: int
-    model: Any
+    """The version of the weights that it samples from."""
 
-    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]: ...
+    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
+        """One decision for each situation, in order. Temperature 0 takes the likeliest action.
 
-    def load(self, weights: Weights) -> None: ...
+        Raises EngineError if the model does not answer.
+        """
+
+    def load(self, weights: Weights) -> None:
+        """Samples from these weights from now on. Raises EngineError if it cannot take any."""
 
     def encode(self, situation: Situation, action: str) -> Decision | None:
-        """Somebody else's action as this engine's tokens, no sample; None where the engine's tokens are not known."""
+        """An action that this engine did not sample, as its tokens; None if they are not known.
+
+        Raises ConfigError if the action has more tokens than an action may have.
+        """

@@ -1,15 +1,16 @@
-"""Engines whose model runs in this process: exact tokens, and the log-probabilities of what was sampled from."""
+"""Engines whose model runs in this process: exact tokens, and their true log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from actors.engines.engine import Situation
+from actors.engines.model import Prompt, TrainedModel
+from actors.engines.settings import PolicySettings
 from experience.errors import ConfigError
 from experience.models.decoding import Sampled, allowed_tokens, sample
 from experience.models.weights import Weights
@@ -17,66 +18,56 @@ from experience.policy import Decision, VersionSpan
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """ids int32 [P], and how many tokens were left out so that they fit."""
-
-    ids: np.ndarray
-    cut: int = 0
-
-
-class Words(Protocol):
-    """How a model reads situations and writes actions."""
-
-    ends: Sequence[int]
-    """The tokens that end an action."""
-
-    def prompt(self, situation: Situation, room: int) -> Prompt:
-        """At most `room` tokens. Raises ConfigError where not even the rules have room."""
-
-    def action(self, text: str) -> np.ndarray:
-        """int32 [A], with an end token."""
-
-    def text(self, ids: np.ndarray) -> str: ...
-
-
-@dataclass(frozen=True)
-class Room:
-    """Tokens of prompt and action together, and of an action; where each was set, for messages."""
+class TokenLimits:
+    """How many tokens a prompt and its action may have together, and an action alone; and where
+    each limit was set, for error messages."""
 
     context: int
     most_tokens: int
     where_context: str = "policy.context"
     where_most_tokens: str = "policy.max_tokens"
 
+    @classmethod
+    def of(cls, policy: PolicySettings) -> TokenLimits:
+        return cls(
+            policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens")
+        )
+
 
 class LocalEngine:
-    """A model and its words. `listed`: where a world lists its actions, it writes one of them and nothing else.
+    """Samples from a model in this process, which a learner may update between two calls.
 
-    Actions are drawn from the model's softmax at the given temperature, over what may be written, and from nothing
-    else; by a generator of its own, or, where a situation names a `draw`, by one of that seed: the global generator
-    plays no part, and is left as it is.
+    listed: in a world that lists its actions, only a listed action is ever written.
+
+    Actions are drawn from the model's softmax at the given temperature, over what may be written,
+    and from nothing else. The random numbers are the engine's own, or, for a situation that names
+    a `draw`, those of that seed: the global generator plays no part, and is left as it is.
     """
 
     def __init__(
         self,
-        model: Any,
-        words: Words,
-        room: Room,
+        trained: TrainedModel,
+        limits: TokenLimits,
         seed: int,
         behaviour_id: str,
         listed: bool = False,
     ) -> None:
-        self.model, self.version, self.behaviour_id = model.eval(), 0, behaviour_id
-        self._words, self._room, self._listed = words, room, listed
+        self.version = 0
+        self.behaviour_id = behaviour_id
+        self._model = trained.model.eval()
+        self._tokenizer = trained.tokenizer
+        self._limits = limits
+        self._listed = listed
         self._generator = torch.Generator().manual_seed(seed)
 
     def load(self, weights: Weights) -> None:
-        weights.put_into(self.model)
+        weights.put_into(self._model)
         self.version = weights.version
 
     def encode(self, situation: Situation, action: str) -> Decision:
-        """Raises ConfigError if the action has more tokens than may be written."""
-        prompt, ids = self._prompt(situation), self._checked(action)
+        """The action as tokens. Raises ConfigError if it has more tokens than may be written."""
+        prompt = self._prompt(situation)
+        ids = self._checked(action)
         allowed_ids, allowed_counts = allowed_tokens(ids, self._only(situation))
         return Decision(
             action,
@@ -95,13 +86,13 @@ class LocalEngine:
     def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
         """Raises ConfigError if a listed action has more tokens than may be written."""
         prompts = [self._prompt(s) for s in situations]
-        self.model.eval()  # the learner may share it
+        self._model.eval()  # a learner that shares the model has left it in training mode
         written = sample(
-            self.model,
+            self._model,
             [p.ids for p in prompts],
-            end=self._words.ends,
+            end=self._tokenizer.ends,
             temperature=temperature,
-            most_tokens=self._room.most_tokens,
+            most_tokens=self._limits.most_tokens,
             only=[self._only(s) for s in situations],
             generator=[self._generator_of(s) for s in situations],
         )
@@ -113,12 +104,10 @@ class LocalEngine:
     def _decision(
         self, situation: Situation, prompt: Prompt, written: Sampled, temperature: float
     ) -> Decision:
-        listed = " listed" if len(written.allowed_counts) else ""
-        text = (
-            self._text_listed(situation, written.ids) if listed else self._words.text(written.ids)
-        )
+        is_listed = len(written.allowed_counts) > 0
+        spelled = self._text_listed if is_listed else self._text_free
         return Decision(
-            text,
+            spelled(situation, written.ids),
             self.version,
             prompt.ids,
             written.ids,
@@ -126,7 +115,7 @@ class LocalEngine:
             (VersionSpan(self.version, len(written.ids)),),
             token_exact=True,
             behaviour_id=self.behaviour_id,
-            decoder=f"temperature={temperature:g}{listed}",
+            decoder=f"temperature={temperature:g}{' listed' if is_listed else ''}",
             sampled=temperature > 0,
             temperature=temperature,
             allowed_ids=written.allowed_ids,
@@ -137,32 +126,40 @@ class LocalEngine:
 
     def _prompt(self, situation: Situation) -> Prompt:
         try:
-            return self._words.prompt(situation, self._room.context - self._room.most_tokens)
+            return self._tokenizer.prompt(
+                situation, self._limits.context - self._limits.most_tokens
+            )
         except ConfigError as error:
             raise ConfigError(
-                f"{self._room.where_context}: policy.context: {error}",
-                f"it is {self._room.context}, of which policy.max_tokens={self._room.most_tokens} are "
-                "kept for the action",
+                f"{self._limits.where_context}: policy.context: {error}",
+                f"it is {self._limits.context}, of which policy.max_tokens="
+                f"{self._limits.most_tokens} are kept for the action",
             ) from error
 
     def _only(self, situation: Situation) -> list[np.ndarray]:
+        """The token sequences that may be written; empty: any."""
         return [self._checked(action) for action in situation.actions] if self._listed else []
 
+    def _text_free(self, situation: Situation, ids: np.ndarray) -> str:
+        """The action that a model of free text means by these tokens."""
+        return self._tokenizer.text(ids)
+
     def _text_listed(self, situation: Situation, ids: np.ndarray) -> str:
-        """The listed action that these tokens are, to the letter: there is no answer to be understood."""
+        """The listed action that these tokens spell, to the letter: it is not parsed."""
         written = (
             action
             for action in situation.actions
-            if np.array_equal(self._words.action(action), ids)
+            if np.array_equal(self._tokenizer.action(action), ids)
         )
-        return next(written, self._words.text(ids))
+        return next(written, self._tokenizer.text(ids))
 
     def _checked(self, action: str) -> np.ndarray:
-        ids, most = self._words.action(action), self._room.most_tokens
+        ids = self._tokenizer.action(action)
+        most = self._limits.most_tokens
         if len(ids) > most:
             raise ConfigError(
-                f"{self._room.where_most_tokens}: policy.max_tokens: {most} are allowed, and the action "
-                f"{action[:80]!r} takes {len(ids)}",
+                f"{self._limits.where_most_tokens}: policy.max_tokens: {most} are allowed, "
+                f"and the action {action[:80]!r} takes {len(ids)}",
                 f"set policy.max_tokens={len(ids)} or more",
             )
         return ids

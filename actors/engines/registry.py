@@ -1,59 +1,114 @@
-"""The registry of engines: which one a configuration names. Heavy libraries are imported only by the engine that
-needs them."""
+"""The registry of engines: the names that a configuration may give, and what stands behind each.
+
+A file `NAME_engine.py` in this folder is the engine `NAME`: the file's `KIND` says how it is made.
+Names are read from the folder, and a file is imported when its engine is used, so that heavy
+libraries are loaded only by the engine that needs them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from actors.engines.engine import Engine
+from experience.errors import ConfigError, MissingPartError
 
 if TYPE_CHECKING:
-    from actors.config.schema import Policy
-    from actors.engines.openai_server import OpenAIServer
+    from actors.engines.engine import Engine
+    from actors.engines.model import TrainedModel
+    from actors.engines.settings import PolicySettings
+
+OUTSIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""The name of an engine that is not in this folder: `my_package:MyEngine`."""
+
+_FILES = "_engine.py"
 
 
-def check_server(policy: Policy) -> None:
-    """Raises EngineError, within seconds, where the policy's server does not answer as it must; other engines have
-    none. To be called before a run lives anything."""
-    if policy.engine == "openai":
-        _server(policy).check()
+@dataclass(frozen=True)
+class EngineKind:
+    """How an engine is made. Only the first of the three functions is needed."""
+
+    make_engine: Callable[[PolicySettings, int, TrainedModel | None], Engine]
+    """(settings, seed, model to sample from, None for a new one) -> the engine."""
+    make_model: Callable[[PolicySettings, int], TrainedModel] | None = None
+    """(settings, seed) -> the model that a learner may update; None if there is no such model."""
+    check: Callable[[PolicySettings], None] | None = None
+    """Raises EngineError, within seconds, if the engine could not answer."""
 
 
-def _server(policy: Policy) -> OpenAIServer:
-    from actors.engines.openai_server import OpenAIServer
-
-    return OpenAIServer(
-        policy.base_url,
-        policy.model,
-        policy.api_key_env,
-        policy.max_tokens,
-        policy.timeout_seconds,
-        policy.retries,
-    )
+def names() -> list[str]:
+    """The names of the bundled engines, in order of the alphabet. Imports none of them."""
+    files = Path(__file__).parent.glob(f"*{_FILES}")
+    return sorted(file.name.removesuffix(_FILES) for file in files)
 
 
-def make_engine(policy: Policy, seed: int) -> Engine:
-    """The engine that the configuration names. Heavy libraries are imported only by the one that needs them."""
-    if policy.engine == "table":
-        from actors.engines.table import TableEngine
+def find(name: str) -> EngineKind:
+    """What stands behind the name of an engine. Raises ConfigError if nothing does."""
+    if name in names():
+        kind: EngineKind = import_module(f"actors.engines.{name}_engine").KIND
+        return kind
+    if not OUTSIDE.fullmatch(name):
+        raise ConfigError(
+            f"policy.engine: {name!r} is not one of {', '.join(names())}",
+            "an engine of your own is named my_package:MyEngine",
+        )
+    return _find_outside(name)
 
-        return TableEngine(policy.epsilon, seed)
-    if policy.engine == "openai":
-        return _server(policy)
-    from actors.engines.local import Room
 
-    room = Room(
-        policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens")
-    )
-    if policy.engine == "hugging_face":
-        from actors.engines.hugging_face import hugging_face_engine
+def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None = None) -> Engine:
+    """The engine that the configuration names. It samples from `trained`, which a learner may
+    update meanwhile; without it, from a model of its own."""
+    return find(policy.engine).make_engine(policy, seed, trained)
 
-        return hugging_face_engine(policy.model, room, seed, policy.listed)
-    from actors.engines.small import small_engine
-    from experience.models.tokenizer import ByteTokenizer
-    from experience.models.transformer import TransformerShape
 
-    shape = TransformerShape(
-        ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context
-    )
-    return small_engine(shape, room, seed, policy.listed)
+def make_model(policy: PolicySettings, seed: int) -> TrainedModel | None:
+    """The model that a learner may update, before its first update; None if there is none."""
+    make = find(policy.engine).make_model
+    return None if make is None else make(policy, seed)
+
+
+def check_engine(policy: PolicySettings) -> None:
+    """To be called before a run begins. Raises EngineError, within seconds, if the engine could
+    not answer, such as a server that is down; ConfigError if there is no such engine."""
+    check = find(policy.engine).check
+    if check is not None:
+        check(policy)
+
+
+def _find_outside(name: str) -> EngineKind:
+    """The engine of somebody else: an EngineKind, or a class that is made with (settings, seed)."""
+    module, _, attribute = name.partition(":")
+    found: Any = getattr(_imported(module, name), attribute, None)
+    if isinstance(found, EngineKind):
+        return found
+    if not callable(found):
+        raise ConfigError(
+            f"policy.engine: {module} has no class {attribute!r}",
+            "docs/add-an-engine.md shows a whole engine",
+        )
+    return EngineKind(lambda policy, seed, trained: found(policy, seed))
+
+
+def _imported(module: str, name: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        # `import a.b` may fail because there is no `a`, or because `a.b` imports what is missing
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"policy.engine: {name}: no module {error.name!r} is found",
+                "an engine of your own is a file in the folder that you call ./xp from, "
+                "or an installed package",
+            ) from error
+        raise MissingPartError(
+            f"policy.engine: {name} needs {error.name!r}, which is not installed",
+            f"install it: pip install {error.name}",
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"policy.engine: {module} cannot be imported: {type(error).__name__}: {error}",
+            f"python -c 'import {module}' shows where",
+        ) from error

@@ -17,8 +17,8 @@ from actors.collecting.evaluator import Evaluator
 from actors.collecting.pool import Pool, all_new, make_pool
 from actors.collecting.publisher import Publisher
 from actors.config.schema import Config
-from actors.engines.engine import Engine
-from actors.engines.registry import check_server, make_engine
+from actors.engines.model import TrainedModel
+from actors.engines.registry import check_engine, make_engine, make_model
 from actors.running.budget import Budget, Every
 from actors.running.checkpoints import Checkpoints
 from actors.running.curation import Curation
@@ -36,7 +36,7 @@ from actors.running.phases import Phases
 from actors.running.progress import Progress
 from actors.running.thought import Thought
 from actors.runs.directory import RunDirectory
-from experience.errors import DivergedError
+from experience.errors import ConfigError, DivergedError
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.null_learner import NullLearner
 from experience.learning.token_learner import TokenLearner
@@ -67,11 +67,13 @@ class Parts:
         self.events = events
         self.progress = Progress(directory.name, learns=config.policy.learns)
         Monitoring(config.monitors, self.events)
-        check_server(config.policy)
+        check_engine(config.policy)
         worlds = describe_worlds(config)
         rewards = RewardModel(worlds.weights)
-        engine = make_engine(config.policy, config.seed)
-        self.learner = make_learner(config, engine, rewards)
+        # imagination samples from the very model that the learner updates
+        trained = make_model(config.policy, config.seed)
+        engine = make_engine(config.policy, config.seed, trained)
+        self.learner = make_learner(config, trained, rewards)
         self.replay = Replay(config.collecting.group_size, config.learning.max_lag, config.seed)
         world = make_world(config, list(worlds.catalogue))
         self.skills = make_skills(config, worlds.catalogue, rewards, self.learner)
@@ -251,7 +253,8 @@ class Parts:
         check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
 
 
-def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learner:
+def make_learner(config: Config, trained: TrainedModel | None, rewards: RewardModel) -> Learner:
+    """The learner of a run. Raises ConfigError if the policy has no model that can be learned."""
     if not config.policy.learns:
         return NullLearner()
     learning, planning = config.learning, config.planning
@@ -267,11 +270,17 @@ def make_learner(config: Config, engine: Engine, rewards: RewardModel) -> Learne
                 seed=config.seed,
             ),
         )
+    if trained is None:
+        raise ConfigError(
+            f"{config.policy.place('engine')}: policy.engine: {config.policy.engine} has no model "
+            "that is trained here",
+            "set policy.learns=false",
+        )
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, seed=config.seed)
     return TokenLearner(
-        engine.model, settings, make_value(config) if learning.advantage == "turn" else None
+        trained.model, settings, make_value(config) if learning.advantage == "turn" else None
     )
 
 

@@ -43,9 +43,9 @@ def main(kills: int, where: str) -> None:
     directory = RunDirectory.create(config, origins, sys.argv)
     catalog, rng = Catalog(directory.shards), random.Random(0)
     pool = RayPool(config, directory.name, directory.shards, catalog)
-    from actors.engines.registry import make_engine
+    from actors.engines.registry import make_model
 
-    pool.push(PolicyBundle(Weights.of(make_engine(config.policy, 0).model, 0)), 10**6)
+    pool.push(PolicyBundle(Weights.of(make_model(config.policy, 0).model, 0)), 10**6)
     pool.order(
         [Work.named(f"w{i}", env_id="envs:PythonTask-v0", seed=i, lane="random") for i in range(8)]
     )

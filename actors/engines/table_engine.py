@@ -1,4 +1,4 @@
-"""A table of action values as a policy: ε-greedy over the world's listed actions, for worlds whose states repeat."""
+"""The engine `table`: ε-greedy over a table of action values, for worlds whose states repeat."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors.engines.engine import Situation
+from actors.engines.model import TrainedModel
+from actors.engines.registry import EngineKind
+from actors.engines.settings import PolicySettings
 from experience.errors import EngineError
 from experience.models.table import Table
 from experience.models.weights import Weights
@@ -14,17 +17,20 @@ from experience.policy import Decision, VersionSpan
 
 
 class TableEngine:
-    """An action's one token is its index in the list. Ties are broken at random; temperature 0 never explores."""
+    """The one token of an action is its index in the world's list. Ties between best actions are
+    broken at random. Temperature 0 never explores."""
 
     behaviour_id = "table"
-    model = None
 
     def __init__(self, epsilon: float, seed: int) -> None:
-        self.version, self._table = 0, Table()
-        self._epsilon, self._rng = epsilon, np.random.default_rng(seed)
+        self.version = 0
+        self._table = Table()
+        self._epsilon = epsilon
+        self._rng = np.random.default_rng(seed)
 
     def load(self, weights: Weights) -> None:
-        self._table, self.version = Table.read(weights), weights.version
+        self._table = Table.read(weights)
+        self.version = weights.version
 
     def encode(self, situation: Situation, action: str) -> Decision | None:
         if action not in situation.actions:
@@ -41,16 +47,11 @@ class TableEngine:
         )
 
     def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
-        return [
-            self._decide(
-                s,
-                self._epsilon if temperature else 0.0,
-                self._rng if s.draw is None else np.random.default_rng(s.draw),
-            )
-            for s in situations
-        ]
+        epsilon = self._epsilon if temperature else 0.0
+        return [self._decide(situation, epsilon) for situation in situations]
 
-    def _decide(self, situation: Situation, epsilon: float, rng: np.random.Generator) -> Decision:
+    def _decide(self, situation: Situation, epsilon: float) -> Decision:
+        rng = self._rng if situation.draw is None else np.random.default_rng(situation.draw)
         n = len(situation.actions)
         if not n:
             raise EngineError(
@@ -59,8 +60,10 @@ class TableEngine:
             )
         values = self._table(situation.observation, situation.actions)
         best = np.flatnonzero(values == values.max())
-        greedy = rng.random() >= epsilon
-        chosen = int(best[int(rng.random() * len(best))]) if greedy else int(rng.random() * n)
+        is_greedy = rng.random() >= epsilon
+        choices = best if is_greedy else np.arange(n)
+        chosen = int(choices[int(rng.random() * len(choices))])
+        # an exploring draw may hit a best action, too
         probability = epsilon / n + (1 - epsilon) * (chosen in best) / len(best)
         return Decision(
             situation.actions[chosen],
@@ -77,3 +80,11 @@ class TableEngine:
             prompt_cut=0,
             action_cut=False,
         )
+
+
+def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> TableEngine:
+    """A table without entries. The learner keeps a table of its own and pushes it as weights."""
+    return TableEngine(policy.epsilon, seed)
+
+
+KIND = EngineKind(make_engine)

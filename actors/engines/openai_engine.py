@@ -1,7 +1,7 @@
-"""Any server that speaks the OpenAI chat protocol: vLLM, llama.cpp, transformers serve, a hosted model.
+"""The engine `openai`: any server of the OpenAI chat protocol: vLLM, llama.cpp, a hosted model.
 
-Such a server gives text, not the exact tokens that were sampled, so its steps are marked as not token-exact: they
-are kept, evaluated and imitated as text, and no policy gradient is taken on them.
+Such a server gives text, not the exact tokens that were sampled. So its steps are marked as not
+token-exact: they are kept, evaluated and imitated as text, and no policy gradient is taken on them.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import quote
 
-from actors.config.sense import HIDDEN, PASSWORD
 from actors.engines.engine import Situation, messages, parse_action
+from actors.engines.model import TrainedModel
+from actors.engines.passwords import with_password
+from actors.engines.registry import EngineKind
+from actors.engines.settings import PolicySettings
 from experience.errors import EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision
 from experience.shards.redaction.redact import Redactor
 
-_FIRST_SECONDS, _FIRST_TOKEN_SECONDS = 10.0, 60.0
-"""How long a server may take, before a run, to list its models, and to load one and write a token."""
+_FIRST_SECONDS = 10.0
+"""How long a server may take, before a run, to list its models."""
+
+_FIRST_TOKEN_SECONDS = 60.0
+"""How long a server may take, before a run, to load a model and write a token."""
+
 _NO_ANSWER = (AttributeError, IndexError, TypeError, ValueError)
-"""What reading an answer that is no chat completion ends with: the SDK does not check it."""
+"""Raised by reading an answer that is no chat completion: the SDK does not check answers."""
 
 
 class OpenAIServer:
-    """Requests of one round run side by side; each is retried by the SDK on connection errors, 429 and 5xx."""
+    """Sends the requests of one round side by side. The SDK sends a request again after connection
+    errors, 429 and 5xx."""
 
     behaviour_id = "openai"
-    model = None
 
     def __init__(
         self,
@@ -42,10 +48,14 @@ class OpenAIServer:
     ) -> None:
         import openai
 
-        self._openai, self._model, self._most_tokens, self.version = openai, model, most_tokens, 0
-        self._base_url, self._timeout = base_url, timeout_seconds
+        self.version = 0
+        self._openai = openai
+        self._model = model
+        self._most_tokens = most_tokens
+        self._base_url = base_url
+        self._timeout = timeout_seconds
         self._client = openai.OpenAI(
-            base_url=_with_password(base_url),
+            base_url=with_password(base_url),
             api_key=os.environ.get(api_key_env, "none"),
             timeout=timeout_seconds,
             max_retries=retries,
@@ -65,9 +75,12 @@ class OpenAIServer:
         return list(self._threads.map(lambda s: self._ask(s, temperature), situations))
 
     def check(self) -> None:
-        """Asks for the list of models and for one token. Raises EngineError within seconds where nobody answers, or
-        not as such a server does: before a run, nothing is worth a long wait."""
-        openai, served = self._openai, list[str]()
+        """Asks for the list of models and for one token, with less patience than during a run.
+
+        Raises EngineError within seconds if nobody answers, or not as such a server does.
+        """
+        openai = self._openai
+        served: list[str] = []
         try:
             quick = self._client.with_options(
                 timeout=min(self._timeout, _FIRST_SECONDS), max_retries=0
@@ -76,7 +89,7 @@ class OpenAIServer:
         except openai.APIConnectionError as error:  # a timeout is one
             raise self._failure(error) from None
         except (openai.OpenAIError, *_NO_ANSWER):
-            pass  # somebody is there; not every server lists its models
+            pass  # a server is there, and not every server lists its models
         patient = self._client.with_options(
             timeout=min(self._timeout, _FIRST_TOKEN_SECONDS), max_retries=1
         )
@@ -92,9 +105,8 @@ class OpenAIServer:
         try:
             text, ending = self._create(self._client, situation, temperature, self._most_tokens)
         except (self._openai.OpenAIError, *_NO_ANSWER) as error:
-            raise self._failure(
-                error
-            ) from None  # the SDK's error holds the request, and that the key
+            # `from None`: the SDK's error holds the request, and the request holds the key
+            raise self._failure(error) from None
         return Decision(
             text=parse_action(text),
             policy_version=self.version,
@@ -108,7 +120,8 @@ class OpenAIServer:
     def _create(
         self, client: Any, situation: Situation, temperature: float, most_tokens: int
     ) -> tuple[str, str]:
-        """(text, why it ended). Raises what the SDK does, or one of `_NO_ANSWER` for what is no chat completion."""
+        """(text, why it ended). Raises what the SDK raises, or one of `_NO_ANSWER` if the answer is
+        no chat completion."""
         answer = client.chat.completions.create(
             model=self._model,
             messages=messages(situation),
@@ -119,7 +132,7 @@ class OpenAIServer:
         return str(choice.message.content or ""), str(choice.finish_reason)
 
     def _failure(self, error: Exception, hint: str = "") -> EngineError:
-        """What went wrong at which server, without the secrets that the SDK's words may hold."""
+        """What went wrong at which server, without the secrets that the SDK's message may hold."""
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, self._openai.APITimeoutError):
             what = "it takes the connection and does not answer in time"
@@ -136,11 +149,24 @@ class OpenAIServer:
         )
 
 
-def _with_password(base_url: str) -> str:
-    """What a copy of the configuration hides, put back for the client. Raises EngineError where it is not here."""
-    if f":{HIDDEN}@" in base_url and not os.environ.get(PASSWORD):
-        raise EngineError(
-            f"{PASSWORD} is not set here, and policy.base_url needs its password",
-            f"set {PASSWORD} in the environment of every node",
-        )
-    return base_url.replace(f":{HIDDEN}@", f":{quote(os.environ.get(PASSWORD, ''), safe='')}@", 1)
+def _client_of(policy: PolicySettings) -> OpenAIServer:
+    return OpenAIServer(
+        policy.base_url,
+        policy.model,
+        policy.api_key_env,
+        policy.max_tokens,
+        policy.timeout_seconds,
+        policy.retries,
+    )
+
+
+def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> OpenAIServer:
+    """A client of the server; the server has random numbers and weights of its own."""
+    return _client_of(policy)
+
+
+def check(policy: PolicySettings) -> None:
+    _client_of(policy).check()
+
+
+KIND = EngineKind(make_engine, check=check)

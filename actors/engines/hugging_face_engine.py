@@ -1,0 +1,111 @@
+"""The engine `hugging_face`: a model in this process, chat prompts, exact tokens.
+
+The settings for generation that come with a model (top-k, penalties, …) are not used, for then the
+log-probabilities would not be those of what was sampled from; its end tokens are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from actors.engines.engine import Situation, messages, parse_action
+from actors.engines.local import LocalEngine, TokenLimits
+from actors.engines.model import Prompt, TrainedModel
+from actors.engines.registry import EngineKind
+from actors.engines.settings import PolicySettings
+from experience.errors import ConfigError
+from experience.models.hugging_face import load
+
+_LEFT_OUT = " […] "
+
+
+class ChatTurns:
+    """The model's chat template. A prompt that is too long loses the middle of its observation;
+    the rules, and what the template adds, stay."""
+
+    def __init__(self, tokenizer: Any, lm: Any) -> None:
+        self._tokenizer = tokenizer
+        self.ends: Sequence[int] = _end_tokens(tokenizer, lm)
+
+    def prompt(self, situation: Situation, most_tokens: int) -> Prompt:
+        whole = self._render(situation, situation.observation)
+        if len(whole) <= most_tokens:
+            return Prompt(np.array(whole, np.int32))
+        ids = self._shortened(situation, whole, most_tokens)
+        return Prompt(np.array(ids, np.int32), len(whole) - len(ids))
+
+    def _shortened(self, situation: Situation, ids: list[int], most_tokens: int) -> list[int]:
+        """The prompt with the middle of its observation left out."""
+        seen = self._encode(situation.observation)
+        kept = len(seen)
+        # A text that is cut and joined again may have a few tokens more than its parts: repeat
+        # until the whole prompt fits.
+        while len(ids) > most_tokens:
+            kept -= len(ids) - most_tokens
+            if kept < 0:
+                raise ConfigError(
+                    f"the rules alone take {len(self._render(situation, ''))} tokens of a prompt, "
+                    f"and {most_tokens} are allowed"
+                )
+            head = seen[: kept // 2]
+            tail = seen[len(seen) - (kept + 1) // 2 :]
+            ids = self._render(situation, self._decode(head) + _LEFT_OUT + self._decode(tail))
+        return ids
+
+    def action(self, text: str) -> np.ndarray:
+        return np.array([*self._encode(text), *self.ends[:1]], np.int32)
+
+    def text(self, ids: np.ndarray) -> str:
+        return parse_action(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _render(self, situation: Situation, observation: str) -> list[int]:
+        chat = messages(Situation(observation, situation.instructions))
+        if self._tokenizer.chat_template is None:
+            return self._encode("\n\n".join(m["content"] for m in chat if m["content"]) + "\n")
+        return self._encode(
+            self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _decode(self, ids: list[int]) -> str:
+        """The text of these tokens, without the halves of characters at its ends."""
+        return str(self._tokenizer.decode(ids)).strip("\N{REPLACEMENT CHARACTER}")
+
+
+def _end_tokens(tokenizer: Any, lm: Any) -> list[int]:
+    """Every token that ends an answer: the tokenizer's own first, then those of the model."""
+    of_model = lm.generation_config.eos_token_id
+    if of_model is None:
+        of_model = lm.config.eos_token_id
+    found: list[int] = []
+    for named in (tokenizer.eos_token_id, of_model):
+        found += [named] if isinstance(named, int) else named or []
+    return list(dict.fromkeys(found))
+
+
+def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
+    """The pretrained model; `seed` decides nothing here. Raises MissingPartError if it cannot be
+    loaded, ConfigError if no token of the model would end an action."""
+    model, tokenizer = load(policy.model)
+    turns = ChatTurns(tokenizer, model.lm)
+    if not turns.ends:
+        raise ConfigError(
+            f"policy.model: {policy.model} names no token that ends an answer",
+            "name one: eos_token in its tokenizer_config.json, or eos_token_id in its "
+            "generation_config.json",
+        )
+    return TrainedModel(model, turns)
+
+
+def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:
+    """Samples from `trained`, or from a copy of the pretrained model of its own."""
+    trained = trained or make_model(policy, seed)
+    return LocalEngine(trained, TokenLimits.of(policy), seed, "hugging_face", policy.listed)
+
+
+KIND = EngineKind(make_engine, make_model)

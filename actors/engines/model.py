@@ -1,0 +1,46 @@
+"""The model that is trained, apart from the engine that samples from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from actors.engines.engine import Situation
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """ids int32 [P], and how many tokens were left out so that they fit."""
+
+    ids: np.ndarray
+    cut: int = 0
+
+
+class TurnTokenizer(Protocol):
+    """Turns situations into prompts, and actions into tokens and back."""
+
+    ends: Sequence[int]
+    """The tokens that end an action."""
+
+    def prompt(self, situation: Situation, most_tokens: int) -> Prompt:
+        """A prompt of at most `most_tokens`. Raises ConfigError if the rules alone are longer."""
+
+    def action(self, text: str) -> np.ndarray:
+        """The tokens of an action, its end token included: int32 [A]."""
+
+    def text(self, ids: np.ndarray) -> str:
+        """The action that these tokens spell."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A language model that the learner updates, and its tokenizer.
+
+    model: an `nn.Module` that maps tokens [B, T] to logits [B, T, V].
+    """
+
+    model: Any
+    tokenizer: TurnTokenizer

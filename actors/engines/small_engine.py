@@ -1,0 +1,58 @@
+"""The engine `small`: our own byte-level transformer, in this process, on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors.engines.engine import Situation
+from actors.engines.local import LocalEngine, TokenLimits
+from actors.engines.model import Prompt, TrainedModel
+from actors.engines.registry import EngineKind
+from actors.engines.settings import PolicySettings
+from experience.models.decoding import fit
+from experience.models.tokenizer import ByteTokenizer
+from experience.models.transformer import Transformer, TransformerShape
+
+
+class ByteTurns:
+    """Prompts are the bare observation: a model this small learns a world's grammar from
+    demonstrations. A prompt that is too long loses its middle: the head holds the task, the tail
+    the question."""
+
+    ends: Sequence[int] = (ByteTokenizer.END,)
+
+    def __init__(self) -> None:
+        self._tokenizer = ByteTokenizer()
+
+    def prompt(self, situation: Situation, most_tokens: int) -> Prompt:
+        whole = self._tokenizer.prompt(situation.observation)
+        return Prompt(fit(whole, most_tokens), max(len(whole) - most_tokens, 0))
+
+    def action(self, text: str) -> np.ndarray:
+        return self._tokenizer.action(text)
+
+    def text(self, ids: np.ndarray) -> str:
+        return self._tokenizer.text(ids)
+
+
+def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
+    """A transformer with new weights, which `seed` alone decides."""
+    shape = TransformerShape(
+        ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context
+    )
+    # nn.Module draws its first weights from the global generator: give it back as it was
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TrainedModel(Transformer(shape), ByteTurns())
+
+
+def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:
+    """Samples from `trained`, or from a transformer of its own with new weights."""
+    trained = trained or make_model(policy, seed)
+    return LocalEngine(trained, TokenLimits.of(policy), seed, "small", policy.listed)
+
+
+KIND = EngineKind(make_engine, make_model)
