@@ -23,6 +23,7 @@ from actors.output import say
 from experience.errors import EnvironmentFailure, XpError
 from experience.near import nearest, nearest_id
 from experience.reward import check_weights
+from experience.world import WorldCard
 
 _CLOSE_SECONDS = 5.0
 _LEAST_SECONDS = 60.0
@@ -149,7 +150,7 @@ def check_worlds(config: Config) -> None:
                 world.id,
                 world.arguments,
                 config.collecting.step_timeout_seconds,
-                lambda made: getattr(made.unwrapped, "signal_catalogue", {"env_reward": None}),
+                lambda made: WorldCard.of(made.unwrapped).signals,
             )
         check_weights(
             f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})",

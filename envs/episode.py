@@ -17,6 +17,8 @@ import numpy as np
 
 from experience.answers import reset_parts, step_parts
 from experience.errors import EnvironmentFailure
+from experience.world import WorldCard
+from experience.world import random_action as do_random
 
 Choose = Callable[[Any, np.random.Generator], str]
 MOST_STEPS = 400
@@ -73,17 +75,6 @@ def difference(told: Mapping[str, Sequence[str]], again: Mapping[str, Sequence[s
 
 def do_oracle(world: Any, _: np.random.Generator) -> str:
     return str(world.oracle_action())
-
-
-def do_random(world: Any, rng: np.random.Generator) -> str:
-    """The world's own random action, else one that it lists, else a sample of its action space."""
-    if callable(getattr(world, "random_action", None)):
-        return str(world.random_action(rng))
-    listed = getattr(world, "actions", ())
-    if isinstance(listed, list | tuple) and listed:
-        return str(listed[int(rng.integers(len(listed)))])
-    world.action_space.seed(int(rng.integers(2**31)))
-    return str(world.action_space.sample())
 
 
 def do_nothing(_: Any, __: np.random.Generator) -> str:
@@ -201,7 +192,7 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
     with answering("measuring", 10 * seconds + 5 * ANSWER_SECONDS):
         while time.perf_counter() < until:
             started = time.perf_counter()
-            world.reset(seed=seed, options={"split": getattr(world, "splits", ("train",))[0]})
+            world.reset(seed=seed, options={"split": WorldCard.of(world).splits[0]})
             resets.append(time.perf_counter() - started)
             seed, done = seed + 1, False
             # However long a reset takes, at least three steps are measured.

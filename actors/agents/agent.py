@@ -19,6 +19,7 @@ from experience.errors import ConfigError
 from experience.models.weights import PolicyBundle
 from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
+from experience.world import actions_of, instructions_of, random_action
 
 
 class EnvSlot(Protocol):
@@ -46,49 +47,23 @@ NO_OPTIONS = Library()
 def situation(seat: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
     """What the policy must answer: options may be started wherever none is under way; where one of them is a subgoal,
     it comes first, and what is done for it after."""
-    blank, options = told(seat.env.unwrapped), options.within(seat.env_id)
-    actions = blank.actions
+    context = prompt_context(seat.env.unwrapped)
+    options = options.within(seat.env_id)
+    actions = context.actions
     if actions and not seat.intents.running:
         goals = tuple(USE + name for name in options.subgoals(seat.observation))
         actions = goals or actions + tuple(options.admissible(seat.observation))
     return replace(
-        blank,
+        context,
         observation=seat.intents.read(seat.observation, options),
         actions=actions,
         draw=seat.draw,
     )
 
 
-def told(world: Any) -> Situation:
-    """What a policy is told in a world, whatever it sees there: the rules, and the actions where they can be listed."""
-    return Situation("", instructions_of(world), actions_of(world))
-
-
-def instructions_of(world: Any) -> str:
-    """The world's rules. A stranger's attribute of that name that is no text counts as none."""
-    said = getattr(world, "instructions", "")
-    return said if isinstance(said, str) else ""
-
-
-def actions_of(world: Any) -> tuple[str, ...]:
-    """Every action there is, where the world lists them. Another attribute of that name counts as none."""
-    listed = getattr(world, "actions", ())
-    return (
-        tuple(listed)
-        if isinstance(listed, list | tuple) and all(isinstance(a, str) for a in listed)
-        else ()
-    )
-
-
-def random_action(world: Any, rng: np.random.Generator) -> str:
-    """A well-formed action at random: the world's own, else one of its list, else a sample of its action space."""
-    if callable(getattr(world, "random_action", None)):
-        return str(world.random_action(rng))
-    listed = actions_of(world)
-    if listed:
-        return listed[int(rng.integers(len(listed)))]
-    world.action_space.seed(int(rng.integers(2**31)))
-    return str(world.action_space.sample())
+def prompt_context(env: Any) -> Situation:
+    """What a model reads in a world whatever it observes: the rules, and the actions if listed."""
+    return Situation("", instructions_of(env), actions_of(env))
 
 
 class Agent:
@@ -132,25 +107,25 @@ class Agent:
             if seat.intents.running and isinstance(seat.intents.running[-1].option, Experiments):
                 world = seat.env.unwrapped
                 planned = next_experiment(
-                    world, seat.observation, partial(self._write, told(world))
+                    world, seat.observation, partial(self._write, prompt_context(world))
                 )
                 if planned is not None:
                     decisions[id(seat)], seat.intents.value_estimate = planned
         return decisions
 
-    def _write(self, blank: Situation, seen: str, action: str) -> Decision:
-        return planned(self.engine, replace(blank, observation=seen), action, self.engine.version)
+    def _write(self, context: Situation, seen: str, action: str) -> Decision:
+        return planned(self.engine, replace(context, observation=seen), action, self.engine.version)
 
     def _plan(self, planner: Planner, seats: Sequence[EnvSlot]) -> dict[int, Decision]:
         """What was thought best, by seat, where there is something to think with."""
         decisions: dict[int, Decision] = {}
         for env_id in dict.fromkeys(seat.env_id for seat in seats):
             here = [seat for seat in seats if seat.env_id == env_id]
-            blank = told(here[0].env.unwrapped)
+            context = prompt_context(here[0].env.unwrapped)
 
-            def ask(seen: Sequence[str], blank: Situation = blank) -> list[Decision]:
+            def ask(seen: Sequence[str], context: Situation = context) -> list[Decision]:
                 return self.engine.act(
-                    [replace(blank, observation=o) for o in seen], 1.0
+                    [replace(context, observation=o) for o in seen], 1.0
                 )  # in thought it explores
 
             found = planner.decide(
@@ -158,7 +133,7 @@ class Agent:
                 [seat.env.unwrapped for seat in here],
                 [seat.observation for seat in here],
                 ask,
-                partial(self._write, blank),
+                partial(self._write, context),
                 {k: v for seat in here for k, v in seat.intents.lived.items()},
                 greedy=self.temperature == 0,
             )
@@ -196,14 +171,20 @@ def planned(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
         return Decision(text, policy_version=version, action_cut=True)
 
 
-def check_room(engine: Engine, told: Mapping[str, Situation], options: Sequence[str] = ()) -> None:
-    """Raises ConfigError, with the number of tokens needed, if something that every run in these worlds must read or
-    write (by environment) has no room: the rules, a listed action, an option's start, by its name. What is only known
-    later, such as an expert's actions, is checked where it is first written."""
-    for blank in told.values():
-        said = [*blank.actions, *(USE + name for name in options)]
-        for action in sorted(said, key=len, reverse=True) or [""]:
-            engine.encode(blank, action)
+def check_room(
+    engine: Engine, contexts: Mapping[str, Situation], options: Sequence[str] = ()
+) -> None:
+    """Raises ConfigError, with the number of tokens needed, if something has no room that every
+    run in these worlds must read or write: the rules, a listed action, an option's start.
+
+    contexts: by environment id. What is only known later, such as an expert's actions, is checked
+    when it is first written.
+    """
+    for context in contexts.values():
+        writable = [*context.actions, *(USE + name for name in options)]
+        # the longest first: its error names the number that is enough for all
+        for action in sorted(writable, key=len, reverse=True) or [""]:
+            engine.encode(context, action)
 
 
 class Expert:

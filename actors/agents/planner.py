@@ -21,6 +21,7 @@ from experience.planning.world_models.ensemble import EnsembleModel
 from experience.planning.world_models.language import LanguageWorldModel, LearnedModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
+from experience.world import WorldCard, actions_of
 
 Ask = Callable[[Sequence[str]], list[Decision]]
 Write = Callable[[str, str], Decision]
@@ -61,7 +62,7 @@ def make_value(config: Config) -> ValueFunction:
 
 def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, float] | None:
     """What is done next in a laboratory, and what is expected of the best recipe; None in a world that is none."""
-    if not hasattr(world, "laboratory"):
+    if not WorldCard.of(world).has_laboratory:
         return None
     action, value, share = experiment(world.laboratory())
     return replace(write(seen, action), decoder=f"campaign rho={share:.2f}"), value
@@ -113,7 +114,7 @@ class Planner:
                 next_experiment(w, seen, write)
                 for w, seen in zip(worlds, observations, strict=True)
             ]
-        forks = settings.thought == "fork" and getattr(worlds[0], "goes_back", False)
+        forks = settings.thought == "fork" and WorldCard.of(worlds[0]).goes_back
         believes = settings.thought == "model" and self._model.threshold > -np.inf
         if not self._loaded or not (forks or believes):
             return []
@@ -123,7 +124,7 @@ class Planner:
         tries: Try[Any] = partial(self._fork, env_id) if forks else in_model(self._model, lived)
         threshold = float("inf") if forks else self._model.threshold
         where = "in forks" if forks else "in the model"
-        listed = tuple(getattr(worlds[0], "actions", ()))
+        listed = actions_of(worlds[0])
         if settings.search == "sweeps":
             choices = Reach(
                 partial(could_do, listed, ask, settings.candidates),

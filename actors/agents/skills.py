@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.agents.agent import told
+from actors.agents.agent import prompt_context
 from actors.engines.engine import Engine
 from actors.worlds import make_world
 from experience.episode import Episode
@@ -88,7 +88,9 @@ class Skills:
                     )
                     if actions != option.actions or not option.starts(seen):
                         continue
-                    asked = replace(told(self._world(episode.first.env_id)), observation=seen)
+                    asked = replace(
+                        prompt_context(self._world(episode.first.env_id)), observation=seen
+                    )
                     encoded = engine.encode(asked, USE + option.name)
                     if encoded is not None:
                         found.append(of_decision(encoded))

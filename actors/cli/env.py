@@ -210,7 +210,9 @@ def play(
     from actors.reading.play import Game, in_terminal, on_a_page
 
     world = _make(env_id, _arguments(arguments))
-    splits = getattr(world, "splits", ("train", "heldout"))
+    from experience.world import WorldCard
+
+    splits = WorldCard.of(world).splits
     if split not in splits:
         raise ConfigError(
             f"--split {split}: {env_id} has {' and '.join(splits)}", f"write --split {splits[0]}"

@@ -42,6 +42,7 @@ from experience.reward import RewardModel
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import media_and_size
 from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
+from experience.world import WorldCard
 
 _PATIENCE = 5
 """Rounds in a row that an engine may fail before the collector gives up."""
@@ -270,7 +271,9 @@ class Collector:
 
     def _reset(self, slot: Slot, work: Work) -> Any:
         if work.env_id not in slot.envs:
-            slot.envs[work.env_id] = make_world(work.env_id, self._arguments[work.env_id])
+            env = make_world(work.env_id, self._arguments[work.env_id])
+            slot.envs[work.env_id] = env
+            slot.cards[work.env_id] = WorldCard.of(env.unwrapped)
         answer = slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
         return read_reset(work.env_id, answer)
 
@@ -420,6 +423,7 @@ class Collector:
             slot.turn += 1
         work = slot.work
         self._close_episode(slot, slot.observation, ending, first)
+        slot.cards.pop(work.env_id, None)
         env = slot.envs.pop(work.env_id, None)
         if env is not None:
             self._threads.submit(env.close)
@@ -462,7 +466,7 @@ class Collector:
         source: Source = "demonstration" if work.lane == "demonstration" else "real"
         boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
         slot.boundary = Boundary.NONE
-        world = slot.envs[work.env_id].unwrapped if work.env_id in slot.envs else None
+        card = slot.cards.get(work.env_id)
         seen = tuple(
             self.journal.blobs.put(data, *media_and_size(data), role=role)
             for role, data in slot.info.get("images", {}).items()
@@ -478,11 +482,11 @@ class Collector:
             step_in_episode=slot.turn,
             work_id=work.work_id,
             group_id=work.group_id,
-            env_version=getattr(world, "env_version", ""),
+            env_version="" if card is None else card.env_version,
             task_id=str(slot.info.get("task_id", work.seed)),
             split=slot.info.get("split", work.split),
             seed=work.seed,
-            sandbox_tier=getattr(world, "sandbox_tier", ""),
+            sandbox_tier="" if card is None else card.sandbox_tier,
             t_start_ns=slot.t_start_ns,
             t_end_ns=time.time_ns(),
             state_key=state_key(slot.state),

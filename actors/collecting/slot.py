@@ -12,6 +12,7 @@ from actors.agents.options import OptionStack
 from actors.collecting.work import Work
 from experience.policy import Decision
 from experience.step import Boundary
+from experience.world import WorldCard
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Slot:
 
     stream_id: bytes
     envs: dict[str, Any] = field(default_factory=dict)
+    cards: dict[str, WorldCard] = field(default_factory=dict)
+    """What each of the environments offers."""
     work: Work | None = None
     future: Future[Any] | None = None
     deadline: float = 0.0

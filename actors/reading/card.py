@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from actors.agents.agent import instructions_of
 from experience.strict_json import dumps
+from experience.world import WorldCard, instructions_of
 
 
 def data_sheet(env_id: str, world: Any, checks: Sequence[Any]) -> str:
@@ -29,9 +29,9 @@ def data_sheet(env_id: str, world: Any, checks: Sequence[Any]) -> str:
     for tool in getattr(world, "tools", {}).values():
         lines += ["", f"```json\n{dumps(tool.schema()['function'])}\n```"]
     lines += ["", "## Signals", "", "| signal | unit | measured by | weight |", "|---|---|---|---|"]
-    weights = getattr(world, "reward_weights", {})
-    for name, kind in getattr(world, "signal_catalogue", {}).items():
-        lines.append(f"| {name} | {kind.unit} | {kind.source} | {weights.get(name, 0):g} |")
+    offered = WorldCard.of(world)
+    for name, kind in offered.signals.items():
+        lines.append(f"| {name} | {kind.unit} | {kind.source} | {offered.rewards.get(name, 0):g} |")
     lines += ["", "## Checks", "", "| check | | what was seen |", "|---|---|---|"]
     lines += [f"| {c.id} | {c.outcome} | {c.detail.replace('|', '/')} |" for c in checks]
     return "\n".join(lines)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.agents.agent import instructions_of
 from actors.output import emit
 from actors.reading.page import serve
 from actors.reading.survey import Lived
@@ -17,6 +16,7 @@ from experience.reward import RewardModel
 from experience.signal import Signal, read_signals
 from experience.step import Step
 from experience.strict_json import dumps
+from experience.world import WorldCard, instructions_of
 
 
 class Game:
@@ -24,6 +24,7 @@ class Game:
 
     def __init__(self, world: Any, seed: int, split: str) -> None:
         self.world, self._seed, self._split = world, seed, split
+        self._card = WorldCard.of(world)
         self.log: list[str] = []
         self.begin()
 
@@ -42,17 +43,17 @@ class Game:
             if not self._saved:
                 return (
                     "there is nothing to go back to"
-                    if getattr(self.world, "goes_back", False)
+                    if self._card.goes_back
                     else "this world cannot go back"
                 )
             saved, self.total = self._saved.pop()
             self.seen, self.info = self.world.restore(saved)
             self.ended = False
             return "one turn back"
-        if command == ":oracle" and not callable(getattr(self.world, "oracle_action", None)):
+        if command == ":oracle" and not self._card.has_oracle:
             return "this world has no oracle"
         action = str(self.world.oracle_action()) if command == ":oracle" else command
-        if getattr(self.world, "goes_back", False):
+        if self._card.goes_back:
             self._saved.append((self.world.snapshot(), self.total))
         self.seen, reward, terminated, truncated, self.info = self.world.step(action)
         self.ended, self.total = bool(terminated or truncated), self.total + float(reward)

@@ -81,7 +81,7 @@ class Parts:
             config,
             directory.path,
             engine,
-            worlds.told,
+            worlds.prompt_contexts,
             self.learner,
             world,
             self.replay,
@@ -93,7 +93,7 @@ class Parts:
         names = [*(option.name for option in self.skills.library)]
         if config.planning.skills:
             names.append(skill_name("", ()))  # the names of all skills are of one length
-        check_room(engine, worlds.told, names)
+        check_room(engine, worlds.prompt_contexts, names)
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)

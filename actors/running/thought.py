@@ -43,7 +43,7 @@ class Thought:
         config: Config,
         folder: Path,
         engine: Engine,
-        told: Mapping[str, Situation],
+        prompt_contexts: Mapping[str, Situation],
         learner: Learner,
         world: LearnedModel | None,
         replay: Replay,
@@ -52,7 +52,12 @@ class Thought:
         skills: Skills,
         progress: Progress,
     ) -> None:
-        self._config, self._folder, self._engine, self._told = config, folder, engine, told
+        self._config, self._folder, self._engine, self._prompt_contexts = (
+            config,
+            folder,
+            engine,
+            prompt_contexts,
+        )
         self._learner, self._world, self._replay = learner, world, replay
         self._rewards, self._catalogue, self._skills, self._progress = (
             rewards,
@@ -144,7 +149,7 @@ class Thought:
         )
 
     def _situation(self, env_id: str, observation: str) -> Situation:
-        return replace(self._told[env_id], observation=observation)
+        return replace(self._prompt_contexts[env_id], observation=observation)
 
     def written(self, step: Step, seen: str, action: str) -> Decision:
         asked = self._situation(step.env_id, seen)
@@ -157,7 +162,7 @@ class Thought:
 
     def _could_do(self, env_id: str, observations: Sequence[str]) -> list[Sequence[str]]:
         return could_do(
-            self._told[env_id].actions,
+            self._prompt_contexts[env_id].actions,
             lambda seen: self._act([env_id] * len(seen), seen),
             _SAMPLED_ACTIONS,
             observations,

@@ -10,6 +10,7 @@ import numpy as np
 
 from envs.check.subject import Failed, Skipped, Subject, check
 from envs.episode import Episode, begin, do_oracle, live, measure
+from experience.world import WorldCard
 
 _NONCE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f-]{27}"  # a UUID
@@ -26,7 +27,7 @@ _SECONDS = 10.0
 @check
 def split_disjointness(subject: Subject) -> str:
     """No task is in both splits: not by its name, and not under two names."""
-    if getattr(subject.world, "splits", ("train", "heldout")) == ("heldout",):
+    if WorldCard.of(subject.world).splits == ("heldout",):
         raise Skipped("held-out tasks only: for evaluation")
     train, held_out = set(_names(subject, "train")), set(_names(subject, "heldout"))
     if shared := train & held_out:

@@ -20,6 +20,7 @@ from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
 from experience.signal import read_signals
 from experience.step import Ending, Step
+from experience.world import WorldCard
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _SECONDS = 600
@@ -156,7 +157,7 @@ def replayability(subject: Subject) -> str:
 @check
 def snapshot_restore(subject: Subject) -> str:
     """Snapshot, 20 steps, restore, the same 20 steps: the same observations and signals."""
-    if not getattr(subject.world, "goes_back", False):
+    if not WorldCard.of(subject.world).goes_back:
         raise Skipped("the world offers no snapshots")
     world, rng, steps = subject.world, np.random.default_rng(5), 0
     for seed in range(6):

@@ -12,6 +12,7 @@ from envs.check.subject import Failed, Skipped, Subject, check
 from envs.contract import INVALID
 from envs.episode import Episode, begin, replay, take
 from experience.reward import RewardModel
+from experience.world import instructions_of
 
 _REFUSALS = 6
 """Episodes that are lived again with a refused action between."""
@@ -60,7 +61,7 @@ def observation_schema(subject: Subject) -> str:
 @check
 def tool_declaration_accuracy(subject: Subject) -> str:
     """What is declared can be done, what is not is refused, and the agent is told how to act."""
-    if not getattr(subject.world, "instructions", ""):
+    if not instructions_of(subject.world):
         raise Failed("`instructions` is empty: a language model is not told what to type")
     rng = np.random.default_rng(0)
     tools = subject.tools()

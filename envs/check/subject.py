@@ -11,7 +11,8 @@ import numpy as np
 from envs.episode import Episode, do_oracle, do_random, live
 from envs.make import make_as_text
 from experience.errors import RecordError
-from experience.signal import Signal, SignalKind, read_signals
+from experience.signal import Signal, read_signals
+from experience.world import WorldCard
 
 
 class Failed(Exception):
@@ -46,13 +47,10 @@ class Subject:
         self.seconds = episodes / 3
         """How long a check that could go on for ever looks."""
         self.world = self.make()
-        self.split = getattr(self.world, "splits", ("train",))[0]
-        self.weights: Mapping[str, float] = getattr(
-            self.world, "reward_weights", {"env_reward": 1.0}
-        )
-        self.catalogue: Mapping[str, SignalKind] = getattr(
-            self.world, "signal_catalogue", {"env_reward": SignalKind("1", "env_state")}
-        )
+        card = WorldCard.of(self.world)
+        self.split = card.splits[0]
+        self.weights = card.rewards
+        self.catalogue = card.signals
         self._oracle: list[Episode] = []
         self._random: list[Episode] = []
         self._explored: list[Episode] = []
@@ -68,7 +66,7 @@ class Subject:
     def forget(self) -> None:
         """Drops all episodes: they are lived anew when next asked for, because the world was changed."""
         self._oracle, self._random, self._explored = [], [], []
-        self.weights = getattr(self.world, "reward_weights", {"env_reward": 1.0})
+        self.weights = WorldCard.of(self.world).rewards
 
     @property
     def oracle(self) -> list[Episode]:

@@ -15,6 +15,7 @@ from envs.check.subject import Failed, Skipped, Subject, check, long_words
 from envs.contract import World
 from envs.episode import Episode, actor_rng, do_nothing, do_random, live, replay, scripted, take
 from experience.reward import RewardModel
+from experience.world import actions_of
 
 _BOASTS = (
     "done",
@@ -131,8 +132,7 @@ def _takes_no_text(subject: Subject) -> bool:
     tools = subject.tools().values()
     if tools:
         return not any(p.type is str and not p.choices for t in tools for p in t.parameters)
-    actions = getattr(subject.world, "actions", ())
-    return bool(not callable(actions) and actions)
+    return bool(actions_of(subject.world))
 
 
 def _earns_nothing(subject: Subject, scripts: Sequence[str | Sequence[str]], kind: str) -> str:

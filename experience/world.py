@@ -1,0 +1,93 @@
+"""What an environment offers beyond Gymnasium, read in one place, with one default for what is absent.
+
+A stranger's environment has none of these attributes, and may have others of the same name: an
+attribute that is not of the expected kind counts as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experience.signal import SignalKind
+
+PLAIN_SIGNALS: Mapping[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
+"""The signals of a plain Gymnasium environment: its reward is all that it measures."""
+
+PLAIN_REWARDS: Mapping[str, float] = {"env_reward": 1.0}
+
+
+def instructions_of(env: Any) -> str:
+    """The rules of the world, empty if it has none. They may change from episode to episode."""
+    text = getattr(env, "instructions", "")
+    return text if isinstance(text, str) else ""
+
+
+def actions_of(env: Any) -> tuple[str, ...]:
+    """Every action that there is now, if the world lists them; they may change from turn to turn."""
+    listed = getattr(env, "actions", ())
+    if isinstance(listed, list | tuple) and all(isinstance(action, str) for action in listed):
+        return tuple(listed)
+    return ()
+
+
+def random_action(env: Any, rng: np.random.Generator) -> str:
+    """A well-formed action at random: the world's own, else one that it lists, else a sample of its
+    action space."""
+    if callable(getattr(env, "random_action", None)):
+        return str(env.random_action(rng))
+    listed = actions_of(env)
+    if listed:
+        return listed[int(rng.integers(len(listed)))]
+    env.action_space.seed(int(rng.integers(2**31)))
+    return str(env.action_space.sample())
+
+
+@dataclass(frozen=True)
+class WorldCard:
+    """What a world offers that does not change while it lives. `instructions_of` and `actions_of`
+    read the two that may."""
+
+    signals: Mapping[str, SignalKind]
+    """Unit and source of each entry of info["signals"]."""
+    rewards: Mapping[str, float]
+    """The default reward is the sum of the signals with these weights."""
+    env_version: str
+    sandbox_tier: str
+    """Where the world runs what an agent writes; empty if the world does not say."""
+    splits: tuple[str, ...]
+    """The task splits that a reset may ask for; the first is the default."""
+    goes_back: bool
+    """Whether it has snapshot() and restore(bytes)."""
+    has_oracle: bool
+    """Whether it has oracle_action(), which knows the hidden state."""
+    has_laboratory: bool
+    """Whether it has laboratory(), for campaigns of experiments."""
+
+    @classmethod
+    def of(cls, env: Any) -> WorldCard:
+        """Reads the card of an unwrapped environment."""
+        splits = getattr(env, "splits", ())
+        return cls(
+            signals=_mapping(env, "signal_catalogue", PLAIN_SIGNALS),
+            rewards=_mapping(env, "reward_weights", PLAIN_REWARDS),
+            env_version=_text(env, "env_version"),
+            sandbox_tier=_text(env, "sandbox_tier"),
+            splits=tuple(splits) if splits else ("train", "heldout"),
+            goes_back=getattr(env, "goes_back", False) is True,
+            has_oracle=callable(getattr(env, "oracle_action", None)),
+            has_laboratory=callable(getattr(env, "laboratory", None)),
+        )
+
+
+def _mapping(env: Any, name: str, absent: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = getattr(env, name, None)
+    return value if isinstance(value, Mapping) else absent
+
+
+def _text(env: Any, name: str) -> str:
+    value = getattr(env, name, "")
+    return value if isinstance(value, str) else ""
