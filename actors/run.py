@@ -38,7 +38,7 @@ def run(
                 parts.publish()  # nothing can be learned from these: let collectors go on
                 continue
             learned(learner.improve(lived, budget.rate))  # direct learning
-            world_model.fit(config.planning.fit_steps)  # model learning
+            world_model.fit(config.planning.model.fit_steps)  # model learning
             # planning: the same rule on imagined experience, then what the planner concludes
             learned(learner.improve(thought.imagine(), budget.planning_rate))
             learned(learner.imitate_plans(thought.plan(lived), budget.planning_rate))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actors.config.moved import MOVED
 from actors.config.schema import Config, dump, load
 from actors.config.section import SEEDS
 from actors.config.words import keys, takes
@@ -47,6 +49,40 @@ def test_an_unknown_key_on_the_command_line_is_named_with_a_suggestion() -> None
     assert "override 'num_workers=4'" in said
     assert "num_workers: unknown key" in said
     assert "did you mean 'workers'?" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "value", "new"),
+    [
+        ("layers", "2", "planning.model.layers"),
+        ("model", "ensemble", "planning.model.kind"),
+        ("options", "library.json", "planning.options.library"),
+        ("states", "16", "planning.sweeps.states and planning.lookahead.states"),
+        ("thought", "fork", "planning.lookahead.simulator"),
+    ],
+)
+def test_an_old_flat_key_of_planning_is_an_error_that_names_the_new_key_and_the_line(
+    old: str, value: str, new: str, tmp_path: Path
+) -> None:
+    said = problems(text=f"seed: 1\nplanning:\n  {old}: {value}\n", tmp_path=tmp_path)
+    assert f"bad.yaml:3:3\n  planning.{old}: this key has moved\n  set {new}" in said
+    assert said.count("error:") == 1
+    said = problems(f"planning.{old}={value}")
+    assert f"override 'planning.{old}={value}'" in said and f"set {new}" in said
+
+
+def test_a_newer_section_does_not_hide_the_old_key_of_an_earlier_file(tmp_path: Path) -> None:
+    said = problems(
+        "planning.model.layers=1", text="planning: {model: ensemble}\n", tmp_path=tmp_path
+    )
+    assert "planning.model: this key has moved\n  set planning.model.kind" in said
+
+
+def test_every_moved_key_names_keys_that_there_are() -> None:
+    known = {name for name, _ in keys(Config)}
+    for old, new in MOVED.items():
+        assert old not in known
+        assert set(re.findall(r"planning\.[a-z_.]+[a-z_]", new)) <= known
 
 
 def test_every_mistake_in_a_file_has_its_line_and_all_come_at_once(tmp_path: Path) -> None:
@@ -91,7 +127,7 @@ def test_a_value_out_of_range_says_the_range() -> None:
         ("collecting.step_timeout_seconds=.inf", "above 0 to 86400"),
         ("policy.timeout_seconds=1e300", "above 0 to 86400"),
         ("evaluation.every=0", "from 1 to 1000000"),
-        ("planning.trusted_accuracy=2", "from 0 to 1"),
+        ("planning.model.trusted_accuracy=2", "from 0 to 1"),
         ("policy.learns=maybe", "true or false"),
         ("policy.engine=smal", "is not one of hugging_face, openai, small, table"),
         ("name=A B", "that matches"),

@@ -250,12 +250,12 @@ def test_what_is_exported_is_json_though_a_world_said_nan(tmp_path: Path) -> Non
 def test_a_world_models_infinite_threshold_is_kept_in_json(accuracy: float) -> None:
     """Without a gate it is +inf, before the first measurement -inf."""
     planning = {"trusted_accuracy": accuracy, "layers": 1, "width": 16}
-    model = make_world_model(Config.model_validate({"planning": planning}))
+    model = make_world_model(Config.model_validate({"planning": {"model": planning}}))
     saved = dict(model.save())
     assert "Infinity" not in saved["world_model.json"].decode()
     strict(saved["world_model.json"].decode())
     other = make_world_model(
-        Config.model_validate({"planning": planning | {"trusted_accuracy": 0.5}})
+        Config.model_validate({"planning": {"model": planning | {"trusted_accuracy": 0.5}}})
     )
     other.restore(saved)
     assert other.threshold == model.threshold == (math.inf if accuracy == 0 else -math.inf)

@@ -32,13 +32,13 @@ SAME = [
     "collecting.group_size=4",
     "learning.imitation_passes=2",
     "policy.listed=true",
-    "planning.first_steps=8",
-    "planning.layers=1",
-    "planning.width=32",
-    "planning.fit_steps=2",
-    "planning.groups=2",
+    "planning.model.first_steps=8",
+    "planning.model.layers=1",
+    "planning.model.width=32",
+    "planning.model.fit_steps=2",
+    "planning.branches.groups=2",
     "planning.every=1",
-    "planning.trusted_accuracy=0",
+    "planning.model.trusted_accuracy=0",
     "learning.advantage=turn",
     "evaluation.episodes=3",
     "evaluation.final_episodes=4",
@@ -52,8 +52,8 @@ LONG = [
     "worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}, {id: 'tests.uneven_world:Uneven-v0', "
     "groups: 2, demonstrations: 12}]",
     "budget.updates=8",
-    "planning.skills=2",
-    "planning.first_steps=400",
+    "planning.options.skills=2",
+    "planning.model.first_steps=400",
 ]
 
 

@@ -281,8 +281,8 @@ def test_an_agent_of_the_reactor_plans_its_experiments_and_does_better_than_one_
             "worlds=[{id: 'envs:Reactor-v0'}]",
             "policy.engine=table",
             "collecting.slots=4",
-            "planning.candidates=1",
-            "planning.search=campaign",
+            "planning.lookahead.candidates=1",
+            "planning.lookahead.search=campaign",
         ],
     )
     pool, rows, returns = LocalPool(config, "test", tmp_path, Catalog(tmp_path)), list[Step](), {}
@@ -409,7 +409,10 @@ def at_the_door(row: Step) -> str | None:
 def test_thinking_in_forks_never_misses_the_move_that_wins(tmp_path: Path) -> None:
     plain = [r for r in lived(tmp_path / "plain") if at_the_door(r)]
     rows = lived(
-        tmp_path / "forks", "planning.candidates=40", "planning.thought=fork", "planning.horizon=1"
+        tmp_path / "forks",
+        "planning.lookahead.candidates=40",
+        "planning.lookahead.simulator=fork",
+        "planning.lookahead.horizon=1",
     )
     thought = [r for r in rows if at_the_door(r)]
     assert any(r.decision and r.decision.text != at_the_door(r) for r in plain), (
@@ -423,7 +426,12 @@ def test_thinking_in_forks_never_misses_the_move_that_wins(tmp_path: Path) -> No
 
 
 def test_what_was_thought_did_not_happen(tmp_path: Path) -> None:
-    rows = lived(tmp_path, "planning.candidates=8", "planning.thought=fork", "planning.horizon=4")
+    rows = lived(
+        tmp_path,
+        "planning.lookahead.candidates=8",
+        "planning.lookahead.simulator=fork",
+        "planning.lookahead.horizon=4",
+    )
     world = gymnasium.make("envs:KeyDoor-v0", size=3).unwrapped
     seen, _ = world.reset(seed=0, options={"split": "heldout"})
     for step in rows:
@@ -434,7 +442,10 @@ def test_what_was_thought_did_not_happen(tmp_path: Path) -> None:
 
 def test_sweeps_in_forks_walk_a_shortest_way_through_every_grid(tmp_path: Path) -> None:
     rows = lived(
-        tmp_path, "planning.candidates=1", "planning.search=sweeps", "planning.thought=fork"
+        tmp_path,
+        "planning.lookahead.candidates=1",
+        "planning.lookahead.search=sweeps",
+        "planning.lookahead.simulator=fork",
     )
     world = gymnasium.make("envs:KeyDoor-v0", size=3).unwrapped
     for seed in range(16):
@@ -458,10 +469,10 @@ def test_sweeps_in_forks_walk_a_shortest_way_through_every_grid(tmp_path: Path) 
 def test_a_tree_search_in_forks_wins_whenever_a_few_moves_suffice(tmp_path: Path) -> None:
     rows = lived(
         tmp_path,
-        "planning.candidates=1",
-        "planning.search=gumbel",
-        "planning.thought=fork",
-        "planning.states=12",
+        "planning.lookahead.candidates=1",
+        "planning.lookahead.search=gumbel",
+        "planning.lookahead.simulator=fork",
+        "planning.lookahead.states=12",
     )
     beside = [r for r in rows if at_the_door(r)]
     assert beside and all(r.decision and r.decision.text == at_the_door(r) for r in beside)
@@ -517,10 +528,10 @@ def test_what_was_lived_is_not_asked_of_the_model_again() -> None:
 
 
 def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -> None:
-    config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0'}]", "planning.candidates=4"])
+    config, _ = load([], ["worlds=[{id: 'envs:KeyDoor-v0'}]", "planning.lookahead.candidates=4"])
     planner = Planner(config, RewardModel({}))
     model = LanguageWorldModel(
-        config.planning.layers, config.planning.width, config.policy.context, 0.9, 0
+        config.planning.model.layers, config.planning.model.width, config.policy.context, 0.9, 0
     )
     exported = (
         ValueFunction(2, 64, config.policy.context, 0).export_weights() | model.export_weights()

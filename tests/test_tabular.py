@@ -156,7 +156,7 @@ def test_a_whole_run_learns_a_table(tmp_path: Path) -> None:
         [
             "worlds=[{id: 'envs:KeyDoor-v0', arguments: {size: 2}, groups: 2, demonstrations: 0}]",
             "policy.engine=table",
-            "planning.updates=20",
+            "planning.table.updates=20",
             "collecting.discount=0.9",
             "collecting.slots=8",
             "collecting.group_size=4",

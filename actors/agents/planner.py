@@ -34,8 +34,8 @@ def make_world_model(
 ) -> LearnedModel:
     """The model of the world, of the same shape wherever it learns or predicts; who fits one of numbers names the
     world's actions and signals."""
-    planning = config.planning
-    if planning.model == "ensemble":
+    planning = config.planning.model
+    if planning.kind == "ensemble":
         return EnsembleModel(
             actions,
             signals,
@@ -74,7 +74,7 @@ class Planner:
 
     def __init__(self, config: Config, rewards: RewardModel) -> None:
         self._settings, self._discount, self._rewards = (
-            config.planning,
+            config.planning.lookahead,
             config.collecting.discount,
             rewards,
         )
@@ -91,7 +91,7 @@ class Planner:
         self._loaded = bool(exported)
         if self._loaded:
             self._value.load_weights(exported)
-            if self._settings.thought == "model":
+            if self._settings.simulator == "model":
                 self._model.load_weights(exported)
 
     def decide(
@@ -114,8 +114,8 @@ class Planner:
                 next_experiment(w, seen, write)
                 for w, seen in zip(worlds, observations, strict=True)
             ]
-        forks = settings.thought == "fork" and WorldCard.of(worlds[0]).goes_back
-        believes = settings.thought == "model" and self._model.threshold > -np.inf
+        forks = settings.simulator == "fork" and WorldCard.of(worlds[0]).goes_back
+        believes = settings.simulator == "model" and self._model.threshold > -np.inf
         if not self._loaded or not (forks or believes):
             return []
 

@@ -28,13 +28,13 @@ def library_from(path: str) -> Library:
         data = Path(path).read_bytes()
         if Redactor.current().text(text := data.decode(errors="replace")) != text:
             raise ConfigError(
-                f"planning.options={path}: it holds a secret",
+                f"planning.options.library={path}: it holds a secret",
                 "take it out: prompts and checkpoints have copies of the options",
             )
         return Library.load(data)
     except (OSError, RecordError) as error:
         raise ConfigError(
-            f"planning.options={path}: {error}",
+            f"planning.options.library={path}: {error}",
             "give a JSON file such as configs/keydoor-subgoals.json",
         ) from error
 

@@ -118,7 +118,7 @@ class Collector:
 
     def _agent(self, engine: Engine, temperature: float) -> Agent:
         """The policy as an agent, with a planner if the configuration wants one."""
-        thinks = self.config.planning.candidates > 0
+        thinks = self.config.planning.lookahead.candidates > 0
         return Agent(engine, temperature, Planner(self.config, self._rewards) if thinks else None)
 
     def load(self, policy: PolicyBundle | None, quota: int) -> None:
@@ -395,7 +395,7 @@ class Collector:
             discount=discount_after(ending, self.config.collecting.discount),
             marks=marks,
         )
-        if slot.decision is not None and self.config.planning.candidates:
+        if slot.decision is not None and self.config.planning.lookahead.candidates:
             known = {s.name: s.value for s in signals if s.value is not None}
             slot.intents.remember(
                 slot.observation, slot.decision.text, Outcome(observation, known, answer.terminated)

@@ -56,8 +56,8 @@ def listed_actions(config: Config) -> tuple[str, ...]:
     }
     if len(lists) != 1 or not (actions := lists.pop()):
         raise ConfigError(
-            "policy.engine=table and planning.model=ensemble need one list of actions, and these "
-            "worlds have none or several",
+            "policy.engine=table and planning.model.kind=ensemble need one list of actions, and "
+            "these worlds have none or several",
             "use worlds with an attribute `actions`, e.g. envs:KeyDoor-v0, one kind a run",
         )
     return actions

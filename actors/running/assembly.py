@@ -91,7 +91,7 @@ class Parts:
             self.progress,
         )
         names = [*(option.name for option in self.skills.library)]
-        if config.planning.skills:
+        if config.planning.options.skills:
             names.append(skill_name("", ()))  # the names of all skills are of one length
         check_room(engine, worlds.prompt_contexts, names)
         self._catalog = Catalog(directory.shards)
@@ -138,7 +138,7 @@ class Parts:
             self.replay,
             limiter,
             config.workers,
-            plans_while_acting=bool(config.planning.candidates),
+            plans_while_acting=bool(config.planning.lookahead.candidates),
         )
         self.checkpoints = Checkpoints(
             directory,
@@ -196,7 +196,7 @@ class Parts:
             watch = self.phases.imitation(lambda done: self.events.emit(Imitated(done)))
             passes = self.config.learning.imitation_passes
             self.learned(self.learner.imitate(self.demonstrations(), passes, watch))
-            self.model_learning.begin(self.phases, self.config.planning.first_steps)
+            self.model_learning.begin(self.phases, self.config.planning.model.first_steps)
         self.checkpoints.save()
 
     def take(self, rows: Sequence[Step]) -> None:
@@ -265,8 +265,8 @@ def make_learner(config: Config, trained: TrainedModel | None, rewards: RewardMo
             DynaSettings(
                 learning.step_size,
                 config.collecting.discount,
-                planning.updates if planning.enabled else 0,
-                planning.curiosity,
+                planning.table.updates if planning.enabled else 0,
+                planning.table.curiosity,
                 seed=config.seed,
             ),
         )
@@ -288,7 +288,7 @@ def make_world(config: Config, signals: Sequence[str]) -> LearnedModel | None:
     """The world model that planning asks for. A table's learner has one of its own."""
     if not config.planning.enabled or config.policy.engine == "table":
         return None
-    if config.planning.model == "language":
+    if config.planning.model.kind == "language":
         return make_world_model(config)
     return make_world_model(config, listed_actions(config), list(signals))
 
@@ -298,9 +298,9 @@ def make_skills(
 ) -> Skills:
     """The library of options, with those that were written by hand; the learner is given it."""
     arguments = {world.id: world.arguments for world in config.worlds}
-    skills = Skills(rewards, catalogue, arguments, config.planning.skills)
-    if config.planning.options:
-        skills.library = library_from(config.planning.options)
+    skills = Skills(rewards, catalogue, arguments, config.planning.options.skills)
+    if config.planning.options.library:
+        skills.library = library_from(config.planning.options.library)
         learner.options = skills.library.dump()
     return skills
 

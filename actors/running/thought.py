@@ -77,7 +77,11 @@ class Thought:
         planning, value = self._config.planning, self._learner.value
         if self._world is None or not self._believes(self._world):
             return []
-        if planning.trusted_accuracy > 0 and value is not None and value.explained < _TRUSTED_VALUE:
+        if (
+            planning.model.trusted_accuracy > 0
+            and value is not None
+            and value.explained < _TRUSTED_VALUE
+        ):
             return []
         made = imagine(
             self._act,
@@ -85,9 +89,9 @@ class Thought:
             self._replay,
             self._rewards,
             self._catalogue,
-            groups=planning.groups,
+            groups=planning.branches.groups,
             group_size=self._config.collecting.group_size,
-            horizon=planning.horizon,
+            horizon=planning.branches.horizon,
             discount=self._config.collecting.discount,
             value=value,
         )
@@ -106,7 +110,7 @@ class Thought:
     def _sweep(self) -> list[Turn]:
         """What is best in the states that the model reaches from real ones, if their time has come."""
         planning = self._config.planning
-        if self._world is None or not planning.roots or not self._believes(self._world):
+        if self._world is None or not planning.sweeps.roots or not self._believes(self._world):
             return []
         episodes = sweep(
             self._could_do,
@@ -114,9 +118,9 @@ class Thought:
             self._replay,
             self._rewards,
             self._catalogue,
-            roots=planning.roots,
-            within=2 * planning.horizon,
-            states=planning.states,
+            roots=planning.sweeps.roots,
+            within=planning.sweeps.first_turns,
+            states=planning.sweeps.states,
             discount=self._config.collecting.discount,
             library=self._skills.library,
         )

@@ -118,8 +118,8 @@ def agent(env_id: str, tasks: int = 96) -> Row:
         [
             f"worlds=[{{id: '{env_id}'}}]",
             "policy.engine=table",
-            "planning.candidates=1",
-            "planning.search=campaign",
+            "planning.lookahead.candidates=1",
+            "planning.lookahead.search=campaign",
         ],
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +141,7 @@ def agent(env_id: str, tasks: int = 96) -> Row:
         [a - b for a, b in zip(planned, expert, strict=True)],
         ">= 0",
         {"planned": float(np.mean(planned)), "expert": float(np.mean(expert))},
-        "planning.search=campaign; the expert trusts the simulation and measures nothing; a task a seed",
+        "planning.lookahead.search=campaign; the expert trusts the simulation and measures nothing; a task a seed",
     )
 
 

@@ -40,8 +40,8 @@ class Shuffled(LanguageWorldModel):
 KINDS: dict[str, list[str]] = {
     "model-free": ["planning.enabled=false"],
     "Dyna": [],
-    "ungated": ["planning.trusted_accuracy=0.0"],
-    "shuffled model": ["planning.trusted_accuracy=0.0"],
+    "ungated": ["planning.model.trusted_accuracy=0.0"],
+    "shuffled model": ["planning.model.trusted_accuracy=0.0"],
 }
 
 
@@ -201,7 +201,7 @@ def hierarchy(seeds: int = 5, budget: int = 25_000) -> Iterator[Row]:
     """Two keys and two doors, one after the other: subgoals first and moves after, against moves alone."""
     flat, deep = (
         [success_after(budget, CHAIN, settings, seed) for seed in range(seeds)]
-        for settings in (['planning.options=""'], [])
+        for settings in (['planning.options.library=""'], [])
     )
     yield row(
         f"two-stage key-door chain: held-out return after {budget:,} real steps, hierarchical less flat",
@@ -250,7 +250,7 @@ def cartpole(seeds: int = 5) -> Iterator[Row]:
     """CartPole told in numbers: as many updates with an ensemble that is asked before each turn, and without."""
     plain, thinking = (
         [last_return("configs/cartpole.yaml", settings, seed) for seed in range(seeds)]
-        for settings in (["planning.candidates=0"], [])
+        for settings in (["planning.lookahead.candidates=0"], [])
     )
     yield ratio_row(
         "CartPole in numbers: held-out turns balanced after ten updates, thinking over not thinking",
@@ -282,8 +282,11 @@ def lookahead(seeds: int = 2) -> Iterator[Row]:
 def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str, float], int]:
     """Held-out success of the policy and the model that a run has come to, by the way of thinking, and the real
     training steps that it took."""
-    thinking = ["planning.candidates=8", "planning.search=sweeps"]
-    tree, forks = ["planning.candidates=8", "planning.search=gumbel"], "planning.thought=fork"
+    thinking = ["planning.lookahead.candidates=8", "planning.lookahead.search=sweeps"]
+    tree, forks = (
+        ["planning.lookahead.candidates=8", "planning.lookahead.search=gumbel"],
+        "planning.lookahead.simulator=fork",
+    )
     ways = {
         "without": [],
         "in the model": thinking,
@@ -297,8 +300,8 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
         config, origins = load(
             [CONFIG],
             [
-                "planning.roots=0",
-                "planning.fit_steps=500",
+                "planning.sweeps.roots=0",
+                "planning.model.fit_steps=500",
                 f"budget.updates={updates}",
                 "budget.minutes=60",
                 f"seed={seed}",
