@@ -57,11 +57,14 @@ def run_tests(
     extras: Annotated[
         str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers")
     ] = "",
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="print what share of the lines tests ran; slower")
+    ] = False,
 ) -> None:
     """Style, types and every test. Further words go to pytest."""
     from actors.commands.selftest import run_all
 
-    sys.exit(run_all(long, extras, context.args))
+    sys.exit(run_all(long, extras, coverage, context.args))
 
 
 @app.command("setup")

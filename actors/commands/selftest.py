@@ -13,15 +13,21 @@ from actors.output import data
 _IN_TWO = ("--numprocesses=2", "--dist=worksteal")
 
 
-def run_all(long: bool, extras: str, words: Sequence[str]) -> int:
+def run_all(long: bool, extras: str, coverage: bool, words: Sequence[str]) -> int:
     """Returns the exit code of the first failing step, or 0.
 
     With `words` or `extras` (worlds, wiki or peers), only pytest runs, on the tests they select.
+    With `coverage`, the share of lines of experience and actors that tests ran is printed.
     """
-    which = [*(["--long"] if long else []), *([f"--extras={extras}"] if extras else [])]
+    which = ["--long"] if long else []
+    if extras:
+        which.append(f"--extras={extras}")
+    if coverage:
+        which += ["--cov", "--cov-report=term:skip-covered"]
     pytest = [sys.executable, "-m", "pytest", *which, *(words or _IN_TWO)]
     tools = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
     checks = [[sys.executable, "-m", *tool] for tool in tools]
+    checks.append([sys.executable, "-m", "benchmarks.house"])
     steps = [pytest] if words or extras else [*checks, pytest]
     for step in steps:
         print("$ " + " ".join(["python", *step[1:]]), file=sys.stderr, flush=True)
