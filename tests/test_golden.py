@@ -23,10 +23,10 @@ from experience.shards.journal import Journal
 from experience.shards.record.decode import first_decoding
 from experience.shards.record.schema import PLAIN, check_schema
 from experience.shards.sampling.windows import WindowReader
-from experience.shards.sealing import Encoder
 from experience.shards.storage.blocks import Commit, read_blocks
 from experience.shards.storage.manifest import append_manifest
 from experience.shards.verify import verify
+from experience.shards.writing.sealing import Encoder
 from experience.signal import Signal, SignalKind
 from tests.conftest import CATALOGUE, make_step
 from tests.golden.make import HERE, plain

@@ -15,9 +15,9 @@ from experience.errors import FencedError, ShardError
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.journal import Journal
 from experience.shards.record.schema import FIELDS
-from experience.shards.sealing import recover
 from experience.shards.storage.blocks import COMMIT, read_blocks
 from experience.shards.storage.disk import Disk
+from experience.shards.writing.sealing import recover
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
 

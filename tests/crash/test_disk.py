@@ -14,11 +14,11 @@ import pytest
 
 from experience.errors import ShardError
 from experience.shards.journal import Journal
-from experience.shards.sealing import recover
 from experience.shards.storage.blobs import BlobReader, named_blobs
 from experience.shards.storage.blocks import keys, read_blocks
 from experience.shards.storage.disk import Disk
 from experience.shards.storage.manifest import read_manifest
+from experience.shards.writing.sealing import recover
 from tests.conftest import CATALOGUE, make_step
 from tests.crash.simulated_disk import Fault, SimulatedDisk, power_cuts
 

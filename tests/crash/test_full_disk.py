@@ -14,8 +14,8 @@ import pytest
 
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
-from experience.shards.sealing import recover
 from experience.shards.verify import verify
+from experience.shards.writing.sealing import recover
 from tests.conftest import CATALOGUE, make_step
 from tests.crash.simulated_disk import Fault, SimulatedDisk
 

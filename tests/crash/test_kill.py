@@ -13,8 +13,8 @@ import pytest
 
 from experience.shards.catalog import check_acknowledged
 from experience.shards.journal import Journal
-from experience.shards.sealing import recover
 from experience.shards.verify import verify
+from experience.shards.writing.sealing import recover
 from tests.conftest import CATALOGUE, make_step
 
 STREAMS = (b"a" * 16, b"b" * 16)
