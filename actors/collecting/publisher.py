@@ -6,7 +6,6 @@ from actors.collecting.pool import Pool
 from experience.learning.learner import Learner
 from experience.planning.world_models.language import LearnedModel
 from experience.replay.limits import RateLimiter
-from experience.replay.memory import Replay
 
 
 class Publisher:
@@ -17,7 +16,6 @@ class Publisher:
         pool: Pool,
         learner: Learner,
         world: LearnedModel | None,
-        replay: Replay,
         limiter: RateLimiter,
         collectors: int,
         plans_while_acting: bool,
@@ -25,7 +23,6 @@ class Publisher:
         self._pool = pool
         self._learner = learner
         self._world = world
-        self._replay = replay
         self._limiter = limiter
         self._collectors = max(collectors, 1)
         self._plans_while_acting = plans_while_acting
@@ -42,10 +39,7 @@ class Publisher:
             self._exported = self._learner.version
             model = self._world.export_weights() if self._world else {}
             self._learner.planner = value.export_weights() | model
-        counts = self._limiter.counts
-        counts.version = rounds
-        counts.sampled = len(self._replay.consumed)
-        share = -(-self._limiter.inserts_allowed() // self._collectors)
+        share = -(-self._limiter.inserts_allowed(rounds) // self._collectors)
         self._pool.push(self._learner.policy(), share)
 
     def stop(self) -> None:

@@ -130,12 +130,11 @@ class Parts:
         self.curation = Curation(
             self.skills, self.learner, self.replay, engine, self.progress, should_evaluate
         )
-        limiter = RateLimiter.staleness(self.budget.groups_per_update, config.learning.max_lag)
+        limiter = RateLimiter(self.budget.groups_per_update, config.learning.max_lag)
         self._publisher = Publisher(
             self.pool,
             self.learner,
             world,
-            self.replay,
             limiter,
             config.workers,
             plans_while_acting=bool(config.planning.lookahead.candidates),
@@ -144,7 +143,6 @@ class Parts:
             directory,
             self.learner,
             self.replay,
-            limiter,
             self.model_learning,
             self.skills,
             self.phases,

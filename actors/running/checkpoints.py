@@ -13,7 +13,6 @@ from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.learning.learner import Learner
 from experience.options.option import Library
-from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
 from experience.shards.cold.snapshot import read_snapshot
 from experience.step import Step
@@ -28,7 +27,6 @@ class Checkpoints:
         directory: RunDirectory,
         learner: Learner,
         replay: Replay,
-        limiter: RateLimiter,
         model: ModelLearning,
         skills: Skills,
         phases: Phases,
@@ -39,7 +37,6 @@ class Checkpoints:
         self._directory = directory
         self._learner = learner
         self._replay = replay
-        self._limiter = limiter
         self._model = model
         self._skills = skills
         self._phases = phases
@@ -60,7 +57,6 @@ class Checkpoints:
         files = {
             **self._learner.save(),
             **self._replay.save(),
-            **self._limiter.save(),
             **(world.save() if world is not None else {}),
             "parts.json": dumps(about).encode(),
             "options.json": self._skills.library.dump(),

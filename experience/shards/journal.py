@@ -80,7 +80,6 @@ class Journal:
         self._redactor = redactor or Redactor.of_environment()
         given = self._redactor.value(metadata or {})
         about = {"writer": directory.name, "epoch": self.epoch, **given}
-        self._schema = schema(catalogue, writer=directory.name, epoch=self.epoch, **told)
         self.blobs = Packer(directory, self.epoch, disk, durable=durability != "os")
         self._oldest = 0.0
         self._writer = SegmentWriter(
