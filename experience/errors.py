@@ -1,15 +1,15 @@
-"""The errors a user can meet. Each says what was found, where, and (in `hint`) what to do.
+"""The errors that a user can meet. Each says what was found, where, and in `hint` what to do.
 
 XpError
 ├── ConfigError           a key or value of a configuration (exit 2)
 ├── ShardError            bytes on disk are not what was written (exit 4)
 │   └── FencedError       a newer incarnation of this writer exists
 ├── RecordError           a step breaks the record's rules and is refused before it is written
-├── IsolationError        the machine offers less isolation than `sandbox.min_tier` asks (exit 5)
+├── IsolationError        the machine isolates less than `sandbox.min_tier` asks for (exit 5)
 ├── MissingPartError      an optional part (browser, model file, server) is not installed
-├── EnvironmentFailure    the world broke: the episode ends as env_error, never as reward 0
+├── EnvironmentFailure    the world broke: the episode ends as env_error, without a reward
 ├── EngineError           a language model could not answer
-├── DivergedError         losses or gradients were not finite, again and again; the weights are as before them
+├── DivergedError         several updates in a row were not finite; the weights are as before
 └── WeightsError          a policy file is damaged or does not fit the model
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class XpError(Exception):
-    """Anything that xp refuses to do. `hint` is the next thing to try; `exit_code` ends the command."""
+    """The root of the tree. `hint` is the next thing to try; the command exits with `exit_code`."""
 
     exit_code = 1
 
@@ -60,7 +60,7 @@ class EngineError(XpError):
 
 
 class DivergedError(XpError):
-    """`batch` is what the last refused update would have learned from: arrays by name."""
+    """`batch` holds the data of the last refused update: arrays by name."""
 
     def __init__(self, message: str, batch: Mapping[str, Any], hint: str = "") -> None:
         super().__init__(message, hint)

@@ -1,8 +1,9 @@
-"""Signals that wait until what is half done is whole: a row in a journal, rows taken from a catalog.
+"""Functions that SIGINT and SIGTERM do not interrupt: the signal waits until the call returns.
 
-Python raises KeyboardInterrupt, or what a handler raises, between any two lines of the main thread. Where state is
-changed in several steps, that would leave a block with two messages or a row that nobody was given. `install` makes
-SIGINT and SIGTERM wait for the end of the outermost `whole` call; a second signal does not wait.
+Python may raise KeyboardInterrupt between any two bytecodes of the main thread. In a function that
+changes state in several steps, such as writing a row to a journal, this would leave the state half
+changed. `install` makes SIGINT and SIGTERM wait for the end of the outermost call of a function
+that is decorated with `whole`. A second signal does not wait.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _here = threading.local()
 _waiting: list[int] = []
 _LAST_SECONDS = 2.0
+"""How long `leave` waits for threads that may still end by themselves."""
 
 
 def install() -> None:
-    """For the main thread of a program: Ctrl-C ends it with KeyboardInterrupt, SIGTERM with SystemExit(143)."""
+    """Installs the handlers; call it in the main thread of a program.
+
+    Then Ctrl-C raises KeyboardInterrupt, and SIGTERM raises SystemExit(143).
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _came)
 
 
 def whole(function: Function) -> Function:
-    """`function`, in whose calls a signal waits."""
+    """Decorates `function`: a signal that comes during a call waits until the call returns."""
 
     @functools.wraps(function)
     def guarded(*words: Any, **more: Any) -> Any:
@@ -63,13 +68,16 @@ def _stop(number: int) -> None:
 
 
 def leave(code: object) -> NoReturn:
-    """Ends the process with an exit code, as sys.exit takes it, where threads that never end would hold it up for ever:
-    those of a world that hangs. What was to be done at exit is done."""
+    """Ends the process with `code`, as sys.exit does, even if a thread never ends.
+
+    The thread of a world that hangs would otherwise hold the process up. Exit handlers still run.
+    """
     end = time.monotonic() + _LAST_SECONDS
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(max(end - time.monotonic(), 0))
-    if not any(not t.daemon for t in threading.enumerate() if t is not threading.current_thread()):
+    others = [t for t in threading.enumerate() if t is not threading.current_thread()]
+    if all(t.daemon for t in others):
         sys.exit(code)  # type: ignore[arg-type]
     if not (code is None or isinstance(code, int)):
         print(code, file=sys.stderr)
@@ -77,4 +85,6 @@ def leave(code: object) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+    if code is None:
+        os._exit(0)
+    os._exit(code if isinstance(code, int) else 1)

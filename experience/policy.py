@@ -27,19 +27,25 @@ def _no_logprobs() -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One action and exactly how it was chosen.
+    """One action, and exactly how it was chosen.
 
-    prompt_ids int32 [P], action_ids int32 [A], logprobs float32 [A]: log-probabilities (nats) of the
-    distribution actually sampled from. Empty, with token_exact False, where the engine cannot tell the tokens.
+    prompt_ids int32 [P], action_ids int32 [A]: the tokens that the model read and wrote.
+    logprobs float32 [A]: log-probabilities (nats) under the distribution that was sampled from. All
+    three are empty, and token_exact is False, if the engine cannot tell the tokens.
 
-    sampled: whether the action is a plain sample of that distribution, so that a ratio π/μ may be taken. What a
-    planner, an expert or a greedy choice wrote is not, though its tokens are known: it can be imitated only.
-    temperature: of the sampling (None: unknown, or nothing was sampled; 0: the likeliest, scored at 1).
-    allowed_ids int32, allowed_counts int32 [A]: the token ids that the decoder could choose from, those of the first
-    action token first, and how many they are for each (0: the whole vocabulary). Both empty: the whole vocabulary
-    everywhere.
-    prompt_cut: tokens of the prompt that were left out for want of room; action_cut: whether the action was ended by
-    the limit of tokens. None: unknown.
+    sampled: whether the action is a plain sample of that distribution, so that a ratio π/μ may be
+    taken. An action of a planner, an expert or a greedy choice is no sample: it can only be
+    imitated, even if its tokens are known.
+
+    temperature: of the sampling. None is unknown, or nothing was sampled. 0 is the likeliest token,
+    scored at temperature 1.
+
+    allowed_ids int32: the token ids that the decoder could choose from, those of the first action
+    token first. allowed_counts int32 [A]: how many of them belong to each action token; 0 means the
+    whole vocabulary. Both are empty if every token could be any of the vocabulary.
+
+    prompt_cut: the number of prompt tokens that were left out for want of room; None is unknown.
+    action_cut: whether the limit of tokens ended the action; None is unknown.
     """
 
     text: str
@@ -70,13 +76,13 @@ class Decision:
             )
         if self.sampled and not self.token_exact:
             raise RecordError(
-                "a sample whose tokens are not known", "give the tokens, or say sampled=False"
+                "the action is a sample, but its tokens are not known",
+                "give the tokens, or say sampled=False",
             )
         counts = self.allowed_counts
-        told = (
-            int(counts.sum()) if len(counts) else 0
-        )  # most have none, and each row of a store is made here
-        if len(counts) not in (0, len(self.action_ids)) or told != len(self.allowed_ids):
+        # Every row of a store passes here, and most have no counts: numpy's sum is left out then.
+        allowed = int(counts.sum()) if len(counts) else 0
+        if len(counts) not in (0, len(self.action_ids)) or allowed != len(self.allowed_ids):
             raise RecordError(
                 f"{len(self.allowed_ids)} allowed tokens and {len(counts)} counts for "
                 f"{len(self.action_ids)} action tokens",

@@ -1,4 +1,4 @@
-"""From rewards to advantages: pure functions, shapes and sources at each."""
+"""Returns and advantages from rewards: pure functions, each with its shapes and its source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def leave_one_out(returns: Floats) -> Floats:
 
     Â_i = R_i − mean_{j≠i} R_j = (R_i − R̄)·G/(G−1)    Kool et al. 2019 (RLOO); Ahmadian et al. 2024
 
-    returns and result: float [G], G ≥ 2. Raises RecordError for a single episode: it has no baseline.
+    returns and result: float [G], G ≥ 2. Raises RecordError for one episode: it has no baseline.
     """
     group = len(returns)
     if group < 2:
@@ -27,7 +27,9 @@ def leave_one_out(returns: Floats) -> Floats:
 
 
 def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.0) -> Floats:
-    """G_t = R_{t+1} + γ_{t+1} G_{t+1}, with G_T = bootstrap.    Sutton & Barto 2018, eq. 3.9
+    """The discounted return after each step, in units of reward.
+
+    G_t = R_{t+1} + γ_{t+1} G_{t+1}, with G_T = bootstrap    Sutton & Barto 2018, eq. 3.9
 
     rewards, discounts and result: float [T]; γ is given per step and is 0 where the world ended.
     """
@@ -35,7 +37,8 @@ def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.
         raise RecordError(
             f"{len(rewards)} rewards but {len(discounts)} discounts", "give one discount a reward"
         )
-    result, following = np.empty(len(rewards)), bootstrap
+    result = np.empty(len(rewards))
+    following = bootstrap
     for t in range(len(rewards) - 1, -1, -1):
         following = rewards[t] + discounts[t] * following
         result[t] = following
@@ -43,17 +46,22 @@ def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.
 
 
 def lambda_returns(rewards: Floats, discounts: Floats, values_next: Floats, trace: float) -> Floats:
-    """G_t = R_{t+1} + γ_{t+1} ((1 − λ) v(S_{t+1}) + λ G_{t+1}), with G_T = v(S_T).    Sutton & Barto 2018, eq. 12.18
+    """The λ-return after each step: a mixture of n-step returns that end in a value.
 
-    rewards, discounts, values_next (v of what followed each step) and result: float [T]; λ = 1 is Monte Carlo with a
-    bootstrapped end, λ = 0 one-step TD. Raises RecordError if the lengths differ.
+    G_t = R_{t+1} + γ_{t+1} ((1 − λ) v(S_{t+1}) + λ G_{t+1}), with G_T = v(S_T)
+    Sutton & Barto 2018, eq. 12.18
+
+    rewards, discounts, values_next (v of the state after each step) and result: float [T].
+    `trace` is λ: 1 is Monte Carlo with a bootstrapped end, 0 is one-step TD. Raises RecordError if
+    the lengths differ.
     """
     if not len(rewards) == len(discounts) == len(values_next):
         raise RecordError(
             f"{len(rewards)} rewards, {len(discounts)} discounts, {len(values_next)} values",
             "give one discount and one next value a reward",
         )
-    result, following = np.empty(len(rewards)), float(values_next[-1]) if len(values_next) else 0.0
+    result = np.empty(len(rewards))
+    following = float(values_next[-1]) if len(values_next) else 0.0
     for t in range(len(rewards) - 1, -1, -1):
         following = rewards[t] + discounts[t] * ((1 - trace) * values_next[t] + trace * following)
         result[t] = following

@@ -1,4 +1,4 @@
-"""Rewards: versioned functions of signals, computed when they are read."""
+"""Rewards: versioned functions of signals, computed when steps are read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from experience.strict_json import dumps
 
 
 def weighted_sum(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
-    """Σ_k w_k φ_k over the signals that this step reported; None if one that counts is unknown.
+    """Σ_k w_k φ_k over the signals that a step reported; None if a weighted signal is unknown.
 
-    A signal that the step did not report adds nothing; a signal reported as None makes the sum unknown.
+    A signal that the step did not report adds nothing. A signal that it reported as None makes the
+    sum unknown.
     """
     total = 0.0
     for name, weight in weights.items():
@@ -30,9 +31,9 @@ def weighted_sum(values: Mapping[str, float | None], weights: Mapping[str, float
 
 
 def check_weights(where: str, weights: Mapping[str, float], known: Collection[str]) -> None:
-    """Raises ConfigError unless every weight is a finite number of a signal that is `known`.
+    """Raises ConfigError unless every weight is a finite number, and its signal is `known`.
 
-    A misspelt signal is reported by no step: its weight would add nothing, for ever and in silence.
+    No step reports a misspelt signal: its weight would silently add nothing.
     """
     for name, weight in weights.items():
         if name not in known:
@@ -49,9 +50,10 @@ def check_weights(where: str, weights: Mapping[str, float], known: Collection[st
 
 @dataclass(frozen=True)
 class RewardModel:
-    """r = Σ_k w_k φ_k with one row of weights per environment id. `version` names exactly these weights.
+    """r = Σ_k w_k φ_k, with one row of weights for each environment id.
 
-    The reward of an environment without a row is unknown; an empty row rewards nothing, which is 0.
+    `version` names exactly these weights. The reward of an environment without a row is unknown.
+    An empty row gives a reward of 0.
     """
 
     weights: Mapping[str, Mapping[str, float]]
@@ -62,14 +64,15 @@ class RewardModel:
         return "linear-" + hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def check(self, known: Collection[str]) -> None:
-        """Raises ConfigError if a weight is not finite, or of a signal that is not `known`."""
+        """Raises ConfigError if a weight is not finite, or its signal is not `known`."""
         for env_id, row in self.weights.items():
             check_weights(f"rewards of {env_id}", row, known)
 
     def reward(self, env_id: str, signals: Iterable[Signal]) -> float | None:
+        """The reward of a step in `env_id` that reported `signals`; None is unknown."""
         return self.of_values(env_id, {s.name: s.value for s in signals})
 
     def of_values(self, env_id: str, values: Mapping[str, float | None]) -> float | None:
-        """Of signals by name, as a world model predicts them."""
+        """The reward of values by signal name, as a world model predicts them."""
         row = self.weights.get(env_id)
         return None if row is None else weighted_sum(values, row)

@@ -1,4 +1,4 @@
-"""Signals: what was measured as a consequence of an action."""
+"""Signals: measured consequences of an action."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SignalSource = Literal["env_state", "verifier", "instrument", "human", "model"]
 
 @dataclass(frozen=True, slots=True)
 class SignalKind:
-    """What a signal's number means: its unit and who measured it."""
+    """The meaning of a signal's number: its unit, and who measured it."""
 
     unit: str
     source: SignalSource
@@ -24,7 +24,7 @@ class SignalKind:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One measured consequence. `value` is None when it could not be measured: unknown is never 0."""
+    """One measured consequence. `value` is None if it could not be measured: unknown is never 0."""
 
     name: str
     value: float | None
@@ -50,7 +50,7 @@ def as_number(value: Any) -> float | None:
 def read_signals(
     info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]
 ) -> tuple[Signal, ...]:
-    """The signals that an environment put into `info["signals"]`, checked against its catalogue.
+    """Reads the signals in an environment's `info["signals"]`, checked against its catalogue.
 
     `info["signals"]` maps a name to a number, None, or (number | None, evidence).
     Raises RecordError for a name outside the catalogue and for what is no number, NaN or infinite.
@@ -66,8 +66,8 @@ def read_signals(
 
 
 def _signal(name: str, reported: Any, catalogue: Mapping[str, SignalKind]) -> Signal:
-    told = isinstance(reported, tuple) and len(reported) == 2
-    value, evidence = reported if told else (reported, "")
+    has_evidence = isinstance(reported, tuple) and len(reported) == 2
+    value, evidence = reported if has_evidence else (reported, "")
     if name not in catalogue:
         raise RecordError(
             f"signal {name!r} is not in the environment's signal catalogue {sorted(catalogue)}",
@@ -75,9 +75,9 @@ def _signal(name: str, reported: Any, catalogue: Mapping[str, SignalKind]) -> Si
         )
     number = as_number(value)
     if value is not None and (number is None or not math.isfinite(number)):
-        said = number if number is not None else repr(value)[:80]
+        found = number if number is not None else repr(value)[:80]
         raise RecordError(
-            f"signal {name!r} is {said}; a signal is a finite number, or None when unknown",
+            f"signal {name!r} is {found}; a signal is a finite number, or None when unknown",
             "report None for what could not be measured",
         )
     kind = catalogue[name]

@@ -1,4 +1,4 @@
-"""The step: one turn of a stream, what was seen, what was done, and what answered it."""
+"""The step: one turn of a stream, with its observation, its action and their consequences."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ENDINGS: tuple[Ending, ...] = (
     "cancelled",
 )
 FAILED: frozenset[Ending] = frozenset({"env_error", "timeout", "cancelled"})
-"""Endings that say nothing about the agent: no reward is stored, and learning leaves them out."""
+"""Endings by a failure of the machinery. They carry no reward, and learning leaves them out."""
 SOURCES: tuple[Source, ...] = ("real", "imagined", "demonstration", "human")
 
 
 class Boundary(IntFlag):
-    """Marks in an endless stream. Several may hold at once."""
+    """Marks of a row in an endless stream. A row may have several."""
 
     NONE = 0
     TERMINATED = 1
@@ -43,19 +43,22 @@ class Boundary(IntFlag):
 
 
 def state_key(state: str) -> int:
-    """A 64-bit name of a canonical state: equal states, and in practice only they, share it."""
+    """A 64-bit hash of a canonical state. Equal states share it; others do in practice never."""
     return int.from_bytes(hashlib.blake2b(state.encode(), digest_size=8).digest(), "little")
 
 
 def discount_after(ending: Ending, gamma: float) -> float:
-    """γ_{t+1}: 0 where the world truly ended, `gamma` elsewhere (a truncation bootstraps)."""
+    """γ_{t+1}: 0 if the world terminated, else `gamma` (a truncation bootstraps)."""
     return 0.0 if ending == "terminated" else gamma
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What stands in a step for a large observation: SHA-256 of its bytes (32), media type, size in bytes, width and
-    height in pixels (0: not an image, or unknown), and what it shows, e.g. "screenshot"."""
+    """A reference to a large observation that is stored once, beside the rows.
+
+    hash: SHA-256 of the bytes, 32 bytes. media: the media type. nbytes: the size. w, h: pixels, 0
+    if it is no image or the size is unknown. role: what it shows, e.g. "screenshot".
+    """
 
     hash: bytes
     media: str
@@ -67,10 +70,12 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Row t of a stream. Without a decision it is the closing row of an episode: its last observation.
+    """Row t of a stream.
 
-    Times are nanoseconds since the epoch. `reward` is in the unit of `reward_version`; None is unknown.
-    An imagined step names the real one it branches from in `parent`, and the model in `model_version`.
+    A step without a decision is the closing row of an episode: it holds the last observation.
+    Times are nanoseconds since the epoch. `reward` is in the unit of `reward_version`; None is
+    unknown. An imagined step names the real step that it branches from in `parent`, and the world
+    model's version in `model_version`.
     """
 
     stream_id: bytes
@@ -108,7 +113,8 @@ class Step:
     boundary: Boundary = Boundary.NONE
     info: Mapping[str, Any] = field(default_factory=dict)
     subject: str = ""
-    """Whom the row is about, e.g. a user's pseudonym: what it is deleted by on request."""
+    """The person that the row is about, e.g. a user's pseudonym. On request, their rows are deleted
+    by it."""
 
     def __post_init__(self) -> None:
         if len(self.stream_id) != 16 or len(self.work_id) != 16:
@@ -133,10 +139,11 @@ class Step:
 
     @property
     def is_training(self) -> bool:
-        """Whether it is a real step of a training episode: what learning costs. Baselines and held-out ones are not."""
+        """Whether this is a real step of a training episode. Such steps are what learning costs:
+        baselines and held-out episodes are not counted."""
         return self.decision is not None and self.source == "real" and self.split == "train"
 
     @property
     def is_choice(self) -> bool:
-        """Whether it only starts an option: the policy decided, and the world was not acted in."""
+        """Whether this row only starts an option: a decision without an action in the world."""
         return self.decision is not None and self.option_step == 0

@@ -1,6 +1,7 @@
-"""JSON that every reader takes: a number that is not finite, which JSON does not have, is written as null.
+"""JSON that every reader accepts: numbers that are not finite are written as null.
 
-The one place where this project makes JSON of values that a world, a model or a user may have computed.
+JSON has no NaN and no infinity, but Python's encoder writes them. All JSON of this project with
+values that a world, a model or a user may have computed is written here.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ def dumps(
     ensure_ascii: bool = True,
     default: Callable[[Any], Any] | None = None,
 ) -> str:
-    """`value` as RFC 8259 has it. NaN and infinity are null, keys that are no texts are written as texts.
+    """Writes `value` as JSON of RFC 8259. NaN and infinity become null; keys become strings.
 
-    `default` turns what JSON does not know into what it does. Raises TypeError without one.
+    `default` converts objects of types that JSON lacks. Raises TypeError for them if it is None.
     """
-    plain = indent is None and not sort_keys and ensure_ascii and default is None
-    encoder = (
-        _ENCODER
-        if plain
-        else json.JSONEncoder(
+    encoder = _ENCODER
+    if indent is not None or sort_keys or not ensure_ascii or default is not None:
+        encoder = json.JSONEncoder(
             allow_nan=False,
             indent=indent,
             sort_keys=sort_keys,
             ensure_ascii=ensure_ascii,
             default=default,
         )
-    )
     try:
         return encoder.encode(value)
-    except (ValueError, TypeError):  # a number that is not finite, or a key that is no text
+    except (ValueError, TypeError):  # a number that is not finite, or a key that is no string
         return encoder.encode(_finite(value))
 
 
 def exact(number: float) -> float | str:
-    """`number` as JSON may hold it without loss, for `float` to read back: an infinite one as a text."""
+    """`number` as a value that JSON holds without loss and `float` reads back.
+
+    A number that is not finite becomes a string.
+    """
     return number if math.isfinite(number) else str(number)
 
 
@@ -52,8 +53,12 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {
-            key if isinstance(key, str | int | None) else str(key): _finite(v)
-            for key, v in value.items()
-        }
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+        return {_key(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _key(key: Any) -> Any:
+    """A key that the encoder takes: it turns numbers and None into strings itself."""
+    return key if isinstance(key, str | int | None) else str(key)

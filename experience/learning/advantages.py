@@ -1,4 +1,4 @@
-"""Credit: what each turn of a group is worth, compared with others; and which turns are worth imitating."""
+"""Advantages of turns within groups, and the choice of turns that are worth imitating."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from experience.policy import Decision
 from experience.returns import Floats, discounted_returns, leave_one_out
 from experience.step import Step
 
+_ALIKE = 1e-9
+"""Returns that differ by less are equal: their difference is an error of rounding."""
+
 
 def of_decision(d: Decision, advantage: float = 0.0) -> Turn:
+    """The decision as a turn; a sample of unknown temperature is scored at 1."""
     temperature = 1.0 if d.temperature is None else d.temperature
     return Turn(
         d.prompt_ids,
@@ -32,60 +36,58 @@ def of_decision(d: Decision, advantage: float = 0.0) -> Turn:
 
 
 def as_turn(step: Step) -> Turn | None:
-    """The step's exact tokens, to be imitated; None where the engine could not give them, or nothing stands before them
-    that the first could be predicted from."""
+    """The step's exact tokens, to be imitated; None if the engine could not give them.
+
+    Without prompt tokens it is None too: there is nothing to predict the first action token from.
+    """
     d = step.decision
-    return (
-        of_decision(d)
-        if d is not None and d.token_exact and len(d.action_ids) and len(d.prompt_ids)
-        else None
-    )
+    if d is None or not d.token_exact or not len(d.action_ids) or not len(d.prompt_ids):
+        return None
+    return of_decision(d)
 
 
 def as_sample(step: Step, advantage: float) -> Turn | None:
-    """The step as a sample of the policy that acted, to be weighed by its advantage; None where it is none, or its
-    tokens are not known: no ratio of policies can be taken."""
+    """The step as a sample of the policy that acted, with its advantage.
+
+    None if the action is no sample, or its tokens are not known: no ratio of policies can be taken.
+    """
     turn = as_turn(step)
-    return (
-        replace(turn, advantage=advantage)
-        if turn is not None and step.decision and step.decision.sampled
-        else None
-    )
+    if turn is None or step.decision is None or not step.decision.sampled:
+        return None
+    return replace(turn, advantage=advantage)
 
 
 def planned_turns(groups: Iterable[Group]) -> list[Turn]:
-    """What a planner chose in the groups' real episodes, to be imitated."""
-    chosen = (
-        s
-        for g in groups
-        for e in g.episodes
-        for s in e.steps
-        if s.source == "real"
-        and s.decision
-        and not s.decision.sampled
-        and s.value_estimate is not None
-    )
-    return [turn for step in chosen if (turn := as_turn(step)) is not None]
+    """The turns of the groups' real episodes whose action a planner chose, to be imitated."""
+    steps = (s for g in groups for e in g.episodes for s in e.steps)
+    return [turn for s in steps if _is_planned(s) and (turn := as_turn(s)) is not None]
+
+
+def _is_planned(step: Step) -> bool:
+    """Whether a planner chose a real action: it is no sample, and a value spoke for it."""
+    if step.source != "real" or step.decision is None:
+        return False
+    return not step.decision.sampled and step.value_estimate is not None
 
 
 def _return(episode: Episode) -> float:
-    """The discounted return of its first state, with the value at its end where one was estimated. Its rewards are
-    known: replay leaves out what is not."""
+    """The discounted return of an episode, with the estimated value at its end if there is one.
+
+    Its rewards are known: replay leaves out episodes with unknown rewards.
+    """
     return float(discounted_returns(*_earned(episode))[0])
 
 
 def _earned(episode: Episode) -> tuple[Floats, Floats, float]:
-    """Its rewards, discounts, and what was estimated to come after them."""
+    """The rewards of an episode, its discounts, and the estimated value of what follows it."""
+    rewards = np.array([s.reward for s in episode.steps], float)
+    discounts = np.array([s.discount for s in episode.steps], float)
     end = episode.closing.value_estimate if episode.closing else None
-    return (
-        np.array([s.reward for s in episode.steps], float),
-        np.array([s.discount for s in episode.steps], float),
-        end or 0.0,
-    )
+    return rewards, discounts, end or 0.0
 
 
 def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
-    """By environment, the return that nine of ten of its expert's episodes reach."""
+    """For each environment, the return that nine of ten episodes of its expert reach."""
     episodes: dict[tuple[bytes, int], list[Step]] = defaultdict(list)
     for step in demonstrations:
         episodes[step.stream_id, step.episode].append(step)
@@ -97,36 +99,39 @@ def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
 
 
 def best_turns(groups: Iterable[Group], bar: Mapping[str, float]) -> list[Turn]:
-    """The turns of the best episode of each group that differs in return, if it is as good as an expert's (`bar`, by
-    environment): one a task, so that easy tasks, solved by many episodes, do not drown the others. The best of a group
-    that failed, or half succeeded, is learned from as every other is, and not imitated: it holds what made it fail."""
-    turns = []
+    """The turns of the best episode of each group, if it is as good as an expert's.
+
+    `bar` gives, for each environment, the return that an expert reaches. Groups without a
+    difference in return are left out.
+
+    One episode a task is taken, so that easy tasks, which many episodes solve, do not drown the
+    others. The best episode of a group that failed, or half succeeded, is not imitated: it holds
+    the actions that made it fail.
+    """
+    turns: list[Turn] = []
     for group in groups:
         returns = [_return(e) for e in group.episodes]
-        if np.ptp(returns) >= 1e-9 and max(returns) >= bar.get(
-            group.episodes[0].first.env_id, -np.inf
-        ):
-            turns += [
-                t
-                for s in group.episodes[int(np.argmax(returns))].steps
-                if (t := as_turn(s)) is not None
-            ]
+        expert = bar.get(group.episodes[0].first.env_id, -np.inf)
+        if np.ptp(returns) < _ALIKE or max(returns) < expert:
+            continue
+        best = group.episodes[int(np.argmax(returns))]
+        turns += [turn for step in best.steps if (turn := as_turn(step)) is not None]
     return turns
 
 
 def advantages(
     groups: Sequence[Group], negative_weight: float = 1.0
 ) -> tuple[list[Turn], dict[str, float]]:
-    """Turns of the groups whose episodes differ in return, each with its episode's advantage.
+    """The turns of groups whose episodes differ in return, each with its episode's advantage.
 
-    Â = leave-one-out within the group, divided by its spread over the batch's groups of the same environment, and
-    times `negative_weight` where it is below zero.
+    Â = leave-one-out within the group, divided by the root mean square over the batch's groups of
+    the same environment, and times `negative_weight` if it is below zero.
     """
     raw: dict[str, list[tuple[Group, np.ndarray]]] = defaultdict(list)
     flat = 0
     for group in groups:
         returns = np.array([_return(e) for e in group.episodes])
-        if np.ptp(returns) < 1e-9:
+        if np.ptp(returns) < _ALIKE:
             flat += 1
         else:
             raw[group.episodes[0].first.env_id].append((group, leave_one_out(returns)))
@@ -150,15 +155,19 @@ def turn_advantages(
     spread: dict[str, float],
     negative_weight: float = 1.0,
 ) -> tuple[list[Turn], dict[str, float]]:
-    """All turns of the groups, each with its own advantage: how much better it turned out than its state promised.
+    """All turns of the groups, each with its own advantage over the value of its observation.
 
-    Â_t = G^λ_t − v(O_t), divided by the root mean square of it over the environment's real turns of its level
-    (Schulman et al. 2016, eq. 16). `spread` keeps that by environment and level: imagined turns are measured by the
-    last real ones, so that a small difference between values is not blown up to the size of a reward, and turns in
-    pursuit of a subgoal apart from the choices of one, whose returns span many of them.
+    Â_t = G^λ_t − v(O_t), divided by its root mean square over the environment's real turns of the
+    same level (Schulman et al. 2016, eq. 16).
+
+    `spread` keeps that root mean square by environment and level. Imagined turns are divided by
+    that of the last real ones: otherwise a small difference between values would grow to the size
+    of a reward. Turns in pursuit of a subgoal are one level, and choices of subgoals another: the
+    return of a choice spans many turns.
     """
     episodes = [e for g in groups for e in g.episodes]
-    better = [(target - v).tolist() for v, target in zip(*value.targets(episodes), strict=True)]
+    values, targets = value.targets(episodes)
+    better = [(target - v).tolist() for v, target in zip(values, targets, strict=True)]
     turns = _scaled(zip(episodes, better, strict=True), spread, negative_weight)
     return turns, {"groups": float(len(groups)), "turns": float(len(turns))}
 
@@ -166,11 +175,16 @@ def turn_advantages(
 def state_advantages(
     groups: Sequence[Group], spread: dict[str, float], negative_weight: float = 1.0
 ) -> tuple[list[Turn], dict[str, float]]:
-    """The turns of groups in which something differs, each with its episode's advantage and its own: group-in-group
-    (GiGPO, arXiv 2505.10978, with leave-one-out for both baselines), which needs states that come again, and no value.
+    """The turns of groups with a difference, each with its episode's advantage plus its own.
 
-    Â_t = (R − mean of the others' R) + (G_t − mean of the others' G), over the group's episodes from the same start and
-    over its turns in the same state; 0 for what is alone. Scaled as `turn_advantages` does.
+    This is group-in-group credit (GiGPO, arXiv 2505.10978), with leave-one-out for both baselines.
+    It needs states that repeat, and no value function.
+
+    Â_t = (R − mean of the others' R) + (G_t − mean of the others' G)
+
+    The first difference is over the group's episodes from the same start, the second over its
+    turns in the same state; a difference is 0 if there are no others. Advantages are scaled as in
+    `turn_advantages`.
     """
     found: list[tuple[Episode, list[float]]] = []
     flat = 0
@@ -183,7 +197,7 @@ def state_advantages(
         better = np.repeat(whole, lengths) + _over_alike(
             [_situation(s) for e in group.episodes for s in e.steps], np.concatenate(to_go)
         )
-        if np.abs(better).max() < 1e-9:
+        if np.abs(better).max() < _ALIKE:
             flat += 1
         else:
             parts = np.split(better, np.cumsum(lengths)[:-1])
@@ -200,12 +214,12 @@ _Situation = tuple[int, int | None, bool]
 
 
 def _situation(step: Step) -> _Situation:
-    """What turns that are compared have in common: the state, the subgoal pursued, and whether one is chosen."""
+    """The state, the pursued subgoal, and whether a subgoal is chosen: compared turns share all."""
     return step.state_key, step.option_id if not step.is_choice else None, step.is_choice
 
 
 def _over_alike(situations: Sequence[_Situation], returns: Floats) -> Floats:
-    """float [N]: each return over the mean of the others from the same situation; 0 for what is alone."""
+    """Each return less the mean of the others in its situation, float [N]; 0 without others."""
     alike: dict[_Situation, list[int]] = defaultdict(list)
     for place, situation in enumerate(situations):
         alike[situation].append(place)
@@ -221,7 +235,7 @@ def _scaled(
     spread: dict[str, float],
     negative_weight: float,
 ) -> list[Turn]:
-    """The turns of episodes with their raw advantages, over the root mean square of their environment and level."""
+    """The turns with their raw advantages, divided by the root mean square of their level."""
     raw: dict[tuple[str, bool], list[tuple[Step, float]]] = defaultdict(list)
     for episode, better in found:
         pursues = episode.first.option_id is not None and not episode.first.is_choice
@@ -233,7 +247,9 @@ def _scaled(
             spread[level] = float(np.sqrt(np.mean([a**2 for _, a in of]))) + 1e-6
         for step, advantage in of:
             scaled = advantage / spread[level] * (negative_weight if advantage < 0 else 1.0)
-            turns += [t] if (t := as_sample(step, scaled)) is not None else []
+            turn = as_sample(step, scaled)
+            if turn is not None:
+                turns.append(turn)
     return turns
 
 

@@ -1,4 +1,4 @@
-"""Turns of experience as padded tensors."""
+"""Turns of experience, and batches of them as padded tensors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ def _no_ids() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one loss term needs of a turn: prompt int32 [P], action int32 [A], behaviour log-probs float32 [A], and the
-    decoder that they are of: its temperature, and what it could choose from (`Decision.allowed_ids`)."""
+    """The part of a turn that losses need.
+
+    prompt int32 [P]; action int32 [A]; logprobs float32 [A]: the sampler's log-probabilities, at
+    `temperature`, over the tokens that it could choose from (see `Decision.allowed_ids`).
+    """
 
     prompt: np.ndarray
     action: np.ndarray
@@ -34,10 +37,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """tokens int64 [B, T]; advantage and temperature float [B]; of the T−1 predictions, float [B, T−1]: which are
-    choices of the action's tokens (mask: a token that the decoder forced is none), which the prompt's (observed), and
-    the behaviour's log-probabilities. limited bool [B, T−1]: where only `allowed` tokens could come, int64 [N, 3]
-    (row, prediction, token)."""
+    """Turns side by side, padded on the right. Column t of a prediction tensor is token t + 1.
+
+    tokens: int64 [B, T]. advantage, temperature: float [B].
+    mask: float [B, T−1], 1 where an action token was chosen, not forced by the decoder.
+    observed: float [B, T−1], 1 at prompt tokens.
+    logp_behaviour: float [B, T−1], the sampler's log-probabilities.
+    limited: bool [B, T−1], True where the decoder could choose from `allowed` tokens only.
+    allowed: int64 [N, 3], as (row, prediction, token).
+    logp_reference: float [B, T−1], under a frozen reference policy; None without one.
+    """
 
     tokens: Tensor
     mask: Tensor
@@ -54,16 +63,21 @@ class TokenBatch:
         longest = max(t.length for t in turns)
         tokens = np.zeros((len(turns), longest), np.int64)
         mask = np.zeros((len(turns), longest - 1), np.float32)
-        observed, behaviour = np.zeros_like(mask), np.zeros_like(mask)
-        limited, allowed = np.zeros_like(mask, bool), [np.empty((0, 3), np.int64)]
+        observed = np.zeros_like(mask)
+        behaviour = np.zeros_like(mask)
+        limited = np.zeros_like(mask, bool)
+        allowed = [np.empty((0, 3), np.int64)]
         for row, turn in enumerate(turns):
             start, end = len(turn.prompt), turn.length
-            tokens[row, :start], tokens[row, start:end] = turn.prompt, turn.action
+            written = slice(start - 1, end - 1)  # the predictions of the action's tokens
+            tokens[row, :start] = turn.prompt
+            tokens[row, start:end] = turn.action
             observed[row, : start - 1] = 1.0
-            mask[row, start - 1 : end - 1], behaviour[row, start - 1 : end - 1] = 1.0, turn.logprobs
+            mask[row, written] = 1.0
+            behaviour[row, written] = turn.logprobs
             if len(turn.allowed_counts):
-                mask[row, start - 1 : end - 1] = turn.allowed_counts != 1
-                limited[row, start - 1 : end - 1] = turn.allowed_counts > 0
+                mask[row, written] = turn.allowed_counts != 1
+                limited[row, written] = turn.allowed_counts > 0
                 where = np.repeat(np.arange(start - 1, end - 1), turn.allowed_counts)
                 allowed.append(np.stack([np.full(len(where), row), where, turn.allowed_ids], 1))
         advantage = np.array([t.advantage for t in turns], np.float32)
@@ -81,7 +95,7 @@ class TokenBatch:
         return cls(*(torch.from_numpy(array) for array in arrays))
 
     def barred(self, vocabulary: int) -> Tensor | None:
-        """bool [B, T−1, V]: the tokens that the decoder could not choose; None where it could choose any."""
+        """The tokens that the decoder could not choose, bool [B, T−1, V]; None if it was free."""
         if not self.limited.any():
             return None
         barred = self.limited[..., None].repeat(1, 1, vocabulary)
@@ -105,7 +119,10 @@ class TokenCounts:
 
 
 def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn]]:
-    """`turns` in runs of like length, each of at most `most_tokens` padded tokens (or one turn)."""
+    """Cuts `turns` into runs of similar length, each of at most `most_tokens` padded tokens.
+
+    A longer turn is a run of its own.
+    """
     run: list[Turn] = []
     for turn in sorted(turns, key=lambda t: t.length):
         if run and turn.length * (len(run) + 1) > most_tokens:

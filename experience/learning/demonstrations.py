@@ -47,8 +47,8 @@ class Demonstrations:
     def sample(self, n: int, rng: np.random.Generator) -> list[Turn]:
         """`n` turns, uniformly and with replacement; an empty list if there are none.
 
-        Turns of experts and of the policy are drawn alike (self-imitation, Oh et al. 2018): the more
-        tasks the policy solves, the less the experts weigh.
+        Turns of experts and of the policy are drawn alike (self-imitation, Oh et al. 2018): the
+        more tasks the policy solves, the less the experts weigh.
         """
         known = [*self._experts, *self._successes]
         if not known:

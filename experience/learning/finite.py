@@ -1,4 +1,7 @@
-"""Optimiser steps that cannot spoil the weights: one whose loss or gradient is not finite is skipped and counted."""
+"""Optimiser steps that cannot spoil the weights.
+
+A step whose loss or gradient is not finite is skipped and counted.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,20 @@ from torch import nn
 from experience.errors import DivergedError
 
 MOST_IN_A_ROW = 3
-"""Skipped updates after which training is over: what comes next would be skipped too."""
+"""So many skipped updates in a row end training: the next ones would be skipped too."""
 
 
 class FiniteSteps:
-    """Takes the optimiser steps of one model, called `name` in errors.
+    """Takes the optimiser steps of one model, which errors call `name`.
 
-    Invariant: no gradient that is not finite reaches a weight or a moment of the optimiser. Every trained model steps
-    through one of these: policy, value function, world models.
+    Invariant: no gradient that is not finite reaches a weight or a moment of the optimiser. Every
+    trained model uses this class: the policy, the value function, the world models.
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.skipped, self._in_a_row = name, 0, 0
+        self.name = name
+        self.skipped = 0
+        self._in_a_row = 0
 
     def take(
         self,
@@ -32,10 +37,11 @@ class FiniteSteps:
         batch: Callable[[], Mapping[str, np.ndarray]],
         longest: float = math.inf,
     ) -> float | None:
-        """One step on the gradients that are there, clipped to the norm `longest`; their norm before clipping.
+        """Steps on the gradients that were accumulated, clipped to the norm `longest`.
 
-        None where the loss or a gradient is not finite: nothing was changed, and `skipped` is one higher. Raises
-        DivergedError at the third such step in a row, with the arrays that `batch` gives.
+        Returns their norm before clipping; None if the loss or a gradient was not finite. Then
+        nothing was changed but `skipped`. Raises DivergedError at the third such step in a row,
+        with the arrays that `batch` returns.
         """
         weights = [
             p for group in optimizer.param_groups for p in group["params"] if p.grad is not None

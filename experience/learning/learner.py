@@ -37,7 +37,7 @@ class LearnerSettings:
     each turn of experience.
 
     `observation_weight` weighs the NLL of the demonstrations' observations. It lets a model that
-    starts from random weights learn the language of the worlds (early experience, arXiv 2510.08558).
+    starts from random weights learn the worlds' language (early experience, arXiv 2510.08558).
 
     `objective` is a name in `OBJECTIVES` or "package:Class". An objective takes the settings whose
     names are its own fields, e.g. `clip_below`.

@@ -1,7 +1,7 @@
-"""Losses over tokens: pure functions, shapes and sources at each. All token tensors are float [B, T].
+"""Losses over tokens: pure functions, each with its shapes and its source.
 
-A loss is a sum over tokens, and is divided by the number of tokens only once, over all micro-batches of an update: how
-an update is cut into micro-batches changes nothing.
+All token tensors are float [B, T]. A loss is a sum over tokens. It is divided by the number of
+tokens of the whole update, so that the cut into micro-batches changes nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from experience.models.decoding import decoder_logprobs
 def token_logprobs(
     logits: Tensor, tokens: Tensor, temperature: Tensor | float = 1.0, barred: Tensor | None = None
 ) -> Tensor:
-    """log π(token_t | tokens before t), float [B, T−1], from logits [B, T, V] and tokens int64 [B, T], as the decoder
-    of that temperature (a number, or one a sequence [B]) draws them; barred bool [B, T−1, V]: what it never draws."""
+    """log π(token_t | tokens before t), float [B, T−1], as the decoder scored it.
+
+    logits [B, T, V]; tokens int64 [B, T]; temperature a number, or one for each sequence [B];
+    barred bool [B, T−1, V]: True where the decoder never draws the token.
+    """
     if isinstance(temperature, Tensor):
         temperature = temperature.to(logits.dtype)[:, None, None]
     predicted = decoder_logprobs(logits[:, :-1], temperature, barred)
@@ -26,19 +29,25 @@ def token_logprobs(
 
 
 def negative_log_likelihood(logp: Tensor, mask: Tensor) -> Tensor:
-    """−Σ m·log π: summed over the masked tokens, in nats. mask float [B, T], 1 where a token counts."""
+    """−Σ m·log π, summed over the masked tokens, in nats.
+
+    mask float [B, T]: 1 where a token counts.
+    """
     return -_masked(logp, mask).sum()
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` where the mask is 1, else 0: also where they are infinite."""
+    """`values` where the mask is 1, else 0. A product with the mask would give NaN for −∞."""
     return torch.where(mask > 0, values, 0.0)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The trust region of the token ratio: [1 − below, 1 + above]; `above` > `below` keeps rare tokens alive (DAPO).
-    `dual`: with a negative advantage a token's loss is at most so many times that (Ye et al. 2020, eq. 5)."""
+    """The trust region of the token ratio: [1 − below, 1 + above].
+
+    `above` > `below` lets rare tokens become likelier (DAPO). `dual`: if the advantage is negative,
+    the loss of a token is at most `dual` times its size (Ye et al. 2020, eq. 5).
+    """
 
     below: float = 0.2
     above: float = 0.28
@@ -48,14 +57,18 @@ class Clip:
 def clipped_policy_gradient(
     logp: Tensor, logp_behaviour: Tensor, advantage: Tensor, mask: Tensor, clip: Clip = Clip()
 ) -> tuple[Tensor, dict[str, float]]:
-    """Σ over masked tokens of max(−ρÂ, −clip(ρ)Â), ρ = π/μ, and of min(that, −c·Â) where Â < 0.
+    """The clipped surrogate loss with a dual clip, summed over the masked tokens; and its metrics.
+
+    Σ max(−ρÂ, −clip(ρ)Â), ρ = π/μ; where Â < 0 at most −c·Â
     Schulman et al. 2017, eq. 7; DAPO 2025, eq. 8; dual clip: Ye et al. 2020, eq. 5
 
-    logp, logp_behaviour (from the sampler, not recomputed), mask: [B, T]; advantage: [B], one a turn.
-    Also sums the k3 estimate of KL(μ‖π) and counts the clipped tokens.
+    logp, logp_behaviour (from the sampler, not recomputed), mask: [B, T]; advantage: [B], one for
+    each turn. The metrics are sums: the k3 estimate of KL(μ‖π), and the number of clipped tokens.
     """
+    # The clamp keeps one stale token from overflowing exp; the ratio's clip acts far below it.
     log_ratio = _masked(logp - logp_behaviour, mask).clamp(-10, 10)
-    ratio, advantage = log_ratio.exp(), advantage[:, None]
+    ratio = log_ratio.exp()
+    advantage = advantage[:, None]
     gain = ratio * advantage
     bounded = torch.minimum(gain, ratio.clamp(1 - clip.below, 1 + clip.above) * advantage)
     floored = torch.where(advantage < 0, torch.maximum(bounded, clip.dual * advantage), bounded)

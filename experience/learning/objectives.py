@@ -72,7 +72,7 @@ class GRPO:
 class PPOKL:
     """The clipped policy gradient of `GRPO` plus β times KL(π‖reference).
 
-    The divergence is estimated on the sampled tokens by k3 (Schulman 2020; Shao et al. 2024, eq. 4).
+    k3 estimates the divergence on the sampled tokens (Schulman 2020; Shao et al. 2024, eq. 4).
     Raises ConfigError if the batch holds no log-probabilities of a reference.
     """
 

@@ -89,7 +89,7 @@ class TokenLearner:
         return self.trainer.skipped + (self.value.skipped if self.value else 0)
 
     def policy(self) -> PolicyBundle:
-        """The present policy. The weights are serialised only if they changed since the last call."""
+        """The present policy, serialised only if it changed since the last call."""
         if self._bundle is None or self._bundle_updates != self.trainer.updates:
             self._bundle = PolicyBundle(Weights.of(self.model, self.version))
             self._bundle_updates = self.trainer.updates
@@ -109,8 +109,7 @@ class TokenLearner:
     ) -> dict[str, float]:
         """Supervised fine-tuning: `passes` over the demonstrations' action tokens.
 
-        Begins where `restore` left it. `watch` is called after each optimiser step; it may save.
-        Returns the last loss, in nats a token.
+        Begins where `restore` left it. Returns the last loss, in nats a token.
         """
         self._demonstrations.take(demonstrations)
         metrics: dict[str, float] = {}
@@ -162,22 +161,20 @@ class TokenLearner:
         return {f"imagined_{name}": value for name, value in metrics.items()}
 
     def imitate_plans(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
-        """Two passes over the planned turns, demonstrations mixed in (expert iteration, Anthony et
-        al. 2017)."""
+        """Imitates the plans and some demonstrations (expert iteration, Anthony et al. 2017)."""
         if not plans:
             return {}
         size = self.settings.batch_turns
         self.trainer.set_rate(self.settings.imitation_rate * rate)
-        losses: list[float] = []
+        losses = list[float]()
         for _ in range(_PLAN_PASSES):
             for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):
                 shown = [plans[i] for i in part]
                 shown += self._demonstrations.sample(size // 4, self._rng)
-                metrics = self.trainer.update([], shown, 1.0)
-                if metrics:
+                if metrics := self.trainer.update([], shown, 1.0):
                     losses.append(metrics["nll"])
-        loss = float(np.mean(losses)) if losses else float("nan")
-        return {"plan_nll": loss, "planned_turns": float(len(plans))}
+        nll = float(np.mean(losses)) if losses else float("nan")
+        return {"plan_nll": nll, "planned_turns": float(len(plans))}
 
     def save(self) -> dict[str, bytes]:
         """Everything that the next update depends on and that the store does not hold."""
@@ -212,7 +209,7 @@ class TokenLearner:
         groups = list(learned_from)
         library = library_in(self.options)
         if self.value is not None:
-            episodes = [e for group in groups for e in group.episodes]
-            self.value.restore(saved, split_levels(episodes, library))
+            lived = [e for group in groups for e in group.episodes]
+            self.value.restore(saved, split_levels(lived, library))
         self._demonstrations.take(demonstrations)
         self._demonstrations.add_best(groups, library)

@@ -45,7 +45,7 @@ class Trainer:
         self.optimizer = self._new_optimizer()
 
     def keep_reference(self) -> None:
-        """Keeps the present policy as the reference, if the objective reads one and has none yet."""
+        """Keeps the present policy as the reference if the objective reads one; only once."""
         if isinstance(self.objective, ReadsReference) and self._reference is None:
             self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
 

@@ -1,4 +1,4 @@
-"""A value function over what was seen: the discounted return that the present policy can expect from here."""
+"""A value function of observations: the discounted return that the present policy can expect."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from experience.returns import Floats, lambda_returns
 from experience.strict_json import dumps
 
 _MOST_REMEMBERED = 256
-"""Episodes. Older ones tell of a policy that is no more."""
+"""Episodes. Older ones were lived by a policy that has changed since."""
 
 
 class ValueFunction:
-    """v(o) by a small transformer that reads the observation; its own network, so that no policy's gradient moves it.
+    """v(o), by a small transformer of its own that reads the observation.
 
-    Targets are λ-returns of lived turns (Sutton & Barto 2018, eq. 12.2); the loss is Huber's.
+    It shares no weights with the policy, so that no policy gradient moves it. Targets are
+    λ-returns of real turns (Sutton & Barto 2018, eq. 12.2); the loss is Huber's.
     """
 
     def __init__(
@@ -53,15 +54,16 @@ class ValueFunction:
         self._tokenizer = ByteTokenizer()
         self._recent: list[Episode] = []
         self.explained = 0.0
-        """Running share of the variance of λ-returns in new episodes that was known before they were learned from."""
+        """Explained variance of the λ-returns of new episodes before they are learned from, as a
+        running mean."""
 
     @property
     def skipped(self) -> int:
-        """Updates left out because their loss or gradient was not finite."""
+        """The number of updates that were left out because they were not finite."""
         return self._steps.skipped
 
     def __call__(self, observations: Sequence[str]) -> Floats:
-        """float [N]: the value of each observation, in units of reward."""
+        """The value of each observation, float [N], in units of reward."""
         order = sorted(range(len(observations)), key=lambda i: len(observations[i]))
         values = np.zeros(len(observations))
         self._model.eval()
@@ -74,16 +76,19 @@ class ValueFunction:
         return values
 
     def targets(self, episodes: Sequence[Episode]) -> tuple[list[Floats], list[Floats]]:
-        """Per episode, float [T] each: the values of its observations, and the λ-returns that they should have been.
+        """For each episode, the values of its observations and their λ-returns, float [T] each.
 
-        A truncated or unfinished episode bootstraps from its last observation; a terminated one ends at 0.
+        A truncated or unfinished episode bootstraps from its last observation; a terminated one
+        ends at 0.
         """
         seen = [
             [s.obs_text for s in e.steps] + [e.closing.obs_text if e.closing else ""]
             for e in episodes
         ]
         flat = self([text for texts in seen for text in texts])
-        values, returns, start = [], [], 0
+        values: list[Floats] = []
+        returns: list[Floats] = []
+        start = 0
         for episode, texts in zip(episodes, seen, strict=True):
             v = flat[start : start + len(texts)]
             start += len(texts)
@@ -96,7 +101,7 @@ class ValueFunction:
     def fit(
         self, episodes: Sequence[Episode], passes: int = 2, batch: int = 64
     ) -> dict[str, float]:
-        """Some passes over `episodes` and twice as many remembered ones; the last loss, and `explained`."""
+        """Fits the values to `episodes` and twice as many remembered ones; returns metrics."""
         if not episodes:
             return {}
         older = (
@@ -120,7 +125,7 @@ class ValueFunction:
         return {"value_loss": loss, "value_explained": self.explained}
 
     def _update(self, observations: Sequence[str], returns: Floats) -> float:
-        """One optimiser step towards `returns`, float [N], unless it is skipped; the loss before it."""
+        """Takes one optimiser step towards `returns`, float [N]; returns the loss before it."""
         tokens, last = self._tokens(observations)
         loss = functional.huber_loss(
             self._model(tokens, last), torch.from_numpy(returns.astype(np.float32))
@@ -134,14 +139,16 @@ class ValueFunction:
         return value
 
     def _judge(self, values: Floats, returns: Floats) -> None:
+        """Takes the explained variance of new episodes into its running mean."""
         spread = float(returns.var())
         if spread > 1e-12:
             now = 1 - float(((returns - values) ** 2).mean()) / spread
             if math.isfinite(now):
+                # One bad batch may lie far below −1; it must not outweigh many good ones.
                 self.explained += 0.2 * (max(now, -1.0) - self.explained)
 
     def remember(self, episodes: Sequence[Episode]) -> None:
-        """What later fits may come back to: the newest `_MOST_REMEMBERED` episodes."""
+        """Keeps the newest `_MOST_REMEMBERED` episodes for later fits."""
         self._recent = [*self._recent, *episodes][-_MOST_REMEMBERED:]
 
     def save(self) -> dict[str, bytes]:
@@ -153,22 +160,23 @@ class ValueFunction:
         }
 
     def export_weights(self) -> dict[str, bytes]:
-        """What another process needs to value as this one does."""
+        """The weights with which another process computes the same values."""
         return {"value.safetensors": Weights.of(self._model, 0).data}
 
     def load_weights(self, exported: Mapping[str, bytes]) -> None:
         Weights.read(0, exported["value.safetensors"]).put_into(self._model)
 
     def restore(self, saved: Mapping[str, bytes], fitted_to: Sequence[Episode]) -> None:
-        """Continues where `save` was called, given all real episodes that it was fitted to, in their order."""
+        """Continues where `save` was called, given all episodes of earlier fits, in their order."""
         self.remember(fitted_to)
         about = json.loads(saved["value.json"])
-        self._rng.bit_generator.state, self.explained = about["random"], about["explained"]
+        self._rng.bit_generator.state = about["random"]
+        self.explained = about["explained"]
         Weights.read(0, saved["value.safetensors"]).put_into(self._model)
         unpack_optimizer(saved["value_optimizer.safetensors"], self._optimizer)
 
     def _tokens(self, observations: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """tokens int64 [B, T], padded on the right, and where each text ends, int64 [B]."""
+        """Tokens of the observations, int64 [B, T], padded on the right, and ends, int64 [B]."""
         prompts = [fit(self._tokenizer.prompt(o), self._model.shape.context) for o in observations]
         tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int64)
         for row, prompt in enumerate(prompts):
@@ -177,7 +185,10 @@ class ValueFunction:
 
 
 class _Regressor(Transformer):
-    """tokens int64 [B, T], last int64 [B] -> float [B]: one number read off each text's last token."""
+    """A transformer that reads one number off the last token of each text.
+
+    tokens int64 [B, T], last int64 [B] -> float [B].
+    """
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__(shape)

@@ -1,7 +1,8 @@
-"""Two levels in one record: which subgoal is chosen, and what is done to reach it, by one policy and credited apart.
+"""Two levels in one record: choices of subgoals, and the turns that pursue them.
 
-A choice is credited with all that was earned while its subgoal was pursued, discounted over the time that it took
-(SMDP: Sutton, Precup & Singh 1999); a turn within it with whether the subgoal was reached, which is an end of its own.
+One policy acts at both levels, and the levels are credited apart. A choice earns all rewards of its
+pursuit, discounted over the time that the pursuit took (SMDP: Sutton, Precup & Singh 1999). A turn
+of a pursuit earns its own reward and that of reaching the subgoal, where the pursuit ends.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from experience.returns import discounted_returns
 from experience.step import Step
 
 REACHED = 1.0
-"""What reaching a subgoal is worth to the turns that led there, beside what the world gave for them."""
+"""The reward of reaching a subgoal, for the turns of its pursuit, on top of the world's rewards."""
 
 Write = Callable[[Step, str, str], Decision]
-"""(row, observation, action) -> the action as a decision taken on reading the observation."""
+"""(row, observation, action) -> a decision to take this action on this observation."""
 
 
 @dataclass(frozen=True)
 class Pursuit:
-    """The turns under a subgoal as an episode, which reads its goal first and ends where that is reached."""
+    """The turns under a subgoal, as an episode whose observations begin with the goal.
+
+    The episode terminates if the goal is reached.
+    """
 
     goal: str
     episode: Episode
@@ -35,16 +39,18 @@ class Pursuit:
 
     @property
     def earned(self) -> float:
-        """Its discounted return; nothing is expected after it."""
+        """The discounted return of the pursuit, without a value at its end."""
         rewards = np.array([step.reward or 0.0 for step in self.episode.steps])
-        return float(
-            discounted_returns(rewards, np.array([step.discount for step in self.episode.steps]))[0]
-        )
+        discounts = np.array([step.discount for step in self.episode.steps])
+        return float(discounted_returns(rewards, discounts)[0])
 
 
 @dataclass(frozen=True)
 class Levels:
-    """An episode as its choices see it (None if it has no turn of its own), and the pursuits of subgoals within it."""
+    """An episode without the turns of pursuits, and its pursuits of subgoals.
+
+    `choices` is None if every turn belongs to a pursuit.
+    """
 
     choices: Episode | None
     pursuits: tuple[Pursuit, ...] = ()
@@ -55,7 +61,7 @@ class Levels:
 
 
 def levels(episode: Episode, library: Library) -> Levels:
-    """The two levels of an episode; one without subgoals has only the upper, and is left as it is."""
+    """Splits an episode into its two levels. An episode without subgoals is not changed."""
     goals = library.goals
     if not any(step.option_id in goals for step in episode.steps) or episode.closing is None:
         return Levels(episode)
@@ -70,6 +76,7 @@ def levels(episode: Episode, library: Library) -> Levels:
             upper.append(step)
             continue
         if upper and upper[-1].is_choice and step.reward is not None:
+            # The SMDP reward of the choice: Σ γ^k R over the pursuit, folded in turn by turn.
             chosen = upper[-1]
             upper[-1] = replace(
                 chosen,
@@ -103,8 +110,11 @@ def split_levels(episodes: Iterable[Episode], library: Library) -> list[Episode]
 
 
 def best_pursuits(group: Group, library: Library) -> list[Episode]:
-    """Of each subgoal, from each situation in which episodes of the group took it up, the pursuit that earned most of
-    those that reached it: parts that went well of what may have failed as a whole."""
+    """The best pursuit of each subgoal from each observation where the group's episodes began it.
+
+    Only pursuits that reached their goal are taken. They are good parts of episodes that may have
+    failed as a whole.
+    """
     reached: dict[tuple[str, str], list[Pursuit]] = defaultdict(list)
     for episode in group.episodes:
         for pursuit in levels(episode, library).pursuits:
@@ -114,12 +124,17 @@ def best_pursuits(group: Group, library: Library) -> list[Episode]:
 
 
 def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]:
-    """A demonstration as it would have been given with the library's subgoals: wherever one of them may start and is
-    reached soonest, it is chosen, and pursued by what was done until then."""
+    """Rewrites a demonstration as if its expert had chosen the library's subgoals.
+
+    At each turn, the subgoal that may start and is reached soonest is chosen; the actions until
+    then become its pursuit.
+    """
     goals = list(library.goals.values())
     if not goals or episode.closing is None:
         return list(episode.steps)
-    seen, shown, t = [s.obs_text for s in episode.rows], list[Step](), 0
+    seen = [s.obs_text for s in episode.rows]
+    shown = list[Step]()
+    t = 0
     while t < len(episode.steps):
         arrivals = [(end, goal) for goal in goals if (end := _arrival(goal, seen, t)) is not None]
         if not arrivals:
@@ -157,14 +172,8 @@ def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]
 
 
 def _arrival(goal: Subgoal, seen: Sequence[str], start: int) -> int | None:
-    """When what was seen first reaches the goal that is pursued from `start`; None if never in its time."""
+    """The turn at which a pursuit from `start` first reaches the goal; None if it never does."""
     if not goal.starts(seen[start]):
         return None
-    return next(
-        (
-            t
-            for t in range(start + 1, min(start + goal.most, len(seen) - 1) + 1)
-            if goal.reached(seen[t])
-        ),
-        None,
-    )
+    last = min(start + goal.most, len(seen) - 1)
+    return next((t for t in range(start + 1, last + 1) if goal.reached(seen[t])), None)

@@ -1,8 +1,10 @@
-"""Options: ways of acting that may start, act, and may stop (Sutton, Precup & Singh 1999), and libraries of them.
+"""Options (Sutton, Precup & Singh 1999), and libraries of them.
 
-A primitive action is the option with β = 1. To start another, a policy writes `use NAME`. That choice is a row of its
-own (option_step 0), in which no time passes; then the collector lets the option act until β says stop, and its rows
-carry the option's id and its age (option_step 1, 2, …). An option's π may itself write `use NAME`: so options nest.
+An option has an initiation set I, a policy π, and a termination probability β. A primitive action
+is the option with β = 1. A policy starts another option by writing `use NAME`. That choice is a row
+of its own (option_step 0), in which no time passes. Then the option acts until β stops it; its rows
+carry the option's id and its age (option_step 1, 2, …). Options nest: an option's π may write
+`use NAME` too.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ USE = "use "
 
 
 class Option(Protocol):
-    """I, π, β over observations and `age`, the number of actions that it has taken. `act` gives None where the option
-    knows no way on: it is over there."""
+    """I (`starts`), π (`act`) and β (`stops`) over observations.
+
+    `age` is the number of actions that the option has taken.
+    """
 
     @property
     def name(self) -> str: ...
 
     def starts(self, observation: str) -> bool: ...
 
-    def act(self, observation: str, age: int) -> str | None: ...
+    def act(self, observation: str, age: int) -> str | None:
+        """The next action; None if the option has no action here, which ends it."""
 
     def stops(self, observation: str, age: int) -> float:
         """β in [0, 1]: the probability of stopping on arrival at `observation`."""
@@ -38,7 +43,7 @@ class Option(Protocol):
 
 @dataclass(frozen=True)
 class Condition:
-    """A predicate over what is seen: a regular expression that must, or must not, be found in the observation."""
+    """A predicate over observations: a regular expression that must, or must not, be found."""
 
     pattern: str = ""
     found: bool = True
@@ -48,7 +53,7 @@ class Condition:
             re.compile(self.pattern)
         except re.error as error:
             raise RecordError(
-                f"{self.pattern!r} is no regular expression: {error}", "see Python's `re`"
+                f"{self.pattern!r} is not a regular expression: {error}", "see Python's `re`"
             ) from error
 
     def __call__(self, observation: str) -> bool:
@@ -57,8 +62,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class Program:
-    """A verified skill: `actions` one after another where `precondition` holds; it ends with the last of them, or as
-    soon as `until` holds. `world` is the environment that it is for; empty is any."""
+    """A verified skill: `actions` in their order, from where `precondition` holds.
+
+    It ends with the last action, or as soon as `until` holds. `world` is the id of its environment;
+    empty means any.
+    """
 
     name: str
     actions: tuple[str, ...]
@@ -79,8 +87,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Learned:
-    """A sub-policy in a table: `actions` by the state's name (`state_key` of the observation, as text); it starts where
-    it knows what to do and stops where `stopping` says so, or where it does not know."""
+    """A sub-policy in a table: `actions` by `state_key` of the observation, as text.
+
+    It starts where the table has an action. It stops in the states of `stopping`, and where the
+    table has no action.
+    """
 
     name: str
     actions: Mapping[str, str]
@@ -89,7 +100,7 @@ class Learned:
 
     @classmethod
     def over(cls, name: str, actions: Mapping[str, str], stopping: Iterable[str]) -> Learned:
-        """From observations themselves."""
+        """Builds the option from observations instead of their keys."""
         return cls(name, {_key(o): a for o, a in actions.items()}, frozenset(map(_key, stopping)))
 
     def starts(self, observation: str) -> bool:
@@ -105,8 +116,11 @@ class Learned:
 
 @dataclass(frozen=True)
 class Subgoal:
-    """An intent for a policy that reads: `goal` is put before what it sees, until `reached` holds or `most` turns are
-    gone. It gives no action of its own: who acts is the policy."""
+    """A goal for a policy that reads: `goal` is written before each observation.
+
+    It ends when `reached` holds, or after `most` turns. It has no actions of its own: the policy
+    acts.
+    """
 
     name: str
     goal: str
@@ -125,14 +139,17 @@ class Subgoal:
         return float(age >= self.most or self.reached(observation))
 
     def shown(self, observation: str) -> str:
-        """What the policy reads while it pursues this."""
+        """The observation as the policy reads it during the pursuit."""
         return f"goal: {self.goal}\n{observation}"
 
 
 @dataclass(frozen=True)
 class Experiments:
-    """A campaign in a laboratory, from where it may start to the end of the episode or until `most` turns are gone. It
-    gives no action of its own: who acts is whoever plans experiments (`campaign.experiment`)."""
+    """A campaign of experiments in a laboratory.
+
+    It ends with the episode, or after `most` turns. It has no actions of its own: the planner of
+    experiments acts (`campaign.experiment`).
+    """
 
     name: str
     precondition: Condition = Condition()
@@ -150,23 +167,24 @@ class Experiments:
 
 
 def stages(option: Option) -> int:
-    """How many ages of the option its π tells apart: a program is at another place in its list after each action."""
+    """The number of ages that the option's π tells apart: a program has one for each action."""
     return len(option.actions) if isinstance(option, Program) else 1
 
 
 def stops_at(option: Option, observation: str, age: int) -> float:
-    """β on arrival after `age` actions; 1 where the option knows no way on, as a program after its last action."""
+    """β on arrival after `age` actions; 1 if the option has no further action."""
     return 1.0 if option.act(observation, age) is None else option.stops(observation, age)
 
 
 Stored = Program | Learned | Subgoal | Experiments
 Pursued = Subgoal | Experiments
-"""Options that are pursued by somebody else than themselves."""
+"""Options without actions of their own: the policy or a planner acts for them."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """How an option has done: starts n, how often it reached its end, turns it took, and what it earned per start."""
+    """The history of an option: starts `n`, starts that reached the option's end, turns, and the
+    sum of returns; `last_version` is that of the library when the option was last used."""
 
     n: int = 0
     reached: int = 0
@@ -186,7 +204,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Library:
-    """Options by name, each with its record. A new version for every change; never changed in place."""
+    """Options by name, each with its record. A library is immutable: a change makes a new version."""
 
     options: Mapping[str, Stored] = field(default_factory=dict)
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -202,45 +220,45 @@ class Library:
         return self.options[name]
 
     def within(self, env_id: str) -> Library:
-        """Without the programs that are for other environments."""
-        others = {
-            n
-            for n, o in self.options.items()
-            if isinstance(o, Program) and o.world not in ("", env_id)
+        """The library without the programs of other environments."""
+        kept = {
+            name: option
+            for name, option in self.options.items()
+            if not isinstance(option, Program) or option.world in ("", env_id)
         }
-        return (
-            self
-            if not others
-            else replace(self, options={n: o for n, o in self.options.items() if n not in others})
-        )
+        return self if len(kept) == len(self.options) else replace(self, options=kept)
 
     def started(self, action: str, observation: str) -> Stored | None:
-        """The option that an action's text starts here, if it is `use NAME` of one that may start."""
+        """The option that `action` starts here; None if it is not `use NAME` of a startable option."""
         if not action.startswith(USE):
             return None
         option = self.options.get(action[len(USE) :].strip())
         return option if option is not None and option.starts(observation) else None
 
     def admissible(self, observation: str) -> list[str]:
-        """What can be written here to start an option."""
+        """The actions that start an option here."""
         return [USE + o.name for o in self if o.starts(observation)]
 
     def offered(self, observation: str) -> str:
-        """What the policy reads where no option is under way: the subgoals that may be chosen, then what is seen."""
+        """The observation as the policy reads it when no option acts: it begins with the subgoals
+        that may be chosen."""
         names = self.subgoals(observation)
         return f"choose: {' '.join(names)}\n{observation}" if names else observation
 
     def subgoals(self, observation: str) -> list[str]:
-        """The names of those that may be chosen here."""
+        """The names of the subgoals that may be chosen here."""
         return [g.name for g in self.goals.values() if g.starts(observation)]
 
     @cached_property
     def goals(self) -> dict[int, Subgoal]:
-        """Its subgoals, by the number that rows carry."""
+        """The subgoals of the library, by the id that rows carry."""
         return {option_id(o.name): o for o in self if isinstance(o, Subgoal)}
 
     def add(self, option: Stored) -> Library:
-        """Raises RecordError for a name that is taken by another option, or that cannot be written after `use`."""
+        """The library with one more option.
+
+        Raises RecordError if another option has the name, or the name cannot follow `use`.
+        """
         if not re.fullmatch(r"[\w.:-]{1,60}", option.name):
             raise RecordError(
                 f"option name {option.name!r}", "use 1 to 60 letters, digits and _ . : -"
@@ -257,7 +275,7 @@ class Library:
         )
 
     def retire(self, names: Iterable[str]) -> Library:
-        """Without those; their records stay, so that what failed is not proposed again as new."""
+        """The library without these options. Their records stay: a failed option is not new again."""
         gone = set(names)
         return replace(
             self,
@@ -266,12 +284,12 @@ class Library:
         )
 
     def used(self, name: str, reached: bool, turns: int, earned: float) -> Library:
-        """With one more use in the record."""
+        """The library with one more use in the record of an option."""
         record = self.records.get(name, Record()).after(reached, turns, earned, self.version)
         return replace(self, records={**self.records, name: record})
 
     def dump(self) -> bytes:
-        """The library as JSON: data, never code, so that a stored one can be loaded from anybody."""
+        """The library as JSON: data and no code, so that a file of a stranger is safe to load."""
         return dumps(
             {
                 "version": self.version,
@@ -283,7 +301,7 @@ class Library:
 
     @classmethod
     def load(cls, data: bytes) -> Library:
-        """Raises RecordError for what `dump` did not write."""
+        """Reads what `dump` wrote. Raises RecordError for anything else."""
         try:
             read = json.loads(data)
             options = [_built(dict(o)) for o in read["options"]]
@@ -291,18 +309,18 @@ class Library:
             return cls({o.name: o for o in options}, records, int(read["version"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(
-                f"this is no library of options: {error}", "give what Library.dump wrote"
+                f"this is not a library of options: {error}", "give what Library.dump wrote"
             ) from error
 
 
 @lru_cache(maxsize=4)
 def library_in(data: bytes) -> Library:
-    """What `Library.dump` wrote, read once for as long as it stays the same; none for no bytes. Raises RecordError."""
+    """`Library.load` with a cache; an empty library for no bytes."""
     return Library.load(data) if data else Library()
 
 
 def option_id(name: str) -> int:
-    """The number that rows carry: a hash of the name, so that it means the same in every version and run. int63."""
+    """The id that rows carry, int63: a hash of the name, so that all versions and runs agree."""
     return state_key(f"option/{name}") >> 1
 
 
