@@ -14,7 +14,7 @@ from actors.run import run
 from actors.runs.directory import RunDirectory
 from experience.errors import RecordError
 from experience.planning.world_models.ensemble import EnsembleModel
-from experience.planning.world_models.language import use_of
+from experience.planning.world_models.gate import use_of
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
 from experience.signal import Signal
@@ -144,11 +144,11 @@ def test_screens_of_another_form_are_refused() -> None:
         model.add([(replace(step, obs_text="cart at 1"), following)])
 
 
-def test_without_a_gate_the_ensemble_is_measured_though_nothing_was_kept_out_to_set_one() -> None:
+def test_without_a_gate_the_ensemble_is_measured_though_nothing_was_held_out_to_set_one() -> None:
     model = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=0)
     model.add(cartpole(300, 3))
     model.fit(20)
-    model._kept_out["gate"].clear()
+    model.transitions.held_out["gate"].clear()
     error = model.calibrate()
     assert error is not None and error.n >= 8
     assert (model.threshold, error.kept, error.exact_kept) == (np.inf, 1.0, error.exact)
@@ -163,7 +163,7 @@ def test_an_ensemble_that_only_believes_anothers_weights_measures_nothing(
     taught.fit(20)
     model = EnsembleModel(trusted_accuracy=trusted_accuracy)
     model.load_weights(taught.export_weights())
-    model._kept_out = taught._kept_out
+    model.transitions.held_out = taught.transitions.held_out
     assert model.calibrate() is None, (
         "how much is usual is not known without transitions that were fitted"
     )
@@ -173,8 +173,8 @@ def test_an_ensemble_that_knows_no_answer_has_no_ranking() -> None:
     model = EnsembleModel(("0", "1"), ("env_reward",), trusted_accuracy=0)
     model.add(cartpole(300, 5))
     model.fit(1)
-    model._kept_out["measured"] = [
-        (o, "an action that is not listed", a) for o, _, a in model._kept_out["measured"]
+    model.transitions.held_out["measured"] = [
+        (o, "an action that is not listed", a) for o, _, a in model.transitions.held_out["measured"]
     ]
     error = model.calibrate()
     assert error is not None

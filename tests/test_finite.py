@@ -102,7 +102,7 @@ def test_world_models_skip_them_too() -> None:
     language.add(walk(1, lucky=True).transitions)
     language.fit(1)
     with torch.no_grad():
-        next(language._model.parameters()).fill_(
+        next(language._network._trained.parameters()).fill_(
             torch.nan
         )  # what fits cannot be finite from here on
     mean = language.save()["world_model_mean.safetensors"]
@@ -112,9 +112,9 @@ def test_world_models_skip_them_too() -> None:
     ensemble = EnsembleModel(("0", "1"), ("env_reward",), members=2, width=8)
     ensemble.add(cartpole(40, 0))
     ensemble.fit(1)
-    assert ensemble._nets is not None
+    assert ensemble._trainer.nets is not None
     with torch.no_grad():
-        ensemble._nets.weights[0].fill_(torch.nan)
+        ensemble._trainer.nets.weights[0].fill_(torch.nan)
     before = ensemble.save()["world_model.safetensors"]
     with pytest.raises(DivergedError, match="ensemble"):
         ensemble.fit(5)

@@ -17,8 +17,10 @@ from experience.options.option import Condition, Library, Subgoal, option_id
 from experience.planning.imagine import imagine, sweep
 from experience.planning.world_models.change import Outcome, apply, write_change
 from experience.planning.world_models.ensemble import EnsembleModel
-from experience.planning.world_models.language import LanguageWorldModel, Prediction, auroc
+from experience.planning.world_models.gate import auroc
+from experience.planning.world_models.language import LanguageWorldModel
 from experience.planning.world_models.retrieval import Memory
+from experience.planning.world_models.world_model import Prediction
 from experience.policy import Decision, VersionSpan
 from experience.replay.memory import Replay
 from experience.reward import RewardModel
@@ -343,7 +345,7 @@ def test_what_is_measured_and_what_is_not_pass_gates_of_their_own(
         for i in range(plain + events)
     }
     sure = {name: float(rng.uniform(0, 1)) for name in truth}
-    model._kept_out["gate"] = [
+    model.transitions.held_out["gate"] = [
         (replace(step, obs_text=name), truth[name])
         for (step, _), name in zip(kept, truth, strict=True)
     ]
@@ -388,10 +390,10 @@ def test_a_pair_that_comes_again_is_fitted_or_sets_the_gate_or_is_measured_on_an
     for _ in range(3):
         model.add(world(400, rooms=40))
     uses = [
-        {(s.obs_text, s.decision.text) for s, _ in model._kept_out[use]}
+        {(s.obs_text, s.decision.text) for s, _ in model.transitions.held_out[use]}
         for use in ("gate", "measured")
     ]
-    uses.append({tuple(question.split("\n> ")) for question, _ in model._fitted})
+    uses.append({tuple(question.split("\n> ")) for question, _ in model.transitions.fitted})
     everything = {(s.obs_text, s.decision.text) for s, _ in world(400, rooms=40)}
     assert uses[0] and uses[1]
     assert sum(map(len, uses)) == len(everything) and set.union(*uses) == everything
@@ -403,17 +405,20 @@ def test_an_ensemble_keeps_out_by_content_too() -> None:
     for _ in range(3):
         model.add(cartpole(200, 0))
     uses = [
-        [(seen, action) for seen, action, _ in model._kept_out[use]] for use in ("gate", "measured")
+        [(seen, action) for seen, action, _ in model.transitions.held_out[use]]
+        for use in ("gate", "measured")
     ]
-    fitted = {tuple(row.given) for row in model._rows}
+    fitted = {tuple(row.given) for row in model.transitions.rows}
     kept = {
-        tuple(model._given(model._numbers(seen), action)) for use in uses for seen, action in use
+        tuple(model.transitions.input(model.transitions.form.read(seen), action))
+        for use in uses
+        for seen, action in use
     }
     assert kept and not kept & fitted
     assert len(kept) + len(fitted) == 200
     assert not set(uses[0]) & set(uses[1])
     model.add([(replace(step, obs_text="1e99 0 0 0"), closing) for step, closing in cartpole(1, 0)])
-    assert model.too_large == 1
+    assert model.transitions.too_large == 1
 
 
 def test_the_gate_is_measured_on_others_than_those_that_set_it() -> None:
@@ -424,7 +429,7 @@ def test_the_gate_is_measured_on_others_than_those_that_set_it() -> None:
         (replace(step, obs_text=f"o{i}"), Outcome(f"o{i}", {"done": 0.0}, False))
         for i, (step, _) in enumerate(world(40))
     ]
-    model._kept_out = {"gate": rows[:20], "measured": rows[20:]}
+    model.transitions.held_out = {"gate": rows[:20], "measured": rows[20:]}
     wrong = {step.obs_text for step, _ in rows[20:]}
 
     def predict(observations: list[str], actions: list[str]) -> list[Prediction]:
@@ -461,7 +466,7 @@ def test_without_a_gate_nothing_is_cut() -> None:
 
 def test_without_a_gate_a_model_is_measured_though_nothing_was_kept_out_to_set_one() -> None:
     model = LanguageWorldModel(layers=1, width=16, context=32, trusted_accuracy=0, seed=0)
-    model._kept_out = {
+    model.transitions.held_out = {
         "gate": [],
         "measured": [
             (replace(step, obs_text=f"o{i}"), Outcome(f"o{i}", {}, False))

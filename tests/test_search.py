@@ -29,7 +29,8 @@ from experience.planning.reach import Choice, Reach
 from experience.planning.search import Found, Leaf, TreeSearch, gumbel_search, softmax
 from experience.planning.tabular import TabularModel
 from experience.planning.world_models.change import Outcome
-from experience.planning.world_models.language import LanguageWorldModel, Prediction
+from experience.planning.world_models.language import LanguageWorldModel
+from experience.planning.world_models.world_model import Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog

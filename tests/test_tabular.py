@@ -17,8 +17,9 @@ from experience.episode import Episode, Group
 from experience.errors import ConfigError, EngineError, WeightsError
 from experience.models.table import Table
 from experience.models.weights import Weights, pack
-from experience.planning.tabular import Dyna, DynaSettings, TabularLearner, TabularModel, answer_of
+from experience.planning.tabular import Dyna, DynaSettings, TabularLearner, TabularModel
 from experience.planning.world_models.change import Outcome
+from experience.planning.world_models.world_model import outcome_of
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.signal import Signal
@@ -182,7 +183,7 @@ def test_a_table_for_worlds_without_a_list_of_actions_is_refused(tmp_path: Path)
 
 
 def test_answers_that_are_equal_are_counted_as_one() -> None:
-    assert hash(answer_of(step("a", "go"), after("b"))) == hash(
-        answer_of(step("a", "go"), after("b"))
+    assert hash(outcome_of(step("a", "go"), after("b"))) == hash(
+        outcome_of(step("a", "go"), after("b"))
     )
-    assert answer_of(step("a", "go"), after("b")) == Outcome("b", {"done": 0.0}, False)
+    assert outcome_of(step("a", "go"), after("b")) == Outcome("b", {"done": 0.0}, False)

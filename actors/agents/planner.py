@@ -18,7 +18,8 @@ from experience.planning.reach import Reach, could_do, worth
 from experience.planning.search import TreeSearch
 from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.ensemble import EnsembleModel
-from experience.planning.world_models.language import LanguageWorldModel, LearnedModel, Prediction
+from experience.planning.world_models.language import LanguageWorldModel
+from experience.planning.world_models.world_model import LearnedModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.world import WorldCard, actions_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.collecting.pool import Pool
 from experience.learning.learner import Learner
-from experience.planning.world_models.language import LearnedModel
+from experience.planning.world_models.world_model import LearnedModel
 from experience.replay.limits import RateLimiter
 
 

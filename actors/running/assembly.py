@@ -43,7 +43,7 @@ from experience.learning.token_learner import TokenLearner
 from experience.options.hierarchy import in_hindsight
 from experience.planning.discovery import skill_name
 from experience.planning.tabular import DynaSettings, TabularLearner
-from experience.planning.world_models.language import LearnedModel
+from experience.planning.world_models.world_model import LearnedModel
 from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
 from experience.reward import RewardModel

@@ -15,7 +15,7 @@ from actors.runs.directory import RunDirectory
 from experience.errors import XpError
 from experience.evaluation.monitors import Monitor, monitor
 from experience.learning.learner import Learner
-from experience.planning.world_models.language import LearnedModel
+from experience.planning.world_models.world_model import LearnedModel
 from experience.replay.memory import Replay
 
 _SECONDS_BETWEEN = 2.0

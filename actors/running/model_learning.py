@@ -9,7 +9,7 @@ from actors.running.events import Events, Learned
 from actors.running.phases import Phases
 from actors.running.progress import Progress
 from experience.learning.learner import Learner
-from experience.planning.world_models.language import LearnedModel
+from experience.planning.world_models.world_model import LearnedModel
 from experience.replay.memory import Replay
 
 

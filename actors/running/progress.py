@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experience.evaluation.statistics import Mean
-from experience.planning.world_models.language import ModelError
+from experience.planning.world_models.world_model import ModelError
 from experience.step import FAILED, Step
 
 

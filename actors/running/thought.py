@@ -20,7 +20,7 @@ from experience.learning.learner import Learner
 from experience.options.option import USE
 from experience.planning.imagine import imagine, sweep
 from experience.planning.reach import could_do
-from experience.planning.world_models.language import LearnedModel
+from experience.planning.world_models.world_model import LearnedModel
 from experience.policy import Decision
 from experience.replay.memory import Replay
 from experience.reward import RewardModel

@@ -19,7 +19,8 @@ from actors.runs.directory import RunDirectory
 from benchmarks.planning.held_out import returns
 from benchmarks.planning.record import Row, ratio_row, row
 from experience.models.weights import PolicyBundle, Weights
-from experience.planning.world_models.language import LanguageWorldModel, Prediction
+from experience.planning.world_models.language import LanguageWorldModel
+from experience.planning.world_models.world_model import Prediction
 from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 

@@ -24,7 +24,7 @@ from experience.options.option import USE, Library, Subgoal, option_id
 from experience.planning.lookahead import in_model
 from experience.planning.reach import Reach, worth
 from experience.planning.world_models.change import Outcome
-from experience.planning.world_models.language import Prediction, WorldModel
+from experience.planning.world_models.world_model import Prediction, WorldModel
 from experience.policy import Decision
 from experience.replay.memory import Replay
 from experience.reward import RewardModel

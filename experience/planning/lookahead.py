@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from experience.planning.world_models.change import Outcome
-from experience.planning.world_models.language import Prediction, WorldModel
+from experience.planning.world_models.world_model import Prediction, WorldModel
 from experience.policy import Decision
 
 Place = TypeVar("Place")

@@ -14,7 +14,7 @@ import numpy as np
 
 from experience.planning.lookahead import Act, Place, Try
 from experience.planning.world_models.change import Outcome
-from experience.planning.world_models.language import Prediction
+from experience.planning.world_models.world_model import Prediction
 from experience.reward import RewardModel
 
 LARGEST_DISCOUNT = 0.99

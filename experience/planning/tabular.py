@@ -21,7 +21,7 @@ from experience.learning.learner import Watch, to_the_end
 from experience.models.table import Table
 from experience.models.weights import PolicyBundle
 from experience.planning.world_models.change import Outcome
-from experience.planning.world_models.language import Prediction, answer_of
+from experience.planning.world_models.world_model import Prediction, outcome_of
 from experience.reward import RewardModel
 from experience.step import Step
 from experience.strict_json import dumps
@@ -49,7 +49,7 @@ class TabularModel:
         """Takes (row, next row) pairs. Steps with unknown signals are left out."""
         for step, following in transitions:
             if step.decision is not None and all(s.value is not None for s in step.signals):
-                self.count(step.obs_text, step.decision.text, answer_of(step, following))
+                self.count(step.obs_text, step.decision.text, outcome_of(step, following))
 
     def count(self, observation: str, action: str, answer: Outcome) -> None:
         pair = (observation, action)
@@ -138,7 +138,7 @@ class Dyna:
         if action not in self._index or step.reward is None:
             return
         self._env_id, self._time = step.env_id, self._time + 1
-        answer, pair = answer_of(step, following), (step.obs_text, action)
+        answer, pair = outcome_of(step, following), (step.obs_text, action)
         if not self.settings.sweep:  # sweeping makes this update too, when its turn has come
             self._update(*pair, answer, step.reward)
         if pair not in self._last_tried and self.settings.curiosity:
