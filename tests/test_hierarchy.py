@@ -126,19 +126,19 @@ def test_a_subgoal_comes_first_where_one_may_be_chosen_and_primitive_actions_wit
     world = gymnasium.make("envs:KeyDoor-v0")
     goals, moves = library_from("configs/keydoor-subgoals.json"), ("up", "down", "left", "right")
     seen = str(world.reset(seed=1)[0])
-    seat = Slot(
+    slot = Slot(
         b"s" * 16,
         {"envs:KeyDoor-v0": world},
         Work.named("w", env_id="envs:KeyDoor-v0", seed=1, lane="train"),
     )
-    seat.observation = seen
-    asked = situation(seat, goals)
+    slot.observation = seen
+    asked = situation(slot, goals)
     assert (asked.observation, asked.actions) == (f"choose: key\n{seen}", ("use key",))
-    seat.intents.running.append(Running(goals["key"]))
-    asked = situation(seat, goals)
+    slot.option_stack.running.append(Running(goals["key"]))
+    asked = situation(slot, goals)
     assert (asked.observation, asked.actions) == (f"goal: take the key\n{seen}", moves)
-    seat.observation, seat.intents = "all doors passed", OptionStack()
-    assert situation(seat, goals).actions == moves, "where none may start the policy acts by itself"
+    slot.observation, slot.option_stack = "all doors passed", OptionStack()
+    assert situation(slot, goals).actions == moves, "where none may start the policy acts by itself"
 
 
 def test_an_episode_without_subgoals_has_one_level() -> None:

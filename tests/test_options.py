@@ -109,20 +109,24 @@ class EnvSlot:
     draw = 0
 
     def __init__(self, observation: str) -> None:
-        self.env_id, self.observation, self.intents = "envs:KeyDoor-v0", observation, OptionStack()
+        self.env_id, self.observation, self.option_stack = (
+            "envs:KeyDoor-v0",
+            observation,
+            OptionStack(),
+        )
 
 
 def lived(library: Library, said: list[str], seen: list[str]) -> list[tuple[str, int | None, bool]]:
     """(what was done, option_step, whether an option ended) for a policy that says `said` where it is asked."""
-    seat, rows, left, after = EnvSlot(seen[0]), [], list(said), list(seen[1:])
+    slot, rows, left, after = EnvSlot(seen[0]), [], list(said), list(seen[1:])
     while after:
         (decision,) = choose(
-            [seat], library, lambda seats: [Decision(left.pop(0), 0) for _ in seats]
+            [slot], library, lambda slots: [Decision(left.pop(0), 0) for _ in slots]
         )
-        step, over = seat.intents.mark[1], False
-        if not seat.intents.is_choice:
-            seat.observation = after.pop(0)
-            over = seat.intents.arrived(seat.observation, RNG)
+        step, over = slot.option_stack.mark[1], False
+        if not slot.option_stack.is_choice:
+            slot.observation = after.pop(0)
+            over = slot.option_stack.arrived(slot.observation, RNG)
         rows.append((decision.text, step, over))
     return rows
 
@@ -181,15 +185,15 @@ def test_an_option_starts_only_where_it_may_and_else_the_words_go_to_the_world()
 
 def test_under_a_subgoal_the_policy_acts_and_reads_the_goal_first() -> None:
     library = Library().add(Subgoal("key", "take the key", reached=Condition("held")))
-    seat = EnvSlot("key near")
-    assert seat.intents.read(seat.observation, library) == "choose: key\nkey near"
-    choose([seat], library, lambda seats: [Decision("use key", 0)])
-    assert seat.intents.is_choice
-    assert seat.intents.read(seat.observation, library) == "goal: take the key\nkey near"
-    choose([seat], library, lambda seats: [Decision("up", 0)])
-    assert (seat.intents.is_choice, seat.intents.mark[1]) == (False, 1)
-    assert seat.intents.arrived("key held", RNG)
-    assert seat.intents.read("key held", library) == "key held"
+    slot = EnvSlot("key near")
+    assert slot.option_stack.read(slot.observation, library) == "choose: key\nkey near"
+    choose([slot], library, lambda slots: [Decision("use key", 0)])
+    assert slot.option_stack.is_choice
+    assert slot.option_stack.read(slot.observation, library) == "goal: take the key\nkey near"
+    choose([slot], library, lambda slots: [Decision("up", 0)])
+    assert (slot.option_stack.is_choice, slot.option_stack.mark[1]) == (False, 1)
+    assert slot.option_stack.arrived("key held", RNG)
+    assert slot.option_stack.read("key held", library) == "key held"
 
 
 def test_collectors_record_the_option_its_age_and_its_end(tmp_path: Path) -> None:
@@ -418,9 +422,9 @@ def test_a_skill_is_offered_and_judged_in_the_world_it_was_found_in_only() -> No
     assert [
         text for text, _, _ in lived(kept, [f"use {name}", "up"], ["task 3 at 0", "b", "c"])
     ] == [f"use {name}", "up"]
-    seat = EnvSlot("task 3 at 0")
-    seat.env = gymnasium.make("envs:KeyDoor-v0")
-    assert not [a for a in situation(seat, kept).actions if a.startswith("use")]
+    slot = EnvSlot("task 3 at 0")
+    slot.env = gymnasium.make("envs:KeyDoor-v0")
+    assert not [a for a in situation(slot, kept).actions if a.startswith("use")]
     with_it = [episode("abc", 0.5, n, option_id(name)) for n in range(10, 20)]
     assert (
         len(retire(kept, [*with_it, *(elsewhere(episode("abc", 0.9, n)) for n in range(20, 30))]))

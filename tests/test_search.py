@@ -318,7 +318,7 @@ class Slot:
     """A stream of a real world, as an agent sees it."""
 
     def __init__(self, env_id: str, seed: int) -> None:
-        self.env_id, self.intents, self.env = env_id, OptionStack(), gymnasium.make(env_id)
+        self.env_id, self.option_stack, self.env = env_id, OptionStack(), gymnasium.make(env_id)
         self.observation, _ = self.env.reset(seed=seed)
 
 
@@ -328,8 +328,8 @@ def test_the_option_campaign_hands_over_to_the_planner_until_the_episode_ends() 
     class Starts(Agent):
         """A policy that knows one thing to say."""
 
-        def _by_policy(self, seats: Sequence[object]) -> list[Decision]:
-            return [Decision("use campaign", 0) for _ in seats]
+        def _by_policy(self, slots: Sequence[object]) -> list[Decision]:
+            return [Decision("use campaign", 0) for _ in slots]
 
     config, _ = load([], ["worlds=[{id: 'envs:Reactor-v0'}]", "policy.engine=table"])
     agent = Starts(make_engine(config.policy, 0), 0.0)
@@ -338,10 +338,10 @@ def test_the_option_campaign_hands_over_to_the_planner_until_the_episode_ends() 
     while not ended:
         (decision,) = agent.act([slot])
         said.append(decision.text)
-        if not slot.intents.is_choice:
+        if not slot.option_stack.is_choice:
             assert (
                 decision.decoder.startswith("campaign rho=")
-                and slot.intents.value_estimate is not None
+                and slot.option_stack.value_estimate is not None
             )
             slot.observation, _, terminated, truncated, _ = slot.env.step(decision.text)
             ended = terminated or truncated

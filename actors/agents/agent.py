@@ -1,6 +1,6 @@
-"""The agent: turns what a world shows into situations, and an engine's answers into actions.
+"""The agent: turns observations into situations, and an engine's answers into actions.
 
-Also the two scripted agents that a run needs: the world's own expert, and well-formed actions at random.
+Also the two scripted agents that a run needs: the world's own expert, and random actions.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from actors.agents.options import OptionStack, choose
+from actors.agents.options import EnvSlot, choose
 from actors.agents.planner import Planner, next_experiment
 from actors.engines.engine import Engine, Situation
 from experience.errors import ConfigError
@@ -21,43 +21,23 @@ from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
 from experience.world import actions_of, instructions_of, random_action
 
-
-class EnvSlot(Protocol):
-    """What an agent sees of an environment slot."""
-
-    intents: OptionStack
-
-    @property
-    def env_id(self) -> str: ...
-
-    @property
-    def env(self) -> Any: ...
-
-    @property
-    def observation(self) -> str: ...
-
-    @property
-    def draw(self) -> int:
-        """The seed of this turn's random numbers."""
-
-
 NO_OPTIONS = Library()
 
 
-def situation(seat: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
-    """What the policy must answer: options may be started wherever none is under way; where one of them is a subgoal,
-    it comes first, and what is done for it after."""
-    context = prompt_context(seat.env.unwrapped)
-    options = options.within(seat.env_id)
+def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
+    """What the policy must answer. While no option is under way, one may be started; if
+    subgoals may be started, one of them must be."""
+    context = prompt_context(slot.env.unwrapped)
+    options = options.within(slot.env_id)
     actions = context.actions
-    if actions and not seat.intents.running:
-        goals = tuple(USE + name for name in options.subgoals(seat.observation))
-        actions = goals or actions + tuple(options.admissible(seat.observation))
+    if actions and not slot.option_stack.running:
+        goals = tuple(USE + name for name in options.subgoals(slot.observation))
+        actions = goals or actions + tuple(options.admissible(slot.observation))
     return replace(
         context,
-        observation=seat.intents.read(seat.observation, options),
+        observation=slot.option_stack.read(slot.observation, options),
         actions=actions,
-        draw=seat.draw,
+        draw=slot.draw,
     )
 
 
@@ -67,15 +47,13 @@ def prompt_context(env: Any) -> Situation:
 
 
 class Agent:
-    """An engine's model as a policy. Prompts hold the observation and, for models that read, the instructions."""
+    """An engine as a policy, with options and, if given, a planner that is asked before it."""
 
     def __init__(self, engine: Engine, temperature: float, planner: Planner | None = None) -> None:
-        self.engine, self.temperature, self.options, self._planner = (
-            engine,
-            temperature,
-            NO_OPTIONS,
-            planner,
-        )
+        self.engine = engine
+        self.temperature = temperature
+        self.options = NO_OPTIONS
+        self._planner = planner
 
     def load(self, policy: PolicyBundle) -> None:
         self.engine.load(policy.weights)
@@ -83,75 +61,75 @@ class Agent:
         if self._planner is not None:
             self._planner.load(policy.planner)
 
-    def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
-        """What each option under way does next, and elsewhere the policy: an action, or an option that it starts."""
-        return choose(seats, self.options, self._ask, self.engine.version)
+    def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
+        """The next decision of each slot: of the option under way, else of the policy, which may
+        start an option."""
+        return choose(slots, self.options, self._ask, self.engine.version)
 
     def close(self) -> None:
         if self._planner is not None:
             self._planner.close()
 
-    def _ask(self, seats: Sequence[EnvSlot]) -> list[Decision]:
-        planned = self._experiments(seats)
+    def _ask(self, slots: Sequence[EnvSlot]) -> list[Decision]:
+        planned = self._experiments(slots)
         if self._planner is not None:
             planned |= self._plan(
-                self._planner, [seat for seat in seats if not seat.intents.running]
+                self._planner, [slot for slot in slots if not slot.option_stack.running]
             )
-        left = iter(self._by_policy([seat for seat in seats if id(seat) not in planned]))
-        return [planned[id(seat)] if id(seat) in planned else next(left) for seat in seats]
+        left = iter(self._by_policy([slot for slot in slots if id(slot) not in planned]))
+        return [planned[id(slot)] if id(slot) in planned else next(left) for slot in slots]
 
-    def _experiments(self, seats: Sequence[EnvSlot]) -> dict[int, Decision]:
-        """The next experiment, by seat, where a campaign is under way in a laboratory."""
+    def _experiments(self, slots: Sequence[EnvSlot]) -> dict[int, Decision]:
+        """The next experiment, by `id(slot)`, where a campaign is under way in a laboratory."""
         decisions: dict[int, Decision] = {}
-        for seat in seats:
-            if seat.intents.running and isinstance(seat.intents.running[-1].option, Experiments):
-                world = seat.env.unwrapped
+        for slot in slots:
+            if slot.option_stack.running and isinstance(
+                slot.option_stack.running[-1].option, Experiments
+            ):
+                world = slot.env.unwrapped
                 planned = next_experiment(
-                    world, seat.observation, partial(self._write, prompt_context(world))
+                    world, slot.observation, partial(self._write, prompt_context(world))
                 )
                 if planned is not None:
-                    decisions[id(seat)], seat.intents.value_estimate = planned
+                    decisions[id(slot)], slot.option_stack.value_estimate = planned
         return decisions
 
     def _write(self, context: Situation, seen: str, action: str) -> Decision:
         return planned(self.engine, replace(context, observation=seen), action, self.engine.version)
 
-    def _plan(self, planner: Planner, seats: Sequence[EnvSlot]) -> dict[int, Decision]:
-        """What was thought best, by seat, where there is something to think with."""
+    def _plan(self, planner: Planner, slots: Sequence[EnvSlot]) -> dict[int, Decision]:
+        """The planner's decisions, by `id(slot)`; none where no model is loaded."""
         decisions: dict[int, Decision] = {}
-        for env_id in dict.fromkeys(seat.env_id for seat in seats):
-            here = [seat for seat in seats if seat.env_id == env_id]
+        for env_id in dict.fromkeys(slot.env_id for slot in slots):
+            here = [slot for slot in slots if slot.env_id == env_id]
             context = prompt_context(here[0].env.unwrapped)
 
             def ask(seen: Sequence[str], context: Situation = context) -> list[Decision]:
-                return self.engine.act(
-                    [replace(context, observation=o) for o in seen], 1.0
-                )  # in thought it explores
+                # a plan needs candidates that differ, also where the agent itself acts greedily
+                return self.engine.act([replace(context, observation=o) for o in seen], 1.0)
 
             found = planner.decide(
                 env_id,
-                [seat.env.unwrapped for seat in here],
-                [seat.observation for seat in here],
+                [slot.env.unwrapped for slot in here],
+                [slot.observation for slot in here],
                 ask,
                 partial(self._write, context),
-                {k: v for seat in here for k, v in seat.intents.lived.items()},
+                {k: v for slot in here for k, v in slot.option_stack.lived.items()},
                 greedy=self.temperature == 0,
             )
-            for seat, thought in zip(here, found, strict=False):
+            for slot, thought in zip(here, found, strict=False):
                 if thought is not None:
-                    decisions[id(seat)], seat.intents.value_estimate = thought
+                    decisions[id(slot)], slot.option_stack.value_estimate = thought
         return decisions
 
-    def _by_policy(self, seats: Sequence[EnvSlot]) -> list[Decision]:
-        return (
-            []
-            if not seats
-            else self.engine.act([situation(s, self.options) for s in seats], self.temperature)
-        )
+    def _by_policy(self, slots: Sequence[EnvSlot]) -> list[Decision]:
+        if not slots:
+            return []
+        return self.engine.act([situation(s, self.options) for s in slots], self.temperature)
 
 
 def written(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
-    """An action that the engine's model did not choose, as its tokens where the engine can give them."""
+    """An action that the engine did not sample, as its tokens if the engine knows them."""
     encoded = engine.encode(asked, text)
     if encoded is None:
         return Decision(text, policy_version=version)
@@ -163,8 +141,9 @@ def written(engine: Engine, asked: Situation, text: str, version: int) -> Decisi
 
 
 def planned(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
-    """The same of what a planner chose. Where it has no room (it may come from a sample that was cut, whose text takes
-    more tokens than it had), the action is done all the same, without tokens, and nothing is learned from them."""
+    """An action that a planner chose, as tokens. An action that is too long is still done, without
+    tokens, and nothing is learned from it: a planner may choose the text of a sample that was cut,
+    which takes more tokens than the sample had."""
     try:
         return written(engine, asked, text, version)
     except ConfigError:
@@ -188,30 +167,30 @@ def check_room(
 
 
 class Expert:
-    """The world's scripted expert. Its actions are certain (log-probability 0) and stored as `encode` writes them."""
+    """The world's scripted expert. Its actions are certain: their log-probability is 0."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
+    def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
         return [
             replace(
-                written(self._engine, situation(seat), seat.env.unwrapped.expert_action(), 0),
+                written(self._engine, situation(slot), slot.env.unwrapped.expert_action(), 0),
                 behaviour_id="expert",
             )
-            for seat in seats
+            for slot in slots
         ]
 
 
 class Random:
-    """Well-formed actions at random: the floor that learning must leave."""
+    """Well-formed actions at random: the baseline that learning must beat."""
 
-    def act(self, seats: Sequence[EnvSlot]) -> list[Decision]:
+    def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
         return [
             Decision(
                 random_action(s.env.unwrapped, np.random.default_rng(s.draw)),
                 policy_version=0,
                 behaviour_id="random",
             )
-            for s in seats
+            for s in slots
         ]

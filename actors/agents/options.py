@@ -1,10 +1,10 @@
-"""Executes options in the collectors: what is under way in each stream, what it does next, and when it is over."""
+"""Executes options in the collectors: which are under way, what they do next, when they end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 
 _REMEMBERED = 500
-"""Turns of an episode that a planner knows the answers of."""
+"""Most turns of an episode whose outcomes a planner is given."""
 
 _DEEPEST = 8
-"""Options within options. Deeper, one is not started: `use NAME` goes to the world as any text does."""
+"""Most options within options. Deeper, `use NAME` is an action like any text."""
 
 
 @dataclass
@@ -30,23 +30,25 @@ class Running:
 
 @dataclass
 class OptionStack:
-    """The options under way in one stream, outermost first; and of the row being lived whether it only starts one, and
-    what a planner expected of it, in units of reward."""
+    """The options under way in one stream, the outermost first.
+
+    is_choice: the present row only starts an option; it is no turn of the world.
+    value_estimate: what a planner expects of the present row, in units of reward.
+    """
 
     running: list[Running] = field(default_factory=list)
     is_choice: bool = False
     value_estimate: float | None = None
     lived: dict[tuple[str, str], Outcome] = field(default_factory=dict)
-    """What the episode's last turns were answered, by what was seen and done: a planner knows it and need not guess."""
+    """(observation, action) -> outcome, of the episode's last turns: a planner need not guess."""
 
     @property
     def mark(self) -> tuple[int | None, int | None]:
-        """(option_id, option_step) of the row being lived."""
+        """(option_id, option_step) of the present row."""
         if not self.running:
             return None, None
-        return option_id(self.running[-1].option.name), 0 if self.is_choice else self.running[
-            -1
-        ].age
+        innermost = self.running[-1]
+        return option_id(innermost.option.name), 0 if self.is_choice else innermost.age
 
     def remember(self, observation: str, action: str, answer: Outcome) -> None:
         self.lived[observation, action] = answer
@@ -54,15 +56,16 @@ class OptionStack:
             del self.lived[next(iter(self.lived))]
 
     def read(self, observation: str, library: Library) -> str:
-        """What the policy reads: under a subgoal its goal, under no option what may be chosen, before what is seen."""
+        """What the policy reads: the observation, after the goal of the subgoal under way or, if no
+        option is under way, after the options that may be chosen."""
         if not self.running:
             return library.offered(observation)
         inner = self.running[-1].option
         return inner.shown(observation) if isinstance(inner, Subgoal) else observation
 
     def arrived(self, observation: str, rng: np.random.Generator) -> bool:
-        """A turn is over. True if with it an option is: by its β, or because it knows no way on. With an outer one, all
-        within it are over."""
+        """Ends the options that stop after this turn, by their β or for want of a next action. If an
+        outer option ends, its inner options end too. Returns whether any ended."""
         before = len(self.running)
         for depth, running in enumerate(self.running):
             if rng.random() < running.option.stops(observation, running.age):
@@ -81,33 +84,42 @@ class OptionStack:
 
 
 class EnvSlot(Protocol):
-    intents: OptionStack
+    """An environment of a collector, as an agent sees it."""
+
+    option_stack: OptionStack
 
     @property
     def env_id(self) -> str: ...
 
     @property
+    def env(self) -> Any: ...
+
+    @property
     def observation(self) -> str: ...
+
+    @property
+    def draw(self) -> int:
+        """The seed of this turn's random numbers."""
 
 
 S = TypeVar("S", bound=EnvSlot)
 
 
 def choose(
-    seats: Sequence[S],
+    slots: Sequence[S],
     library: Library,
     policy: Callable[[Sequence[S]], list[Decision]],
     version: int = 0,
 ) -> list[Decision]:
-    """The next decision of every seat: of the option under way if it acts by itself, else of the policy, which came
-    with the library as `version`.
+    """The next decision of every slot: of the option under way if it acts by itself, else of the
+    policy. `version`: of the policy that `library` came with.
 
-    Where it starts an option, `intents.is_choice` says so: that row is no turn of the world. Raises EngineError if the
-    policy does not answer one for one.
+    If the decision starts an option, `option_stack.is_choice` is set: that row is no turn of the
+    world. Raises EngineError if the policy does not answer one for one.
     """
-    for seat in seats:
-        seat.intents.value_estimate = None
-    asked = [seat for seat in seats if not _acts_by_itself(seat)]
+    for slot in slots:
+        slot.option_stack.value_estimate = None
+    asked = [slot for slot in slots if not _acts_by_itself(slot)]
     answers = policy(asked) if asked else []
     if len(answers) != len(asked):
         raise EngineError(
@@ -115,32 +127,32 @@ def choose(
         )
     left = iter(answers)
     decisions = [
-        _by_option(seat, version) if _acts_by_itself(seat) else next(left) for seat in seats
+        _by_option(slot, version) if _acts_by_itself(slot) else next(left) for slot in slots
     ]
-    for seat, decision in zip(seats, decisions, strict=True):
-        _begin_or_age(seat, decision, library.within(seat.env_id))
+    for slot, decision in zip(slots, decisions, strict=True):
+        _begin_or_age(slot, decision, library.within(slot.env_id))
     return decisions
 
 
-def _acts_by_itself(seat: EnvSlot) -> bool:
-    running = seat.intents.running
+def _acts_by_itself(slot: EnvSlot) -> bool:
+    running = slot.option_stack.running
     return bool(running) and not isinstance(running[-1].option, Pursued)
 
 
-def _by_option(seat: EnvSlot, version: int) -> Decision:
-    running = seat.intents.running[-1]
-    action = running.option.act(seat.observation, running.age)
+def _by_option(slot: EnvSlot, version: int) -> Decision:
+    running = slot.option_stack.running[-1]
+    action = running.option.act(slot.observation, running.age)
     return Decision(action or "", version, behaviour_id=f"option:{running.option.name}")
 
 
-def _begin_or_age(seat: EnvSlot, decision: Decision, library: Library) -> None:
-    """Starts the option that the decision names, if it may start here; what is pursued is by primitive actions only.
-    Whoever took the decision is one action older."""
-    running = seat.intents.running
-    option = library.started(decision.text, seat.observation)
+def _begin_or_age(slot: EnvSlot, decision: Decision, library: Library) -> None:
+    """Starts the option that the decision names, if it may start here; a subgoal is pursued by
+    primitive actions only. The option that took the decision is one action older."""
+    running = slot.option_stack.running
+    option = library.started(decision.text, slot.observation)
     pursuing = running and isinstance(running[-1].option, Pursued)
     if running:
         running[-1].age += 1
-    seat.intents.is_choice = option is not None and not pursuing and len(running) < _DEEPEST
-    if seat.intents.is_choice and option is not None:
+    slot.option_stack.is_choice = option is not None and not pursuing and len(running) < _DEEPEST
+    if slot.option_stack.is_choice and option is not None:
         running.append(Running(option))

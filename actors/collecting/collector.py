@@ -319,32 +319,32 @@ class Collector:
                     TimeoutError(f"no answer in {self.config.collecting.step_timeout_seconds:g} s"),
                 )
 
-    def _answer(self, lane: Lane, seats: Sequence[Slot]) -> None:
+    def _answer(self, lane: Lane, slots: Sequence[Slot]) -> None:
         if lane == "train":
-            seats = self._within_limit(seats)
+            slots = self._within_limit(slots)
         if lane in ("demonstration", "random"):
-            self._answer_by_script(lane, seats)
+            self._answer_by_script(lane, slots)
             return
         try:
-            decisions = self._agents[lane].act(seats) if seats else []
+            decisions = self._agents[lane].act(slots) if slots else []
         except EngineError as error:
             self._engine_failures += 1
             if self._engine_failures >= _PATIENCE:
                 raise
-            for slot in seats:
+            for slot in slots:
                 self._fail(slot, "env_error", error)
             time.sleep(min(2.0**self._engine_failures, 30.0) / 10)
             return
         self._engine_failures = 0
-        for slot, decision in zip(seats, decisions, strict=True):
+        for slot, decision in zip(slots, decisions, strict=True):
             self._act(slot, decision)
 
-    def _answer_by_script(self, lane: Lane, seats: Sequence[Slot]) -> None:
+    def _answer_by_script(self, lane: Lane, slots: Sequence[Slot]) -> None:
         """The world's own expert, or actions at random: where its code fails, the world failed."""
         agent = self._agents.setdefault(
             lane, Expert(self._engine) if lane == "demonstration" else Random()
         )
-        for slot in seats:
+        for slot in slots:
             try:
                 (decision,) = agent.act([slot])
             except XpError:
@@ -354,17 +354,17 @@ class Collector:
                 continue
             self._act(slot, decision)
 
-    def _within_limit(self, seats: Sequence[Slot]) -> Sequence[Slot]:
+    def _within_limit(self, slots: Sequence[Slot]) -> Sequence[Slot]:
         """Those that may act without the limit of training steps being passed by what is under way."""
         if math.isinf(self._steps_left):
-            return seats
+            return slots
         acting = [s for s in self._slots if s.future is not None and s.decision is not None]
         under_way = sum(s.work is not None and s.work.lane == "train" for s in acting)
-        return seats[: max(int(self._steps_left) - under_way, 0)]
+        return slots[: max(int(self._steps_left) - under_way, 0)]
 
     def _act(self, slot: Slot, decision: Decision) -> None:
         slot.decision, slot.t_start_ns = decision, time.time_ns()
-        if slot.intents.is_choice:
+        if slot.option_stack.is_choice:
             self._record_choice(slot)
         else:
             self._submit(slot, self._step, slot.env, slot.env_id, decision.text)
@@ -380,9 +380,9 @@ class Collector:
         ending: Ending = (
             "terminated" if answer.terminated else "truncated" if answer.truncated else "none"
         )
-        marks = slot.intents.mark
-        if slot.intents.running and (  # a generator costs as much as the row
-            slot.intents.arrived(observation, np.random.default_rng([slot.draw, 1]))
+        marks = slot.option_stack.mark
+        if slot.option_stack.running and (  # a generator costs as much as the row
+            slot.option_stack.arrived(observation, np.random.default_rng([slot.draw, 1]))
             or ending != "none"
         ):
             slot.boundary |= Boundary.OPTION_END
@@ -397,7 +397,7 @@ class Collector:
         )
         if slot.decision is not None and self.config.planning.lookahead.candidates:
             known = {s.name: s.value for s in signals if s.value is not None}
-            slot.intents.remember(
+            slot.option_stack.remember(
                 slot.observation, slot.decision.text, Outcome(observation, known, answer.terminated)
             )
         slot.turn += 1
@@ -432,7 +432,7 @@ class Collector:
         self, slot: Slot, observation: str, ending: Ending, info: Mapping[str, Any]
     ) -> None:
         assert slot.work is not None
-        slot.decision, slot.intents = None, OptionStack()
+        slot.decision, slot.option_stack = None, OptionStack()
         mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(
             ending, Boundary.NONE
         )
@@ -462,7 +462,7 @@ class Collector:
     ) -> None:
         work = slot.work
         assert work is not None
-        option_id, option_step = marks or slot.intents.mark
+        option_id, option_step = marks or slot.option_stack.mark
         source: Source = "demonstration" if work.lane == "demonstration" else "real"
         boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
         slot.boundary = Boundary.NONE
@@ -493,7 +493,7 @@ class Collector:
             decision=decision,
             option_id=option_id,
             option_step=option_step,
-            value_estimate=slot.intents.value_estimate,
+            value_estimate=slot.option_stack.value_estimate,
             subject=slot.subject,
             reward_version=self._rewards.version,
             boundary=boundary,

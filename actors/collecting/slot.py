@@ -21,8 +21,6 @@ class Slot:
 
     stream_id: bytes
     envs: dict[str, Any] = field(default_factory=dict)
-    cards: dict[str, WorldCard] = field(default_factory=dict)
-    """What each of the environments offers."""
     work: Work | None = None
     future: Future[Any] | None = None
     deadline: float = 0.0
@@ -35,11 +33,13 @@ class Slot:
     turn: int = 0
     t_start_ns: int = 0
     boundary: Boundary = Boundary.NONE
-    intents: OptionStack = field(default_factory=OptionStack)
+    option_stack: OptionStack = field(default_factory=OptionStack)
     unwanted: bool = False
     """Its episode ends as cancelled as soon as the world has answered."""
     seed: int = 0
     """The run's."""
+    cards: dict[str, WorldCard] = field(default_factory=dict)
+    """What each of the environments offers, by environment id."""
 
     @property
     def env_id(self) -> str:
