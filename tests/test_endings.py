@@ -81,13 +81,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = tmp_path_factory.mktemp("endings") / "shards"
     one = collector(shards)
     one.order(held_out("well", list(range(12))))
-    one.quota = 4
-    pump_until(one, lambda: one.idle and one._next_group == 4)
+    one.load(None, 4)
+    pump_until(one, lambda: one.idle and one._agenda._next_group == 4)
     one.close()
 
     one = collector(shards)
-    one.quota = 9
-    act, calls = one._engine.act, Counter[str]()
+    one.load(None, 9)
+    act, calls = one._lanes._engine.act, Counter[str]()
 
     def failing(*asked: object) -> object:
         calls["act"] += 1
@@ -95,8 +95,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raise EngineError("the server is away")
         return act(*asked)  # type: ignore[arg-type]
 
-    one._engine.act = failing  # type: ignore[method-assign, assignment]
-    pump_until(one, lambda: one.idle and one._next_group == 9)
+    one._lanes._engine.act = failing  # type: ignore[method-assign, assignment]
+    pump_until(one, lambda: one.idle and one._agenda._next_group == 9)
     assert calls["act"] > 4
     one.close()
 

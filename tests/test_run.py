@@ -224,7 +224,7 @@ def test_a_slow_world_ends_its_episode_as_timeout_without_a_reward(tmp_path: Pat
         "collecting.slots=2",
     )
     collector = Collector(config, "r", directory.shards, 0, 1)
-    collector.quota = 1
+    collector.load(None, 1)
     deadline = time.monotonic() + 300
     # two rows an episode; which slot lives the next one is not said
     streams = [slot.stream_id for slot in collector._slots]

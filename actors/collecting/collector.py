@@ -1,11 +1,11 @@
-"""The collector: keeps many environments going, asks the agent, and journals every step.
+"""The collector: keeps many environments going, asks the agents, and journals every step.
 
-Each environment advances alone: those that wait for the model are answered together, those that are stepping are
-waited for by nobody. The same class runs in this process and inside a Ray actor.
+Each environment advances alone: those that wait for the model are answered together, and nobody
+waits for those that are stepping. The same class runs in this process and inside a Ray actor.
 
-In step (`in_step`) all environments are waited for, then answered together: which rows the model answers at once, and
-so the last bits of its logits, do not depend on which environment was faster. The random numbers of a turn come from
-the run's seed, the work and the turn in either case.
+In step (`in_step`), all environments are waited for, then answered together. Otherwise it depends
+on which environment was faster which rows the model answers at once, and so the last bits of its
+logits. The random numbers of a turn come from the run's seed, the work and the turn in either case.
 """
 
 from __future__ import annotations
@@ -13,43 +13,130 @@ from __future__ import annotations
 import math
 import os
 import time
-import traceback
 import uuid
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from actors.agents.agent import Agent, Expert, Random
-from actors.agents.options import OptionStack
-from actors.agents.planner import Planner
 from actors.collecting.described import describe_worlds
+from actors.collecting.hosting import Failed, Hosting
+from actors.collecting.lanes import Lanes
+from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
-from actors.collecting.work import Lane, Work, done_before, in_step
+from actors.collecting.work import Agenda, Done, Work, done_before, in_step
 from actors.config.schema import Config
-from actors.engines.engine import Engine
-from actors.engines.registry import make_engine
-from actors.worlds import close_worlds, make_world
-from experience.answers import StepAnswer, read_reset, read_step
-from experience.errors import EngineError, EnvironmentFailure, XpError
+from experience.errors import EngineError
 from experience.models.weights import PolicyBundle
-from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
-from experience.shards.storage.blobs import media_and_size
-from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
-from experience.world import WorldCard
+from experience.step import Boundary
 
-_PATIENCE = 5
-"""Rounds in a row that an engine may fail before the collector gives up."""
+
+class SlotLoop:
+    """Keeps the slots going: gives them work, records their worlds' answers, asks the agents."""
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        agenda: Agenda,
+        recorder: Recorder,
+        lanes: Lanes,
+        hosting: Hosting,
+        waits_for_all: bool,
+    ) -> None:
+        self._slots = slots
+        self._agenda = agenda
+        self._recorder = recorder
+        self._lanes = lanes
+        self._hosting = hosting
+        self._waits_for_all = waits_for_all
+
+    def round(self, patience_seconds: float) -> None:
+        """Finished worlds are recorded, waiting ones answered."""
+        for slot in self._slots:
+            if slot.work is None:
+                self._begin(slot)
+        self._take_finished(patience_seconds)
+        if self._recorder.steps_left <= 0:
+            # the limit of steps is reached: no further action of a training episode is taken
+            self._agenda.drop_training()
+            self.cancel(lambda work: work.lane == "train")
+        self._answer([slot for slot in self._slots if slot.is_ready])
+
+    def cancel(self, is_unwanted: Callable[[Work], bool]) -> None:
+        """Ends the episodes of unwanted work, those that are stepping when their world answers."""
+        for slot in self._slots:
+            if slot.work is not None and is_unwanted(slot.work):
+                slot.unwanted = True
+                if slot.is_ready:
+                    self._recorder.cancel(slot)
+
+    def _begin(self, slot: Slot) -> None:
+        work = self._agenda.next(may_train=self._recorder.steps_left > 0)
+        if work is not None:
+            slot.work = work
+            slot.turn = 0
+            slot.episode += 1
+            slot.t_start_ns = time.time_ns()
+            self._hosting.reset(slot, work)
+
+    def _take_finished(self, patience_seconds: float) -> None:
+        self._hosting.wait(self._slots, patience_seconds, for_all=self._waits_for_all)
+        for slot, result in self._hosting.finished(self._slots):
+            if isinstance(result, Failed):
+                self._fail(slot, result)
+            elif slot.decision is None:
+                slot.observe(*result)
+            else:
+                self._recorder.turn(slot, *result)
+            if slot.unwanted and slot.is_ready:
+                self._recorder.cancel(slot)
+
+    def _answer(self, ready: Sequence[Slot]) -> None:
+        """Asks each lane's agent about all slots that wait for it."""
+        asked = dict.fromkeys((s.work.lane, s.work.version) for s in ready if s.work is not None)
+        for lane, version in asked:
+            slots = [
+                s for s in ready if s.work and (s.work.lane, s.work.version) == (lane, version)
+            ]
+            if lane == "train":
+                slots = self._within_limit(slots)
+            decisions = self._lanes.decide(lane, version, slots)
+            for slot, decision in zip(slots, decisions, strict=True):
+                if isinstance(decision, Exception):
+                    self._fail(slot, Failed("env_error", decision))
+                else:
+                    self._act(slot, decision)
+            if any(isinstance(decision, EngineError) for decision in decisions):
+                time.sleep(self._lanes.pause_seconds)
+
+    def _within_limit(self, slots: list[Slot]) -> list[Slot]:
+        """The slots that may act without the steps under way passing the limit of steps."""
+        if math.isinf(self._recorder.steps_left):
+            return slots
+        acting = [s for s in self._slots if s.future is not None and s.decision is not None]
+        under_way = sum(s.work is not None and s.work.lane == "train" for s in acting)
+        return slots[: max(int(self._recorder.steps_left) - under_way, 0)]
+
+    def _act(self, slot: Slot, decision: Decision) -> None:
+        slot.decision = decision
+        slot.t_start_ns = time.time_ns()
+        if slot.option_stack.is_choice:
+            self._recorder.choice(slot)
+        else:
+            self._hosting.step(slot, decision.text)
+
+    def _fail(self, slot: Slot, failed: Failed) -> None:
+        """The world broke, or nobody acts in it: its episode ends, and the world is made anew."""
+        env_id = slot.env_id
+        self._recorder.failure(slot, failed.ending, failed.error)
+        self._hosting.discard(slot, env_id)
 
 
 class Collector:
-    """Lives episodes: training groups as far as `quota` allows, and ordered work before them.
+    """Lives episodes: training groups up to a quota, and ordered work before them.
 
     Invariant: a step counts as taken when the journal has acknowledged it, and never twice.
     """
@@ -57,138 +144,99 @@ class Collector:
     def __init__(
         self, config: Config, run_id: str, directory: Path, index: int, collectors: int
     ) -> None:
-        self.config, self.index, self._collectors = config, index, collectors
-        os.environ["XP_MIN_TIER"] = (
-            config.sandbox.min_tier
-        )  # for the worlds, which know no configuration
-        self._name = f"collector-{index:04d}"
+        self.config = config
+        self.index = index
+        # the worlds know no configuration: they read the weakest tier from the environment
+        os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
+        name = f"collector-{index:04d}"
         described = describe_worlds(config)
-        self._catalogue = described.catalogue
-        self._rewards = RewardModel(described.weights)
-        self._arguments = {w.id: w.arguments for w in config.worlds}
-        directory.mkdir(
-            parents=True, exist_ok=True
-        )  # on a node that shares no disk it is not there yet
-        done = done_before(directory / self._name, config.collecting.group_size)
+        rewards = RewardModel(described.weights)
+        directory.mkdir(parents=True, exist_ok=True)  # a node that shares no disk has none yet
+        done = done_before(directory / name, config.collecting.group_size)
         self.journal = Journal(
-            directory / self._name,
-            self._catalogue,
+            directory / name,
+            described.catalogue,
             durability=config.collecting.durability,
             commit_seconds=config.collecting.commit_seconds,
             seal_bytes=config.collecting.seal_bytes,
             seal_seconds=config.collecting.seal_seconds,
-            metadata={"run": run_id, "rewards": self._rewards.version},
+            metadata={"run": run_id, "rewards": rewards.version},
         )
-        self._done = done.work_ids
-        self._next_group, self._void_groups = done.next_group, done.void_groups
-        share, rest = divmod(config.budget.steps or 0, collectors)
-        self._steps_left = (
-            math.inf
-            if config.budget.steps is None
-            else share + (index < rest) - done.training_steps
+        self._agenda = Agenda(config, index, collectors, done)
+        self._recorder = Recorder(
+            self.journal,
+            rewards.version,
+            config.collecting.discount,
+            steps_left(config.budget.steps, index, collectors, done),
+            remembers=config.planning.lookahead.candidates > 0,
+            done=done.work_ids,
         )
-        """Real training steps that this collector may still take."""
-        self.quota = self.closed = 0
-        """Groups that may have been started; episodes closed so far."""
-        self._in_step = in_step(config)
-        self._orders: deque[Work] = deque()
-        self._group: deque[Work] = deque()
-        self._agents: dict[Lane, Agent | Expert | Random] = {}
-        self._pinned: dict[int, PolicyBundle] = {}
-        self._evaluating: int | None = None
-        self._engine = make_engine(
-            config.policy, config.seed + 1000 * (index + 1) + self.journal.epoch
+        # an incarnation after a crash does not draw the numbers of the one before again
+        seed = config.seed + 1000 * (index + 1) + self.journal.epoch
+        self._lanes = Lanes(config, rewards, seed)
+        self._hosting = Hosting(
+            name,
+            config.collecting.slots,
+            {world.id: world.arguments for world in config.worlds},
+            described.catalogue,
+            rewards,
+            config.collecting.step_timeout_seconds,
         )
-        self._acting = self._agent(self._engine, config.policy.temperature)
-        self._agents["train"] = self._acting
-        restart = Boundary.WORKER_RESTART if self.journal.acknowledged else Boundary.NONE
-        streams = [
-            uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
-            for n in range(config.collecting.slots)
-        ]
-        self._slots = [
-            Slot(s, boundary=restart, episode=done.next_episode.get(s, 0) - 1, seed=config.seed)
-            for s in streams
-        ]
-        self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix=self._name)
+        self._slots = make_slots(config, run_id, index, done, self.journal)
+        self._loop = SlotLoop(
+            self._slots,
+            self._agenda,
+            self._recorder,
+            self._lanes,
+            self._hosting,
+            waits_for_all=in_step(config),
+        )
         self.failures: Counter[str] = Counter()
         """Of the machinery around the worlds; what a world failed in stands in its rows."""
-        self._failed: set[str] = set()
-        self._engine_failures = 0
 
-    def _agent(self, engine: Engine, temperature: float) -> Agent:
-        """The policy as an agent, with a planner if the configuration wants one."""
-        thinks = self.config.planning.lookahead.candidates > 0
-        return Agent(engine, temperature, Planner(self.config, self._rewards) if thinks else None)
+    @property
+    def closed(self) -> int:
+        """Episodes closed so far."""
+        return self._recorder.closed
+
+    @property
+    def idle(self) -> bool:
+        return self._agenda.is_empty and all(slot.work is None for slot in self._slots)
 
     def load(self, policy: PolicyBundle | None, quota: int) -> None:
-        """The policy for training steps from now on, and how many groups may have been started in all."""
-        if policy is not None and self.config.policy.learns:
-            self._acting.load(policy)
-        self.quota = quota
+        """The policy for training steps from now on, and how many groups may have been started in
+        all."""
+        if policy is not None:
+            self._lanes.load(policy)
+        self._agenda.quota = quota
 
     def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
-        """Work to be done before training goes on; evaluation is pinned to `policy`."""
+        """Work to be done before training goes on; an evaluation is pinned to `policy`."""
         if policy is not None:
-            if "evaluation" not in self._agents:
-                self._agents["evaluation"] = self._agent(
-                    make_engine(self.config.policy, self.config.seed),
-                    self.config.evaluation.temperature,
-                )
-            self._pinned[policy.version] = policy
-        waiting = {w.work_id for w in [*self._orders, *(s.work for s in self._slots if s.work)]}
-        wanted = {
-            w.version for w in [*self._orders, *works, *(s.work for s in self._slots if s.work)]
-        }
-        self._pinned = {
-            version: pinned for version, pinned in self._pinned.items() if version in wanted
-        }
-        self._orders.extend(
-            w for w in works if w.work_id not in self._done and w.work_id not in waiting
-        )
+            self._lanes.pin(policy)
+        under_way = [slot.work for slot in self._slots if slot.work is not None]
+        self._lanes.keep_pinned(self._agenda.order(works, under_way))
 
     def drop(self) -> None:
-        """What was ordered and is not done is not lived any more; episodes under way end as cancelled."""
-        self._orders.clear()
-        for slot in self._slots:
-            if slot.work is not None and slot.work.lane != "train":
-                self._unwant(slot)
-
-    def _unwant(self, slot: Slot) -> None:
-        slot.unwanted = True
-        if slot.is_ready:
-            self._cancel(slot)
-
-    def _cancel(self, slot: Slot) -> None:
-        """Ends an episode that nobody waits for; one without a turn leaves no row."""
-        if slot.turn:
-            self._close_episode(slot, slot.observation, "cancelled", {})
-        else:
-            self._free(slot)
-
-    def _end_training(self) -> None:
-        """The limit of steps is reached: no further action of a training episode is taken."""
-        self._group.clear()
-        for slot in self._slots:
-            if slot.work is not None and slot.work.lane == "train":
-                self._unwant(slot)
+        """Ordered work that is not done is not lived any more; its episodes under way end as
+        cancelled."""
+        self._agenda.drop_orders()
+        self._loop.cancel(lambda work: work.lane != "train")
 
     def status(self) -> dict[str, Any]:
-        """Acknowledged steps per stream (the highest t), the policy version in use, failures by cause."""
+        """Acknowledged steps per stream (the highest t), the policy version in use, failures by
+        cause."""
         return {
             "acknowledged": dict(self.journal.acknowledged),
-            "version": self._engine.version,
+            "version": self._lanes.version,
             "failures": dict(self.failures),
             "idle": self.idle,
             "paused": self.journal.paused,
         }
 
-    @property
-    def idle(self) -> bool:
-        return not self._orders and not self._group and all(s.work is None for s in self._slots)
-
     def pump(self, patience_seconds: float = 0.05) -> bool:
-        """One round: finished environments are recorded, waiting ones answered. False if there was nothing to do.
+        """One round: finished worlds are recorded, waiting ones answered. False if there was
+        nothing to do.
 
         On a full disk nothing new is begun and nothing in memory grows, until there is room again.
         """
@@ -196,308 +244,41 @@ class Collector:
             time.sleep(patience_seconds)
             self.journal.commit()
             return True
-        for slot in self._slots:
-            if slot.work is None:
-                self._begin(slot)
-        self._take_finished(patience_seconds)
-        if self._steps_left <= 0:
-            self._end_training()
-        ready = [s for s in self._slots if s.is_ready]
-        for lane, version in dict.fromkeys((s.work.lane, s.work.version) for s in ready if s.work):
-            if lane == "evaluation" and version in self._pinned and self.config.policy.learns:
-                agent = self._agents[lane]
-                assert isinstance(agent, Agent)
-                if self._evaluating != version:
-                    agent.load(self._pinned[version])
-                    self._evaluating = version
-            self._answer(
-                lane,
-                [s for s in ready if s.work and (s.work.lane, s.work.version) == (lane, version)],
-            )
+        self._loop.round(patience_seconds)
         self.journal.commit_if_due()
-        return any(s.work is not None for s in self._slots)
+        return any(slot.work is not None for slot in self._slots)
 
     def close(self) -> None:
         """Acknowledges and seals what there is. Episodes under way end here, as cancelled."""
         for slot in self._slots:
             if slot.work is not None:
-                self._cancel(slot)
+                self._recorder.cancel(slot)
         self.journal.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for agent in self._agents.values():
-            if isinstance(agent, Agent):
-                agent.close()
-        worlds = [env for slot in self._slots for env in slot.envs.values()]
-        self.failures.update(f"close: {why}" for why in close_worlds(worlds))
+        self._lanes.close()
+        self.failures.update(f"close: {why}" for why in self._hosting.close(self._slots))
 
-    def _begin(self, slot: Slot) -> None:
-        work = self._next_work()
-        if work is not None:
-            slot.work, slot.turn = work, 0
-            slot.episode += 1
-            slot.t_start_ns = time.time_ns()
-            self._submit(slot, self._reset, slot, work)
 
-    def _next_work(self) -> Work | None:
-        if self._orders:
-            return self._orders.popleft()
-        if (
-            not self._group
-            and self._steps_left > 0
-            and self._next_group - self._void_groups < self.quota
-        ):
-            self._group.extend(self._new_group())
-        return self._group.popleft() if self._group else None
-
-    def _new_group(self) -> Iterator[Work]:
-        """The next training group: worlds in turn by their share, tasks by a counter that no crash rewinds."""
-        shares = [w.id for w in self.config.worlds for _ in range(w.groups)]
-        number = self._next_group * self._collectors + self.index
-        env_id = shares[number % len(shares)]
-        seed = int(np.random.default_rng([self.config.seed, 1, number]).integers(2**31))
-        group_id = f"{self.index}-{self._next_group}"
-        self._next_group += 1
-        for n in range(self.config.collecting.group_size):
-            yield Work.named(
-                f"{self.config.seed}/train/{number}/{n}",
-                env_id=env_id,
-                seed=seed,
-                group_id=group_id,
-            )
-
-    def _submit(self, slot: Slot, call: Any, *arguments: Any) -> None:
-        slot.deadline = time.monotonic() + self.config.collecting.step_timeout_seconds
-        slot.future = self._threads.submit(call, *arguments)
-
-    def _reset(self, slot: Slot, work: Work) -> Any:
-        if work.env_id not in slot.envs:
-            env = make_world(work.env_id, self._arguments[work.env_id])
-            slot.envs[work.env_id] = env
-            slot.cards[work.env_id] = WorldCard.of(env.unwrapped)
-        answer = slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
-        return read_reset(work.env_id, answer)
-
-    def _step(self, env: Any, env_id: str, action: str) -> tuple[StepAnswer, float | None]:
-        """The world's answer and its reward. Raises EnvironmentFailure where the answer is none."""
-        answer = read_step(env_id, env.step(action), self._catalogue)
-        reward = self._rewards.reward(env_id, answer.signals)
-        if reward is not None and not math.isfinite(reward):
-            raise EnvironmentFailure(
-                f"{env_id}: the weighted sum of its signals is {reward}; a reward is a finite "
-                "number",
-                "measure in a larger unit",
-            )
-        return answer, reward
-
-    def _take_finished(self, patience_seconds: float) -> None:
-        pending = [s.future for s in self._slots if s.future is not None]
-        if pending and self._in_step:
-            wait(pending, max(s.deadline for s in self._slots) - time.monotonic(), ALL_COMPLETED)
-        elif pending and not any(s.is_ready for s in self._slots):
-            wait(pending, patience_seconds, FIRST_COMPLETED)
-        for slot in self._slots:
-            if slot.future is None:
-                continue
-            if slot.future.done():
-                future, slot.future = slot.future, None
-                error = future.exception()
-                if error is not None:
-                    self._fail(slot, "env_error", error)
-                elif slot.decision is None:
-                    slot.observation, slot.info = future.result()
-                    slot.state = slot.info.get("state", slot.observation)
-                    slot.subject = slot.info.get("subject", "")
-                else:
-                    self._record(slot, *future.result())
-                if slot.unwanted and slot.is_ready:
-                    self._cancel(slot)
-            elif time.monotonic() >= slot.deadline:
-                slot.future = None
-                self._fail(
-                    slot,
-                    "timeout",
-                    TimeoutError(f"no answer in {self.config.collecting.step_timeout_seconds:g} s"),
-                )
-
-    def _answer(self, lane: Lane, slots: Sequence[Slot]) -> None:
-        if lane == "train":
-            slots = self._within_limit(slots)
-        if lane in ("demonstration", "random"):
-            self._answer_by_script(lane, slots)
-            return
-        try:
-            decisions = self._agents[lane].act(slots) if slots else []
-        except EngineError as error:
-            self._engine_failures += 1
-            if self._engine_failures >= _PATIENCE:
-                raise
-            for slot in slots:
-                self._fail(slot, "env_error", error)
-            time.sleep(min(2.0**self._engine_failures, 30.0) / 10)
-            return
-        self._engine_failures = 0
-        for slot, decision in zip(slots, decisions, strict=True):
-            self._act(slot, decision)
-
-    def _answer_by_script(self, lane: Lane, slots: Sequence[Slot]) -> None:
-        """The world's own expert, or actions at random: where its code fails, the world failed."""
-        agent = self._agents.setdefault(
-            lane, Expert(self._engine) if lane == "demonstration" else Random()
+def make_slots(config: Config, run_id: str, index: int, done: Done, journal: Journal) -> list[Slot]:
+    """The slots of a collector. Their streams go on where an earlier incarnation left them."""
+    restart = Boundary.WORKER_RESTART if journal.acknowledged else Boundary.NONE
+    streams = [
+        uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
+        for n in range(config.collecting.slots)
+    ]
+    return [
+        Slot(
+            stream,
+            boundary=restart,
+            episode=done.next_episode.get(stream, 0) - 1,
+            seed=config.seed,
         )
-        for slot in slots:
-            try:
-                (decision,) = agent.act([slot])
-            except XpError:
-                raise
-            except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
-                self._fail(slot, "env_error", error)
-                continue
-            self._act(slot, decision)
+        for stream in streams
+    ]
 
-    def _within_limit(self, slots: Sequence[Slot]) -> Sequence[Slot]:
-        """Those that may act without the limit of training steps being passed by what is under way."""
-        if math.isinf(self._steps_left):
-            return slots
-        acting = [s for s in self._slots if s.future is not None and s.decision is not None]
-        under_way = sum(s.work is not None and s.work.lane == "train" for s in acting)
-        return slots[: max(int(self._steps_left) - under_way, 0)]
 
-    def _act(self, slot: Slot, decision: Decision) -> None:
-        slot.decision, slot.t_start_ns = decision, time.time_ns()
-        if slot.option_stack.is_choice:
-            self._record_choice(slot)
-        else:
-            self._submit(slot, self._step, slot.env, slot.env_id, decision.text)
-
-    def _record_choice(self, slot: Slot) -> None:
-        """An option was started: a row of its own, in which nothing was measured and no time passed."""
-        self._append(slot, slot.decision, reward=0.0, discount=1.0)
-        slot.turn += 1
-        slot.decision = None
-
-    def _record(self, slot: Slot, answer: StepAnswer, reward: float | None) -> None:
-        observation, signals = answer.observation, answer.signals
-        ending: Ending = (
-            "terminated" if answer.terminated else "truncated" if answer.truncated else "none"
-        )
-        marks = slot.option_stack.mark
-        if slot.option_stack.running and (  # a generator costs as much as the row
-            slot.option_stack.arrived(observation, np.random.default_rng([slot.draw, 1]))
-            or ending != "none"
-        ):
-            slot.boundary |= Boundary.OPTION_END
-        self._append(
-            slot,
-            slot.decision,
-            signals=signals,
-            reward=reward,
-            ending=ending,
-            discount=discount_after(ending, self.config.collecting.discount),
-            marks=marks,
-        )
-        if slot.decision is not None and self.config.planning.lookahead.candidates:
-            known = {s.name: s.value for s in signals if s.value is not None}
-            slot.option_stack.remember(
-                slot.observation, slot.decision.text, Outcome(observation, known, answer.terminated)
-            )
-        slot.turn += 1
-        slot.decision = None
-        slot.observation, slot.info = observation, answer.info
-        slot.state = answer.info.get("state", observation)
-        if ending != "none":
-            self._close_episode(slot, observation, ending, {})
-
-    def _fail(self, slot: Slot, ending: Ending, error: BaseException) -> None:
-        """The world broke: the turn is kept without a reward, and the environment is made anew."""
-        assert slot.work is not None
-        name = f"{slot.work.env_id}: {type(error).__name__}"
-        why = {"error": f"{type(error).__name__}: {error}"[:500]}
-        first = (
-            why
-            if name in self._failed
-            else why | {"traceback": "".join(traceback.format_exception(error))}
-        )
-        self._failed.add(name)
-        if slot.decision is not None:
-            self._append(slot, slot.decision, ending=ending, info=why)
-            slot.turn += 1
-        work = slot.work
-        self._close_episode(slot, slot.observation, ending, first)
-        slot.cards.pop(work.env_id, None)
-        env = slot.envs.pop(work.env_id, None)
-        if env is not None:
-            self._threads.submit(env.close)
-
-    def _close_episode(
-        self, slot: Slot, observation: str, ending: Ending, info: Mapping[str, Any]
-    ) -> None:
-        assert slot.work is not None
-        slot.decision, slot.option_stack = None, OptionStack()
-        mark = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}.get(
-            ending, Boundary.NONE
-        )
-        slot.boundary |= mark
-        slot.observation = observation
-        self._append(slot, None, ending=ending, info=info)
-        self._done.add(slot.work.work_id)
-        self.closed += 1
-        self._free(slot)
-
-    def _free(self, slot: Slot) -> None:
-        slot.work, slot.observation, slot.info, slot.subject, slot.unwanted = (
-            None,
-            "",
-            {},
-            "",
-            False,
-        )
-
-    def _append(
-        self,
-        slot: Slot,
-        decision: Decision | None,
-        *,
-        marks: tuple[int | None, int | None] | None = None,
-        **answer: Any,
-    ) -> None:
-        work = slot.work
-        assert work is not None
-        option_id, option_step = marks or slot.option_stack.mark
-        source: Source = "demonstration" if work.lane == "demonstration" else "real"
-        boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
-        slot.boundary = Boundary.NONE
-        card = slot.cards.get(work.env_id)
-        seen = tuple(
-            self.journal.blobs.put(data, *media_and_size(data), role=role)
-            for role, data in slot.info.get("images", {}).items()
-        )
-        row = Step(
-            stream_id=slot.stream_id,
-            t=self.journal.next_t(slot.stream_id),
-            env_id=work.env_id,
-            obs_text=slot.observation,
-            obs_blobs=seen,
-            source=source,
-            episode=slot.episode,
-            step_in_episode=slot.turn,
-            work_id=work.work_id,
-            group_id=work.group_id,
-            env_version="" if card is None else card.env_version,
-            task_id=str(slot.info.get("task_id", work.seed)),
-            split=slot.info.get("split", work.split),
-            seed=work.seed,
-            sandbox_tier="" if card is None else card.sandbox_tier,
-            t_start_ns=slot.t_start_ns,
-            t_end_ns=time.time_ns(),
-            state_key=state_key(slot.state),
-            decision=decision,
-            option_id=option_id,
-            option_step=option_step,
-            value_estimate=slot.option_stack.value_estimate,
-            subject=slot.subject,
-            reward_version=self._rewards.version,
-            boundary=boundary,
-            **answer,
-        )
-        self._steps_left -= row.is_training
-        self.journal.append(row)
+def steps_left(limit: int | None, index: int, collectors: int, done: Done) -> float:
+    """Real training steps that a collector may still take: its share of the run's limit."""
+    if limit is None:
+        return math.inf
+    share, rest = divmod(limit, collectors)
+    return share + (index < rest) - done.training_steps

@@ -1,4 +1,4 @@
-"""One environment of a collector, and what it is in the midst of."""
+"""A slot of a collector: an environment, and the episode that is under way in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experience.world import WorldCard
 
 @dataclass
 class Slot:
-    """One environment at a time, and one endless stream."""
+    """One environment at a time, and one stream without an end."""
 
     stream_id: bytes
     envs: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +41,21 @@ class Slot:
     cards: dict[str, WorldCard] = field(default_factory=dict)
     """What each of the environments offers, by environment id."""
 
+    def observe(self, observation: str, info: Mapping[str, Any]) -> None:
+        """The world was reset, and shows its first observation."""
+        self.observation = observation
+        self.info = info
+        self.state = info.get("state", observation)
+        self.subject = info.get("subject", "")
+
+    def free(self) -> None:
+        """The episode is over: the slot is ready for other work."""
+        self.work = None
+        self.observation = ""
+        self.info = {}
+        self.subject = ""
+        self.unwanted = False
+
     @property
     def env_id(self) -> str:
         assert self.work is not None
@@ -53,7 +68,7 @@ class Slot:
 
     @property
     def draw(self) -> int:
-        """The seed of this turn's random numbers, by the run's seed, the work and the turn. 63 bits."""
+        """The seed of this turn's random numbers, from the run's seed, work and turn. 63 bits."""
         assert self.work is not None
         name = f"{self.seed}/{self.work.work_id.hex()}/{self.turn}"
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
