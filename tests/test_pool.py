@@ -1,0 +1,148 @@
+"""The pool in this process: what it is given is lived, in order, and told to the caller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actors.collecting.pool import LocalPool, make_pool
+from actors.collecting.work import Lane, Work
+from actors.config.schema import Config, load
+from actors.engines.registry import make_model
+from experience.errors import EngineError
+from experience.models.weights import Weights
+from experience.shards.catalog import Catalog
+from experience.step import Step
+
+WORLD = "envs:KeyDoor-v0"
+
+
+def configuration(*more: str) -> Config:
+    words = [
+        f"worlds=[{{id: '{WORLD}', groups: 1, demonstrations: 0}}]",
+        "policy.layers=1",
+        "policy.width=16",
+        "policy.heads=2",
+        "policy.max_tokens=4",
+        "policy.context=64",
+        "collecting.slots=2",
+        "collecting.group_size=2",
+        *more,
+    ]
+    return load([], words)[0]
+
+
+def pool_of(folder: Path, *more: str) -> LocalPool:
+    pool = make_pool(configuration(*more), "test", folder, Catalog(folder))
+    assert isinstance(pool, LocalPool)
+    return pool
+
+
+def weights(version: int, seed: int = 0) -> Weights:
+    trained = make_model(configuration().policy, seed)
+    assert trained is not None
+    return Weights.of(trained.model, version)
+
+
+def works(lane: Lane, *seeds: int, version: int = -1) -> list[Work]:
+    return [
+        Work.named(f"{lane}/{s}", env_id=WORLD, seed=s, lane=lane, split="heldout", version=version)
+        for s in seeds
+    ]
+
+
+def lived(pool: LocalPool, episodes: int) -> list[Step]:
+    """The rows that the pool gives out until so many episodes are closed."""
+    rows: list[Step] = []
+
+    def is_enough() -> bool:
+        return sum(row.is_closing for row in rows) >= episodes
+
+    for block in pool.shards(until=is_enough):
+        rows.extend(block)
+    return rows
+
+
+def test_without_a_push_no_training_begins_and_with_one_no_group_beyond_the_quota(
+    tmp_path: Path,
+) -> None:
+    pool = pool_of(tmp_path)
+    rounds = iter(range(5))
+    assert not any(pool.shards(until=lambda: next(rounds, None) is None))
+    assert pool.status()[0]["idle"]
+    pool.push(weights(7), quota=2)
+    rows = lived(pool, 4)
+    assert pool.status()[0]["idle"] and pool.status()[0]["version"] == 7
+    closed = [row.group_id for row in rows if row.is_closing]
+    assert sorted(closed) == ["0-0", "0-0", "0-1", "0-1"]
+    assert {row.decision.policy_version for row in rows if row.decision} == {7}
+    pool.close()
+
+
+def test_what_was_ordered_is_lived_before_training_and_only_once(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path)
+    pool.push(weights(1), quota=1)
+    ordered = works("random", 1, 2, 3)
+    pool.order(ordered)
+    pool.order(ordered)
+    rows = lived(pool, 5)
+    closed = [row.work_id for row in rows if row.is_closing]
+    names = {work.work_id for work in ordered}
+    assert len(closed) == len(set(closed)) == 5 and names < set(closed)
+    began = [(row.t_start_ns, row.work_id in names) for row in rows if row.step_in_episode == 0]
+    assert [is_ordered for _, is_ordered in sorted(began)] == [True] * 3 + [False] * 2
+    pool.order(ordered)
+    assert pool.status()[0]["idle"], "work that is done is not lived again"
+    pool.close()
+
+
+def test_what_is_dropped_is_not_lived_and_its_episodes_under_way_end_as_cancelled(
+    tmp_path: Path,
+) -> None:
+    pool = pool_of(tmp_path)
+    pool.order(works("random", *range(10)))
+    while any(slot.turn < 1 for slot in pool._collector._slots):
+        pool._collector.pump()
+    pool.drop()
+    while not pool.status()[0]["idle"]:
+        pool._collector.pump()
+    pool.close()
+    rows = [row for block in Catalog(tmp_path).follow() for row in block]
+    endings = [row.ending for row in rows if row.is_closing]
+    assert endings == ["cancelled", "cancelled"]
+
+
+def test_closing_gives_the_last_t_of_every_stream_and_every_row_can_be_read(
+    tmp_path: Path,
+) -> None:
+    pool = pool_of(tmp_path)
+    pool.order(works("random", 1, 2, 3, 4))
+    rows = lived(pool, 4)
+    acknowledged = pool.close()
+    kept = [row for block in Catalog(tmp_path).follow() for row in block]
+    last = {row.stream_id: row.t for row in kept}  # rows of a stream come in the order of t
+    assert acknowledged == last and len(last) == 2
+    assert sum(t + 1 for t in last.values()) == len(kept) >= len(rows)
+
+
+def test_a_collector_whose_engine_fails_for_good_ends_the_run_with_the_engines_error(
+    tmp_path: Path,
+) -> None:
+    pool = pool_of(tmp_path, "collecting.slots=1")
+    asked = []
+
+    def mute(*_: object) -> list[object]:
+        asked.append(1)
+        raise EngineError("the server is away")
+
+    pool._collector._lanes._engine.act = mute  # type: ignore[method-assign, assignment]
+    pool.push(weights(1), quota=50)
+    with pytest.raises(EngineError, match="the server is away"):
+        lived(pool, 50)
+    assert len(asked) == 5, "five rounds in a row"
+    pool.close()
+    rows = [row for block in Catalog(tmp_path).follow() for row in block]
+    failed = [row for row in rows if row.is_closing]
+    assert [row.ending for row in failed[:4]] == ["env_error"] * 4
+    assert all(row.reward is None for row in failed), "a failure is no reward of zero"
