@@ -64,7 +64,7 @@ class OptionStack:
         return inner.shown(observation) if isinstance(inner, Subgoal) else observation
 
     def arrived(self, observation: str, rng: np.random.Generator) -> bool:
-        """Ends the options that stop after this turn, by their β or for want of a next action. If an
+        """Ends the options that stop after this turn, by β or for want of a next action. If an
         outer option ends, its inner options end too. Returns whether any ended."""
         before = len(self.running)
         for depth, running in enumerate(self.running):

@@ -1,4 +1,4 @@
-"""Lookahead where the agent acts: in the pushed world model, or in true forks of worlds that go back."""
+"""Lookahead while acting: in the pushed world model, or in forks of worlds that go back."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def make_value(config: Config) -> ValueFunction:
 
 
 def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, float] | None:
-    """What is done next in a laboratory, and what is expected of the best recipe; None in a world that is none."""
+    """The next experiment of a laboratory, and the expected value of its best recipe; None in a
+    world without a laboratory."""
     if not WorldCard.of(world).has_laboratory:
         return None
     action, value, share = experiment(world.laboratory())
@@ -175,7 +176,7 @@ class Planner:
         write: Write,
         where: str,
     ) -> list[tuple[Decision, float | None] | None]:
-        """Actions that the policy need not have said, as decisions: to be imitated, no samples of the policy."""
+        """The planner's actions as decisions. They are no samples of the policy: they are imitated."""
         name = f"{self._settings.search} {where} n={self._settings.states}"
         return [
             None if best is None else (replace(write(seen, best[0]), decoder=name), best[1])
@@ -185,7 +186,7 @@ class Planner:
     def _fork(
         self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]
     ) -> list[tuple[bytes, Prediction]]:
-        """Each action in the world as it stood at its snapshot: a world of our own is put there, the real one waits."""
+        """Tries each action at its snapshot, in a world of its own: the real world stays untouched."""
         if env_id not in self._forks:
             self._forks[env_id] = make_world(env_id, self._arguments[env_id]).unwrapped
             self._forks[env_id].reset(seed=0)

@@ -1,4 +1,4 @@
-"""Skills of a run: programs found in its successes, tried again in the world, pushed with the policy, and retired."""
+"""Skills of a run: found in its successes, tried again in the world, pushed, and retired."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def library_from(path: str) -> Library:
 
 
 class Skills:
-    """The library of a run. Invariant: a skill in it has earned, replayed in the real world, what it had earned."""
+    """The library of a run. Invariant: replayed in the real world, each skill earned its return
+    again."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Skills:
         return self.library is not before
 
     def turns(self, successes: Sequence[Episode], engine: Engine) -> list[Turn]:
-        """How one would have started the skills: `use NAME` where a success did what the skill does."""
+        """Turns to imitate: `use NAME` wherever a success did what the skill does."""
         found = []
         for option in self.library:
             if not isinstance(option, Program):
@@ -97,7 +98,8 @@ class Skills:
         return found
 
     def _replay(self, episode: Episode, actions: Sequence[str]) -> float:
-        """The return of `actions` in the task of `episode`, lived again in a world of its own; NaN if it ends early."""
+        """The return of `actions` in the task of `episode`, in a world of its own; NaN if it ends
+        before the last action."""
         first = episode.first
         world = self._world(first.env_id)
         world.reset(seed=first.seed, options={"split": first.split})

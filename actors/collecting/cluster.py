@@ -1,4 +1,4 @@
-"""Whether a Ray cluster is where an address says: told in seconds, where Ray itself tries for a minute or more."""
+"""Checks in seconds that a Ray cluster is at an address; Ray itself tries for a minute or more."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def _speaks_grpc(connection: socket.socket) -> bool:
     """Whether a server of gRPC answers: with a SETTINGS frame, whose type is in its fourth byte."""
     connection.sendall(_PREFACE)
     connection.settimeout(_SECONDS)
-    told = b""
-    while len(told) < 4:
-        more = connection.recv(4 - len(told))
+    answer = b""
+    while len(answer) < 4:
+        more = connection.recv(4 - len(answer))
         if not more:
             return False
-        told += more
-    return told[3] == _SETTINGS
+        answer += more
+    return answer[3] == _SETTINGS

@@ -1,6 +1,7 @@
 """The evaluator: held-out episodes of pinned policies, and of the random baseline.
 
-Every version meets the same held-out tasks (the same seeds), so differences between versions are paired.
+Every version meets the same held-out tasks (the same seeds): differences between versions are
+paired.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Evaluator:
         return self._order("random", 0, self._config.evaluation.final_episodes, None)
 
     def order(self, policy: PolicyBundle, episodes: int) -> None:
-        """`episodes` held-out episodes a world; asked again with more, the missing ones are added."""
+        """Orders `episodes` held-out episodes a world; those that exist already are not repeated."""
         if episodes:
             self.ordered = sorted({*self.ordered, policy.version})
             self.waiting |= self._order("evaluation", policy.version, episodes, policy)
@@ -58,7 +59,7 @@ class Evaluator:
         return int(np.random.default_rng([self._config.seed, 2, number]).integers(2**31))
 
     def gain(self, env_id: str, before: int, after: int) -> Mean:
-        """Mean difference in held-out return between two versions, on the tasks that both have met."""
+        """Mean difference in held-out return between two versions, on tasks that both met."""
         first, last = (self._by_task(env_id, version) for version in (before, after))
         return mean_with_interval(
             [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
@@ -72,7 +73,7 @@ class Evaluator:
         }
 
     def returns(self, env_id: str, version: int, behaviour: str | None = None) -> Mean:
-        """Mean held-out return of a version in a world; episodes without a known return are left out."""
+        """Mean held-out return of a version in a world, of episodes whose return is known."""
         return mean_with_interval(
             [
                 r

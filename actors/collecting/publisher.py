@@ -1,4 +1,4 @@
-"""Publishing: the learner's newest policy goes to all collectors, with how far they may run ahead."""
+"""Publishing: sends the newest policy to all collectors, with how far they may run ahead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from experience.replay.limits import RateLimiter
 
 
 class Publisher:
-    """Pushes policies to the pool. Invariant: no collector starts more groups than the limiter allows."""
+    """Pushes policies to the pool. Invariant: no collector starts more groups than the limiter
+    allows."""
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ Lane = Literal["train", "evaluation", "demonstration", "random"]
 
 @dataclass(frozen=True)
 class Work:
-    """One episode to be lived. `work_id` names it for ever: work done before a crash is not done again."""
+    """One episode to be lived. `work_id` never changes: work done before a crash is not done
+    again."""
 
     env_id: str
     seed: int
@@ -36,13 +37,13 @@ class Work:
 
 
 def in_step(config: Config) -> bool:
-    """Whether the run is to be the same from row to row if it is repeated: one process, nothing learned from late."""
+    """Whether a repeated run must have the same rows: one process, and learning never lags."""
     return config.workers == 0 and config.learning.max_lag == 0
 
 
 @dataclass
 class Done:
-    """What earlier incarnations left: finished work, group numbers used, groups that will never be whole."""
+    """What earlier incarnations left: finished work, used group numbers, groups that never end."""
 
     work_ids: set[bytes] = field(default_factory=set)
     next_group: int = 0
