@@ -33,8 +33,10 @@ Lived = Mapping[tuple[str, str], Outcome]
 def make_world_model(
     config: Config, actions: Sequence[str] = (), signals: Sequence[str] = ()
 ) -> LearnedModel:
-    """The model of the world, of the same shape wherever it learns or predicts; who fits one of numbers names the
-    world's actions and signals."""
+    """The model of the world, of the same shape wherever it learns or predicts.
+
+    actions, signals: what the numbers of an ensemble stand for; only its learner must name them.
+    """
     planning = config.planning.model
     if planning.kind == "ensemble":
         return EnsembleModel(
@@ -71,8 +73,8 @@ def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, floa
 
 
 class Planner:
-    """Thinks before it acts, with the model and the value function that came with the policy. What no model came for,
-    and what may not be forked, is decided by the policy alone."""
+    """Looks ahead with the model and the value function that came with the policy. Without them,
+    or in a world that may not be forked, the policy alone decides."""
 
     def __init__(self, config: Config, rewards: RewardModel) -> None:
         self._settings, self._discount, self._rewards = (
@@ -106,10 +108,13 @@ class Planner:
         lived: Lived | None = None,
         greedy: bool = False,
     ) -> list[tuple[Decision, float | None] | None]:
-        """The decisions for situations of one world, each with the value that spoke for it; None where nothing was
-        found, and nothing at all where there is nothing to think with. The policy is asked by `ask`; an action that it
-        did not say is written by `write`; `lived` is what the episodes' own turns were answered; `greedy` leaves out
-        the noise by which a tree search explores."""
+        """For each situation of one world a decision and its value, or None if nothing was found;
+        an empty list if no model is loaded.
+
+        ask: samples actions of the policy. write: encodes an action that the policy did not say.
+        lived: outcomes of the episodes' own turns. greedy: leaves out the noise by which a tree
+        search explores.
+        """
         settings = self._settings
         if settings.search == "campaign":
             return [
@@ -176,7 +181,7 @@ class Planner:
         write: Write,
         where: str,
     ) -> list[tuple[Decision, float | None] | None]:
-        """The planner's actions as decisions. They are no samples of the policy: they are imitated."""
+        """The planner's actions as decisions: to be imitated, for they are no samples."""
         name = f"{self._settings.search} {where} n={self._settings.states}"
         return [
             None if best is None else (replace(write(seen, best[0]), decoder=name), best[1])
@@ -186,7 +191,7 @@ class Planner:
     def _fork(
         self, env_id: str, snapshots: Sequence[bytes], actions: Sequence[str]
     ) -> list[tuple[bytes, Prediction]]:
-        """Tries each action at its snapshot, in a world of its own: the real world stays untouched."""
+        """Tries each action at its snapshot, in a world of its own; the real one is untouched."""
         if env_id not in self._forks:
             self._forks[env_id] = make_world(env_id, self._arguments[env_id]).unwrapped
             self._forks[env_id].reset(seed=0)

@@ -22,7 +22,9 @@ from experience.signal import SignalKind, read_signals
 
 
 def library_from(path: str) -> Library:
-    """Options written by hand. Raises ConfigError if the file cannot be read as a library, or holds a secret: prompts
+    """Options written by hand.
+
+    Raises ConfigError if the file cannot be read as a library, or holds a secret: prompts
     and checkpoints have copies of it."""
     try:
         data = Path(path).read_bytes()
@@ -63,8 +65,9 @@ class Skills:
         self.library, self._recorded = library, {e.first.work_id for e in recorded}
 
     def curate(self, successes: Sequence[Episode], recent: Sequence[Episode]) -> bool:
-        """Retires what does worse than doing without, in `recent`, and looks for new skills in `successes` while there
-        is room. True if its options changed; uses since the last time are in its records."""
+        """Retires skills that do worse in `recent` than episodes without them, and looks for new
+        ones in `successes` while there is room. The records count the uses since the last call.
+        True if the set of skills changed."""
         newest = [e for e in recent if e.first.work_id not in self._recorded]
         self._recorded = {e.first.work_id for e in recent}
         self.library = before = record_uses(self.library, newest)

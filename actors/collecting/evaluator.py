@@ -30,7 +30,7 @@ class Evaluator:
         return self._order("random", 0, self._config.evaluation.final_episodes, None)
 
     def order(self, policy: PolicyBundle, episodes: int) -> None:
-        """Orders `episodes` held-out episodes a world; those that exist already are not repeated."""
+        """Orders `episodes` held-out episodes a world; those that exist are not repeated."""
         if episodes:
             self.ordered = sorted({*self.ordered, policy.version})
             self.waiting |= self._order("evaluation", policy.version, episodes, policy)
