@@ -8,11 +8,13 @@ from experience.step import FAILED, Boundary, Ending, Step
 
 
 def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
-    """How an episode ended, given its last acted row and its closing row. The one rule for all who ask.
+    """How an episode ended, by its last acted row and its closing row; None if a crash cut it off.
 
-    The closing row says it: what stops an episode between two turns (a cancelled run, a failed engine) can mark no
-    acted row. Where it only closes, as in experience from elsewhere, the last acted row says it. None without a closing
-    row: a crash cut the episode off. `EPISODES` in actors/reading/query.py is the same rule in SQL.
+    The closing row says it, since a cancelled run or a failed engine stops an episode between two
+    turns, where no acted row can be marked. Experience from elsewhere may have a closing row that
+    says `none`: then the last acted row says it. Without a closing row the episode was cut off.
+    `EPISODES` in actors/reading/query.py is the same rule in SQL, and tests/test_episodes.py
+    compares the two.
     """
     if closing is None:
         return None
@@ -23,7 +25,10 @@ def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
 
 @dataclass(frozen=True)
 class Episode:
-    """The answered turns of one episode (none where the world could not even start), and the closing row."""
+    """The answered turns of one episode, and its closing row.
+
+    There are no turns where the world could not start, and no closing row after a crash.
+    """
 
     steps: tuple[Step, ...]
     closing: Step | None
@@ -67,21 +72,21 @@ class Episode:
 
     @property
     def failed(self) -> bool:
-        """Whether it says nothing about the agent: it was cut off, or the world broke, perhaps before a turn."""
+        """Whether the episode says nothing about the agent: a crash or the world ended it."""
         return not self.steps or self.ending is None or self.ending in FAILED
 
 
 class EpisodeReader:
     """Puts the rows of streams together to episodes, as they come.
 
-    A row with the mark of a reset or a restart begins a new one, and so does the row after a closing row.
+    A row marked as reset or restart begins a new episode, and so does the row after a closing row.
     """
 
     def __init__(self) -> None:
         self._open: dict[bytes, list[Step]] = {}
 
     def take(self, step: Step) -> list[Episode]:
-        """The episodes that are over with this row: one that a crash had cut off, one that the row closes."""
+        """The episodes that end with this row: one that a crash cut off, one that the row closes."""
         over, rows = [], self._open.setdefault(step.stream_id, [])
         if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
             over.append(Episode(tuple(rows), None))

@@ -14,7 +14,7 @@ from experience.errors import ShardError
 
 @dataclass
 class Dropped:
-    """Experience that learning left out, by reason. Nothing is dropped without being counted here."""
+    """Experience that learning left out, by reason. Whatever is dropped is counted here."""
 
     stale: int = 0
     cut_off: int = 0

@@ -13,8 +13,8 @@ _FOR_EVER = 1 << 62
 class RateLimiter:
     """Bounds the age of what is learned from, counted in versions of the policy.
 
-    With B = `items_per_update` items an update, no item is older than η = `max_lag` versions when it
-    is learned from. B = 0: no bound.
+    With B = `items_per_update` items an update, no item is older than η = `max_lag` versions when
+    it is learned from. B = 0: no bound.
     """
 
     items_per_update: int = 0

@@ -21,8 +21,8 @@ _RANDOM = "random"
 class Replay:
     """All steps read so far, and the samples taken from them.
 
-    `transitions`: (row, next row) of real and demonstrated training episodes, from which a world
-    model learns. `finished`: the work that was lived to an end.
+    `transitions`: (row, next row) of real and demonstrated training episodes, for world models.
+    `finished`: the work that was lived to an end.
     Invariants: only split `train` is ever given out; sources never mix unless asked for; a window
     never crosses an episode's end, a restart or a gap.
     """
@@ -142,14 +142,7 @@ class Replay:
                 f"no training episode of {'/'.join(sources)} has {length} turns yet",
                 "collect more, or ask for shorter windows",
             )
-        # ends[i]: how many windows begin in the episodes up to i, so that each is equally likely.
-        ends = np.cumsum([len(e.steps) - length + 1 for e in episodes])
-        windows = []
-        for draw in self._rng.integers(ends[-1], size=n):
-            which = int(np.searchsorted(ends, draw, side="right"))
-            first = int(draw - (ends[which - 1] if which else 0))
-            windows.append(episodes[which].steps[first : first + length])
-        return windows
+        return _uniform_windows(episodes, n, length, self._rng)
 
     def demonstrations(self) -> list[Episode]:
         """Demonstrations by their work, so that what is sampled from them is the same on resume."""
@@ -164,10 +157,7 @@ class Replay:
         return [total for total in returns if total is not None]
 
     def save(self) -> dict[str, bytes]:
-        """The cursor: which groups were given out, and the sampler's random state.
-
-        It belongs beside the weights.
-        """
+        """The cursor, which belongs beside the weights: groups given out, and random state."""
         about = {
             "consumed": self.consumed,
             "dropped": vars(self.dropped),
@@ -185,3 +175,16 @@ class Replay:
         self._rng.bit_generator.state = about["random"]
         consumed = [(group_id, used) for group_id, used in about["consumed"]]
         return self._groups.restore(consumed, rows_removed=rows_removed)
+
+
+def _uniform_windows(
+    episodes: Sequence[Episode], n: int, length: int, rng: np.random.Generator
+) -> list[tuple[Step, ...]]:
+    # ends[i]: how many windows begin in the episodes up to i, so that each is equally likely.
+    ends = np.cumsum([len(e.steps) - length + 1 for e in episodes])
+    windows = []
+    for draw in rng.integers(ends[-1], size=n):
+        which = int(np.searchsorted(ends, draw, side="right"))
+        first = int(draw - (ends[which - 1] if which else 0))
+        windows.append(episodes[which].steps[first : first + length])
+    return windows

@@ -111,8 +111,8 @@ def check_acknowledged(
 ) -> int:
     """The number of rows on disk, removed rows counted.
 
-    Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged. Where
-    `given` (Catalog.given) says what a follower was given, that must be all of it too.
+    Raises ShardError unless every stream holds t = 0, 1, 2 … once each, as far as acknowledged.
+    Where `given` (Catalog.given) says what a follower was given, that must be all of it too.
     """
     found = _rows_of(directory)
     for stream in found.keys() | acknowledged.keys():

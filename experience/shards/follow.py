@@ -1,4 +1,4 @@
-"""Following: every committed row of a store once, in the order of its stream, while the store grows."""
+"""Following: every committed row once, in the order of its stream, while the store grows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Found:
 
 
 class Follower:
-    """Reads the rows that were committed since it read last, all of a store's or those of one writer.
+    """Reads the rows committed since it read last: all of a store's, or those of one writer.
 
     Invariants: every committed row is given exactly once, rows of a stream in order of t. `given`
     names the last t of each stream that `steps` gave, or that `note` was called for; every row

@@ -1,4 +1,4 @@
-"""The journal: steps appended by one writer, acknowledged when they are on disk, sealed into shards.
+"""The journal: one writer's steps, acknowledged when they are on disk, sealed into shards.
 
 A segment being written is `seg-<epoch>-<n>.open`, an Arrow IPC file without its footer, one record
 batch a commit, and its commit log (see blocks). A commit is acknowledged after `fdatasync` of the
@@ -47,10 +47,10 @@ class Journal:
     Invariant: `acknowledged[stream]` is the highest t whose row, and every row before it, with the
     blobs that they name, is on disk.
     Opening a journal fences older incarnations, recovers what they left, and continues their
-    streams. While less than `low_water_bytes` are free, or a disk says it is full, `paused` is True:
-    steps are kept in memory and no longer acknowledged; each commit tries again. A segment is sealed
-    once it holds `seal_bytes` or is `seal_seconds` old, in a thread of its own while the next one is
-    written; blocks that are small beside `block_rows` are rewritten then (0: never).
+    streams. While less than `low_water_bytes` are free, or a disk says it is full, `paused` is
+    True: steps are kept in memory and no longer acknowledged; each commit tries again. A segment is
+    sealed once it holds `seal_bytes` or is `seal_seconds` old, in a thread of its own while the
+    next one is written; blocks that are small beside `block_rows` are rewritten then (0: never).
     """
 
     def __init__(

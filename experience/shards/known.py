@@ -61,8 +61,10 @@ class Known:
         return 0 <= t <= self._last.get(stream, -1) and not was_removed
 
     def kind(self, name: str) -> SignalKind | None:
-        """The unit and source of a signal, as the newest shard says that tells of it, else the amendment that declared
-        it; None if nothing does."""
+        """The unit and source of a signal; None if nothing declares it.
+
+        The newest shard that has the signal says it, else the amendment that declared it.
+        """
         if not self._signals:
             self._read_next()
         if (
@@ -117,7 +119,10 @@ def _newest_first(view: View) -> Iterator[Segment | Part]:
 
 
 def _of_segment(segment: Segment, disk: Disk) -> tuple[pa.Schema | None, dict[bytes, int]]:
-    """Its schema, and the last t of each of its streams. Of a sealed one two columns are read, once its bytes agree."""
+    """A segment's schema, and the last t of each of its streams.
+
+    Of a sealed segment two columns are read, once its bytes agree with their SHA-256.
+    """
     if not segment.is_sealed:
         batches = list(read_blocks(segment.path, disk, segment.rows))
         return (batches[0].schema, _last_of(batches)) if batches else (None, {})

@@ -1,4 +1,4 @@
-"""A store's rows as pyarrow datasets and tables: sealed files are mapped, the growing rows are read."""
+"""A store's rows as pyarrow datasets and tables: sealed files are mapped, growing ones are read."""
 
 from __future__ import annotations
 

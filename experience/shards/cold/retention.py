@@ -1,4 +1,4 @@
-"""Retention as arithmetic on rows: which rows are removed, and how the others still read as before."""
+"""Retention as arithmetic on rows: which are removed, and how the others still read as before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experience.shards.record.prompts import PromptDeltas
 Span = tuple[int, int]
 """The first and last t of a run of rows."""
 RemovedRows = Mapping[str, Mapping[str, Sequence[Span]]]
-"""By writer and stream (hexadecimal), which rows were removed: runs in order, none next to another."""
+"""By writer and stream (hex), which rows were removed: runs in order, none next to another."""
 
 
 def merged(spans: Iterable[Sequence[int]]) -> list[Span]:
@@ -42,9 +42,12 @@ def spans_of(table: pa.Table) -> dict[str, list[Span]]:
 
 
 def older_than(table: pa.Table, before_ns: int, begins: dict[str, int]) -> np.ndarray:
-    """Which rows go [rows] because they ended before `before_ns`: of a stream only its beginning, up to the first row
-    that is not old. `begins`: by stream, how many of its first rows are gone, which is noted there. `table` is sorted
-    by stream and t, and comes after the parts that hold earlier rows."""
+    """Which rows [rows] are removed because they ended before `before_ns`.
+
+    Of a stream only its beginning is, up to the first row that is not old. `begins`: by stream, how
+    many of its first rows are removed, which is noted there. `table` is sorted by stream and t, and
+    comes after the parts that hold earlier rows.
+    """
     stream, t = table.column("stream_id").to_numpy(), table.column("t").to_numpy()
     old = table.column("t_end_ns").to_numpy() < before_ns
     gone = np.zeros(len(t), bool)
@@ -60,9 +63,11 @@ def older_than(table: pa.Table, before_ns: int, begins: dict[str, int]) -> np.nd
 
 
 def without(table: pa.Table, gone: np.ndarray) -> pa.Table:
-    """The rows that stay, which read as they did: a prompt that was told as what is new since a row that goes is told
-    whole. `table` is sorted by stream and t."""
-    deltas, broken, told_whole = PromptDeltas(), set[bytes](), False
+    """The rows that stay, which read as they did. `table` is sorted by stream and t.
+
+    A prompt stored as what is new since a removed row is stored whole.
+    """
+    deltas, broken, stored_whole = PromptDeltas(), set[bytes](), False
     prefix = table.column("prompt_prefix_len").to_numpy().copy()
     ids, actions = _arrays(table, "prompt_ids"), _arrays(table, "action_ids")
     acted = table.column("action_text").is_valid().to_numpy(zero_copy_only=False)
@@ -76,8 +81,8 @@ def without(table: pa.Table, gone: np.ndarray) -> pa.Table:
             broken.add(stream)
         elif stream in broken:
             broken.discard(stream)
-            prefix[row], ids[row], told_whole = 0, whole, True
-    if told_whole:
+            prefix[row], ids[row], stored_whole = 0, whole, True
+    if stored_whole:
         offsets = pa.array(np.cumsum([0, *map(len, ids)]), pa.int32())
         whole_ids = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(ids), pa.int32()))
         for name, column in (("prompt_prefix_len", pa.array(prefix)), ("prompt_ids", whole_ids)):

@@ -130,7 +130,7 @@ def parse_snapshot(path: Path, disk: Disk) -> Snapshot:
     if path.name != file_name(snapshot.version):
         foreign.append(str(snapshot.version))
     if foreign:
-        # These names become paths that are read and removed: a foreign one must not leave the store.
+        # The names become paths that are read and deleted: none may lead out of the store.
         raise ShardError(
             f"{path} names {foreign[0]!r}, which is no file of this store",
             "the file was not written by xp",
@@ -148,7 +148,7 @@ def publish_snapshot(store: Path, snapshot: Snapshot, disk: Disk) -> None:
     disk.sync_directory(folder)
 
 
-# `let_go` and `gone` are the keys that all stores on disk have, whatever the fields are called here.
+# All stores on disk have the keys `let_go` and `gone`, whatever the fields are called here.
 
 
 def _as_json(snapshot: Snapshot) -> dict[str, object]:

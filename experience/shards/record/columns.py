@@ -1,7 +1,7 @@
 """The columns of the record, each with its type and its meaning: a row is one turn of a stream.
 
 Later formats add columns, which may be null, and never change one.
-`docs/reference-columns.md` is made from this list by `python -m experience.shards.record.reference`.
+`docs/reference-columns.md` is made from this list (see reference).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ COLUMNS: tuple[Column, ...] = (
         pa.int32(),
         False,
         "asked",
-        "How many leading tokens the prompt keeps of the stream's last context (prompt and action).",
+        "How many leading tokens the prompt keeps of the last context (a prompt and its action).",
         "tokens",
     ),
     Column("prompt_ids", _IDS, False, "asked", "The prompt's token ids after that prefix."),

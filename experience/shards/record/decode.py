@@ -117,9 +117,12 @@ _SAID_TEMPERATURE = re.compile(r"temperature=([0-9.e+-]+)$")
 
 
 def first_decoding(decoder: str, token_exact: bool) -> dict[str, Any]:
-    """What a row of the first format tells of its decoding. Its `decoder` says it: what reads `temperature=T` and
-    nothing more was drawn from the whole vocabulary, `epsilon=E` from a list; nothing else was a sample whose
-    log-probabilities are those of what it was drawn from (`listed` actions had those of the whole vocabulary)."""
+    """What a row of the first format tells of its decoding, by its `decoder`.
+
+    `temperature=T` and nothing more was drawn from the whole vocabulary, `epsilon=E` from a list.
+    Nothing else was a sample of the distribution that its log-probabilities tell of: `listed`
+    actions had those of the whole vocabulary.
+    """
     said = _SAID_TEMPERATURE.match(decoder)
     temperature = float(said[1]) if said else None
     sampled = token_exact and (bool(temperature) or decoder.startswith("epsilon="))

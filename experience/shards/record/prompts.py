@@ -1,4 +1,4 @@
-"""Prompts as deltas: of each prompt only the tokens that the stream's last context does not have."""
+"""Prompts as deltas: of each prompt only the tokens that the last context does not have."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ PLAIN = pa.schema([pa.field(n, t, nullable=null) for n, t, null in FIELDS])
 
 
 def schema(catalogue: Mapping[str, SignalKind], **metadata: Any) -> pa.Schema:
-    """The schema whose metadata holds the signal catalogue (its order gives the codes) and `metadata`."""
+    """The schema, with the signal catalogue (its order gives the codes) and `metadata`."""
     described = {
         "schema_id": SCHEMA_ID,
         "signals": [[name, kind.unit, kind.source] for name, kind in sorted(catalogue.items())],
@@ -54,8 +54,10 @@ def _signal_names(described: bytes) -> tuple[tuple[str, str, str], ...]:
 
 
 def check_schema(found: pa.Schema, where: str) -> None:
-    """Raises ShardError unless `found` has our fields, with those that came later missing at most: a foreign file is
-    never half understood."""
+    """Raises ShardError unless `found` has our fields; fields that came later may be missing.
+
+    A foreign file is never half understood.
+    """
     known = {field.name: field for field in PLAIN}
     for field in found:
         expected = known.pop(field.name, None)
@@ -100,7 +102,7 @@ def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
 def signal_values(
     batch: pa.RecordBatch, catalogue: Sequence[str], names: Sequence[str]
 ) -> list[pa.Array]:
-    """For each of `names`, float64 [rows]: the value that a row's signals hold under it, null where there is none.
+    """For each of `names`, float64 [rows]: the value of that signal, null where a row has none.
 
     A code is a position in the batch's own `catalogue`: two shards may give one signal two codes.
     """

@@ -1,4 +1,4 @@
-"""The index of rows: for each row, its successor in the stream and what decides whether it is drawn.
+"""The index of rows: each row's successor in its stream, and what decides whether it is drawn.
 
 A row costs 13 bytes.
 """
@@ -91,7 +91,7 @@ class RowIndex:
         oldest_version: int | None,
         across_gaps: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers [n, k] of the windows that begin at `first` [n], and which may be drawn [n]."""
+        """Row numbers [n, k] of the windows from `first` [n] on, and which may be drawn [n]."""
         rows = self._successors(first, k, across_gaps)
         usable = rows[:, -1] >= 0
         mark = self._mark.view[rows]

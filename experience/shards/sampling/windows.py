@@ -1,4 +1,4 @@
-"""Windows: runs of successive rows of a stream, drawn from a store that grows, as contiguous arrays.
+"""Windows: runs of successive rows of a stream, drawn from a growing store as contiguous arrays.
 
 Blocks are compared with their CRC once, when first seen, and it is noted where the wanted columns
 lie in the file (see mapped_columns).

@@ -1,4 +1,4 @@
-"""The fence: of two incarnations of one writer, the older is refused before it acknowledges a row."""
+"""The fence: of two incarnations of one writer, the older may acknowledge no more rows."""
 
 from __future__ import annotations
 

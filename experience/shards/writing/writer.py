@@ -1,10 +1,10 @@
-"""The segment writer: steps become blocks of segments, and are acknowledged when they are on disk."""
+"""The segment writer: puts steps into segments, and acknowledges them once they are on disk."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,39 +29,34 @@ class Limits:
     low_water_bytes: int
 
 
+@dataclass(eq=False)
 class SegmentWriter:
     """Writes `buffer` to the disk, a block at a time, and notes in `acknowledged` what is there.
 
-    Invariant: a step is in `buffer`, in a block on its way, or acknowledged; a call that fails
-    brings the steps on their way back into `buffer`.
+    Invariant: a step is in `buffer`, in a block on its way (back in `buffer` if that fails), or
+    acknowledged.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        schema: pa.Schema,
-        acknowledged: dict[bytes, int],
-        limits: Limits,
-        blobs: Packer,
-        commits: CommitQueue,
-        sealer: Sealer,
-        fence: Fence,
-        reserve: Reserve,
-        disk: Disk,
-    ) -> None:
-        self.buffer: list[Step] = []
-        self.acknowledged, self.paused = acknowledged, False
-        self._directory, self._schema, self._limits, self._disk = directory, schema, limits, disk
-        self._blobs, self._commits, self._sealer = blobs, commits, sealer
-        self._fence, self._reserve = fence, reserve
-        self._deltas = PromptDeltas()
-        self._number = 0
-        self._segment: Segment | None = None
+    directory: Path
+    schema: pa.Schema
+    acknowledged: dict[bytes, int]
+    limits: Limits
+    blobs: Packer
+    commits: CommitQueue
+    sealer: Sealer
+    fence: Fence
+    reserve: Reserve
+    disk: Disk
+    paused: bool = False
+    buffer: list[Step] = field(default_factory=list)
+    _deltas: PromptDeltas = field(default_factory=PromptDeltas)
+    _number: int = 0
+    _segment: Segment | None = None
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is left unacknowledged."""
-        return not self.buffer and not self._commits.is_in_flight
+        return not self.buffer and not self.commits.is_in_flight
 
     def launch(self) -> None:
         """Sends the buffer on its way, as soon as the block before it has landed.
@@ -72,53 +67,53 @@ class SegmentWriter:
         if not self._unless_full(self.seal_if_full):
             return
         # The thread must be idle while a file is opened or blobs are written.
-        if self._segment is None or self._blobs.pending:
+        if self._segment is None or self.blobs.pending:
             self.land()
         if not self.buffer:
             return
-        self._fence.check()
-        self.paused = self._disk.free_bytes(self._directory) < self._limits.low_water_bytes
+        self.fence.check()
+        self.paused = self.disk.free_bytes(self.directory) < self.limits.low_water_bytes
         if self.paused:
-            self._unless_full(self._seal_crowded)
+            self._unless_full(lambda: self.seal(crowded=True))
             self.paused = True
             return
-        if not self._unless_full(self._blobs.flush):
+        if not self._unless_full(self.blobs.flush):
             return
         try:
-            self._sealer.mend()
+            self.sealer.mend()
             segment = self._segment = self._segment or self._open_segment()
         except OSError as error:
             self._give_up_segment()
             self._pause_or_raise(error)
             return
-        encoded = segment.encoder.block(to_batch(self.buffer, self._schema, self._deltas))
+        encoded = segment.encoder.block(to_batch(self.buffer, self.schema, self._deltas))
         segment.encoded += len(encoded)
-        self._commits.add(Block(encoded, self.buffer))
+        self.commits.add(Block(encoded, self.buffer))
         self.buffer = []
-        if self._commits.is_crowded:
+        if self.commits.is_crowded:
             self._settle()
         self.land(wait=False)
 
     def land(self, wait: bool = True) -> None:
         """Acknowledges what has arrived, and sends what waited; `wait`: until nothing is left."""
-        self._commits.take_off(self._segment)
-        while self._commits.is_in_flight and (wait or self._commits.has_landed):
+        self.commits.take_off(self._segment)
+        while self.commits.is_in_flight and (wait or self.commits.has_landed):
             self._settle()
-            self._commits.take_off(self._segment)
+            self.commits.take_off(self._segment)
 
     def _settle(self) -> None:
         """Waits for the flight and acknowledges it; what did not arrive is in the buffer again."""
-        if not self._commits.is_in_flight:
+        if not self.commits.is_in_flight:
             return
-        failed = self._commits.wait()
-        steps = self._commits.end_flight()
+        failed = self.commits.wait()
+        steps = self.commits.end_flight()
         try:
             if failed is not None:
                 raise failed
             # A newer incarnation may have read the log before our records were there.
-            self._fence.check()
+            self.fence.check()
         except BaseException as error:
-            self.buffer[:0] = [*steps, *self._commits.take_back()]
+            self.buffer[:0] = [*steps, *self.commits.take_back()]
             self._give_up_segment()
             if not isinstance(error, OSError):
                 raise
@@ -129,46 +124,43 @@ class SegmentWriter:
 
     def seal_if_full(self) -> None:
         """Begins to seal a segment that is large or old enough; the one before it must be done."""
-        self._sealer.settle(wait=False)
+        self.sealer.settle(wait=False)
         segment = self._segment
-        if segment is None or self._sealer.is_busy:
+        if segment is None or self.sealer.is_busy:
             return
-        is_old = segment.commits and time.monotonic() - segment.begun >= self._limits.seal_seconds
-        if segment.encoded >= self._limits.seal_bytes or is_old:
+        is_old = segment.commits and time.monotonic() - segment.begun >= self.limits.seal_seconds
+        if segment.encoded >= self.limits.seal_bytes or is_old:
             self._begin_sealing(crowded=False)
 
     def seal(self, *, crowded: bool) -> Path | None:
         """Seals the open segment; the shard's path, or None if there was nothing to seal."""
-        self._sealer.settle(wait=True)
+        self.sealer.settle(wait=True)
         segment = self._begin_sealing(crowded=crowded)
-        self._sealer.settle(wait=True)
+        self.sealer.settle(wait=True)
         return None if segment is None else segment.path.with_suffix(".arrow")
-
-    def _seal_crowded(self) -> None:
-        self.seal(crowded=True)
 
     def _begin_sealing(self, *, crowded: bool) -> Segment | None:
         self.land()
-        self._fence.check()
-        self._sealer.mend()
+        self.fence.check()
+        self.sealer.mend()
         segment, self._segment = self._segment, None
         if segment is not None:
-            self._sealer.begin(segment, crowded=crowded)
+            self.sealer.begin(segment, crowded=crowded)
         return segment
 
     def _open_segment(self) -> Segment:
-        self._reserve.keep()
-        path = self._directory / f"seg-{self._fence.epoch:06d}-{self._number:06d}.open"
+        self.reserve.keep()
+        path = self.directory / f"seg-{self.fence.epoch:06d}-{self._number:06d}.open"
         self._number += 1
-        segment = self._segment = Segment.create(path, self._schema, self._disk)
-        self._disk.sync_directory(self._directory)
+        segment = self._segment = Segment.create(path, self.schema, self.disk)
+        self.disk.sync_directory(self.directory)
         self._deltas.forget()
         return segment
 
     def _give_up_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
-            self._sealer.give_up(segment)
+            self.sealer.give_up(segment)
 
     def _unless_full(self, write: Callable[[], object]) -> bool:
         """Whether `write` was done; where the disk is full it was not, and the writer pauses."""
@@ -186,7 +178,7 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Ends the threads and gives the reserve back; all was committed and sealed before."""
-        self._blobs.close()
-        self._commits.close()
-        self._sealer.close()
-        self._reserve.free()
+        self.blobs.close()
+        self.commits.close()
+        self.sealer.close()
+        self.reserve.free()
