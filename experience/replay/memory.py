@@ -96,16 +96,8 @@ class Replay:
 
         The random baseline's are among them only if `behaviour` names it.
         """
-        found = []
-        for episode in self._held_out:
-            decision = episode.first.decision
-            if decision is None or decision.policy_version != version:
-                continue
-            acted_by = decision.behaviour_id
-            is_wanted = acted_by == behaviour if behaviour else acted_by != _RANDOM
-            if is_wanted and env_id in (None, episode.first.env_id):
-                found.append(episode)
-        return found
+        acted = (e for e in self._held_out if _was_acted_by(e, version, behaviour))
+        return [e for e in acted if env_id in (None, e.first.env_id)]
 
     def evaluated_versions(self) -> list[int]:
         """The versions of the policy that held-out episodes were acted by, in order."""
@@ -175,6 +167,16 @@ class Replay:
         self._rng.bit_generator.state = about["random"]
         consumed = [(group_id, used) for group_id, used in about["consumed"]]
         return self._groups.restore(consumed, rows_removed=rows_removed)
+
+
+def _was_acted_by(episode: Episode, version: int, behaviour: str | None) -> bool:
+    """Whether `behaviour` (None: any policy) acted in the episode, at `version`."""
+    decision = episode.first.decision
+    if decision is None or decision.policy_version != version:
+        return False
+    if behaviour:
+        return decision.behaviour_id == behaviour
+    return decision.behaviour_id != _RANDOM
 
 
 def _uniform_windows(

@@ -33,8 +33,7 @@ class Limits:
 class SegmentWriter:
     """Writes `buffer` to the disk, a block at a time, and notes in `acknowledged` what is there.
 
-    Invariant: a step is in `buffer`, in a block on its way (back in `buffer` if that fails), or
-    acknowledged.
+    Invariant: a step is in `buffer`, in a block on its way, or acknowledged.
     """
 
     directory: Path
@@ -61,8 +60,7 @@ class SegmentWriter:
     def launch(self) -> None:
         """Sends the buffer on its way, as soon as the block before it has landed.
 
-        Raises FencedError if a newer incarnation took over, and OSError if the disk failed; a full
-        disk pauses.
+        Raises as `Journal.commit` does; a full disk pauses.
         """
         if not self._unless_full(self.seal_if_full):
             return
