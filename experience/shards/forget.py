@@ -1,10 +1,11 @@
-"""Forgetting: a stream, or all that is about one subject, with what hangs on it; nothing of it stays on disk.
+"""Forgetting: a stream, or all rows about one subject, is removed from disk with its dependants.
 
-What hangs on a row: its amendments, the pictures that no other row shows, and the imagined streams that branch from it,
-with those that branch from them. All is looked for first (`look`), and then goes by a compaction of each store, the
-imagined one first: should a crash come between, the same call finds what is left.
-Does not cover: what was learned from the rows (weights, options), copies elsewhere (exports, a mirror), and what the
-disk itself keeps of a file that was removed.
+The dependants of a row are its amendments, the pictures that no other row shows, and the imagined
+streams that branch from it, with the streams that branch from these. All are looked for first
+(`look`), and then removed by a compaction of each store, the imagined one first: if a crash comes
+between, the same call finds the rest.
+Does not cover: what was learned from the rows (weights, options), copies elsewhere (exports, a
+mirror), and what the disk itself keeps of a file that was removed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Key = tuple[bytes, int]
 
 @dataclass
 class Found:
-    """What would go, or went: rows by store, streams that lose some, amendments, pictures that only they show."""
+    """What is removed: rows by store, streams that lose rows, amendments, pictures."""
 
     rows: dict[str, int] = field(default_factory=dict)
     streams: set[bytes] = field(default_factory=set)
@@ -45,7 +46,7 @@ class Found:
 
 
 def look(run: Path, *, streams: Collection[bytes] = (), subject: str | None = None) -> Found:
-    """What hangs on `streams`, or on the rows about `subject`, in `shards` and `imagined` below `run`."""
+    """The rows of `streams`, or about `subject`, and their dependants, in both stores of `run`."""
     found, parents = Found(), set[Key]()
     for name, store in _stores(run):
         keys = _rows(store, set(streams), subject, parents)
@@ -66,8 +67,11 @@ def look(run: Path, *, streams: Collection[bytes] = (), subject: str | None = No
 def forget(
     run: Path, *, streams: Collection[bytes] = (), subject: str | None = None, seal: bool = False
 ) -> Found:
-    """Takes out what `look` finds, from disk too; what it was. `seal` first closes segments that a killed writer left
-    open. Raises ShardError if there is nothing to forget, or a segment is open: then nothing has changed."""
+    """Removes what `look` finds from disk, and returns it.
+
+    `seal` first closes segments that a killed writer left open. Raises ShardError if there is
+    nothing to forget, or a segment is open: then nothing has changed.
+    """
     for _, store in _stores(run):
         _close_open_segments(store, seal)
     found = look(run, streams=streams, subject=subject)
@@ -112,7 +116,10 @@ def _stores(run: Path) -> list[tuple[str, Path]]:
 def _rows(
     store: Path, streams: set[bytes], subject: str | None, parents: Container[Key]
 ) -> set[Key]:
-    """The rows that are of `streams` or about `subject`, and whole streams that branch from these or from `parents`."""
+    """The rows of `streams` or about `subject`, and whole streams that branch from any of these.
+
+    `parents`: rows of another store, from which streams may branch too.
+    """
     keys, branches = set[Key](), list[tuple[bytes, Key]]()
     all_keys: dict[bytes, set[Key]] = {}
     for batch in Catalog(store).batches():
@@ -163,8 +170,10 @@ def _these(keys: set[Key]) -> RemovalRule:
 
 
 def _close_open_segments(store: Path, seal: bool) -> None:
-    """Raises ShardError for a segment that is open, unless it may be sealed: its writer, should it still live, is then
-    fenced, and ends."""
+    """Raises ShardError for a segment that is open, unless it may be sealed.
+
+    Its writer, should it still live, is then fenced, and ends.
+    """
     for writer in REAL.directories(store):
         if not any(name.endswith(".open") for name in REAL.names(writer)):
             continue

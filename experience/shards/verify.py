@@ -1,4 +1,4 @@
-"""Verification: what is wrong with a store, where, and what can be done about it. Nothing is changed."""
+"""Verification: what is wrong with a store, where, and what to do. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -66,11 +66,12 @@ def verify_run(run: Path, *, deep: bool = False) -> Verified:
 
 
 def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
-    """Checks every writer's directory below `store`. Whatever its bytes are, the answer is a list of problems.
+    """The problems of every writer's directory below `store`, whatever its bytes are.
 
-    Always: the manifests' chains, that every shard is there with its number of rows, commit logs, the CRC of every
-    block before Arrow parses it, the SHA-256 of cold parts, schemas, and that each stream is gapless and holds
-    nothing twice. `deep` also holds whole shards and blobs against their SHA-256, and every value against its type.
+    Checked always: the manifests' chains, that every shard is there with its number of rows, commit
+    logs, the CRC of every block before Arrow parses it, the SHA-256 of cold parts, schemas, and
+    that each stream is gapless and holds nothing twice. `deep` also compares whole shards and blobs
+    with their SHA-256, and every value with its type.
     """
     result = Verified()
     streams: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
@@ -284,7 +285,10 @@ def _segment(
 def _sealed(
     path: Path, line: Line | None, commits: Sequence[Commit], deep: bool, disk: Disk
 ) -> Iterator[Problem]:
-    """The whole file against its line; without one, an older format's writer may have been killed before the line."""
+    """Compares the whole file with its line in the manifest.
+
+    Without a line, an older format's writer may have been killed before it wrote one.
+    """
     if line is None:
         whole = bool(commits) and ends_the_stream(path, commits[-1].end, disk)
         yield Problem(

@@ -1,8 +1,8 @@
-"""A view: which files hold a store's rows at one instant, hot and cold, by one snapshot and the manifests.
+"""A view: which files hold a store's rows at one instant, by one snapshot and the manifests.
 
-Covers: files that come, go cold and go while we look (it looks again); a shard that a manifest names and that is not
-there, and a sealed shard that no manifest names (errors). Does not cover: a segment that was never sealed and is gone
-with its commit log; nothing else knows of it.
+Covers: files that come, go cold and go while we look (it looks again); a shard that a manifest
+names and that is not there, and a sealed shard that no manifest names (errors). Does not cover: a
+segment that was never sealed and is gone with its commit log; nothing else knows of it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ class Viewer:
         self._manifests: dict[Path, tuple[Identity, list[Line]]] = {}
 
     def look(self) -> View:
-        """Raises ShardError if a file is missing that the manifest names, or one is there that it does not name."""
+        """The view of this instant.
+
+        Raises ShardError if a file is missing that the manifest names, or a sealed one is there
+        that it does not name.
+        """
         for _ in range(_TRIES):
             snapshot = self._snapshot()
             try:

@@ -7,12 +7,14 @@
     hf        the same, as a Hugging Face datasets folder a split        -
     minari    a dataset a world: text, rewards, signals as infos         text, rewards and signals
     lerobot   a LeRobot v3 dataset a world: text and rewards             -
-A failed episode, or one that a crash cut off, has no last observation: where a format must have one (minari, lerobot,
-atif) it is left out and counted. Pictures go out as files in `images/`, each once; in `hf` they are in the rows.
+A failed episode, or one that a crash cut off, has no last observation: where a format must have one
+(minari, lerobot, atif) the episode is left out and counted. Pictures go out as files in `images/`,
+each once; in `hf` they are in the rows.
 
-What comes in was written by strangers. It is checked whole before the first row is written: every field's type and
-range, a gapless t, one unit a signal. Then it is written under another name and renamed at the end: an import that
-fails leaves nothing. Lines, documents, memory and time are bounded (see json_lines, atif, minari_dataset).
+Imports were written by strangers. All of an import is checked before its first row is written:
+every field's type and range, a gapless t, one unit a signal. Then it is written under another name
+and renamed at the end: an import that fails leaves nothing. Lines, documents, memory and time are
+bounded (see json_lines, atif, minari_dataset).
 """
 
 from __future__ import annotations
@@ -46,9 +48,12 @@ __all__ = [
 
 
 def export(store: Path, to: str, out: Path, *, as_written: bool = False) -> Exchanged:
-    """Writes the store's committed rows in format `to` below `out`, a new folder: with what amendments say today, in
-    signals and each step's last reward, as queries show them, or `as_written`. Raises ShardError if `out` exists,
-    MissingPartError if the format needs a library that is not installed."""
+    """Writes the store's committed rows in format `to` below `out`, a new folder.
+
+    Signals and rewards are those of the newest amendments, as queries show them, or `as_written`.
+    Raises ShardError if `out` exists, MissingPartError if the format needs a library that is not
+    installed.
+    """
     exporter = EXPORTERS.get(to)
     if exporter is None:
         raise ShardError(f"no format {to!r}", f"there are: {', '.join(EXPORTERS)}")
@@ -67,10 +72,11 @@ def export(store: Path, to: str, out: Path, *, as_written: bool = False) -> Exch
 
 
 def import_from(source: Path, of: str, store: Path) -> Exchanged:
-    """Reads `source` in format `of` into a new store. Raises ShardError, with the place, for what cannot be read or
-    breaks the record's rules, and MissingPartError if a library is not installed; then nothing stays.
+    """Reads `source` in format `of` into a new store.
 
-    All of it is read and checked before the first row is written, and written beside `store` before it has its name.
+    All steps are checked before the first row is written, into a draft that is renamed at the end.
+    Raises ShardError, with the place, for a step that cannot be read or breaks the record's rules,
+    and MissingPartError if a library is not installed; then nothing stays.
     """
     importer = IMPORTERS.get(of)
     if importer is None:
@@ -104,8 +110,11 @@ def import_from(source: Path, of: str, store: Path) -> Exchanged:
 
 
 def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
-    """Every signal that the steps tell of. Raises ShardError, with the place, where a stream's t is not gapless, two
-    units are given for one signal, a picture is missing, or there is no step at all."""
+    """The kinds of all signals in the steps.
+
+    Raises ShardError, with the place, where a stream's t is not gapless, two units are given for
+    one signal, a picture is missing, or there is no step at all.
+    """
     kinds: dict[str, SignalKind] = {}
     next_t: dict[bytes, int] = defaultdict(int)
     for where, step in found:
@@ -121,7 +130,8 @@ def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
             kind_of = SignalKind(signal.unit, signal.source)
             if kinds.setdefault(signal.name, kind_of) != kind_of:
                 raise ShardError(
-                    f"{where}: signal {signal.name!r} is {kind_of}, and {kinds[signal.name]} before",
+                    f"{where}: signal {signal.name!r} is {kind_of}, and {kinds[signal.name]} "
+                    "before",
                     "nothing was imported; a signal has one unit and one source",
                 )
         for blob in step.obs_blobs:

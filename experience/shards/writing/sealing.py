@@ -1,12 +1,13 @@
-"""Sealing: how a segment becomes an immutable shard, by its writer or by the one who comes after a crash.
+"""Sealing: a segment becomes an immutable shard, by its writer or by the next after a crash.
 
 Three ways, in each of which the manifest's line comes before the sealed name:
-    rewrite     the rows as few large blocks, compressed by lz4; read back and compared before the line. Needs room
-                for a copy. Its commit log is `.blocks`. The columns stay of one type in all shards: other readers
-                (Polars) do not take a mixture of words and dictionaries.
-    in place    the footer behind the blocks as they are: where there is no room, or blocks are large already
+    rewrite     the rows as few large blocks, compressed by lz4; read back and compared before the
+                line. Needs room for a copy. Its commit log is `.blocks`. The columns stay of one
+                type in all shards: other readers (Polars) refuse files of strings and dictionaries.
+    in place    the footer behind the blocks as they are: for a full disk, or large blocks
     copy        as in place, but another incarnation's file is left alone: it may still be writing
-Covers: a kill or a power cut at any instant; a call that fails. Until the sealed name is there, the open segment holds.
+Covers: a kill or a power cut at any instant; a call that fails. Until the sealed name is there, the
+open segment holds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.manifest import append_manifest, read_manifest
 
 BLOCK_ROWS = 1024
-"""Rows of a rewritten block, unless they are large: damage costs a block, so it is not the whole shard."""
+"""Rows of a rewritten block, unless they are large. Damage costs a block, not the whole shard."""
 _BLOCK_BYTES = 4 << 20
 _SMALL_SHARE = 4  # blocks that hold less than this share of BLOCK_ROWS are worth rewriting
 

@@ -109,7 +109,10 @@ def _trajectory(episode: Episode, closing: Step, pictures: Pictures) -> dict[str
 
 
 def _content(step: Step, pictures: Pictures) -> str | list[dict[str, Any]]:
-    """What was seen: text, or text and pictures by their paths. What ATIF has no media type for goes beside it only."""
+    """The observation: text, or text and pictures by their paths.
+
+    Pictures of a media type that ATIF lacks are files beside the trajectory only.
+    """
     saved = [(blob, pictures.save(blob)) for blob in step.obs_blobs]
     shown = [
         {"type": "image", "source": {"media_type": blob.media, "path": path}}
@@ -124,8 +127,11 @@ def _stamp(ns: int) -> str:
 
 
 def import_from(source: Path) -> Iterator[Placed]:
-    """Trajectories of ours come back exactly; of others: messages, observations, tokens, log-probabilities, times, and
-    in `info` all else that they say (reasoning, tool calls, ids, costs)."""
+    """The steps of trajectories. Ours come back exactly.
+
+    Of others': messages, observations, tokens, log-probabilities, times, and in `info` all else
+    that they say (reasoning, tool calls, ids, costs).
+    """
     paths = sorted(source.glob("*.json")) if source.is_dir() else [source]
     named = [(checked(str(path), lambda path=path: _read(path)[0]), path) for path in paths]  # type: ignore[misc]
     next_t, shifts = defaultdict[bytes, int](int), defaultdict[bytes, int](int)
@@ -168,10 +174,10 @@ def _text(content: Any) -> Any:
 
 
 def _theirs(whole: Mapping[str, Any], file: str) -> list[Step]:
-    """A stranger's trajectory: what was said since the agent's last turn is what it saw. Rewards are unknown.
+    """A stranger's trajectory: an agent sees what was said since its last turn; no rewards.
 
-    What has no column stands in `info["atif"]`, in their words: of a turn, `turn`, and in `seen` the messages before
-    it; of the trajectory, on the closing row.
+    `info["atif"]` holds, in their words, what has no column: `turn` of a turn, and in `seen` the
+    messages before it; of the trajectory, on the closing row.
     """
     stream = stream_named(str(whole.get("trajectory_id") or f"{whole.get('session_id')}/{file}"))
     seen: list[str] = []
@@ -256,7 +262,7 @@ def _decision(turn: Mapping[str, Any], agent: Mapping[str, Any]) -> tuple[Decisi
 
 
 def _rest(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the turn without the texts that are columns: its message, and what the tools answered."""
+    """A copy of the turn without the texts that are columns: its message, and tools' answers."""
     rest: dict[str, Any] = json.loads(dumps({k: v for k, v in turn.items() if k != "message"}))
     if not isinstance(turn.get("message"), str):
         rest["message"] = turn.get("message")
@@ -267,8 +273,10 @@ def _rest(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nanoseconds(stamp: Any) -> int:
-    """Since the epoch; 0 where no time is told. Whole microseconds, without a float between. A time without an offset
-    counts as UTC."""
+    """Nanoseconds since the epoch; 0 where no time is given.
+
+    Computed from whole microseconds, without a float between. A time without an offset is UTC.
+    """
     if stamp is None:
         return 0
     at = datetime.fromisoformat(stamp)

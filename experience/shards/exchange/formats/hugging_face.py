@@ -1,8 +1,8 @@
 """Hugging Face: a `datasets` folder a split, a row a step, pictures in the rows.
 
-A row holds no null, as torch collates none. An unknown number is NaN, and whole numbers and booleans
-that may be unknown are float64 for that. An unknown text or list is empty, and so is an unknown
-`option_id`, which is text: its 63 bits do not fit into a float64.
+A row holds no null, as torch collates none. An unknown number is NaN, and whole numbers and
+booleans that may be unknown are float64 for that. An unknown text or list is empty, and so is an
+unknown `option_id`, which is text: its 63 bits do not fit into a float64.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _UNKNOWN_NUMBERS = {
 
 
 def export(rows: Rows, out: Path) -> Exchanged:
-    """One folder a split, for `datasets.load_from_disk`. Pictures are in the rows, as `datasets` keeps images."""
+    """Writes one folder a split, for `datasets.load_from_disk`.
+
+    Pictures are in the rows, as `datasets` keeps images.
+    """
     datasets = library("datasets", "datasets")
     pictures, draft = Pictures(rows.store, out), out / "draft"
     draft.mkdir()
@@ -88,8 +91,11 @@ def _known(name: str, column: pa.Array) -> pa.Array:
 
 
 def ragged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows as one batch, for `torch.utils.data.DataLoader(…, collate_fn=ragged)`: numbers as one array [rows], texts
-    and what differs in length (tokens, log-probabilities, pictures) as lists."""
+    """Rows as one batch, for `torch.utils.data.DataLoader(…, collate_fn=ragged)`.
+
+    Numbers are one array [rows]; texts, and values that differ in length (tokens,
+    log-probabilities, pictures), are lists.
+    """
 
     def is_number(value: Any) -> bool:
         return not isinstance(value, str | bytes | list | dict) and np.ndim(value) == 0

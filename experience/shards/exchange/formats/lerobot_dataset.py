@@ -1,4 +1,7 @@
-"""LeRobot v3.0: a dataset a world, a turn counted as one second. Rows go out as they come; memory does not grow."""
+"""LeRobot v3.0: a dataset a world, a turn counted as one second.
+
+Rows go out as they come; memory does not grow.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ _NUMBERS = [f.name for f in _DATA if not pa.types.is_string(f.type)]
 
 
 def export(rows: Rows, out: Path) -> Exchanged:
-    """One data file a world. Pictures are files in `images/`; `observation.pictures` names a turn's, as JSON."""
+    """Writes one dataset a world.
+
+    Pictures are files in `images/`; `observation.pictures` names those of a turn, as JSON.
+    """
     done = Exchanged()
     worlds: dict[str, _World] = {}
     for episode in rows.whole(done):
@@ -68,7 +74,7 @@ def export(rows: Rows, out: Path) -> Exchanged:
 
 @dataclass
 class _Statistics:
-    """Least, greatest, mean and deviation of numbers that come one by one; NaN (unknown) counts nowhere.
+    """Least, greatest, mean and deviation of a series of numbers, NaN (unknown) left out.
 
     Welford's update, so that nothing has to be kept: M_k = M_{k-1} + (x_k − M_{k-1})/k,
     S_k = S_{k-1} + (x_k − M_{k-1})(x_k − M_k).    Knuth, TAOCP vol. 2, 4.2.2

@@ -1,7 +1,8 @@
-"""Minari: a dataset a world, an episode at a time. A stranger's dataset is read in a process of its own, with limits.
+"""Minari: a dataset a world. A stranger's dataset is read in a process of its own, with limits.
 
-Covers: HDF5 files that claim or unpack to more than fits (memory and time are limited), that crash the library, or
-that point to other files; metadata that would have an environment imported and made.
+Covers: HDF5 files that claim or unpack to more than fits (memory and time are limited), that crash
+the library, or that point to other files; metadata that would have an environment imported and
+made.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _MEMORY_BYTES, _SECONDS = 4 << 30, 600
 
 @dataclass
 class _Texts:
-    """What Minari wants to know of a world's texts before the first: their greatest length, and their characters."""
+    """A world's texts as Minari must know them beforehand: greatest length, and characters."""
 
     longest: int = 0
     characters: set[str] = field(default_factory=set)
@@ -76,7 +77,10 @@ class _World:
 
 
 def export(rows: Rows, out: Path) -> Exchanged:
-    """Datasets `xp/<world>-v0` in a folder for MINARI_DATASETS_PATH. Reads the store twice: to describe, to write."""
+    """Writes datasets `xp/<world>-v0` in a folder for MINARI_DATASETS_PATH.
+
+    The store is read twice: to describe the spaces, then to write.
+    """
     minari = library("minari", "'minari[hdf5]'")
     out, done = out.resolve(), Exchanged()
     worlds = _describe(rows, done)
@@ -171,8 +175,11 @@ def _value(step: Step, name: str) -> float:
 
 
 def import_from(source: Path) -> Iterator[Placed]:
-    """`source`: a dataset's folder (the one that holds `data`). Text stays text, other spaces become JSON; infos named
-    signal_… are signals. Source: demonstration, as nobody knows the policy's probabilities."""
+    """The steps of a dataset; `source` is its folder, which holds `data`.
+
+    Text stays text, other spaces become JSON; infos named signal_… are signals. The steps are
+    demonstrations, as nobody knows the policy's probabilities.
+    """
     library("minari", "'minari[hdf5]'")
     command = [
         sys.executable,
@@ -242,7 +249,7 @@ def _check_metadata(path: Path) -> None:
 
 
 def _check_links(path: Path) -> None:
-    """Raises ValueError if the file leads to others: a stranger's must not read what lies beside it."""
+    """Raises ValueError if the file leads to others, which it must not have read."""
     h5py = library("h5py", "'minari[hdf5]'")
     wrong: list[str] = []  # h5py does not take errors out of its visits
 
@@ -314,7 +321,7 @@ def _flat(infos: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _as_text(values: Any, t: int) -> str:
-    """Row t of what Minari calls observations or actions: arrays, lists, or dicts and tuples of them."""
+    """Row t of Minari's observations or actions: arrays, lists, or dicts and tuples of them."""
 
     def pick(v: Any) -> Any:
         if isinstance(v, dict):
@@ -342,7 +349,7 @@ def _environment(**changes: str) -> Iterator[None]:
 
 
 def read_apart() -> None:
-    """Prints the steps of a stranger's dataset, a JSON line each, within limits of memory and time."""
+    """Prints a stranger's steps, a JSON line each, within limits of memory and time."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what it says of an error

@@ -1,4 +1,4 @@
-"""What the formats share: the store's episodes, its signals, names, and errors that name their place."""
+"""What the formats share: the store's episodes, its signals, names, errors with their place."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ class Exchanged:
 
 @dataclass(frozen=True)
 class Rows:
-    """A store's committed rows as they go out: as amendments have them today, which is what queries show, or
-    `as_written`."""
+    """A store's committed rows as they go out: amended, as queries show them, or `as_written`."""
 
     store: Path
     as_written: bool = False
@@ -67,7 +66,7 @@ class Rows:
         return Known(self.store).signals(amended=not self.as_written)
 
     def episodes(self) -> Iterator[Episode]:
-        """Every stream's episodes, in the order in which they ended; one that a crash cut off has no closing row."""
+        """Every stream's episodes, in the order in which they ended."""
         reader = EpisodeReader()
         for step in self.steps():
             yield from reader.take(step)
@@ -87,7 +86,7 @@ def stream_named(name: str) -> bytes:
 
 
 def short_name(world: str, taken: Collection[str] = ()) -> str:
-    """`envs:Reactor-v0` → `Reactor`: a name that files and Minari take; longer where another world has it already."""
+    """A name that files and Minari take: `envs:Reactor-v0` → `Reactor`; longer if it is taken."""
     short, whole_name = re.sub(r"-v\d+$", "", world.rpartition(":")[2]), world
     names = (
         re.sub(r"[^A-Za-z0-9_-]", "-", name)

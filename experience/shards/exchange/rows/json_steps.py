@@ -1,4 +1,4 @@
-"""A step as JSON, and back: what every format of ours stands on. What comes back is checked, as a stranger wrote it."""
+"""A step as JSON, and back. JSON that comes back is checked: a stranger may have written it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_SINGLE = float(np.finfo(np.float32).max)
 
 
 def as_plain(step: Step) -> dict[str, Any]:
-    """A step as JSON: ids and bytes in hexadecimal, arrays as lists. `from_plain` gives back exactly the step."""
+    """A step as JSON: ids and bytes in hexadecimal, arrays as lists. Inverse: `from_plain`."""
     plain: Any = _plain(step)
     return dict(plain)
 
@@ -54,8 +54,11 @@ def _plain(value: Any) -> Any:
 
 
 def from_plain(plain: Mapping[str, Any]) -> Step:
-    """The step that `plain` tells of. Raises RecordError, KeyError, TypeError or ValueError if it is none: a field of
-    another name or type, a number out of its column's range or not finite, a word that is none of ours."""
+    """The step that `plain` describes.
+
+    Raises RecordError, KeyError, TypeError or ValueError for a field of another name or type, a
+    number out of its column's range or not finite, or an unknown word.
+    """
     said = dict(_an(dict, plain, "a step"))
     said["decision"] = None if said.get("decision") is None else _decision(said["decision"])
     said["parent"] = None if said.get("parent") is None else _parent(said["parent"])

@@ -1,4 +1,4 @@
-"""Pictures beside an export: one file each in `images/`, named by the SHA-256 of its bytes; and back from there."""
+"""Pictures beside an export: files in `images/`, named by their SHA-256; and back from there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def name(blob: Blob) -> str:
 
 
 def find(folder: Path, blob: Blob) -> bytes:
-    """A picture's bytes, from what was exported to `folder`. Raises RecordError if they are missing or others."""
+    """A picture's bytes, exported to `folder`. Raises RecordError if they are missing or wrong."""
     path = folder / name(blob)
     if not path.is_file():
         raise RecordError(f"its picture {name(blob)} is missing", f"put it into {folder / FOLDER}")

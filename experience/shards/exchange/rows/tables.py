@@ -38,7 +38,7 @@ class _WholePrompts(PromptDeltas):
 def flat(
     steps: list[Step], catalogue: Mapping[str, SignalKind], images: pa.Array
 ) -> pa.RecordBatch:
-    """Columns that need no knowledge of ours: ids as hexadecimal text, prompts whole, `signal.<name>` a signal."""
+    """Columns that any reader knows: ids as hexadecimal text, whole prompts, a column a signal."""
     batch = to_batch(steps, schema(catalogue), _WholePrompts())
     columns: dict[str, Any] = {}
     for name, of, _ in FIELDS:
