@@ -86,7 +86,7 @@ class EpisodeReader:
         self._open: dict[bytes, list[Step]] = {}
 
     def take(self, step: Step) -> list[Episode]:
-        """The episodes that end with this row: one that a crash cut off, one that the row closes."""
+        """The episodes that end with this row: one that a crash cut off, one that it closes."""
         over, rows = [], self._open.setdefault(step.stream_id, [])
         if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
             over.append(Episode(tuple(rows), None))

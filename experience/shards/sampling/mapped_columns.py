@@ -64,7 +64,7 @@ class Column:
         self.guide, self.values = Growing(np.int64), Growing(np.int64)
 
     def note(self, column: pa.Array, origin: int) -> None:
-        """`origin`: the address at which the file would begin, were all of it where the block is."""
+        """`origin`: the address at which the file would begin if all of it were mapped."""
         buffers = column.buffers()
         guide, values = (buffers[1], buffers[-1]) if self.is_text or self.is_list else buffers
         self.guide.extend(np.array([-1 if guide is None else guide.address - origin]))

@@ -49,7 +49,10 @@ class Recency:
 
 
 class SumTree:
-    """Weights by number, and draws in proportion to them, in O(log n) vectorised steps. Grows by doubling."""
+    """Weights by number, and draws in proportion to them in O(log n) vectorised steps.
+
+    It grows by doubling.
+    """
 
     def __init__(self) -> None:
         self._leaves = 1
@@ -96,9 +99,12 @@ class SumTree:
 
 
 class Prioritised:
-    """Rows in proportion to priority^α; a row that was never judged has the greatest priority seen so far.
+    """Rows in proportion to priority^α.
 
-    Schaul et al. 2016 (arXiv 1511.05952), eq. 1 and §3.4. Priorities belong to one learner, not to the store.
+    A row that was never judged has the greatest priority seen so far.
+
+    Schaul et al. 2016 (arXiv 1511.05952), eq. 1 and §3.4. Priorities belong to one learner, not to
+    the store.
     """
 
     def __init__(self, alpha: float = 0.6) -> None:
@@ -113,15 +119,17 @@ class Prioritised:
         return self._tree[at]
 
     def judge(self, at: np.ndarray, priorities: np.ndarray) -> None:
-        """New priorities, e.g. absolute TD errors plus a little, of the rows `at`; the later of two to one row
-        holds."""
+        """Sets new priorities of the rows `at`, e.g. absolute TD errors plus a little.
+
+        The later of two for one row holds.
+        """
         self._reach(int(at.max()) + 1)
         last = len(at) - 1 - np.unique(at[::-1], return_index=True)[1]
         self._greatest = max(self._greatest, float(priorities.max()))
         self._tree.set(at[last], priorities[last].astype(np.float64) ** self._alpha)
 
     def importance(self, at: np.ndarray, beta: float) -> np.ndarray:
-        """What corrects a mean over rows drawn by priority: w_i ∝ P(i)^−β, at most 1. float64 [n]."""
+        """The weights that correct a mean over drawn rows: w_i ∝ P(i)^−β, at most 1. float64 [n]."""
         weights: np.ndarray = self._tree[at] ** -beta
         weights /= weights.max()
         return weights
@@ -133,7 +141,10 @@ class Prioritised:
             self._known = rows
 
     def save(self, identify: Identify) -> bytes:
-        """For the learner's checkpoint: priorities by (stream, t), since a row's number holds in one reader only."""
+        """Priorities by (stream, t), for the learner's checkpoint.
+
+        A row's number holds in one reader only.
+        """
         rows = np.arange(self._known)
         kept = np.empty(self._known, _SAVED)
         kept["stream"], kept["t"] = identify(rows)
@@ -141,7 +152,10 @@ class Prioritised:
         return np.array([self._greatest]).tobytes() + kept.tobytes()
 
     def restore(self, saved: bytes, identify: Identify, rows: int) -> None:
-        """To a reader of the same store that has `rows` rows; those that were not known then count as new."""
+        """Takes saved priorities for a reader of the same store that has `rows` rows.
+
+        Rows that were not known then count as new.
+        """
         self._greatest, self._known, self._tree = (
             float(np.frombuffer(saved, count=1)[0]),
             0,

@@ -1,9 +1,11 @@
-"""Blobs: screenshots and other large observations, kept once under the SHA-256 of their bytes, as the world gave them.
+"""Blobs: screenshots and other large observations, each stored once under its SHA-256.
 
-A writer's packs lie beside its segments, one file after another: `pack-<epoch>-<n>.blobs`, entries of
+The bytes are those that the world gave. A writer's packs lie beside its segments, one file after
+another: `pack-<epoch>-<n>.blobs`, entries of
     mark (8 bytes) | size u64 | SHA-256 (32 bytes) | CRC-32 of all that | the bytes
-A row is committed only after the blobs that it names are on disk, so what a torn tail held is named by nobody. Content
-is held against its name whenever it is read; where an entry's head is damaged, reading goes on at the next mark.
+A row is committed only after the blobs that it names are on disk, so that no row names a blob of a
+torn tail. Content is compared with its name whenever it is read; where an entry's head is damaged,
+reading goes on at the next mark.
 """
 
 from __future__ import annotations
@@ -68,7 +70,11 @@ class Packer:
         return bool(self._pending)
 
     def flush(self) -> None:
-        """Raises OSError if the disk failed: then nothing of it counts, and the next try is in a new pack."""
+        """Writes the queued blobs durably.
+
+        Raises OSError if the disk failed: then none of them counts, and the next try is in a new
+        pack.
+        """
         if not self._pending:
             return
         try:
@@ -162,7 +168,7 @@ def packs(directory: Path, disk: Disk = REAL) -> list[Path]:
 
 
 def entries(pack: Path, disk: Disk = REAL, start: int = 0) -> Iterator[tuple[bytes, BlobLocation]]:
-    """The whole entries of a pack from byte `start` on. What follows the last whole one is passed over."""
+    """The whole entries of a pack from byte `start` on; a torn tail is passed over."""
     end = disk.size(pack)
     while start + ENTRY.size <= end:
         head = disk.read(pack, start, start + ENTRY.size)
@@ -203,9 +209,10 @@ def named_blobs(batch: pa.RecordBatch) -> set[bytes]:
 
 
 def sweep(store: Path, named: Iterable[bytes], disk: Disk = REAL) -> tuple[int, int]:
-    """Drops blobs that no row names, and all but one copy of what several writers kept; (blobs, bytes) dropped.
+    """Drops blobs that no row names, and all but one copy of each; (blobs, bytes) dropped.
 
-    Only for a store that nobody writes to. A pack is replaced by a shorter one in one rename, or removed.
+    Only for a store that nobody writes to. A pack is replaced by a shorter one in one rename, or
+    removed.
     """
     wanted, dropped, freed = set(named), 0, 0
     for directory in disk.directories(store):

@@ -162,10 +162,13 @@ def rewrite(
     still_mine: Callable[[], None] = lambda: None,
     block_rows: int = BLOCK_ROWS,
 ) -> None:
-    """Seals the acknowledged rows of segment `path` as large blocks. `still_mine` raises if they are another's now.
+    """Seals the acknowledged rows of segment `path` as large blocks.
 
-    Raises OSError if the disk failed or is full, ShardError if a block is damaged or the copy does not read back as
-    the rows that were written: the segment is then as it was, but for drafts (see `remove_drafts`).
+    `still_mine` raises if a newer incarnation has taken them over.
+
+    Raises OSError if the disk failed or is full, ShardError if a block is damaged or the copy does
+    not read back as the rows that were written: the segment is then as it was, but for drafts (see
+    `remove_drafts`).
     """
     small = list(BlockReader(path, disk).read())
     rows = list(_joined([conform(b.batch) for b in small], block_rows))
@@ -231,7 +234,10 @@ def _same(a: pa.RecordBatch, b: pa.RecordBatch) -> bool:
 
 
 def seal_copy(path: Path, disk: Disk) -> None:
-    """Seals what another incarnation left open, as a copy: should it still be writing, it writes to the old files."""
+    """Seals what another incarnation left open, as a copy.
+
+    Should that incarnation still be writing, it writes to the old files.
+    """
     log = path.with_suffix(".commit")
     commits = list(read_commits(disk.read(log), where=str(log))) if disk.exists(log) else []
     if not commits:  # nothing was ever acknowledged
