@@ -123,7 +123,7 @@ def test_world_models_skip_them_too() -> None:
 
 
 def test_a_table_skips_what_is_not_finite_too() -> None:
-    dyna = Dyna(("up", "down"), RewardModel({}), DynaSettings(step_size=1.0))
+    dyna = Dyna(("up", "down"), RewardModel({}), DynaSettings(step_size=1.0, updates=0))
     seen, after = (
         make_step(0, obs_text="a", reward=1e308, decision=Decision("up", 0)),
         make_step(1, obs_text="a"),

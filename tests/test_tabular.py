@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,18 @@ from actors.engines.table_engine import TableEngine
 from actors.run import run
 from actors.runs.directory import RunDirectory
 from benchmarks.planning.dyna import live
+from benchmarks.planning.dyna import BOOK, live
 from experience.episode import Episode, Group
 from experience.errors import ConfigError, EngineError, WeightsError
 from experience.models.table import Table
 from experience.models.weights import Weights, pack
+from experience.planning.lookahead import Search
+from experience.planning.reach import Reach
+from experience.planning.search import TreeSearch
 from experience.planning.tabular import Dyna, DynaSettings, TabularLearner, TabularModel
 from experience.planning.world_models.change import Outcome
+from experience.planning.world_models.ensemble import EnsembleModel
+from experience.planning.world_models.language import LanguageWorldModel
 from experience.planning.world_models.world_model import outcome_of
 from experience.policy import Decision
 from experience.reward import RewardModel
@@ -55,7 +63,7 @@ def test_a_counting_model_predicts_the_likeliest_answer_and_knows_what_it_never_
 
 
 def test_direct_learning_moves_the_value_by_the_step_size_times_the_error() -> None:
-    dyna = Dyna(("go", "stay"), REWARDS, DynaSettings(step_size=0.5, discount=0.9))
+    dyna = Dyna(("go", "stay"), REWARDS, DynaSettings(step_size=0.5, discount=0.9, updates=0))
     dyna.learn(step("b", "go", 1.0, ended=True), after("end"))
     dyna.learn(step("a", "go"), after("b"))
     assert dyna.values["b"] == [0.5, 0.0]
@@ -80,14 +88,14 @@ def test_sweeping_does_it_with_as_few_updates_as_there_are_states() -> None:
 
 
 def test_curiosity_promises_more_of_what_was_not_tried_for_long() -> None:
-    dyna = Dyna(("go", "stay"), REWARDS, DynaSettings(updates=20, curiosity=0.01))
+    dyna = Dyna(("go", "stay"), REWARDS, replace(BOOK, updates=20, curiosity=0.01))
     for _ in range(50):
         dyna.learn(step("a", "go"), after("a"))
     assert dyna.values["a"][1] > dyna.values["a"][0] > 0
 
 
 def test_a_step_without_a_known_reward_teaches_nothing() -> None:
-    dyna = Dyna(("go",), REWARDS, DynaSettings(updates=5))
+    dyna = Dyna(("go",), REWARDS, replace(BOOK, updates=5))
     dyna.learn(make_step(0, obs_text="a", decision=Decision("go", 0), reward=None), after("b"))
     dyna.learn(step("a", "fly", 1.0), after("b"))
     assert dyna.values == {}
@@ -128,7 +136,7 @@ def test_a_learner_of_tables_learns_again_what_it_had_learned() -> None:
         for t in range(2)
     )
     group = Group("g", (Episode(steps, make_step(2, b"l" * 16, closing=True, obs_text="end")),))
-    first, again = (TabularLearner(("go",), REWARDS, DynaSettings(updates=7)) for _ in range(2))
+    first, again = (TabularLearner(("go",), REWARDS, replace(BOOK, updates=7)) for _ in range(2))
     first.improve([group])
     first.publish()
     again.restore(first.save(), [], [group])
@@ -142,7 +150,7 @@ def test_more_planning_needs_fewer_real_steps_through_collector_and_shards() -> 
             [
                 sum(life.lengths[1:3])
                 for life in live(
-                    "dyna", 3, DynaSettings(updates=n), lambda life: len(life.lengths) >= 3
+                    "dyna", 3, replace(BOOK, updates=n), lambda life: len(life.lengths) >= 3
                 )
             ]
         )
@@ -187,3 +195,34 @@ def test_answers_that_are_equal_are_counted_as_one() -> None:
         outcome_of(step("a", "go"), after("b"))
     )
     assert outcome_of(step("a", "go"), after("b")) == Outcome("b", {"done": 0.0}, False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ((DynaSettings, "step_size"), "learning.step_size"),
+        ((DynaSettings, "discount"), "collecting.discount"),
+        ((DynaSettings, "updates"), "planning.table.updates"),
+        ((DynaSettings, "curiosity"), "planning.table.curiosity"),
+        ((DynaSettings, "seed"), "seed"),
+        ((Search, "horizon"), "planning.lookahead.horizon"),
+        ((Search, "rollouts"), "planning.lookahead.rollouts"),
+        ((Search, "discount"), "collecting.discount"),
+        ((Reach, "states"), "planning.sweeps.states"),
+        ((Reach, "states"), "planning.lookahead.states"),
+        ((Reach, "discount"), "collecting.discount"),
+        ((TreeSearch, "simulations"), "planning.lookahead.states"),
+        ((TreeSearch, "discount"), "collecting.discount"),
+        ((EnsembleModel, "trusted_accuracy"), "planning.model.trusted_accuracy"),
+        ((LanguageWorldModel, "retrieve"), "planning.model.retrieve"),
+    ],
+)
+def test_a_setting_has_the_same_default_in_code_and_in_the_configuration(
+    setting: tuple[type, str], key: str
+) -> None:
+    owner, name = setting
+    default = inspect.signature(owner).parameters[name].default
+    config: object = load([])[0]
+    for part in key.split("."):
+        config = getattr(config, part)
+    assert default == config

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from experience.step import Step
 
 WORLD = "benchmarks.planning.worlds:Maze-v0"
 ACTIONS = Maze.actions
+BOOK = DynaSettings(step_size=0.1, discount=0.95, updates=0)
+"""What Sutton & Barto 2018 use in chapter 8, less the planning."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ def _live(
         ):
             for step in shard:
                 if step.stream_id not in found:
-                    own = DynaSettings(**{**vars(settings), "seed": settings.seed + len(found)})
+                    own = replace(settings, seed=settings.seed + len(found))
                     found[step.stream_id] = Life(Dyna(ACTIONS, rewards, own))
                 found[step.stream_id].take(step)
             values = {o: v for life in found.values() for o, v in life.learner.values.items()}
@@ -99,7 +101,10 @@ def figure_8_2(lives: int = 30, episodes: int = 50) -> Iterator[Row]:
     """The Dyna maze: planning updates against the first episode whose mean length is near the shortest (14 steps)."""
     for updates, book in ((0, 25), (5, 5), (50, 3)):
         lived = live(
-            "dyna", lives, DynaSettings(updates=updates), lambda life: len(life.lengths) >= episodes
+            "dyna",
+            lives,
+            replace(BOOK, updates=updates),
+            lambda life: len(life.lengths) >= episodes,
         )
         lengths = np.array([life.lengths[:episodes] for life in lived])
         yield Row(
@@ -131,7 +136,7 @@ def changing_mazes(lives: int = 20) -> Iterator[Row]:
             lived = live(
                 layout,
                 lives,
-                DynaSettings(step_size=1.0, updates=updates, curiosity=kappa),
+                replace(BOOK, step_size=1.0, updates=updates, curiosity=kappa),
                 lambda life, steps=steps: len(life.rewards) >= steps,
             )
             earned[kappa] = np.array([sum(life.rewards[:steps]) for life in lived])
@@ -152,8 +157,8 @@ def sweeping(lives: int = 20) -> Iterator[Row]:
     """Prioritised sweeping against uniform planning: planning updates until an episode is near the shortest."""
     needed = {}
     for name, settings in (
-        ("uniform", DynaSettings(step_size=0.5, updates=5)),
-        ("sweeping", DynaSettings(step_size=0.5, updates=5, sweep=1e-4)),
+        ("uniform", replace(BOOK, step_size=0.5, updates=5)),
+        ("sweeping", replace(BOOK, step_size=0.5, updates=5, sweep=1e-4)),
     ):
         lived = live("dyna", lives, settings, lambda life: len(life.lengths) >= 25)
         needed[name] = [

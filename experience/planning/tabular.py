@@ -94,17 +94,21 @@ class TabularModel:
 
 @dataclass(frozen=True)
 class DynaSettings:
-    """step_size α, discount γ, `updates` n of planning after each real step. curiosity κ > 0 is Dyna-Q+: in planning,
-    an action not tried for τ steps is worth κ√τ more, and untried ones are thought to change nothing. `sweep` θ > 0
-    plans in the order of |δ| > θ (prioritised sweeping) instead of uniformly. `newest_only` keeps, of each pair, the
-    newest answer: S&B's deterministic model."""
+    """How Dyna learns and plans. The defaults are those of a run's configuration."""
 
     step_size: float = 0.1
-    discount: float = 0.95
-    updates: int = 0
+    """α"""
+    discount: float = 1.0
+    """γ"""
+    updates: int = 10
+    """n: planning updates after each real step"""
     curiosity: float = 0.0
+    """κ > 0 is Dyna-Q+: in planning, an action not tried for τ steps earns κ√τ more, and an
+    action never tried is assumed to change nothing"""
     sweep: float = 0.0
+    """θ > 0 is prioritised sweeping: planning in the order of |δ| > θ instead of uniformly"""
     newest_only: bool = True
+    """keeps only the newest outcome of each pair: the deterministic model of Sutton & Barto"""
     seed: int = 0
 
 
