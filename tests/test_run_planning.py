@@ -11,8 +11,8 @@ import pytest
 from actors.config.schema import load
 from actors.run import run
 from actors.running.assembly import Parts, assemble
-from actors.running.rundir import RunDirectory
 from actors.running.thought import Every
+from actors.runs.directory import RunDirectory
 from experience.options.option import Library
 from experience.planning.tabular import TabularModel
 from experience.shards.catalog import Catalog

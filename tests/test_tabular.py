@@ -14,7 +14,6 @@ from actors.engines.engine import Situation
 from actors.engines.table_engine import TableEngine
 from actors.run import run
 from actors.runs.directory import RunDirectory
-from benchmarks.planning.dyna import live
 from benchmarks.planning.dyna import BOOK, live
 from experience.episode import Episode, Group
 from experience.errors import ConfigError, EngineError, WeightsError

@@ -36,7 +36,7 @@ def bench(
         typer.Option(
             "--write",
             help="worlds: into docs/environments.md; planning: into "
-            "benchmarks/planning/results.json",
+            "benchmarks/planning/results.json and docs/planning-results.md",
         ),
     ] = False,
 ) -> None:

@@ -17,7 +17,7 @@ from experience.evaluation.statistics import shown as seed_values
 from experience.strict_json import dumps
 
 RESULTS = Path(__file__).parent / "results.json"
-PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
+PAGE = Path(__file__).parents[2] / "docs" / "planning-results.md"
 
 PARTS: dict[str, tuple[str, ...]] = {
     "dyna": ("dyna", "figure_8_2", "changing_mazes", "sweeping"),
