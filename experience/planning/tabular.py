@@ -1,6 +1,6 @@
-"""Tables: a world model that counts, and Dyna on it. The planning of Sutton & Barto 2018, chapter 8.
+"""Tables: a world model that counts, and Dyna on it (Sutton & Barto 2018, chapter 8).
 
-The same steps that a language model learns from: an action's index stands for its text, an observation for its state.
+A table learns from the same steps as a language model: the observation's text is the state.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ Pair = tuple[str, str]
 
 
 class TabularModel:
-    """Counts what followed each (observation, action). The likeliest answer is predicted; its uncertainty is
-    1/√n + the frequency of other answers, and infinite (answer None) where the pair was never tried."""
+    """Counts the outcomes of each (observation, action), and predicts the most frequent one.
+
+    The uncertainty is 1/√n + the share of other outcomes. It is infinite, and the answer None,
+    for a pair that was never tried.
+    """
 
     threshold = float("inf")
 
@@ -42,7 +45,7 @@ class TabularModel:
 
     @property
     def pairs(self) -> Sequence[Pair]:
-        """What was tried, in the order of the first time."""
+        """The pairs that were tried, in the order of their first time."""
         return self._tried
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
@@ -60,7 +63,7 @@ class TabularModel:
         self.version += 1
 
     def forget(self, observation: str, action: str) -> None:
-        """The next answer counts alone: for worlds that change, where only the newest is true."""
+        """Drops the outcomes of a pair: in a world that changes only the newest is true."""
         if (observation, action) in self._answers:
             self._answers[observation, action].clear()
 
@@ -115,7 +118,8 @@ class DynaSettings:
 class Dyna:
     """Q-learning on real steps, the same update on imagined ones.
 
-    Q(S,A) ← Q(S,A) + α [R + γ max_a Q(S',a) − Q(S,A)]    Sutton & Barto 2018, p. 164 (Dyna-Q), 8.3 (Dyna-Q+), 8.4
+    Q(S,A) ← Q(S,A) + α [R + γ max_a Q(S',a) − Q(S,A)]
+    Sutton & Barto 2018, p. 164 (Dyna-Q), section 8.3 (Dyna-Q+), 8.4 (prioritised sweeping)
     """
 
     def __init__(
@@ -136,8 +140,10 @@ class Dyna:
         self._rng = np.random.default_rng(settings.seed)
 
     def learn(self, step: Step, following: Step) -> None:
-        """One real step: direct learning, model learning, planning. Steps whose reward is unknown, and actions that
-        the world does not list, teach nothing."""
+        """One real step: direct learning, model learning, planning.
+
+        A step with an unknown reward, or with an action that is not listed, is left out.
+        """
         action = step.decision.text if step.decision else ""
         if action not in self._index or step.reward is None:
             return
@@ -175,11 +181,14 @@ class Dyna:
             self.planned += 1
 
     def _sweep(self) -> bool:
-        """Updates the pair of the highest priority, and queues those that lead to it. False if nothing is queued."""
+        """Updates the pair of the highest priority, and queues the pairs that lead to it.
+
+        False if nothing is queued.
+        """
         while self._queue:
             priority, pair = heapq.heappop(self._queue)
             if self._queued.get(pair) != -priority:
-                continue  # queued again since, higher
+                continue  # a stale entry: the pair was queued again with a higher priority
             del self._queued[pair]
             for answer in self.model.answers(*pair):
                 self._update(*pair, answer, self._imagined_reward(pair, answer))
@@ -202,7 +211,7 @@ class Dyna:
             heapq.heappush(self._queue, (-surprise, pair))
 
     def _imagined_reward(self, pair: Pair, answer: Outcome) -> float:
-        """The model predicts signals; what they are worth is said by the reward model, and by curiosity."""
+        """The reward of the predicted signals by the reward model, plus the bonus of curiosity."""
         reward = self._known_rewards.get(answer)
         if reward is None:
             reward = self._rewards.of_values(self._env_id, answer.signals) or 0.0
@@ -217,7 +226,10 @@ class Dyna:
             self._row(observation)[self._index[action]] += self.settings.step_size * error
 
     def _checked(self, error: float, observation: str, action: str) -> bool:
-        """Whether it is finite; else the update is skipped. Raises DivergedError at the third in a row."""
+        """Whether the error is finite; else the update is skipped.
+
+        Raises DivergedError at the third error in a row that is not finite.
+        """
         if math.isfinite(error):
             self._in_a_row = 0
             return True
@@ -266,13 +278,16 @@ class TabularLearner:
         return self.policy()
 
     def show(self, turns: object) -> None:
-        """A table has no use for tokens."""
+        """Does nothing: a table learns from steps, not from tokens."""
 
     def imitate(
         self, demonstrations: Iterable[Step], passes: float, watch: Watch = to_the_end
     ) -> dict[str, float]:
-        """Learns from the demonstrations as from any experience, once: values are off-policy. Begins where `restore`
-        left it; `watch` is told of each row, may save, and ends it by False."""
+        """Learns once from the demonstrations, as from any experience: Q-learning is off-policy.
+
+        Begins where `restore` left off. `watch` is called after each row; it may save, and ends
+        the imitation by returning False.
+        """
         rows = list(demonstrations)
         while self._imitated < len(rows):
             step, following = rows[self._imitated], rows[self._imitated + 1 : self._imitated + 2]
@@ -300,7 +315,7 @@ class TabularLearner:
         )
 
     def imitate_plans(self, plans: Sequence[object], rate: float = 1.0) -> dict[str, float]:
-        """A table plans by itself, after each real step."""
+        """Does nothing: Dyna plans after each real step."""
         return {}
 
     def save(self) -> dict[str, bytes]:
@@ -315,7 +330,7 @@ class TabularLearner:
         demonstrations: Iterable[Step],
         learned_from: Iterable[Group],
     ) -> None:
-        """A table is a function of what was lived: it is learned again, in the same order."""
+        """Learns the table again: it is a function of the steps and their order."""
         about = json.loads(saved["learner.json"])
         shown = about.get("imitated")
         if shown != 0:

@@ -1,7 +1,7 @@
 """Changes: what an action did, as text that a small model can predict and that applies exactly.
 
-A world model that must write the whole next page fails where one that writes the difference succeeds
-(methods: exact match .000 against .763 after 1,000 transitions on a text grid).
+A small model that must write the whole next page fails where one that writes the difference
+succeeds (exact match .000 against .763 after 1,000 transitions on a text grid).
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ class Outcome:
 
 
 _LONGEST_END = 40
-"""Characters that the last screen of an episode is worth: nothing is done there any more."""
+"""Characters written of an episode's last screen: no action depends on it any more."""
 
 
 def write_change(before: str, answer: Outcome) -> str:
     """One `@n text` per changed line and `@n` where the text stops, then `end|go name=value …`.
 
-    State first, consequences last: what an action earns follows from where it leads, and a model that has just written
-    where finds it there to read. Of an ended episode only a short change is told.
+    The state comes first and the consequences last: the signals follow from where an action
+    leads, and a model that has just written the state can read it there. Of an ended episode only
+    a short change is written.
     The inverse is `apply`: apply(before, write_change(before, a)) gives a, with signals rounded to
     0.01, less the zeros.
     """
@@ -46,15 +47,18 @@ def write_change(before: str, answer: Outcome) -> str:
 
 
 def event(answer: Outcome) -> str:
-    """`end|go name=value …`: what was measured, and whether it is over. A zero is not told: it adds nothing. A name is
-    one word of letters, digits and _.-~: what else stands in it is written as in an address (RFC 3986, 2.1)."""
-    told = {
+    """`end|go name=value …`: whether the episode ended, and the signals that are not zero.
+
+    A name is one word of letters, digits and _.-~; other characters are percent-encoded
+    (RFC 3986, 2.1).
+    """
+    words = {
         quote(name, safe=""): text
         for name, value in sorted(answer.signals.items())
         if (text := f"{value:.2f}".rstrip("0").rstrip(".")) not in ("0", "-0")
     }
     return " ".join(
-        ["end" if answer.ended else "go", *(f"{name}={text}" for name, text in told.items())]
+        ["end" if answer.ended else "go", *(f"{name}={text}" for name, text in words.items())]
     )
 
 
@@ -63,10 +67,10 @@ _LINE = re.compile(r"@(\d+)(?: (.*))?")
 
 
 def apply(before: str, change: str) -> Outcome | None:
-    """The answer that `change` tells of; None if it is not a well-formed change of `before`."""
+    """The outcome that `change` describes; None if it is no well-formed change of `before`."""
     *rest, last = change.split("\n")
-    mark, *told = last.split(" ")
-    matches = [_SIGNAL.fullmatch(word) for word in told]
+    mark, *words = last.split(" ")
+    matches = [_SIGNAL.fullmatch(word) for word in words]
     if mark not in ("end", "go") or not all(matches):
         return None
     signals = {unquote(m[1]): float(m[2]) for m in matches if m}

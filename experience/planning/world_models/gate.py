@@ -39,7 +39,7 @@ def use_of(observation: str, action: str) -> Use:
 
 
 def first_threshold(trusted_accuracy: float) -> float:
-    """The threshold before the first calibration: −∞, or +∞ if `trusted_accuracy` 0 asks for none."""
+    """The threshold before the first calibration: −∞, or +∞ for no gate (`trusted_accuracy` 0)."""
     return float("-inf") if trusted_accuracy > 0 else float("inf")
 
 

@@ -174,7 +174,7 @@ class LanguageWorldModel:
     def _checked(
         self, held_out: Sequence[tuple[Step, Outcome]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `_compared`, of this model's predictions; the uncertainty is the one before any shift."""
+        """As `_compared`, with the uncertainty before any shift."""
         actions = [step.decision.text for step, _ in held_out if step.decision]
         predictions = self.predict([step.obs_text for step, _ in held_out], actions)
         uncertainty, right, events = _compared(predictions, held_out)

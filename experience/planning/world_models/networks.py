@@ -19,7 +19,7 @@ SINGLE = 1e-6
 
 @dataclass(frozen=True)
 class Row:
-    """A transition as numbers: input (numbers, action), their change, the signals, 1 if it ended."""
+    """A transition as numbers: input (numbers, action), change, signals, 1 if it ended."""
 
     given: np.ndarray
     change: np.ndarray
@@ -90,7 +90,7 @@ class Networks(nn.Module):
 
 
 class NetworkTrainer:
-    """The networks, their optimizer, and the rows that each of them sees. `nets` is None at first."""
+    """The networks, their optimizer and the rows each sees; `nets` is None before a fit."""
 
     def __init__(self, members: int, width: int, seed: int) -> None:
         self.nets: Networks | None = None

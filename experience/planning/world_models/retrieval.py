@@ -1,4 +1,4 @@
-"""Which of the transitions seen are most like a question: cosine of their hashed words."""
+"""The most similar texts to a question: cosine similarity of hashed words, weighted by idf."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTH = 512
 
 
 class Memory:
-    """The newest `most` texts and where they came from. Words that all texts share weigh little (idf)."""
+    """The newest `most` texts with their keys. Words that all texts share weigh little (idf)."""
 
     def __init__(self, most: int = 4096) -> None:
         self._most = most
@@ -38,7 +38,10 @@ class Memory:
         self._weighed = None
 
     def nearest(self, texts: Sequence[str], k: int, without: Sequence[int] = ()) -> list[list[int]]:
-        """For each text the keys of the `k` most similar, the most similar last; `without[i]` is not among text i's."""
+        """For each text the keys of the `k` most similar ones, the most similar last.
+
+        The key `without[i]` is never among those of text i.
+        """
         if not self._keys or k == 0:
             return [[] for _ in texts]
         if self._weighed is None:

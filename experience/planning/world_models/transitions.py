@@ -38,7 +38,7 @@ class Transitions:
         self._by_event: dict[str, list[int]] = defaultdict(list)
 
     def add(self, transitions: Iterable[tuple[Step, Step]]) -> None:
-        """Takes (row, next row) pairs; a pair without action or with an unknown signal is left out."""
+        """Takes (row, next row) pairs, except those without action or with an unknown signal."""
         first_new = len(self.fitted)
         for step, following in transitions:
             if step.decision is None or any(s.value is None for s in step.signals):
