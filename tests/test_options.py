@@ -89,7 +89,7 @@ def test_a_library_comes_back_from_its_bytes_as_it_was(options: list[Program]) -
     ],
 )
 def test_bytes_that_are_no_library_are_refused(data: bytes) -> None:
-    with pytest.raises(RecordError, match="no library"):
+    with pytest.raises(RecordError, match="not a library"):
         Library.load(data)
 
 

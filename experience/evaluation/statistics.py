@@ -1,4 +1,4 @@
-"""Means and ratios that say how sure they are: Student's t, from five values on."""
+"""Means and ratios with confidence intervals by Student's t, from five values on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from functools import cache
 import numpy as np
 
 FEWEST = 5
-"""Values below which there is no interval, only the values: of two or three the spread itself is not known."""
+"""With fewer values there is no interval: the spread of two or three values is hardly known."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """mean ± half is a 95 % interval over n values; of fewer than FEWEST, half is None and `values` are all there is to
-    say. The mean of none is NaN: unknown is not 0."""
+    """A mean of `n` values; mean ± half is its 95 % interval.
+
+    With fewer than FEWEST values, `half` is None and `values` holds them. Without values the mean
+    is NaN: unknown is not 0.
+    """
 
     mean: float
     half: float | None
@@ -31,8 +34,10 @@ class Mean:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the ends of its 95 % interval, None where fewer than FEWEST seeds, or a 0 in a ratio, give none;
-    and the value of each seed."""
+    """A value over seeds, the ends of its 95 % interval, and the value of each seed.
+
+    The interval is None with fewer than FEWEST seeds, or if a ratio contains a 0.
+    """
 
     value: float
     interval: tuple[float, float] | None
@@ -40,14 +45,18 @@ class Estimate:
 
 
 def mean_with_interval(values: Sequence[float]) -> Mean:
-    """The mean, and half the width of its 95 % interval: x̄ ± t_{0.975, n−1} s/√n.    Student 1908"""
+    """The mean and half the width of its 95 % interval.
+
+    x̄ ± t_{0.975, n−1} s/√n    Student 1908
+    """
     n = len(values)
     if not n:
         return Mean(float("nan"), None, 0)
     data = np.asarray(values, float)
     if n < FEWEST:
         return Mean(float(data.mean()), None, n, tuple(data.tolist()))
-    return Mean(float(data.mean()), student_t(n - 1) * float(data.std(ddof=1)) / math.sqrt(n), n)
+    half = student_t(n - 1) * float(data.std(ddof=1)) / math.sqrt(n)
+    return Mean(float(data.mean()), half, n)
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
@@ -58,31 +67,34 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
 
 
 def ratio_estimate(above: Sequence[float], below: Sequence[float]) -> Estimate:
-    """The geometric mean of above/below over paired seeds: the mean of the log-ratios and its interval, exponentiated.
+    """The geometric mean of above/below over paired seeds, and its interval.
 
-    Where a value is not above 0 there is no log-ratio: the ratio of the means then, without an interval. Raises
-    ValueError if the lengths differ.
+    Both are exponentials of those of the log-ratios. If a value is not above 0 there are no
+    log-ratios: the result is the ratio of the means then, without an interval. Raises ValueError if
+    the lengths differ.
     """
     ratios = [a / b if b else math.nan for a, b in zip(above, below, strict=True)]
     if min([*above, *below], default=0.0) <= 0:
-        return Estimate(
-            float(np.sum(above) / np.sum(below)) if np.sum(below) else math.nan, None, tuple(ratios)
-        )
+        ratio = float(np.sum(above) / np.sum(below)) if np.sum(below) else math.nan
+        return Estimate(ratio, None, tuple(ratios))
     logs = mean_estimate([math.log(ratio) for ratio in ratios])
-    interval = (
-        None if logs.interval is None else (math.exp(logs.interval[0]), math.exp(logs.interval[1]))
-    )
-    return Estimate(math.exp(logs.value), interval, tuple(ratios))
+    if logs.interval is None:
+        return Estimate(math.exp(logs.value), None, tuple(ratios))
+    low, high = logs.interval
+    return Estimate(math.exp(logs.value), (math.exp(low), math.exp(high)), tuple(ratios))
 
 
 def shown(values: Sequence[float]) -> str:
-    """Each value, with three digits that count."""
+    """Each value with three significant digits."""
     return ", ".join(f"{value:.3g}" for value in values)
 
 
 @cache
 def student_t(freedom: int, inside: float = 0.95) -> float:
-    """t such that a share of `inside` of Student's distribution with so many degrees of freedom lies within ±t."""
+    """t such that a share `inside` of Student's distribution lies within ±t.
+
+    `freedom` is the number of degrees of freedom.
+    """
     low, high = 0.0, 1e4
     for _ in range(100):
         middle = (low + high) / 2
@@ -91,7 +103,10 @@ def student_t(freedom: int, inside: float = 0.95) -> float:
 
 
 def _within(t: float, freedom: int) -> float:
-    """P(|T| < t), a finite series for whole degrees of freedom.    Abramowitz & Stegun 1964, 26.7.3 and 26.7.4"""
+    """P(|T| < t), as a finite series for whole degrees of freedom.
+
+    Abramowitz & Stegun 1964, 26.7.3 and 26.7.4
+    """
     angle = math.atan(t / math.sqrt(freedom))
     odd = freedom % 2
     term = math.cos(angle) if odd else 1.0

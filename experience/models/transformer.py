@@ -1,4 +1,4 @@
-"""A small causal transformer for CPUs: pre-norm, rotary positions, tied embeddings, and a key-value cache."""
+"""A small causal transformer for CPUs: rotary positions, tied embeddings, a key-value cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TransformerShape:
 
 @dataclass
 class Cache:
-    """Keys and values of the tokens read so far, per layer: [B, H, T, D]."""
+    """The keys and values of the tokens read so far, for each layer [B, H, T, D]."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -36,6 +36,7 @@ class Cache:
         return 0 if self.keys[0].dim() < 4 else self.keys[0].shape[2]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds the keys and values of new tokens; returns those of all tokens."""
         if self.keys[layer].dim() == 4:
             key = torch.cat([self.keys[layer], key], 2)
             value = torch.cat([self.values[layer], value], 2)
@@ -43,7 +44,7 @@ class Cache:
         return key, value
 
     def keep(self, rows: Tensor) -> None:
-        """Drops all sequences but `rows`."""
+        """Drops all sequences except `rows`."""
         self.keys = [k[rows] for k in self.keys]
         self.values = [v[rows] for v in self.values]
 
@@ -99,20 +100,26 @@ class Transformer(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 scale = 0.02 if "embedding" in name else weight.shape[1] ** -0.5
+                # Each layer adds two branches to the residual stream: this keeps its variance.
                 if name.endswith(("out.weight", "down.weight")):
                     scale /= (2 * shape.layers) ** 0.5
                 nn.init.normal_(weight, std=scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of whole sequences, padded on the right if at all. Raises RecordError if they are longer than the
-        context."""
+        """Logits of whole sequences; padding, if any, is on the right.
+
+        Raises RecordError if they are longer than the context.
+        """
         return self._logits(self._read(tokens, torch.arange(tokens.shape[1])[None], None, None))
 
     def session(self) -> TransformerSession:
         return TransformerSession(self)
 
     def decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """Logits [B, V] after `tokens` [B, T] at `positions` [B, T]; mask bool [B, 1, T, cached + T], True = seen."""
+        """Logits [B, V] after `tokens` [B, T] at `positions` [B, T].
+
+        mask: bool [B, 1, T, cached + T], True where a token is attended to.
+        """
         return self._logits(self._read(tokens, positions, mask, cache)[:, -1])
 
     def _read(
@@ -121,7 +128,8 @@ class Transformer(nn.Module):
         length = tokens.shape[1] + (cache.length if cache is not None else 0)
         if length > self.shape.context:
             raise RecordError(
-                f"a sequence of {length} tokens does not fit into a context of {self.shape.context}",
+                f"a sequence of {length} tokens does not fit into a context of "
+                f"{self.shape.context}",
                 f"give the model a context of {length} tokens, or shorten what it reads",
             )
         x = self.embedding(tokens)
@@ -136,18 +144,19 @@ class Transformer(nn.Module):
 
 
 class TransformerSession:
-    """Sequences, padded on the left, that a transformer reads side by side (`decoding.Session`)."""
+    """A `decoding.Session` of a `Transformer`."""
 
     def __init__(self, model: Transformer) -> None:
-        self._model, self._cache = model, Cache.empty(model.shape.layers)
+        self._model = model
+        self._cache = Cache.empty(model.shape.layers)
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        new, length = tokens.shape[1], seen.shape[1]
+        new = tokens.shape[1]
+        length = seen.shape[1]
         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -new:]
         causal = torch.ones(new, length, dtype=torch.bool).tril(length - new)
-        itself = torch.eye(length, dtype=torch.bool)[
-            -new:
-        ]  # padding sees itself: a row of a mask is never empty
+        # Padding attends to itself: a softmax over an empty row of the mask would be NaN.
+        itself = torch.eye(length, dtype=torch.bool)[-new:]
         mask = (causal[None] & seen[:, None]) | itself[None]
         return self._model.decode(tokens, positions, mask[:, None], self._cache)
 

@@ -1,4 +1,4 @@
-"""Policy weights that travel: safetensors bytes, named by version and hash, refused if anything does not fit."""
+"""Weights as bytes: safetensors with a version and a hash, refused if anything does not fit."""
 
 from __future__ import annotations
 
@@ -29,38 +29,37 @@ class Weights:
 
     @classmethod
     def of(cls, model: nn.Module, version: int) -> Weights:
-        data = save(
-            {
-                name: tensor.detach().cpu().contiguous()
-                for name, tensor in _own_tensors(model).items()
-            }
-        )
-        return cls.read(version, data)
+        return cls.read(version, pack(_own_tensors(model)))
 
     def as_version(self, version: int) -> Weights:
         """The same parameters under another version number."""
         return self if version == self.version else replace(self, version=version)
 
     def put_into(self, model: nn.Module) -> None:
-        """Copies the weights into `model`. Raises WeightsError if a byte, name, shape or type differs."""
+        """Copies the weights into `model`.
+
+        Raises WeightsError if a byte, a name, a shape or a type differs.
+        """
         expected = _own_tensors(model)
         tensors = self.tensors()
         if tensors.keys() != expected.keys():
+            differing = sorted(tensors.keys() ^ expected.keys())[:3]
             raise WeightsError(
-                f"version {self.version}: tensors {sorted(tensors.keys() ^ expected.keys())[:3]} differ",
+                f"version {self.version}: tensors {differing} differ",
                 "the weights belong to another model; check the policy's shape",
             )
         with torch.no_grad():
             for name, tensor in tensors.items():
                 if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
                     raise WeightsError(
-                        f"version {self.version}: {name} is {tuple(tensor.shape)} {tensor.dtype}, the "
-                        f"model has {tuple(expected[name].shape)} {expected[name].dtype}",
+                        f"version {self.version}: {name} is {tuple(tensor.shape)} {tensor.dtype}, "
+                        f"the model has {tuple(expected[name].shape)} {expected[name].dtype}",
                         "the weights belong to another model; check the policy's shape",
                     )
                 expected[name].copy_(tensor)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name. Raises WeightsError if the bytes are damaged."""
         if hashlib.sha256(self.data).hexdigest() != self.sha256:
             raise WeightsError(
                 f"version {self.version}: the bytes do not match their SHA-256",
@@ -76,7 +75,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class PolicyBundle:
-    """Everything that acting as one version of a policy takes: it is serialised once a version.
+    """Everything that a collector needs to act as one version of a policy.
 
     `options` is the library that the policy was learned with (`Library.dump`), empty for none.
     `planner` holds the weights, by name, of the models that its planner thinks with.
@@ -100,15 +99,17 @@ class PolicyBundle:
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Writes tensors as safetensors bytes."""
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def unpack(data: bytes) -> dict[str, Tensor]:
+    """Reads what `pack` wrote."""
     return dict(load(data))
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
-    """Its moments and step counts, as safetensors."""
+    """Writes the moments and step counts of an optimiser as safetensors bytes."""
     return pack(
         {
             f"{i}.{name}": value
@@ -119,7 +120,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
 
 
 def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
-    """Puts moments and step counts back; rates are set by whoever steps it."""
+    """Restores moments and step counts. It restores no learning rates: each update sets its own."""
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for name, value in unpack(data).items():
         index, _, key = name.partition(".")
@@ -128,5 +129,5 @@ def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters by name, each storage once (tied weights are one tensor)."""
+    """The parameters by name; tied weights are one tensor."""
     return dict(model.named_parameters(remove_duplicate=True))

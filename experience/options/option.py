@@ -204,7 +204,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Library:
-    """Options by name, each with its record. A library is immutable: a change makes a new version."""
+    """Options by name, each with its record. A library never changes: a change makes a new one."""
 
     options: Mapping[str, Stored] = field(default_factory=dict)
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -229,7 +229,7 @@ class Library:
         return self if len(kept) == len(self.options) else replace(self, options=kept)
 
     def started(self, action: str, observation: str) -> Stored | None:
-        """The option that `action` starts here; None if it is not `use NAME` of a startable option."""
+        """The option that `action` starts here; None unless it is `use NAME` of one that fits."""
         if not action.startswith(USE):
             return None
         option = self.options.get(action[len(USE) :].strip())
@@ -275,7 +275,7 @@ class Library:
         )
 
     def retire(self, names: Iterable[str]) -> Library:
-        """The library without these options. Their records stay: a failed option is not new again."""
+        """The library without these options. Their records stay: a retired option is not new."""
         gone = set(names)
         return replace(
             self,
