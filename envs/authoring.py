@@ -42,6 +42,9 @@ import numpy as np
 from envs.contract import INVALID, Outcome, Task, World
 from experience.signal import SignalKind
 
+Answer = Outcome
+"""The name of `Outcome` in worlds that were written before it was called so."""
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
