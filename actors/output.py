@@ -19,7 +19,7 @@ import traceback
 from typing import Any
 
 from experience.shards.redaction.redact import Redactor
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What moves a cursor, rings, colours or turns text around; tabs and line ends stay."""

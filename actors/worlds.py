@@ -21,8 +21,8 @@ from actors.config.reader import Problems
 from actors.config.schema import Config
 from actors.output import say
 from experience.errors import EnvironmentFailure, XpError
-from experience.near import nearest, nearest_id
 from experience.reward import check_weights
+from experience.text.near import nearest, nearest_id
 from experience.world import WorldCard
 
 _CLOSE_SECONDS = 5.0

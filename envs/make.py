@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Text
 
 from experience.errors import ConfigError, EnvironmentFailure, MissingPartError, XpError
-from experience.near import did_you_mean, nearest, nearest_id
+from experience.text.near import did_you_mean, nearest, nearest_id
 
 _AS_TEXT = "envs:Text-v0"
 _NEXT = "see ./xp env list; a world of your own in FILE.py of this folder is FILE:Name-v0"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experience.errors import ConfigError
-from experience.near import did_you_mean
 from experience.signal import Signal
-from experience.strict_json import dumps
+from experience.text.near import did_you_mean
+from experience.text.strict_json import dumps
 
 
 def weighted_sum(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:

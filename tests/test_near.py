@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experience.near import did_you_mean, nearest, nearest_id
+from experience.text.near import did_you_mean, nearest, nearest_id
 
 ROOT = Path(__file__).resolve().parent.parent
 

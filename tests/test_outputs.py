@@ -20,7 +20,7 @@ from experience.shards.exchange import export
 from experience.shards.journal import Journal
 from experience.signal import Signal
 from experience.step import Boundary
-from experience.strict_json import dumps, exact
+from experience.text.strict_json import dumps, exact
 from tests.conftest import CATALOGUE, make_step
 
 ROOT = Path(__file__).resolve().parent.parent

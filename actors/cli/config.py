@@ -9,7 +9,7 @@ import typer
 
 from actors.cli.verbs import Files, Overrides, Verbs, dump_config, load_config
 from actors.output import emit, say
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 app = Verbs(
     no_args_is_help=True, help="Configuration: show, check, explain.", rich_markup_mode=None

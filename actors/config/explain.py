@@ -8,7 +8,7 @@ from typing import Any
 from actors.config.schema import Config
 from actors.config.words import keys, takes
 from experience.errors import ConfigError
-from experience.near import did_you_mean
+from experience.text.near import did_you_mean
 
 
 def explained(wanted: str, config: Config, origins: Mapping[str, str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from actors.config.reader import Node, Problems
-from experience.near import did_you_mean, nearest
+from experience.text.near import did_you_mean, nearest
 
 _SHAPES = {
     "list_type": "list",

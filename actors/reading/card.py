@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 from experience.world import WorldCard, instructions_of
 
 

@@ -15,7 +15,7 @@ from experience.errors import XpError
 from experience.reward import RewardModel
 from experience.signal import Signal, read_signals
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 from experience.world import WorldCard, instructions_of
 
 

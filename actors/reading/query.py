@@ -23,7 +23,7 @@ from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
 from experience.shards.record.schema import PLAIN
 from experience.step import FAILED, Boundary
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _HINT = """the tables are steps, imagined and episodes; their columns: ./xp query latest "describe steps\""""
 

@@ -16,7 +16,7 @@ from experience.options.option import Library
 from experience.replay.memory import Replay
 from experience.shards.cold.snapshot import read_snapshot
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 
 class Checkpoints:

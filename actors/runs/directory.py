@@ -35,7 +35,7 @@ from experience.shards.catalog import Catalog
 from experience.shards.redaction.redact import Redactor
 from experience.shards.storage import sums
 from experience.shards.storage.disk import REAL
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 
 class RunDirectory:

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.planning.record import Row
 from experience.errors import ConfigError
 from experience.evaluation.statistics import shown as seed_values
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parents[2] / "docs" / "planning-results.md"

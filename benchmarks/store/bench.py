@@ -32,7 +32,7 @@ from benchmarks.store import append, images, scan, windows
 from benchmarks.store.latency import latency
 from benchmarks.store.rows import BATCH, make_rows
 from experience.errors import MissingPartError
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 REVERB = Path(".venv-reverb/bin/python")
 Measured = Callable[[], float]

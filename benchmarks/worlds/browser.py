@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 PAGES = ("click-test", "click-button", "enter-text", "choose-list")
 PYTHON = ".peers/browsergym/bin/python"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 PAGE = Path("docs/environments.md")
 _BEGIN, _END = "<!-- table -->", "<!-- /table -->"

@@ -19,7 +19,7 @@ import numpy as np
 from envs.contract import INVALID, Outcome, World
 from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
 from experience.signal import SignalKind
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 NEW = "new_episode"
 

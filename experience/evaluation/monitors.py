@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from experience.errors import ConfigError
-from experience.near import did_you_mean
+from experience.text.near import did_you_mean
 
 Window = Sequence[Mapping[str, Any]]
 """The lines of metrics so far, oldest first, as metrics.jsonl has them. Never empty."""

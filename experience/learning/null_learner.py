@@ -10,7 +10,7 @@ from experience.learning.batch import Turn
 from experience.learning.learner import Watch, to_the_end
 from experience.models.weights import PolicyBundle, Weights
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 
 class NullLearner:

@@ -24,7 +24,7 @@ from experience.models.weights import PolicyBundle, Weights
 from experience.options.hierarchy import split_levels
 from experience.options.option import library_in
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _PLAN_PASSES = 2
 _WARM_UP_STEPS = 20

@@ -18,7 +18,7 @@ from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.returns import Floats, lambda_returns
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _MOST_REMEMBERED = 256
 """Episodes. Older ones were lived by a policy that has changed since."""

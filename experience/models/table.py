@@ -12,7 +12,7 @@ import torch
 from experience.errors import WeightsError
 from experience.models.weights import Weights, pack
 from experience.step import state_key
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 Values = Mapping[str, Sequence[float]]
 _key_of = lru_cache(maxsize=1 << 16)(state_key)

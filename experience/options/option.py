@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 from experience.errors import RecordError
 from experience.step import state_key
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 USE = "use "
 

@@ -24,7 +24,7 @@ from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.world_model import Prediction, outcome_of
 from experience.reward import RewardModel
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 Pair = tuple[str, str]
 

@@ -12,7 +12,7 @@ from experience.episode import Episode, EpisodeReader, Group
 from experience.errors import ShardError
 from experience.replay.groups import Dropped, GroupQueue
 from experience.step import Source, Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _RANDOM = "random"
 """The behaviour of the baseline that no policy acted in."""

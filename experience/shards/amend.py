@@ -17,7 +17,6 @@ from typing import get_args
 import pyarrow as pa
 
 from experience.errors import RecordError
-from experience.near import did_you_mean
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.known import Known
@@ -26,6 +25,7 @@ from experience.shards.storage.amendment_files import SCHEMA, amendments, files,
 from experience.shards.storage.disk import REAL, Disk
 from experience.signal import Signal, SignalKind, SignalSource
 from experience.step import FAILED, Step
+from experience.text.near import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from experience.planning.world_models.number_form import NumberForm, written
 from experience.planning.world_models.number_transitions import HeldOut, NumberTransitions
 from experience.planning.world_models.world_model import ModelError, Prediction
 from experience.step import Step
-from experience.strict_json import dumps, exact
+from experience.text.strict_json import dumps, exact
 
 
 class EnsembleModel:

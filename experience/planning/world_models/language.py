@@ -23,7 +23,7 @@ from experience.planning.world_models.gate import (
 from experience.planning.world_models.transitions import LONGEST_CHANGE, Transitions
 from experience.planning.world_models.world_model import ModelError, Prediction
 from experience.step import Step
-from experience.strict_json import dumps, exact
+from experience.text.strict_json import dumps, exact
 
 _HEADS = 4
 _MOST_CACHED = 100_000

@@ -21,7 +21,7 @@ from experience.errors import ShardError
 from experience.shards.cold.parts import Part
 from experience.shards.cold.retention import RemovedRows, Span, merged
 from experience.shards.storage.disk import REAL, Disk
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 FOLDER = "snapshots"
 _SHARD_NAME = re.compile(r"[^/\0]+/seg-\d+-\d+\.arrow")

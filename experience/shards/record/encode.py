@@ -20,7 +20,7 @@ from experience.shards.record.columns import BLOB, ID, SIGNAL, SPAN
 from experience.shards.record.prompts import PromptDeltas
 from experience.shards.record.schema import FIELDS
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _NO_DECISION = Decision(
     text=None,  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from experience.errors import ShardError
 from experience.shards.record.columns import COLUMNS
 from experience.signal import SignalKind
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 SCHEMA_ID = "xp.step.v3"
 FIELDS = tuple((column.name, column.type, column.nullable) for column in COLUMNS)

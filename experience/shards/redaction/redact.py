@@ -30,7 +30,7 @@ from experience.shards.redaction.sieve import SHORTEST as SIEVED
 from experience.shards.redaction.sieve import Sieve
 from experience.shards.redaction.spelling import cover, fold, may_be_escaped, squeezed, unescaped
 from experience.step import Boundary, Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 MARK = "[redacted]"
 _SECRET_NAME = re.compile(

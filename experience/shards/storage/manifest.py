@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from experience.errors import ShardError
 from experience.shards.storage.disk import REAL, Disk
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 NAME = "MANIFEST"
 _SHARD = re.compile(r"seg-\d+-\d+\.arrow")

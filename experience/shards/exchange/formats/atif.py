@@ -26,7 +26,7 @@ from experience.shards.exchange.rows.episodes import (
 from experience.shards.exchange.rows.json_steps import as_plain, from_plain
 from experience.shards.exchange.rows.pictures import Pictures
 from experience.step import Boundary, Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 NAME = "atif"
 

@@ -11,7 +11,7 @@ from experience.shards.exchange.rows.episodes import MOST_BYTES, Exchanged, Plac
 from experience.shards.exchange.rows.json_steps import as_plain, from_plain
 from experience.shards.exchange.rows.pictures import Pictures
 from experience.step import Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 NAME = "jsonl"
 

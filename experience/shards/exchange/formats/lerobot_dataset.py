@@ -17,7 +17,7 @@ import pyarrow.parquet as parquet
 from experience.episode import Episode
 from experience.shards.exchange.rows.episodes import Exchanged, Rows, short_name
 from experience.shards.exchange.rows.pictures import Pictures
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 NAME = "lerobot"
 

@@ -39,7 +39,7 @@ from experience.shards.exchange.rows.json_steps import as_plain, from_plain
 from experience.shards.exchange.rows.pictures import Pictures
 from experience.signal import Signal
 from experience.step import Boundary, Ending, Step, discount_after
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 NAME = "minari"
 

@@ -16,7 +16,7 @@ from experience.shards.record.decode import first_decoding
 from experience.shards.record.schema import TYPES
 from experience.signal import Signal, SignalSource
 from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
-from experience.strict_json import dumps
+from experience.text.strict_json import dumps
 
 _WORDS = {"source": SOURCES, "ending": ENDINGS}
 _MAY_BE_UNKNOWN = {
