@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.collecting.pool import LocalPool, make_pool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config, load
 from actors.engines.registry import make_model
+from actors.pool.factory import make_pool
+from actors.pool.local import LocalPool
 from experience.errors import EngineError
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle, Weights
 from experience.shards.catalog import Catalog
 from experience.step import Step
 
@@ -39,10 +40,10 @@ def pool_of(folder: Path, *more: str) -> LocalPool:
     return pool
 
 
-def weights(version: int, seed: int = 0) -> Weights:
+def policy(version: int, seed: int = 0) -> PolicyBundle:
     trained = make_model(configuration().policy, seed)
     assert trained is not None
-    return Weights.of(trained.model, version)
+    return PolicyBundle(Weights.of(trained.model, version))
 
 
 def works(lane: Lane, *seeds: int, version: int = -1) -> list[Work]:
@@ -71,7 +72,7 @@ def test_without_a_push_no_training_begins_and_with_one_no_group_beyond_the_quot
     rounds = iter(range(5))
     assert not any(pool.shards(until=lambda: next(rounds, None) is None))
     assert pool.status()[0]["idle"]
-    pool.push(weights(7), quota=2)
+    pool.push(policy(7), quota=2)
     rows = lived(pool, 4)
     assert pool.status()[0]["idle"] and pool.status()[0]["version"] == 7
     closed = [row.group_id for row in rows if row.is_closing]
@@ -82,7 +83,7 @@ def test_without_a_push_no_training_begins_and_with_one_no_group_beyond_the_quot
 
 def test_what_was_ordered_is_lived_before_training_and_only_once(tmp_path: Path) -> None:
     pool = pool_of(tmp_path)
-    pool.push(weights(1), quota=1)
+    pool.push(policy(1), quota=1)
     ordered = works("random", 1, 2, 3)
     pool.order(ordered)
     pool.order(ordered)
@@ -137,7 +138,7 @@ def test_a_collector_whose_engine_fails_for_good_ends_the_run_with_the_engines_e
         raise EngineError("the server is away")
 
     pool._collector._lanes._engine.act = mute  # type: ignore[method-assign, assignment]
-    pool.push(weights(1), quota=50)
+    pool.push(policy(1), quota=50)
     with pytest.raises(EngineError, match="the server is away"):
         lived(pool, 50)
     assert len(asked) == 5, "five rounds in a row"
