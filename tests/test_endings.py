@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from actors.collecting.collector import Collector, Work
-from actors.collecting.evaluator import Evaluator
-from actors.collecting.pool import LocalPool
 from actors.config.schema import Config, load
+from actors.pool.evaluator import Evaluator
+from actors.pool.local import LocalPool
 from actors.reading.query import run_query
 from experience.episode import Episode, ending_of
 from experience.errors import EngineError

@@ -17,10 +17,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from actors.collecting.pool import LocalPool
 from actors.collecting.work import Work
 from actors.commands.forgetting import forget_rows, forget_run
 from actors.config.schema import load
+from actors.pool.local import LocalPool
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, ShardError
 from experience.models.table import Table

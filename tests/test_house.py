@@ -16,7 +16,7 @@ FORBIDDEN = {
     "envs": {"actors"},
 }
 HOMES = {
-    "ray": ("actors/collecting/pool.py",),
+    "ray": ("actors/pool/",),
     "pyarrow": ("experience/shards/",),
     "playwright": ("envs/browser/", "envs/bridges/peers/"),
     "cantera": ("envs/lab/",),
@@ -30,7 +30,7 @@ HOMES = {
         "experience/learning/",
         "experience/planning/",
         "actors/engines/",
-        "actors/collecting/pool.py",
+        "actors/pool/ray_pool.py",
         "actors/running/assembly.py",
         "actors/commands/doctor.py",
     ),

@@ -16,9 +16,9 @@ from hypothesis import strategies as some
 from actors.agents.agent import situation
 from actors.agents.options import OptionStack, choose
 from actors.agents.skills import Skills
-from actors.collecting.pool import LocalPool
 from actors.config.schema import load
 from actors.engines.engine import Situation
+from actors.pool.local import LocalPool
 from benchmarks.planning.options import four_rooms, hallway_options, shown
 from benchmarks.planning.worlds import CELLS, HALLWAYS
 from experience.episode import Episode

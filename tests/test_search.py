@@ -14,10 +14,10 @@ import pytest
 from actors.agents.agent import Agent
 from actors.agents.options import OptionStack
 from actors.agents.planner import Planner
-from actors.collecting.pool import LocalPool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import load
 from actors.engines.registry import make_engine
+from actors.pool.local import LocalPool
 from experience.errors import RecordError
 from experience.learning.value import ValueFunction
 from experience.models.table import Table

@@ -1,16 +1,16 @@
-"""The evaluator: held-out episodes of pinned policies, and of the random baseline.
+"""The evaluator orders held-out episodes of pinned policies and of the random baseline.
 
-Every version meets the same held-out tasks (the same seeds): differences between versions are
-paired.
+Every version meets the same held-out tasks (the same seeds), so that differences between versions
+are paired.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from actors.collecting.pool import Pool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
+from actors.pool.pool import Pool
 from experience.evaluation.statistics import Mean, mean_with_interval
 from experience.models.weights import PolicyBundle
 from experience.replay.memory import Replay
@@ -20,17 +20,20 @@ class Evaluator:
     """Orders evaluations and reads their results from replay's held-out side."""
 
     def __init__(self, config: Config, pool: Pool, replay: Replay) -> None:
-        self._config, self._pool, self._replay = config, pool, replay
+        self._config = config
+        self._pool = pool
+        self._replay = replay
         self.waiting: set[bytes] = set()
-        """Works ordered and not seen to end yet."""
+        """Ids of the works that are ordered and have not ended."""
         self.ordered: list[int] = []
+        """Versions whose evaluation was ordered, ascending."""
 
     def baseline(self) -> set[bytes]:
-        """The random policy on the held-out tasks; its works."""
+        """Orders the random policy on the held-out tasks. Returns the ids of its works."""
         return self._order("random", 0, self._config.evaluation.final_episodes, None)
 
     def order(self, policy: PolicyBundle, episodes: int) -> None:
-        """Orders `episodes` held-out episodes a world; those that exist are not repeated."""
+        """Orders `episodes` held-out episodes per world. Stored episodes are not repeated."""
         if episodes:
             self.ordered = sorted({*self.ordered, policy.version})
             self.waiting |= self._order("evaluation", policy.version, episodes, policy)
@@ -39,7 +42,11 @@ class Evaluator:
     def _order(
         self, lane: Lane, version: int, episodes: int, policy: PolicyBundle | None
     ) -> set[bytes]:
-        """Orders what the store does not hold yet; all works of it."""
+        """Orders the works that the store does not hold yet. Returns the ids of all works.
+
+        The name of a work is made of what it is (lane, version, world, number). A resumed run makes
+        the same names, and so finds the episodes that an earlier attempt finished.
+        """
         works = [
             Work.named(
                 f"{self._config.seed}/{lane}/{version}/{world.id}/{i}",
@@ -56,16 +63,18 @@ class Evaluator:
         return {w.work_id for w in works}
 
     def seed(self, number: int) -> int:
+        """The seed of held-out task `number`, the same for every version and every attempt."""
         return int(np.random.default_rng([self._config.seed, 2, number]).integers(2**31))
 
     def gain(self, env_id: str, before: int, after: int) -> Mean:
-        """Mean difference in held-out return between two versions, on tasks that both met."""
-        first, last = (self._by_task(env_id, version) for version in (before, after))
-        return mean_with_interval(
-            [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
-        )
+        """Mean difference in held-out return between two versions, on the tasks that both met."""
+        first = self._by_task(env_id, before)
+        last = self._by_task(env_id, after)
+        shared = sorted(first.keys() & last.keys())
+        return mean_with_interval([last[seed] - first[seed] for seed in shared])
 
     def _by_task(self, env_id: str, version: int) -> dict[int, float]:
+        """Seed of a task -> held-out return, for the episodes whose return is known."""
         return {
             e.first.seed: r
             for e in self._replay.held_out(version, env_id)
@@ -73,7 +82,7 @@ class Evaluator:
         }
 
     def returns(self, env_id: str, version: int, behaviour: str | None = None) -> Mean:
-        """Mean held-out return of a version in a world, of episodes whose return is known."""
+        """Mean held-out return of a version in a world, over episodes whose return is known."""
         return mean_with_interval(
             [
                 r

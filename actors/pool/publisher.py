@@ -1,16 +1,15 @@
-"""Publishing: sends the newest policy to all collectors, with how far they may run ahead."""
+"""The publisher sends the newest policy to all collectors, with a quota of groups."""
 
 from __future__ import annotations
 
-from actors.collecting.pool import Pool
+from actors.pool.pool import Pool
 from experience.learning.learner import Learner
 from experience.planning.world_models.world_model import LearnedModel
 from experience.replay.limits import RateLimiter
 
 
 class Publisher:
-    """Pushes policies to the pool. Invariant: no collector starts more groups than the limiter
-    allows."""
+    """Pushes policies to the pool. No collector starts more groups than the limiter allows."""
 
     def __init__(
         self,
@@ -28,21 +27,22 @@ class Publisher:
         self._collectors = max(collectors, 1)
         self._plans_while_acting = plans_while_acting
         self._exported = -1
-        """The version whose planner's models were serialised last."""
+        """The last version whose planning models were serialised."""
 
     def publish(self, rounds: int) -> None:
-        """Pushes the present policy, with the value and world model that its planner reads.
+        """Pushes the present policy, with the models that its planner reads.
 
-        rounds: how often whole groups were given out; the limiter counts lag in rounds.
+        rounds: how often whole groups were given out. The limiter counts lag in rounds.
         """
         value = self._learner.value if self._plans_while_acting else None
         if value is not None and self._exported != self._learner.version:
             self._exported = self._learner.version
             model = self._world.export_weights() if self._world else {}
             self._learner.planner = value.export_weights() | model
+        # Rounded up, so that a small allowance still lets every collector start a group.
         share = -(-self._limiter.inserts_allowed(rounds) // self._collectors)
         self._pool.push(self._learner.policy(), share)
 
     def stop(self) -> None:
-        """Pushes the present policy with a quota of 0: no new group is begun."""
+        """Pushes the present policy with a quota of 0, so that no new group is started."""
         self._pool.push(self._learner.policy(), 0)

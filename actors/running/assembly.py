@@ -13,12 +13,13 @@ from actors.agents.agent import check_room
 from actors.agents.planner import make_value, make_world_model
 from actors.agents.skills import Skills, library_from
 from actors.collecting.described import describe_worlds, listed_actions
-from actors.collecting.evaluator import Evaluator
-from actors.collecting.pool import Pool, all_new, make_pool
-from actors.collecting.publisher import Publisher
 from actors.config.schema import Config
 from actors.engines.model import TrainedModel
 from actors.engines.registry import check_engine, make_engine, make_model
+from actors.pool.evaluator import Evaluator
+from actors.pool.factory import make_pool
+from actors.pool.pool import Pool, all_new
+from actors.pool.publisher import Publisher
 from actors.running.budget import Budget, Every
 from actors.running.checkpoints import Checkpoints
 from actors.running.curation import Curation

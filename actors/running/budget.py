@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from actors.collecting.pool import Pool
 from actors.config.schema import Config
+from actors.pool.pool import Pool
 from actors.running.progress import Progress
 from experience.errors import XpError
 from experience.learning.learner import Learner

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from actors.agents.skills import Skills
-from actors.collecting.evaluator import Evaluator
+from actors.pool.evaluator import Evaluator
 from actors.running.model_learning import ModelLearning
 from actors.running.phases import Phases
 from actors.running.progress import Progress

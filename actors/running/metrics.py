@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.collecting.evaluator import Evaluator
 from actors.config.schema import Config
+from actors.pool.evaluator import Evaluator
 from actors.running.events import Events, Learned, Logged, PhaseBegan, RowsCommitted, Warned
 from actors.running.machine import is_full
 from actors.running.progress import Progress

@@ -9,11 +9,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from actors.collecting.evaluator import Evaluator
-from actors.collecting.pool import Pool
 from actors.collecting.work import Work
 from actors.config.schema import Config
 from actors.config.section import SEEDS
+from actors.pool.evaluator import Evaluator
+from actors.pool.pool import Pool
 from actors.running.events import Events, PhaseBegan
 from actors.running.progress import Progress
 from experience.errors import XpError

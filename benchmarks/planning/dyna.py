@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.collecting.pool import LocalPool
 from actors.config.schema import Config, load
+from actors.pool.local import LocalPool
 from benchmarks.planning.record import Row, ratio_row
 from benchmarks.planning.worlds import Maze
 from experience.models.table import Table

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.collecting.pool import LocalPool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
+from actors.pool.local import LocalPool
 from experience.models.weights import PolicyBundle
 from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog

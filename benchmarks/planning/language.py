@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from actors.agents import planner
-from actors.collecting.pool import LocalPool
 from actors.collecting.work import Lane, Work
 from actors.config.schema import load
+from actors.pool.local import LocalPool
 from actors.run import run
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.collecting.pool import LocalPool
 from actors.config.schema import load
+from actors.pool.local import LocalPool
 from benchmarks.planning.record import Row, ratio_row
 from benchmarks.planning.worlds import CELLS, HALLWAYS, MOVES, WALLS, Cell, moved
 from experience.models.table import Table

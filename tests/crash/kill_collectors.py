@@ -14,9 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from actors.collecting.pool import RayPool
 from actors.collecting.work import Work
 from actors.config.schema import load
+from actors.pool.ray_pool import RayPool
 from actors.runs.directory import RunDirectory
 from experience.models.weights import PolicyBundle, Weights
 from experience.shards.catalog import Catalog

@@ -16,7 +16,7 @@ from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.journal import Journal
 from experience.shards.verify import verify
 from tests.conftest import CATALOGUE, make_step
-from actors.collecting.pool import all_new
+from actors.pool.pool import all_new
 install()
 rng, rounds = random.Random(0), int(sys.argv[2])
 steps = [make_step(t) for t in range(20_000)]
