@@ -1,13 +1,13 @@
-"""`python -m actors VERB`: what ./xp runs, with the checkout on the path, in the folder that it is called from."""
+"""`python -m actors VERB`: what ./xp runs, in the folder that it is called from."""
 
+import os
 import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
 if str(Path.cwd()) not in sys.path:
-    sys.path.append(
-        str(Path.cwd())
-    )  # last: a world of one's own is found, and takes the place of nothing
+    # Last: a world of the user's own is found, and replaces no module of ours.
+    sys.path.append(str(Path.cwd()))
 
 
 def _check_rooms() -> None:
@@ -17,13 +17,18 @@ def _check_rooms() -> None:
     for name in ("experience", "actors", "envs"):
         spec = find_spec(name)
         if spec is None or spec.origin is None or _ROOT not in Path(spec.origin).resolve().parents:
+            found = spec.origin if spec else "missing"
             sys.exit(
-                f"error: package {name!r} is {spec.origin if spec else 'missing'}, not the one below {_ROOT}\n"
+                f"error: package {name!r} is {found}, not the one below {_ROOT}\n"
                 f"  run ./xp from the checkout's root, or: cd {_ROOT} && python -m actors …"
             )
 
 
 _check_rooms()
+# All verbs about worlds are those of envs, but replay, which reads runs.
+if sys.argv[1:2] == ["env"] and sys.argv[2:3] != ["replay"]:
+    safe = ["-P"] if sys.flags.safe_path else []
+    os.execv(sys.executable, [sys.executable, *safe, "-m", "envs", *sys.argv[2:]])
 
 from actors.cli.main import main  # noqa: E402  only after the check
 

@@ -1,30 +1,40 @@
-"""Worlds by their ids: how one is made and closed, and what is wrong with one that cannot be, before a run begins.
+"""Worlds by their ids: making and closing a world, and checks of all ids before a run begins.
 
-They are reached by name: this room imports none.
+A world is reached through Gymnasium's registry, after the package that its id names was imported:
+this room imports no world. Beside its ids, such a package may offer what `package_of` lists.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.spaces import Text
 
 from actors import CALLED_FROM
-from actors.config.reader import Problems
 from actors.config.schema import Config
-from actors.output import say
-from experience.errors import EnvironmentFailure, XpError
+from experience.command.failures import check_arguments, errors_of
+from experience.command.output import say
+from experience.command.plain_yaml import Problems
+from experience.errors import ConfigError, EnvironmentFailure, MissingPartError, XpError
 from experience.reward import check_weights
 from experience.text.near import nearest, nearest_id
 from experience.world import WorldCard
 
+_AS_TEXT = "envs:Text-v0"
+"""The world that shows any other world as text."""
+_BUNDLED = Config.model_fields["worlds"].get_default()[0].id.partition(":")[0]
+"""The package of the default world, whose ids are suggested for a mistyped one."""
 _CLOSE_SECONDS = 5.0
 _LEAST_SECONDS = 60.0
 """What a world has to be made at the start at least: the first one of its kind imports its libraries too."""
@@ -33,11 +43,32 @@ _Seen = TypeVar("_Seen")
 
 
 def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
-    """A world made with copies of its arguments: what one does with a list of its own, no other sees.
+    """A world whose observations and actions are text, made with copies of its arguments.
 
-    Raises ConfigError for what does not exist, or is not text; what a world raises becomes an EnvironmentFailure.
+    Copies, so that no world sees what another world does with a list that both were given.
+    Raises ConfigError for an id or an argument that does not exist and for a world that is not
+    text, MissingPartError for a package that is not installed, EnvironmentFailure for a world
+    that raises.
     """
-    return import_module("envs.make").make_for_agents(env_id, arguments)
+    try:
+        check_arguments(env_id, _creator(env_id), arguments)
+        with errors_of(env_id, "when it was made"):
+            world = gymnasium.make(env_id, **deepcopy(dict(arguments)))
+    except gymnasium.error.DependencyNotInstalled as missing:
+        raise MissingPartError(
+            f"{env_id} cannot be made: {missing}", "install that package into .venv"
+        ) from missing
+    except gymnasium.error.Error as error:
+        raise ConfigError(f"{env_id} cannot be made: {error}", "see ./xp env list") from error
+    if isinstance(world.observation_space, Text) and isinstance(world.action_space, Text):
+        return world
+    world.close()
+    inside = json.dumps({"world": env_id, **arguments})
+    raise ConfigError(
+        f"{env_id} shows {_short(world.observation_space)} and takes "
+        f"{_short(world.action_space)}, and agents read and write text",
+        f'write instead: {{id: "{_AS_TEXT}", arguments: {inside}}}',
+    )
 
 
 def look_at(
@@ -84,9 +115,30 @@ def _await(found: Future[Any], env_id: str, seconds: float) -> None:
             )
 
 
-def entry_point(env_id: str) -> str:
-    """Where the world's class is. Raises ConfigError for an id that nobody registers."""
-    return str(import_module("envs.make").spec_of(env_id).entry_point)
+def _creator(env_id: str) -> Any:
+    """The world's class, or the function that makes it. Raises ConfigError for an unknown id."""
+    if wrong := _unknown(env_id):
+        raise ConfigError(*wrong)
+    entry = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
+    with errors_of(env_id, "when it was imported"):
+        return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _short(space: Any) -> str:
+    text = str(space)
+    return text if len(text) <= 60 else f"{type(space).__name__}{space.shape or ''}"
+
+
+def package_of(env_id: str = "") -> Any:
+    """The package that an id names, imported; without an id, the package of the bundled worlds.
+
+    A package of worlds may offer, beside the ids that it registers:
+        STRANGERS   names of worlds that are what their server, package or folder is
+        PARTS       part of a machine -> whether it is optional
+        probe       part -> what was found; raises MissingPartError or IsolationError
+        parts_of    name of a world -> the parts that it needs
+    """
+    return import_module(env_id.partition(":")[0] or _BUNDLED)
 
 
 @contextmanager
@@ -101,8 +153,10 @@ def placed(place: str) -> Iterator[None]:
 
 
 def close_worlds(worlds: Sequence[Any]) -> list[str]:
-    """Closes them side by side; what went wrong, by the type of the error. One that does not come back in time is left:
-    whatever it waits for, the run has an end."""
+    """Closes all worlds in parallel; returns the types of the errors.
+
+    A world that does not return in time is left behind, so that the run ends whatever it waits for.
+    """
     wrong: list[str] = []
 
     def close(world: Any) -> None:
@@ -121,9 +175,10 @@ def close_worlds(worlds: Sequence[Any]) -> list[str]:
 
 
 def check_ids(config: Config, *, bundled_only: bool = False) -> None:
-    """Raises ConfigError naming every world that is not registered, with who set it and a name that is near.
+    """Raises ConfigError naming every world that is not registered, who set it, and a near name.
 
-    Imports the packages that the ids name; with `bundled_only` none but our own, and says nothing of the others.
+    Imports the packages that the ids name; with `bundled_only` only ours, without a check of the
+    other ids.
     """
     problems = Problems()
     for number, world in enumerate(config.worlds):
@@ -137,11 +192,11 @@ def check_ids(config: Config, *, bundled_only: bool = False) -> None:
 
 
 def check_worlds(config: Config) -> None:
-    """Makes each world once, and lets go of it.
+    """Makes each world once, and closes it.
 
-    Raises ConfigError for an unknown id, arguments that a world does not take, and weights of signals that it does not
-    have; MissingPartError where it needs what is not installed; XpError where it cannot be made for another reason, or
-    not in time.
+    Raises ConfigError for an unknown id, for arguments that a world does not take, and for weights
+    of signals that it does not have; MissingPartError if something is not installed; XpError if the
+    world cannot be made for another reason, or not in time.
     """
     check_ids(config)
     for number, world in enumerate(config.worlds):
@@ -164,16 +219,17 @@ def _unknown(env_id: str) -> tuple[str, str] | None:
     package, _, name = env_id.rpartition(":")
     try:
         if package:
-            import_module(package)  # which registers its ids, as gymnasium.make does
+            import_module(package)  # registers its ids, as gymnasium.make does
         gymnasium.spec(name)
     except ModuleNotFoundError as error:
         if error.name and f"{package}.".startswith(f"{error.name}."):
             return f"{env_id}: no module {error.name!r} is found", _near(env_id) or (
-                f"a world of your own is a file in {CALLED_FROM}, or an installed package, and is called FILE:Name-v0"
+                f"a world of your own is a file in {CALLED_FROM}, or an installed package, "
+                "and is called FILE:Name-v0"
             )
         return f"{env_id}: {package} needs {error.name!r}, which is not installed", (
             "./xp setup worlds"
-            if package.partition(".")[0] == "envs"
+            if package.partition(".")[0] == _BUNDLED
             else f"install it: pip install {error.name}"
         )
     except gymnasium.error.Error:
@@ -189,7 +245,8 @@ def _near(env_id: str) -> str:
     """A suggestion of a registered id, empty if none is near."""
     package, _, name = env_id.rpartition(":")
     known = [] if package else [world for world in gymnasium.registry if world != env_id]
-    known += [f"envs:{world}" for world in import_module("envs").WORLDS]
+    package_of()  # registers the bundled ids
+    known += [f"{_BUNDLED}:{world}" for world in _ids_of(_BUNDLED)]
     files = [path.stem for path in Path(CALLED_FROM).glob("*.py")]
     if file := nearest(package, files):
         known.append(f"{file}:{name}")
@@ -199,11 +256,20 @@ def _near(env_id: str) -> str:
 
 
 def _ids_of(package: str) -> list[str]:
-    """What a package of others, once imported, has registered."""
-    return import_module("envs.make").ids_of(package) if package not in ("", "envs") else []
+    """The ids that an imported package has registered."""
+    if not package:
+        return []
+    return [name for name, spec in gymnasium.registry.items() if _is_of(spec.entry_point, package)]
+
+
+def _is_of(entry: Any, package: str) -> bool:
+    where = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return f"{where}.".startswith(f"{package}.")
 
 
 def _registered_by(package: str) -> str:
+    if package == _BUNDLED:  # too many to be listed here
+        return "see ./xp env list"
     ids = ", ".join(f"{package}:{world}" for world in _ids_of(package))
     return (
         f"{package} registers {ids}"

@@ -3,7 +3,7 @@
 `gymnasium.make("envs:PythonTask-v0")` imports this package, which registers the ids and nothing heavy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 import gymnasium
@@ -41,6 +41,9 @@ WORLDS = {
 STRANGERS = ("Exercism-v0", "Lean-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v0")
 """Worlds that are what their server, package or folder is: none without one."""
 
+PARTS: Mapping[str, bool] = {"sandbox": False, "browser": False, "desktop": True}
+"""What rooms of worlds need of a machine, and whether one can well do without."""
+
 for _id, _entry in WORLDS.items():
     if _id not in gymnasium.registry:
         gymnasium.register(
@@ -54,3 +57,28 @@ def described() -> Iterator[dict[str, str]]:
         module, _, _ = entry.partition(":")
         summary = (import_module(module).__doc__ or "").splitlines()[0]
         yield {"id": f"envs:{name}", "entry_point": entry, "summary": summary}
+
+
+def probe(part: str) -> str:
+    """What this machine has of a part. Raises MissingPartError or IsolationError if it lacks it."""
+    if part == "sandbox":
+        from envs.sandbox.cage import tier
+
+        return f"tier {tier()}"
+    if part == "browser":
+        from envs.browser.chromium import find_browser
+
+        return str(find_browser())
+    from envs.desktop.desktop import programs
+
+    return str(programs())
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The parts that the bundled world of that name needs; none for an unknown name."""
+    room = WORLDS.get(name, "").partition(":")[0]
+    if room.startswith("envs.browser."):
+        return "sandbox", "browser"
+    if room.startswith("envs.desktop."):
+        return "sandbox", "desktop"
+    return ("sandbox",) if room.startswith("envs.code_execution.") else ()

@@ -1,16 +1,13 @@
 """A world made by its id. What goes wrong is said with its place and the next step, a world's error with its frames.
 
-`actors` reaches these by name, for a run and for `./xp env …` alike.
+For `python -m envs` and the checks; a run makes its worlds itself (actors/worlds.py), with the same
+errors (experience/command/failures.py).
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
-import json
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,22 +16,12 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Text
 
-from experience.errors import ConfigError, EnvironmentFailure, MissingPartError, XpError
-from experience.text.near import did_you_mean, nearest, nearest_id
+from experience.command.failures import check_arguments, errors_of
+from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
+from experience.text.near import nearest, nearest_id
 
 _AS_TEXT = "envs:Text-v0"
 _NEXT = "see ./xp env list; a world of your own in FILE.py of this folder is FILE:Name-v0"
-_ROOT = Path(__file__).resolve().parent.parent
-_NOT_THE_WORLDS = (
-    str(_ROOT / "actors"),
-    str(_ROOT / "envs/check"),
-    str(_ROOT / "envs/episode.py"),
-    __file__,
-    str(Path(gymnasium.__file__).parent),
-    str(Path(importlib.__file__).parent),
-    "<frozen importlib",
-)
-"""Files whose frames lead to a world's error and say nothing about it."""
 
 
 def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -45,7 +32,7 @@ def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """
     found = spec_of(env_id)
     try:
-        _check_arguments(env_id, found, arguments or {})
+        check_arguments(env_id, _creator(env_id, found), arguments or {})
         with errors_of(env_id, "when it was made"):
             return gymnasium.make(env_id, **deepcopy(dict(arguments or {})))
     except gymnasium.error.DependencyNotInstalled as missing:
@@ -54,21 +41,6 @@ def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
         ) from missing
     except gymnasium.error.Error as error:
         raise ConfigError(f"{env_id} cannot be made: {error}", _NEXT) from error
-
-
-def make_for_agents(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """The environment, whose observations and actions are text. Raises ConfigError with the line to write where they
-    are anything else, and whatever `make` raises."""
-    world = make(env_id, arguments)
-    if is_text(world):
-        return world
-    world.close()
-    inside = json.dumps({"world": env_id, **(arguments or {})})
-    raise ConfigError(
-        f"{env_id} shows {_short(world, 'observation_space')} and takes "
-        f"{_short(world, 'action_space')}, and agents read and write text",
-        f'write instead: {{id: "{_AS_TEXT}", arguments: {inside}}}',
-    )
 
 
 def make_as_text(
@@ -83,40 +55,20 @@ def make_as_text(
     return env_id, given, world.unwrapped
 
 
+def _creator(env_id: str, spec: EnvSpec) -> Any:
+    with errors_of(env_id, "when it was imported"):
+        return (
+            load_env_creator(spec.entry_point)
+            if isinstance(spec.entry_point, str)
+            else spec.entry_point
+        )
+
+
 def is_text(world: Any) -> bool:
     return all(
         isinstance(getattr(world, name, None), Text)
         for name in ("observation_space", "action_space")
     )
-
-
-@contextmanager
-def errors_of(env_id: str, when: str) -> Iterator[None]:
-    """What a world raises within becomes an EnvironmentFailure that keeps the world's own traceback. Errors that say
-    already what to do stay as they are."""
-    try:
-        yield
-    except (XpError, gymnasium.error.Error):
-        raise
-    except Exception as error:
-        raise EnvironmentFailure(
-            f"{env_id} raised {type(error).__name__} {when}: {error}\n{own_traceback(error)}",
-            f"mend the world; ./xp env check {env_id} tries it",
-        ) from error
-
-
-def own_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, from the world's own first frame on."""
-    if isinstance(error, TypeError) and error.__context__ and "environment creator" in str(error):
-        error = error.__context__  # Gymnasium raised it again, without its frames
-    whole = frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_NOT_THE_WORLDS):
-        frames = frames.tb_next
-    if isinstance(error, SyntaxError):  # its place is in the error itself
-        return "".join(traceback.format_exception_only(error)).rstrip()
-    return "".join(
-        traceback.format_exception(type(error), error, frames or whole, chain=False)
-    ).rstrip()
 
 
 def spec_of(env_id: str) -> EnvSpec:
@@ -181,29 +133,3 @@ def _is_of(spec: EnvSpec, module: str) -> bool:
     entry = spec.entry_point
     where = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     return f"{where}.".startswith(f"{module}.")
-
-
-def _check_arguments(env_id: str, spec: EnvSpec, arguments: Mapping[str, Any]) -> None:
-    """Raises ConfigError for arguments that the world's constructor does not take."""
-    entry = spec.entry_point
-    with errors_of(env_id, "when it was imported"):
-        creator = load_env_creator(entry) if isinstance(entry, str) else entry
-    try:
-        taken = inspect.signature(creator).parameters if callable(creator) else {}
-    except (TypeError, ValueError):
-        return
-    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        return
-    for name in arguments:
-        if name not in taken:
-            known = ", ".join(taken) or "no arguments"
-            raise ConfigError(
-                f"{env_id} takes no argument {name}",
-                did_you_mean(name, taken) or f"it takes {known}",
-            )
-
-
-def _short(world: Any, name: str) -> str:
-    space: Any = getattr(world, name, None)
-    said = str(space)
-    return said if len(said) <= 60 else f"{type(space).__name__}{space.shape or ''}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
+from pathlib import Path
 
 from experience.errors import ConfigError
 
@@ -115,3 +117,33 @@ def source(file_name: str, kind: str) -> tuple[str, str]:
         raise ConfigError(f"no kind {kind!r}", "there are: " + ", ".join(KINDS))
     name = "".join(part.capitalize() for part in file_name.split("_"))
     return KINDS[kind].format(name=name, title=file_name), f"{file_name}:{name}-v0"
+
+
+def write(name: str, kind: str) -> tuple[Path, str]:
+    """Writes a new world into `name`.py of this folder; returns (path, environment id).
+
+    Raises ConfigError for a bad name or kind, a name that is taken, and a folder that cannot be
+    written to.
+    """
+    if not name.isidentifier() or not name.isascii():
+        raise ConfigError(
+            f"{name}: not a name of a module", "use letters, digits and '_', e.g. my_world"
+        )
+    text, env_id = source(name, kind)
+    path = Path(f"{name}.py")
+    if path.exists():
+        raise ConfigError(f"{path} exists already", "choose another name")
+    taken = find_spec(name)
+    if taken is not None:  # the new file would never be found, or would replace that module
+        where = taken.origin or ", ".join(taken.submodule_search_locations or ())
+        raise ConfigError(
+            f"{name}: a module of that name exists: {where}", "choose another name, e.g. my_" + name
+        )
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.absolute()} cannot be written: {error.strerror}",
+            "call ./xp from a folder that you may write to",
+        ) from error
+    return path, env_id

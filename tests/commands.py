@@ -49,18 +49,21 @@ def _serve() -> None:
 
     import actors.cli.main
     import actors.config.schema
-    import actors.reading.play
-    import envs.check  # noqa: F401
+    import envs.__main__
+    import envs.check
 
     for line in sys.stdin:
         folder, *words = json.loads(line)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()
             if not child:
+                of_envs = words[:1] == ["env"] and words[1:2] != [
+                    "replay"
+                ]  # as in actors/__main__.py
                 _run(
-                    actors.cli.main.main,
+                    envs.__main__.main if of_envs else actors.cli.main.main,
                     folder,
-                    words,
+                    words[1:] if of_envs else words,
                     (os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno()),
                 )
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -39,19 +39,40 @@ HOMES = {
 }
 
 
+BY_NAME = {"import_module", "__import__", "find_spec", "run_module"}
+"""Functions that reach a module by its name: a literal name counts as an import."""
+
+
 def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports, by a statement or by a literal name."""
     tree = ast.parse(path.read_text())
-    names = {
-        a.name.partition(".")[0]
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Import)
-        for a in n.names
-    }
-    return names | {
-        (n.module or "").partition(".")[0]
-        for n in ast.walk(tree)
-        if isinstance(n, ast.ImportFrom) and not n.level
-    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call):
+            found |= named_modules(node)
+    return {name.partition(".")[0] for name in found}
+
+
+def named_modules(call: ast.Call) -> set[str]:
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    words = [*call.args, *(keyword.value for keyword in call.keywords)]
+    texts = [w.value for w in words if isinstance(w, ast.Constant) and isinstance(w.value, str)]
+    return set(texts[:1]) if name in BY_NAME else set()
+
+
+def test_a_module_reached_by_its_literal_name_counts_as_imported(tmp_path: Path) -> None:
+    file = tmp_path / "reaching.py"
+    file.write_text(
+        "import importlib, runpy\nfrom importlib import import_module as load\n"
+        "importlib.import_module('envs.make').make\nimportlib.util.find_spec(name='ray')\n"
+        "runpy.run_module('torch')\n__import__('mcp')\nimportlib.import_module(given)\n"
+    )
+    assert imported(file) == {"importlib", "runpy", "envs", "ray", "torch", "mcp"}
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)

@@ -540,7 +540,7 @@ def test_without_the_redactor_the_same_run_leaks_at_every_exit(tmp_path: Path) -
 
 def test_a_traceback_and_a_log_record_hold_no_secret(tmp_path: Path) -> None:
     code = (
-        "import logging, sys; from actors.output import guard; guard()\n"
+        "import logging, sys; from experience.command.output import guard; guard()\n"
         f"logging.basicConfig(filename={str(tmp_path / 'log')!r}, level=10)\n"
         "import os; key = os.environ['MY_KEY']\n"
         "logging.info('it is %s', key); logging.exception('oh', exc_info=ValueError(key))\n"

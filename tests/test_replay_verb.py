@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.reading.play import choose
+from actors.reading.replayed import choose
 from actors.reading.survey import survey
 from experience.errors import XpError
 from tests.lived_runs import WrittenRun

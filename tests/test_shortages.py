@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.running.machine import shortage
+from experience.command.ending import shortage
 from tests.test_house import ROOT
 from tests.test_silence import _SMALL, started
 

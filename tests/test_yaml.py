@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.config.reader import Problems, plain, read_file, read_override, write
+from actors.config.reader import read_file, read_override
 from actors.config.schema import dump, load
+from experience.command.plain_yaml import Problems, plain, write
 from experience.errors import ConfigError
 
 SAID: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from actors.cli.verbs import Files, Overrides, Verbs, dump_config, load_config
-from actors.output import emit, say
+from experience.command.output import emit, say
 from experience.text.strict_json import dumps
 
 app = Verbs(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.cli.verbs import Json, RunName, Verbs
-from actors.output import emit, say
+from experience.command.output import emit, say
 from experience.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 
 from actors import ROOT
 from actors.cli.verbs import Json, Verbs
-from actors.output import emit
+from experience.command.output import emit
 from experience.errors import ConfigError
 
 if TYPE_CHECKING:

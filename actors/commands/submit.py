@@ -15,7 +15,7 @@ from actors import ROOT
 from actors.config.reader import shown
 from actors.config.section import absolute
 from actors.engines.passwords import HIDDEN, PASSWORD
-from actors.output import emit
+from experience.command.output import emit
 from experience.errors import ConfigError, XpError
 from experience.shards.redaction.redact import Redactor
 

@@ -63,9 +63,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 def refuse(found: list[Change], where: str) -> None:
     """Raises ConfigError naming the changes that the store cannot take."""
     if wrong := [change for change in found if change.why_not]:
-        said = "\n".join(f"  {change}: {change.why_not}" for change in wrong)
+        listed = "\n".join(f"  {change}: {change.why_not}" for change in wrong)
         raise ConfigError(
-            f"{where} is not what this run's store was made with:\n{said}",
+            f"{where} is not what this run's store was made with:\n{listed}",
             f"put the old values back, or begin another run: ./xp run -c {where}",
         )
 

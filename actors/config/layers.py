@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from actors.config.reader import Node, Problems
 from actors.config.section import Section
+from experience.command.plain_yaml import Node, Problems
 
 
 def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
@@ -49,9 +49,9 @@ def _how_many(items: list[Node], path: str) -> str:
     return f"{path} holds {count} item{'s' if count != 1 else ''}{last}"
 
 
-def note_places(section: Section, told: Node) -> None:
+def note_places(section: Section, given: Node) -> None:
     """Notes in `section`, and in the sections inside it, where each key was set."""
-    for name, child in told.value.items():
+    for name, child in given.value.items():
         section._places[name] = child.place
         inner = getattr(section, name)
         pairs = (

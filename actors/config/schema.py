@@ -19,21 +19,13 @@ from pydantic_core import PydanticCustomError
 from actors.config.acting import Budget, Collecting, Evaluation, SandboxSection, World
 from actors.config.layers import merge, note_places, origins
 from actors.config.moved import report_moved
-from actors.config.reader import (
-    Node,
-    Problems,
-    check_secrets,
-    plain,
-    read_file,
-    read_node,
-    read_override,
-    write,
-)
+from actors.config.reader import check_secrets, read_file, read_override
 from actors.config.section import SEEDS, PathText, Section, at_home, model_here
 from actors.config.sense import check_sense, names_of_secrets, without_password
 from actors.config.words import check_keys, explain_error
 from actors.engines.registry import OUTSIDE
 from actors.engines.registry import names as engine_names
+from experience.command.plain_yaml import Node, Problems, plain, read_node, write
 from experience.learning.learner import LearnerSettings
 from experience.shards.redaction.redact import name_secrets
 

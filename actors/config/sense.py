@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from actors.config.reader import Node, Problems
 from actors.config.section import ADDRESS
 from actors.engines.passwords import HIDDEN, PASSWORD
+from experience.command.plain_yaml import Node, Problems
 from experience.shards.redaction.redact import name_secrets
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from actors.config.reader import Node, Problems
+from experience.command.plain_yaml import Node, Problems
 from experience.text.near import did_you_mean, nearest
 
 _SHAPES = {

@@ -18,9 +18,9 @@ from actors.collecting.collector import Collector
 from actors.collecting.work import Work
 from actors.config.schema import Config
 from actors.config.sense import names_of_secrets
-from actors.output import guard
 from actors.pool.pool import all_new
 from actors.pool.ray_start import log_ray_to, session_logs, start_ray
+from experience.command.output import guard
 from experience.errors import XpError
 from experience.models.weights import PolicyBundle
 from experience.shards.catalog import Catalog

@@ -23,7 +23,7 @@ _MOST_PIXELS = 40_000_000
 
 
 def examples(directory: RunDirectory, found: Survey) -> str:
-    """Of each world the best and the worst held-out episode of its last evaluated version, as HTML."""
+    """HTML of the best and the worst held-out episode of each world's last evaluated version."""
     chosen = [e for world in found.worlds[:_MOST_WORLDS] for e in _best_and_worst(found, world)]
     blobs = BlobReader(directory.shards)
     return "".join(
@@ -54,7 +54,8 @@ def _example(lived: Lived, episode: Episode, blobs: BlobReader) -> str:
     }
     head = ", ".join(f"{name} {value}" for name, value in facts.items())
     return (
-        f"<h3>{html.escape(lived.env_id)}</h3><p>{html.escape(head)}</p>{_pictures(episode.rows, blobs)}"
+        f"<h3>{html.escape(lived.env_id)}</h3><p>{html.escape(head)}</p>"
+        f"{_pictures(episode.rows, blobs)}"
         f"<pre>{html.escape(_shortened([_turn(s) for s in episode.rows]))}</pre>"
     )
 
@@ -109,19 +110,20 @@ def _pictures(rows: Sequence[Step], blobs: BlobReader) -> str:
 
 
 def _picture(turn: int, blob: Blob, blobs: BlobReader) -> str:
-    told = f"{blob.role or 'picture'} at turn {turn}, {blob.w} × {blob.h} pixels"
+    caption = f"{blob.role or 'picture'} at turn {turn}, {blob.w} × {blob.h} pixels"
     try:
         small = _small(blobs.read(blob.hash))
     except (ShardError, OSError, ValueError, SyntaxError) as error:  # the last two are Pillow's
-        return f"<p>{html.escape(told)}: cannot be shown, {html.escape(str(error)[:200])}</p>"
+        return f"<p>{html.escape(caption)}: cannot be shown, {html.escape(str(error)[:200])}</p>"
     return (
-        f'<figure><img alt="{html.escape(told)}" src="data:image/jpeg;base64,{base64.b64encode(small).decode()}">'
-        f"<figcaption>{html.escape(told)}</figcaption></figure>"
+        f'<figure><img alt="{html.escape(caption)}" '
+        f'src="data:image/jpeg;base64,{base64.b64encode(small).decode()}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
 def _small(data: bytes) -> bytes:
-    """The picture as a small JPEG, drawn anew. Raises ValueError if it is too large to be looked at."""
+    """The picture encoded again as a small JPEG. Raises ValueError if it has too many pixels."""
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))

@@ -21,8 +21,10 @@ Record = Mapping[str, Any]
 
 
 def in_one_time(history: Iterable[Record]) -> Iterator[dict[str, Any]]:
-    """The records with seconds that go on where a run was resumed: each attempt counts its own from 0. A record belongs
-    to a new attempt if that began after the record before it was written."""
+    """The records on one time axis: the seconds of a resumed run continue, not restart from 0.
+
+    A record belongs to a new attempt if that attempt began after the previous record was written.
+    """
     before = last = written = 0.0
     for record in history:
         now, at = float(record.get("seconds") or 0.0), float(record.get("t") or 0.0)
@@ -131,7 +133,7 @@ def training(found: Mapping[str, Mapping[int, Mean]]) -> str:
 
 
 def sources(history: Sequence[Record]) -> str:
-    """Acknowledged steps in one panel, imagined ones in another: they are not the same kind of thing."""
+    """Acknowledged and imagined steps in two panels, because they are not the same kind of data."""
     points = [(r["seconds"] / 60, r["steps"]) for r in history if r.get("steps")]
     panels = [
         [n for n in names if any(s.get(n) for _, s in points)]

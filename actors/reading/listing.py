@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from actors.config.section import absolute
-from actors.output import emit
 from actors.reading.survey import Survey, first_version, known_config, learns, survey
 from actors.runs.directory import RunDirectory
+from experience.command.output import emit
 from experience.errors import ShardError
 from experience.evaluation.statistics import Mean
 
 
 def list_runs(folder: str, as_json: bool) -> Iterator[str]:
-    """Prints a row for each run; gives what is wrong with those that cannot be read, which hide no other."""
+    """Prints a row for each run; yields what is wrong with each run that cannot be read."""
     for directory in runs(absolute(folder)):
         try:
             row = summary(directory)
@@ -29,14 +29,15 @@ def list_runs(folder: str, as_json: bool) -> Iterator[str]:
         else:
             version = f"v{row['version']}" if row["learns"] else ""
             emit(
-                f"{row['run']:<42} {row['status']:<11} {version:<5} {sum(row['steps'].values()):>7} steps  "
+                f"{row['run']:<42} {row['status']:<11} {version:<5} "
+                f"{sum(row['steps'].values()):>7} steps  "
                 f"{row['seconds']:>6.0f} s"
                 + (f"  {row['attempts']} attempts" if row["attempts"] > 1 else "")
             )
 
 
 def show_run(directory: RunDirectory, as_json: bool) -> None:
-    """Prints what a run did: its record, counts and returns read from its shards, and what failed."""
+    """Prints a run: its record, counts and returns from its shards, and its failures."""
     row, config, found = summary(directory), known_config(directory), survey(directory.shards)
     counted, record = directory.count(), directory.record
     if as_json:
@@ -68,7 +69,7 @@ def show_run(directory: RunDirectory, as_json: bool) -> None:
 
 
 def held_out_cells(found: Survey, learning: bool, first: str) -> dict[str, dict[str, str]]:
-    """Per world what a reader compares, by column: returns with their interval and number of tasks."""
+    """Per world and column: a return with its interval and number of tasks, to be compared."""
     if not learning:
         return {
             world: {"random": _with_n(random), "policy": _with_n(policy)}
@@ -111,9 +112,10 @@ def when(at: float) -> str:
 
 
 def resumptions(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each time that the run was resumed: at (seconds since the epoch), version (None: from no checkpoint)."""
-    told = record.get("resumed")
-    entries = [e for e in told if isinstance(e, dict)] if isinstance(told, list) else []
+    """Each resumption: `at` (seconds since the epoch), `version` (None if without a checkpoint)."""
+    resumed = record.get("resumed")
+    listed = resumed if isinstance(resumed, list) else []
+    entries = [entry for entry in listed if isinstance(entry, dict)]
     return [
         {"at": at, "version": number(e.get("version"))}
         for e in entries
@@ -122,7 +124,7 @@ def resumptions(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def status_of(directory: RunDirectory, record: dict[str, Any]) -> str:
-    """The status that holds now: a run whose process is gone was interrupted, whatever it last wrote of itself."""
+    """The present status: a run that is `running` on record but has no process was interrupted."""
     status = str(record.get("status", "unknown"))
     if status == "running" and directory.is_held is False:
         return "interrupted"
@@ -130,7 +132,7 @@ def status_of(directory: RunDirectory, record: dict[str, Any]) -> str:
 
 
 def seconds_of(directory: RunDirectory) -> float:
-    """Seconds of all attempts together. One that was killed ended with the last sign of life that it left."""
+    """Seconds of all attempts together. A killed attempt ends at the last sign of life it left."""
     record = directory.record
     spent = number(record.get("seconds")) or 0.0
     if record.get("status") != "running":
@@ -150,7 +152,7 @@ def _last_sign(directory: RunDirectory) -> float:
 
 
 def version_of(directory: RunDirectory, record: dict[str, Any], status: str) -> int:
-    """The last policy version that the run reached, of a run that was cut off by its metrics and checkpoints."""
+    """The last policy version of the run; of a run that was cut off, by metrics and checkpoints."""
     if status in ("succeeded", "imported"):
         return int(number(record.get("version")) or 0)
     last = next(iter(deque(directory.metrics(), maxlen=1)), {})

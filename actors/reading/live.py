@@ -1,4 +1,4 @@
-"""A run as it goes on: a table on a terminal, a line every ten seconds elsewhere, records of JSON where asked for.
+"""A run in progress: a table on a terminal, else a line every ten seconds, or JSON records.
 
 All three are told again by the clock: seconds go on while nothing happens.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.config.schema import Config
-from actors.output import emit, plain, say, terminal
 from actors.running.progress import Progress
+from experience.command.output import emit, plain, say, terminal
 from experience.errors import XpError
 from experience.evaluation.statistics import Mean
 
@@ -118,9 +118,13 @@ def headline(progress: Progress) -> str:
     failed = f"  {sum(progress.failures.values())} FAILURES" if progress.failures else ""
     full = ""
     if progress.disk_is_full:
-        full = "  THE DISK IS FULL: nothing new is lived until there is room; or Ctrl-C, and resume later"
+        full = (
+            "  THE DISK IS FULL: nothing new is lived until there is room; "
+            "or Ctrl-C, and resume later"
+        )
     return (
-        f"{progress.seconds:4.0f} s  {where(progress)}{full}  policy v{progress.version}  {counts} steps  "
+        f"{progress.seconds:4.0f} s  {where(progress)}{full}  policy v{progress.version}  "
+        f"{counts} steps  "
         f"lag {progress.lag:.1f}{model}{cut}{skipped}{failed}"
     )
 
@@ -141,9 +145,12 @@ def line(progress: Progress) -> str:
 
 
 def summary_line(progress: Progress, report: Path) -> str:
-    """What changed, in one line: held-out return of random, imitation and the last version, per world, and the gain
-    over imitation, taken task by task, with its 95 % interval over the tasks (each task's gain, of fewer than 5);
-    what was cut short, and what failed."""
+    """What changed, in one line.
+
+    Per world: the held-out return of random, imitation and the last version, and the gain over
+    imitation task by task, with its 95 % interval over the tasks (with fewer than 5 tasks, the gain
+    of each). Then what was cut short, and what failed.
+    """
     parts = [f"{world.rpartition(':')[2]} {_change(progress, world)}" for world in progress.returns]
     first = ["imitation"] if progress.learns else []
     versions = " → ".join(["random", *first, f"v{progress.version}"])
@@ -151,7 +158,8 @@ def summary_line(progress: Progress, report: Path) -> str:
     failed = f" · FAILURES: {causes(progress)} (failures.json)" if progress.failures else ""
     return (
         f"held-out return ({versions}): {', '.join(parts) or 'not evaluated'} · "
-        f"{progress.acknowledged} rows acknowledged, 0 lost · {progress.restarts} restarts{cut}{failed} · "
+        f"{progress.acknowledged} rows acknowledged, 0 lost · "
+        f"{progress.restarts} restarts{cut}{failed} · "
         f"report {report}"
     )
 
@@ -179,18 +187,21 @@ def causes(progress: Progress) -> str:
 
 
 def warnings(progress: Progress) -> list[str]:
-    """What a run should not end without saying: phases that were cut, and worlds whose training episodes all earned the
-    same, which teach nothing."""
+    """Phases that were cut short, and worlds whose training episodes all earned the same.
+
+    Equal returns have no advantage over each other, so they teach nothing.
+    """
     cut = [
-        f"{phase}: {how}; what was missing then was left out, and ./xp resume does not live it again"
+        f"{phase}: {how}; what was missing then was left out, "
+        "and ./xp resume does not live it again"
         if phase != "final evaluation"
         else f"{phase}: {how}; episodes that end soon count more in these means"
         for phase, how in progress.cut_short.items()
     ]
     early = (
         [
-            "no update: the limit of steps was reached before the groups of one were whole; a higher --limit, or a "
-            "smaller collecting.group_size"
+            "no update: the limit of steps was reached before the groups of one were whole; "
+            "a higher --limit, or a smaller collecting.group_size"
         ]
         if progress.learns
         and progress.training_steps
@@ -201,8 +212,9 @@ def warnings(progress: Progress) -> list[str]:
         cut
         + early
         + [
-            f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, and groups that do not "
-            "differ teach nothing: show more demonstrations, imitate longer, or begin with easier tasks"
+            f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, "
+            "and groups that do not differ teach nothing: show more demonstrations, "
+            "imitate longer, or begin with easier tasks"
             for world, returns in progress.training.items()
             if progress.learns and len(returns) > 7 and max(returns) - min(returns) < 1e-9
         ]
@@ -210,8 +222,10 @@ def warnings(progress: Progress) -> list[str]:
 
 
 def check_learned(config: Config, progress: Progress) -> None:
-    """Raises XpError where a run that was to learn (or, for a policy that does not, to be measured) had nothing to do
-    it with: that is no success. A run whose limit of steps left room for one update did what it was asked."""
+    """Raises XpError if a run had nothing to learn from, or (for a fixed policy) to measure.
+
+    A run whose limit of steps left room for only one update has done what it was asked.
+    """
     limited = config.budget.steps is not None and progress.training_steps >= config.budget.steps
     if not config.budget.updates or (limited and progress.version < 2):
         return
@@ -223,15 +237,15 @@ def check_learned(config: Config, progress: Progress) -> None:
         what = "nothing was learned" if progress.learns else "nothing was measured"
         raise XpError(
             f"{what}: no training episode of {progress.episodes} has a return{why}",
-            look
-            + "./xp env check says what is wrong with a world; ./xp env replay shows what was lived",
+            look + "./xp env check says what is wrong with a world; "
+            "./xp env replay shows what was lived",
         )
     if not progress.learns:
         return
     if not progress.version:
         raise XpError(
-            f"nothing was learned: no {config.collecting.group_size} episodes of one group ended in time for "
-            f"an update{why}",
+            f"nothing was learned: no {config.collecting.group_size} episodes of one group "
+            f"ended in time for an update{why}",
             "raise budget.minutes, or lower collecting.group_size",
         )
     groups = progress.groups
@@ -242,15 +256,16 @@ def check_learned(config: Config, progress: Progress) -> None:
         and not _beats_random(progress)
     ):
         raise XpError(
-            f"nothing was learned: in each of {groups['all']} groups all episodes earned the same, and "
-            f"groups that do not differ teach nothing; held-out tasks are done no better than at random{why}",
-            "show more demonstrations, imitate longer, or begin with easier tasks; ./xp env replay shows "
-            "what was lived",
+            f"nothing was learned: in each of {groups['all']} groups all episodes earned the same, "
+            "and groups that do not differ teach nothing; "
+            f"held-out tasks are done no better than at random{why}",
+            "show more demonstrations, imitate longer, or begin with easier tasks; "
+            "./xp env replay shows what was lived",
         )
 
 
 def _beats_random(progress: Progress) -> bool:
-    """Whether a world's last held-out mean is above the random policy's: then imitation alone has taught something."""
+    """Whether some world's last held-out mean is above random: imitation has taught something."""
     nothing = Mean(math.nan, None, 0)
     pairs = [
         (by[max(by)], progress.random.get(world, nothing))

@@ -1,11 +1,12 @@
-"""SQL over what a run holds, by DuckDB, on committed rows only, each file checked before it is read.
+"""SQL over a run's committed rows, by DuckDB; each file is checked before it is read.
 
-Signals go by name, whatever code a shard gave them: a column `"signal.<name>"` each, the value, null where a row has
-none; and `signal(signals, 'done')`, the same for a name that is worked out in the query. `signals` itself is a list of
-structs code, name, value, evidence. `steps` and `imagined` show what amendments say today, in signals, rewards and
-their versions; `raw_steps` and `raw_imagined` show the rows as they were written.
-The table `episodes` has a row for each episode of `steps`: its turns, its return (null if a reward is unknown), how it
-ended (null where a crash cut it off), and whether it is whole: learned from and evaluated.
+A signal is addressed by name, whatever code a shard gave it: the column `"signal.<name>"` holds
+its value (null if the row has none), and `signal(signals, 'done')` does the same for a name
+computed in the query. `signals` itself is a list of structs (code, name, value, evidence). `steps`
+and `imagined` show signals, rewards and reward versions as amended; `raw_steps` and `raw_imagined`
+show the rows as written. The table `episodes` has a row for each episode of `steps`: its turns, its
+return (null if a reward is unknown), its ending (null if a crash cut it off), and whether it is
+whole, which means that it is learned from and evaluated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from actors.output import data, emit
+from experience.command.output import data, emit
 from experience.errors import ConfigError
 from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
@@ -25,14 +26,17 @@ from experience.shards.record.schema import PLAIN
 from experience.step import FAILED, Boundary
 from experience.text.strict_json import dumps
 
-_HINT = """the tables are steps, imagined and episodes; their columns: ./xp query latest "describe steps\""""
+_HINT = (
+    'the tables are steps, imagined and episodes; their columns: ./xp query latest "describe steps"'
+)
 
 _FAILED = ", ".join(f"'{ending}'" for ending in sorted(FAILED))
 EPISODES = f"""
 create view episodes as
 with marked as (
-    select stream_id, t, episode, env_id, split, source, group_id, task_id, seed, policy_version, behaviour_id, reward,
-           ending, t_end_ns, action_text is null as closing, boundary,
+    select stream_id, t, episode, env_id, split, source, group_id, task_id, seed,
+           policy_version, behaviour_id, reward, ending, t_end_ns,
+           action_text is null as closing, boundary,
            lag(action_text is null, 1, true) over (partition by stream_id order by t) as first
     from steps),
 numbered as (
@@ -63,16 +67,20 @@ ended as (
         arg_max(ending, t) filter (not closing) as acted_says
     from numbered group by stream_id, number)
 select * exclude (closing_says, acted_says),
-    case when closing_says = 'none' then coalesce(acted_says, 'none') else closing_says end as ending,
+    case when closing_says = 'none' then coalesce(acted_says, 'none')
+         else closing_says end as ending,
     turns > 0 and closing_says is not null and ending not in ({_FAILED}) as whole
 from ended order by stream_id, t
 """
-"""`replay.Episode` in SQL: where an episode begins (`EpisodeReader`), what it earned, how it ended (`ending_of`)."""
+"""The episodes of a store in SQL: their begin, return and ending, as `EpisodeReader` cuts them."""
 
 
 def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: bool = True) -> None:
-    """Prints the answer: a table, or one JSON object a row. Raises ConfigError for SQL that DuckDB refuses, and
-    ShardError if a byte of the store is wrong; `checked` False leaves out the SHA-256 of sealed files, and says so."""
+    """Prints the answer as a table, or as one JSON object a row.
+
+    With `checked` False, sealed files are not verified against their SHA-256, and a line says so.
+    Raises ConfigError for SQL that DuckDB refuses, ShardError if a byte of the store is wrong.
+    """
     if not checked:
         print("unchecked: sealed files were not held against their SHA-256", file=sys.stderr)
     connection = connect(tables, checked=checked)
@@ -129,7 +137,7 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
 def _amended(
     connection: duckdb.DuckDBPyConnection, table: str, raw: str, store: Path, names: Sequence[str]
 ) -> str:
-    """The rows with later signals in place of earlier ones, and each step's last reward and its version."""
+    """SQL of the rows as amended: the latest signals, and each step's last reward and version."""
     later = in_force(store)
     if not later.signals.num_rows and not later.rewards.num_rows:
         return f"select * from {raw}"
@@ -147,8 +155,8 @@ def _amended(
         column = _column(SIGNAL + name)
         if name in names:
             changed.append(
-                f"case when list_contains(l.names, {literal(name)}) then {value} else r.{column} end "
-                f"as {column}"
+                f"case when list_contains(l.names, {literal(name)}) then {value} "
+                f"else r.{column} end as {column}"
             )
         else:
             added.append(f", {value} as {column}")
@@ -160,9 +168,10 @@ def _amended(
 
 
 def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> str:
-    """The rows of shards that share a catalogue, with each of `names`, whose shards or not, as a column."""
+    """SQL of the rows of shards that share a catalogue, with a column for each of `names`."""
+    known = ", ".join(map(literal, catalogue))
     named = (
-        f"list_transform(signals, lambda s: {{code: s.code, name: ([{', '.join(map(literal, catalogue))}]"
+        f"list_transform(signals, lambda s: {{code: s.code, name: ([{known}]"
         "::varchar[])[s.code + 1], value: s.value, evidence: s.evidence}) as signals"
     )
     columns = [named if column == "signals" else _column(column) for column in PLAIN.names]
@@ -177,7 +186,10 @@ def _select(relation: str, catalogue: Sequence[str], names: Sequence[str]) -> st
 
 
 def _may_be_a_column(name: str, names: Sequence[str]) -> bool:
-    """DuckDB has no identifiers with NUL, and takes two that differ in case for one; signal() finds those by name."""
+    """Whether a signal's name can be a column; signal() finds all others.
+
+    DuckDB has no identifiers with NUL, and ignores the case of identifiers.
+    """
     return "\0" not in name and sum(other.lower() == name.lower() for other in names) == 1
 
 

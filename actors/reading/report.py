@@ -27,25 +27,35 @@ from experience.errors import ShardError
 from experience.evaluation.statistics import Mean
 from experience.shards.redaction.redact import Redactor
 
-_STYLE = """:root{color-scheme:light dark;--ink:#222;--soft:#595959;--line:#ccc;--box:#f5f5f2;--bad:#9d1c0d}
+_STYLE = """:root{color-scheme:light dark;--ink:#222;--soft:#595959;--line:#ccc;--box:#f5f5f2;
+--bad:#9d1c0d}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e6e1;--soft:#b0aca4;--line:#555;--box:#2a2926;--bad:#ffa394}
 body{background:#1c1b19}svg{background:#fff;border-radius:6px;padding:.4em}}
-body{font:1rem/1.5 system-ui,sans-serif;max-width:65rem;margin:2em auto;padding:0 1em;color:var(--ink)}
+body{font:1rem/1.5 system-ui,sans-serif;max-width:65rem;margin:2em auto;padding:0 1em;
+color:var(--ink)}
 h1{font-size:1.5em;margin-bottom:.2em;overflow-wrap:anywhere}h2{font-size:1.15em;margin:2em 0 .4em}
 h3{font-size:1em;margin-bottom:0}.wide{overflow-x:auto}table{border-collapse:collapse}
-td,th{padding:.25em .9em .25em 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
-td:not(:first-child){white-space:pre-line}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto;box-sizing:border-box}
-.note{color:var(--soft)}.bad{border-left:.3em solid var(--bad);padding:.1em 1em;background:var(--box)}
-pre{background:var(--box);padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere;max-height:40em;overflow-y:auto}
-figure{display:inline-block;margin:.5em 1em .5em 0;max-width:100%}figure img{max-width:min(15rem,100%);
+td,th{padding:.25em .9em .25em 0;text-align:right;border-bottom:1px solid var(--line);
+vertical-align:top}
+td:not(:first-child){white-space:pre-line}td:first-child,th:first-child{text-align:left}
+svg{max-width:100%;height:auto;box-sizing:border-box}
+.note{color:var(--soft)}.bad{border-left:.3em solid var(--bad);padding:.1em 1em;
+background:var(--box)}
+pre{background:var(--box);padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere;max-height:40em;
+overflow-y:auto}
+figure{display:inline-block;margin:.5em 1em .5em 0;max-width:100%}
+figure img{max-width:min(15rem,100%);
 border:1px solid var(--line)}figcaption{font-size:.85em;color:var(--soft)}"""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The page may fetch nothing and run nothing, whatever a world wrote into it."""
 
 
 def write_report(directory: RunDirectory, progress: Progress) -> Path:
-    """Writes report.html into the run directory and gives its path. Returns, counts, failures and examples are read
-    from the shards, so that a run that was cut off is reported like any; `progress` tells what they do not hold."""
+    """Writes report.html into the run directory and returns its path.
+
+    Returns, counts, failures and examples are read from the shards, so that a run that was cut off
+    is reported like any other; `progress` adds what the shards do not hold.
+    """
     config, found, damage = known_config(directory), Survey([]), ""
     counted = dict.fromkeys(("rows", "imagined_rows"), 0)
     try:
@@ -63,9 +73,10 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
         _table(found, learning, config),
         _section(
             "Return on held-out tasks, per policy version",
-            "Tasks that training never draws; n of them at each point; bands are 95 % intervals over the "
-            "tasks of this one run (Student's t; none for fewer than five). The dotted line is a policy of "
-            f"well-formed random actions; version 0 is {first_version(config).removesuffix(' (v0)')} alone.",
+            "Tasks that training never draws; n of them at each point; bands are 95 % intervals "
+            "over the tasks of this one run (Student's t; none for fewer than five). The dotted "
+            "line is a policy of well-formed random actions; version 0 is "
+            f"{first_version(config).removesuffix(' (v0)')} alone.",
             figures.held_out(found.held_out())
             + _numbers({w: r.versions for w, r in found.held_out().items()}),
         ),
@@ -89,8 +100,8 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
         _section(
             "Learning",
             "Of updates on real experience: losses, the gradient's length before it is cut, how "
-            "far the policy moved from the one that acted (kl; clipped: share of tokens whose ratio was), and "
-            "the age of the experience.",
+            "far the policy moved from the one that acted (kl; clipped: share of tokens whose "
+            "ratio was), and the age of the experience.",
             figures.learning(history) if learning else "",
         ),
         _section("Kept", "", _kept(progress, counted, record)),
@@ -103,7 +114,8 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
         _section("Configuration", "", _configuration(directory)),
     ]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(directory.name)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{_text(directory.name)}</title>"
         '<meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>"
@@ -134,7 +146,7 @@ def _rows(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ()) -> str:
 
 
 def _what_happened(directory: RunDirectory, record: Mapping[str, Any], found: Survey) -> list[str]:
-    """What a reader must know first: that the run did not end well, that it was resumed, what failed."""
+    """What a reader must know first: a bad ending, resumptions, failures. As HTML paragraphs."""
     status = status_of(directory, dict(record))
     parts = []
     if status not in ("running", "succeeded", "imported"):
@@ -146,17 +158,18 @@ def _what_happened(directory: RunDirectory, record: Mapping[str, Any], found: Su
     for again in resumptions(dict(record)):
         before = "what it had lived" if again["version"] is None else f"version {again['version']}"
         parts.append(
-            f"<p>Resumed {_text(when(again['at']))} from {before}; seconds of all attempts are added up.</p>"
+            f"<p>Resumed {_text(when(again['at']))} from {before}; "
+            "seconds of all attempts are added up.</p>"
         )
     if found.failures:
         items = "".join(
-            f"<li>{f.count} × {_text(f.env_id)}: {_text(f.kind)}<pre>{_text(f.traceback or f.first)}</pre>"
-            "</li>"
+            f"<li>{f.count} × {_text(f.env_id)}: {_text(f.kind)}"
+            f"<pre>{_text(f.traceback or f.first)}</pre></li>"
             for f in found.failures
         )
         parts.append(
-            '<div class="bad"><p>Episodes that failed, which learning and returns leave out; of each kind '
-            f"the first:</p><ul>{items}</ul></div>"
+            '<div class="bad"><p>Episodes that failed, which learning and returns leave out; '
+            f"of each kind the first:</p><ul>{items}</ul></div>"
         )
     return parts
 
@@ -169,8 +182,8 @@ def _sentence(
     version = version_of(directory, dict(record), status_of(directory, dict(record)))
     return (
         f"Policy version {version} after {seconds_of(directory) / 60:.1f} minutes{how}; "
-        f"{episodes} episodes; {counted['rows'] - counted['imagined_rows']} acknowledged rows on disk, and apart "
-        f"from them {counted['imagined_rows']} imagined ones; "
+        f"{episodes} episodes; {counted['rows'] - counted['imagined_rows']} acknowledged rows "
+        f"on disk, and apart from them {counted['imagined_rows']} imagined ones; "
         f"source {record.get('revision') or 'unknown'}, seed {record.get('seed')}."
     )
 
@@ -196,17 +209,20 @@ def _numbers(found: Mapping[str, Mapping[int, Mean]]) -> str:
 
 def _beside_held_out(config: Config | None) -> str:
     """Why the two curves differ."""
-    said = "Real training episodes by the version that began them; n of them at each point, bands as above. "
+    caption = (
+        "Real training episodes by the version that began them; "
+        "n of them at each point, bands as above. "
+    )
     if config is None:
-        return said
+        return caption
     sampled, held = config.policy.temperature, config.evaluation.temperature
     if sampled == held or config.policy.engine == "table":
-        return said + "They are other tasks than the held-out ones."
+        return caption + "They are other tasks than the held-out ones."
     how = "takes its likeliest action" if held == 0 else f"samples at temperature {held:g}"
-    return said + (
-        f"Here the policy samples its actions at temperature {sampled:g} to explore; on held-out tasks it "
-        f"{how}. One unlucky draw can spoil an episode, so that these returns may be lower than the "
-        "held-out ones of the same version."
+    return caption + (
+        f"Here the policy samples its actions at temperature {sampled:g} to explore; on held-out "
+        f"tasks it {how}. One unlucky draw can spoil an episode, so that these returns may be "
+        "lower than the held-out ones of the same version."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run's store says of it: its episodes, what they earned, what failed. Whatever ended the run, this is there."""
+"""A survey of a run's store: its episodes, returns and failures, however the run ended."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ _RANDOM = "random"
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """One episode as the store has it. `total` is the sum of its rewards, None if one is unknown; `ending` is None, and
-    `whole` False, where a crash cut it off; `version` is None where nothing was decided."""
+    """One episode as the store has it.
+
+    `total` is the sum of its rewards, None if a reward is unknown. `ending` is None, and `whole`
+    False, if a crash cut the episode off. `version` is None if nothing was decided.
+    """
 
     stream: bytes
     t: int
@@ -43,7 +46,7 @@ class Lived:
 
 @dataclass(frozen=True)
 class Failure:
-    """What stopped episodes of a world: how many, the first one's message, and its traceback where one was kept."""
+    """One kind of failure of a world: its count, the first message and, if kept, the traceback."""
 
     env_id: str
     kind: str
@@ -54,8 +57,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Returns:
-    """Held-out returns of one world: of the random baseline, of each version evaluated, and what the last version gains
-    over the first, task by task."""
+    """Held-out returns of one world.
+
+    Of the random baseline, of each evaluated version, and the gain of the last version over the
+    first, task by task.
+    """
 
     random: Mean
     versions: dict[int, Mean]
@@ -74,7 +80,7 @@ class Survey:
         return list(dict.fromkeys(e.env_id for e in self.episodes))
 
     def held_out(self) -> dict[str, Returns]:
-        """Per world that has held-out episodes; failed ones and those of unknown return are left out."""
+        """Per world with held-out episodes; leaves out failed episodes and unknown returns."""
         by_world: dict[str, list[Lived]] = defaultdict(list)
         for episode in self.episodes:
             if episode.split == "heldout" and episode.whole and episode.total is not None:
@@ -82,8 +88,10 @@ class Survey:
         return {world: _returns(episodes) for world, episodes in by_world.items()}
 
     def of_one_policy(self) -> dict[str, tuple[Mean, Mean]]:
-        """Per world the random baseline and the policy, where it is the same one under all versions: the mean over
-        tasks of each task's mean return."""
+        """(random baseline, policy) per world, for a policy that never changes.
+
+        Each is the mean over tasks of the mean return of a task.
+        """
         found: dict[str, tuple[Mean, Mean]] = {}
         for world, returns in self.held_out().items():
             by_task: dict[int, list[float]] = defaultdict(list)
@@ -136,8 +144,9 @@ def _returns(episodes: Sequence[Lived]) -> Returns:
     return Returns(mean_with_interval(random), versions, gain)
 
 
-_EPISODES = """select stream_id, t, turns, env_id, split, source, coalesce(behaviour_id, ''), policy_version, seed,
-    task_id, total_reward, ending, whole from episodes order by ended_ns, stream_id, t"""
+_EPISODES = """select stream_id, t, turns, env_id, split, source, coalesce(behaviour_id, ''),
+    policy_version, seed, task_id, total_reward, ending, whole from episodes
+    order by ended_ns, stream_id, t"""
 _FAILURES = """select env_id, ending, decode(info) from steps where action_text is null
     and ending in ('env_error', 'timeout') order by t_end_ns, stream_id, t"""
 
@@ -165,7 +174,7 @@ def _failures(rows: Iterable[tuple[str, str, str | None]]) -> list[Failure]:
 
 
 def whole_episodes(shards: Path, wanted: Sequence[Lived]) -> list[Episode]:
-    """The rows of `wanted`, from the first to the closing one, read from the store in one pass and in that order."""
+    """The rows of each `wanted` episode, in that order, closing row included, in one pass."""
     spans: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
     for number, episode in enumerate(wanted):
         spans[episode.stream].append((episode.t, episode.t + episode.turns, number))
@@ -181,7 +190,7 @@ def whole_episodes(shards: Path, wanted: Sequence[Lived]) -> list[Episode]:
 
 
 def known_config(directory: RunDirectory) -> Config | None:
-    """The run's configuration; None for a run that was imported, or whose configuration is of another time."""
+    """The run's configuration; None for an imported run, or one of an older schema."""
     try:
         return directory.config()
     except XpError:

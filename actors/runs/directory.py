@@ -27,9 +27,9 @@ import numpy as np
 
 from actors import ROOT
 from actors.config.changes import Change, changes
-from actors.config.reader import read_value
 from actors.config.schema import Config, dump, load
 from actors.config.section import absolute
+from experience.command.plain_yaml import read_value
 from experience.errors import ConfigError, ShardError, XpError
 from experience.shards.catalog import Catalog
 from experience.shards.redaction.redact import Redactor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from envs.check.subject import CHECKS, Failed, Skipped, Subject
-from envs.make import own_traceback
+from experience.command.failures import own_traceback
 from experience.errors import MissingPartError
 
 Verdict = Literal["PASS", "FAIL", "SKIP"]

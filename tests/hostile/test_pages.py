@@ -10,8 +10,8 @@ from http.server import HTTPServer
 import numpy as np
 import pytest
 
-from actors.reading.page import make_server
-from actors.reading.play import Game, page
+from envs.play.game import Game, page
+from envs.play.page import make_server
 from tests.planted_worlds import Sound
 
 

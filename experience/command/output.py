@@ -1,10 +1,10 @@
-"""Everything that this process prints passes here: no secret and no control character reaches a terminal or a log.
+"""All output of this process: no secret and no control character reaches a terminal or a log.
 
-Covers what Python writes to stdout and stderr, tracebacks included, and every record of `logging`. Does not cover what
-other programs, or code below Python, write to stderr.
+Covers what Python writes to stdout and stderr, tracebacks included, and every record of `logging`.
+Does not cover what other programs, or code below Python, write to stderr.
 
-stdout belongs to the command: while a verb runs (`own_stdout`), `emit` alone writes there, and what a world or a
-library prints, from Python, from C or from a program that it starts, goes to stderr.
+stdout belongs to the command: while a verb runs (`own_stdout`), only `emit` writes there. What a
+world or a library prints, from Python, from C or from a program that it starts, goes to stderr.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _data: Any = None
 
 
 def own_stdout() -> None:
-    """Keeps stdout for `emit`: descriptor 1 and `sys.stdout` lead to stderr from here on. Once is enough."""
+    """Keeps stdout for `emit`: from now on descriptor 1 and `sys.stdout` lead to stderr.
+
+    A second call changes nothing.
+    """
     global _data
     if _data is not None:
         return
@@ -79,7 +82,10 @@ def plain(text: str) -> str:
 
 
 def terminal() -> Any:
-    """stderr itself, for one who draws with control characters and takes all other text through `plain`."""
+    """stderr itself, for a caller that draws with control characters.
+
+    The caller must pass every text of others through `plain`.
+    """
     return sys.stderr.below if isinstance(sys.stderr, Guarded) else sys.stderr
 
 

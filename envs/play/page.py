@@ -1,9 +1,10 @@
 """A page of our own, served on loopback: what every request must keep before it is answered.
 
-Host and, where a browser sends it, Origin must name this server, on every method: another site's page can reach
-loopback through a name of its own (DNS rebinding). Bodies are small forms with an honest length. Nothing else is there.
-Requests are read side by side, each with a deadline, and answered one after another in the thread that serves: a
-connection that says nothing, or ever more, keeps nobody out, and a world is only ever in one thread.
+Host and, if a browser sends it, Origin must name this server, on every method: the page of another
+site can reach loopback through a name of its own (DNS rebinding). Bodies are small forms with an
+honest length. No other path exists. Requests are read in parallel, each with a deadline, and
+answered one after another in the thread that serves: a silent or endless connection blocks nobody,
+and the world is used by one thread only.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from actors.output import say
+from experience.command.output import say
 
 _MOST_BYTES = 1 << 16
 _MOST_CONNECTIONS = 64
 _READ_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
 
 
 class _Refused(Exception):
@@ -37,7 +41,7 @@ class _Refused(Exception):
 
 
 class _Server(ThreadingMixIn, HTTPServer):
-    """Reads requests in threads of their own; what `here` is given runs in the thread of `serve_forever`."""
+    """Reads each request in a thread; runs the work given to `here` in the serving thread."""
 
     daemon_threads, block_on_close, request_queue_size = True, False, 128
 
@@ -73,7 +77,7 @@ class _Server(ThreadingMixIn, HTTPServer):
 
 
 def serve(render: Callable[[], str], do: Callable[[str], None], port: int) -> None:
-    """Serves `render()` at http://127.0.0.1:PORT/ and gives what its form `do` sends to `do`, until interrupted."""
+    """Serves `render()` at http://127.0.0.1:PORT/ until interrupted; passes form input to `do`."""
     server = make_server(render, do, port)
     say(f"http://127.0.0.1:{server.server_port}/   (ctrl-c ends it)")
     try:
