@@ -7,6 +7,8 @@ this room imports no world. Beside its ids, such a package may offer what `packa
 from __future__ import annotations
 
 import json
+import difflib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ from experience.errors import ConfigError, EnvironmentFailure, MissingPartError,
 from experience.reward import check_weights
 from experience.text.near import nearest, nearest_id
 from experience.world import WorldCard
+from experience.strict_json import dumps
 
 _AS_TEXT = "envs:Text-v0"
 """The world that shows any other world as text."""
@@ -63,7 +66,7 @@ def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
     if isinstance(world.observation_space, Text) and isinstance(world.action_space, Text):
         return world
     world.close()
-    inside = json.dumps({"world": env_id, **arguments})
+    inside = dumps({"world": env_id, **arguments})
     raise ConfigError(
         f"{env_id} shows {_short(world.observation_space)} and takes "
         f"{_short(world.action_space)}, and agents read and write text",
