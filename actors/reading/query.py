@@ -12,13 +12,14 @@ whole, which means that it is learned from and evaluated.
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 
-from experience.command.output import data, emit
+from experience.command.output import emit
 from experience.errors import ConfigError
 from experience.shards.amend import in_force
 from experience.shards.catalog import SIGNAL, Catalog
@@ -92,8 +93,9 @@ def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: b
             for row in answer.fetchall():
                 emit(dumps(dict(zip(answer.columns, row, strict=True)), default=_plain))
         else:
-            with contextlib.redirect_stdout(data()):
+            with contextlib.redirect_stdout(io.StringIO()) as table:
                 answer.show(max_width=200, max_rows=1000)
+            emit(table.getvalue(), end="")
     except duckdb.Error as error:
         raise ConfigError(f"the query failed: {error}", _HINT) from error
 

@@ -54,10 +54,21 @@ def own_stdout() -> None:
         _data = sys.stdout or open(os.devnull, "w")
         return
     sys.stdout.flush()
-    kept = os.dup(sys.stdout.fileno())  # not inherited by the programs that a world starts
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        descriptor = sys.stdout.fileno()
+    except io.UnsupportedOperation:  # a stream in memory: a notebook's, a test's
+        _data, sys.stdout = Guarded(sys.stdout), sys.stderr
+        return
+    kept = os.dup(descriptor)  # not inherited by the programs that a world starts
+    os.dup2(sys.stderr.fileno(), descriptor)
     _data = Guarded(open(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace"))
     sys.stdout = sys.stderr
+
+
+def release_stdout() -> None:
+    """Forgets a stdout kept by `own_stdout`: the next command of this process keeps its own."""
+    global _data
+    _data = None
 
 
 def data() -> Any:
