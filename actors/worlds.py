@@ -6,9 +6,6 @@ this room imports no world. Beside its ids, such a package may offer what `packa
 
 from __future__ import annotations
 
-import json
-import difflib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,8 +28,8 @@ from experience.command.plain_yaml import Problems
 from experience.errors import ConfigError, EnvironmentFailure, MissingPartError, XpError
 from experience.reward import check_weights
 from experience.text.near import nearest, nearest_id
+from experience.text.strict_json import dumps
 from experience.world import WorldCard
-from experience.strict_json import dumps
 
 _AS_TEXT = "envs:Text-v0"
 """The world that shows any other world as text."""

@@ -1,4 +1,4 @@
-"""`python -m envs VERB`, which is `./xp env VERB`: list, make, check, measure, describe, play worlds.
+"""`python -m envs VERB`, which is `./xp env VERB`: list, make, check, measure, play worlds.
 
 stdout is data, stderr is talk; exit codes stand in experience/command/ending.py.
 """

@@ -1,4 +1,4 @@
-"""A world made by its id. What goes wrong is said with its place and the next step, a world's error with its frames.
+"""A world made by its id, or an error with the next step and, if the world raised, its frames.
 
 For `python -m envs` and the checks; a run makes its worlds itself (actors/worlds.py), with the same
 errors (experience/command/failures.py).
@@ -27,8 +27,8 @@ _NEXT = "see ./xp env list; a world of your own in FILE.py of this folder is FIL
 def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """The environment as Gymnasium makes it, of copies of its arguments.
 
-    Raises ConfigError for an id or an argument that does not exist, MissingPartError for a package that is not
-    installed, EnvironmentFailure for a world that raises.
+    Raises ConfigError for an id or an argument that does not exist, MissingPartError for a package
+    that is not installed, EnvironmentFailure for a world that raises.
     """
     found = spec_of(env_id)
     try:
@@ -46,7 +46,7 @@ def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
 def make_as_text(
     env_id: str, arguments: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, Any], Any]:
-    """(id, arguments, world without its wrappers): the world itself if it is text, else as `envs:Text-v0` shows it."""
+    """(id, arguments, world without wrappers); a world that is not text comes as `envs:Text-v0`."""
     world, given = make(env_id, arguments), dict(arguments or {})
     if not is_text(world):
         world.close()
@@ -106,7 +106,10 @@ def _near(module: str, name: str) -> str:
             return f"write {name}:NAME-v0, where NAME-v0 is what {name}.py registers"
     own = ids_of(module) if module else list(gymnasium.registry)
     if not own:
-        return f'{module} registers no environment: end it with gymnasium.register(id="{name}", entry_point=...)'
+        return (
+            f"{module} registers no environment: "
+            f'end it with gymnasium.register(id="{name}", entry_point=...)'
+        )
     if near := nearest_id(
         f"{module}:{name}" if module else name, [_written(module, known) for known in own]
     ):

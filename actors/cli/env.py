@@ -1,4 +1,4 @@
-"""`xp env replay`, the one verb about worlds that reads runs; all others are in `python -m envs`."""
+"""`xp env replay`, the one verb about worlds that reads runs; the others are in envs."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,7 +96,8 @@ class Launch:
                     "phase": "starting",
                 }
             )
-        started, newest = time.time(), Progress(directory.name, learns=config.policy.learns)
+        started = time.time()
+        newest = Progress(directory.name, learns=config.policy.learns)
         spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
 
         def seen(progress: Progress) -> None:
@@ -146,14 +148,6 @@ class Launch:
         from actors.reading.live import summary_line, warnings
         from actors.reading.report import write_report
 
-        held_out = {
-            world: {
-                "random": str(progress.random[world]),
-                "gain": str(progress.gain.get(world, "")),
-                **{f"v{v}": str(m) for v, m in by_version.items()},
-            }
-            for world, by_version in progress.returns.items()
-        }
         directory.write_record(
             status="succeeded",
             exit=0,
@@ -166,7 +160,7 @@ class Launch:
             failures=dict(progress.failures),
             cut_short=progress.cut_short,
             restarts=progress.restarts,
-            held_out=held_out,
+            held_out=_held_out_in_words(progress),
         )
         report = write_report(directory, progress)
         for warning in warnings(progress):
@@ -174,34 +168,56 @@ class Launch:
         if not self._as_json:
             emit(summary_line(progress, report))
             return
-        means = {
-            w: {
-                "random": vars(progress.random[w]),
-                "gain": vars(progress.gain[w]) if w in progress.gain else None,
-                "versions": {str(v): vars(m) for v, m in by.items()},
-            }
-            for w, by in progress.returns.items()
+        emit(_result(directory, progress, time.time() - started, report))
+
+
+def _held_out_in_words(progress: Progress) -> dict[str, dict[str, str]]:
+    """Per world the held-out means of random, of each version, and the gain, for run.json."""
+    words = {}
+    for world, by_version in progress.returns.items():
+        versions = {f"v{version}": str(mean) for version, mean in by_version.items()}
+        gain = str(progress.gain.get(world, ""))
+        words[world] = {"random": str(progress.random[world]), "gain": gain, **versions}
+    return words
+
+
+def _held_out_means(progress: Progress) -> dict[str, dict[str, Any]]:
+    """The same as data."""
+    means = {}
+    for world, by_version in progress.returns.items():
+        gain = progress.gain.get(world)
+        means[world] = {
+            "random": vars(progress.random[world]),
+            "gain": None if gain is None else vars(gain),
+            "versions": {str(version): vars(mean) for version, mean in by_version.items()},
         }
-        emit(
-            {
-                "kind": "result",
-                "event": "done",
-                "status": "succeeded",
-                "exit": 0,
-                "run": directory.name,
-                "version": progress.version,
-                "episodes": progress.episodes,
-                "steps": progress.steps,
-                "training_steps": progress.training_steps,
-                "acked_steps": progress.acknowledged,
-                "seconds": round(time.time() - started, 1),
-                "held_out": means,
-                "failures": dict(progress.failures),
-                "cut_short": progress.cut_short,
-                "warnings": warnings(progress),
-                "report": str(report),
-            }
-        )
+    return means
+
+
+def _result(
+    directory: RunDirectory, progress: Progress, seconds: float, report: Path
+) -> dict[str, Any]:
+    """The last JSON record of a run that succeeded."""
+    from actors.reading.live import warnings
+
+    return {
+        "kind": "result",
+        "event": "done",
+        "status": "succeeded",
+        "exit": 0,
+        "run": directory.name,
+        "version": progress.version,
+        "episodes": progress.episodes,
+        "steps": progress.steps,
+        "training_steps": progress.training_steps,
+        "acked_steps": progress.acknowledged,
+        "seconds": round(seconds, 1),
+        "held_out": _held_out_means(progress),
+        "failures": dict(progress.failures),
+        "cut_short": progress.cut_short,
+        "warnings": warnings(progress),
+        "report": str(report),
+    }
 
 
 def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:

@@ -51,7 +51,8 @@ class Change:
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     """The keys that differ, those of the worlds by the worlds' ids."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old = dict(_leaves(before))
+    new = dict(_leaves(now))
     keys = [key for key in {**old, **new} if old.get(key, _MISSING) != new.get(key, _MISSING)]
     return [
         Change(key, old.get(key, _MISSING), new.get(key, _MISSING), _why_not(key))

@@ -26,11 +26,11 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, pydantic field) of every leaf of a section."""
     for name, info in model.model_fields.items():
         inner = _model_of(info.annotation)
-        yield from (
-            keys(inner, f"{prefix}{name}{'[]' if get_origin(info.annotation) is list else ''}.")
-            if inner
-            else [(prefix + name, info)]
-        )
+        if inner is None:
+            yield prefix + name, info
+        else:
+            is_list = get_origin(info.annotation) is list
+            yield from keys(inner, f"{prefix}{name}{'[]' if is_list else ''}.")
 
 
 def takes(field: FieldInfo) -> str:
@@ -39,7 +39,7 @@ def takes(field: FieldInfo) -> str:
         return ", ".join(map(str, field.examples))
     kind = field.annotation
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    said = [
+    choices = [
         ", ".join(map(str, get_args(k))) if get_origin(k) is Literal else _TYPES.get(k, "")
         for k in kinds
     ]
@@ -49,24 +49,16 @@ def takes(field: FieldInfo) -> str:
         for name in ("ge", "gt", "le", "lt")
         if (value := getattr(part, name, None)) is not None
     }
-    low = (
-        f"from {bounds['ge']}"
-        if "ge" in bounds
-        else f"above {bounds['gt']}"
-        if "gt" in bounds
-        else ""
-    )
-    high = (
-        f"to {bounds['le']}"
-        if "le" in bounds
-        else f"below {bounds['lt']}"
-        if "lt" in bounds
-        else ""
-    )
+    limits = [
+        f"{word} {bounds[name]}"
+        for name, word in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"))
+        if name in bounds
+    ]
     pattern = next(
         (f"that matches {p.pattern}" for p in field.metadata if getattr(p, "pattern", None)), ""
     )
-    whole = " ".join(word for word in (next(filter(None, said), ""), low, high, pattern) if word)
+    words = [next(filter(None, choices), ""), *limits, pattern]
+    whole = " ".join(word for word in words if word)
     return f"{whole}, or null" if whole and type(None) in kinds else whole
 
 
@@ -132,9 +124,13 @@ def _suggest(key: str, model: type[BaseModel], root: type[BaseModel], path: str)
 
 def explain_error(error: Any, merged: Node, root: type[BaseModel], problems: Problems) -> None:
     """Reports a value that pydantic refused: where it was set, and what its key takes."""
-    node, path = merged, ""
+    node = merged
+    path = ""
     for part in error["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part}" if path else str(part)
         try:
             node = node.value[part]
         except (KeyError, IndexError, TypeError):

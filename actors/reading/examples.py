@@ -83,7 +83,8 @@ def _shortened(turns: Sequence[str]) -> str:
     ]
     head: list[str] = []
     tail: list[str] = []
-    left, room = list(kept), _MOST_CHARACTERS
+    left = list(kept)
+    room = _MOST_CHARACTERS
     while left and room > 0:
         side = tail if len(tail) <= len(head) else head
         side.append(left.pop(-1 if side is tail else 0))

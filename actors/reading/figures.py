@@ -27,10 +27,12 @@ def in_one_time(history: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """
     before = last = written = 0.0
     for record in history:
-        now, at = float(record.get("seconds") or 0.0), float(record.get("t") or 0.0)
+        now = float(record.get("seconds") or 0.0)
+        at = float(record.get("t") or 0.0)
         if now < last or (written and at - now > written):
             before += last
-        last, written = now, at
+        last = now
+        written = at
         yield {**record, "seconds": before + now}
 
 
@@ -73,7 +75,8 @@ def _short(world: str) -> str:
 
 
 def _curve(axis: Any, points: Mapping[int, Mean], colour: str) -> None:
-    versions, means = list(points), [m.mean for m in points.values()]
+    versions = list(points)
+    means = [m.mean for m in points.values()]
     halves = [m.half or 0.0 for m in points.values()]
     axis.plot(versions, means, "o-", color=colour, ms=4)
     axis.fill_between(
@@ -135,20 +138,23 @@ def training(found: Mapping[str, Mapping[int, Mean]]) -> str:
 def sources(history: Sequence[Record]) -> str:
     """Acknowledged and imagined steps in two panels, because they are not the same kind of data."""
     points = [(r["seconds"] / 60, r["steps"]) for r in history if r.get("steps")]
-    panels = [
-        [n for n in names if any(s.get(n) for _, s in points)]
-        for names in (("demonstration", "real"), ("imagined",))
-    ]
-    panels = [names for names in panels if names]
+
+    def lived(*names: str) -> list[str]:
+        return [name for name in names if any(steps.get(name) for _, steps in points)]
+
+    panels = [names for names in (lived("demonstration", "real"), lived("imagined")) if names]
     if not panels:
         return ""
+
+    def counts_of(name: str) -> list[int]:
+        return [steps.get(name, 0) for _, steps in points]
 
     def paint(axes: Any) -> None:
         for axis, names in zip(axes, panels, strict=True):
             colours = ["#b08900"] if names == ["imagined"] else list(_COLOURS)
             axis.stackplot(
-                [t for t, _ in points],
-                [[s.get(n, 0) for _, s in points] for n in names],
+                [minutes for minutes, _ in points],
+                [counts_of(name) for name in names],
                 labels=names,
                 colors=colours,
                 alpha=0.8,
@@ -202,8 +208,10 @@ def learning(history: Sequence[Record]) -> str:
         for name, value in values.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((record["version"], value))
-    panels = [(title, unit, [n for n in names if n in found]) for title, unit, names in _PANELS]
-    panels = [panel for panel in panels if panel[2]]
+    panels = []
+    for title, unit, names in _PANELS:
+        if measured := [name for name in names if name in found]:
+            panels.append((title, unit, measured))
     if not panels:
         return ""
 

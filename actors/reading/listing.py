@@ -38,8 +38,11 @@ def list_runs(folder: str, as_json: bool) -> Iterator[str]:
 
 def show_run(directory: RunDirectory, as_json: bool) -> None:
     """Prints a run: its record, counts and returns from its shards, and its failures."""
-    row, config, found = summary(directory), known_config(directory), survey(directory.shards)
-    counted, record = directory.count(), directory.record
+    row = summary(directory)
+    config = known_config(directory)
+    found = survey(directory.shards)
+    counted = directory.count()
+    record = directory.record
     if as_json:
         emit(
             record

@@ -28,9 +28,14 @@ class LiveTable:
     """`update` may be called as often as one likes."""
 
     def __init__(self, run: str, as_json: bool = False) -> None:
-        self._run, self._as_json, self._last, self._state = run, as_json, 0.0, ("", False)
-        self._shown, self._at = Progress(run), time.monotonic()
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._run = run
+        self._as_json = as_json
+        self._last = 0.0
+        self._state = ("", False)
+        self._shown = Progress(run)
+        self._at = time.monotonic()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
         self._live: Any = None
         self._clock = threading.Thread(target=self._tick, daemon=True)
         self._fancy = sys.stderr.isatty() and not os.environ.get("CI")
@@ -57,16 +62,16 @@ class LiveTable:
             self._live.__exit__(*exc)
 
     def update(self, progress: Progress) -> None:
-        self._shown, self._at = (
-            deepcopy(progress),
-            time.monotonic(),
-        )  # the run goes on while this is drawn
+        # the run goes on while this is drawn
+        self._shown = deepcopy(progress)
+        self._at = time.monotonic()
         self._tell()
 
     @property
     def now(self) -> Progress:
         """The newest progress, at this second."""
-        shown, at = self._shown, self._at
+        shown = self._shown
+        at = self._at
         return replace(shown, seconds=shown.seconds + time.monotonic() - at)
 
     def _tick(self) -> None:
@@ -79,7 +84,8 @@ class LiveTable:
             state = now.phase, now.disk_is_full
             if time.monotonic() - self._last <= _SECONDS_A_LINE and state == self._state:
                 return
-            self._last, self._state = time.monotonic(), state
+            self._last = time.monotonic()
+            self._state = state
             if self._as_json:
                 emit({"kind": "progress", **now.record()})
             if self._live is None:
@@ -132,8 +138,12 @@ def headline(progress: Progress) -> str:
 def where(progress: Progress) -> str:
     """The phase, and how many of how many are done in it."""
     counts = ", ".join(f"{what} {done} of {of}" for what, (done, of) in progress.done.items())
-    begins = counts.startswith(progress.phase)
-    phase = counts if begins else f"{progress.phase}: {counts}" if counts else progress.phase
+    if not counts:
+        phase = progress.phase
+    elif counts.startswith(progress.phase):
+        phase = counts
+    else:
+        phase = f"{progress.phase}: {counts}"
     return phase + " (closing)" * progress.closing
 
 

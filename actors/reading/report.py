@@ -56,14 +56,18 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
     Returns, counts, failures and examples are read from the shards, so that a run that was cut off
     is reported like any other; `progress` adds what the shards do not hold.
     """
-    config, found, damage = known_config(directory), Survey([]), ""
+    config = known_config(directory)
+    found = Survey([])
+    damage = ""
     counted = dict.fromkeys(("rows", "imagined_rows"), 0)
     try:
-        found, counted = survey(directory.shards), directory.count()
+        found = survey(directory.shards)
+        counted = directory.count()
     except ShardError as error:  # the report of a run that failed for it says so
         damage = f'<p class="bad">The shards cannot be read: {_text(error)}</p>'
     history = list(figures.in_one_time(directory.metrics()))
-    record, learning = directory.record, learns(config)
+    record = directory.record
+    learning = learns(config)
     body = [
         f"<h1>{_text(directory.name)}</h1>",
         damage,
@@ -134,15 +138,15 @@ def _section(title: str, note: str, content: str) -> str:
 
 
 def _rows(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ()) -> str:
+    """The rows as an HTML table; "" if there are none."""
+    if not rows:
+        return ""
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f'<div class="wide"><table>{f"<tr>{head}</tr>" if head else ""}{lines}</table></div>'
-        if rows
-        else ""
-    )
+    lines = [f"<tr>{head}</tr>"] if heads else []
+    for row in rows:
+        cells = "".join(f"<td>{_text(cell)}</td>" for cell in row)
+        lines.append(f"<tr>{cells}</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
 def _what_happened(directory: RunDirectory, record: Mapping[str, Any], found: Survey) -> list[str]:
@@ -191,10 +195,10 @@ def _sentence(
 def _table(found: Survey, learning: bool, config: Config | None) -> str:
     cells = held_out_cells(found, learning, first_version(config))
     heads = list(dict.fromkeys(name for row in cells.values() for name in row))
-    return _rows(
-        [[world, *(row.get(name, "") for name in heads)] for world, row in cells.items()],
-        ["world", *heads],
-    )
+    rows = []
+    for world, row in cells.items():
+        rows.append([world, *(row.get(name, "") for name in heads)])
+    return _rows(rows, ["world", *heads])
 
 
 def _numbers(found: Mapping[str, Mapping[int, Mean]]) -> str:

@@ -109,9 +109,10 @@ class Survey:
         for world in self.worlds:
             for episode in self._acted(world, "train"):
                 found[world][episode.version or 0].append(episode.total or 0.0)
-        return {
-            w: {v: mean_with_interval(r) for v, r in sorted(by.items())} for w, by in found.items()
-        }
+        means = {}
+        for world, by_version in found.items():
+            means[world] = {v: mean_with_interval(r) for v, r in sorted(by_version.items())}
+        return means
 
     def _acted(self, world: str, split: str) -> list[Lived]:
         return [
@@ -179,14 +180,17 @@ def whole_episodes(shards: Path, wanted: Sequence[Lived]) -> list[Episode]:
     for number, episode in enumerate(wanted):
         spans[episode.stream].append((episode.t, episode.t + episode.turns, number))
     rows: list[list[Step]] = [[] for _ in wanted]
-    for step in (s for block in Catalog(shards).follow() for s in block if s.stream_id in spans):
-        for start, end, number in spans[step.stream_id]:
-            if start <= step.t <= end:
-                rows[number].append(step)
-    return [
-        Episode(tuple(s for s in r if not s.is_closing), r[-1] if r and r[-1].is_closing else None)
-        for r in rows
-    ]
+    for block in Catalog(shards).follow():
+        for step in block:
+            for start, end, number in spans.get(step.stream_id, ()):
+                if start <= step.t <= end:
+                    rows[number].append(step)
+    return [_as_episode(found) for found in rows]
+
+
+def _as_episode(rows: Sequence[Step]) -> Episode:
+    acted = tuple(step for step in rows if not step.is_closing)
+    return Episode(acted, rows[-1] if rows and rows[-1].is_closing else None)
 
 
 def known_config(directory: RunDirectory) -> Config | None:

@@ -17,14 +17,17 @@ class Game:
     """One episode after another, acted by a person. Every command answers with text."""
 
     def __init__(self, world: Any, seed: int, split: str) -> None:
-        self.world, self._seed, self._split = world, seed, split
+        self.world = world
         self._card = WorldCard.of(world)
+        self._seed = seed
+        self._split = split
         self.log: list[str] = []
         self.begin()
 
     def begin(self) -> None:
         self.seen, self.info = self.world.reset(seed=self._seed, options={"split": self._split})
-        self.ended, self.total = False, 0.0
+        self.ended = False
+        self.total = 0.0
         self._saved: list[tuple[bytes, float]] = []
 
     def do(self, command: str) -> str:
@@ -50,8 +53,11 @@ class Game:
         if self._card.goes_back:
             self._saved.append((self.world.snapshot(), self.total))
         self.seen, reward, terminated, truncated, self.info = self.world.step(action)
-        self.ended, self.total = bool(terminated or truncated), self.total + float(reward)
-        ending = " — terminated" if terminated else " — truncated" if truncated else ""
+        self.ended = bool(terminated or truncated)
+        self.total = self.total + float(reward)
+        ending = ""
+        if self.ended:
+            ending = " — terminated" if terminated else " — truncated"
         return (
             f"> {action}\nreward {reward:+.3f}, in all {self.total:+.3f}{ending}; signals "
             + dumps(self.info.get("signals", {}), default=str)

@@ -43,7 +43,9 @@ class _Refused(Exception):
 class _Server(ThreadingMixIn, HTTPServer):
     """Reads each request in a thread; runs the work given to `here` in the serving thread."""
 
-    daemon_threads, block_on_close, request_queue_size = True, False, 128
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
 
     def __init__(self, *words: Any) -> None:
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()

@@ -20,7 +20,7 @@ _GIB = 2**30
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Runs `command` with guarded output; an error that a user can mend ends it with its message."""
+    """Runs `command` with guarded output; an XpError ends it with its message and exit code."""
     install()  # both signals unwind, so that journals are sealed
     guard()
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning")

@@ -57,7 +57,8 @@ def own_stdout() -> None:
     try:
         descriptor = sys.stdout.fileno()
     except io.UnsupportedOperation:  # a stream in memory: a notebook's, a test's
-        _data, sys.stdout = Guarded(sys.stdout), sys.stderr
+        _data = Guarded(sys.stdout)
+        sys.stdout = sys.stderr
         return
     kept = os.dup(descriptor)  # not inherited by the programs that a world starts
     os.dup2(sys.stderr.fileno(), descriptor)
@@ -104,7 +105,8 @@ class Guarded(io.TextIOBase):
     """A text stream in front of another. A line is kept until it is whole, or until `flush`."""
 
     def __init__(self, below: Any) -> None:
-        self.below, self._waiting = below, ""
+        self.below = below
+        self._waiting = ""
         self._lock = (
             threading.RLock()
         )  # collectors, watches and logging write from threads of their own
@@ -122,7 +124,8 @@ class Guarded(io.TextIOBase):
 
     def flush(self) -> None:
         with self._lock:
-            waiting, self._waiting = self._waiting, ""
+            waiting = self._waiting
+            self._waiting = ""
             if waiting:
                 self.below.write(plain(waiting))
             self.below.flush()
@@ -182,7 +185,8 @@ def _redacted_record(*words: Any, **more: Any) -> logging.LogRecord:
     record: logging.LogRecord = _below[-1](*words, **more)
     redactor = Redactor.current()
     try:
-        record.msg, record.args = redactor.text(record.getMessage()), ()
+        record.msg = redactor.text(record.getMessage())
+        record.args = ()
     except Exception:  # noqa: BLE001  a message that cannot be formatted is reported by logging itself
         return record
     if record.exc_info and record.exc_info[0]:

@@ -80,7 +80,8 @@ class Problems:
         return said if len(said) < 80 else said[:77] + "..."
 
     def error(self) -> ConfigError:
-        text, count = Redactor.current().text("\n".join(self.found)), len(self.found)
+        text = Redactor.current().text("\n".join(self.found))
+        count = len(self.found)
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return ConfigError(
@@ -190,7 +191,9 @@ class _TooMany(Exception):
 
 class _Builder:
     def __init__(self, where: Any, problems: Problems) -> None:
-        self._where, self._problems, self._count = where, problems, 0
+        self._where = where
+        self._problems = problems
+        self._count = 0
 
     def build(self, node: yaml.Node, depth: int = 0) -> Node:
         self._count += 1
