@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.commands.doctor import require
 from actors.config.schema import load
 from actors.worlds import check_ids, check_worlds
 from experience.errors import ConfigError, MissingPartError, XpError
@@ -184,3 +185,23 @@ def test_a_world_that_hangs_at_the_start_is_named_with_its_seconds_and_the_proce
         "collecting.step_timeout_seconds" in done.stderr
         and "still waiting for hangs:Hangs-v0" in done.stderr
     )
+
+
+def test_a_package_of_worlds_may_say_which_parts_of_a_machine_a_world_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needy_worlds.py").write_text(
+        "import gymnasium\n"
+        "from experience.errors import MissingPartError\n"
+        "gymnasium.register(id='Needy-v0', entry_point='envs.grid:KeyDoor')\n"
+        "gymnasium.register(id='Modest-v0', entry_point='envs.grid:KeyDoor')\n"
+        "def parts_of(name): return ('robot',) if name == 'Needy-v0' else ()\n"
+        "def probe(part): raise MissingPartError(f'no {part} is connected', 'plug it in')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("Needy", "Modest"):
+        (tmp_path / f"{name}.yaml").write_text(f"worlds: [{{id: 'needy_worlds:{name}-v0'}}]\n")
+    require(load([tmp_path / "Modest.yaml"])[0])
+    with pytest.raises(MissingPartError, match="cannot run here: no robot is connected") as raised:
+        require(load([tmp_path / "Needy.yaml"])[0])
+    assert raised.value.hint == "plug it in"
