@@ -27,7 +27,7 @@ import numpy as np
 
 from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox import confine
-from envs.sandbox.cage import shared_python
+from envs.sandbox.tiers import shared_python
 from experience.errors import EnvironmentFailure, MissingPartError
 
 MODULES = (

@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from envs.sandbox import confine, seccomp
-from envs.sandbox.cage import shared_python
 from envs.sandbox.limits import JUDGE
+from envs.sandbox.tiers import shared_python
 from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
 ENVIRONMENT = {

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from envs.sandbox.cage import TIERS, Sandbox, probe, tier
+from envs.sandbox.cage import Sandbox, probe, tier
+from envs.sandbox.tiers import TIERS
 from experience.errors import IsolationError
 from tests.hostile.programs import HOSTILE, NOT_HERE, OPEN, READ
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from envs.sandbox import confine
-from envs.sandbox.cage import TIERS, Sandbox, probe
+from envs.sandbox.cage import Sandbox, probe
 from envs.sandbox.limits import tree
+from envs.sandbox.tiers import TIERS
 from experience.errors import IsolationError, MissingPartError
 from tests.hostile.places import PLACES, command_line, first_inside, from_within, inside, running
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from envs.sandbox.cage import TIERS, Sandbox, probe
+from envs.sandbox.cage import Sandbox, probe
 from envs.sandbox.limits import tree
+from envs.sandbox.tiers import TIERS
 from experience.errors import MissingPartError
 from tests.hostile.places import PLACES, first_inside, from_within
 from tests.hostile.test_places import needs_root, opened
