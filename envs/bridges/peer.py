@@ -28,8 +28,9 @@ import numpy as np
 from envs.bridges.stranger import Stranger
 from envs.contract import Outcome
 from envs.sandbox import confine
-from envs.sandbox.hosted import TIER, Line, others_may_read
+from envs.sandbox.hosted import TIER, others_may_read
 from envs.sandbox.limits import PEER
+from envs.sandbox.line import Line
 from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
 _SCRIPTS = Path(__file__).parent / "peers"

@@ -1,17 +1,20 @@
-"""Strangers' code that reads what an agent wrote: in a warmed process in a place, with a child of it for each episode.
+"""Judges from packages of others, which read what an agent wrote: one child process an episode.
 
     judges = Hosted(Path("guests/reasoning.py"), ["reasoning_gym"])
-    judges.warm("entry", dataset="chain_sum", index=3)          # in the warm process: only what we say ourselves
+    judges.warm("entry", dataset="chain_sum", index=3)  # warm process: only our own words
     with judges.open() as episode:
-        episode.ask("score", text=written)                      # in the episode's own child
+        episode.ask("score", text=written)              # the episode's own child
 
-The place (`confine`) has no network, no environment but `ENVIRONMENT`, no files but Python's, the system's and the
-packages', to read only. The child moreover can neither fork, signal, open a socket, nor write or create a file, has
-limits on memory and CPU time, and is dead when its episode is closed: what it did to its judge's classes, modules or
-random numbers is gone with it. A child that hangs, dies or talks nonsense is an EnvironmentFailure, never a score.
-Where no place can be built the world is refused (IsolationError); there is no weaker one.
-Does not cover: a judge that can be talked into a wrong score by what it reads (see `guests/reasoning.py` for one that
-runs it as Python); children of one place share its memory and its kernel, as all places do.
+Covers: the warm process (`judge_process`) is confined: no network, read-only files. Each child of
+it can moreover neither fork, signal, open a socket, nor write or create a file. A child has limits
+on memory and CPU time, and is dead when its episode is closed: whatever it did to the judge's
+classes, modules or random numbers is gone too. A child that hangs, dies or answers nonsense is an
+EnvironmentFailure, never a score. If no place can be built, the world is refused (IsolationError);
+there is no weaker place.
+
+Does not cover: a judge that gives a wrong score because of what it reads (see
+`guests/reasoning.py` for a judge that runs it as Python). Children of one warm process share its
+memory pages and the machine's kernel.
 """
 
 from __future__ import annotations
@@ -21,40 +24,30 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.sandbox import confine, seccomp
-from envs.sandbox.limits import JUDGE
-from envs.sandbox.tiers import shared_python
+from envs.sandbox import seccomp
+from envs.sandbox.judge_process import START_SECONDS, JudgeProcess
+from envs.sandbox.line import MOST_BYTES, Line, value_of
 from experience.errors import EnvironmentFailure, IsolationError, MissingPartError
 
-ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}
-"""All that a judge finds in its environment. Its hashes are the same each time: so are its sets, and its worlds."""
 TIER = "namespaces"
-"""What a world records whose judges are hosted."""
-MOST_BYTES = 1 << 20
-START_SECONDS = 120.0
-_HOST = Path(__file__).with_name("host.py")
+"""The sandbox tier that a world with a hosted judge records."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one episode's child may use. `answer_seconds` is how long an answer may take; memory is beyond what the
-    packages take. `filtered` is off in tests only: their control, which must let an attack through."""
+    """What one episode's child may use.
+
+    `answer_seconds` limits one answer. `memory_bytes` comes on top of what the packages take.
+    `filtered` is off in tests only: as a control, in which an attack must get through.
+    """
 
     answer_seconds: float = 20.0
     cpu_seconds: int = 120
@@ -63,11 +56,12 @@ class Limits:
 
 
 class Hosted:
-    """A judge (the class Judge of the file `guest`) that needs `packages`. Its place is built when first needed.
+    """A judge (the class Judge of the file `guest`) that needs `packages`.
 
-    `forks=False` is for a judge that cannot be forked, one with a Java machine: then each episode has a place of its
-    own, without the child's filter, for there it must be able to start programs. `readable` is what else the place
-    shows. Safe to use from many threads.
+    Its process starts when it is first needed. `forks=False` is for a judge that cannot be forked
+    because it runs a Java machine: each episode then has a process of its own, without the
+    child's filter, because the judge must start programs. `readable` names further files that
+    the process may read. Safe to use from many threads.
     """
 
     def __init__(
@@ -80,47 +74,57 @@ class Hosted:
         forks: bool = True,
         readable: Sequence[Path] = (),
     ) -> None:
-        self._guest, self._packages, self._options = guest, tuple(packages), dict(options or {})
+        self._guest = guest
+        self._packages = tuple(packages)
+        self._options = dict(options or {})
         self._readable = tuple(readable)
-        self._limits, self._forks = limits or Limits(), forks
-        self._lock = (
-            threading.RLock()
-        )  # a session may be collected, and so end, while another is opened
-        self._place: _Place | None = None
+        self._limits = limits or Limits()
+        self._forks = forks
+        # Reentrant: the garbage collector may end a session while this thread opens another one.
+        self._lock = threading.RLock()
+        self._place: JudgeProcess | None = None
         self._spare: Session | None = None
 
     def warm(self, call: str, **arguments: Any) -> Any:
-        """What the judge's method answers in the warm process, which all later episodes come from. Never give it
-        anything that an agent wrote. Raises ValueError if the judge refuses, EnvironmentFailure if it fails."""
+        """The answer of the judge's method `call` in the warm process.
+
+        All later episodes are forked from this process: never give it anything that an agent
+        wrote. Raises ValueError if the judge refuses, EnvironmentFailure if it fails.
+        """
         with self._lock:
-            return self._here().ask({"do": "warm", "call": call, "with": arguments}, START_SECONDS)
+            request = {"do": "warm", "call": call, "with": arguments}
+            return self._warm_process().ask(request, START_SECONDS)
 
     def open(self) -> Session:
-        """A new episode's child, the prepared one if there is one. Raises MissingPartError, IsolationError or
-        EnvironmentFailure."""
+        """A new episode's child: the prepared one if there is one.
+
+        Raises MissingPartError, IsolationError or EnvironmentFailure.
+        """
         with self._lock:
-            spare, self._spare = self._spare, None
+            spare = self._spare
+            self._spare = None
             if spare is not None and spare.in_place(self._place):
                 return spare
         return self._opened()
 
     def prepare(self) -> None:
-        """Forks the next episode's child now, while nobody waits: an answer then costs no fork."""
+        """Forks the next episode's child now, while nobody waits for it."""
         with self._lock:
             if self._spare is None or not self._spare.in_place(self._place):
                 self._spare = self._opened()
 
     def _opened(self) -> Session:
         ours, theirs = socket.socketpair()
+        seconds = self._limits.answer_seconds
         try:
             if not self._forks:
-                place = self._built()
+                place = self._new_process()
                 place.ask({"do": "fork"}, START_SECONDS, theirs.fileno())
-                return Session(ours, None, 0, place, self._limits.answer_seconds)
+                return Session(ours, None, 0, place, seconds)
             with self._lock:
-                place = self._here()
+                place = self._warm_process()
                 pid = int(place.ask({"do": "fork"}, START_SECONDS, theirs.fileno()))
-            return Session(ours, self, pid, place, self._limits.answer_seconds)
+            return Session(ours, self, pid, place, seconds)
         except BaseException:
             ours.close()
             raise
@@ -128,32 +132,33 @@ class Hosted:
             theirs.close()
 
     def begin(self) -> None:
-        """Builds the place now, so that what is missing is said now, and the first episode does not wait for it."""
+        """Starts the process now: a missing package is an error now, and no episode waits."""
         if self._forks:
             with self._lock:
-                self._here()
+                self._warm_process()
 
     def close(self) -> None:
         with self._lock:
             self._stop()
 
-    def _end(self, place: _Place, pid: int) -> None:
+    def end_child(self, place: JudgeProcess, pid: int) -> None:
+        """Ends the child `pid` of `place`, if that process still serves."""
         with self._lock:
             if place is self._place:
                 place.tell({"do": "end", "pid": pid})
 
-    def _how(self, place: _Place, pid: int) -> str:
-        """How a child ended, which is dead when this returns."""
+    def how_child_ended(self, place: JudgeProcess, pid: int) -> str:
+        """How a child ended, in words. The child is dead when this returns."""
         with self._lock:
             if place is not self._place or not place.alive:
                 return "was ended with its place"
             return str(place.ask({"do": "how", "pid": pid}, START_SECONDS))
 
-    def _here(self) -> _Place:
+    def _warm_process(self) -> JudgeProcess:
         if self._place is not None and not self._place.alive:
             self._stop()
         if self._place is None:
-            self._place = self._built()
+            self._place = self._new_process()
         return self._place
 
     def _stop(self) -> None:
@@ -162,62 +167,74 @@ class Hosted:
             self._place.close()
             self._place = None
 
-    def _built(self) -> _Place:
+    def _new_process(self) -> JudgeProcess:
         site = _site(self._packages)
         program = seccomp.filter_bytes("judge").hex() if self._limits.filtered else ""
-        words = [
+        arguments = [
             json.dumps(self._options),
             program,
             str(self._limits.memory_bytes),
             str(self._limits.cpu_seconds),
             "forks" if self._forks else "stays",
         ]
-        return _Place(self._guest, [site, *self._readable], words)
+        return JudgeProcess(self._guest, [site, *self._readable], arguments)
 
 
 class Session:
-    """An episode's child: its methods are called one after another, and it is dead when this is closed."""
+    """One episode's child: methods of its judge are called in turn; `close` ends it.
+
+    `host` is None if the child is not a fork but has the whole process `place` to itself.
+    """
 
     def __init__(
-        self, channel: socket.socket, host: Hosted | None, pid: int, place: _Place, seconds: float
+        self,
+        channel: socket.socket,
+        host: Hosted | None,
+        pid: int,
+        place: JudgeProcess,
+        seconds: float,
     ) -> None:
-        self._line, self._host, self._pid, self._place, self._seconds = (
-            Line(channel),
-            host,
-            pid,
-            place,
-            seconds,
-        )
+        self._line = Line(channel)
+        self._host = host
+        self._pid = pid
+        self._place = place
+        self._seconds = seconds
         self._ended = False
 
     def ask(self, call: str, **arguments: Any) -> Any:
-        """What the judge's method answers: plain JSON. Raises ValueError for what the judge refuses or what is too
-        long, EnvironmentFailure for a child that fails, hangs, dies or answers nonsense; then it is ended."""
-        asked = json.dumps({"call": call, "with": arguments}).encode() + b"\n"
-        if len(asked) > MOST_BYTES:
-            raise ValueError(f"that is {len(asked)} bytes long; at most {MOST_BYTES} are read")
+        """The answer of the judge's method `call`: plain JSON.
+
+        Raises ValueError if the judge refuses or the arguments are too long. Raises
+        EnvironmentFailure if the child fails, hangs, dies or answers nonsense. If its line
+        failed, the child is ended.
+        """
+        question = json.dumps({"call": call, "with": arguments}).encode() + b"\n"
+        if len(question) > MOST_BYTES:
+            raise ValueError(f"that is {len(question)} bytes long; at most {MOST_BYTES} are read")
         if self._ended:
             raise EnvironmentFailure("the judge of this episode has ended", "reset the world")
         try:
-            return _value(self._line.ask(asked, self._seconds))
+            return value_of(self._line.ask(question, self._seconds))
         except (OSError, EOFError) as error:
             self._ended = True
             self._line.close()
-            how = (
-                self._host._how(self._place, self._pid)
-                if self._host
-                else "was ended with its place"
-            )
-            self._place.close() if self._host is None else None
+            how = self._how_it_ended()
             raise EnvironmentFailure(f"the judge of this episode {error}: it {how}") from error
 
-    def in_place(self, place: _Place | None) -> bool:
-        """Whether it is a child of `place`, which lives."""
+    def _how_it_ended(self) -> str:
+        """How the child ended, in words. The child is dead when this returns."""
+        if self._host is not None:
+            return self._host.how_child_ended(self._place, self._pid)
+        self._place.close()
+        return "was ended with its place"
+
+    def in_place(self, place: JudgeProcess | None) -> bool:
+        """Whether this is a child of `place`, and `place` is alive."""
         return not self._ended and place is self._place and place.alive
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked: not after it failed or was closed."""
+        """Whether the child can be asked: false after it failed or was closed."""
         return not self._ended
 
     def close(self) -> None:
@@ -229,7 +246,7 @@ class Session:
         if self._host is None:
             self._place.close()
         else:
-            self._host._end(self._place, self._pid)
+            self._host.end_child(self._place, self._pid)
 
     def __enter__(self) -> Session:
         return self
@@ -242,149 +259,8 @@ class Session:
             self.close()
 
 
-class Line:
-    """A socket that a line goes out of for each that comes in, with a deadline and a most length for each."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel, self._rest = channel, b""
-
-    def ask(self, asked: bytes, seconds: float, descriptor: int | None = None) -> bytes:
-        """The line that answers `asked`. Raises TimeoutError, EOFError or another OSError."""
-        if self._rest:
-            raise OSError("answered what it was not asked")
-        self._channel.settimeout(seconds)
-        if descriptor is None:
-            self._channel.sendall(asked)
-        else:
-            socket.send_fds(self._channel, [asked], [descriptor])
-        return self.read(seconds)
-
-    def tell(self, said: bytes) -> None:
-        self._channel.settimeout(START_SECONDS)
-        self._channel.sendall(said)
-
-    def read(self, seconds: float) -> bytes:
-        until = time.monotonic() + seconds
-        while b"\n" not in self._rest:
-            if len(self._rest) > MOST_BYTES:
-                raise OSError(f"answered more than {MOST_BYTES} bytes")
-            self._channel.settimeout(max(until - time.monotonic(), 0.001))
-            try:
-                more = self._channel.recv(1 << 16)
-            except TimeoutError:
-                raise TimeoutError(f"did not answer within {seconds:g} s") from None
-            if not more:
-                raise EOFError("ended without an answer")
-            self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line
-
-    def close(self) -> None:
-        self._channel.close()
-
-
-class _Place:
-    """One confined process and its control line. Whatever goes wrong on it, it is ended."""
-
-    def __init__(self, guest: Path, readable: Sequence[Path], words: Sequence[str]) -> None:
-        self._owner = os.getpid()
-        python, prefix = shared_python()
-        ours, theirs = socket.socketpair()
-        self._control = Line(ours)
-        self._said = tempfile.TemporaryFile()
-        program = (
-            f"import sys; sys.path.append({str(readable[0])!r}); "
-            "exec(compile(open('/host.py').read(), '/host.py', 'exec'))"
-        )
-        with theirs, _HOST.open("rb") as host, guest.open("rb") as judge:
-            self._process = confine.start(
-                [python, "-S", "-P", "-c", program, "/judge.py", *words],
-                environment=ENVIRONMENT,
-                readable=[*readable, *([] if prefix == "/usr" else [Path(prefix)])],
-                data={"/host.py": host.fileno(), "/judge.py": judge.fileno()},
-                limits=JUDGE,
-                pipes={
-                    "stdin": theirs.fileno(),
-                    "stdout": subprocess.DEVNULL,
-                    "stderr": self._said,
-                },
-            )
-        try:
-            self._began(guest)
-        except BaseException:
-            self.close()
-            raise
-
-    def _began(self, guest: Path) -> None:
-        try:
-            self._control.read(START_SECONDS)
-        except (OSError, EOFError) as error:
-            raise IsolationError(
-                f"no place for strangers' code can be built here: {self._last() or error}",
-                "run ./xp doctor; in a container, allow user namespaces",
-            ) from None
-        try:
-            told = json.loads(self._control.read(START_SECONDS))
-        except (OSError, EOFError, ValueError) as error:
-            raise EnvironmentFailure(f"the judge of {guest.stem} {error}: {self._last()}") from None
-        if "missing" in told:
-            raise MissingPartError(
-                f"the judge of {guest.stem} lacks a package: {told['missing']}", "./xp setup worlds"
-            )
-        if "failed" in told:
-            raise EnvironmentFailure(f"the judge of {guest.stem} could not begin: {told['failed']}")
-
-    def _last(self) -> str:
-        self._said.seek(0)
-        lines = self._said.read(1 << 16).decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None and self._owner == os.getpid()
-
-    def ask(self, asked: Mapping[str, Any], seconds: float, descriptor: int | None = None) -> Any:
-        try:
-            return _value(
-                self._control.ask(json.dumps(asked).encode() + b"\n", seconds, descriptor)
-            )
-        except (OSError, EOFError) as error:
-            self.close()
-            raise EnvironmentFailure(
-                f"the strangers' place {error}: {self._last()}",
-                "it is built anew for the next episode",
-            ) from error
-
-    def tell(self, said: Mapping[str, Any]) -> None:
-        """Says what has no answer. A place that is gone has none of its children left."""
-        if self._owner == os.getpid():
-            with suppress(OSError):
-                self._control.tell(json.dumps(said).encode() + b"\n")
-
-    def close(self) -> None:
-        self._control.close()
-        if self._owner == os.getpid():
-            self._process.kill()
-            self._process.wait()
-
-
-def _value(line: bytes) -> Any:
-    """What an answer holds. Raises ValueError for a refusal, EnvironmentFailure for a failure, OSError for nonsense."""
-    try:
-        told = json.loads(line)
-    except (ValueError, RecursionError):
-        raise OSError("answered what is no line of JSON") from None
-    if isinstance(told, dict) and "value" in told:
-        return told["value"]
-    if isinstance(told, dict) and "refused" in told:
-        raise ValueError(str(told["refused"]))
-    if isinstance(told, dict) and "failed" in told:
-        raise EnvironmentFailure(f"the judge failed: {told['failed']}")
-    raise OSError("answered neither value nor refusal")
-
-
 def with_java(guest: Path, package: str, **options: Any) -> Hosted:
-    """A judge with a Java machine of its own. Raises MissingPartError without Java."""
+    """A judge with a Java machine for each episode. Raises MissingPartError without Java."""
     if shutil.which("java") is None:
         raise MissingPartError(f"{package} needs Java", "./xp setup worlds")
     return Hosted(
@@ -398,7 +274,10 @@ def with_java(guest: Path, package: str, **options: Any) -> Hosted:
 
 
 def _site(packages: Sequence[str]) -> Path:
-    """The folder that all `packages` lie in. They are looked for, not imported."""
+    """The folder that all `packages` lie in.
+
+    The packages are looked for, not imported: code of others does not run in this process.
+    """
     found = []
     for package in packages:
         spec = importlib.util.find_spec(package)
@@ -417,7 +296,10 @@ def _site(packages: Sequence[str]) -> Path:
 
 
 def others_may_read(path: Path) -> bool:
-    """Whether a place that is started here sees `path`: started as root, its user is another one."""
+    """Whether a place that this process starts can read `path`.
+
+    A place that root starts runs as another user, so all users must be allowed to.
+    """
     return os.geteuid() != 0 or all(
         p.stat().st_mode & 0o001 for p in (path, *path.parents) if p.is_dir()
     )
