@@ -197,38 +197,37 @@ def causes(progress: Progress) -> str:
 
 
 def warnings(progress: Progress) -> list[str]:
-    """Phases that were cut short, and worlds whose training episodes all earned the same.
+    """What a user should know of a run that ended well, a sentence each.
 
-    Equal returns have no advantage over each other, so they teach nothing.
+    Phases that were cut short; no update for want of whole groups; what monitors warned of; and
+    worlds whose training episodes all earned the same: equal returns have no advantage over each
+    other, so they teach nothing.
     """
-    cut = [
-        f"{phase}: {how}; what was missing then was left out, "
-        "and ./xp resume does not live it again"
-        if phase != "final evaluation"
-        else f"{phase}: {how}; episodes that end soon count more in these means"
-        for phase, how in progress.cut_short.items()
-    ]
-    early = (
-        [
+    found = []
+    for phase, how in progress.cut_short.items():
+        if phase == "final evaluation":
+            found.append(f"{phase}: {how}; episodes that end soon count more in these means")
+        else:
+            found.append(
+                f"{phase}: {how}; what was missing then was left out, "
+                "and ./xp resume does not live it again"
+            )
+    found += [f"monitor {name}: {finding}" for name, finding in progress.warnings.items()]
+    if not progress.learns:
+        return found
+    if progress.training_steps and not (progress.version or progress.groups["all"]):
+        found.append(
             "no update: the limit of steps was reached before the groups of one were whole; "
             "a higher --limit, or a smaller collecting.group_size"
-        ]
-        if progress.learns
-        and progress.training_steps
-        and not (progress.version or progress.groups["all"])
-        else []
-    )
-    return (
-        cut
-        + early
-        + [
-            f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, "
-            "and groups that do not differ teach nothing: show more demonstrations, "
-            "imitate longer, or begin with easier tasks"
-            for world, returns in progress.training.items()
-            if progress.learns and len(returns) > 7 and max(returns) - min(returns) < 1e-9
-        ]
-    )
+        )
+    for world, returns in progress.training.items():
+        if len(returns) > 7 and max(returns) - min(returns) < 1e-9:
+            found.append(
+                f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, "
+                "and groups that do not differ teach nothing: show more demonstrations, "
+                "imitate longer, or begin with easier tasks"
+            )
+    return found
 
 
 def check_learned(config: Config, progress: Progress) -> None:
