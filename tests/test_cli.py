@@ -213,5 +213,6 @@ def test_a_run_goes_cold_goes_out_and_comes_in_again_as_a_run(tmp_path: Path) ->
     again = xp(*words)
     assert again.returncode == 2 and "--name" in again.stderr
     assert (
-        "jsonl, atif" in xp("export", str(run), "--to", "csv", "--out", str(tmp_path / "x")).stderr
+        "jsonl, lerobot"
+        in xp("export", str(run), "--to", "csv", "--out", str(tmp_path / "x")).stderr
     )

@@ -160,7 +160,7 @@ def test_without_an_end_token_a_continuation_is_as_long_as_it_may_be_and_a_liste
         trained.model, prompts, end=(), most_tokens=7, temperature=1.0, generator=generator
     )
     assert [(len(s.ids), s.ended) for s in found] == [(7, False), (7, False)]
-    with pytest.raises(RecordError, match="without an end token"):
+    with pytest.raises(RecordError, match="no end token"):
         sample(
             trained.model,
             prompts,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actors.config.schema import Config, Learning, load
-from actors.engines.registry import make_engine
+from actors.engines.registry import make_model
 from actors.running.assembly import make_learner
 from experience.errors import ConfigError
 from experience.learning.batch import TokenBatch, TokenCounts, Turn
@@ -152,7 +152,7 @@ def test_what_is_no_objective_is_a_configuration_error_that_says_what_there_is(
 
 def made(*settings: str) -> TokenLearner:
     config, _ = load([], ["policy.layers=1", "policy.width=32", "policy.heads=4", *settings])
-    learner = make_learner(config, make_engine(config.policy, 0), RewardModel({}))
+    learner = make_learner(config, make_model(config.policy, 0), RewardModel({}))
     assert isinstance(learner, TokenLearner)
     return learner
 

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from actors.cli.launch import Launch
 
+from actors.commands.launch import Launch
 from actors.config.schema import load
 from experience.errors import XpError
 from experience.policy import Decision, VersionSpan

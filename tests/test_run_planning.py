@@ -11,6 +11,7 @@ import pytest
 from actors.config.schema import load
 from actors.run import run
 from actors.running.assembly import Parts, assemble
+from actors.running.events import Events
 from actors.running.thought import Every
 from actors.runs.directory import RunDirectory
 from experience.options.option import Library
@@ -32,11 +33,11 @@ def prepared(folder: Path, *settings: str) -> Iterator[Parts]:
     """A run that has lived one window, and plans with a model that counts what it has lived."""
     config, origins = load([], [*SETTINGS, *settings, f"runs_dir={folder}"])
     directory = RunDirectory.create(config, origins, ["test"])
-    with assemble(config, directory, lambda _: None) as made:
-        made.demonstrate()
-        made.push()
+    with assemble(config, directory, lambda _: None, Events()) as made:
+        made.phases.demonstrate()
+        made.publish()
         for shard in made.pool.shards(
-            until=lambda: made.replay.ready_groups >= made.groups_per_update
+            until=lambda: made.replay.ready_groups >= made.budget.groups_per_update
         ):
             made.take(shard)
         model = TabularModel()
@@ -49,7 +50,7 @@ def test_imagined_branches_change_the_policy_and_are_kept_as_imagined_rows(parts
     before = parts.learner.policy().data
     groups = parts.thought.imagine()
     assert groups and all(len(group.episodes) > 1 for group in groups)
-    parts.learner.improve(groups, parts.planning_rate)
+    parts.learner.improve(groups, parts.budget.planning_rate)
     assert parts.learner.policy().data != before
     assert sum(parts.progress.imagined.values()) >= len(groups)
     parts.thought.close()
@@ -73,7 +74,7 @@ def test_what_sweeps_conclude_is_right_and_imitating_it_changes_the_policy(parts
         assert row.decision is not None and row.obs_text == f"say {row.decision.text}"
         assert row.value_estimate is not None and row.value_estimate >= 1
     before = parts.learner.policy().data
-    parts.learner.imitate_plans(turns, parts.planning_rate)
+    parts.learner.imitate_plans(turns, parts.budget.planning_rate)
     assert parts.learner.policy().data != before
 
 
@@ -87,7 +88,7 @@ def test_curating_pushes_the_skills_that_it_found_with_the_policy(tmp_path: Path
     skills = ["planning.options.skills=2", "evaluation.every=1"]
     with prepared(tmp_path, *skills) as parts:
         assert parts.learner.options == b"" and not parts.learner.policy().options
-        parts.curate()
+        parts.curation.curate()
         assert 0 < parts.progress.skills <= 2
         pushed = Library.load(parts.learner.policy().options)
         assert len(pushed) == parts.progress.skills

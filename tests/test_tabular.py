@@ -105,7 +105,7 @@ def test_a_table_travels_and_answers_for_any_list_of_actions() -> None:
     assert table("a", ("up", "down")).tolist() == [1.0, 2.0]
     assert table("a", ("down", "use skill")).tolist() == [2.0, 0.0]
     assert table("never seen", ("up", "down")).tolist() == [0.0, 0.0]
-    with pytest.raises(WeightsError, match="no table"):
+    with pytest.raises(WeightsError, match="are not a table"):
         Table.read(Weights.read(0, pack({})))
 
 
