@@ -1,4 +1,4 @@
-"""One-file worlds: typed methods become the actions, the Gymnasium space, the LLM's tool schema and an MCP tool.
+"""One-file worlds: a typed method is an action, a Gymnasium space, an LLM's tool and an MCP tool.
 
     class Guess(ToolWorld[int]):
         signal_catalogue = {"hit": SignalKind("fraction", "env_state")}
@@ -13,9 +13,10 @@
             return {"hit": float(number == self.task)}, number == self.task
         def oracle_action(self): return f"guess {self.task}"
 
-The agent writes `guess 42`, or the tool call `{"name": "guess", "arguments": {"number": 42}}`. A method returns the
-measured signals and whether the task has ended; ValueError refuses the call, and must leave all as it was.
-Parameters are int, float, bool, str or Literal[...]; the last str takes the rest of the line.
+The agent writes `guess 42`, or the tool call `{"name": "guess", "arguments": {"number": 42}}`. A
+method returns the measured signals and whether the task has ended. To refuse a call, it raises
+ValueError and leaves the state as it was. Parameters are int, float, bool, str or Literal[...]; if
+the last parameter is a str, it takes the rest of the line.
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ Answer = Outcome
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string"}
+_TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
+    ("false", "0", "no", "off"), False
+)
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, both included; `step` is what random actions count in."""
+    """Bounds of a number, both included. Random actions take `low` plus a multiple of `step`."""
 
     low: float
     high: float
@@ -60,7 +64,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument of a tool. `choices` is empty unless only those values are taken."""
+    """One argument of a tool. If `choices` is not empty, no other values are accepted."""
 
     name: str
     type: type
@@ -73,7 +77,7 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
     def schema(self) -> dict[str, Any]:
-        """As JSON Schema."""
+        """The parameter as JSON Schema."""
         found: dict[str, Any] = {"type": _JSON[self.type]}
         if self.choices:
             found["enum"] = list(self.choices)
@@ -82,23 +86,12 @@ class Parameter:
         return found if self.required else found | {"default": self.default}
 
     def read(self, given: Any) -> Any:
-        """`given`, text or a JSON value, as this parameter's type. Raises ValueError saying what would do."""
+        """`given` (text or a JSON value) as a value of this parameter's type.
+
+        Raises ValueError saying which values are accepted.
+        """
         try:
-            if self.type is bool:
-                value: Any = {
-                    "true": True,
-                    "1": True,
-                    "yes": True,
-                    "on": True,
-                    "false": False,
-                    "0": False,
-                    "no": False,
-                    "off": False,
-                }[str(given).lower()]
-            else:
-                value = self.type(given)
-                if self.type is int and float(given) != value:
-                    raise ValueError
+            value = self._converted(given)
         except (KeyError, ValueError, TypeError, OverflowError):
             raise ValueError(
                 f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}"
@@ -109,9 +102,20 @@ class Parameter:
             raise ValueError(f"{self.name} from {self.range.low:g} to {self.range.high:g}")
         return value
 
+    def _converted(self, given: Any) -> Any:
+        if self.type is bool:
+            return _TRUTH[str(given).lower()]
+        value = self.type(given)
+        if self.type is int and float(given) != value:  # int(1.5) is 1: not what was written
+            raise ValueError
+        return value
+
     def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
-        """A value at random, as text. A free text is one of the words `shown`, by chance a right one; without any, a
-        word that means nothing."""
+        """A value at random, as text.
+
+        A free text is one of the words `shown`, which may happen to be right; without such words
+        it is a word that means nothing.
+        """
         if self.choices:
             return str(self.choices[rng.integers(len(self.choices))])
         if self.type in (int, float):
@@ -123,6 +127,7 @@ class Parameter:
         return str(rng.choice(list(shown) or ["a", "b", "x", "no"]))
 
     def space(self) -> gymnasium.Space[Any]:
+        """The Gymnasium space of the values; a choice is its index in `choices`."""
         if self.choices or self.type is bool:
             return gymnasium.spaces.Discrete(len(self.choices) or 2)
         if self.type is int:
@@ -138,14 +143,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Tool:
-    """An action that an agent can take, as its method declares it."""
+    """An action that an agent can take, as declared by its method."""
 
     name: str
     description: str
     parameters: tuple[Parameter, ...]
 
     def schema(self) -> dict[str, Any]:
-        """The function-calling schema that language models are given."""
+        """The function-calling schema, in the form that language models are given."""
         return {
             "type": "function",
             "function": {
@@ -172,18 +177,20 @@ class Tool:
         return " ".join([self.name, *words])
 
     def read(self, text: str) -> dict[str, Any]:
-        """The arguments in the words after the tool's name. Raises ValueError."""
-        words = (
-            text.split(None, max(len(self.parameters) - 1, 0))
-            if self.parameters and (self.parameters[-1].type is str)
-            else text.split()
-        )
-        return self.read_arguments(
-            dict(zip((p.name for p in self.parameters), words, strict=False)), len(words)
-        )
+        """The arguments by name, read from the words after the tool's name. Raises ValueError."""
+        if self.parameters and self.parameters[-1].type is str:
+            words = text.split(None, len(self.parameters) - 1)
+        else:
+            words = text.split()
+        names = [p.name for p in self.parameters]
+        return self.read_arguments(dict(zip(names, words, strict=False)), len(words))
 
     def read_arguments(self, given: Mapping[str, Any], count: int | None = None) -> dict[str, Any]:
-        """The arguments of a tool call. Raises ValueError for one that is missing, unknown or cannot be read."""
+        """The arguments of a tool call, read and completed by defaults.
+
+        `count` is the number of words that were written, if there may be more than `given`. Raises
+        ValueError for an argument that is missing, unknown or cannot be read.
+        """
         known = {p.name for p in self.parameters}
         missing = [p.name for p in self.parameters if p.required and p.name not in given]
         if missing or set(given) - known or (count or len(given)) > len(known):
@@ -193,22 +200,27 @@ class Tool:
         }
 
     def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
-        """A well-formed line at random; `shown` are words that free texts may be drawn from."""
+        """A well-formed line at random; free texts are drawn from the words `shown`."""
         return " ".join([self.name, *(p.draw(rng, shown) for p in self.parameters)])
 
 
 def action(method: Method) -> Method:
-    """Marks a method as something that an agent can do. Its docstring and type hints are the tool's."""
+    """Marks a method as an action of agents. Its docstring and type hints describe the tool."""
     method.is_action = True  # type: ignore[attr-defined]
     return method
 
 
 def tool_of(name: str, method: Callable[..., Any]) -> Tool:
-    """What a method declares. Raises TypeError for a parameter whose type an agent cannot write."""
+    """The tool that a method declares.
+
+    Raises TypeError for a parameter whose type an agent cannot write, and for a method without a
+    docstring.
+    """
     hints = get_type_hints(method, include_extras=True)
     parameters = []
     for parameter in list(inspect.signature(method).parameters.values())[1:]:
-        hint, bounds = hints.get(parameter.name, str), None
+        hint = hints.get(parameter.name, str)
+        bounds = None
         choices: tuple[Any, ...] = ()
         if get_origin(hint) is Annotated:
             hint, *extras = get_args(hint)
@@ -218,7 +230,8 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
             hint = type(choices[0])
         if hint not in _JSON:
             raise TypeError(
-                f"{name}: parameter {parameter.name} is {hint}; use int, float, bool, str or Literal"
+                f"{name}: parameter {parameter.name} is {hint}; "
+                "use int, float, bool, str or Literal"
             )
         parameters.append(Parameter(parameter.name, hint, choices, bounds, parameter.default))
     if not method.__doc__:
@@ -228,13 +241,13 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
 
 def tools_of(world: type) -> dict[str, Tool]:
     """The tools of a class of worlds, by name, in the order of their definition."""
-    names = dict.fromkeys(
-        n
-        for c in reversed(world.__mro__)
-        for n, m in vars(c).items()
-        if getattr(m, "is_action", False)
-    )
-    return {name: tool_of(name, getattr(world, name)) for name in names}
+    found = {}
+    for parent in reversed(world.__mro__):
+        for name, member in vars(parent).items():
+            if getattr(member, "is_action", False):
+                # A method of the same name in a subclass replaces this one.
+                found[name] = tool_of(name, getattr(world, name))
+    return found
 
 
 class ToolWorld(World[Task], Generic[Task]):
@@ -255,11 +268,14 @@ class ToolWorld(World[Task], Generic[Task]):
 
     @property
     def tool_space(self) -> gymnasium.spaces.OneOf:
-        """The actions as values rather than text: which tool, and its arguments."""
+        """The space of actions as values: the index of a tool, and its arguments."""
         return gymnasium.spaces.OneOf([tool.space() for tool in self.tools.values()])
 
     def read(self, text: str) -> tuple[str, dict[str, Any]]:
-        """(tool, arguments) of a line, or of a tool call in JSON. Raises ValueError saying what to write."""
+        """(tool, arguments) of a line, or of a tool call in JSON.
+
+        Raises ValueError saying what to write.
+        """
         if text.startswith("{"):
             call = _tool_call(text)
             if call is None or call[0] not in self.tools:
@@ -284,18 +300,22 @@ class ToolWorld(World[Task], Generic[Task]):
 
 
 def _words(text: str) -> list[str]:
-    """The different words of `text`, in order, without the punctuation around them."""
+    """The different words of `text`, in order, without punctuation around them."""
     bare = (word.strip(".,:;!?()[]{}<>\"'") for word in text.split())
     return list(dict.fromkeys(word for word in bare if word))
 
 
 def _tool_call(text: str) -> tuple[str, dict[str, Any]] | None:
+    """(name, arguments) of a tool call in JSON; None for any other text."""
     try:
         call = json.loads(text)
-        name, arguments = call["name"], call.get("arguments", {})
+        name = call["name"]
+        arguments = call.get("arguments", {})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
+    if isinstance(name, str) and isinstance(arguments, dict):
+        return name, arguments
+    return None
 
 
 def _article(noun: str) -> str:

@@ -1,20 +1,26 @@
 """What every bundled world keeps, beyond Gymnasium's own contract.
 
-A stranger's environment needs none of this; where it offers these names, the framework uses them:
-    signal_catalogue  {name: SignalKind}     unit and source of each entry of info["signals"]
-    reward_weights    {name: weight}         the default reward is the weighted sum of the step's signals
-    env_version, sandbox_tier, instructions  recorded with every step; the last tells a stranger what to type
-    actions                                  every action there is, where they can be listed: for tables and for search
-    expert_action()                          what a scripted expert would do now: for demonstrations
-    oracle_action()                          what one who knows the hidden state would do: the top of the scale
-    random_action(rng)                       a well-formed action at random: the baseline to beat
-    spells_out                               True where the first observation says what to write: instructions to follow
-    step_seconds                             how long a step may take at the median, where that is more than one second
-    cheats                                   what a dishonest agent would try; `./xp env check` wants it to earn nothing
-    laboratory()                             what could be tried and what is known of it: for campaigns of experiments
-    snapshot(), restore(bytes)               where the world can go back: the same actions then give the same steps
-`reset(seed=…, options={"split": "train" | "heldout"})` draws a task of that split. Splits are disjoint by the
-task's content, not by its seed: no training seed ever draws a held-out task.
+A stranger's environment needs none of this. The framework uses these names where a world has them:
+
+    signal_catalogue  {name: SignalKind}, unit and source of each entry of info["signals"]
+    reward_weights    {name: weight}, the default reward is the weighted sum of a step's signals
+    env_version, sandbox_tier
+                      recorded with every step
+    instructions      recorded with every step; tells an agent what to type
+    actions           all actions, if they can be listed: for tables and for search
+    expert_action()   what a scripted expert would do now: for demonstrations
+    oracle_action()   the best action, given the hidden state: the upper end of the scale
+    random_action(rng)
+                      a well-formed action at random: the baseline to beat
+    spells_out        True if the first observation says what to write, as an instruction does
+    step_seconds      the median duration of a step, if longer than one second
+    cheats            what a dishonest agent would try; `./xp env check` expects no reward for it
+    laboratory()      possible experiments and known results: for campaigns of experiments
+    snapshot(), restore(bytes)
+                      go back to an earlier state: the same actions then give the same steps
+
+`reset(seed=…, options={"split": "train" | "heldout"})` draws a task of that split. The content of a
+task decides its split, not its seed: no training seed ever draws a held-out task.
 """
 
 from __future__ import annotations
@@ -40,15 +46,17 @@ _MOST_DRAWS = 10_000
 
 
 def is_held_out(signature: str) -> bool:
-    """One task in five, chosen by its content for ever."""
+    """Whether the task with this signature is held out: one task in five, decided by its content.
+
+    The rule never changes: with another one, a trained agent would meet its training tasks.
+    """
     return hashlib.sha256(f"heldout/{signature}".encode()).digest()[0] < 51
 
 
-class World(gymnasium.Env[str, str], Generic[Task]):
-    """A text world with tasks in two splits. Subclasses say how to draw, show, do and measure.
+class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
+    """The part of a world that its class defines: its tasks, what it shows, what actions do.
 
-    Observations and actions are printable text. An action that cannot be read costs a turn, is reported as
-    signal `invalid_action`, and changes nothing. After `max_turns` the episode is truncated.
+    A class of worlds defines `draw` (a task), `begin` (its start state), `observe` and `act`.
     """
 
     env_version: ClassVar[str] = "1"
@@ -59,21 +67,30 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {}
     reward_weights: ClassVar[dict[str, float]] = {}
     cheats: ClassVar[Sequence[str | Sequence[str]]] = ()
-    """One action again and again, or several, the last again and again."""
+    """Each entry is one action, or several in order; its last action is repeated to the end."""
     oracle_target: ClassVar[float] = 0.95
-    """The return that the oracle reaches on average over held-out tasks."""
+    """The mean return that the oracle reaches over held-out tasks."""
     splits: ClassVar[Sequence[Split]] = ("train", "heldout")
-    """What may be asked for; the first is the default. A world for evaluation alone has only held-out tasks."""
+    """The splits that `reset` takes; the first is the default.
+
+    A world for evaluation alone has only held-out tasks.
+    """
     spells_out: ClassVar[bool] = False
-    """Whether the first observation says what to write, as an instruction does: then it is no leak."""
+    """Whether the first observation says what to write, as an instruction does.
+
+    `./xp env check` then does not count the answer in the observation as a leak.
+    """
     goes_back: ClassVar[bool] = False
     """Whether `snapshot` and `restore` are offered."""
     repeats: ClassVar[bool] = False
-    """Whether it goes back by doing again what was done since the reset: for a page, a process or a stranger's state
-    that cannot be copied, but does the same for the same actions."""
+    """Whether `restore` repeats the actions since the reset instead of copying the state.
+
+    For a page, a process or a stranger's environment: its state cannot be copied, but the same
+    actions lead to it again.
+    """
     observation_characters: ClassVar[int] = 4000
     cut_off: bool = False
-    """Set by `act` where something else than `max_turns` cuts the episode off."""
+    """`act` sets this if something other than `max_turns` truncates the episode."""
 
     task: Task
 
@@ -84,15 +101,18 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         self.action_space = Text(max_length=2000, charset=string.printable, min_length=0)
 
     def draw(self, rng: np.random.Generator) -> Task:
-        """A task of either split."""
+        """A random task of either split."""
         raise NotImplementedError
 
     def signature(self, task: Task) -> str:
-        """The content that names a task: equal tasks, equal signatures."""
+        """A text that identifies the task by its content: equal tasks have equal signatures."""
         return repr(task)
 
     def tasks(self, split: Split, rng: np.random.Generator) -> Task:
-        """A task of `split`: drawn until one falls there by its content."""
+        """A task of `split`. Raises RuntimeError if `draw` never gives one.
+
+        Rejection sampling: draws tasks until one belongs to the split by its content.
+        """
         for _ in range(_MOST_DRAWS):
             task = self.draw(rng)
             if is_held_out(self.signature(task)) == (split == "heldout"):
@@ -107,23 +127,25 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         raise NotImplementedError
 
     def observe(self) -> str:
-        """What the agent sees now."""
+        """The text that the agent sees now."""
         raise NotImplementedError
 
     def images(self) -> dict[str, bytes]:
-        """What it looks like now, by what it shows (e.g. "screenshot"): bytes as PNG, JPEG or WebP."""
+        """Images of the present state by name (e.g. "screenshot"): PNG, JPEG or WebP bytes."""
         return {}
 
     def act(self, action: str) -> Outcome:
-        """Does `action`; returns the measured signals and whether the task has ended. Raises ValueError, having
-        changed nothing, for an action that cannot be read."""
+        """Does `action`; returns the measured signals and whether the task has ended.
+
+        Raises ValueError for an action that cannot be read, and then has changed nothing.
+        """
         raise NotImplementedError
 
     def expert_action(self) -> str:
         return self.oracle_action()
 
     def oracle_action(self) -> str:
-        if type(self).expert_action is World.expert_action:
+        if type(self).expert_action is WorldDefinition.expert_action:
             raise NotImplementedError(
                 f"{type(self).__name__} needs an oracle_action: who knows all, scores what?"
             )
@@ -132,32 +154,14 @@ class World(gymnasium.Env[str, str], Generic[Task]):
     def random_action(self, rng: np.random.Generator) -> str:
         raise NotImplementedError
 
-    def snapshot(self) -> bytes:
-        """The whole state of the world, so that `restore` goes on from here. A world of plain Python needs only to set
-        `goes_back`; one with a process behind it sets `repeats` too, or overrides both."""
-        if not self.goes_back:
-            raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
-        if self.repeats:
-            return pickle.dumps((self.split, self.task, self._drawn_with, self._acted))
-        return pickle.dumps(
-            {name: value for name, value in vars(self).items() if not name.endswith("_space")}
-        )
 
-    def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
-        """Back to `snapshot`, which came from this class in this process or one of the same user: pickle, so never from
-        a stranger. Returns what `reset` would: the observation and its info."""
-        if not self.goes_back:
-            raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
-        if self.repeats:
-            self.split, self.task, self.np_random.bit_generator.state, acted = pickle.loads(
-                snapshot
-            )
-            self._from_the_start()
-            for action in acted:
-                self.step(action)
-        else:
-            vars(self).update(pickle.loads(snapshot))
-        return self._seen(), self._info({})
+class World(WorldDefinition[Task], Generic[Task]):
+    """A text world with tasks in two splits: the turns of its episodes, and going back.
+
+    Observations and actions are printable text. An action that cannot be read costs a turn, is
+    reported as the signal `invalid_action`, and changes nothing else. After `max_turns` the episode
+    is truncated. Subclasses define what `WorldDefinition` names.
+    """
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -174,8 +178,12 @@ class World(gymnasium.Env[str, str], Generic[Task]):
         return self._seen(), self._info({})
 
     def _from_the_start(self) -> None:
-        self._turn, self._note, self._ended = 0, "", False
-        self._drawn_with, self._acted = self.np_random.bit_generator.state, list[str]()
+        self._turn = 0
+        self._note = ""
+        self._ended = False
+        # A snapshot of a world that repeats needs the random state and the actions since here.
+        self._drawn_with = self.np_random.bit_generator.state
+        self._acted = list[str]()
         self.begin()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -183,23 +191,53 @@ class World(gymnasium.Env[str, str], Generic[Task]):
             raise RuntimeError("step() after the episode ended; call reset() first")
         self._turn += 1
         self._acted.append(action)
-        self._note, self.cut_off = "", False
+        self._note = ""
+        self.cut_off = False
         try:
             signals, terminated = self.act(action.strip() or "(nothing)")
         except ValueError as unreadable:
             self._note = f"\n! {unreadable}"
-            signals, terminated = {INVALID: (1.0, action[:80])}, False
+            signals = {INVALID: (1.0, action[:80])}
+            terminated = False
         truncated = not terminated and (self.cut_off or self._turn >= self.max_turns)
         self._ended = terminated or truncated
+        # A signal is its value alone, or a pair (value, evidence).
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
-        reward = weighted_sum(values, self.reward_weights)
-        return (
-            self._seen(),
-            float("nan") if reward is None else reward,
-            terminated,
-            truncated,
-            self._info(signals),
-        )
+        known = weighted_sum(values, self.reward_weights)
+        # Gymnasium has no word for an unknown reward: NaN stands for it, never zero.
+        reward = float("nan") if known is None else known
+        return self._seen(), reward, terminated, truncated, self._info(signals)
+
+    def snapshot(self) -> bytes:
+        """The whole state of the world as bytes, for `restore`.
+
+        A world of plain Python only sets `goes_back`. A world with a process behind it sets
+        `repeats` too, or overrides `snapshot` and `restore`.
+        """
+        if not self.goes_back:
+            raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
+        if self.repeats:
+            return pickle.dumps((self.split, self.task, self._drawn_with, self._acted))
+        state = {name: v for name, v in vars(self).items() if not name.endswith("_space")}
+        return pickle.dumps(state)
+
+    def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
+        """Returns to the state of `snapshot`; gives its observation and info, as `reset` does.
+
+        The snapshot must come from a world of the same class, made by the same user: it is a
+        pickle, which can run code, so never restore a stranger's.
+        """
+        if not self.goes_back:
+            raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
+        if self.repeats:
+            self.split, self.task, drawn_with, acted = pickle.loads(snapshot)
+            self.np_random.bit_generator.state = drawn_with
+            self._from_the_start()
+            for action in acted:
+                self.step(action)
+        else:
+            vars(self).update(pickle.loads(snapshot))
+        return self._seen(), self._info({})
 
     def _seen(self) -> str:
         return _printable(self.observe() + self._note, self.observation_characters)
@@ -215,5 +253,8 @@ class World(gymnasium.Env[str, str], Generic[Task]):
 
 
 def _printable(text: str, most: int) -> str:
-    """`text` with anything outside printable ASCII shown as '?', as the observation space promises."""
+    """The first `most` characters of `text`; '?' replaces all outside printable ASCII.
+
+    The observation space allows nothing else.
+    """
     return "".join(c if c in string.printable else "?" for c in text)[:most]
