@@ -47,11 +47,11 @@ def prepared(folder: Path, *settings: str) -> Iterator[Parts]:
 
 
 def test_imagined_branches_change_the_policy_and_are_kept_as_imagined_rows(parts: Parts) -> None:
-    before = parts.learner.policy().data
+    before = parts.learner.policy().weights.data
     groups = parts.thought.imagine()
     assert groups and all(len(group.episodes) > 1 for group in groups)
     parts.learner.improve(groups, parts.budget.planning_rate)
-    assert parts.learner.policy().data != before
+    assert parts.learner.policy().weights.data != before
     assert sum(parts.progress.imagined.values()) >= len(groups)
     parts.thought.close()
     rows = [
@@ -73,9 +73,9 @@ def test_what_sweeps_conclude_is_right_and_imitating_it_changes_the_policy(parts
     for row in concluded:  # the world's rule: say the letter that is shown
         assert row.decision is not None and row.obs_text == f"say {row.decision.text}"
         assert row.value_estimate is not None and row.value_estimate >= 1
-    before = parts.learner.policy().data
+    before = parts.learner.policy().weights.data
     parts.learner.imitate_plans(turns, parts.budget.planning_rate)
-    assert parts.learner.policy().data != before
+    assert parts.learner.policy().weights.data != before
 
 
 def test_nothing_is_imagined_at_the_updates_between(parts: Parts) -> None:
