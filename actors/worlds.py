@@ -37,7 +37,8 @@ _BUNDLED = Config.model_fields["worlds"].get_default()[0].id.partition(":")[0]
 """The package of the default world, whose ids are suggested for a mistyped one."""
 _CLOSE_SECONDS = 5.0
 _LEAST_SECONDS = 60.0
-"""What a world has to be made at the start at least: the first one of its kind imports its libraries too."""
+"""What a world has to be made at the start at least: the first one of its kind imports its
+libraries too."""
 _SILENT_SECONDS = 10.0
 _Seen = TypeVar("_Seen")
 
@@ -76,8 +77,9 @@ def look_at(
 ) -> _Seen:
     """What `look` reads from a world that is made for it and then closed, all on one thread.
 
-    It has `timeout_seconds`, or `_LEAST_SECONDS` if that is more. Raises EnvironmentFailure for a world that hangs: its
-    thread is left behind, and does not hold up the end of the process. Raises what `make_world` and `look` raise.
+    It has `timeout_seconds`, or `_LEAST_SECONDS` if that is more. Raises EnvironmentFailure for a
+    world that hangs: its thread is left behind, and does not hold up the end of the process. Raises
+    what `make_world` and `look` raise.
     """
     found: Future[_Seen] = Future()
 
@@ -111,7 +113,8 @@ def _await(found: Future[Any], env_id: str, seconds: float) -> None:
         wait([found], min(_SILENT_SECONDS, seconds - passed))
         if not found.done():
             say(
-                f"still waiting for {env_id} to be made: {time.monotonic() - started:.0f} s of {seconds:g}"
+                f"still waiting for {env_id} to be made: {time.monotonic() - started:.0f} s of "
+                f"{seconds:g}"
             )
 
 

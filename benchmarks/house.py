@@ -1,6 +1,7 @@
 """The house in figures: how dense the code is, how wide, how much is said of it and tested.
 
-    python -m benchmarks.house [FOLDER ...]     `./xp test` prints it; folders of others for comparison
+    python -m benchmarks.house [FOLDER ...]     `./xp test` prints it; folders of others for
+    comparison
 
 A line of code holds a token that is neither a comment nor part of a docstring. Nodes are those of
 Python's syntax tree without contexts (Load, Store, Del) and docstrings. Figures of ten projects

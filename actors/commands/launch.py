@@ -247,14 +247,16 @@ def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None
 
 
 def _say_where_key_goes(config: Config) -> None:
-    """Says, before anything is sent, which environment variable's value goes to which host, unless that is this one."""
+    """Says, before anything is sent, which environment variable's value goes to which host, unless
+    that is this one."""
     policy = config.policy
     if policy.engine != "openai" or not os.environ.get(policy.api_key_env):
         return
     host = urlsplit(policy.base_url).hostname or ""
     if not _is_loopback(host):
         say(
-            f"the value of {policy.api_key_env} (policy.api_key_env) is sent to {host} (policy.base_url)"
+            f"the value of {policy.api_key_env} (policy.api_key_env) is sent to {host} "
+            "(policy.base_url)"
         )
 
 

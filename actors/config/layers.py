@@ -9,7 +9,8 @@ from experience.command.plain_yaml import Node, Problems
 
 
 def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
-    """Puts the keys of the mapping `new` into the mapping `into`; what both hold as mappings is merged in turn."""
+    """Puts the keys of the mapping `new` into the mapping `into`; what both hold as mappings is
+    merged in turn."""
     for key, node in new.value.items():
         old = into.value.get(key)
         into.value[key] = node if old is None else _merged(old, node, problems, f"{path}{key}")

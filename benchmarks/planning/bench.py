@@ -1,6 +1,8 @@
-"""`./xp bench planning`: every claim about planning, beside what was published and beside its controls.
+"""`./xp bench planning`: every claim about planning, beside what was published and beside its
+controls.
 
-Results are kept in `results.json`, each with the command that makes it; a part that is measured anew replaces its rows.
+Results are kept in `results.json`, each with the command that makes it; a part that is measured
+anew replaces its rows.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cartpole": ("language", "cartpole"),
     "language-dyna": ("language", "dyna"),
 }
-"""Part -> its module here, imported when it is measured, and the functions there that yield its rows."""
+"""Part -> its module here, imported when it is measured, and the functions there that yield its
+rows."""
 
 HOURS = ("bundled", "cartpole", "language-dyna", "lookahead")
 """Run only when they are asked for."""
@@ -46,7 +49,10 @@ def measured(part: str) -> Iterator[Row]:
 
 
 def main(only: str | None, as_json: bool, write: bool) -> bool:
-    """Prints the rows as they come; True if every goal is met. Raises ConfigError for a part that there is not."""
+    """Prints the rows as they come; True if every goal is met.
+
+    Raises ConfigError for a part that there is not.
+    """
     if only is not None and only not in PARTS:
         raise ConfigError(
             f"no part {only!r} of the planning benchmark", f"there are: {', '.join(PARTS)}"
@@ -97,7 +103,8 @@ def table(kept: dict[str, dict[str, object]]) -> str:
 
 def shown(row: Row) -> str:
     lines = [
-        f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.here}, goal {row.goal}, {row.seeds} seeds",
+        f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.here}, goal {row.goal}, "
+        f"{row.seeds} seeds",
         f"       published: {row.published}   ({row.note})",
     ]
     if row.interval:

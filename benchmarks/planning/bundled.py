@@ -1,8 +1,10 @@
-"""Planning on and off in three bundled worlds, one at a time: real steps until a held-out return, by whole runs.
+"""Planning on and off in three bundled worlds, one at a time: real steps until a held-out return,
+by whole runs.
 
-The demo's settings, each world alone, but that the browser is shown 80 tasks instead of 120, for imitation alone must
-stand below what is to be reached. A run that does not get there is counted with its cap, and the row says how many did
-not. There is no goal but honesty: what planning is worth where a task is one to five turns long.
+The demo's settings, each world alone, but that the browser is shown 80 tasks instead of 120, for
+imitation alone must stand below what is to be reached. A run that does not get there is counted
+with its cap, and the row says how many did not. There is no goal but honesty: what planning is
+worth where a task is one to five turns long.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ WORLDS = {
     "browser": ("envs:Office-v0", "groups: 3, demonstrations: 80", 0.45, 96),
     "lab": ("envs:Reactor-v0", "groups: 2, demonstrations: 50", 0.35, 48),
 }
-"""Room -> (world, its share of a round, the mean held-out return to reach, in how many episodes)."""
+"""Room -> (world, its share of a round, the mean held-out return to reach, in how many episodes).
+"""
 
 
 def bundled(

@@ -1,7 +1,7 @@
 """Dyna-Q and Dyna-Q+ in the mazes of Sutton & Barto 2018, through collector, shards and learner.
 
-Each life is a stream of its own with a learner of its own; the policy acts on what was committed until its last turn
-but one, as every policy of this framework does.
+Each life is a stream of its own with a learner of its own; the policy acts on what was committed
+until its last turn but one, as every policy of this framework does.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BOOK = DynaSettings(step_size=0.1, discount=0.95, updates=0)
 
 @dataclass
 class Life:
-    """One stream's learner, and what it lived: its rewards, the lengths of its episodes, and how many planning updates
-    had been done at the end of each."""
+    """One stream's learner, and what it lived: its rewards, the lengths of its episodes, and how
+    many planning updates had been done at the end of each."""
 
     learner: Dyna
     rewards: list[float] = field(default_factory=list)
@@ -42,7 +42,8 @@ class Life:
     last: Step | None = None
 
     def take(self, step: Step) -> None:
-        """The next row of the stream: the answer to the one before is whole now, and is learned from."""
+        """The next row of the stream: the answer to the one before is whole now, and is learned
+        from."""
         if self.last is not None and self.last.decision is not None:
             self.learner.learn(self.last, step)
         self.last = step
@@ -98,7 +99,8 @@ def _live(
 
 
 def figure_8_2(lives: int = 30, episodes: int = 50) -> Iterator[Row]:
-    """The Dyna maze: planning updates against the first episode whose mean length is near the shortest (14 steps)."""
+    """The Dyna maze: planning updates against the first episode whose mean length is near the
+    shortest (14 steps)."""
     for updates, book in ((0, 25), (5, 5), (50, 3)):
         lived = live(
             "dyna",
@@ -154,7 +156,8 @@ def changing_mazes(lives: int = 20) -> Iterator[Row]:
 
 
 def sweeping(lives: int = 20) -> Iterator[Row]:
-    """Prioritised sweeping against uniform planning: planning updates until an episode is near the shortest."""
+    """Prioritised sweeping against uniform planning: planning updates until an episode is near the
+    shortest."""
     needed = {}
     for name, settings in (
         ("uniform", replace(BOOK, step_size=0.5, updates=5)),
@@ -171,7 +174,8 @@ def sweeping(lives: int = 20) -> Iterator[Row]:
             for life in lived
         ]
     yield ratio_row(
-        "prioritised sweeping over uniform planning: planning updates to the first near-shortest episode",
+        "prioritised sweeping over uniform planning: planning updates to the first "
+        "near-shortest episode",
         "S&B ex. 8.4: 5 to 10 × fewer updates",
         "ratio",
         needed["sweeping"],

@@ -20,8 +20,8 @@ def returns(
     folder: Path,
     lane: Lane = "evaluation",
 ) -> list[float]:
-    """The return of each of the first `tasks` held-out tasks, in their order, by who acts in that lane; NaN where it is
-    not known."""
+    """The return of each of the first `tasks` held-out tasks, in their order, by who acts in that
+    lane; NaN where it is not known."""
     works = [
         Work.named(
             f"{lane}/{i}",

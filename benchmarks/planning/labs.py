@@ -1,8 +1,9 @@
-"""Campaigns in two bundled labs: real measurements until one is among the best hundredth of the recipes, and what an
-agent that plans its experiments earns there.
+"""Campaigns in two bundled labs: real measurements until one is among the best hundredth of the
+recipes, and what an agent that plans its experiments earns there.
 
-The lab's own simulation is the cheap model (equilibrium in the reactor, the nominal database in materials), its hidden
-truth is what is measured, with the noise that the agent has. A recipe is worth what `declare` would pay for it.
+The lab's own simulation is the cheap model (equilibrium in the reactor, the nominal database in
+materials), its hidden truth is what is measured, with the noise that the agent has. A recipe is
+worth what `declare` would pay for it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from experience.planning.campaign import Campaign, Floats
 
 CAP = 40
 Problem = tuple[Floats, Floats, Floats, float]
-"""Recipes [N, D] in [0, 1], what each is really worth and what the simulation says [N], noise of a measurement."""
+"""Recipes [N, D] in [0, 1], what each is really worth and what the simulation says [N], noise of a
+measurement."""
 
 
 def reactor(seed: int) -> Problem:
@@ -98,14 +100,16 @@ def campaigns(seeds: int = 12) -> Iterator[Row]:
             for how in ("random", "simulation alone", "lab alone", "simulation and lab")
         }
         yield ratio_row(
-            f"{lab}: lab measurements, Bayesian optimisation alone over with the lab's own simulation",
+            f"{lab}: lab measurements, Bayesian optimisation alone over with the lab's own "
+            "simulation",
             "none",
             "ratio",
             taken["lab alone"],
             taken["simulation and lab"],
             ">= 1",
             {f"measurements, {how}": float(np.mean(n)) for how, n in taken.items()},
-            f"{len(problems[0][0])} recipes, the best hundredth, cap {CAP}, the lab's own noise; a task a seed",
+            f"{len(problems[0][0])} recipes, the best hundredth, cap {CAP}, the lab's own "
+            "noise; a task a seed",
         )
     for lab in LABS:
         yield agent(f"envs:{lab.capitalize()}-v0")
@@ -135,13 +139,15 @@ def agent(env_id: str, tasks: int = 96) -> Row:
             for lane in LANES
         )
     return row(
-        f"{env_id}: held-out return of an agent that plans its experiments, less the scripted expert's",
+        f"{env_id}: held-out return of an agent that plans its experiments, less the scripted "
+        "expert's",
         "none",
         "reward",
         [a - b for a, b in zip(planned, expert, strict=True)],
         ">= 0",
         {"planned": float(np.mean(planned)), "expert": float(np.mean(expert))},
-        "planning.lookahead.search=campaign; the expert trusts the simulation and measures nothing; a task a seed",
+        "planning.lookahead.search=campaign; the expert trusts the simulation and measures "
+        "nothing; a task a seed",
     )
 
 

@@ -1,4 +1,5 @@
-"""Language models on the key-and-door grid: the world model, Dyna with it, and its ablations, by whole runs."""
+"""Language models on the key-and-door grid: the world model, Dyna with it, and its ablations, by
+whole runs."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ SUCCESS = 0.8
 
 
 class Shuffled(LanguageWorldModel):
-    """A model whose answers belong to other questions of the same batch: what planning must not survive."""
+    """A model whose answers belong to other questions of the same batch: what planning must not
+    survive."""
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         order = np.random.default_rng(len(observations)).permutation(len(observations))
@@ -57,7 +59,8 @@ class Reached(Exception):
 def steps_to_success(
     kind: str, seed: int, budget: int, watch: Callable[[str], None] = lambda _: None
 ) -> float:
-    """Real training steps until held-out success on the grid first reaches 80 %; `budget` if it does not."""
+    """Real training steps until held-out success on the grid first reaches 80 %; `budget` if it
+    does not."""
     with shuffled(kind == "shuffled model"):
         return steps_to(
             SUCCESS, WORLD, CONFIG, KINDS[kind], seed, budget, lambda told: watch(f"{kind} {told}")
@@ -73,7 +76,8 @@ def steps_to(
     budget: int,
     watch: Callable[[str], None] = lambda _: None,
 ) -> float:
-    """Real training steps until the mean held-out return first reaches `goal`; `budget` if it does not."""
+    """Real training steps until the mean held-out return first reaches `goal`; `budget` if it does
+    not."""
     with tempfile.TemporaryDirectory() as folder:
         config, origins = load(
             [path],
@@ -98,7 +102,8 @@ def steps_to(
                     seen.add(version)
                     watch(
                         f"seed {seed} v{version} {cost.get(version, 0)} steps: {mean.mean:.2f} "
-                        f"({progress.seconds:.0f} s, model {progress.model_error}, {dict(progress.imagined)}, "
+                        f"({progress.seconds:.0f} s, model {progress.model_error}, "
+                        f"{dict(progress.imagined)}, "
                         f"value {progress.metrics.get('value_explained', 0.0):.2f})"
                     )
                     if mean.mean >= goal:
@@ -124,7 +129,8 @@ def shuffled(really: bool) -> Iterator[None]:
 
 
 def lived(folder: Path, seed: int, transitions: int) -> Replay:
-    """Training episodes of the expert and of random actions, half each, through collector and shards."""
+    """Training episodes of the expert and of random actions, half each, through collector and
+    shards."""
     config, _ = load([CONFIG], [f"seed={seed}"])
     folder.mkdir(parents=True, exist_ok=True)
     pool, replay, number = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1), 0
@@ -199,13 +205,15 @@ CHAIN = "configs/keydoor-chain.yaml"
 
 
 def hierarchy(seeds: int = 5, budget: int = 25_000) -> Iterator[Row]:
-    """Two keys and two doors, one after the other: subgoals first and moves after, against moves alone."""
+    """Two keys and two doors, one after the other: subgoals first and moves after, against moves
+    alone."""
     flat, deep = (
         [success_after(budget, CHAIN, settings, seed) for seed in range(seeds)]
         for settings in (['planning.options.library=""'], [])
     )
     yield row(
-        f"two-stage key-door chain: held-out return after {budget:,} real steps, hierarchical less flat",
+        f"two-stage key-door chain: held-out return after {budget:,} real steps, hierarchical "
+        "less flat",
         "none for an LM; options help most where rewards are far (Sutton, Precup & Singh 1999)",
         "points of 1",
         [d - f for d, f in zip(deep, flat, strict=True)],
@@ -248,13 +256,15 @@ def last_return(path: str, settings: Sequence[str], seed: int) -> float:
 
 
 def cartpole(seeds: int = 5) -> Iterator[Row]:
-    """CartPole told in numbers: as many updates with an ensemble that is asked before each turn, and without."""
+    """CartPole told in numbers: as many updates with an ensemble that is asked before each turn,
+    and without."""
     plain, thinking = (
         [last_return("configs/cartpole.yaml", settings, seed) for seed in range(seeds)]
         for settings in (["planning.lookahead.candidates=0"], [])
     )
     yield ratio_row(
-        "CartPole in numbers: held-out turns balanced after ten updates, thinking over not thinking",
+        "CartPole in numbers: held-out turns balanced after ten updates, thinking over not "
+        "thinking",
         "none for an LM; PETS: an ensemble's plans in few trials (Chua et al. 2018)",
         "ratio",
         thinking,
@@ -266,7 +276,8 @@ def cartpole(seeds: int = 5) -> Iterator[Row]:
 
 
 def lookahead(seeds: int = 2) -> Iterator[Row]:
-    """The same frozen policy with and without thinking; in the model, in forks (perfect), in a shuffled model."""
+    """The same frozen policy with and without thinking; in the model, in forks (perfect), in a
+    shuffled model."""
     found, steps = zip(*(thought(seed) for seed in range(seeds)), strict=True)
     yield row(
         "lookahead: held-out success with it less without, same policy",
@@ -275,14 +286,15 @@ def lookahead(seeds: int = 2) -> Iterator[Row]:
         [f["in the model"] - f["without"] for f in found],
         ">= 0.2",
         {f"success {way}": float(np.mean([f[way] for f in found])) for way in found[0]},
-        "by sweeps over 64 states, or a tree of as many; policy and model of thirty updates without planning and "
+        "by sweeps over 64 states, or a tree of as many; policy and model of thirty updates "
+        "without planning and "
         f"{' and '.join(f'{n:,}' for n in steps)} real steps; one real action a turn",
     )
 
 
 def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str, float], int]:
-    """Held-out success of the policy and the model that a run has come to, by the way of thinking, and the real
-    training steps that it took."""
+    """Held-out success of the policy and the model that a run has come to, by the way of thinking,
+    and the real training steps that it took."""
     thinking = ["planning.lookahead.candidates=8", "planning.lookahead.search=sweeps"]
     tree, forks = (
         ["planning.lookahead.candidates=8", "planning.lookahead.search=gumbel"],
@@ -337,8 +349,9 @@ def evaluated(
 
 
 def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:
-    """Real steps until 80 % of held-out grids are solved: model-free, Dyna, and Dyna spoilt in two ways. A spoilt one
-    is given half of what model-free learning needed: whoever is not there by then has missed the goal of Dyna."""
+    """Real steps until 80 % of held-out grids are solved: model-free, Dyna, and Dyna spoilt in two
+    ways. A spoilt one is given half of what model-free learning needed: whoever is not there by
+    then has missed the goal of Dyna."""
     taken = {"model-free": [steps_to_success("model-free", seed, budget) for seed in range(seeds)]}
     plain = [int(steps) for steps in taken["model-free"]]
     taken["Dyna"] = [steps_to_success("Dyna", seed, plain[seed]) for seed in range(seeds)]

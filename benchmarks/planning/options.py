@@ -1,4 +1,5 @@
-"""Options in the four rooms of Sutton, Precup & Singh 1999: planning with their models, learning, and finding them."""
+"""Options in the four rooms of Sutton, Precup & Singh 1999: planning with their models, learning,
+and finding them."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def shown(cell: Cell) -> str:
 def four_rooms(
     goal: Cell | None, discount: float, penalties: Mapping[Cell, float] | None = None
 ) -> FiniteWorld:
-    """The exact model: 2/3 where the move says, 1/9 each other way; +1 on arrival at `goal`, which ends it."""
+    """The exact model: 2/3 where the move says, 1/9 each other way; +1 on arrival at `goal`, which
+    ends it."""
     index = {cell: i for i, cell in enumerate(CELLS)}
     models = []
     for action in MOVES:
@@ -67,7 +69,8 @@ def rooms() -> list[frozenset[Cell]]:
 
 
 def hallway_options(discount: float) -> list[Learned]:
-    """Two a room: from anywhere in it, or its other hallway, the shortest way to a hallway; it stops outside."""
+    """Two a room: from anywhere in it, or its other hallway, the shortest way to a hallway; it
+    stops outside."""
     options = []
     for number, room in enumerate(rooms()):
         near = {
@@ -102,7 +105,8 @@ def reached(history: Sequence[Floats], optimal: Floats) -> list[float]:
 
 
 def planning() -> Iterator[Row]:
-    """Value iteration with hallway options against primitive actions, goal in a hallway (their figure 3 and 4)."""
+    """Value iteration with hallway options against primitive actions, goal in a hallway (their
+    figure 3 and 4)."""
     discount, goal = 0.9, HALLWAYS["east"]
     world = four_rooms(goal, discount)
     optimal = value_iteration(world.models, 400)[-1]
@@ -131,7 +135,8 @@ def planning() -> Iterator[Row]:
 
 
 def stomp() -> Iterator[Row]:
-    """Reward-respecting against shortest-path subtasks, both to the hallways, in rooms with cells that cost 1."""
+    """Reward-respecting against shortest-path subtasks, both to the hallways, in rooms with cells
+    that cost 1."""
     discount, goal = 0.95, (7, 9)
     sweeps: dict[str, list[float]] = {"respecting": [], "shortest": [], "primitive": []}
     costs: dict[str, list[float]] = {"respecting": [], "shortest": []}
@@ -176,7 +181,8 @@ def stomp() -> Iterator[Row]:
 
 
 def learning(lives: int = 12, episodes: int = 30) -> Iterator[Row]:
-    """Intra-option and SMDP learning from rows of a collector that executes the options, against primitive actions."""
+    """Intra-option and SMDP learning from rows of a collector that executes the options, against
+    primitive actions."""
     taken = {}
     for kind in ("intra-option", "SMDP", "primitive"):
         library = Library()

@@ -1,4 +1,5 @@
-"""Proof search with Coq as its kernel: held-out theorems solved before and after rounds of expert iteration."""
+"""Proof search with Coq as its kernel: held-out theorems solved before and after rounds of expert
+iteration."""
 
 from __future__ import annotations
 
@@ -52,13 +53,15 @@ def expert_iteration(
                     prior.learn(outcome.proof)
     gain = [after - before for after, before in zip(solved[-1], solved[0], strict=True)]
     yield row(
-        f"proof search: held-out theorems solved with {budget} tactics, after {rounds} rounds less before",
+        f"proof search: held-out theorems solved with {budget} tactics, after {rounds} rounds "
+        "less before",
         "AlphaProof: more with every round (plot)",
         "share",
         gain,
         ">= 0.1",
         {f"solved after round {n}": float(np.mean(s)) for n, s in enumerate(solved)},
-        "Coq; five generated families, tauto and auto not offered; the prior is a table of goal shapes",
+        "Coq; five generated families, tauto and auto not offered; the prior is a table of "
+        "goal shapes",
     )
     yield row(
         "proof search: claimed proofs that a fresh coqc accepts without axioms",

@@ -1,4 +1,5 @@
-"""What `./xp bench planning` says of one claim: what was published, what came out here, and whether it is enough."""
+"""What `./xp bench planning` says of one claim: what was published, what came out here, and whether
+it is enough."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from experience.evaluation.statistics import Estimate, mean_estimate, ratio_esti
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` is in `unit`, with its 95 % interval (None where there are fewer than five seeds, or no mean is taken) and
-    the value of each seed; `goal` is a bound on it, `>= x` or `<= x`, or empty where there is only something to tell.
-    `controls` are what must come out otherwise, and `published` tells what the source has, in its words."""
+    """`ours` is in `unit`, with its 95 % interval (None where there are fewer than five seeds, or
+    no mean is taken) and the value of each seed; `goal` is a bound on it, `>= x` or `<= x`, or
+    empty where there is only something to tell. `controls` are what must come out otherwise, and
+    `published` tells what the source has, in its words."""
 
     name: str
     published: str

@@ -1,4 +1,5 @@
-"""Campaigns with a cheap biased simulator: lab measurements until one of the best three of 1,500 candidates."""
+"""Campaigns with a cheap biased simulator: lab measurements until one of the best three of 1,500
+candidates."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def smooth(x: Floats, rng: np.random.Generator) -> Floats:
 
 
 def problem(seed: int, correlation: float) -> tuple[Floats, Floats, Floats]:
-    """Candidates [1500, 4], what the lab would measure, and what the simulator says, correlated as asked."""
+    """Candidates [1500, 4], what the lab would measure, and what the simulator says, correlated as
+    asked."""
     rng = np.random.default_rng(seed)
     x = rng.random((1500, 4))
     truth, other = smooth(x, rng), smooth(x, rng)

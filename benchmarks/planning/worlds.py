@@ -1,7 +1,8 @@
-"""Textbook worlds whose truth is known, as plain Gymnasium environments: the collector takes them as any stranger's.
+"""Textbook worlds whose truth is known, as plain Gymnasium environments: the collector takes them
+as any stranger's.
 
-Every instance is a life of its own, and says so in what it shows: many lives go on at once in one collector, and no
-two share a state. Cells are `row column`, counted from the top left.
+Every instance is a life of its own, and says so in what it shows: many lives go on at once in one
+collector, and no two share a state. Cells are `row column`, counted from the top left.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ Cell = tuple[int, int]
 
 
 class Maze(gymnasium.Env[str, str]):
-    """S&B 2018, figures 8.2, 8.4, 8.5: +1 at the goal, 0 elsewhere. After `changes_after` real steps of a life the
-    walls are `walls_later`."""
+    """S&B 2018, figures 8.2, 8.4, 8.5: +1 at the goal, 0 elsewhere. After `changes_after` real
+    steps of a life the walls are `walls_later`."""
 
     rows, columns = 6, 9
     actions = tuple(MOVES)
@@ -76,8 +77,8 @@ HALLWAYS: dict[str, Cell] = {"north": (2, 5), "west": (5, 1), "east": (6, 8), "s
 
 
 class FourRooms(gymnasium.Env[str, str]):
-    """A move goes where it says with probability 2/3, each other way with 1/9. +1 at the goal; entering a cell of
-    `penalties` costs 1. A life starts in the top left room."""
+    """A move goes where it says with probability 2/3, each other way with 1/9. +1 at the goal;
+    entering a cell of `penalties` costs 1. A life starts in the top left room."""
 
     actions = tuple(MOVES)
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0}

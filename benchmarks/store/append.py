@@ -1,5 +1,5 @@
-"""W1: appends of 100 rows a commit. Each function appends all rows to `folder`, in its best configuration that we know,
-and pays for its own conversion."""
+"""W1: appends of 100 rows a commit. Each function appends all rows to `folder`, in its best
+configuration that we know, and pays for its own conversion."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def raw_append(rows: list[dict[str, Any]], folder: Path, sync: bool) -> None:
 
 
 def torchrl_append(rows: list[dict[str, Any]], folder: Path, sampler: Any = None) -> Any:
-    """Texts and tokens padded to one shape, as its memory-mapped storage needs (5 in 1,000 are cut); the buffer."""
+    """Texts and tokens padded to one shape, as its memory-mapped storage needs (5 in 1,000 are
+    cut); the buffer."""
     import torch
     from tensordict import TensorDict
     from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
@@ -200,7 +201,8 @@ def torchrl_append(rows: list[dict[str, Any]], folder: Path, sampler: Any = None
 
 
 def minari_append(rows: list[dict[str, Any]], folder: Path) -> Any:
-    """An episode of 100 rows at a time; text spaces, as it has none for token ids of varying number."""
+    """An episode of 100 rows at a time; text spaces, as it has none for token ids of varying
+    number."""
     import gymnasium
     import minari
     from minari.data_collector import EpisodeBuffer

@@ -1,15 +1,15 @@
 """The store against its peers and the machine's limits, in one run: ./xp bench store [--json]
 
-Every peer starts from the same rows in memory, in its best configuration that we know, and pays for its own conversion.
-Rounds are interleaved; a figure is the median over rounds, its interval the middle half. Only rows of equal durability
-compare equal things: the level stands beside each.
+Every peer starts from the same rows in memory, in its best configuration that we know, and pays for
+its own conversion. Rounds are interleaved; a figure is the median over rounds, its interval the
+middle half. Only rows of equal durability compare equal things: the level stands beside each.
 
-    W1 append     rows/s, commits of 100 rows                        limit: writing the same bytes (and syncing)
-    W2 images     images/s, 60 KB, 60 % seen before                  limit: writing each different one once
-    W3 windows    16-step windows/s, batches of 256, to contiguous arrays, all bytes touched     limit: memcpy
-    W4 filter     rows/s scanned for reward > 0 (2 %), all columns handed over                   limit: reading
-    W5 latency    ms from append() to a following reader, 99th percentile, synced
-    W6 writers    rows/s of four writers at once, synced
+    W1 append     rows/s, commits of 100 rows                        limit: writing the same bytes
+    (and syncing) W2 images     images/s, 60 KB, 60 % seen before                  limit: writing
+    each different one once W3 windows    16-step windows/s, batches of 256, to contiguous arrays,
+    all bytes touched     limit: memcpy W4 filter     rows/s scanned for reward > 0 (2 %), all
+    columns handed over                   limit: reading W5 latency    ms from append() to a
+    following reader, 99th percentile, synced W6 writers    rows/s of four writers at once, synced
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ Measured = Callable[[], float]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `ratio` is ours over the peer's (for times: the peer's over ours), so above 1 we win."""
+    """One line of the table.
+
+    `ratio` is ours over the peer's (for times: the peer's over ours), so above 1 we win.
+    """
 
     workload: str
     peer: str
@@ -89,7 +92,8 @@ class Elsewhere:
 
 
 def rounds(measured: Mapping[str, Measured], count: int) -> dict[str, list[float]]:
-    """Runs every measured thing once a round, in turn; a first round, where libraries load, does not count."""
+    """Runs every measured thing once a round, in turn; a first round, where libraries load, does
+    not count."""
     results: dict[str, list[float]] = {name: [] for name in measured}
     for measure in measured.values():
         measure()
@@ -376,7 +380,8 @@ def _without(found: Mapping[str, list[float]], *names: str) -> dict[str, list[fl
 
 
 def draw_plot(found: Sequence[Row], path: Path) -> None:
-    """Every row's ratio with its interval, on a logarithmic axis: right of 1 we win; a diamond is a goal."""
+    """Every row's ratio with its interval, on a logarithmic axis: right of 1 we win; a diamond is a
+    goal."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -412,7 +417,8 @@ def main(as_json: bool, count: int = 20_000, repeat: int = 5, plot: Path | None 
     found = []
     if not as_json:
         print(
-            f"{'workload':<11} {'peer':<30} {'synced (ours / theirs)':<24} {'ours':>9} {'theirs':>9} {'limit':>9} "
+            f"{'workload':<11} {'peer':<30} {'synced (ours / theirs)':<24} {'ours':>9} "
+            f"{'theirs':>9} {'limit':>9} "
             f"{'ratio':>6}  middle half    goal"
         )
     for row in measure(count, repeat):
@@ -423,7 +429,8 @@ def main(as_json: bool, count: int = 20_000, repeat: int = 5, plot: Path | None 
         goal = "" if row.goal is None else f"{row.goal:g} {'met' if row.goal_met else 'MISSED'}"
         limit = "" if row.limit is None else f"{row.limit:,.0f}"
         print(
-            f"{row.workload:<11} {row.peer:<30} {row.durability:<24} {row.ours:>9,.0f} {row.theirs:>9,.0f} "
+            f"{row.workload:<11} {row.peer:<30} {row.durability:<24} {row.ours:>9,.0f} "
+            f"{row.theirs:>9,.0f} "
             f"{limit:>9} {row.ratio:>6.2f}  {row.interval[0]:.2f} to {row.interval[1]:.2f}  {goal}",
             flush=True,
         )

@@ -2,8 +2,9 @@
 
     PYTHONPATH=. .venv/bin/python -m benchmarks.store.blocks RUN [commit_seconds]
 
-The run's rows are written again with a commit every `commit_seconds` (0.05) of the time in which they were lived, so
-blocks are as large as the run's were; then sealed as they are, and sealed with small blocks rewritten.
+The run's rows are written again with a commit every `commit_seconds` (0.05) of the time in which
+they were lived, so blocks are as large as the run's were; then sealed as they are, and sealed with
+small blocks rewritten.
 """
 
 from __future__ import annotations
@@ -102,11 +103,13 @@ def measure(run: Path, seconds: float) -> None:
             where = cpu(lambda here=here, known=known: here.dataset().to_table(["t"], known))  # type: ignore[misc]
             per = 1e6 / len(steps)
             print(
-                f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} {write * per:>9.1f} "
+                f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} "
+                f"{write * per:>9.1f} "
                 f"{seal * per:>8.1f} {follow * per:>10.1f} {table * per:>9.2f} {where * per:>8.2f}"
             )
     print(
-        f"holding sealed files against their SHA-256, once a process: {check_seconds():.2f} CPU s a GB"
+        f"holding sealed files against their SHA-256, once a process: {check_seconds():.2f} "
+        "CPU s a GB"
     )
 
 

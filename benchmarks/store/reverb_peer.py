@@ -1,5 +1,5 @@
-"""Reverb, in its own environment: appends and windows for ./xp bench store. Texts and arrays go as bytes, since a
-column takes one shape only."""
+"""Reverb, in its own environment: appends and windows for ./xp bench store. Texts and arrays go as
+bytes, since a column takes one shape only."""
 
 from __future__ import annotations
 

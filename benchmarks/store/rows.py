@@ -1,4 +1,7 @@
-"""The rows of every workload: what an agent's step weighs. Needs numpy alone, as every peer's environment has it."""
+"""The rows of every workload: what an agent's step weighs.
+
+Needs numpy alone, as every peer's environment has it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ COLUMNS = ("obs_text", "action_ids", "action_logprobs", "reward")
 
 
 def make_rows(count: int) -> list[dict[str, Any]]:
-    """About 2 KiB of text (log-normal), 256 token ids and log-probabilities (mean), a reward (2 % above 0)."""
+    """About 2 KiB of text (log-normal), 256 token ids and log-probabilities (mean), a reward (2 %
+    above 0)."""
     rng = np.random.default_rng(0)
     letters = np.frombuffer(b"abcdefghij klmnop\nqrstuvw xyz", np.uint8)
     rows = []
@@ -44,7 +48,8 @@ def commits(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def answer(**calls: Any) -> None:
-    """A peer in another environment: for each line of stdin, the call of that name; its result goes to stdout."""
+    """A peer in another environment: for each line of stdin, the call of that name; its result goes
+    to stdout."""
     print("ready", flush=True)
     for line in sys.stdin:
         print(f"answer {calls[line.strip()]()}", flush=True)

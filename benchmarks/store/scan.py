@@ -1,5 +1,5 @@
-"""W4: rows scanned for reward > 0 (2 %), all columns of those handed over. Each function prepares once and returns the
-scan."""
+"""W4: rows scanned for reward > 0 (2 %), all columns of those handed over. Each function prepares
+once and returns the scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A store of ten million rows, followed and sampled: time and memory. Some ten minutes and 6 GB of disk.
+"""A store of ten million rows, followed and sampled: time and memory. Some ten minutes and 6 GB of
+disk.
 
 PYTHONPATH=. .venv/bin/python benchmarks/store/ten_million.py [rows] [folder]
 """
@@ -75,10 +76,12 @@ def main(rows: int, store: Path) -> None:
         for _ in range(20):
             reader.gather(reader.draw(256, 16, sampler))
         print(
-            f"{name}: {20 * 256 / (time.perf_counter() - before):,.0f} windows/s; {resident() - start:.0f} MB"
+            f"{name}: {20 * 256 / (time.perf_counter() - before):,.0f} windows/s; "
+            f"{resident() - start:.0f} MB"
         )
     print(
-        f"peak, mapped pages included: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+        "peak, mapped pages included: "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
     )
 
 

@@ -1,5 +1,5 @@
-"""W3: windows of 16 steps in batches of 256, to contiguous arrays. Each function prepares once and returns what draws
-one batch of windows and touches all its bytes."""
+"""W3: windows of 16 steps in batches of 256, to contiguous arrays. Each function prepares once and
+returns what draws one batch of windows and touches all its bytes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,10 @@ def torchrl_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
 
 
 def minari_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
-    """A window from each of 256 episodes, which it reads whole. Token ids are text there, and are read as numbers."""
+    """A window from each of 256 episodes, which it reads whole.
+
+    Token ids are text there, and are read as numbers.
+    """
     data = minari_append(by_stream(rows), folder)
 
     def draw(rng: np.random.Generator) -> int:

@@ -1,8 +1,10 @@
-"""The browser's fast path against BrowserGym, on the same pages of MiniWoB++ in one run: ./xp bench browser [--json]
+"""The browser's fast path against BrowserGym, on the same pages of MiniWoB++ in one run: ./xp bench
+browser [--json]
 
-Random clicks; every step returns the accessibility tree. Rounds take turns; the figures are medians of the rounds. CPU
-is that of all processes behind a world, its browser's too. BrowserGym runs in its own Python (./xp setup peers), once
-as it is made and once without its half second of waiting before each observation.
+Random clicks; every step returns the accessibility tree. Rounds take turns; the figures are medians
+of the rounds. CPU is that of all processes behind a world, its browser's too. BrowserGym runs in
+its own Python (./xp setup peers), once as it is made and once without its half second of waiting
+before each observation.
 """
 
 from __future__ import annotations

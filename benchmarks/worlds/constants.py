@@ -1,8 +1,9 @@
-"""Which of reasoning-gym's datasets pay an answer that is always the same: python -m benchmarks.worlds.constants
+"""Which of reasoning-gym's datasets pay an answer that is always the same: python -m
+benchmarks.worlds.constants
 
-Of each dataset 100 tasks are answered with each of a dozen common words, and with the right answers of 12 other tasks;
-the best of them, and what it averages, is a line. Those that average 0.3 or more belong into `CONSTANT` of
-envs/bridges/reasoning.py, which is printed last.
+Of each dataset 100 tasks are answered with each of a dozen common words, and with the right answers
+of 12 other tasks; the best of them, and what it averages, is a line. Those that average 0.3 or more
+belong into `CONSTANT` of envs/bridges/reasoning.py, which is printed last.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def paid(dataset: str, text: str) -> float:
 
 
 def best(dataset: str) -> tuple[float, str]:
-    """(what the best constant answer averages, that answer). One that breaks the verifier pays nothing."""
+    """(what the best constant answer averages, that answer).
+
+    One that breaks the verifier pays nothing.
+    """
     others = [entry(dataset, TASKS + i)["answer"] for i in range(OTHERS)]
     found = (0.0, "")
     for text in dict.fromkeys((*WORDS, *others)):

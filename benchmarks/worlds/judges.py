@@ -1,7 +1,7 @@
 """What scoring in a place costs beyond the score itself: python -m benchmarks.worlds.judges
 
-The same answer is scored in the warmed process itself and in a fork of it, 400 times each. The fork is made before, as
-a world's reset does it; what that costs stands beside.
+The same answer is scored in the warmed process itself and in a fork of it, 400 times each. The fork
+is made before, as a world's reset does it; what that costs stands beside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def measured(dataset: str) -> tuple[float, float, float, float]:
-    """(p50 of the score itself, p50 and p99 of scoring in a fork, p50 of making the fork), in milliseconds."""
+    """(p50 of the score itself, p50 and p99 of scoring in a fork, p50 of making the fork), in
+    milliseconds."""
     asked = {"dataset": dataset, "index": 0, "text": entry(dataset, 0)["answer"]}
 
     def in_a_fork() -> None:
@@ -44,7 +45,8 @@ def main() -> None:
     for dataset in ("chain_sum", "spiral_matrix", "countdown", "polynomial_multiplication"):
         alone, forked, worst, made = measured(dataset)
         print(
-            f"{dataset:28} alone p50 {alone:6.2f} ms   in a place p50 {forked:6.2f} p99 {worst:6.2f} ms   "
+            f"{dataset:28} alone p50 {alone:6.2f} ms   in a place p50 {forked:6.2f} p99 "
+            f"{worst:6.2f} ms   "
             f"beyond {forked - alone:5.2f} ms   its reset {made:5.2f} ms"
         )
 

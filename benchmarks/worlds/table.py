@@ -1,8 +1,8 @@
 """Every bundled world in one table, measured in a process of its own: ./xp bench worlds [--json]
 
-What a step and a reset cost (random actions, CPU of all child processes included), and what random actions, doing
-nothing and the oracle return over held-out tasks, with the standard error. A world that lacks a part is a row that says
-so. `write` puts the table into docs/environments.md.
+What a step and a reset cost (random actions, CPU of all child processes included), and what random
+actions, doing nothing and the oracle return over held-out tasks, with the standard error. A world
+that lacks a part is a row that says so. `write` puts the table into docs/environments.md.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def rows(seconds: float = 3.0, episodes: int = 24) -> Iterator[dict[str, Any]]:
 
 
 HEAD = (
-    "| world | step p50 / p99 ms | resets/s | CPU ms/step | MiB | goes back | random | nothing | oracle |\n"
+    "| world | step p50 / p99 ms | resets/s | CPU ms/step | MiB | goes back | random | nothing "
+    "| oracle |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -78,7 +79,8 @@ def line(row: dict[str, Any]) -> str:
     ]
     resets = f"{row['resets_per_second']:,.{0 if row['resets_per_second'] >= 1 else 1}f}"
     return (
-        f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / {row['step_p99_ms']:.1f} | "
+        f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / "
+        f"{row['step_p99_ms']:.1f} | "
         f"{resets} | {row['cpu_ms_per_step']:.2f} | {row['memory_mib']:.0f} | "
         f"{'yes' if row['goes_back'] else 'no'} | {' | '.join(returns)} |"
     )

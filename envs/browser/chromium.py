@@ -1,9 +1,10 @@
 """Real Chromium with no network card: one caged browser per process, one fresh context per episode.
 
-The browser runs under a dropped uid in its own pid, mount and (empty) network namespaces, with its own sandbox on,
-and speaks to Playwright over a pipe. Every page is served by Python through `route`; what is not served is refused.
-A browser for live sites has a proxy with a list of hosts as its only way out (see proxy), still without a network card.
-Not covered: a kernel vulnerability, or a browser one that also breaks Chromium's own sandbox.
+The browser runs under a dropped uid in its own pid, mount and (empty) network namespaces, with its
+own sandbox on, and speaks to Playwright over a pipe. Every page is served by Python through
+`route`; what is not served is refused. A browser for live sites has a proxy with a list of hosts as
+its only way out (see proxy), still without a network card. Not covered: a kernel vulnerability, or
+a browser one that also breaks Chromium's own sandbox.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ LIVE_SECONDS = 8.0  # after which a page that still loads is taken as it is
 
 
 def find_browser() -> str:
-    """Path of the browser to use: XP_BROWSER, a small headless Chromium, a full one, or Playwright's own."""
+    """Path of the browser to use: XP_BROWSER, a small headless Chromium, a full one, or
+    Playwright's own."""
     for name in (os.environ.get("XP_BROWSER", ""), *_BROWSERS):
         if name and (path := shutil.which(name)):
             return path
@@ -87,9 +89,9 @@ def find_browser() -> str:
 def _wrapper(
     browser: str, directory: Path, readable: Sequence[Path], bounds: Bounds, before: str = ""
 ) -> Path:
-    """A script that starts `browser` in its cage, after the words `before`, and hands on Playwright's pipe
-    (descriptors 3 and 4). Nothing of the environment that Playwright gives it goes in, nor the host's name for its
-    profile, which stands in the place's own /tmp."""
+    """A script that starts `browser` in its cage, after the words `before`, and hands on
+    Playwright's pipe (descriptors 3 and 4). Nothing of the environment that Playwright gives it
+    goes in, nor the host's name for its profile, which stands in the place's own /tmp."""
     own = [] if browser.startswith("/usr/") else [Path(os.path.realpath(browser)).parent]
     words = directory / "place"
     words.write_bytes(confine.packed(confine.place(readable=[*own, *readable], limits=BROWSER)))
@@ -107,7 +109,8 @@ def _wrapper(
     )
     pid = shlex.quote(str(directory / "pid"))  # which stays the same through every exec
     script.write_text(
-        f'#!/bin/sh\necho $$ > {pid}\ncd /\n{profile}\nexec {cage} "$@" 9<{shlex.quote(str(words))}\n'
+        f'#!/bin/sh\necho $$ > {pid}\ncd /\n{profile}\nexec {cage} "$@" '
+        f"9<{shlex.quote(str(words))}\n"
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
@@ -121,7 +124,8 @@ class Chromium:
 
     @classmethod
     def shared(cls, hosts: Sequence[str] = ()) -> Chromium:
-        """This process's browser that may reach those hosts, started on first use and again if it died."""
+        """This process's browser that may reach those hosts, started on first use and again if it
+        died."""
         key = tuple(sorted(hosts))
         with cls._guard:
             if key not in cls._shared or not cls._shared[key].alive:
@@ -144,7 +148,10 @@ class Chromium:
         return bool(self._browser.is_connected())
 
     def wait(self, work: Coroutine[Any, Any, Result], seconds: float = _STEP_SECONDS) -> Result:
-        """The result of `work` on the browser's loop. Raises EnvironmentFailure if the browser fails or hangs."""
+        """The result of `work` on the browser's loop.
+
+        Raises EnvironmentFailure if the browser fails or hangs.
+        """
         from playwright.async_api import Error
 
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -201,16 +208,16 @@ class Chromium:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def open_file(self, url: str, width: int, height: int) -> tuple[Any, Any]:
-        """(page, its DevTools session) of a file that this browser may read, in a fresh context: the reference for the
-        fast path, which does the same with fewer steps between."""
+        """(page, its DevTools session) of a file that this browser may read, in a fresh context:
+        the reference for the fast path, which does the same with fewer steps between."""
         context = await self._browser.new_context(viewport={"width": width, "height": height})
         page = await context.new_page()
         await page.goto(url)
         return page, await context.new_cdp_session(page)
 
     async def open(self, origin: str, answers: Answers, styled: bool = False) -> Tab:
-        """A page in a fresh context that knows only `origin`, where `answers` tells all. A page that is `styled`
-        by files of its own has settled when it was drawn with them."""
+        """A page in a fresh context that knows only `origin`, where `answers` tells all. A page
+        that is `styled` by files of its own has settled when it was drawn with them."""
         context = await self._context(640, 480)
 
         async def answer(route: Any) -> None:
@@ -254,8 +261,8 @@ class Chromium:
 
 
 class Tab:
-    """One page of an episode: its accessibility tree as text, and actions on its numbered elements. With `patience`, a
-    page that has not settled after so many seconds is taken as it is."""
+    """One page of an episode: its accessibility tree as text, and actions on its numbered elements.
+    With `patience`, a page that has not settled after so many seconds is taken as it is."""
 
     def __init__(
         self,
@@ -377,8 +384,8 @@ class Tab:
         return lines
 
     async def lines(self) -> list[str]:
-        """Everything that can be read or used, as the fast path shows it: [number] role "name" = value (states). A page
-        that has just loaded is waited for until its tree is built."""
+        """Everything that can be read or used, as the fast path shows it: [number] role "name" =
+        value (states). A page that has just loaded is waited for until its tree is built."""
         for _ in range(50):
             nodes = (await self._cdp.send("Accessibility.getFullAXTree"))["nodes"]
             if len(nodes) > 1:
@@ -399,7 +406,8 @@ class Tab:
         return ax_lines(nodes, number)
 
     def find(self, words: str) -> tuple[int, str]:
-        """The element that `words` begins with, by its number or its whole name, and the words after it.
+        """The element that `words` begins with, by its number or its whole name, and the words
+        after it.
 
         Raises ValueError where none or several are meant.
         """
@@ -468,8 +476,9 @@ class Tab:
         return sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
 
     async def settle(self) -> None:
-        """Until the input was handled, no request is under way and the document has loaded. That a page is about to be
-        left is told before the answer to what is evaluated after, on the same session."""
+        """Until the input was handled, no request is under way and the document has loaded. That a
+        page is about to be left is told before the answer to what is evaluated after, on the same
+        session."""
         from playwright.async_api import Error
 
         until = time.monotonic() + (self._patience or _SETTLE_SECONDS)

@@ -1,9 +1,11 @@
-"""The fast path: chromium-headless-shell over its DevTools pipe, with frames drawn when asked and a clock of our own.
+"""The fast path: chromium-headless-shell over its DevTools pipe, with frames drawn when asked and a
+clock of our own.
 
-One caged browser a process serves many pages, each in a browser context of its own. A page's clock stands still while
-the agent thinks and goes on by what an action is given (virtual time), so the same seed and the same actions give the
-same page. Playwright (see chromium) stays the reference: tests/test_browser.py holds both against each other.
-Covers: no network card, an own uid, Chromium's own sandbox inside. Does not cover: what chromium does not cover.
+One caged browser a process serves many pages, each in a browser context of its own. A page's clock
+stands still while the agent thinks and goes on by what an action is given (virtual time), so the
+same seed and the same actions give the same page. Playwright (see chromium) stays the reference:
+tests/test_browser.py holds both against each other. Covers: no network card, an own uid, Chromium's
+own sandbox inside. Does not cover: what chromium does not cover.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class Devtools:
 
     @classmethod
     def shared(cls, readable: Sequence[Path] = ()) -> Devtools:
-        """This process's browser that may read those directories, started on first use and again if it died."""
+        """This process's browser that may read those directories, started on first use and again if
+        it died."""
         key = tuple(sorted(map(str, readable)))
         with cls._guard:
             if key not in cls._shared or not cls._shared[key].alive:
@@ -103,7 +106,10 @@ class Devtools:
         self.send("Browser.getVersion")
 
     def send(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
-        """The result of one call. Raises EnvironmentFailure for an error, a dead browser or one that fell silent."""
+        """The result of one call.
+
+        Raises EnvironmentFailure for an error, a dead browser or one that fell silent.
+        """
         with self._lock:
             self._number += 1
             message = {"id": self._number, "method": method, "params": parameters}
@@ -121,7 +127,8 @@ class Devtools:
         return result
 
     def send_before_a_frame(self, method: str, session: str, **parameters: Any) -> None:
-        """A call that the browser answers only when a frame is drawn: mouse moves and wheels wait for one."""
+        """A call that the browser answers only when a frame is drawn: mouse moves and wheels wait
+        for one."""
         with self._lock:
             self._number += 1
             mine = self._number
@@ -202,7 +209,8 @@ class Devtools:
 
 
 class Page:
-    """One page in a context of its own: seen as an accessibility tree with references that stay, acted on by them."""
+    """One page in a context of its own: seen as an accessibility tree with references that stay,
+    acted on by them."""
 
     def __init__(self, browser: Devtools, width: int, height: int) -> None:
         self._browser = browser
@@ -262,8 +270,8 @@ class Page:
         self._references, self._nodes = {}, []
 
     def tree(self) -> list[str]:
-        """What can be seen, a line an element: [reference] role "name" = value (states). References stay the same as
-        long as the element lives."""
+        """What can be seen, a line an element: [reference] role "name" = value (states). References
+        stay the same as long as the element lives."""
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         return ax_lines(nodes, self._reference)
 
@@ -337,7 +345,10 @@ class Page:
             self.send("Input.dispatchKeyEvent", type="keyUp", key=character)
 
     def press(self, combination: str) -> None:
-        """A key, with modifiers before it: Enter, a, Control+a. Raises ValueError for an unknown one."""
+        """A key, with modifiers before it: Enter, a, Control+a.
+
+        Raises ValueError for an unknown one.
+        """
         *held, key = combination.split("+") if combination != "+" else ["+"]
         if any(m not in MODIFIERS for m in held) or (key not in KEYS and len(key) != 1):
             raise ValueError(f"no key {combination[:20]}: a character, or one of {', '.join(KEYS)}")

@@ -1,10 +1,12 @@
-"""browser/miniwob: the 130 pages of MiniWoB++ (PyPI's `miniwob`), with their own rewards, on the fast path.
+"""browser/miniwob: the 130 pages of MiniWoB++ (PyPI's `miniwob`), with their own rewards, on the
+fast path.
 
-The agent sees the accessibility tree (or its difference to the last one, the DOM, a screenshot, a screenshot with the
-elements' numbers drawn) and acts with BrowserGym's words or with the mouse. The reward is the page's own raw reward
-in [-1, 1], read by the world; time on the page passes only with actions, so that none runs out while a model thinks.
-A page and a seed name a task: the page's random numbers all come from that seed. `pages="all"` holds one page in five
-out; the default are pages for which an expert is written here, with one seed in five held out.
+The agent sees the accessibility tree (or its difference to the last one, the DOM, a screenshot, a
+screenshot with the elements' numbers drawn) and acts with BrowserGym's words or with the mouse. The
+reward is the page's own raw reward in [-1, 1], read by the world; time on the page passes only with
+actions, so that none runs out while a model thinks. A page and a seed name a task: the page's
+random numbers all come from that seed. `pages="all"` holds one page in five out; the default are
+pages for which an expert is written here, with one seed in five held out.
 """
 
 from __future__ import annotations
@@ -122,8 +124,9 @@ class MiniWoB(ToolWorld[Task]):
         return self._page
 
     def begin(self) -> None:
-        """Every episode in a fresh context; with `in_place`, the same page begins its next one as it is made to, in a
-        tenth of the time, and may keep the focus or a value of the one before."""
+        """Every episode in a fresh context; with `in_place`, the same page begins its next one as
+        it is made to, in a tenth of the time, and may keep the focus or a value of the one before.
+        """
         name, seed = self.task
         if self._page is None or not self._in_place or self._at != name or not self._page.alive:
             self._leave()
@@ -265,7 +268,10 @@ class MiniWoB(ToolWorld[Task]):
         return self._done()
 
     def find(self, name: str, role: str = r"\w+") -> int:
-        """The number of the first element of that name and role. Raises ValueError if there is none."""
+        """The number of the first element of that name and role.
+
+        Raises ValueError if there is none.
+        """
         for line in self._lines:
             found = re.match(rf'\[(\d+)\] {role} "(.*?)"(?: = .*| \(.*)?$', line)
             if found and found[2] == name:
@@ -281,7 +287,10 @@ class MiniWoB(ToolWorld[Task]):
         ][nth]
 
     def expert_action(self) -> str:
-        """What a person would do on the pages that an expert is written for. Raises NotImplementedError on others."""
+        """What a person would do on the pages that an expert is written for.
+
+        Raises NotImplementedError on others.
+        """
         if self.task[0] not in EXPERTS:
             raise NotImplementedError(f"no expert is written for {self.task[0]}")
         if not self._plan:

@@ -1,7 +1,8 @@
-"""The one way out of a live browser's cage: a proxy that lets through the hosts on a list, and nothing else.
+"""The one way out of a live browser's cage: a proxy that lets through the hosts on a list, and
+nothing else.
 
-It runs as a process of its own in a place without files (see chromium), serves a socket that listens inside the
-browser's cage, and holds no secret. A rule is one of
+It runs as a process of its own in a place without files (see chromium), serves a socket that
+listens inside the browser's cage, and holds no secret. A rule is one of
 
     example.org             its ports 80 and 443
     example.org:8080        that port
@@ -9,10 +10,11 @@ browser's cage, and holds no secret. A rule is one of
     10.0.0.5:8000           an address, taken at its word
     wiki.lab=10.0.0.5:8443  a name that is that address
 
-A name is resolved once, here; unless a rule gives the address, one that is not public (loopback, private, link-local,
-a cloud's metadata) is refused, so no name, redirect or rebinding leads back into the own network. Each connection may
-carry so many bytes and idle so long. Not covered: what an allowed host does with what it is sent, and a host that
-answers for others behind the same name. Standard library only: it is started without ours.
+A name is resolved once, here; unless a rule gives the address, one that is not public (loopback,
+private, link-local, a cloud's metadata) is refused, so no name, redirect or rebinding leads back
+into the own network. Each connection may carry so many bytes and idle so long. Not covered: what an
+allowed host does with what it is sent, and a host that answers for others behind the same name.
+Standard library only: it is started without ours.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ def read_rule(text: str) -> Rule:
         _NAME.fullmatch(host) and re.search("[a-z]", host.rpartition(".")[2])
     ):
         raise ValueError(
-            f"{text!r} is no host: write example.org, *.example.org, example.org:8080, 10.0.0.5:8000 or "
+            f"{text!r} is no host: write example.org, *.example.org, example.org:8080, "
+            "10.0.0.5:8000 or "
             "wiki.lab=10.0.0.5"
         )
     if name and not _is_address(address):
@@ -106,7 +109,8 @@ def _is_address(text: str) -> bool:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is anybody's in the internet; one that carries an IPv4 address is judged by that too."""
+    """Whether an address is anybody's in the internet; one that carries an IPv4 address is judged
+    by that too."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
@@ -138,7 +142,10 @@ async def addresses(rules: list[Rule], host: str, port: int) -> list[str]:
 
 
 def read_head(head: bytes) -> tuple[str, int, bytes]:
-    """(host, port, what to send on) of a request to a proxy; nothing is sent on for CONNECT. Raises ValueError."""
+    """(host, port, what to send on) of a request to a proxy; nothing is sent on for CONNECT.
+
+    Raises ValueError.
+    """
     first, *fields = head.decode("latin-1").split("\r\n")
     method, target, version = first.split(" ")
     if version not in ("HTTP/1.1", "HTTP/1.0") or not re.fullmatch("[A-Z]{1,20}", method):

@@ -1,5 +1,5 @@
-"""What worlds that are a site in the reference browser share: a fresh context an episode, screenshots when asked, and
-the actions of an agent that reads a page's lines."""
+"""What worlds that are a site in the reference browser share: a fresh context an episode,
+screenshots when asked, and the actions of an agent that reads a page's lines."""
 
 from __future__ import annotations
 
@@ -76,8 +76,9 @@ class SiteWorld(World[Task], Generic[Task]):
 
 
 class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
-    """A site of many pages, whose agent sees the goal and the page's lines and says itself when it is done: subclasses
-    give `goal`, an action `finish` and an expert's `_clicks` before it, and may name `places` to go to."""
+    """A site of many pages, whose agent sees the goal and the page's lines and says itself when it
+    is done: subclasses give `goal`, an action `finish` and an expert's `_clicks` before it, and may
+    name `places` to go to."""
 
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True

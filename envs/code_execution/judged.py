@@ -1,9 +1,10 @@
 """Programs judged by a problem's own tests, on plain values.
 
-Such tests call `check(candidate)` in one process with the candidate, where an object that equals everything passes them
-all. Here the tests are run once with the reference solution to learn what they ask; the agent's program answers those
-calls in a sandbox, and is dead; its answers, as plain values, are put to the same tests in a second sandbox, by a
-candidate that only hands them out. An exception is handed out as the builtin one of its name and text.
+Such tests call `check(candidate)` in one process with the candidate, where an object that equals
+everything passes them all. Here the tests are run once with the reference solution to learn what
+they ask; the agent's program answers those calls in a sandbox, and is dead; its answers, as plain
+values, are put to the same tests in a second sandbox, by a candidate that only hands them out. An
+exception is handed out as the builtin one of its name and text.
 """
 
 from __future__ import annotations
@@ -100,7 +101,10 @@ class Problem:
 
 @lru_cache(maxsize=512)
 def asked(problem: Problem) -> list[Any]:
-    """The calls that a problem's tests make, learned from the reference solution. Raises EnvironmentFailure."""
+    """The calls that a problem's tests make, learned from the reference solution.
+
+    Raises EnvironmentFailure.
+    """
     outcome = _sandbox().run(
         problem.solution + "\n" + problem.test + _RECORD.replace("{entry}", problem.entry),
         [[]],

@@ -1,9 +1,11 @@
-"""code/python: write a Python function for a task, try it, submit it; hidden tests judge it outside the sandbox.
+"""code/python: write a Python function for a task, try it, submit it; hidden tests judge it outside
+the sandbox.
 
-Tasks are compositions of two small operations on an integer, a string or a list. Cells are a notebook: what one defines
-the next ones, runs and the submission have. The agent's code runs in the cage, the cells before it again with it; what
-it returns crosses as plain JSON values, and only this process, which the code never touches, compares them with the
-expected ones. Expected values never enter the cage.
+Tasks are compositions of two small operations on an integer, a string or a list. Cells are a
+notebook: what one defines the next ones, runs and the submission have. The agent's code runs in the
+cage, the cells before it again with it; what it returns crosses as plain JSON values, and only this
+process, which the code never touches, compares them with the expected ones. Expected values never
+enter the cage.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from experience.signal import SignalKind
 
 @dataclass(frozen=True)
 class Operation:
-    """A step of a task: its words, its Python with {} for the operand, and its truth (outside any sandbox)."""
+    """A step of a task: its words, its Python with {} for the operand, and its truth (outside any
+    sandbox)."""
 
     words: str
     python: str
@@ -56,7 +59,8 @@ def compose(first: Operation, second: Operation) -> str:
 def _with(
     python: str, words: str, numbers: range, apply: Callable[[Any, int], Any]
 ) -> list[Operation]:
-    """One operation for each number a: {a} in its words and its Python, a as `apply`'s second argument."""
+    """One operation for each number a: {a} in its words and its Python, a as `apply`'s second
+    argument."""
     return [
         Operation(words.format(a=a), python.replace("{a}", str(a)), partial(_swap, apply, a))
         for a in numbers
@@ -128,8 +132,8 @@ def _printing(code: str) -> str:
 
 
 def beyond_a_constant(correct: int, expected: Sequence[Any]) -> float:
-    """The fraction of the tests passed that one answer to all of them would not have passed: 1 for all, 0 for a
-    constant. At least two of the `expected` must differ."""
+    """The fraction of the tests passed that one answer to all of them would not have passed: 1 for
+    all, 0 for a constant. At least two of the `expected` must differ."""
     by_constant = max(Counter(json.dumps(value) for value in expected).values())
     return max(0.0, (correct - by_constant) / (len(expected) - by_constant))
 
@@ -207,7 +211,8 @@ class PythonTask(World[PythonProblem]):
             + (self._shown and f"\n[{len(self._cells)}] {self._shown}")
             + (
                 self._tried
-                and f"\nf({json.dumps(example)})={self._tried} want {json.dumps(self.task.truth(example))}"
+                and f"\nf({json.dumps(example)})={self._tried} want "
+                f"{json.dumps(self.task.truth(example))}"
             )
         )
 
@@ -241,7 +246,8 @@ class PythonTask(World[PythonProblem]):
         return {"example_passed": (float(sum(correct)), self._tried), "runs": 1.0}, False
 
     def _cell(self, code: str) -> Outcome:
-        """Runs a cell after those before it and shows what it prints, or its last value; one that fails is not kept."""
+        """Runs a cell after those before it and shows what it prints, or its last value; one that
+        fails is not kept."""
         assert PythonTask._sandbox is not None
         mark = f"cell {self.np_random.integers(2**62)}"
         try:

@@ -1,11 +1,13 @@
-"""code/repo: find and mend one changed line in a real package, by reading it and running its own tests.
+"""code/repo: find and mend one changed line in a real package, by reading it and running its own
+tests.
 
-The package is networkx as installed, with its own test files. One operator, constant or comparison of a module is
-changed so that some of its tests fail; the agent reads, edits lines, runs the tests and submits. It is mended when
-every test that failed passes and none that passed fails, in a fresh place, with the test files as they came.
-An edit may use only names that the file already has, and no imports, strings or underscored names: the tests run in
-one process with the code, and nothing else keeps code there from writing their report.
-Covers: edited tests, forged reports, files left behind. Does not cover: a mend that the tests do not tell from wrong.
+The package is networkx as installed, with its own test files. One operator, constant or comparison
+of a module is changed so that some of its tests fail; the agent reads, edits lines, runs the tests
+and submits. It is mended when every test that failed passes and none that passed fails, in a fresh
+place, with the test files as they came. An edit may use only names that the file already has, and
+no imports, strings or underscored names: the tests run in one process with the code, and nothing
+else keeps code there from writing their report. Covers: edited tests, forged reports, files left
+behind. Does not cover: a mend that the tests do not tell from wrong.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ def source(module: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def faults(module: str) -> tuple[Fault, ...]:
-    """Every change of one operator or small constant, in the order of the file; docstrings are left alone."""
+    """Every change of one operator or small constant, in the order of the file; docstrings are left
+    alone."""
     lines, found = source(module), []
     for node in ast.walk(ast.parse("\n".join(lines))):
         for at, end, old, new in _edits(node, lines):
@@ -129,8 +132,9 @@ def _edits(node: ast.AST, lines: Sequence[str]) -> list[tuple[tuple[int, int], i
 
 @lru_cache(maxsize=4096)
 def tested(module: str, text: str) -> Mapping[str, str]:
-    """PASSED, FAILED or ERROR per test of the module, with `text` in its place. Raises EnvironmentFailure if the tests
-    could not be run at all; a program that never ends fails them all."""
+    """PASSED, FAILED or ERROR per test of the module, with `text` in its place. Raises
+    EnvironmentFailure if the tests could not be run at all; a program that never ends fails them
+    all."""
     tests = f"{_package()}/algorithms/tests/test_{module}.py"
     site = _package().parent
     with tempfile.TemporaryFile() as file:
@@ -217,7 +221,8 @@ class Repo(ToolWorld[Fault]):
                 return next(f for f in (*among[start:], *among[:start]) if self.failing(f))
 
     def failing(self, fault: Fault) -> list[str]:
-        """The tests that pass before the change and fail with it; none where the whole module breaks."""
+        """The tests that pass before the change and fail with it; none where the whole module
+        breaks."""
         before = tested(fault.module, "\n".join(source(fault.module)) + "\n")
         after = tested(fault.module, _broken(fault))
         failed = [
@@ -306,7 +311,8 @@ class Repo(ToolWorld[Fault]):
 
 
 def _may_be_written(line: str, lines: Sequence[str]) -> bool:
-    """Whether an agent could write `line`, were it not there: a change is made only where it can be mended."""
+    """Whether an agent could write `line`, were it not there: a change is made only where it can be
+    mended."""
     try:
         _check_edit(line.strip(), "\n".join(lines), "\n".join(lines))
     except ValueError:

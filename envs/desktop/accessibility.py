@@ -1,7 +1,8 @@
-"""What programs say about themselves over AT-SPI, asked from outside their place: one line for each thing shown.
+"""What programs say about themselves over AT-SPI, asked from outside their place: one line for each
+thing shown.
 
-A level of the tree is asked as a whole (all questions sent, then all answers read), so that a window of a hundred
-things takes some tens of milliseconds. Hidden branches are not entered.
+A level of the tree is asked as a whole (all questions sent, then all answers read), so that a
+window of a hundred things takes some tens of milliseconds. Hidden branches are not entered.
 """
 
 from __future__ import annotations
@@ -97,7 +98,10 @@ class Node:
 
 
 class Accessibility:
-    """The accessibility bus of one desktop. A program that does not answer is left out after some seconds."""
+    """The accessibility bus of one desktop.
+
+    A program that does not answer is left out after some seconds.
+    """
 
     def __init__(self, connected: socket.socket) -> None:
         try:
@@ -259,7 +263,8 @@ class Accessibility:
 
 
 def _place(node: Node) -> None:
-    """Moves what LibreOffice draws itself: it tells its root pane's place without the menu bar above it."""
+    """Moves what LibreOffice draws itself: it tells its root pane's place without the menu bar
+    above it."""
     for child in node.children:
         if child.role == "root pane":
             right, down = node.box[0] - child.box[0], node.box[1] - child.box[1]
@@ -273,8 +278,8 @@ def _place(node: Node) -> None:
 
 
 def lines(windows: Iterable[Node]) -> list[str]:
-    """What an agent reads: the things of the windows that can be used or read; of a sheet, the cells that hold
-    something."""
+    """What an agent reads: the things of the windows that can be used or read; of a sheet, the
+    cells that hold something."""
     return [
         node.line()
         for window in windows

@@ -1,9 +1,10 @@
-"""A desktop in a place of its own: Xvfb, a window manager, an accessibility bus and real programs, in bubblewrap.
+"""A desktop in a place of its own: Xvfb, a window manager, an accessibility bus and real programs,
+in bubblewrap.
 
-Nothing of it reaches the network or the host's files: the home is an empty tmpfs filled from memory, the uid is one
-that no account has, and the place goes with its episode. We see and touch it through its sockets, which are opened
-before the agent acts; afterwards files are read component by component, following no link, regular ones only.
-Does not cover: a kernel vulnerability.
+Nothing of it reaches the network or the host's files: the home is an empty tmpfs filled from
+memory, the uid is one that no account has, and the place goes with its episode. We see and touch it
+through its sockets, which are opened before the agent acts; afterwards files are read component by
+component, following no link, regular ones only. Does not cover: a kernel vulnerability.
 """
 
 from __future__ import annotations
@@ -116,7 +117,10 @@ def packed(files: Mapping[str, bytes]) -> bytes:
 
 
 class Desktop:
-    """A running desktop with `files` (path below the home -> bytes) in it. Close it when the episode ends."""
+    """A running desktop with `files` (path below the home -> bytes) in it.
+
+    Close it when the episode ends.
+    """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         programs()
@@ -195,8 +199,8 @@ class Desktop:
             raise EnvironmentFailure(f"the desktop is gone: {gone}", "it is built anew") from gone
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Writes files (path below the home -> bytes; small ones) from within the place, and waits until they are
-        there. For before the agent acts."""
+        """Writes files (path below the home -> bytes; small ones) from within the place, and waits
+        until they are there. For before the agent acts."""
         told = base64.b64encode(packed(files)).decode()
         self.run(f"echo {told} | base64 -d | tar -xf - -C /home")
         self._until(
@@ -223,9 +227,10 @@ class Desktop:
     def settle(
         self, cap_seconds: float = _CAP_SECONDS, quiet_seconds: float = LOOK_SECONDS
     ) -> float:
-        """Until the screen stands still and the programs rest for `quiet_seconds` (looks 30 ms apart are equal, hardly
-        any CPU time went by, and no thread waits for some), or until the cap: how long that took, in seconds. The cap
-        is of their CPU time, so that a busy machine ends nothing early, and of three times as much by the clock."""
+        """Until the screen stands still and the programs rest for `quiet_seconds` (looks 30 ms
+        apart are equal, hardly any CPU time went by, and no thread waits for some), or until the
+        cap: how long that took, in seconds. The cap is of their CPU time, so that a busy machine
+        ends nothing early, and of three times as much by the clock."""
         started = still = time.monotonic()
         self.screen.sync()
         picture, (spent, _) = self.screen.pixels(), self._activity()
@@ -255,7 +260,8 @@ class Desktop:
             self.settle(_START_SECONDS)
 
     def _activity(self) -> tuple[float, bool]:
-        """CPU seconds of every thread of the desktop so far, and whether one of them runs or waits for a CPU."""
+        """CPU seconds of every thread of the desktop so far, and whether one of them runs or waits
+        for a CPU."""
         total, waits = 0, False
         for pid in self._pids():
             try:
@@ -275,7 +281,8 @@ class Desktop:
     # ── files
 
     def read(self, path: str) -> bytes | None:
-        """A regular file below the home, if it is there and of sensible size; no link on the way is followed."""
+        """A regular file below the home, if it is there and of sensible size; no link on the way is
+        followed."""
         descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         if descriptor is None:
             return None

@@ -1,8 +1,10 @@
-"""Documents as LibreOffice reads and writes them: made here from plain values, judged by LibreOffice itself elsewhere.
+"""Documents as LibreOffice reads and writes them: made here from plain values, judged by
+LibreOffice itself elsewhere.
 
-The judge is a second, headless LibreOffice in a place of its own, with macros off and links not followed. It opens what
-the agent saved, tells what is in it, and recalculates it with other inputs, so that a number typed where a formula
-was asked for is found out. Does not cover: a document that takes over LibreOffice; it would then judge its own kind.
+The judge is a second, headless LibreOffice in a place of its own, with macros off and links not
+followed. It opens what the agent saved, tells what is in it, and recalculates it with other inputs,
+so that a number typed where a formula was asked for is found out. Does not cover: a document that
+takes over LibreOffice; it would then judge its own kind.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _MEDIA = "application/vnd.oasis.opendocument."
 
 
 def sheet(rows: Sequence[Sequence[Cell]]) -> bytes:
-    """An .ods with those cells from A1 on; an empty string is an empty cell, one from "of:=" on is a formula."""
+    """An .ods with those cells from A1 on; an empty string is an empty cell, one from "of:=" on is
+    a formula."""
     body = "".join(
         "<table:table-row>" + "".join(map(_cell, row)) + "</table:table-row>" for row in rows
     )
@@ -60,7 +63,8 @@ def _cell(value: Cell) -> str:
     if isinstance(value, str):
         return f'<table:table-cell office:value-type="string"><text:p>{escape(value)}</text:p></table:table-cell>'
     return (
-        f'<table:table-cell office:value-type="float" office:value="{value:g}"><text:p>{value:g}</text:p>'
+        '<table:table-cell office:value-type="float" '
+        f'office:value="{value:g}"><text:p>{value:g}</text:p>'
         "</table:table-cell>"
     )
 
@@ -69,10 +73,13 @@ def _document(kind: str, body: str) -> bytes:
     out = io.BytesIO()
     parts = {
         "mimetype": _MEDIA + kind,
-        "content.xml": f'<?xml version="1.0" encoding="UTF-8"?><office:document-content {_NAMESPACES} '
+        "content.xml": '<?xml version="1.0" encoding="UTF-8"?><office:document-content '
+        f"{_NAMESPACES} "
         f'office:version="1.3"><office:body>{body}</office:body></office:document-content>',
-        "META-INF/manifest.xml": '<?xml version="1.0" encoding="UTF-8"?><manifest:manifest xmlns:manifest='
-        '"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0" manifest:version="1.3"><manifest:file-entry'
+        "META-INF/manifest.xml": '<?xml version="1.0" encoding="UTF-8"?><manifest:manifest '
+        "xmlns:manifest="
+        '"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0" '
+        'manifest:version="1.3"><manifest:file-entry'
         f' manifest:full-path="/" manifest:version="1.3" manifest:media-type="{_MEDIA}{kind}"/>'
         '<manifest:file-entry manifest:full-path="content.xml" manifest:media-type="text/xml"/>'
         "</manifest:manifest>",
@@ -84,7 +91,10 @@ def _document(kind: str, body: str) -> bytes:
 
 
 class Judge:
-    """A caged LibreOffice that reads documents, started on first use and again if it died. Safe from many threads."""
+    """A caged LibreOffice that reads documents, started on first use and again if it died.
+
+    Safe from many threads.
+    """
 
     _shared: ClassVar[Judge | None] = None
     _guard: ClassVar[threading.Lock] = threading.Lock()
@@ -104,8 +114,8 @@ class Judge:
     def cells(
         self, document: bytes, changed: Mapping[str, float] | None = None
     ) -> dict[str, Cell] | None:
-        """Cell -> its value in the first sheet of an .ods, after `changed` cells got those numbers and all was
-        calculated anew; None if LibreOffice cannot read the document."""
+        """Cell -> its value in the first sheet of an .ods, after `changed` cells got those numbers
+        and all was calculated anew; None if LibreOffice cannot read the document."""
         found: dict[str, Cell] | None = self._asked(
             {"kind": "cells", "changed": dict(changed or {})}, document
         )
@@ -121,7 +131,8 @@ class Judge:
             self._stop()
 
     def _asked(self, question: Mapping[str, Any], document: bytes) -> Any:
-        """A document that ends or stalls the judge cannot be read, if the judge then reads a good one."""
+        """A document that ends or stalls the judge cannot be read, if the judge then reads a good
+        one."""
         with self._lock:
             try:
                 return self._ask(question, document)

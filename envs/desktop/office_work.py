@@ -1,9 +1,11 @@
-"""desktop/office: errands on a real desktop (LibreOffice, editor, files, calculator, terminal) by mouse and keys.
+"""desktop/office: errands on a real desktop (LibreOffice, editor, files, calculator, terminal) by
+mouse and keys.
 
-Actions have the names of OSWorld's `computer_13`. The agent reads the windows' titles and what programs say over the
-accessibility bus, each thing with the pixel of its middle; screenshots come on demand. Reward is read outside: from
-files, from documents that a second LibreOffice opens and recalculates with other inputs, from the display's windows.
-Covers: typed numbers for formulas, other files changed, forged windows. Does not cover: how the work was done.
+Actions have the names of OSWorld's `computer_13`. The agent reads the windows' titles and what
+programs say over the accessibility bus, each thing with the pixel of its middle; screenshots come
+on demand. Reward is read outside: from files, from documents that a second LibreOffice opens and
+recalculates with other inputs, from the display's windows. Covers: typed numbers for formulas,
+other files changed, forged windows. Does not cover: how the work was done.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ class Errand:
         last = len(n) + 1
         return {
             "formula": lambda: (
-                f"In prices.ods put a formula for the {w[0]} of B2 to B{last} into B{last + 1}; save"
+                f"In prices.ods put a formula for the {w[0]} of B2 to B{last} into "
+                f"B{last + 1}; save"
             ),
             "cell": lambda: f"In prices.ods write {w[0]} into D{int(n[-1])}; save it",
             "replace": lambda: f"In letter.odt replace {w[0]} by {w[1]} everywhere; save it",
@@ -158,7 +161,8 @@ class Errand:
 
 
 class Spares:
-    """One desktop that is always being made ready, LibreOffice running unseen, so that a reset need not wait for it."""
+    """One desktop that is always being made ready, LibreOffice running unseen, so that a reset need
+    not wait for it."""
 
     _guard: ClassVar[threading.Lock] = threading.Lock()
     _maker: ClassVar[ThreadPoolExecutor] = ThreadPoolExecutor(
@@ -195,9 +199,11 @@ class Spares:
 
 
 def _probes(count: int) -> Iterator[list[float]]:
-    """`count` sets of as many inputs, drawn when a formula is judged, so that none can be written into it.
+    """`count` sets of as many inputs, drawn when a formula is judged, so that none can be written
+    into it.
 
-    Each input is once the smallest and once the largest: a formula that leaves one out is wrong for some set."""
+    Each input is once the smallest and once the largest: a formula that leaves one out is wrong for
+    some set."""
     for turn in range(count):
         drawn = sorted(random.SystemRandom().sample(range(1, 10_000), count))
         yield [float(v) for v in drawn[turn:] + drawn[:turn]]
@@ -541,7 +547,8 @@ class DesktopOffice(ToolWorld[Errand]):
         )
 
     def _judge_maximise(self) -> tuple[bool, str]:
-        """Of the windows that stood there at the start, that one fills the screen, and no other does."""
+        """Of the windows that stood there at the start, that one fills the screen, and no other
+        does."""
         full = {
             w.id
             for w in self.desktop.screen.windows()

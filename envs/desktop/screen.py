@@ -1,7 +1,8 @@
 """One X display seen and touched from outside its place: pictures, windows, pointer and keys.
 
-Pictures are read from the file that Xvfb draws into, with `pread`: a program inside that cuts the file short makes a
-short read, which is an error here, not a crash. Pointer and keys go through XTEST, as from real devices.
+Pictures are read from the file that Xvfb draws into, with `pread`: a program inside that cuts the
+file short makes a short read, which is an error here, not a crash. Pointer and keys go through
+XTEST, as from real devices.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ _NAMED = {
 
 @dataclass(frozen=True)
 class Window:
-    """A window that the window manager manages: where it is, in pixels, and whether it is maximised or hidden."""
+    """A window that the window manager manages: where it is, in pixels, and whether it is maximised
+    or hidden."""
 
     id: int
     title: str
@@ -217,8 +219,9 @@ class Screen:
     # ── windows
 
     def managed(self) -> bool | None:
-        """True once the window manager answers what is asked of it, None before. Its name on the root window is not
-        enough: openbox sets that first, and a window that asks to be shown between the two is never shown."""
+        """True once the window manager answers what is asked of it, None before. Its name on the
+        root window is not enough: openbox sets that first, and a window that asks to be shown
+        between the two is never shown."""
         if self._asking is None:
             self._asking = self._x.generate_id()
             self._x.core.CreateWindow(0, self._asking, self._root, -1, -1, 1, 1, 0, 0, 0, 0, [])

@@ -1,11 +1,13 @@
-"""health/coach: accompany a person for months; what you say today pays in weeks, and saying too much ends it.
+"""health/coach: accompany a person for months; what you say today pays in weeks, and saying too
+much ends it.
 
-Four decisions a day (08, 12, 16 and 21 h). The agent sees what a watch and the person tell (some days the watch is not
-worn) and may send one message, ask, or be quiet. Rewards are the body's measured facts: each day's sleep, glucose
-in range and training balance, and the person's own goal at 28, 90 and 180 days, each less what the same person's
-first four weeks without a coach would have measured; messages are a burden.
-A stream never resets: `reset(options={"continue": True})` goes on with the same life, and an episode is only a window
-of `days`. The person is a deterministic response model (see person), no language model.
+Four decisions a day (08, 12, 16 and 21 h). The agent sees what a watch and the person tell (some
+days the watch is not worn) and may send one message, ask, or be quiet. Rewards are the body's
+measured facts: each day's sleep, glucose in range and training balance, and the person's own goal
+at 28, 90 and 180 days, each less what the same person's first four weeks without a coach would have
+measured; messages are a burden. A stream never resets: `reset(options={"continue": True})` goes on
+with the same life, and an episode is only a window of `days`. The person is a deterministic
+response model (see person), no language model.
 """
 
 from __future__ import annotations
@@ -124,14 +126,16 @@ class Coach(ToolWorld[Client]):
     def observe(self) -> str:
         p = self.person
         lines = [
-            f"{p.persona.name} {p.persona.age}, wants {p.persona.goal}; day {p.hour // 24} {p.hour % 24:02d}h"
+            f"{p.persona.name} {p.persona.age}, wants {p.persona.goal}; day {p.hour // 24} "
+            f"{p.hour % 24:02d}h"
         ]
         if not p.worn:
             lines.append("watch not worn")
         elif p.days:
             last = p.days[-1]
             lines.append(
-                f"slept {last.asleep_hours:.0f}h from {last.bedtime % 24:.0f}h, heart {p.heart_rate:.0f}, "
+                f"slept {last.asleep_hours:.0f}h from {last.bedtime % 24:.0f}h, heart "
+                f"{p.heart_rate:.0f}, "
                 f"active {last.active_minutes:.0f}min, {p.kg:.1f}kg, in range "
                 f"{last.in_range / max(last.glucose_steps, 1):.0%}"
             )
@@ -232,14 +236,16 @@ class Coach(ToolWorld[Client]):
         return min(max(float(reached), 0.0), 1.0)
 
     def expert_action(self) -> str:
-        """A coach with a routine: activity at noon every day, bedtime on Sunday evenings, otherwise quiet."""
+        """A coach with a routine: activity at noon every day, bedtime on Sunday evenings, otherwise
+        quiet."""
         hour, day = self.person.hour % 24, self.person.hour // 24
         if hour == 12 and "ill" not in self._said:
             return "suggest_activity 30 moderate"
         return "suggest_bedtime 23" if hour == 21 and day % 7 == 6 else "quiet"
 
     def oracle_action(self) -> str:
-        """Sees the body and the mood, and knows tomorrow: tries each proposal on a copy of the person for two days."""
+        """Sees the body and the mood, and knows tomorrow: tries each proposal on a copy of the
+        person for two days."""
         if self.person.habituation > 0.6:
             return "quiet"
         tries = {

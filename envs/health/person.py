@@ -1,10 +1,11 @@
 """A person over months: a body (see physiology), habits, and what a coach's words do to them.
 
-One call of `live(hours)` is a stretch of the day. Nothing here resets: illness, travel, holidays, a watch that is not
-worn and the body's slow changes go on for as long as the stream does. All randomness comes from one generator of the
-person's own, so that a pickled person goes on bit by bit as the original would have.
-Adherence follows the habituation and disengagement of just-in-time adaptive interventions (Nahum-Shani et al. 2018;
-Klasnja et al. 2019): each message wears the next one out a little, and helps only where it fits the moment.
+One call of `live(hours)` is a stretch of the day. Nothing here resets: illness, travel, holidays, a
+watch that is not worn and the body's slow changes go on for as long as the stream does. All
+randomness comes from one generator of the person's own, so that a pickled person goes on bit by bit
+as the original would have. Adherence follows the habituation and disengagement of just-in-time
+adaptive interventions (Nahum-Shani et al. 2018; Klasnja et al. 2019): each message wears the next
+one out a little, and helps only where it fits the moment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _MEALS = {7: 0.25, 12: 0.35, 19: 0.40}
 
 @dataclass(frozen=True)
 class Persona:
-    """What a person is when the stream begins. `name` is a family: families are split between training and held out."""
+    """What a person is when the stream begins.
+
+    `name` is a family: families are split between training and held out.
+    """
 
     name: str
     goal: str
@@ -235,7 +239,10 @@ class Person:
             self.holiday_days = float(self.rng.integers(4, 11))
 
     def hears(self, fits: float) -> bool:
-        """Whether a message is followed; `fits` in [-1, 1] is how well it suits the moment. Costs attention."""
+        """Whether a message is followed; `fits` in [-1, 1] is how well it suits the moment.
+
+        Costs attention.
+        """
         x = (
             1.5 * (self.persona.motivation - 0.5)
             + 1.5 * fits

@@ -1,6 +1,8 @@
-"""Bodies, from published equations: circadian phase, sleep pressure, fitness and fatigue, weight, glucose.
+"""Bodies, from published equations: circadian phase, sleep pressure, fitness and fatigue, weight,
+glucose.
 
-Plain functions on plain numbers, one step of time each; `Person` puts them together. Units stand in the names.
+Plain functions on plain numbers, one step of time each; `Person` puts them together. Units stand in
+the names.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ G, ALPHA0, DELTA, LIGHT_POWER, LIGHT_HALF = 33.75, 0.05, 0.0075, 1.5, 9325.0
 DLMO_TO_CBT_MIN_HOURS = 7.0
 
 Clock = tuple[float, float, float]
-"""(amplitude R, phase ψ in radians, light adaptation n); core body temperature is lowest at ψ = π."""
+"""(amplitude R, phase ψ in radians, light adaptation n); core body temperature is lowest at ψ = π.
+"""
 
 
 def clock_rates(clock: Clock, lux: float) -> Clock:
@@ -60,7 +63,8 @@ def step_clock(clock: Clock, lux: float, hours: float) -> Clock:
     )
 
 
-# Sleep: the two-process model, Borbély 1982; time constants of Daan, Beersma & Borbély 1984 (Am. J. Physiol. 246:R161)
+# Sleep: the two-process model, Borbély 1982; time constants of Daan, Beersma & Borbély 1984 (Am. J.
+# Physiol. 246:R161)
 WAKE_HOURS, SLEEP_HOURS = 18.2, 4.2
 UPPER, LOWER, CIRCADIAN_SWING = 0.67, 0.17, 0.1
 
@@ -80,7 +84,8 @@ def wakes_up(pressure: float, psi: float) -> bool:
     return pressure < LOWER - CIRCADIAN_SWING * math.cos(psi - math.pi)
 
 
-# Fitness and fatigue: Banister 1975; constants as in Clarke & Skiba 2013 (Adv. Physiol. Educ. 37:134)
+# Fitness and fatigue: Banister 1975; constants as in Clarke & Skiba 2013 (Adv. Physiol. Educ.
+# 37:134)
 FITNESS_DAYS, FATIGUE_DAYS, FITNESS_GAIN, FATIGUE_GAIN = 42.0, 7.0, 1.0, 2.0
 
 
@@ -96,13 +101,15 @@ def performance(fitness: float, fatigue: float) -> float:
     return FITNESS_GAIN * fitness - FATIGUE_GAIN * fatigue
 
 
-# Weight: Hall et al. 2011 (Lancet 378:826): 100 kJ a day for ever is 1 kg, half of it within a year, 95 % in three
+# Weight: Hall et al. 2011 (Lancet 378:826): 100 kJ a day for ever is 1 kg, half of it within a
+# year, 95 % in three
 KCAL_PER_KG_DAY = 23.9
 KCAL_PER_KG = KCAL_PER_KG_DAY * 365
 
 
 def step_weight(kg: float, balanced_kg: float, surplus_kcal: float) -> float:
-    """A day later: dW/dt = (ΔI − ε (W − W₀)) / ρ, where W₀ is the weight that usual intake and activity keep."""
+    """A day later: dW/dt = (ΔI − ε (W − W₀)) / ρ, where W₀ is the weight that usual intake and
+    activity keep."""
     return kg + (surplus_kcal - KCAL_PER_KG_DAY * (kg - balanced_kg)) / KCAL_PER_KG
 
 
@@ -126,9 +133,10 @@ def step_sugar(
 ) -> Sugar:
     """`minutes` later, after eating `carbs_g` at the start.
 
-    dG/dt = −(p1 + X) G + p1 Gb + Ra/V;  dX/dt = −p2 X + p2 SI (I − Ib);  dI/dt = −n (I − Ib) + γ max(G − Gb, 0)
-    `sensitivity` SI in 1/min per µU/mL (some 5e-4 in health), `response` γ in µU/mL/min per mg/dL, `basal` Gb in mg/dL.
-    Each linear part is stepped exactly, so that ten-minute steps stay stable.
+    dG/dt = −(p1 + X) G + p1 Gb + Ra/V;  dX/dt = −p2 X + p2 SI (I − Ib);  dI/dt = −n (I − Ib) + γ
+    max(G − Gb, 0) `sensitivity` SI in 1/min per µU/mL (some 5e-4 in health), `response` γ in
+    µU/mL/min per mg/dL, `basal` Gb in mg/dL. Each linear part is stepped exactly, so that
+    ten-minute steps stay stable.
     """
     glucose, action, insulin, gut1, gut2 = sugar
     gut1 += carbs_g * 1000 * BIOAVAILABLE

@@ -1,9 +1,10 @@
 """lab/battery: charge a lithium-ion cell fast without ruining it, on PyBaMM.
 
-A protocol is two currents and the minutes of the first. `simulate` is the single-particle model, which knows no
-lithium plating. `prepare` puts a cell through the protocol: the Doyle-Fuller-Newman model with irreversible plating
-(O'Kane et al. 2022), at an ambient temperature and with a plating rate that nobody tells the agent. `measure` reads
-the charge that went in, with noise. `declare` is judged by the charge in the allowed time, less what plating cost.
+A protocol is two currents and the minutes of the first. `simulate` is the single-particle model,
+which knows no lithium plating. `prepare` puts a cell through the protocol: the Doyle-Fuller-Newman
+model with irreversible plating (O'Kane et al. 2022), at an ambient temperature and with a plating
+rate that nobody tells the agent. `measure` reads the charge that went in, with noise. `declare` is
+judged by the charge in the allowed time, less what plating cost.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Cell:
-    """Minutes that charging may take, charge at the start (percent); hidden: ambient °C, plating rate factor."""
+    """Minutes that charging may take, charge at the start (percent); hidden: ambient °C, plating
+    rate factor."""
 
     minutes: int
     start_percent: int
@@ -83,7 +85,8 @@ def _simulation(kind: str) -> Any:
 
 
 def _built(simulation: Any) -> Any:
-    """Built at one state of charge for ever: what PyBaMM keeps of the first one shifts all later answers by 0.1 %."""
+    """Built at one state of charge for ever: what PyBaMM keeps of the first one shifts all later
+    answers by 0.1 %."""
     simulation.build(
         initial_soc=0.5,
         inputs={
@@ -98,7 +101,10 @@ def _built(simulation: Any) -> Any:
 
 @lru_cache(maxsize=1 << 14)
 def charge(kind: str, protocol: Protocol, cell: Cell) -> Charged:
-    """What goes in until the time is up or 4.2 V are reached. Raises EnvironmentFailure if the solver fails."""
+    """What goes in until the time is up or 4.2 V are reached.
+
+    Raises EnvironmentFailure if the solver fails.
+    """
     inputs: dict[str, Any] = {}
     if kind == "real":
         kelvin = 273.15 + cell.ambient_celsius

@@ -1,8 +1,8 @@
-"""The bench that every lab stands on: simulate what is cheap and biased, prepare and measure what is dear and noisy,
-declare one sample, which is judged without noise.
+"""The bench that every lab stands on: simulate what is cheap and biased, prepare and measure what
+is dear and noisy, declare one sample, which is judged without noise.
 
-A reading may be predicted before it is taken; how well is a signal of its own (`calibration`), so that an agent that
-knows what it does not know is paid for it.
+A reading may be predicted before it is taken; how well is a signal of its own (`calibration`), so
+that an agent that knows what it does not know is paid for it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Sample(Generic[Recipe]):
 
 
 class Bench(ToolWorld[Task], Generic[Task, Recipe]):
-    """A campaign. Subclasses give `simulate` and `prepare` with the parameters of their recipe, and say how good a
-    property is. `scale` is the error of a prediction that is still worth something, in the property's unit."""
+    """A campaign. Subclasses give `simulate` and `prepare` with the parameters of their recipe, and
+    say how good a property is. `scale` is the error of a prediction that is still worth something,
+    in the property's unit."""
 
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "value": SignalKind("fraction", "instrument"),
@@ -149,7 +150,8 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         return f"declare {len(self._samples)}"
 
     def expert_action(self) -> str:
-        """An engineer who trusts the simulation: tries three recipes there, prepares the best, declares it."""
+        """An engineer who trusts the simulation: tries three recipes there, prepares the best,
+        declares it."""
         if self._samples:
             return f"declare {len(self._samples)}"
         tried = [line for line in self._notebook if line.startswith("sim ")]

@@ -1,8 +1,10 @@
-"""A pipetting bench on PyLabRobot: tips, stocks and wells on an OT-2's deck, with the faults that its trackers find.
+"""A pipetting bench on PyLabRobot: tips, stocks and wells on an OT-2's deck, with the faults that
+its trackers find.
 
-PyLabRobot keeps what the robot believes (tips, volumes) and refuses what cannot be done. What really happens is kept
-beside it: a pipette that is a little off, stocks that are not quite what their labels say, and a film of the last
-liquid on the tip, which a careless hand carries into the stock.
+PyLabRobot keeps what the robot believes (tips, volumes) and refuses what cannot be done. What
+really happens is kept beside it: a pipette that is a little off, stocks that are not quite what
+their labels say, and a film of the last liquid on the tip, which a careless hand carries into the
+stock.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Liquid:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What no label says: volume moved = gain · asked + offset µL; each stock's strength; the reader's noise."""
+    """What no label says: volume moved = gain · asked + offset µL; each stock's strength; the
+    reader's noise."""
 
     gain: float
     offset: float
@@ -85,7 +88,10 @@ class Hidden:
 
 
 class PyLabRobotBench:
-    """The bench in this process. Its state is its hidden part and what was done: a copy does the same again."""
+    """The bench in this process.
+
+    Its state is its hidden part and what was done: a copy does the same again.
+    """
 
     def __init__(self, hidden: Hidden, seed: int = 0) -> None:
         self.hidden, self.seed = hidden, seed
@@ -134,7 +140,10 @@ class PyLabRobotBench:
         self._done.append(("new_tip",))
 
     def transfer(self, source: str, well: int, volume: float) -> None:
-        """Aspirates from a stock and dispenses into well 1 to 8. Raises LiquidFault, having moved nothing."""
+        """Aspirates from a stock and dispenses into well 1 to 8.
+
+        Raises LiquidFault, having moved nothing.
+        """
         stock, target = self._rack.get_item(STOCKS.index(source)), self._plate.get_item(well - 1)
         if target.tracker.get_used_volume() + volume > WELL_UL:
             raise LiquidFault(f"TooLittleVolumeError: well {well} holds at most {WELL_UL:g} uL")

@@ -1,8 +1,9 @@
 """lab/liquid: mix stocks to an absorbance on a pipetting bench (PyLabRobot), with its real faults.
 
-The simulation trusts the labels. The bench does not keep to them: the pipette is a little off, the stocks are not quite
-as strong as written, and a used tip carries a film. `instrument="host:port"` puts a SiLA 2 device in the bench's place
-(see envs.lab.sila): then the sample handed in is judged by its readings alone, for nothing knows its truth.
+The simulation trusts the labels. The bench does not keep to them: the pipette is a little off, the
+stocks are not quite as strong as written, and a used tip carries a film. `instrument="host:port"`
+puts a SiLA 2 device in the bench's place (see envs.lab.sila): then the sample handed in is judged
+by its readings alone, for nothing knows its truth.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _JUDGED_READINGS = 8
 
 @dataclass(frozen=True)
 class Wanted:
-    """Volume in µL, of it blue, and absorbance at 520 nm; `hidden` seeds what the labels do not say."""
+    """Volume in µL, of it blue, and absorbance at 520 nm; `hidden` seeds what the labels do not
+    say."""
 
     volume: float
     blue: float
@@ -102,8 +104,10 @@ class LiquidLab(Bench[Wanted, Mix]):
 
     def goal(self) -> str:
         return (
-            f"Mix {self.task.volume:g} uL with {self.task.blue:g} uL of blue in a well of 1 to {WELLS}, so that "
-            f"its absorbance is {self.task.absorbance:g}. Stocks, by their labels: red {ABSORBANCE['red']:g}, blue "
+            f"Mix {self.task.volume:g} uL with {self.task.blue:g} uL of blue in a well of 1 to "
+            f"{WELLS}, so that "
+            f"its absorbance is {self.task.absorbance:g}. Stocks, by their labels: red "
+            f"{ABSORBANCE['red']:g}, blue "
             f"{ABSORBANCE['blue']:g}, water 0."
         )
 
@@ -202,7 +206,8 @@ class LiquidLab(Bench[Wanted, Mix]):
         )
 
     def worth(self, recipe: Mix, truth: float) -> float:
-        """1 for the absorbance itself, 0 from a tenth off; nothing if volume or blue are not as asked (within 5 %)."""
+        """1 for the absorbance itself, 0 from a tenth off; nothing if volume or blue are not as
+        asked (within 5 %)."""
         if abs(recipe.volume - self.task.volume) > 0.05 * self.task.volume or (
             abs(recipe.blue - self.task.blue) > 0.05 * self.task.blue
         ):

@@ -1,10 +1,12 @@
-"""lab/materials: make a binary alloy with a wanted amount of a phase, on pycalphad's CALPHAD databases.
+"""lab/materials: make a binary alloy with a wanted amount of a phase, on pycalphad's CALPHAD
+databases.
 
-`simulate` computes the equilibrium with the published database. `prepare` is the furnace: its own phases'
-interaction energies differ a little from the published ones, it is some kelvin off, and loses some of the second
-element; nobody tells the agent how much. `measure` is a noisy phase fraction (XRD). `declare` is judged by how
-close the sample's true fraction is to the wanted one, and by how hot the furnace had to be.
-Systems are from databases that pycalphad ships: Al-Zn (an Mey 1993), Cu-Mg (Coughanowr 1991), Pb-Sn (Dinsdale).
+`simulate` computes the equilibrium with the published database. `prepare` is the furnace: its own
+phases' interaction energies differ a little from the published ones, it is some kelvin off, and
+loses some of the second element; nobody tells the agent how much. `measure` is a noisy phase
+fraction (XRD). `declare` is judged by how close the sample's true fraction is to the wanted one,
+and by how hot the furnace had to be. Systems are from databases that pycalphad ships: Al-Zn (an Mey
+1993), Cu-Mg (Coughanowr 1991), Pb-Sn (Dinsdale).
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Order:
-    """A wanted phase fraction (percent), and what is wrong with the furnace: kelvin off, percent of the second element
-    lost, per mille by which interaction energies differ."""
+    """A wanted phase fraction (percent), and what is wrong with the furnace: kelvin off, percent of
+    the second element lost, per mille by which interaction energies differ."""
 
     system: str
     phase: str
@@ -83,7 +85,10 @@ def _database(system: str, energy_permille: int) -> Any:
 def phase_fractions(
     system: str, energy_permille: int, percent: float, kelvin: float
 ) -> dict[str, float]:
-    """Mole fraction of each stable phase at 1 atm. Raises EnvironmentFailure where no equilibrium is found."""
+    """Mole fraction of each stable phase at 1 atm.
+
+    Raises EnvironmentFailure where no equilibrium is found.
+    """
     database = _database(system, energy_permille)
     from pycalphad import equilibrium
     from pycalphad import variables as v
@@ -183,7 +188,8 @@ class Materials(Bench[Order, Recipe]):
         return close * (1 - HOTTEST * (recipe.kelvin - low) / (high - low))
 
     def laboratory(self) -> Laboratory:
-        """Recipes and what is promised for each: by the published database, or by the notebook's readings."""
+        """Recipes and what is promised for each: by the published database, or by the notebook's
+        readings."""
         low, high = SYSTEMS[self.task.system][2]
         samples = {sample.recipe: number for number, sample in enumerate(self._samples, 1)}
         recipes = list(

@@ -1,9 +1,10 @@
 """lab/reactor: make synthesis gas from methane in a stirred reactor, on Cantera's GRI-Mech 3.0.
 
-The agent chooses a temperature and a fuel-air ratio. `simulate` is cheap and biased: it assumes chemical
-equilibrium. `measure` is dear and noisy: one run of the real reactor, a perfectly stirred one with full kinetics,
-a residence time and a heat loss that nobody told the agent. `declare` ends the campaign: the recipe is run once
-more, without noise, and judged by its yield, its heating and the carbon it burns.
+The agent chooses a temperature and a fuel-air ratio. `simulate` is cheap and biased: it assumes
+chemical equilibrium. `measure` is dear and noisy: one run of the real reactor, a perfectly stirred
+one with full kinetics, a residence time and a heat loss that nobody told the agent. `declare` ends
+the campaign: the recipe is run once more, without noise, and judged by its yield, its heating and
+the carbon it burns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _SETTLED = 10  # residence times until what was there at the start is gone: e^-1
 
 @dataclass(frozen=True)
 class Campaign:
-    """pressure in atm, residence time in ms; heat_loss_k is how much colder the reactor is than it was set."""
+    """pressure in atm, residence time in ms; heat_loss_k is how much colder the reactor is than it
+    was set."""
 
     pressure: int
     residence_ms: int
@@ -39,14 +41,16 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Product:
-    """syngas: (H2 + CO) out per 3 CH4 in, 1 is perfect; burnt: fraction of the carbon that left as CO2."""
+    """syngas: (H2 + CO) out per 3 CH4 in, 1 is perfect; burnt: fraction of the carbon that left as
+    CO2."""
 
     syngas: float
     burnt: float
 
 
 _one_at_a_time = threading.Lock()
-"""Cantera's objects are not safe to share between threads, and making one costs more than most answers."""
+"""Cantera's objects are not safe to share between threads, and making one costs more than most
+answers."""
 
 
 @lru_cache(maxsize=1)
@@ -191,8 +195,8 @@ class Reactor(World[Campaign]):
         }, True
 
     def laboratory(self) -> Laboratory:
-        """Recipes and what is promised for each: the yield by equilibrium, or by the notebook's measurements, less the
-        heating; what carbon it burns shows only in the end."""
+        """Recipes and what is promised for each: the yield by equilibrium, or by the notebook's
+        measurements, less the heating; what carbon it burns shows only in the end."""
         readings: dict[tuple[float, float], list[float]] = {}
         for line in self._notebook:
             if line.startswith("lab "):
@@ -234,7 +238,8 @@ class Reactor(World[Campaign]):
         )
 
     def expert_action(self) -> str:
-        """An engineer who trusts the simulation: simulates two recipes, then declares the better one."""
+        """An engineer who trusts the simulation: simulates two recipes, then declares the better
+        one."""
         if len(self._notebook) < 2:
             return f"simulate {self._some_recipe(self.np_random)}"
         best = max(self._notebook, key=lambda line: line.partition("=")[2])

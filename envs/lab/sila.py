@@ -1,9 +1,11 @@
-"""The pipetting bench over SiLA 2: ours as a server, and any server with the same feature as an agent's bench.
+"""The pipetting bench over SiLA 2: ours as a server, and any server with the same feature as an
+agent's bench.
 
-    python -m envs.lab.sila --port 50052            # a bench as a SiLA 2 device, with TLS unless --insecure
-    envs:Liquid-v0 with instrument="127.0.0.1:50052"
+    python -m envs.lab.sila --port 50052            # a bench as a SiLA 2 device, with TLS unless
+    --insecure envs:Liquid-v0 with instrument="127.0.0.1:50052"
 
-A real robot stands in by serving this feature. Its faults are the feature's defined execution error, LiquidFault.
+A real robot stands in by serving this feature. Its faults are the feature's defined execution
+error, LiquidFault.
 """
 
 from __future__ import annotations
@@ -136,8 +138,9 @@ def _fault(feature: Any, said: str) -> Exception:
 
 
 class SilaBench:
-    """A bench behind a SiLA 2 server at host:port, without encryption: for a device on this machine or a closed net.
-    A lost connection is a failure of the environment, never a fault of the agent's."""
+    """A bench behind a SiLA 2 server at host:port, without encryption: for a device on this machine
+    or a closed net. A lost connection is a failure of the environment, never a fault of the
+    agent's."""
 
     def __init__(self, address: str, seed: int) -> None:
         sila2 = _library()

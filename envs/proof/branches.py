@@ -10,8 +10,8 @@ from envs.proof.coq_sentences import checked, formal
 
 
 class CoqBranches:
-    """A lemma in a coqtop of its own. A path is the sentences from `Proof.` to a goal; what two paths share is not
-    said twice."""
+    """A lemma in a coqtop of its own. A path is the sentences from `Proof.` to a goal; what two
+    paths share is not said twice."""
 
     def __init__(self, lemma: Lemma) -> None:
         self._top = Coqtop()
@@ -24,7 +24,8 @@ class CoqBranches:
         self.root = self._goal(1)
 
     def apply(self, path: tuple[str, ...], tactic: str) -> list[tuple[tuple[str, ...], str]] | None:
-        """The goals that `tactic` leaves, each with its path; None where Coq, or what may be said at all, refuses."""
+        """The goals that `tactic` leaves, each with its path; None where Coq, or what may be said
+        at all, refuses."""
         try:
             [sentence] = (formal(s, TACTIC_SECONDS) for s in checked(tactic))
             self._go(path)
@@ -94,7 +95,8 @@ def names(goal: str) -> list[str]:
 
 
 def candidates(goal: str) -> list[str]:
-    """The tactics tried on a goal: none that is a decision procedure for propositions, so that those must be found."""
+    """The tactics tried on a goal: none that is a decision procedure for propositions, so that
+    those must be found."""
     return [*FIXED, *(form.format(name) for name in names(goal) for form in ON_A_NAME)]
 
 

@@ -1,14 +1,15 @@
 """proof/coq: prove a lemma in Coq, tactic by tactic; the kernel judges.
 
-A real coqtop keeps the proof state; the agent sends tactics, takes them back, or searches. What closes the last goal
-is not yet a proof: a second Coq (coqc, a fresh process in its own place) compiles the whole file, with the original
-statement written out once more, and only "Closed under the global context" counts. Lemmas are drawn from families
-(propositions, linear arithmetic, ring identities, recursion by induction, lists); miniF2F or other files of lemmas
-come from the user's path (`lemmas=`).
-An answer may hold several sentences (bullets and braces are sentences too); Coq gets them one by one, and each must be
-answered by one prompt. Before a coqtop serves another episode, it is back where it began, and what it then tells of its
-libraries, options, definitions, tactics and notations is what it told at its start; else another one is started.
-Covers: Admitted, axioms, shadowed notations, loaded files and plugins: an agent sends tactics only, never commands
+A real coqtop keeps the proof state; the agent sends tactics, takes them back, or searches. What
+closes the last goal is not yet a proof: a second Coq (coqc, a fresh process in its own place)
+compiles the whole file, with the original statement written out once more, and only "Closed under
+the global context" counts. Lemmas are drawn from families (propositions, linear arithmetic, ring
+identities, recursion by induction, lists); miniF2F or other files of lemmas come from the user's
+path (`lemmas=`). An answer may hold several sentences (bullets and braces are sentences too); Coq
+gets them one by one, and each must be answered by one prompt. Before a coqtop serves another
+episode, it is back where it began, and what it then tells of its libraries, options, definitions,
+tactics and notations is what it told at its start; else another one is started. Covers: Admitted,
+axioms, shadowed notations, loaded files and plugins: an agent sends tactics only, never commands
 (`coq_sentences`). Does not cover: a bug in Coq's kernel.
 """
 
@@ -80,7 +81,8 @@ def _ring(rng: np.random.Generator) -> Lemma:
     k, m = (int(x) for x in rng.integers(2, 20, 2))
     made = [
         f"forall x : Z, ((x + {k}) * (x - {k}) = x * x - {k * k})%Z",
-        f"forall x y : Z, ((x + {k} * y) * (x + {m} * y) = x * x + {k + m} * (x * y) + {k * m} * (y * y))%Z",
+        f"forall x y : Z, ((x + {k} * y) * (x + {m} * y) = x * x + {k + m} * (x * y) + {k * m} "
+        "* (y * y))%Z",
         f"forall x y : Z, ({k} * (x + y) * {m} = {k * m} * y + {k * m} * x)%Z",
         f"forall x : Z, ((x + {k}) * (x + {k}) * (x + {k}) = "
         f"x * x * x + {3 * k} * (x * x) + {3 * k * k} * x + {k**3})%Z",
@@ -119,7 +121,8 @@ def _lists(rng: np.random.Generator) -> Lemma:
             ("intros l m.", "repeat rewrite app_length.", "rewrite repeat_length.", "lia."),
         ),
         (
-            f"forall l : list nat, map (fun x => x + 0) (l ++ [{k}]) = map (fun x => x) (l ++ [{k}])",
+            f"forall l : list nat, map (fun x => x + 0) (l ++ [{k}]) = map (fun x => x) (l ++ "
+            f"[{k}])",
             ("intros l.", "apply map_ext.", "intros a.", "lia."),
         ),
         (
@@ -151,7 +154,10 @@ FAMILIES: tuple[Callable[[np.random.Generator], Lemma], ...] = (
 
 
 class Coqtop:
-    """One coqtop in its place. Sentences go in, goals or an error come out; a state can be gone back to."""
+    """One coqtop in its place.
+
+    Sentences go in, goals or an error come out; a state can be gone back to.
+    """
 
     def __init__(self) -> None:
         coqtop = shutil.which("coqtop")
@@ -176,8 +182,9 @@ class Coqtop:
         self.back(self.start)
 
     def say(self, sentence: str, seconds: float = TACTIC_SECONDS + 10) -> str:
-        """What Coq answers to one sentence. Raises ValueError with Coq's own words for an error (nothing has changed),
-        EnvironmentFailure if it fell silent or took the sentence for several."""
+        """What Coq answers to one sentence. Raises ValueError with Coq's own words for an error
+        (nothing has changed), EnvironmentFailure if it fell silent or took the sentence for
+        several."""
         before = self.state
         self._write(sentence)
         answer = self._until_prompt(seconds)
@@ -188,7 +195,8 @@ class Coqtop:
         return answer
 
     def goals(self) -> str:
-        """The open goals; asked for, since coqtop tells of itself only those that it thinks are news."""
+        """The open goals; asked for, since coqtop tells of itself only those that it thinks are
+        news."""
         return _shown(self.say("Show.")) or "No more goals."
 
     def back(self, state: int) -> None:
@@ -202,7 +210,8 @@ class Coqtop:
             )
 
     def reset(self) -> bool:
-        """Whether it is again as it was at its start: no proof open, nothing defined, set, loaded or noted."""
+        """Whether it is again as it was at its start: no proof open, nothing defined, set, loaded
+        or noted."""
         try:
             self.back(self.start)
             same = not self._proofs.strip() and self._told() == self._at_start
@@ -215,7 +224,8 @@ class Coqtop:
         return [self.say(question, 30) for question in _GLOBAL]
 
     def _in_step(self) -> None:
-        """Asks Coq for a name that nobody knows: its answer is the next one, unless the last sentence was several."""
+        """Asks Coq for a name that nobody knows: its answer is the next one, unless the last
+        sentence was several."""
         mark = f"xp_{self._secret}_{next(self._marks)}"
         self._write(f"Locate {mark}.")
         if mark not in self._until_prompt(10):
@@ -273,9 +283,11 @@ class Coqtop:
 
 
 def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
-    """Empty if a fresh Coq accepts the proof of exactly that statement without axioms, else what it said.
+    """Empty if a fresh Coq accepts the proof of exactly that statement without axioms, else what it
+    said.
 
-    The statement is written a second time and proved by the first, so that nothing in between can have changed it.
+    The statement is written a second time and proved by the first, so that nothing in between can
+    have changed it.
     """
     coqc = shutil.which("coqc")
     if coqc is None:
@@ -360,7 +372,8 @@ class Coq(ProofWorld):
             self._replay()
 
     def _replay(self) -> Coqtop:
-        """The shared coqtop, in this episode's proof state: it serves whoever speaks, one at a time."""
+        """The shared coqtop, in this episode's proof state: it serves whoever speaks, one at a
+        time."""
         with Coq._one_at_a_time:
             machine = Coq._machine
             if (
@@ -494,7 +507,8 @@ class Coq(ProofWorld):
 
 
 def written(answers: Sequence[str]) -> list[str]:
-    """The sentences of a proof as `judge` reads them; braces that are open when no goal is left are closed."""
+    """The sentences of a proof as `judge` reads them; braces that are open when no goal is left are
+    closed."""
     said = [sentence for answer in answers for sentence in checked(answer)]
     still_open = sum(s.endswith("{") for s in said) - said.count("}")
     return [formal(sentence) for sentence in said] + ["}"] * still_open
@@ -508,7 +522,8 @@ def goals_left(said: str) -> int:
 
 
 def _shown(said: str) -> str:
-    """Coq's answer as the agent sees it: hypotheses, a line, and the goal; other goals as conclusions."""
+    """Coq's answer as the agent sees it: hypotheses, a line, and the goal; other goals as
+    conclusions."""
     lines = [re.sub(r" \(ID \d+\)", "", line).rstrip() for line in said.splitlines()]
     kept = [
         line.strip()

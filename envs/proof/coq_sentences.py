@@ -1,10 +1,12 @@
-"""The sentences of a Coq proof, and which of them are tactics: what an agent may say to Coq and nothing else.
+"""The sentences of a Coq proof, and which of them are tactics: what an agent may say to Coq and
+nothing else.
 
-Coq reads sentence by sentence: `- lia.` is two, `{ split.` too. `sentences` cuts as Coq's lexer does. `formal` puts a
-tactic between brackets, `(lia).`, where Coq's own grammar takes nothing but a tactic expression: a command there
-is a syntax error, whatever its name. Brackets must match within the sentence, so that none closes ours.
-Covers: commands after bullets, braces, selectors and full stops; admitted goals; tactics that write files, start
-programs or set what outlives a proof. Does not cover: a proof that Coq takes and should not; `judge` has the last word.
+Coq reads sentence by sentence: `- lia.` is two, `{ split.` too. `sentences` cuts as Coq's lexer
+does. `formal` puts a tactic between brackets, `(lia).`, where Coq's own grammar takes nothing but a
+tactic expression: a command there is a syntax error, whatever its name. Brackets must match within
+the sentence, so that none closes ours. Covers: commands after bullets, braces, selectors and full
+stops; admitted goals; tactics that write files, start programs or set what outlives a proof. Does
+not cover: a proof that Coq takes and should not; `judge` has the last word.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ _WHY = {word: why for why, words in _REFUSED.items() for word in words}
 
 
 def sentences(text: str) -> list[str]:
-    """`text` cut into Coq's sentences, without comments, each with its full stop (one that misses at the end is added);
-    bullets and braces are sentences of their own. Raises ValueError for a comment or string that is not closed."""
+    """`text` cut into Coq's sentences, without comments, each with its full stop (one that misses
+    at the end is added); bullets and braces are sentences of their own. Raises ValueError for a
+    comment or string that is not closed."""
     found, left = [], " ".join(_without_comments(text).split())
     while left:
         structure = _STRUCTURE.match(left)
@@ -48,7 +51,8 @@ def sentences(text: str) -> list[str]:
 
 
 def _end(text: str) -> int:
-    """Where the first sentence of `text` ends: after one full stop, or three, before a blank or the end."""
+    """Where the first sentence of `text` ends: after one full stop, or three, before a blank or the
+    end."""
     for token in _TOKEN.finditer(text):
         ends = token.end() == len(text) or text[token.end()] in _SPACE
         if token[0] in (".", "...") and ends:
@@ -80,8 +84,8 @@ def _without_comments(text: str) -> str:
 
 
 def checked(text: str) -> tuple[str, ...]:
-    """The sentences of an answer, all of them tactics, bullets or braces. Raises ValueError, which names the first that
-    is not; none of them is to be said then."""
+    """The sentences of an answer, all of them tactics, bullets or braces. Raises ValueError, which
+    names the first that is not; none of them is to be said then."""
     if bad := re.search(r"[^\x20-\x7e\t\n\r]", text):
         raise ValueError(f"only ASCII is read, not {bad[0]!r}")
     found = sentences(text)
@@ -135,7 +139,8 @@ def _parts(sentence: str) -> tuple[str, str]:
 
 
 def formal(sentence: str, seconds: int | None = None) -> str:
-    """The sentence as it is said to Coq: a tactic in brackets, ended by Coq after `seconds` if they are given."""
+    """The sentence as it is said to Coq: a tactic in brackets, ended by Coq after `seconds` if they
+    are given."""
     if is_structure(sentence):
         return sentence
     selector, tactic = _parts(sentence)

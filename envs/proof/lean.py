@@ -1,13 +1,15 @@
 """proof/lean: prove a theorem in your own Lean 4, tactic by tactic; the kernel judges.
 
-    gymnasium.make("envs:Lean-v0")                                            # the `lean` on the path (elan's will do)
-    gymnasium.make("envs:Lean-v0", project="~/my_project", theorems="~/miniF2F")   # with Mathlib, say
+    gymnasium.make("envs:Lean-v0")                                            # the `lean` on the
+    path (elan's will do) gymnasium.make("envs:Lean-v0", project="~/my_project",
+    theorems="~/miniF2F")   # with Mathlib, say
 
-Every tactic has Lean elaborate the proof so far in a place of its own (no network, nothing to write): what is left
-unsolved is what the agent sees, any other error leaves the proof as it was. What closes the last goal is judged by
-another Lean, which proves the statement, written out once more, by that proof, and must find no axiom but Lean's three.
-No REPL is built and nothing fetched. Covers: sorry, axioms, native_decide, new notation, commands after a tactic,
-programs at elaboration. Does not cover: a bug in Lean's kernel.
+Every tactic has Lean elaborate the proof so far in a place of its own (no network, nothing to
+write): what is left unsolved is what the agent sees, any other error leaves the proof as it was.
+What closes the last goal is judged by another Lean, which proves the statement, written out once
+more, by that proof, and must find no axiom but Lean's three. No REPL is built and nothing fetched.
+Covers: sorry, axioms, native_decide, new notation, commands after a tactic, programs at
+elaboration. Does not cover: a bug in Lean's kernel.
 """
 
 from __future__ import annotations
@@ -106,7 +108,10 @@ FAMILIES: tuple[Callable[[np.random.Generator], Lemma], ...] = (_proposition, _l
 
 
 def find_toolchain(folder: str = "") -> Path:
-    """The folder that holds bin/lean: `folder`, or that of the `lean` on the path. Raises MissingPartError."""
+    """The folder that holds bin/lean: `folder`, or that of the `lean` on the path.
+
+    Raises MissingPartError.
+    """
     if folder:
         found = Path(folder).expanduser().resolve()
     else:
@@ -128,7 +133,10 @@ def read_theorems(path: Path) -> list[Lemma]:
 
 
 def checked_tactic(text: str) -> str:
-    """`text` as one line of Lean that is a tactic. Raises ValueError for anything that is, or may hold, a command."""
+    """`text` as one line of Lean that is a tactic.
+
+    Raises ValueError for anything that is, or may hold, a command.
+    """
     text = " ".join(text.split())
     if not re.match(r"[a-z(<|]", text):
         raise ValueError("a tactic begins with a small letter")
@@ -170,8 +178,9 @@ class Lean(ProofWorld):
         theorems: str = "",
         seconds: float = 60.0,
     ) -> None:
-        """`project`: a Lake project that is built, whose modules `header` may import. `theorems`: a .lean file or a
-        folder of them. `seconds`: for one run of Lean. Raises MissingPartError without a Lean."""
+        """`project`: a Lake project that is built, whose modules `header` may import. `theorems`: a
+        .lean file or a folder of them. `seconds`: for one run of Lean. Raises MissingPartError
+        without a Lean."""
         super().__init__(read_theorems(Path(theorems).expanduser()) if theorems else [])
         self._toolchain, self._header, self._seconds = find_toolchain(toolchain), header, seconds
         self._modules: list[Path] = []

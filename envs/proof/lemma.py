@@ -1,4 +1,5 @@
-"""What the worlds of tactic proofs share: lemmas, drawn or read from files, and what is measured of a proof of one."""
+"""What the worlds of tactic proofs share: lemmas, drawn or read from files, and what is measured of
+a proof of one."""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ class Lemma:
 
 
 def read_statements(path: Path, suffix: str, comment: str, stated: str, forall: str) -> list[Lemma]:
-    """The statements in a file or a folder of them. `comment` and `stated` are regular expressions; the latter's group
-    is binders, a colon and the statement; `forall` binds. Raises MissingPartError where there are none."""
+    """The statements in a file or a folder of them. `comment` and `stated` are regular expressions;
+    the latter's group is binders, a colon and the statement; `forall` binds. Raises
+    MissingPartError where there are none."""
     found = []
     for file in sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]:
         text = re.sub(comment, "", file.read_text(), flags=re.DOTALL)
@@ -57,8 +59,8 @@ def at_the_colon(text: str) -> tuple[str, str]:
 
 
 class ProofWorld(ToolWorld[Lemma]):
-    """A lemma is proved tactic by tactic. Subclasses give `families` to draw from and actions; `_done` are the tactics
-    that stand."""
+    """A lemma is proved tactic by tactic. Subclasses give `families` to draw from and actions;
+    `_done` are the tactics that stand."""
 
     max_turns = 12
     sandbox_tier = "namespaces"

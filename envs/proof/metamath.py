@@ -1,9 +1,10 @@
 """proof/metamath: prove theorems of set.mm, label by label, before two judges.
 
-The agent works the stack of a proof (push a label, pop it again) in a kernel of our own; a finished proof is put in
-the database's place of the old one and verified once more by `metamath`, the reference program, in a place of its
-own. Only what stands before a theorem may be used for it. Theorems are those of the database whose unpacked proofs
-are short; one in five, chosen by content for ever, is held out, and so is what is proved by a held-out one alone.
+The agent works the stack of a proof (push a label, pop it again) in a kernel of our own; a finished
+proof is put in the database's place of the old one and verified once more by `metamath`, the
+reference program, in a place of its own. Only what stands before a theorem may be used for it.
+Theorems are those of the database whose unpacked proofs are short; one in five, chosen by content
+for ever, is held out, and so is what is proved by a held-out one alone.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def _tasks(path: str, theorems: int, longest: int) -> dict[str, list[tuple[str, 
 
 
 def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str:
-    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said. Raises EnvironmentFailure where
-    it gives no verdict: its work grows with the steps only, so that no proof can keep it from one."""
+    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said. Raises
+    EnvironmentFailure where it gives no verdict: its work grows with the steps only, so that no
+    proof can keep it from one."""
     metamath = shutil.which("metamath")
     if metamath is None:
         raise MissingPartError("proof/metamath needs the metamath program", "./xp setup worlds")

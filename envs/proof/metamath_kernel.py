@@ -1,9 +1,11 @@
-"""A Metamath kernel: reads a database, and checks proofs one step at a time, as the specification says.
+"""A Metamath kernel: reads a database, and checks proofs one step at a time, as the specification
+says.
 
-Metamath (Megill & Wheeler, "Metamath: A Computer Language for Mathematical Proofs", 2019, ch. 4): a proof is a list of
-labels that work a stack; an assertion takes its hypotheses off the stack, finds what each variable stands for, and
-puts its conclusion on, provided that variables that must be distinct are.
-Statements are tuples of symbols. Proofs that are in the database, compressed or not, can be unpacked to labels.
+Metamath (Megill & Wheeler, "Metamath: A Computer Language for Mathematical Proofs", 2019, ch. 4): a
+proof is a list of labels that work a stack; an assertion takes its hypotheses off the stack, finds
+what each variable stands for, and puts its conclusion on, provided that variables that must be
+distinct are. Statements are tuples of symbols. Proofs that are in the database, compressed or not,
+can be unpacked to labels.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Assertion:
-    """$a or $p: from `hypotheses`, in this order, follows `statement`. `active` are all hypotheses in scope, which its
-    own proof may use; `proof` is as the database has it."""
+    """$a or $p: from `hypotheses`, in this order, follows `statement`. `active` are all hypotheses
+    in scope, which its own proof may use; `proof` is as the database has it."""
 
     label: str
     statement: Statement
@@ -112,7 +114,10 @@ class Database:
         return self.text.rindex(label, 0, where)
 
     def unpack(self, assertion: Assertion) -> list[str]:
-        """The proof in the database as a list of labels. Raises ValueError for one with a step left open."""
+        """The proof in the database as a list of labels.
+
+        Raises ValueError for one with a step left open.
+        """
         if not assertion.proof or assertion.proof[0] != "(":
             return list(assertion.proof)
         closing = assertion.proof.index(")")
@@ -184,7 +189,10 @@ def _assertion(
 
 
 class Proof:
-    """A proof in the making: the stack that its steps have left. A step that breaks a rule changes nothing."""
+    """A proof in the making: the stack that its steps have left.
+
+    A step that breaks a rule changes nothing.
+    """
 
     def __init__(self, database: Database, goal: Assertion) -> None:
         self._database, self.goal = database, goal
@@ -197,7 +205,8 @@ class Proof:
         return self.stack == [self.goal.statement]
 
     def push(self, label: str) -> None:
-        """Raises ValueError if the label is unknown, comes later than the goal, or does not fit the stack."""
+        """Raises ValueError if the label is unknown, comes later than the goal, or does not fit the
+        stack."""
         if label in self.goal.active:
             new = [*self.stack, self.goal.active[label].statement]
         else:
@@ -227,7 +236,8 @@ class Proof:
             if hypothesis.floating:
                 if statement[0] != hypothesis.statement[0]:
                     raise ValueError(
-                        f"{used.label} wants a {hypothesis.statement[0]} there, not {' '.join(statement)}"
+                        f"{used.label} wants a {hypothesis.statement[0]} there, not "
+                        f"{' '.join(statement)}"
                     )
                 stands_for[hypothesis.statement[1]] = statement[1:]
         for hypothesis, statement in zip(used.hypotheses, given, strict=True):

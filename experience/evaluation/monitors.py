@@ -38,7 +38,8 @@ _MOST_DRIFT = 0.2
 def flat_groups(window: Window) -> Finding:
     """Warns where the last updates had no group whose episodes earned different returns.
 
-    Advantages within such a group are 0, so that nothing is learned from it (GRPO, arXiv 2402.03300).
+    Advantages within such a group are 0, so that nothing is learned from it (GRPO, arXiv
+    2402.03300).
     """
     last = [line.get("metrics", {}) for line in window[-_FEW_UPDATES:]]
     groups = [m for m in last if m.get("groups")]

@@ -1,8 +1,10 @@
-"""Campaigns: which experiment to do next, when a cheap simulator is biased and a measurement is dear.
+"""Campaigns: which experiment to do next, when a cheap simulator is biased and a measurement is
+dear.
 
-AR(1) co-kriging (Kennedy & O'Hagan 2000): f(x) = ρ·m(x) + δ(x), with m the simulator and δ a Gaussian process. ρ, the
-scale of δ and its length are averaged over by their evidence, so that a simulator that tells nothing comes to weigh
-nothing. Chosen is the candidate of the greatest expected improvement (Jones, Schonlau & Welch 1998).
+AR(1) co-kriging (Kennedy & O'Hagan 2000): f(x) = ρ·m(x) + δ(x), with m the simulator and δ a
+Gaussian process. ρ, the scale of δ and its length are averaged over by their evidence, so that a
+simulator that tells nothing comes to weigh nothing. Chosen is the candidate of the greatest
+expected improvement (Jones, Schonlau & Welch 1998).
 """
 
 from __future__ import annotations
@@ -20,14 +22,15 @@ from experience.returns import Floats
 _LENGTHS = (0.15, 0.3, 0.6, 1.2)
 _SHARES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
 _UNEXPLAINED = 0.25
-"""How much of the simulation's own spread it is thought to be wrong by, before there is evidence. At 1 more is measured
-than pays: 0.25 and 0.68 instead of 0.29 and 0.75 on 40 training tasks of the reactor and of materials."""
+"""How much of the simulation's own spread it is thought to be wrong by, before there is evidence.
+At 1 more is measured than pays: 0.25 and 0.68 instead of 0.29 and 0.75 on 40 training tasks of the
+reactor and of materials."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What is expected of every candidate: mean and standard deviation float [N]; ρ, the weight of the simulator that
-    the measurements so far speak for."""
+    """What is expected of every candidate: mean and standard deviation float [N]; ρ, the weight of
+    the simulator that the measurements so far speak for."""
 
     mean: Floats
     spread: Floats
@@ -35,10 +38,11 @@ class Belief:
 
 
 class Campaign:
-    """A search for the candidate of the greatest measured property. `candidates` float [N, D] in [0, 1]; `simulated`
-    float [N], what the simulator says of each (None: there is none); `noise`, the measurement's standard deviation, in
-    units of the property's, which is that of the measurements so far, or `unit` where it is known: few measurements,
-    close to each other, seem to say that nothing is left to find."""
+    """A search for the candidate of the greatest measured property. `candidates` float [N, D] in
+    [0, 1]; `simulated` float [N], what the simulator says of each (None: there is none); `noise`,
+    the measurement's standard deviation, in units of the property's, which is that of the
+    measurements so far, or `unit` where it is known: few measurements, close to each other, seem to
+    say that nothing is left to find."""
 
     def __init__(
         self,
@@ -63,7 +67,10 @@ class Campaign:
         self._kernels: dict[float, Floats] = {}
 
     def next(self, rng: np.random.Generator) -> int:
-        """The index of the candidate to measure now. The first is the simulator's best, or any without one."""
+        """The index of the candidate to measure now.
+
+        The first is the simulator's best, or any without one.
+        """
         if not self.measured:
             return (
                 int(self._simulated.argmax())
@@ -73,8 +80,9 @@ class Campaign:
         return int(self.improvement(self.belief(), max(self.measured.values())).argmax())
 
     def improvement(self, belief: Belief, best: float) -> Floats:
-        """How much better than `best` each candidate is expected to turn out, where it does; float [N], in the
-        property's unit. −inf for what was measured: to measure it again tells nothing new."""
+        """How much better than `best` each candidate is expected to turn out, where it does; float
+        [N], in the property's unit. −inf for what was measured: to measure it again tells nothing
+        new."""
         gain = belief.mean - best
         z = gain / belief.spread
         below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z.tolist()])
@@ -85,7 +93,10 @@ class Campaign:
         return expected
 
     def tell(self, candidate: int, value: float) -> None:
-        """What was measured. Raises RecordError for a value that is none: an experiment that failed is not a 0."""
+        """What was measured.
+
+        Raises RecordError for a value that is none: an experiment that failed is not a 0.
+        """
         if not np.isfinite(value):
             raise RecordError(
                 f"measurement {value} of candidate {candidate}",
@@ -94,7 +105,10 @@ class Campaign:
         self.measured[candidate] = value
 
     def belief(self) -> Belief:
-        """The mixture over ρ, scale and length, each weighted by its evidence. Needs one measurement."""
+        """The mixture over ρ, scale and length, each weighted by its evidence.
+
+        Needs one measurement.
+        """
         seen = np.fromiter(self.measured, int)
         y = np.fromiter(self.measured.values(), float)
         centre, scale = y.mean(), self._unit or y.std() or 1.0
@@ -107,7 +121,8 @@ class Campaign:
             )
             white = np.linalg.solve(root, residual)
             whitened = np.linalg.solve(root, kernel[seen])
-            # δ's variance has an inverse-gamma prior worth two observations of what ρ leaves of 1: it is never certain.
+            # δ's variance has an inverse-gamma prior worth two observations of what ρ leaves of 1:
+            # it is never certain.
             variance = (float(white @ white) + 2.0 * (1 - 0.9 * share**2)) / (len(seen) + 2.0)
             evidence = -0.5 * (len(seen) + 2.0) * np.log(variance) - float(
                 np.log(np.diag(root)).sum()
@@ -137,7 +152,8 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Plan:
-    """The next action of a way to something, and what all of it still costs: in units of reward, and in turns."""
+    """The next action of a way to something, and what all of it still costs: in units of reward,
+    and in turns."""
 
     action: str
     cost: float
@@ -146,10 +162,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A laboratory as it stands, for whoever plans its experiments; values are in units of reward. `recipes` float
-    [N, D] in [0, 1]; `simulated` float [N], what the cheap simulation promises of each; `readings`, what measurements
-    promised, by recipe; `noise`, the standard deviation of one; `measure` and `declare` [N], how to come to a reading
-    of each and how to hand it in; `turns`, how many are left."""
+    """A laboratory as it stands, for whoever plans its experiments; values are in units of reward.
+    `recipes` float [N, D] in [0, 1]; `simulated` float [N], what the cheap simulation promises of
+    each; `readings`, what measurements promised, by recipe; `noise`, the standard deviation of one;
+    `measure` and `declare` [N], how to come to a reading of each and how to hand it in; `turns`,
+    how many are left."""
 
     recipes: Floats
     simulated: Floats
@@ -161,11 +178,12 @@ class Laboratory:
 
 
 def experiment(lab: Laboratory) -> tuple[str, float, float]:
-    """What to do now, what is expected of the best recipe, and the weight that the simulation has come to have.
+    """What to do now, what is expected of the best recipe, and the weight that the simulation has
+    come to have.
 
-    The first that is measured is what the simulation holds best; after that, where the expected improvement over what
-    could be handed in is worth most beyond its price. Where none is, or no turns are left for it, the recipe that is
-    expected to be best is handed in.
+    The first that is measured is what the simulation holds best; after that, where the expected
+    improvement over what could be handed in is worth most beyond its price. Where none is, or no
+    turns are left for it, the recipe that is expected to be best is handed in.
     """
     unit = _UNEXPLAINED * float(np.std(lab.simulated)) or 1.0
     campaign = Campaign(lab.recipes, lab.simulated, lab.noise / unit, unit)

@@ -1,7 +1,8 @@
-"""Finding options: subtasks that respect the reward (STOMP), and programs that succeeded and succeed again (skills).
+"""Finding options: subtasks that respect the reward (STOMP), and programs that succeeded and
+succeed again (skills).
 
-Sutton, Machado, Holland, Timbers, Tanno & White 2022 (arXiv 2202.03466): a feature gives a subtask, a subtask an
-option, an option a model, and models make planning shorter.
+Sutton, Machado, Holland, Timbers, Tanno & White 2022 (arXiv 2202.03466): a feature gives a subtask,
+a subtask an option, an option a model, and models make planning shorter.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from experience.step import Boundary, Step, state_key
 def reward_respecting(
     world: FiniteWorld, name: str, feature: Bools, values: Floats, bonus: float, sweeps: int = 200
 ) -> Learned:
-    """The option that earns the true reward on its way and stops wherever v̂(s) + w̄·x(s) is worth more than going on.
+    """The option that earns the true reward on its way and stops wherever v̂(s) + w̄·x(s) is worth
+    more than going on.
 
-    feature bool [S]: where the subtask's feature holds; values float [S]: the present v̂; bonus w̄ in units of reward.
+    feature bool [S]: where the subtask's feature holds; values float [S]: the present v̂; bonus w̄
+    in units of reward.
     """
     return _option(world, name, world.models, values + bonus * feature, sweeps)
 
 
 def shortest_path(world: FiniteWorld, name: str, feature: Bools, sweeps: int = 200) -> Learned:
-    """The option that attains the feature as soon as it can, whatever that costs: what reward-respecting ones are
-    compared with."""
+    """The option that attains the feature as soon as it can, whatever that costs: what
+    reward-respecting ones are compared with."""
     blind = [Model(np.zeros(len(world.states)), m.arrival, m.starts) for m in world.models]
     return _option(world, name, blind, np.where(feature, 1.0, 0.0), sweeps)
 
@@ -38,7 +41,10 @@ def shortest_path(world: FiniteWorld, name: str, feature: Bools, sweeps: int = 2
 def _option(
     world: FiniteWorld, name: str, models: Sequence[Model], stopping: Floats, sweeps: int
 ) -> Learned:
-    """π and β of optimal stopping: u(s) = max_a r + γP max(stopping, u). Where no action may start, it has stopped."""
+    """π and β of optimal stopping: u(s) = max_a r + γP max(stopping, u).
+
+    Where no action may start, it has stopped.
+    """
     u = np.full(len(world.states), -np.inf)
     for _ in range(sweeps):
         q = backup(models, np.maximum(stopping, u))
@@ -52,7 +58,8 @@ def _option(
 
 
 Replays = Callable[[Episode, Sequence[str]], float]
-"""Does those actions again in the task of that episode, from its start, in the environment; the return."""
+"""Does those actions again in the task of that episode, from its start, in the environment; the
+return."""
 
 
 def induce_skills(
@@ -65,12 +72,13 @@ def induce_skills(
     least_uses: int = 2,
     most: int = 4,
 ) -> Library:
-    """`library` with the programs that most of the successful `episodes` of one environment share and that verify.
+    """`library` with the programs that most of the successful `episodes` of one environment share
+    and that verify.
 
-    Proposed: runs of `shortest` to `longest` actions found in at least `least_uses` episodes, by turns saved. Verified:
-    the episode it came from is lived again in the environment and must earn what it earned. Kept: `most` at once, none
-    that is part of one kept before it, none that was ever retired. Precondition: the first words that all observations
-    before it share.
+    Proposed: runs of `shortest` to `longest` actions found in at least `least_uses` episodes, by
+    turns saved. Verified: the episode it came from is lived again in the environment and must earn
+    what it earned. Kept: `most` at once, none that is part of one kept before it, none that was
+    ever retired. Precondition: the first words that all observations before it share.
     """
     shown = [e for e in episodes if e.steps and not e.failed]
     uses: dict[tuple[str, tuple[str, ...]], dict[int, list[str]]] = defaultdict(
@@ -116,8 +124,9 @@ def skill_name(world: str, actions: Sequence[str]) -> str:
 def retire(
     library: Library, episodes: Sequence[Episode], *, least_uses: int = 8, margin: float = 0.0
 ) -> Library:
-    """Without the options whose uses, at least `least_uses`, ended in episodes that earned less on average than the
-    others of the environments where it was used, by more than `margin`; none is judged on fewer."""
+    """Without the options whose uses, at least `least_uses`, ended in episodes that earned less on
+    average than the others of the environments where it was used, by more than `margin`; none is
+    judged on fewer."""
     returns: Mapping[int, list[float]] = defaultdict(list)
     used_in: Mapping[int, set[str]] = defaultdict(set)
     every = [(e, r) for e in episodes if not e.failed and (r := e.total_reward) is not None]
@@ -145,8 +154,8 @@ def retire(
 
 
 def record_uses(library: Library, episodes: Sequence[Episode]) -> Library:
-    """`library` with the uses of its options in those of `episodes` that are whole, which were not recorded before, in
-    its records."""
+    """`library` with the uses of its options in those of `episodes` that are whole, which were not
+    recorded before, in its records."""
     names = {option_id(option.name): option.name for option in library}
     for episode in (e for e in episodes if not e.failed):
         used: list[Step] = []
@@ -168,7 +177,8 @@ def record_uses(library: Library, episodes: Sequence[Episode]) -> Library:
 
 
 def common_start(observations: Sequence[str]) -> Condition:
-    """The condition that an observation begins with the words that all of `observations` begin with."""
+    """The condition that an observation begins with the words that all of `observations` begin
+    with."""
     shared = observations[0]
     for other in observations[1:]:
         length = next(

@@ -1,10 +1,11 @@
 """Dyna: short imagined branches from real stored steps, gated by the model's own uncertainty.
 
-A branch starts at a real observation of a training stream and follows the present policy for at most `horizon` turns.
-It is cut where the model is unsure or writes nothing that can happen. With a value function, what is left of an
-unfinished branch is worth the value of where it stops; without one, only branches that reached an end count.
-Imagined turns are ordinary steps with source `imagined`, the model's version and the real step they branch from.
-Groups are wholly imagined: no baseline ever mixes real and imagined returns.
+A branch starts at a real observation of a training stream and follows the present policy for at
+most `horizon` turns. It is cut where the model is unsure or writes nothing that can happen. With a
+value function, what is left of an unfinished branch is worth the value of where it stops; without
+one, only branches that reached an end count. Imagined turns are ordinary steps with source
+`imagined`, the model's version and the real step they branch from. Groups are wholly imagined: no
+baseline ever mixes real and imagined returns.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def imagine(
     discount: float = 1.0,
     value: ValueFunction | None = None,
 ) -> Imagined:
-    """`groups` groups of `group_size` branches from steps of uniformly drawn episodes: those that passed the gate."""
+    """`groups` groups of `group_size` branches from steps of uniformly drawn episodes: those that
+    passed the gate."""
     roots = replay.sample_roots(groups, 2 * horizon)
     branches = [
         _Branch(g, root, root.obs_text) for g, root in enumerate(roots) for _ in range(group_size)
@@ -162,12 +164,13 @@ def sweep(
     discount: float = 1.0,
     library: Library | None = None,
 ) -> list[Episode]:
-    """What is best to do in the states that the model reaches from `roots` real steps, `states` for each: for every
-    state where that is known, an episode of the one turn. `value_estimate` is what sweeps found it to be worth. Where
-    several actions are best, one of them is drawn.
+    """What is best to do in the states that the model reaches from `roots` real steps, `states` for
+    each: for every state where that is known, an episode of the one turn. `value_estimate` is what
+    sweeps found it to be worth. Where several actions are best, one of them is drawn.
 
-    With subgoals in the `library` it is what is best to reach them, from where each may start: so far a plan is worth
-    something even if the model cannot see to the end. The turn then carries the subgoal's `option_id`."""
+    With subgoals in the `library` it is what is best to reach them, from where each may start: so
+    far a plan is worth something even if the model cannot see to the end. The turn then carries the
+    subgoal's `option_id`."""
     rng, episodes = np.random.default_rng(model.version), []
     plans: dict[tuple[str, Subgoal | None], list[Step]] = defaultdict(list)
     goals = list(library.goals.values()) if library else []
@@ -213,7 +216,8 @@ def _pursued(rewards: RewardModel, env_id: str, goal: Subgoal | None, answer: Ou
 
 
 def _as_episode(branch: _Branch, end_value: float | None) -> Episode:
-    """The branch as a stream of its own, closed by its last imagined observation and what that is worth."""
+    """The branch as a stream of its own, closed by its last imagined observation and what that is
+    worth."""
     stream = uuid.uuid4().bytes
     steps = tuple(
         replace(

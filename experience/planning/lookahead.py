@@ -1,7 +1,8 @@
-"""Planning at decision time: several actions are tried in thought, and the one that promises most is done.
+"""Planning at decision time: several actions are tried in thought, and the one that promises most
+is done.
 
-Where the thought happens is one function, so that a learned model, a cheap simulator and true forks of the world serve
-alike. The world itself is acted in once a turn, whatever was thought.
+Where the thought happens is one function, so that a learned model, a cheap simulator and true forks
+of the world serve alike. The world itself is acted in once a turn, whatever was thought.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ Reward = Callable[[int, Outcome], float]
 
 @dataclass(frozen=True)
 class Search(Generic[Place]):
-    """`candidates` m actions are sampled from the policy, each is followed `rollouts` n times for `horizon` h turns by
-    the policy, and scored by the mean of Σ γ^k r + γ^h v (WebDreamer, arXiv 2411.06559, with a value function instead
-    of a judge; with several rollouts to the end, Tesauro & Galperin 1996).
+    """`candidates` m actions are sampled from the policy, each is followed `rollouts` n times for
+    `horizon` h turns by the policy, and scored by the mean of Σ γ^k r + γ^h v (WebDreamer, arXiv
+    2411.06559, with a value function instead of a judge; with several rollouts to the end, Tesauro
+    & Galperin 1996).
 
-    A thought that the model is not sure of (above `threshold`) is cut there and worth the value of where it stands.
-    `name` is recorded in the decoder of what was chosen.
+    A thought that the model is not sure of (above `threshold`) is cut there and worth the value of
+    where it stands. `name` is recorded in the decoder of what was chosen.
     """
 
     act: Act
@@ -50,11 +52,11 @@ class Search(Generic[Place]):
     def __call__(
         self, places: Sequence[Place], observations: Sequence[str]
     ) -> list[tuple[Decision, float | None]]:
-        """For each situation what is done and the score that spoke for it; None where the policy left no choice: all
-        that it sampled was the same.
+        """For each situation what is done and the score that spoke for it; None where the policy
+        left no choice: all that it sampled was the same.
 
-        Neither what was chosen nor what all samples agreed on is a plain sample of the policy, and neither is marked as
-        one: it can be imitated, and no policy gradient is taken on it.
+        Neither what was chosen nor what all samples agreed on is a plain sample of the policy, and
+        neither is marked as one: it can be imitated, and no policy gradient is taken on it.
         """
         sampled = self.act([o for o in observations for _ in range(self.candidates)])
         distinct = [
@@ -140,8 +142,9 @@ class _Thought(Generic[Place]):
 
 
 def in_model(model: WorldModel, lived: Mapping[tuple[str, str], Outcome] | None = None) -> Try[str]:
-    """Thought in a world model: a place is what is seen there. What was `lived`, by observation and action, is not
-    asked of the model: who acts on its mistake would else make it again in the same place for ever."""
+    """Thought in a world model: a place is what is seen there. What was `lived`, by observation and
+    action, is not asked of the model: who acts on its mistake would else make it again in the same
+    place for ever."""
     known = lived or {}
 
     def tries(places: Sequence[str], actions: Sequence[str]) -> list[tuple[str, Prediction]]:

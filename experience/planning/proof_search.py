@@ -1,8 +1,9 @@
-"""AND/OR search for proofs: any tactic may close a goal, and a tactic is done when all of its subgoals are closed.
+"""AND/OR search for proofs: any tactic may close a goal, and a tactic is done when all of its
+subgoals are closed.
 
-The kernel is asked for everything, and what is returned is a script for it to check anew; the search proves nothing.
-PUCT over tactics with a prior; the value of a tactic is the product of its subgoals' (Hubert et al. 2025, AlphaProof's
-product nodes).
+The kernel is asked for everything, and what is returned is a script for it to check anew; the
+search proves nothing. PUCT over tactics with a prior; the value of a tactic is the product of its
+subgoals' (Hubert et al. 2025, AlphaProof's product nodes).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Kernel(Protocol):
     """Who alone knows what follows."""
 
     def apply(self, path: Path, tactic: str) -> list[tuple[Path, str]] | None:
-        """The goals (path and text) that `tactic` leaves of the goal at `path`; None where it is refused."""
+        """The goals (path and text) that `tactic` leaves of the goal at `path`; None where it is
+        refused."""
 
 
 Prior = Callable[[str], Mapping[str, float]]
@@ -55,7 +57,10 @@ class Goal:
 
 @dataclass
 class Attempt:
-    """An AND node: one tactic at one goal. `goals` is None until it was tried; refused ones stay without."""
+    """An AND node: one tactic at one goal.
+
+    `goals` is None until it was tried; refused ones stay without.
+    """
 
     prior: float
     goals: list[Goal] | None = None
@@ -74,7 +79,8 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Proof:
-    """The script, in the order in which its goals stand, and (goal text, tactic) of each step, to learn from."""
+    """The script, in the order in which its goals stand, and (goal text, tactic) of each step, to
+    learn from."""
 
     script: tuple[str, ...]
     steps: tuple[tuple[str, str], ...]
@@ -108,7 +114,10 @@ def prove(
 
 
 def _simulate(kernel: Kernel, root: Goal, prior: Prior, exploration: float, deepest: int) -> int:
-    """One descent to a tactic that was not tried, and the way back. Returns how many tactics were tried: 0 or 1."""
+    """One descent to a tactic that was not tried, and the way back.
+
+    Returns how many tactics were tried: 0 or 1.
+    """
     goal, tried = root, 0
     trail: list[tuple[Goal, str, Attempt]] = []
     while True:
@@ -164,10 +173,12 @@ def _steps(goal: Goal) -> list[tuple[str, str]]:
 
 
 class TacticTable:
-    """A prior that counts: which tactic closed goals of this shape. Expert iteration feeds it the proofs that it found.
+    """A prior that counts: which tactic closed goals of this shape. Expert iteration feeds it the
+    proofs that it found.
 
-    p(t | goal) ∝ 1/|candidates| + n(shape, t) + ½ n(coarse shape, t), over the candidates that the goal offers. Tactics
-    are counted by their form (`form`), so that what was learned of one hypothesis holds for the next.
+    p(t | goal) ∝ 1/|candidates| + n(shape, t) + ½ n(coarse shape, t), over the candidates that the
+    goal offers. Tactics are counted by their form (`form`), so that what was learned of one
+    hypothesis holds for the next.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
-"""Planning by sweeps: what can be reached in thought is laid out as a graph of states and solved by value iteration.
+"""Planning by sweeps: what can be reached in thought is laid out as a graph of states and solved by
+value iteration.
 
-These are expected updates over all that a model reaches from real situations (Sutton & Barto 2018, 4.4 and 8.5). Where
-actions can be listed and states come again, one prediction serves every path through it; rollouts ask anew each time.
+These are expected updates over all that a model reaches from real situations (Sutton & Barto 2018,
+4.4 and 8.5). Where actions can be listed and states come again, one prediction serves every path
+through it; rollouts ask anew each time.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ LARGEST_DISCOUNT = 0.99
 
 @dataclass(frozen=True)
 class Choice:
-    """What is best in a state: its value there, and the actions that reach it, each with what it is thought to do.
-    root: the number of the situation from which the state was first reached."""
+    """What is best in a state: its value there, and the actions that reach it, each with what it is
+    thought to do. root: the number of the situation from which the state was first reached."""
 
     value: float
     best: dict[str, Prediction]
@@ -33,9 +35,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Reach(Generic[Place]):
-    """`actions` lists what could be done in each situation; each is tried in thought there, and then from wherever it
-    led, the nearest states first, until `states` for each situation are laid out. What lies beyond is worth nothing.
-    `stops` says of what is seen whether the plan ends there, though the world may go on.
+    """`actions` lists what could be done in each situation; each is tried in thought there, and
+    then from wherever it led, the nearest states first, until `states` for each situation are laid
+    out. What lies beyond is worth nothing. `stops` says of what is seen whether the plan ends
+    there, though the world may go on.
 
     A thought that the model is not sure of (above `threshold`) leads nowhere and is never chosen.
     """
@@ -49,8 +52,8 @@ class Reach(Generic[Place]):
     stops: Callable[[str], bool] = lambda _: False
 
     def __call__(self, places: Sequence[Place], observations: Sequence[str]) -> dict[str, Choice]:
-        """By observation, what is best there; only where the actions whose outcome is known differ in value. Two
-        situations that look the same are taken for one."""
+        """By observation, what is best there; only where the actions whose outcome is known differ
+        in value. Two situations that look the same are taken for one."""
         number: dict[str, int] = {}
         roots: list[int] = []
         wave: list[tuple[Place, str]] = []
@@ -131,8 +134,8 @@ def worth(rewards: RewardModel, env_id: str, answer: Outcome) -> float:
 def could_do(
     listed: Sequence[str], act: Act, n: int, observations: Sequence[str]
 ) -> list[Sequence[str]]:
-    """What could be done in each situation: all that the world lists, or else what the policy says when it is asked
-    `n` times."""
+    """What could be done in each situation: all that the world lists, or else what the policy says
+    when it is asked `n` times."""
     if listed:
         return [listed] * len(observations)
     said = [d.text for d in act([o for o in observations for _ in range(n)])]

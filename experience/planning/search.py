@@ -1,7 +1,9 @@
-"""Search in a tree of few actions: sequential halving with Gumbel noise at the root, and its improved policy.
+"""Search in a tree of few actions: sequential halving with Gumbel noise at the root, and its
+improved policy.
 
-Danihelka et al. 2022, "Policy improvement by planning with Gumbel": with any number of simulations the improved policy
-is no worse than the prior under the values searched with. Where the thought happens is one function, as for lookahead.
+Danihelka et al. 2022, "Policy improvement by planning with Gumbel": with any number of simulations
+the improved policy is no worse than the prior under the values searched with. Where the thought
+happens is one function, as for lookahead.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class Leaf(Generic[State]):
-    """What came of an action: where it leads, the reward on the way, the discount and the value from there, and the
-    prior's logits float [A] over what can be done there; none where nothing can."""
+    """What came of an action: where it leads, the reward on the way, the discount and the value
+    from there, and the prior's logits float [A] over what can be done there; none where nothing
+    can."""
 
     state: State
     reward: float
@@ -36,7 +39,8 @@ class Leaf(Generic[State]):
 
 @dataclass
 class _Node(Generic[State]):
-    """A state in the tree: prior logits float [A], its value by the model, and what came of each action."""
+    """A state in the tree: prior logits float [A], its value by the model, and what came of each
+    action."""
 
     state: State
     logits: Floats
@@ -52,8 +56,8 @@ class _Node(Generic[State]):
 
     @property
     def q(self) -> Floats:
-        """Mean return of each action; what was never tried has the value that the visited ones and the prior give
-        (ibid., eq. 33: v_mix)."""
+        """Mean return of each action; what was never tried has the value that the visited ones and
+        the prior give (ibid., eq. 33: v_mix)."""
         tried = self.visits > 0
         prior = softmax(self.logits)
         mean = self.returns / np.maximum(self.visits, 1)
@@ -87,11 +91,12 @@ def gumbel_search(
     scale: float = 1.0,
     depth: int = 50,
 ) -> Generator[tuple[State, int], Leaf[State], Found]:
-    """The action of the greatest g + logits + σ(q̂) after sequential halving, and π' = softmax(logits + σ(q̂)).
+    """The action of the greatest g + logits + σ(q̂) after sequential halving, and π' =
+    softmax(logits + σ(q̂)).
 
-    A generator: it asks what comes of (state, action) and is sent the leaf, so that many searches are answered at once.
-    σ(q) = (50 + max N)·scale·q, with q rescaled to [0, 1] over the root's actions (ibid., eq. 8 and appendix F).
-    Without `rng` there is no noise g: the search is greedy.
+    A generator: it asks what comes of (state, action) and is sent the leaf, so that many searches
+    are answered at once. σ(q) = (50 + max N)·scale·q, with q rescaled to [0, 1] over the root's
+    actions (ibid., eq. 8 and appendix F). Without `rng` there is no noise g: the search is greedy.
     """
     top = _Node(root.state, np.asarray(root.logits, float), root.value)
     gumbel = rng.gumbel(size=len(top.logits)) if rng is not None else np.zeros(len(top.logits))
@@ -125,7 +130,8 @@ def _sigma(node: _Node[State], scale: float) -> Floats:
 def _simulate(
     root: _Node[State], action: int, depth: int
 ) -> Generator[tuple[State, int], Leaf[State], None]:
-    """One descent: the given action at the root, below it the one most behind the improved policy (ibid., eq. 14)."""
+    """One descent: the given action at the root, below it the one most behind the improved policy
+    (ibid., eq. 14)."""
     path = [(root, action)]
     while (
         len(path) < depth
@@ -157,9 +163,10 @@ class _Spot(Generic[Place]):
 
 @dataclass(frozen=True)
 class TreeSearch(Generic[Place]):
-    """Gumbel search for many situations at once, each with `simulations` thoughts. Could be done what the world lists,
-    or else what the policy says when it is asked `candidates` times; the prior is how often it says each, and one part
-    for all alike. Thoughts end as in `lookahead.Search`."""
+    """Gumbel search for many situations at once, each with `simulations` thoughts. Could be done
+    what the world lists, or else what the policy says when it is asked `candidates` times; the
+    prior is how often it says each, and one part for all alike. Thoughts end as in
+    `lookahead.Search`."""
 
     act: Act
     tries: Try[Place]
@@ -175,8 +182,8 @@ class TreeSearch(Generic[Place]):
     def __call__(
         self, places: Sequence[Place], observations: Sequence[str]
     ) -> list[tuple[str, float] | None]:
-        """For each situation the action found and what the improved policy is worth there; None where one action only
-        could be done."""
+        """For each situation the action found and what the improved policy is worth there; None
+        where one action only could be done."""
         found: list[tuple[str, float] | None] = [None] * len(places)
         roots = self._leaves(places, observations, [0.0] * len(places))
         searches = {
@@ -223,7 +230,8 @@ class TreeSearch(Generic[Place]):
     def _leaves(
         self, places: Sequence[Place], observations: Sequence[str], rewards: Sequence[float]
     ) -> list[Leaf[_Spot[Place]]]:
-        """Where thoughts have come to, each with what the policy would do and what the value function expects."""
+        """Where thoughts have come to, each with what the policy would do and what the value
+        function expects."""
         if not places:
             return []
         n, discount = self.candidates, min(self.discount, LARGEST_DISCOUNT)

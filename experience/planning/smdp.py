@@ -1,7 +1,9 @@
-"""Planning and learning with options where states can be listed: multi-time models, and values over options.
+"""Planning and learning with options where states can be listed: multi-time models, and values over
+options.
 
-An option's model has the shape of an action's: r_o(s), what it earns until it stops, and p_o(s, s'), where it stops,
-with γ^k inside (Sutton, Precup & Singh 1999, eq. 3 and 4). So one value iteration serves both.
+An option's model has the shape of an action's: r_o(s), what it earns until it stops, and p_o(s,
+s'), where it stops, with γ^k inside (Sutton, Precup & Singh 1999, eq. 3 and 4). So one value
+iteration serves both.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Model:
-    """One way to behave: reward float [S]; arrival float [S, S], discounted; starts bool [S], where it may begin."""
+    """One way to behave: reward float [S]; arrival float [S, S], discounted; starts bool [S], where
+    it may begin."""
 
     reward: Floats
     arrival: Floats
@@ -33,7 +36,10 @@ class Model:
 
 @dataclass(frozen=True)
 class FiniteWorld:
-    """A world whose states are listed, with the models of its actions. Where a world ends it arrives nowhere."""
+    """A world whose states are listed, with the models of its actions.
+
+    Where a world ends it arrives nowhere.
+    """
 
     states: tuple[str, ...]
     actions: tuple[str, ...]
@@ -47,7 +53,10 @@ class FiniteWorld:
         reward: Callable[[Outcome], float],
         discount: float,
     ) -> FiniteWorld:
-        """What a counting model knows. An action never tried in a state may not be started there."""
+        """What a counting model knows.
+
+        An action never tried in a state may not be started there.
+        """
         states = tuple(
             dict.fromkeys(
                 [o for o, _ in model.pairs]
@@ -74,9 +83,10 @@ class FiniteWorld:
     def model_of(self, option: Option) -> Model:
         """The multi-time model of an option.
 
-        r_o = r_π + γP_π (1−β) r_o,   p_o = γP_π (β I + (1−β) p_o): linear systems, solved exactly where π and β depend
-        on what is seen alone; for a program from its last action back, each age upon the model of the next.
-        An option that knows no way on where it has not stopped, stops there.
+        r_o = r_π + γP_π (1−β) r_o,   p_o = γP_π (β I + (1−β) p_o): linear systems, solved exactly
+        where π and β depend on what is seen alone; for a program from its last action back, each
+        age upon the model of the next. An option that knows no way on where it has not stopped,
+        stops there.
         """
         last = stages(option) - 1
         stop, r, p = self._stage(option, last)
@@ -93,7 +103,8 @@ class FiniteWorld:
         return Model(r, p, starts)
 
     def _known(self, option: Option, age: int) -> Bools:
-        """bool [S]: where the option's action at that age is one of the world's that may be started there."""
+        """bool [S]: where the option's action at that age is one of the world's that may be started
+        there."""
         named = [option.act(state, age) for state in self.states]
         return np.array(
             [
@@ -103,7 +114,8 @@ class FiniteWorld:
         )
 
     def _stage(self, option: Option, age: int) -> tuple[Floats, Floats, Floats]:
-        """Of the option's action at `age`: β on arrival [S], its reward [S], its discounted arrival [S, S]."""
+        """Of the option's action at `age`: β on arrival [S], its reward [S], its discounted arrival
+        [S, S]."""
         named = [option.act(state, age) for state in self.states]
         chosen = [self.actions.index(a) if a in self.actions else 0 for a in named]
         known = self._known(option, age)
@@ -124,7 +136,10 @@ def backup(models: Sequence[Model], values: Floats) -> Floats:
 def value_iteration(
     models: Sequence[Model], sweeps: int, start: Floats | None = None
 ) -> list[Floats]:
-    """v after 0, 1, … `sweeps` synchronous sweeps, each float [S]. A state where nothing may start is worth 0."""
+    """v after 0, 1, … `sweeps` synchronous sweeps, each float [S].
+
+    A state where nothing may start is worth 0.
+    """
     history = [np.zeros(len(models[0].reward)) if start is None else start]
     for _ in range(sweeps):
         best = backup(models, history[-1]).max(0)
@@ -133,14 +148,15 @@ def value_iteration(
 
 
 def interrupted(models: Sequence[Model], values: Floats, option: int) -> Bools:
-    """Where going on with `option` is worth less than choosing anew: q(s, o) < v(s), bool [S] (ibid., theorem 2)."""
+    """Where going on with `option` is worth less than choosing anew: q(s, o) < v(s), bool [S]
+    (ibid., theorem 2)."""
     return np.asarray(backup([models[option]], values)[0] < values - 1e-12)
 
 
 @dataclass(frozen=True)
 class OptionSettings:
-    """step_size α, discount γ; `intra` learns of every option that would have done the same, not only of the one that
-    was followed."""
+    """step_size α, discount γ; `intra` learns of every option that would have done the same, not
+    only of the one that was followed."""
 
     step_size: float = 0.1
     discount: float = 0.9
@@ -148,13 +164,15 @@ class OptionSettings:
 
 
 class OptionLearner:
-    """Values of actions and options, learned from rows as collectors write them. One stream at a time, in order.
+    """Values of actions and options, learned from rows as collectors write them. One stream at a
+    time, in order.
 
     SMDP:  Q(S,O) ← Q(S,O) + α [R^{(k)} + γ^k max_O' Q(S',O') − Q(S,O)]
     intra: Q(S,o) ← Q(S,o) + α [R + γ U(S',o) − Q(S,o)] for every o with π_o(S) = A,
-           U(S',o) = (1−β_o) Q(S',o) + β_o max Q(S',·)        Sutton, Precup & Singh 1999, eq. 12 and 20
-    A program is a policy over (S, age): it has such a Q for each of its ages, and each looks ahead to the next. Choices
-    that options make of other options are not learned from.
+           U(S',o) = (1−β_o) Q(S',o) + β_o max Q(S',·)        Sutton, Precup & Singh 1999, eq. 12
+           and 20
+    A program is a policy over (S, age): it has such a Q for each of its ages, and each looks ahead
+    to the next. Choices that options make of other options are not learned from.
     """
 
     def __init__(self, actions: Sequence[str], library: Library, settings: OptionSettings) -> None:
@@ -164,13 +182,17 @@ class OptionLearner:
         self._by_id = {option_id(o.name): USE + o.name for o in library}
         self.values: dict[str, list[float]] = {}
         self._within: dict[tuple[str, str, int], float] = {}
-        """Q(S, o) of a program that has taken 1, 2, … of its actions, by (observation, name, age)."""
+        """Q(S, o) of a program that has taken 1, 2, … of its actions, by (observation, name, age).
+        """
         self._admissible: dict[str, list[int]] = {}
         self._started: tuple[str, str, float, int] | None = None
         self.durations: dict[str, list[int]] = defaultdict(list)
 
     def learn(self, step: Step, following: Step) -> None:
-        """One row and the next of its stream. A choice of an option is remembered until the option is over."""
+        """One row and the next of its stream.
+
+        A choice of an option is remembered until the option is over.
+        """
         if step.decision is None or step.reward is None:
             return
         action, ahead = step.decision.text, following.obs_text
@@ -209,7 +231,8 @@ class OptionLearner:
         return self._row(observation)[self._index[USE + option.name]]
 
     def _follow(self, step: Step, ahead: str, ended: bool) -> None:
-        """Adds a turn to the option under way; when it is over, the whole of it is one step of the SMDP."""
+        """Adds a turn to the option under way; when it is over, the whole of it is one step of the
+        SMDP."""
         assert self._started is not None and step.reward is not None
         state, name, earned, k = self._started
         earned, k = earned + self.settings.discount**k * step.reward, k + 1
@@ -253,9 +276,11 @@ def learned_models(
     step_size: float,
     discount: float,
 ) -> Model:
-    """An option's model from real steps of any behaviour, by the intra-option TD rule (ibid., eq. 21 and 22):
+    """An option's model from real steps of any behaviour, by the intra-option TD rule (ibid., eq.
+    21 and 22):
 
-    r_o(S) += α [R + γ (1−β(S')) r_o(S') − r_o(S)],   p_o(S,·) += α [γ ((1−β) p_o(S',·) + β 1_{S'}) − p_o(S,·)]
+    r_o(S) += α [R + γ (1−β(S')) r_o(S') − r_o(S)],   p_o(S,·) += α [γ ((1−β) p_o(S',·) + β 1_{S'})
+    − p_o(S,·)]
     """
     n, ages = len(index), stages(option)
     r, p = np.zeros((ages, n)), np.zeros((ages, n, n))  # a program has a model for each of its ages

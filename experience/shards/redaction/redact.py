@@ -1,11 +1,12 @@
 """Redaction: secrets never reach a shard, in any of the forms that programs give them.
 
-Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET or PASSWORD, and
-those that a configuration names, by `name_secrets`), plain and in some fifty encodings, each also escaped, split over
-lines or in other capitals (`spelling`), what looks like a well-known kind of credential, and user and password of
-every URL. Where a step's text was changed, its token ids go too: ids beside clean text would spell the secret; the step
-is then no longer token-exact, and so are the episode's later ones, whose prompts may repeat it.
-Does not cover: a secret that the process does not know and that has no known shape, one of fewer than 8 characters (6
+Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET
+or PASSWORD, and those that a configuration names, by `name_secrets`), plain and in some fifty
+encodings, each also escaped, split over lines or in other capitals (`spelling`), what looks like a
+well-known kind of credential, and user and password of every URL. Where a step's text was changed,
+its token ids go too: ids beside clean text would spell the secret; the step is then no longer
+token-exact, and so are the episode's later ones, whose prompts may repeat it. Does not cover: a
+secret that the process does not know and that has no known shape, one of fewer than 8 characters (6
 where a configuration names it); pictures; a model's own paraphrase of one.
 """
 
@@ -43,7 +44,8 @@ _SECRET_NAME = re.compile(
 _PASSWORD_OF_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST, _SHORTEST_NAMED = 8, 6
 NAMES = "XP_SECRET_NAMES"
-"""Environment variable with the names of those that a configuration names as secret: child processes inherit it."""
+"""Environment variable with the names of those that a configuration names as secret: child
+processes inherit it."""
 _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
     *(
         (character, sign, rf"{sign}(?<=\b{sign}){rest}")
@@ -74,8 +76,8 @@ _SHAPES = [(character, sign, re.compile(shape)) for character, sign, shape in _K
 
 
 def encodings(secret: str) -> Iterator[str]:
-    """The forms in which `secret` may turn up inside other text. Base64 has three, by where in a longer text the
-    secret began; of those only the characters that the secret alone decides."""
+    """The forms in which `secret` may turn up inside other text. Base64 has three, by where in a
+    longer text the secret began; of those only the characters that the secret alone decides."""
     raw = secret.encode()
     yield secret
     for lead in range(3):
@@ -131,7 +133,8 @@ def encodings(secret: str) -> Iterator[str]:
 
 
 def name_secrets(names: Iterable[str]) -> None:
-    """From now on, here and in child processes, the values of these environment variables count as secrets."""
+    """From now on, here and in child processes, the values of these environment variables count as
+    secrets."""
     known = os.environ.get(NAMES, "").split(",")
     os.environ[NAMES] = ",".join(dict.fromkeys(n for n in [*known, *names] if n))
 
@@ -178,7 +181,8 @@ class Redactor:
 
     @classmethod
     def current(cls) -> Redactor:
-        """That of this process's environment as it is now; made anew only where a secret came or went."""
+        """That of this process's environment as it is now; made anew only where a secret came or
+        went."""
         return _made(_values(os.environ))
 
     def text(self, text: str) -> str:
@@ -195,7 +199,8 @@ class Redactor:
         return cover(clean, spelled, MARK) if spelled else clean
 
     def _without_forms(self, text: str, found: Set[bytes]) -> str:
-        """`text` without the forms of secrets that it holds as they are; `found`: those that may be there, squeezed."""
+        """`text` without the forms of secrets that it holds as they are; `found`: those that may be
+        there, squeezed."""
         if not found and not self._odd_forms:
             return text
         forms = [*self._odd_forms, *(form for word in found for form in self._forms.get(word, ()))]

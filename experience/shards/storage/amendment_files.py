@@ -1,8 +1,9 @@
 """The files of amendments: written, read, and rid of amendments of removed rows.
 
-`amendments/<number>-<SHA-256>.amendments` beside the writers' directories, one immutable Parquet file a call, published
-by one rename and held against the hash in its name when read. The ending is not `.parquet`, so that a glob for the
-store's Parquet finds steps alone; older stores' amendments, which have that ending, are read as well.
+`amendments/<number>-<SHA-256>.amendments` beside the writers' directories, one immutable Parquet
+file a call, published by one rename and held against the hash in its name when read. The ending is
+not `.parquet`, so that a glob for the store's Parquet finds steps alone; older stores' amendments,
+which have that ending, are read as well.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def amendments(store: Path, disk: Disk = REAL) -> pa.Table:
 
 
 def declared(store: Path, name: str, disk: Disk = REAL) -> SignalKind | None:
-    """The unit and source of signal `name`, as the newest file says that amends it; None if none does."""
+    """The unit and source of signal `name`, as the newest file says that amends it; None if none
+    does."""
     for path in reversed(files(store, disk)):
         if name in (kinds := _kinds(_read(path, disk))):
             return kinds[name]
@@ -100,7 +102,8 @@ def _read(path: Path, disk: Disk) -> pa.Table:
 
 
 def _table(data: bytes) -> pa.Table:
-    """A stranger's file of kilobytes may unpack to more than any memory: what it would be is summed up first."""
+    """A stranger's file of kilobytes may unpack to more than any memory: what it would be is summed
+    up first."""
     words = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
     file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=words)
     groups = (
@@ -131,8 +134,9 @@ def holds(steps: Spans, stream: bytes, t: int) -> bool:
 def drop_amendments(
     store: Path, gone: Mapping[str, Sequence[tuple[int, int]]], disk: Disk = REAL
 ) -> int:
-    """Takes out what amends a row that is `gone` (by stream, hexadecimal: runs of t); how many. A file that holds some
-    is replaced by one of the same number without them: the new one is there before the old one goes."""
+    """Takes out what amends a row that is `gone` (by stream, hexadecimal: runs of t); how many. A
+    file that holds some is replaced by one of the same number without them: the new one is there
+    before the old one goes."""
     steps, dropped = {bytes.fromhex(stream): spans for stream, spans in gone.items()}, 0
     for path in files(store, disk):
         table = _read(path, disk)

@@ -1,4 +1,5 @@
-"""What the store asks of an operating system: all of it, so that a test can cut the power or fail any call.
+"""What the store asks of an operating system: all of it, so that a test can cut the power or fail
+any call.
 
 A descriptor is opened to be written to; reading goes by path. Every call may raise OSError.
 """
@@ -21,17 +22,21 @@ Identity = tuple[int, ...]
 
 
 class Disk:
-    """The real one. What is written survives power loss after `sync`; a name that came, went or changed, after
-    `sync_directory` of its directory."""
+    """The real one. What is written survives power loss after `sync`; a name that came, went or
+    changed, after `sync_directory` of its directory."""
 
     manifest_comes_later = False
-    """Whether a sealed shard may be there before the manifest that names it: a reader then passes over it."""
+    """Whether a sealed shard may be there before the manifest that names it: a reader then passes
+    over it."""
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
     def create(self, path: Path) -> int:
-        """A new empty file. Raises FileExistsError if there is one: creating is how a writer's fence is taken."""
+        """A new empty file.
+
+        Raises FileExistsError if there is one: creating is how a writer's fence is taken.
+        """
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def reopen(self, path: Path) -> int:
@@ -66,7 +71,10 @@ class Disk:
 
     @contextmanager
     def lock(self, path: Path) -> Iterator[None]:
-        """The only one who holds `path`, as long as this process lives. Raises ShardError if another does."""
+        """The only one who holds `path`, as long as this process lives.
+
+        Raises ShardError if another does.
+        """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,8 +113,8 @@ class Disk:
         return path.stat().st_size
 
     def identity(self, path: Path) -> Identity | None:
-        """What differs once the file was written to or replaced; its second number is the time of the last change
-        (ns). None where that cannot be told."""
+        """What differs once the file was written to or replaced; its second number is the time of
+        the last change (ns). None where that cannot be told."""
         found = path.stat()
         return (
             found.st_size,
@@ -141,8 +149,8 @@ class Disk:
             view = view[self.write_some(descriptor, view) :]
 
     def write_file(self, path: Path, parts: Iterable[bytes]) -> None:
-        """A new file whose contents are on disk; its name is not before `sync_directory`. What an earlier try left
-        under that name goes."""
+        """A new file whose contents are on disk; its name is not before `sync_directory`. What an
+        earlier try left under that name goes."""
         if self.exists(path):
             self.remove(path)
         descriptor = self.create(path)

@@ -1,4 +1,5 @@
-"""Where the rows are: from whatever a user may name of a run, to the folder that holds its writers' shards."""
+"""Where the rows are: from whatever a user may name of a run, to the folder that holds its writers'
+shards."""
 
 from __future__ import annotations
 
@@ -12,10 +13,12 @@ _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def find_store(path: str | Path, *, imagined: bool = False) -> Path:
-    """The store that `path` means: a run's directory (`runs/latest`), its `shards` or `imagined`, or any store.
+    """The store that `path` means: a run's directory (`runs/latest`), its `shards` or `imagined`,
+    or any store.
 
-    Raises ShardError, with what to name instead, for all else: what is missing, a file, one writer's directory, a
-    folder of runs, a folder without experience, an address of an object store.
+    Raises ShardError, with what to name instead, for all else: what is missing, a file, one
+    writer's directory, a folder of runs, a folder without experience, an address of an object
+    store.
     """
     if _ELSEWHERE.match(str(path)):
         raise ShardError(
@@ -53,7 +56,8 @@ def find_store(path: str | Path, *, imagined: bool = False) -> Path:
 
 
 def given_store(path: str | Path) -> Path:
-    """The same for a store of this machine that may be empty yet: a run's directory gives its shards."""
+    """The same for a store of this machine that may be empty yet: a run's directory gives its
+    shards."""
     path = Path(path)
     if not path.is_dir():
         return find_store(path)

@@ -1,8 +1,9 @@
 """The manifest: one line a sealed shard, with its rows and SHA-256, chained to the line before.
 
-A line is JSON with its own CRC-32. It is there before its shard has its final name, so a sealed shard that no line
-names is one whose line was lost. The file is replaced by a longer one in one rename: no failure leaves half a line,
-and a line that was dropped, changed or swapped, the last too, is an error.
+A line is JSON with its own CRC-32. It is there before its shard has its final name, so a sealed
+shard that no line names is one whose line was lost. The file is replaced by a longer one in one
+rename: no failure leaves half a line, and a line that was dropped, changed or swapped, the last
+too, is an error.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ class Line(TypedDict):
 
 
 def read_manifest(directory: Path, disk: Disk = REAL) -> list[Line]:
-    """The lines, none if there is no manifest. Raises ShardError where one is damaged or the chain is broken."""
+    """The lines, none if there is no manifest.
+
+    Raises ShardError where one is damaged or the chain is broken.
+    """
     return [content for content, _ in _lines(directory, disk)]
 
 
 def append_manifest(sealed: Path, rows: int, size: int, sha256: str, disk: Disk = REAL) -> None:
     """Adds `sealed`, a shard whose contents are on disk under a name that it may still change.
 
-    A last line for the same shard, which a failure may have left, is written again. Raises ShardError if an earlier
-    line names it otherwise.
+    A last line for the same shard, which a failure may have left, is written again. Raises
+    ShardError if an earlier line names it otherwise.
     """
     directory = sealed.parent
     lines = _lines(directory, disk)
@@ -91,7 +95,8 @@ def _line(content: Line) -> bytes:
 
 
 def _content(raw: bytes) -> Line | None:
-    """What a line says; None unless it is whole, its CRC is right, and it names a shard of this directory."""
+    """What a line says; None unless it is whole, its CRC is right, and it names a shard of this
+    directory."""
     crc, _, body = raw[:-1].partition(b" ")
     if not raw.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
         return None

@@ -1,9 +1,10 @@
-"""Sealed shards on an object store (S3, GCS, HDFS …) through pyarrow.fs: sent there, followed and verified from there.
+"""Sealed shards on an object store (S3, GCS, HDFS …) through pyarrow.fs: sent there, followed and
+verified from there.
 
 What is sealed never changes, so it is sent once; manifests and snapshots go after what they name: a
-reader there sees whole shards only. Rows of a segment still being written stay local until it is sealed.
-Writing there is refused: whole runs stay on a disk and are mirrored.
-Does not cover: the object store's own durability; deletions by others; what was removed or forgotten here stays there,
+reader there sees whole shards only. Rows of a segment still being written stay local until it is
+sealed. Writing there is refused: whole runs stay on a disk and are mirrored. Does not cover: the
+object store's own durability; deletions by others; what was removed or forgotten here stays there,
 unless `mirror` is told to `prune`.
 """
 
@@ -32,7 +33,8 @@ _NAMES = ("MANIFEST", ".json")
 
 
 class RemoteDisk(Disk):
-    """Reads below `base` of a filesystem as if it were a directory: for `Catalog`, `BlobReader` and `verify`."""
+    """Reads below `base` of a filesystem as if it were a directory: for `Catalog`, `BlobReader` and
+    `verify`."""
 
     manifest_comes_later = True
 
@@ -85,7 +87,8 @@ class RemoteDisk(Disk):
     def unsend(self, path: Path) -> None:
         self._files.delete_file(_name(path))
 
-    # What writers ask of a disk: none of it is offered, where the disk of this machine would take it silently.
+    # What writers ask of a disk: none of it is offered, where the disk of this machine would take
+    # it silently.
 
     def make_directory(self, path: Path) -> None:
         self._refuse(path)
@@ -127,9 +130,11 @@ class RemoteDisk(Disk):
 def mirror(
     store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL, *, prune: bool = False
 ) -> int:
-    """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as often as you like.
+    """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as
+    often as you like.
 
-    `prune` then removes there what is no longer here: what went cold, was removed, or was forgotten.
+    `prune` then removes there what is no longer here: what went cold, was removed, or was
+    forgotten.
     """
     sent = 0
     for directory in disk.directories(store):

@@ -205,8 +205,8 @@ def rewrite(
 
 
 def remove_drafts(path: Path, disk: Disk) -> None:
-    """What a rewriting that failed left: before the segment is sealed otherwise, since a `.blocks` log beside a
-    sealed shard is taken for its own."""
+    """What a rewriting that failed left: before the segment is sealed otherwise, since a `.blocks`
+    log beside a sealed shard is taken for its own."""
     found = [p for p in (path.with_suffix(".draft"), path.with_suffix(".blocks")) if disk.exists(p)]
     for draft in found:
         disk.remove(draft)
@@ -299,7 +299,8 @@ def seal_in_place(path: Path, disk: Disk) -> None:
 
 
 def _add_to_manifest(path: Path, disk: Disk) -> None:
-    """A shard of an older format, whose line was written after its name: killed in between, it has none yet."""
+    """A shard of an older format, whose line was written after its name: killed in between, it has
+    none yet."""
     commits = list(read_commits(disk.read(path.with_suffix(".commit")), where=str(path)))
     if not commits or not ends_the_stream(path, commits[-1].end, disk):
         raise ShardError(
@@ -323,7 +324,8 @@ def truncate_log(path: Path, commits: int, disk: Disk) -> None:
 
 
 def _footer(path: Path, disk: Disk) -> bytes:
-    """What the writer would have put behind the committed blocks: the same batches give the same bytes, then it."""
+    """What the writer would have put behind the committed blocks: the same batches give the same
+    bytes, then it."""
     encoder = None
     for block in BlockReader(path, disk).read():
         encoder = encoder or Encoder(block.batch.schema)
