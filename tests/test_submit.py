@@ -29,6 +29,16 @@ def cluster() -> Iterator[dict[str, str]]:
         yield environment
 
 
+def test_ray_takes_every_source_file_along() -> None:
+    """A pattern `runs/` in an ignore file would also leave out actors/runs, and a job would not start."""
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
+
+    left_out = get_excludes_from_ignore_files(ROOT, include_gitignore=True)
+    sources = [p for room in ("experience", "actors", "envs") for p in (ROOT / room).rglob("*.py")]
+    assert left_out and (ROOT / "actors/runs/directory.py") in sources
+    assert not [p for p in sources if any(leaves_out(p) for leaves_out in left_out)]
+
+
 @contextlib.contextmanager
 def cluster_of(count: int, of: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """A cluster of `count` nodes, started with the environment `of`, in a session folder of its own: other clusters of
