@@ -55,7 +55,8 @@ def described() -> Iterator[dict[str, str]]:
     """One record a bundled world: its id, where it is, and its module's first line."""
     for name, entry in WORLDS.items():
         module, _, _ = entry.partition(":")
-        summary = (import_module(module).__doc__ or "").splitlines()[0]
+        paragraph = (import_module(module).__doc__ or "").partition("\n\n")[0]
+        summary = " ".join(paragraph.split())
         yield {"id": f"envs:{name}", "entry_point": entry, "summary": summary}
 
 
