@@ -133,7 +133,7 @@ def test_a_checkpoint_that_is_not_whole_is_named_with_the_one_before_it(
     for file in newest.glob(gone):
         file.unlink()
     with pytest.raises(ShardError, match=f"checkpoint {newest.name}: ") as raised:
-        RunDirectory(run).last_checkpoint()
+        RunDirectory(run).checkpoints.newest()
     assert f"remove it to go on from {before.name}" in str(raised.value)
     done = xp("resume", str(run), at=run.parent.parent)
     assert done.returncode == 4 and newest.name in done.stderr and "Traceback" not in done.stderr
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_is_not_whole_is_named_with_the_one_before_it(
 
 
 def test_a_checkpoint_of_another_learner_says_what_it_lacks(run: Path) -> None:
-    saved: Any = RunDirectory(run).last_checkpoint()
+    saved: Any = RunDirectory(run).checkpoints.newest()
     with pytest.raises(
         ShardError, match=r"step-\d+ has no value.safetensors: it is of another learner"
     ):
@@ -152,9 +152,9 @@ def test_a_checkpoint_of_another_learner_says_what_it_lacks(run: Path) -> None:
 def test_the_newest_checkpoint_is_that_of_the_highest_version(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     for version in (999_999, 1_000_000):
-        run.save_checkpoint(version, {"learner.json": str(version).encode()})
-    (run.checkpoints / "step-notes").mkdir()
-    assert (run.last_checkpoint() or {})["learner.json"] == b"1000000"
+        run.checkpoints.save(version, {"learner.json": str(version).encode()})
+    (run.checkpoints.folder / "step-notes").mkdir()
+    assert (run.checkpoints.newest() or {})["learner.json"] == b"1000000"
 
 
 def test_changes_are_told_by_key_and_those_of_worlds_by_id() -> None:

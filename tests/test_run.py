@@ -81,7 +81,7 @@ def test_an_action_without_room_is_refused_at_the_start_with_the_place_and_the_n
     with pytest.raises(ConfigError, match=r"override 'policy\.max_tokens=24'.* takes \d\d"):
         config, directory = configured(tmp_path, "policy.max_tokens=24")
         run(config, directory)
-    assert not any(directory.checkpoints.iterdir())
+    assert not any(directory.checkpoints.folder.iterdir())
 
 
 def test_prompts_and_actions_that_are_cut_are_counted_and_marked(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_run_saves_the_skills_that_it_found_with_its_checkpoint(tmp_path: Path
     config, origins = load([], settings)
     directory = RunDirectory.create(config, origins, ["test"])
     progress = run(config, directory)
-    saved = directory.last_checkpoint()
+    saved = directory.checkpoints.newest()
     assert saved is not None and 0 < progress.skills <= 2
     library = Library.load(saved["options.json"])
     assert len(library) == progress.skills

@@ -64,7 +64,7 @@ def lived(folder: Path, *settings: str) -> dict[str, str]:
     run(config, directory)
     found = {"rows": _rows(directory.shards)}
     found["imagined"] = _rows(directory.path / "imagined")
-    for file in sorted(directory.checkpoints.glob("*/*")):
+    for file in sorted(directory.checkpoints.folder.glob("*/*")):
         if file.name != "SHA256SUMS":
             found[f"{file.parent.name}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found

@@ -27,7 +27,7 @@ def forget_rows(
 
 
 def _said(directory: RunDirectory, found: Found) -> dict[str, Any]:
-    learned = any(directory.checkpoints.glob("[!.]*"))
+    learned = any(directory.checkpoints.folder.glob("[!.]*"))
     return {
         "run": directory.name,
         "rows": found.rows,

@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from actors.runs.directory import RunDirectory, is_run_name
+from actors.runs.directory import RunDirectory
+from actors.runs.finding import is_run_name
+from actors.runs.writing import draft_folder
 from experience.errors import ConfigError
 from experience.shards.exchange import Exchanged, import_from
 
@@ -24,7 +26,7 @@ def import_as_run(source: Path, form: str, runs: Path, name: str) -> Exchanged:
     path = runs / name
     if path.exists():
         raise ConfigError(f"{path} exists already", "choose another --name")
-    with RunDirectory.draft(path) as draft:
+    with draft_folder(path) as draft:
         done = import_from(source, form, draft / "shards")
         RunDirectory(draft).write_record(
             status="imported",

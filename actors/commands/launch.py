@@ -135,7 +135,8 @@ class Launch:
         self._about |= {"version": newest.version, "steps": newest.steps, "report": str(report)}
         say(f"report {report}")
         if status == "interrupted":
-            saved = f" and {directory.newest_checkpoint}" if directory.newest_checkpoint else ""
+            newest_name = directory.checkpoints.newest_name
+            saved = f" and {newest_name}" if newest_name else ""
             say(
                 f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
                 f"Go on with: ./xp resume {directory.name}"

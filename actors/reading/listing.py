@@ -147,7 +147,7 @@ def seconds_of(directory: RunDirectory) -> float:
 
 
 def _last_sign(directory: RunDirectory) -> float:
-    folders = (directory.path / "metrics", directory.checkpoints, directory.shards)
+    folders = (directory.path / "metrics", directory.checkpoints.folder, directory.shards)
     paths = [
         p for folder in folders if folder.is_dir() for p in (*folder.iterdir(), *folder.glob("*/*"))
     ]
@@ -162,7 +162,7 @@ def version_of(directory: RunDirectory, record: dict[str, Any], status: str) -> 
     resumed = resumptions(record)
     if resumed and (number(last.get("t")) or 0) < resumed[-1]["at"]:
         return int(resumed[-1]["version"] or 0)
-    return max(int(number(last.get("version")) or 0), directory.last_version() or 0)
+    return max(int(number(last.get("version")) or 0), directory.checkpoints.newest_version() or 0)
 
 
 def summary(directory: RunDirectory) -> dict[str, Any]:

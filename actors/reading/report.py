@@ -22,7 +22,8 @@ from actors.reading.listing import (
 from actors.reading.live import warnings
 from actors.reading.survey import Survey, first_version, known_config, learns, survey
 from actors.running.progress import Progress
-from actors.runs.directory import RunDirectory, replace_file
+from actors.runs.directory import RunDirectory
+from actors.runs.writing import replace_file
 from experience.errors import ShardError
 from experience.evaluation.statistics import Mean
 from experience.shards.redaction.redact import Redactor

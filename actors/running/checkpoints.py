@@ -61,14 +61,14 @@ class Checkpoints:
             "parts.json": dumps(about).encode(),
             "options.json": self._skills.library.dump(),
         }
-        self._directory.save_checkpoint(self._learner.version, files, imitated)
+        self._directory.checkpoints.save(self._learner.version, files, imitated)
 
     def restore(self) -> bool:
         """Goes on from the newest checkpoint, once the store's rows are in the replay.
 
         False where there is none, and all is to be begun.
         """
-        saved = self._directory.last_checkpoint()
+        saved = self._directory.checkpoints.newest()
         if saved is None:
             return False
         about = json.loads(saved.get("parts.json", b"{}"))

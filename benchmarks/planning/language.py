@@ -325,7 +325,7 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
         )
         directory = RunDirectory.create(config, origins, ["bench"])
         steps = run(config, directory).training_steps
-        saved = directory.last_checkpoint()
+        saved = directory.checkpoints.newest()
         assert saved is not None
         policy = PolicyBundle(
             Weights.read(updates, saved["policy.safetensors"]),

@@ -138,7 +138,7 @@ class Readers:
         return check_acknowledged(self.shards, self.acknowledged)
 
     def checkpoint(self) -> object:
-        return RunDirectory(self.run).last_checkpoint()
+        return RunDirectory(self.run).checkpoints.newest()
 
     def all(self) -> dict[str, Callable[[], object]]:
         names = (

@@ -100,7 +100,7 @@ def begun(
 def learn(run: Path, patience: float = 0.0) -> str:
     """The learner's side of a run: resumes if it can, learns from all there is, saving after each update."""
     directory, learner, replay, shown = begun(run, LearnerSettings(minibatches=2))
-    saved = directory.last_checkpoint()
+    saved = directory.checkpoints.newest()
     if saved is None:
         learner.imitate(shown, 2)
     else:
@@ -108,13 +108,13 @@ def learn(run: Path, patience: float = 0.0) -> str:
     while replay.ready_groups:
         learner.improve(replay.window(learner.version, PER_UPDATE))
         learner.publish()
-        directory.save_checkpoint(learner.version, learner.save() | replay.save())
+        directory.checkpoints.save(learner.version, learner.save() | replay.save())
         time.sleep(patience)
     return learner.policy().weights.sha256
 
 
 def consumed(run: Path) -> list[list[object]]:
-    saved = RunDirectory(run).last_checkpoint()
+    saved = RunDirectory(run).checkpoints.newest()
     assert saved is not None
     return list(json.loads(saved["replay.json"])["consumed"])
 
@@ -161,7 +161,7 @@ def test_a_learner_killed_at_random_ends_with_the_same_weights_and_each_group_on
 
 
 def _final(run: Path) -> bytes:
-    saved = RunDirectory(run).last_checkpoint()
+    saved = RunDirectory(run).checkpoints.newest()
     assert saved is not None
     return saved["policy.safetensors"] + saved["optimizer.safetensors"]
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir(parents=True)
     a_store(tmp_path / "shards")
     learn(tmp_path)
-    saved = RunDirectory(tmp_path).last_checkpoint()
+    saved = RunDirectory(tmp_path).checkpoints.newest()
     assert saved is not None
     with pytest.raises(ShardError, match="another store"):
         Replay(GROUP, max_lag=1000).restore(saved)
@@ -179,12 +179,12 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
 def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
     """The first imitation of a run, saved at every third step; stopped after some, and then as a crash leaves it."""
     directory, learner, replay, shown = begun(run, LearnerSettings(batch_turns=2))
-    if saved := directory.last_checkpoint():
+    if saved := directory.checkpoints.newest():
         learner.restore(saved, shown, replay.restore(saved))
 
     def watch(done: int, steps: int) -> bool:
         if done % 3 == 0:
-            directory.save_checkpoint(0, learner.save() | replay.save(), imitated=done)
+            directory.checkpoints.save(0, learner.save() | replay.save(), imitated=done)
         return done != stop_after
 
     told = learner.imitate(shown, passes, watch)

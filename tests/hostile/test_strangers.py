@@ -337,7 +337,7 @@ def test_a_checkpoint_names_files_beside_it_only(tmp_path: Path) -> None:
     for name in ("../../run.json", "/etc/passwd", "", "missing"):
         (step / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
         with pytest.raises(ShardError, match=r"SHA256SUMS is damaged|is missing|not in SHA256SUMS"):
-            RunDirectory(run).last_checkpoint()
+            RunDirectory(run).checkpoints.newest()
 
 
 def test_a_strangers_texts_do_not_steer_the_terminal(tmp_path: Path) -> None:
