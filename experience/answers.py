@@ -1,7 +1,8 @@
 """What a world answers to `reset` and `step`, read strictly.
 
-An answer of another form is a failure of that world (EnvironmentFailure, with what was expected), never a step. What is
-plainly meant is taken: numpy's numbers and truth values, arrays of one number.
+An answer of another form is a failure of that world (EnvironmentFailure, which says what was
+expected), never a step. Accepted are also numpy's numbers and truth values, and arrays of one
+number.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class StepAnswer:
 
 
 def reset_parts(world: str, answer: Any) -> tuple[Any, dict[str, Any]]:
-    """(observation, info) of an answer to `reset`. Raises EnvironmentFailure for an answer of another form."""
+    """(observation, info) of an answer to `reset`.
+
+    Raises EnvironmentFailure for an answer of another form.
+    """
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
         raise EnvironmentFailure(
             f"{world}: reset gave {_kinds(answer)}",
@@ -40,8 +44,10 @@ def reset_parts(world: str, answer: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def step_parts(world: str, answer: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """(observation, reward, terminated, truncated, info) of an answer to `step`. Raises EnvironmentFailure for an
-    answer of another form."""
+    """(observation, reward, terminated, truncated, info) of an answer to `step`.
+
+    Raises EnvironmentFailure for an answer of another form.
+    """
     if not isinstance(answer, tuple) or len(answer) != 5 or not isinstance(answer[4], dict):
         raise EnvironmentFailure(
             f"{world}: step gave {_kinds(answer)}",
@@ -51,15 +57,18 @@ def step_parts(world: str, answer: Any) -> tuple[Any, Any, Any, Any, dict[str, A
 
 
 def read_reset(world: str, answer: Any) -> tuple[str, Mapping[str, Any]]:
-    """(observation, info) of a world that speaks text. Raises EnvironmentFailure for what cannot be kept in a step."""
+    """(observation, info) of a world that speaks text.
+
+    Raises EnvironmentFailure for values that a step cannot hold.
+    """
     observation, info = reset_parts(world, answer)
     return _observation(world, observation), _info(world, info)
 
 
 def read_step(world: str, answer: Any, catalogue: Mapping[str, SignalKind]) -> StepAnswer:
-    """The answer of a world that speaks text; where it reports no signals, its reward is the signal `env_reward`.
+    """The answer of a world that speaks text. Without signals, the reward becomes `env_reward`.
 
-    Raises EnvironmentFailure for what cannot be kept in a step.
+    Raises EnvironmentFailure for values that a step cannot hold.
     """
     observation, reward, terminated, truncated, info = step_parts(world, answer)
     if "signals" in info:

@@ -34,7 +34,7 @@ class Signal:
 
 
 def as_number(value: Any) -> float | None:
-    """`value` as a float where it is a number of Python's or numpy's, an array of one number included; else None."""
+    """`value` as a float if it is a number of Python or numpy, or an array of one; else None."""
     if (
         isinstance(value, np.ndarray | np.generic)
         and value.size == 1

@@ -1,4 +1,4 @@
-"""What an environment offers beyond Gymnasium, read in one place, with one default for what is absent.
+"""What an environment offers beyond Gymnasium, read in one place, with one default if absent.
 
 A stranger's environment has none of these attributes, and may have others of the same name: an
 attribute that is not of the expected kind counts as absent.
@@ -27,7 +27,7 @@ def instructions_of(env: Any) -> str:
 
 
 def actions_of(env: Any) -> tuple[str, ...]:
-    """Every action that there is now, if the world lists them; they may change from turn to turn."""
+    """All present actions, if the world lists them. The list may change from turn to turn."""
     listed = getattr(env, "actions", ())
     if isinstance(listed, list | tuple) and all(isinstance(action, str) for action in listed):
         return tuple(listed)

@@ -223,7 +223,7 @@ class Parts:
         return self.progress
 
     def _learn_from_the_rest(self) -> None:
-        """Begins nothing new. A run too short for one update waits for a group and learns from it."""
+        """Starts nothing new. A run too short for one update waits for one group to learn from."""
         self._publisher.stop()
         budget = self.config.budget
         limited = budget.steps is not None and self.replay.training_steps >= budget.steps
@@ -319,8 +319,11 @@ def assemble(
     report: Callable[[Progress], None],
     events: Events,
 ) -> Iterator[Parts]:
-    """The run's parts, closed whatever happens: journals sealed, collectors ended. Where learning ends because its
-    updates are not finite, the last batch is kept in the run directory."""
+    """The run's parts, closed whatever happens: journals are sealed, collectors are ended.
+
+    Where updates are not finite, keeps the last batch in the run directory and raises
+    DivergedError.
+    """
     torch.set_num_threads(config.learning.threads)
     parts = Parts(config, directory, report, events)
     try:

@@ -1,4 +1,4 @@
-"""The budget of a run: how much of it is spent, what rates follow from that, and when to give up."""
+"""The budget of a run: what is spent, which rates follow from that, and when to give up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curation: options are found in the best episodes, tried again in the world, pushed, and retired."""
+"""Curation: options are found in the best episodes, tested in the world, pushed, and retired."""
 
 from __future__ import annotations
 

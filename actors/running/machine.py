@@ -16,12 +16,15 @@ _LOW_WATER_BYTES = 64 << 20
 
 
 def check_memory(workers: int) -> None:
-    """Raises XpError where a limit on this process's address space would end Ray's in ways that do not say so."""
+    """Raises XpError where this process's limit on address space is too low for Ray.
+
+    Ray's own processes would die of the limit without naming it.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if workers and limit != resource.RLIM_INFINITY and limit < _RAY_BYTES:
         raise XpError(
-            f"this shell allows {limit / _GIB:.1f} GiB of address space (ulimit -v), and Ray reserves more "
-            f"than {_RAY_BYTES // _GIB}",
+            f"this shell allows {limit / _GIB:.1f} GiB of address space (ulimit -v), "
+            f"and Ray reserves more than {_RAY_BYTES // _GIB}",
             "ulimit -v unlimited, or workers=0, which runs without Ray",
         )
 

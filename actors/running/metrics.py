@@ -1,4 +1,4 @@
-"""Metrics: progress is brought up to date, written as lines of metrics.jsonl, and watched by monitors."""
+"""Metrics: updates progress, writes lines of metrics.jsonl, and shows the lines to monitors."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Metrics:
 
 
 class Monitoring:
-    """Shows each line of metrics to the monitors. A warning is emitted once; a halt ends the run."""
+    """Shows each line of metrics to monitors. A warning is emitted once, a halt ends the run."""
 
     def __init__(self, names: Sequence[str], events: Events) -> None:
         self._monitors: dict[str, Monitor] = {name: monitor(name) for name in names}

@@ -1,4 +1,4 @@
-"""Model learning: the world model is fitted to all transitions read so far, and its gate set anew."""
+"""Model learning: fits the world model to all transitions read so far, and sets its gate anew."""
 
 from __future__ import annotations
 

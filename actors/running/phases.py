@@ -1,6 +1,7 @@
-"""What a run does before and after its main loop: phases with a budget (`budget.phase_minutes`), a count, and an end.
+"""The phases before and after the main loop, each with a count and `budget.phase_minutes`.
 
-The clock cuts only what has used its budget up: a run whose phases end in time is the same whatever the clock says.
+The clock cuts only a phase that has used up its budget. A run whose phases end in time is therefore
+the same on a slow machine and on a fast one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _is_whole(counts: Counts) -> bool:
 
 
 class Phases:
-    """Waits for what was ordered, and counts it. Invariant: `progress.cut_short` names each phase that was cut."""
+    """Waits for ordered works and counts them. `progress.cut_short` names the phases cut."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Phases:
         self.is_imitating = False
         """Whether a crash came before imitation was over: demonstrations are there already."""
         self.not_shown: set[bytes] = set()
-        """Demonstrations that were cut: not imitated, even if one was lived to its end meanwhile."""
+        """Demonstrations that were cut. They are not imitated, even if one has ended meanwhile."""
 
     def begin(self, phase: str, counts: Counts | None = None, minutes: float | None = None) -> None:
         self._progress.phase, self._progress.done = phase, counts or {}
@@ -97,9 +98,10 @@ class Phases:
         )
         cut = self._progress.cut_short.get("demonstrations", "")
         raise XpError(
-            f"not one of {ordered} demonstrations could be had: {why or cut or 'no reason is known'}",
-            "./xp env check says what is wrong with a world; demonstrations: 0 does without its expert, "
-            "budget.phase_minutes gives it more time",
+            f"not one of {ordered} demonstrations could be had: "
+            f"{why or cut or 'no reason is known'}",
+            "./xp env check says what is wrong with a world; demonstrations: 0 does without its "
+            "expert, budget.phase_minutes gives it more time",
         )
 
     def evaluate(self) -> None:
@@ -107,7 +109,10 @@ class Phases:
         self._wait("final evaluation", {"final evaluation": self._evaluator.waiting})
 
     def _wait(self, phase: str, works: Mapping[str, set[bytes]]) -> set[bytes]:
-        """Lives until all of `works` are done or the phase is over; what is missing then is not lived any more."""
+        """Waits until all `works` are done or the phase is over. Returns the ids that are missing.
+
+        The missing works are dropped.
+        """
         total = {what: set(ids) for what, ids in works.items() if ids}
 
         def count() -> Counts:
@@ -135,7 +140,10 @@ class Phases:
             )
 
     def imitation(self, save: Callable[[int], None]) -> Watch:
-        """Begins the phase. What counts its passes, saves after one where that is cheap, and ends it in time."""
+        """Begins the phase. Returns the watch of its passes.
+
+        The watch counts passes, saves after a pass if that is cheap, and ends the phase in time.
+        """
         passes = max(math.ceil(self._config.learning.imitation_passes), 1)
         self.begin("imitation", {"imitation pass": (1, passes)}, self._minutes)
         saved, cost, last = time.monotonic(), 0.0, 0

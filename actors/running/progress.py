@@ -47,7 +47,7 @@ class Progress:
     gain: dict[str, Mean] = field(default_factory=dict)
     training: dict[str, list[float]] = field(default_factory=dict)
     groups: Counter[str] = field(default_factory=Counter)
-    """Groups that were learned from: `all`, and `flat`, whose episodes do not differ and teach nothing."""
+    """Groups learned from: `all`, and `flat`, whose episodes do not differ and teach nothing."""
     model_error: ModelError | None = None
     lag: float = 0.0
     imagined: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What a run imagines: branches that are learned from as real ones are, and what planning found best."""
+"""What a run imagines: branches to learn from like real ones, and what planning found best."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from experience.step import Step
 _SAMPLED_ACTIONS = 6
 """Of the policy, where a world cannot list what could be done."""
 _TRUSTED_VALUE = 0.2
-"""An unfinished imagined branch is worth what the value function says; one that explains less of the variance of new
-returns than this says nothing yet, and a policy that follows it unlearns what it can do."""
+"""Minimum explained variance of new returns before the value function may bootstrap unfinished
+imagined branches. Below it the value is noise, and a policy that follows noise unlearns."""
 
 
 class Thought:
-    """Imagines with a world model and the present policy; what it imagined is kept in shards of its own."""
+    """Imagines with a world model and the present policy. Writes imagined steps to own shards."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Thought:
             self._journal.close()
 
     def imagine(self) -> list[Group]:
-        """Groups of imagined branches, if their time has come; they are kept in shards of their own."""
+        """Groups of imagined branches, written to shards of their own; empty if none are due."""
         planning, value = self._config.planning, self._learner.value
         if self._world is None or not self._believes(self._world):
             return []
@@ -100,15 +100,15 @@ class Thought:
         return made.groups
 
     def _believes(self, world: LearnedModel) -> bool:
-        """Whether it is time to imagine, and there is something that the model's gate lets through."""
+        """Whether imagining is due, and the model's gate lets any transition through."""
         return self.should_imagine(self._learner.version + 1) and world.threshold > -math.inf
 
     def plan(self, lived: Sequence[Group]) -> list[Turn]:
-        """What planning found best, to be imitated: where it acted in `lived`, and in what the model reaches."""
+        """Turns to imitate: planned ones of `lived`, and the best actions in the model."""
         return [*planned_turns(lived), *self._sweep()]
 
     def _sweep(self) -> list[Turn]:
-        """What is best in the states that the model reaches from real ones, if their time has come."""
+        """The best actions in states that the model reaches; empty if none are due."""
         planning = self._config.planning
         if self._world is None or not planning.sweeps.roots or not self._believes(self._world):
             return []

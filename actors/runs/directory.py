@@ -12,16 +12,13 @@ from typing import Any
 
 from actors.config.changes import Change, changes
 from actors.config.schema import Config, dump, load
-from actors.config.section import absolute
-from experience.command.plain_yaml import read_value
-from experience.errors import ConfigError, ShardError, XpError
-from experience.shards.catalog import Catalog
 from actors.runs.files import RunFiles
 from actors.runs.finding import find_run
 from actors.runs.lock import is_locked, take_lock
 from actors.runs.provenance import revision, signature
 from actors.runs.trust import read_bounded
 from actors.runs.writing import replace_link
+from experience.command.plain_yaml import read_value
 from experience.errors import ConfigError, XpError
 from experience.shards.redaction.redact import Redactor
 from experience.text.strict_json import dumps

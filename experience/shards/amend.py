@@ -1,7 +1,8 @@
-"""Amendments: signals, feedback and rewards that come after their step was sealed. No shard is ever rewritten.
+"""Amendments: signals, feedback and rewards that come after their step was sealed.
 
-Each call makes one file (see amendment_files). Of two amendments to the same thing the later file's holds. Secrets
-are redacted in `evidence`; a name, unit or reward_version that holds one is refused, for rows are found by it.
+No shard is ever rewritten. Each call makes one file (see amendment_files). Of two amendments to the
+same signal or reward, the amendment in the later file holds. Secrets are redacted in `evidence`. A
+name, unit or reward_version that holds a secret is refused, because rows are found by it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ from experience.text.near import did_you_mean
 
 @dataclass(frozen=True)
 class Amendment:
-    """A signal `name` of step (stream_id, t), measured later; with a `reward_version`, its reward under that version.
-    `value` None is unknown. `unit` "" is the unit that the signal has in the store."""
+    """A signal `name` of step (stream_id, t) that was measured later.
+
+    With a `reward_version` it is the step's reward under that version. A `value` of None is
+    unknown. An empty `unit` is the unit that the signal has in the store.
+    """
 
     stream_id: bytes
     t: int
@@ -46,8 +50,11 @@ class Amendment:
 def _check(
     given: Amendment, known: Known, new: Mapping[str, SignalKind], clean: Callable[[str], str]
 ) -> Amendment:
-    """`given` with its signal's unit, its evidence without secrets. Raises RecordError for what cannot be true of this
-    store, and for a label that holds a secret; `clean` takes secrets out of a text."""
+    """`given` with its signal's unit, and with secrets removed from its evidence by `clean`.
+
+    Raises RecordError for an amendment that does not fit the store, and for a label that holds a
+    secret.
+    """
     given = replace(given, evidence=clean(given.evidence))
     where = f"amendment {clean(given.name)!r} of step {given.t} of stream {given.stream_id.hex()}"
     for label in ("name", "unit", "reward_version"):
@@ -105,10 +112,11 @@ def amend(
     *,
     new: Mapping[str, SignalKind] | None = None,
 ) -> Path:
-    """Keeps `amendments`, all of them or none; on disk when it returns. Returns their file.
+    """Writes `amendments` durably, all of them or none, and returns the path of their file.
 
-    `new` declares signals that no shard tells of, e.g. a person's feedback; later calls know them. Raises RecordError
-    for a value that is not finite, and for a source, unit, signal or step that the store does not know.
+    new: declares signals that no shard has, such as a person's feedback; later calls know them.
+    Raises RecordError for a value that is not finite, and for a source, unit, signal or step that
+    the store does not know.
     """
     known, clean = Known(store, disk), Redactor.current().text
     return _write(store, [_check(a, known, new or {}, clean) for a in amendments], disk)
@@ -126,8 +134,11 @@ def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
 def follow_amended(
     store: Path, reward_version: str | None = "", disk: Disk = REAL
 ) -> Iterator[list[Step]]:
-    """The store's committed steps with later signals in place of earlier ones, and, where `reward_version` names one,
-    the rewards that were given under it (unknown where none was); None: each step's last, whatever its version."""
+    """Yields the store's committed steps with their amended signals in place of the first ones.
+
+    reward_version: empty keeps each step's own reward. A name gives the rewards under that version,
+    unknown where there is none. None gives each step's last reward, whatever its version.
+    """
     signals: dict[tuple[bytes, int], dict[str, Signal]] = defaultdict(dict)
     rewards: dict[tuple[bytes, int], tuple[float | None, str]] = {}
     for row in amendments(store, disk).to_pylist():
@@ -165,8 +176,11 @@ def _rewarded_as(
 
 @dataclass(frozen=True)
 class InForce:
-    """What amendments say today. `signals`: stream_id, t, names, signals (code, name, value, evidence; code is null),
-    a row a step; `rewards`: stream_id, t, reward, reward_version, each step's last."""
+    """What amendments say today, one row per step.
+
+    signals: stream_id, t, names, signals (code, name, value, evidence; code is null). rewards:
+    stream_id, t, reward, reward_version, the last of each step.
+    """
 
     signals: pa.Table
     rewards: pa.Table
@@ -234,10 +248,11 @@ def in_force(store: Path, disk: Disk = REAL) -> InForce:
 
 
 def reward_again(store: Path, model: RewardModel) -> int:
-    """Gives every answered step its reward under `model`, from its signals as they are known now; how many.
+    """Writes the reward under `model` for every answered step. Returns the number of steps.
 
-    A step that the machinery failed stays unknown, and so does one of an environment that `model` has no weights for.
-    Raises ConfigError if a weight is of a signal that the store does not know.
+    Rewards are computed from the signals as they are known now. The reward is unknown for a step
+    that failed by the machinery, and for an environment that `model` has no weights for. Raises
+    ConfigError if a weight is of a signal that the store does not know.
     """
     known = Known(store)
     model.check(known.signals())

@@ -1,13 +1,18 @@
 """Redaction: secrets never reach a shard, in any of the forms that programs give them.
 
-Exact values of the process's secrets (environment variables whose names end in KEY, TOKEN, SECRET
-or PASSWORD, and those that a configuration names, by `name_secrets`), plain and in some fifty
-encodings, each also escaped, split over lines or in other capitals (`spelling`), what looks like a
-well-known kind of credential, and user and password of every URL. Where a step's text was changed,
-its token ids go too: ids beside clean text would spell the secret; the step is then no longer
-token-exact, and so are the episode's later ones, whose prompts may repeat it. Does not cover: a
-secret that the process does not know and that has no known shape, one of fewer than 8 characters (6
-where a configuration names it); pictures; a model's own paraphrase of one.
+Covered are the values of the process's secrets: of environment variables whose names end in KEY,
+TOKEN, SECRET or PASSWORD, and of variables that a configuration names (`name_secrets`). They are
+found plain and in some fifty encodings, each also escaped, split over lines or in other capitals
+(`spelling`). Covered are also well-known kinds of credentials, by their shape, and the user and
+password of every URL.
+
+Where a step's text was changed, its token ids are removed, because ids beside clean text would
+spell the secret. The step is then no longer token-exact. The later steps of the episode lose their
+ids too, because their prompts may repeat the text.
+
+Not covered are secrets that the process does not know and that have no known shape, secrets of
+fewer than 8 characters (6 where a configuration names the variable), pictures, and a secret that a
+model paraphrases.
 """
 
 from __future__ import annotations
@@ -44,8 +49,9 @@ _SECRET_NAME = re.compile(
 _PASSWORD_OF_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST, _SHORTEST_NAMED = 8, 6
 NAMES = "XP_SECRET_NAMES"
-"""Environment variable with the names of those that a configuration names as secret: child
-processes inherit it."""
+"""Environment variable that lists the variables which a configuration names as secret.
+
+Child processes inherit it."""
 _KNOWN_SHAPES = (  # a character that must be there, a word that must be there, the shape
     *(
         (character, sign, rf"{sign}(?<=\b{sign}){rest}")
@@ -76,8 +82,11 @@ _SHAPES = [(character, sign, re.compile(shape)) for character, sign, shape in _K
 
 
 def encodings(secret: str) -> Iterator[str]:
-    """The forms in which `secret` may turn up inside other text. Base64 has three, by where in a
-    longer text the secret began; of those only the characters that the secret alone decides."""
+    """The forms in which `secret` may turn up inside other text.
+
+    Base64 gives three forms, by the position of the secret in a longer text. Of each form only the
+    characters count that the secret alone decides: its neighbours decide the others.
+    """
     raw = secret.encode()
     yield secret
     for lead in range(3):
@@ -133,8 +142,7 @@ def encodings(secret: str) -> Iterator[str]:
 
 
 def name_secrets(names: Iterable[str]) -> None:
-    """From now on, here and in child processes, the values of these environment variables count as
-    secrets."""
+    """Makes the values of these environment variables secrets, here and in child processes."""
     known = os.environ.get(NAMES, "").split(",")
     os.environ[NAMES] = ",".join(dict.fromkeys(n for n in [*known, *names] if n))
 
@@ -181,8 +189,7 @@ class Redactor:
 
     @classmethod
     def current(cls) -> Redactor:
-        """That of this process's environment as it is now; made anew only where a secret came or
-        went."""
+        """The redactor of the present environment, rebuilt only when the secrets have changed."""
         return _made(_values(os.environ))
 
     def text(self, text: str) -> str:
@@ -199,14 +206,15 @@ class Redactor:
         return cover(clean, spelled, MARK) if spelled else clean
 
     def _without_forms(self, text: str, found: Set[bytes]) -> str:
-        """`text` without the forms of secrets that it holds as they are; `found`: those that may be
-        there, squeezed."""
+        """`text` without the forms of secrets that it holds unescaped.
+
+        found: the squeezed forms that may be in the text.
+        """
         if not found and not self._odd_forms:
             return text
         forms = [*self._odd_forms, *(form for word in found for form in self._forms.get(word, ()))]
-        for form in sorted(
-            forms, key=lambda form: (-len(form), form)
-        ):  # the longest first: it may hold another
+        # The longest first: without a shorter form in its midst it would not be found.
+        for form in sorted(forms, key=lambda form: (-len(form), form)):
             text = text.replace(form, MARK)
         return text
 

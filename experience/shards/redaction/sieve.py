@@ -1,9 +1,8 @@
 """Which of many words stand in a text: one pass over the text, whatever the number of words.
 
-The text is cut into pieces of 4 bytes. A word of 7 bytes or more, wherever it begins, has a whole
-piece within any 7 of its bytes: one of 4. So each word gives 4 pieces, the pieces of all words make
-a table of hashes, and a text none of whose pieces is in the table holds no word. What the table
-lets through is compared exactly.
+The text is cut into pieces of 4 bytes. Wherever a word begins, any 7 of its bytes contain a whole
+piece, which is one of 4. So each word gives 4 pieces, and the pieces of all words make a hash
+table. A text without a piece in the table holds no word. Other texts are compared exactly.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ SHORTEST = 2 * _PIECE.itemsize - 1
 _MIX = np.uint32(2654435761)  # 2^32 / golden ratio: Knuth's multiplicative hash
 _FEWEST_BITS, _MOST_BITS = 16, 22
 _ROOM = 1024
-"""Places in the table for each piece: few pieces of ordinary text then meet a taken one by chance.
-"""
+"""Slots in the table per piece, so that pieces of ordinary text rarely hit a taken slot."""
 _ORDINARY = b"etaoinsrhldcumfpgwybvkxjqz10 "
 """Bytes that ordinary text holds most, the most frequent first."""
 
@@ -58,8 +56,7 @@ class Sieve:
 
 
 def _pieces(word: bytes) -> set[int]:
-    """The 4 pieces within those 7 bytes of `word` that ordinary text holds least; equal ones are
-    one."""
+    """The distinct pieces within the 7 bytes of `word` that are rarest in ordinary text."""
     rare = [_ORDINARY.find(byte) % 64 for byte in word]  # -1, not in it, is 63
     start = max(range(len(word) - SHORTEST + 1), key=lambda at: sum(rare[at : at + SHORTEST]))
     return {int(np.frombuffer(word, _PIECE, 1, start + i)[0]) for i in range(_PIECE.itemsize)}

@@ -1,10 +1,8 @@
-"""Texts as they read once their escapes are undone: one word has many spellings, and a secret is
-looked for in all.
+"""Texts with their escapes undone, so that a secret is found in every spelling.
 
-`fold` undoes the escapes of URLs, JSON, Python, HTML and mail, to some depth and mixed, drops what
-stands between characters (blanks, line ends, quotes, commas, signs of joining), and makes letters
-small. `cover` hides the places in the text itself. Does not cover: text that was compressed,
-encrypted or put into other words.
+`fold` undoes the escapes of URLs, JSON, Python, HTML and mail, to some depth and mixed. It drops
+separators (blanks, line ends, quotes, commas, operators), and makes letters small. `cover` hides
+the places in the original text. Text that was compressed, encrypted or paraphrased is not found.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Collection
 
 _DEPTH = 4
 _HEX = "[0-9a-fA-F]"
-# each alternative begins with a letter of its own: texts without them are passed over fast
+# Each alternative begins with a fixed character, so that a text without it is passed over fast.
 _ESCAPE = re.compile(
     rf"%u(?P<a>{_HEX}{{4}})|%(?P<b>{_HEX}{{2}})|\\\\{{0,7}}[uU](?P<c>{_HEX}{{4}})|\\\\{{0,7}}u\{{(?P<d>{_HEX}{{1,6}})\}}|"
     rf"\\\\{{0,7}}[xX](?P<e>{_HEX}{{2}})|&#[xX](?P<f>{_HEX}{{1,6}});?|=(?P<g>{_HEX}{{2}})|&#(?P<decimal>\d{{1,7}});?|"
@@ -32,8 +30,7 @@ _DROPPED_ASCII = "".join(filter(str.isascii, _BETWEEN)).encode()
 _DROPPED_BEYOND = [c for c in _BETWEEN if not c.isascii()]
 _SMALL_ASCII = bytes(range(256)).lower()
 _CAPITALS_BEYOND = ("\u212a", "\u0130")
-"""The characters beyond ASCII whose small letters hold an ASCII one: the sign of the Kelvin, the I
-with a dot."""
+"""Non-ASCII characters whose lower case holds an ASCII letter: the Kelvin sign, I with a dot."""
 
 
 def fold(text: str) -> str:
@@ -42,9 +39,11 @@ def fold(text: str) -> str:
 
 
 def squeezed(text: str) -> bytes:
-    """`text` in UTF-8 without what stands between characters and without capitals of ASCII: where a
-    word of ASCII stands in `text`, the squeezed word stands in the result. `fold` without undoing
-    escapes, and much faster."""
+    """`text` in UTF-8 without separators and with ASCII letters small.
+
+    Where an ASCII word stands in `text`, the squeezed word stands in the result. Like `fold`, but
+    escapes stay; much faster.
+    """
     if not text.isascii():
         if any(c in text for c in _CAPITALS_BEYOND):
             text = text.lower()
