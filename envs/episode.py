@@ -1,4 +1,7 @@
-"""Episodes lived by hand: by the oracle, at random, by doing nothing, by a script; and what a step costs."""
+"""Runs one episode of a world with a simple actor (oracle, random, no-op, script); times its steps.
+
+For checks and commands that look at a world without a policy or a store.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,18 @@ MOST_STEPS = 400
 ANSWER_SECONDS = 120.0
 """How long one reset or step may take before the world counts as hung."""
 _ACTOR = 0xAC7
-"""Mixed into the seed of whoever acts, so that an actor never shares its random numbers with the world."""
+"""Mixed into the seed of an actor, so that it never shares random numbers with the world."""
 _OURS = frozenset({"signals", "task_id", "split", "state", "images"})
-"""Keys of `info` that the framework reads; what else stands there is the world's own."""
+"""Keys of `info` that the framework reads; all other keys are the world's own."""
 
 
 @dataclass
 class Episode:
-    """What happened from one reset to its end. `aside` is what came with the first observation in `info`, as JSON,
-    less the keys that the framework reads; `outside` holds observations that lie outside their declared space."""
+    """The log of one episode: `seen` has one entry more than `actions`, the other lists one each.
+
+    `aside` is the first `info` as JSON, without the keys that the framework reads. `outside` holds
+    the observations that lie outside their declared space.
+    """
 
     seed: int
     split: str
@@ -52,25 +58,30 @@ class Episode:
         return float(np.nansum(self.rewards))
 
     @property
-    def told(self) -> dict[str, list[str]]:
-        """Everything that was seen and measured, as JSON, turn by turn."""
-        return {
-            name: [json.dumps(one, default=str) for one in getattr(self, name)]
-            for name in ("seen", "rewards", "signals")
-        }
+    def transcript(self) -> dict[str, list[str]]:
+        """All observations, rewards and signals, each turn as JSON."""
+        return {name: _as_json(getattr(self, name)) for name in ("seen", "rewards", "signals")}
 
 
-def difference(told: Mapping[str, Sequence[str]], again: Mapping[str, Sequence[str]]) -> str:
-    """Where the same episode first told something else, in words; nothing where it did not."""
-    for name, before in told.items():
-        for turn, (one, other) in enumerate(zip_longest(before, again[name], fillvalue="nothing")):
+def _as_json(values: Sequence[Any]) -> list[str]:
+    return [json.dumps(value, default=str) for value in values]
+
+
+def difference(first: Mapping[str, Sequence[str]], second: Mapping[str, Sequence[str]]) -> str:
+    """The first difference between two transcripts, in words; empty if they are equal."""
+    for name, before in first.items():
+        turns = zip_longest(before, second[name], fillvalue="nothing")
+        for turn, (one, other) in enumerate(turns):
             if one != other:
-                same = next(
-                    (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0
-                )
-                at = max(same - 20, 0)
+                at = max(_equal_characters(one, other) - 20, 0)
                 return f"{name} {turn}: …{one[at : at + 60]}… and then …{other[at : at + 60]}…"
     return ""
+
+
+def _equal_characters(one: str, other: str) -> int:
+    """The number of characters before the first difference; 0 if one text starts the other."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), 0)
 
 
 def do_oracle(world: Any, _: np.random.Generator) -> str:
@@ -82,21 +93,26 @@ def do_nothing(_: Any, __: np.random.Generator) -> str:
 
 
 def scripted(actions: Sequence[str]) -> Choose:
-    """Those actions one after another, the last again and again."""
+    """An actor that does `actions` in order, and then repeats the last one."""
     left = list(actions)
     return lambda _world, _rng: left.pop(0) if len(left) > 1 else left[0]
 
 
 def actor_rng(seed: int) -> np.random.Generator:
-    """Random numbers for whoever acts in the episode of `seed`, independent of the world's own, which are seeded by
-    `seed` alone: an actor that shared them would draw the task's secret."""
+    """Random numbers for the actor in the episode of `seed`, independent of the world's.
+
+    The world seeds its own with `seed` alone: an actor with the same numbers would draw the task's
+    secret.
+    """
     return np.random.default_rng([seed, _ACTOR])
 
 
 def live(
     world: Any, seed: int, choose: Choose, split: str = "train", most: int = MOST_STEPS
 ) -> Episode:
-    episode, rng = begin(world, seed, split), actor_rng(seed)
+    """The log of one episode, in which `choose` picks each action; at most `most` steps."""
+    episode = begin(world, seed, split)
+    rng = actor_rng(seed)
     while not episode.ended and len(episode.actions) < most:
         take(world, episode, choose(world, rng))
     return episode
@@ -104,8 +120,11 @@ def live(
 
 @contextmanager
 def answering(what: str, seconds: float = ANSWER_SECONDS) -> Iterator[None]:
-    """Raises EnvironmentFailure where the body takes longer than `seconds`. It interrupts the main thread by a signal;
-    in another thread, or in a call that never returns to Python, the body is waited for."""
+    """Raises EnvironmentFailure if the body takes longer than `seconds`.
+
+    A signal (SIGALRM) interrupts the main thread. In another thread, or in a call that never
+    returns to Python, there is no deadline.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -126,7 +145,10 @@ def answering(what: str, seconds: float = ANSWER_SECONDS) -> Iterator[None]:
 
 
 def begin(world: Any, seed: int, split: str) -> Episode:
-    """A new episode. Raises EnvironmentFailure where `reset` hangs or does not answer as Gymnasium's does."""
+    """A new episode, after its reset.
+
+    Raises EnvironmentFailure if `reset` hangs or does not answer as Gymnasium's does.
+    """
     with answering("reset"):
         answer = world.reset(seed=seed, options={"split": split})
     observation, info = reset_parts(_name(world), answer)
@@ -138,12 +160,15 @@ def begin(world: Any, seed: int, split: str) -> Episode:
         task=str(info.get("task_id", seed)),
         aside=json.dumps(aside, default=str) if aside else "",
     )
-    _hold_against_space(world, episode)
+    _compare_with_space(world, episode)
     return episode
 
 
 def take(world: Any, episode: Episode, action: str) -> None:
-    """One step. Raises EnvironmentFailure where `step` hangs or does not answer as Gymnasium's does."""
+    """Does one step and adds it to `episode`.
+
+    Raises EnvironmentFailure if `step` hangs or does not answer as Gymnasium's does.
+    """
     with answering("step"):
         answer = world.step(action)
     observation, reward, terminated, truncated, info = step_parts(_name(world), answer)
@@ -151,8 +176,9 @@ def take(world: Any, episode: Episode, action: str) -> None:
     episode.seen.append(observation)
     episode.rewards.append(float(reward))
     episode.signals.append(dict(info.get("signals", {"env_reward": float(reward)})))
-    episode.ended, episode.terminated = bool(terminated or truncated), bool(terminated)
-    _hold_against_space(world, episode)
+    episode.ended = bool(terminated or truncated)
+    episode.terminated = bool(terminated)
+    _compare_with_space(world, episode)
 
 
 def _name(world: Any) -> str:
@@ -160,9 +186,12 @@ def _name(world: Any) -> str:
     return str(spec.id) if spec is not None else type(world).__name__
 
 
-def _hold_against_space(world: Any, episode: Episode) -> None:
-    """Notes the newest observation where it lies outside the space declared for it. Of a world that is shown as text,
-    what the environment inside gave is held against its own space too."""
+def _compare_with_space(world: Any, episode: Episode) -> None:
+    """Adds the newest observation to `outside` if it lies outside its declared space.
+
+    If the world shows another environment as text, that environment's own observation is compared
+    with its own space too.
+    """
     inner = getattr(world, "inner", None)
     raw = getattr(world, "_seen_inside", None)
     if not world.observation_space.contains(episode.seen[-1]):
@@ -172,7 +201,7 @@ def _hold_against_space(world: Any, episode: Episode) -> None:
 
 
 def replay(world: Any, log: Mapping[str, Any]) -> Episode:
-    """The episode again, from its seed and actions alone."""
+    """The episode of `log` again, from its seed, split and actions alone."""
     episode = begin(world, log["seed"], log["split"])
     for action in log["actions"]:
         take(world, episode, action)
@@ -180,21 +209,28 @@ def replay(world: Any, log: Mapping[str, Any]) -> Episode:
 
 
 def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
-    """Wall time per step (p50, p99), resets per second, CPU time per step (resets and children included), memory of
-    this process and its children: of random episodes lived for `seconds`."""
+    """The cost of random episodes that run for `seconds`.
+
+    Wall time per step (p50, p99); resets per second; CPU time per step, including resets and child
+    processes; memory of this process and its children.
+    """
     import psutil
 
-    me, rng = psutil.Process(), actor_rng(0)
+    me = psutil.Process()
+    rng = actor_rng(0)
+    splits = WorldCard.of(world).splits
     steps: list[float] = []
     resets: list[float] = []
     cpu = _cpu(me)
-    until, seed = time.perf_counter() + seconds, 0
+    seed = 0
+    until = time.perf_counter() + seconds
     with answering("measuring", 10 * seconds + 5 * ANSWER_SECONDS):
         while time.perf_counter() < until:
             started = time.perf_counter()
-            world.reset(seed=seed, options={"split": WorldCard.of(world).splits[0]})
+            world.reset(seed=seed, options={"split": splits[0]})
             resets.append(time.perf_counter() - started)
-            seed, done = seed + 1, False
+            seed += 1
+            done = False
             # However long a reset takes, at least three steps are measured.
             while not done and (time.perf_counter() < until + seconds or len(steps) < 3):
                 action = do_random(world, rng)
@@ -215,9 +251,10 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
 
 
 def _cpu(process: Any) -> float:
+    """CPU seconds that a process and its children have used."""
     total = 0.0
-    for one in [process, *process.children(recursive=True)]:
-        with suppress(Exception):
-            times = one.cpu_times()
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(Exception):  # a child may end before it is asked
+            times = each.cpu_times()
             total += times.user + times.system
     return total

@@ -1,9 +1,12 @@
-"""`./xp env check ID`: what a world must keep before anybody learns from it, each claim tried on the world itself.
+"""`./xp env check ID`: tries on a world each claim that must hold before anybody learns from it.
 
-The ids are those of OpenEnv's RFC 008, so that results compare, and some of our own. A check passes and says what
-it looked at, fails, or is skipped with the reason: one that had nothing to look at is skipped. Episodes are lived by
-the oracle, at random, by doing nothing and by the world's own cheats; a second process repeats them.
-Does not cover: whether a reward means what its author wants; worlds whose oracle is wrong about the goal.
+Most check ids are those of OpenEnv's RFC 008, so that results compare; some are our own. A check
+passes and says what it looked at, fails, or is skipped with a reason. A check with nothing to look
+at is skipped. Actors are the oracle, random actions, doing nothing, and the world's own cheats. A
+second process repeats their episodes.
+
+Does not cover: whether the reward means what its author wants; a world whose oracle pursues the
+wrong goal.
 """
 
 from __future__ import annotations
@@ -37,7 +40,10 @@ def check(
     only: Sequence[str] = (),
     with_mutants: bool = False,
 ) -> Iterator[Result]:
-    """All results for one id, in order. Raises ConfigError for an unknown id or check, and what `make` raises."""
+    """Yields the results for one id, in order.
+
+    Raises ConfigError for an unknown id or check, and whatever `make` raises.
+    """
     unknown = set(only) - set(CHECKS)
     if unknown:
         raise ConfigError(f"no check {sorted(unknown)[0]!r}", "there are: " + ", ".join(CHECKS))

@@ -1,8 +1,10 @@
-"""The second process of a check: lives the episodes on stdin again and prints, as JSON, what they told.
+"""The second process of a check: repeats the episodes on stdin, prints their transcripts as JSON.
 
-`--loopback` raises the loopback device of a new network namespace. `--layer FOLDER …`, in a new mount namespace, puts a
-layer over each folder: the world reads what stands there and writes into the layer, whatever other programs do there
-meanwhile. What is in a layer afterwards, the world left behind: `left`; `layered` are the folders that got one.
+`--loopback`, in a new network namespace, brings up the loopback device.
+`--layer FOLDER …`, in a new mount namespace, mounts an overlay on each folder: the world reads the
+folder's files and writes into the overlay. Files that are in an overlay afterwards come from the
+world and from no other program. They are printed as `left`; `layered` names the folders that got
+an overlay.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _CACHES = (
     ".cache/dconf",
     ".pki",
 )
-"""What libraries of others keep in a home, whoever uses them."""
+"""Folders in a home to which common libraries write, whatever program uses them."""
 
 
 def main(words: list[str]) -> None:
@@ -40,85 +42,92 @@ def main(words: list[str]) -> None:
         layers = _lay([Path(word) for word in words[words.index("--layer") + 1 :]])
         _drop_capabilities()
         child = os.fork()
-        if child:  # what the child leaves is looked at when it has ended
+        if child:  # the overlays are read when the child, which runs the world, has ended
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            left = sorted(
-                str(path) for place, layer in layers.items() for path in _left(place, layer)
-            )
-            print(json.dumps({"left": left, "layered": [str(place) for place in layers]}))
+            left: list[str] = []
+            for place, layer in layers.items():
+                left += map(str, _left(place, layer))
+            print(json.dumps({"left": sorted(left), "layered": [str(place) for place in layers]}))
             sys.exit(code)
-    _live_again(json.load(sys.stdin))
+    _repeat(json.load(sys.stdin))
 
 
-def _live_again(request: dict[str, Any]) -> None:
-    answers_to = os.dup(1)  # what a world prints goes to stderr
+def _repeat(request: dict[str, Any]) -> None:
+    """Repeats the episodes of `request` and prints their transcripts."""
+    answers_to = os.dup(1)  # stdout is for the answer: what a world prints goes to stderr
     os.dup2(2, 1)
     sys.path[:] = request["path"]
     world = gymnasium.make(request["id"], **request["arguments"]).unwrapped
-    told = [replay(world, log).told for log in request["episodes"]]
+    transcripts = [replay(world, log).transcript for log in request["episodes"]]
     world.close()
     with os.fdopen(answers_to, "w") as out:
-        out.write(json.dumps({"told": told}) + "\n")
+        out.write(json.dumps({"transcripts": transcripts}) + "\n")
 
 
 def _lay(places: list[Path]) -> dict[Path, Path]:
-    """Mounts a layer over each of `places` where the kernel can, and gives where each layer's files are."""
+    """Mounts an overlay on each of `places` if the kernel can; gives each one's upper folder."""
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    needed = [*places, Path(sys.prefix), Path(sys.base_prefix)]
-    below = next(
-        p
-        for p in map(Path, ("/media", "/mnt", "/boot"))
-        if p.is_dir() and not any(n.is_relative_to(p) for n in needed)
-    )
+    below = _unused_folder([*places, Path(sys.prefix), Path(sys.base_prefix)])
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(below)], check=True)
-    mounted = {
-        Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()
-    }
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounted = {Path(line.split()[4]) for line in mounts}
     layers = {}
     for number, place in enumerate(places):
         if any(m != place and m.is_relative_to(place) for m in mounted):
-            continue  # a layer would hide what is mounted below
-        upper, work = below / f"{number}", below / f"{number}-work"
+            continue  # an overlay would hide what is mounted below
+        upper = below / f"{number}"
+        work = below / f"{number}-work"
         upper.mkdir(mode=0o755)
         work.mkdir()
         about = place.stat()
         if os.geteuid() == 0:
             os.chown(upper, about.st_uid, about.st_gid)
             upper.chmod(about.st_mode & 0o7777)
-        else:  # the layer is this user's, who may write into it what may be written below it
-            upper.chmod(about.st_mode & 0o7777 if os.access(place, os.W_OK) else 0o555)
-        what = f"lowerdir={place},upperdir={upper},workdir={work}" + ",userxattr" * (
-            os.geteuid() != 0
-        )
+        elif os.access(place, os.W_OK):
+            upper.chmod(about.st_mode & 0o7777)
+        else:  # the overlay belongs to this user, who could otherwise write where he could not
+            upper.chmod(0o555)
+        options = f"lowerdir={place},upperdir={upper},workdir={work}"
+        if os.geteuid() != 0:
+            options += ",userxattr"  # trusted.* attributes are for root
         done = subprocess.run(
-            ["mount", "-t", "overlay", "-o", what, "overlay", str(place)],
+            ["mount", "-t", "overlay", "-o", options, "overlay", str(place)],
             capture_output=True,
             check=False,
         )
         if not done.returncode:
             layers[place] = upper
-    os.chdir(os.getcwd())  # into the layer, if there is one over it
+    os.chdir(os.getcwd())  # into the overlay, if there is one on it
     return layers
 
 
+def _unused_folder(needed: list[Path]) -> Path:
+    """A folder that a mount may hide: none of the `needed` ones lies in it."""
+    for folder in map(Path, ("/media", "/mnt", "/boot")):
+        if folder.is_dir() and not any(path.is_relative_to(folder) for path in needed):
+            return folder
+    raise OSError("/media, /mnt and /boot are all in use: no folder for overlays is left")
+
+
 def _left(place: Path, layer: Path) -> list[Path]:
-    """What came, changed or went below `place`, hidden folders included, less the caches that libraries keep."""
+    """Files that were made, changed or removed below `place`, without the caches of libraries.
+
+    Hidden folders count. A removed file stands in an overlay as a device file of its name.
+    """
     home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
     found = []
     for path in layer.rglob("*"):
         where = place / path.relative_to(layer)
         in_a_cache = where.is_relative_to(home) and str(where.relative_to(home)).startswith(_CACHES)
-        if (
-            not in_a_cache
-            and "__pycache__" not in where.parts
-            and (path.is_symlink() or not path.is_dir())
-        ):
+        if in_a_cache or "__pycache__" in where.parts:
+            continue
+        if path.is_symlink() or not path.is_dir():
             found.append(where)
     return found
 
 
 def _raise_loopback() -> None:
-    """In a new network namespace: a world's own server may be on this machine, as long as no network is."""
+    """Brings up loopback in a new network namespace: a world may have a server on this machine."""
     import fcntl
     import socket
     import struct
@@ -129,12 +138,16 @@ def _raise_loopback() -> None:
 
 
 def _drop_capabilities() -> None:
-    """A user who is not root had them in these namespaces only to set them up; his worlds have none at home."""
+    """Drops all capabilities, unless we are root.
+
+    The user has them only in these namespaces, to set them up. Outside, his worlds have none.
+    """
     if os.geteuid() == 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
-    clear_ambient, none = 4, (ctypes.c_uint32 * 6)()
+    clear_ambient = 4
+    none = (ctypes.c_uint32 * 6)()
     if libc.prctl(47, clear_ambient, 0, 0, 0) or libc.capset(header, none):
         raise OSError(ctypes.get_errno(), "the capabilities of the set-up could not be dropped")
 

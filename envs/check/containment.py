@@ -1,4 +1,4 @@
-"""Is the machine safe from it?"""
+"""Checks that a world leaves no files, processes or secrets behind on the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from envs.check.subject import Failed, Skipped, Subject, check
 from envs.episode import Episode, begin
 
 _DEEP = 4
-"""How far below a watched folder new files are looked for."""
+"""New files are looked for in this many levels of folders below a watched folder."""
 _MOST_ENTRIES = 50_000
 _OTHERS = frozenset(
     {
@@ -32,12 +32,12 @@ _OTHERS = frozenset(
         "node_modules",
     }
 )
-"""Folders that other programs of the machine write to all the time."""
+"""Folders to which other programs of the machine write all the time."""
 
 
 @check
 def host_containment(subject: Subject) -> str:
-    """Episodes leave no file behind, in hidden folders neither."""
+    """Episodes leave no file behind, not even in hidden folders."""
     episodes = [*subject.random[:2], *subject.lived[:1]]
     places = _watched()
     own_mounts = [*namespaces(), "--mount"]
@@ -48,7 +48,8 @@ def host_containment(subject: Subject) -> str:
     if answer["left"]:
         raise Failed(f"left behind: {', '.join(answer['left'][:3])}"[:200])
     listed = [place for place in places if str(place) not in answer["layered"]]
-    # What other programs of a busy machine write meanwhile seldom comes twice; what the world leaves does.
+    # Without an overlay, new files may come from other programs of a busy machine. Their files
+    # seldom appear in the same folders twice; the world's files do.
     if listed and (once := _new_files(subject, episodes, listed)):
         twice = once & _new_files(subject, episodes, listed)
         if twice:
@@ -66,31 +67,29 @@ def _can_mount(own_mounts: list[str]) -> bool:
 
 
 def _new_files(subject: Subject, episodes: list[Episode], places: list[Path]) -> set[str]:
-    """Folders in which something of this user came or changed while the episodes were lived once more."""
+    """Folders where files of this user appear or change while the episodes are repeated once."""
     before = dict(_listing(places))
     elsewhere(subject, episodes)
     return {str(Path(path).parent) for path, state in _listing(places) if before.get(path) != state}
 
 
 def _watched() -> list[Path]:
+    """The folders that a world might write to; none of them lies in another."""
     home = Path(pwd.getpwuid(os.geteuid()).pw_dir)  # not $HOME, which a world may have been given
     temporary = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
     places = [home, ROOT, Path.cwd(), Path("/etc"), Path("/opt"), Path("/srv"), *temporary]
     kept = [place for place in dict.fromkeys(places) if place.is_dir()]
-    return [
-        place
-        for place in kept
-        if not any(place != other and place.is_relative_to(other) for other in kept)
-    ]
+    return [place for place in kept if not any(other in place.parents for other in kept)]
 
 
 def _listing(places: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(path, (size, time of change)) of this user's files below `places`, to some depth."""
+    """(path, (bytes, time of change in ns)) of this user's files below `places`."""
     for place in places:
         yield from _files(place, _DEEP, [_MOST_ENTRIES])
 
 
 def _files(folder: Path, deep: int, left: list[int]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """As `_listing`, for one folder. `left` holds one number: how many entries may be read."""
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError:
@@ -116,13 +115,15 @@ def resource_bounds(subject: Subject) -> str:
     me = psutil.Process()
     for seed in range(3):
         begin(subject.world, seed, subject.split)
-    before = me.memory_info().rss, me.num_fds(), len(me.children(recursive=True))
+    memory_before = me.memory_info().rss
+    descriptors_before = me.num_fds()
+    children_before = len(me.children(recursive=True))
     zombies_before = _zombies(me)
     for seed in range(30):
         begin(subject.world, seed, subject.split)
-    grown = (me.memory_info().rss - before[0]) / 2**20
-    descriptors, children = me.num_fds() - before[1], me.children(recursive=True)
-    more = len(children) - before[2]
+    grown = (me.memory_info().rss - memory_before) / 2**20
+    descriptors = me.num_fds() - descriptors_before
+    more = len(me.children(recursive=True)) - children_before
     zombies = len(_zombies(me) - zombies_before)
     if grown > 200 or descriptors > 16 or more > 4 or zombies:
         raise Failed(
@@ -132,7 +133,7 @@ def resource_bounds(subject: Subject) -> str:
 
 
 def _zombies(process: psutil.Process) -> set[int]:
-    """The children that have ended and that nobody has waited for."""
+    """The pids of child processes that have ended without being waited for."""
     found = set()
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -143,7 +144,7 @@ def _zombies(process: psutil.Process) -> set[int]:
 
 @check
 def oracle_containment(subject: Subject) -> str:
-    """What the oracle knows is in no environment variable of this process."""
+    """No environment variable of this process holds an answer of the oracle."""
     answers = subject.answers()
     if not answers:
         raise Skipped(

@@ -1,4 +1,4 @@
-"""Can it be learned from?"""
+"""Checks that a world can be learned from: its splits are disjoint, its steps fast enough."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ _NONCE = re.compile(
     r"|\b(?=\w*[0-9])(?=\w*[a-zA-Z])\w{6,}\b"  # letters and digits mixed
     r"|[#@]\w+"
 )
-"""What tells copies of one task apart without changing it."""
+"""Names and numbers by which copies of one task differ, though the task is the same."""
 _STEP_SECONDS = 1.0
-
-
 _SECONDS = 10.0
 
 
 @check
 def split_disjointness(subject: Subject) -> str:
-    """No task is in both splits: not by its name, and not under two names."""
+    """No task is in both splits, neither under one name nor under two."""
     if WorldCard.of(subject.world).splits == ("heldout",):
         raise Skipped("held-out tasks only: for evaluation")
-    train, held_out = set(_names(subject, "train")), set(_names(subject, "heldout"))
+    train = set(_names(subject, "train"))
+    held_out = set(_names(subject, "heldout"))
     if shared := train & held_out:
         raise Failed(f"{len(shared)} tasks are in both, e.g. {min(shared)[:60]!r}")
-    return f"{len(train)} training tasks, {len(held_out)} held out, none in both; {_under_two_names(subject)}"
+    twins = _under_two_names(subject)
+    return f"{len(train)} training tasks, {len(held_out)} held out, none in both; {twins}"
 
 
 def _names(subject: Subject, split: str) -> Iterator[str]:
-    """The names of up to 200 tasks of `split`, drawn where the world can draw without starting."""
-    draws, until = hasattr(subject.world, "tasks"), time.perf_counter() + _SECONDS
+    """The names of up to 200 tasks of `split`; of 20 if each needs a reset of the world."""
+    world = subject.world
+    draws = hasattr(world, "tasks")
+    until = time.perf_counter() + _SECONDS
     for seed in range(200 if draws else 20):
         if time.perf_counter() > until:
             return
         if draws:
-            yield str(
-                subject.world.signature(subject.world.tasks(split, np.random.default_rng(seed)))
-            )
+            yield str(world.signature(world.tasks(split, np.random.default_rng(seed))))
         else:
-            yield begin(subject.world, seed, split).task
+            yield begin(world, seed, split).task
 
 
 def _under_two_names(subject: Subject) -> str:
-    """Raises Failed where the oracle lives the same episode in both splits, but for a nonce."""
+    """Raises Failed if an oracle's episode is the same in both splits, apart from nonces."""
     try:
         held_out = {_lived(episode): episode for episode in subject.oracle}
     except Skipped:
@@ -60,8 +60,9 @@ def _under_two_names(subject: Subject) -> str:
         twin = held_out.get(_lived(episode))
         if twin is not None:
             raise Failed(
-                f"training task {episode.task[:40]!r} is held-out task {twin.task[:40]!r} under another "
-                f"name: the same observations, actions and rewards, e.g. {episode.seen[0][:40]!r}"
+                f"training task {episode.task[:40]!r} is held-out task {twin.task[:40]!r} "
+                "under another name: the same observations, actions and rewards, "
+                f"e.g. {episode.seen[0][:40]!r}"
             )
     return f"{len(train)} of them lived by the oracle, none as a held-out one"
 
@@ -77,19 +78,21 @@ def _oracle_in_training(subject: Subject) -> Sequence[Episode]:
 
 
 def _lived(episode: Episode) -> str:
-    """All that was seen, done and earned, without what only tells copies apart."""
+    """All observations, actions and rewards as one text, each nonce replaced by '*'."""
     return _NONCE.sub("*", repr((episode.seen, episode.actions, episode.rewards)))
 
 
 @check
 def resource_envelope(subject: Subject) -> str:
-    """A step takes no longer than `step_seconds` at the median (1 s unless the world says more); what a step and a
-    reset cost."""
+    """A step takes at most `step_seconds` at the median (1 s if the world declares nothing).
+
+    Also measures what a step and a reset cost.
+    """
     found = measure(subject.world)
     most = float(getattr(subject.world, "step_seconds", _STEP_SECONDS))
     if found["step_p50_ms"] > 1000 * most:
         raise Failed(
-            f"a step takes {found['step_p50_ms'] / 1000:.2f} s at the median: more than {most:g} s; mend it, "
-            "or declare `step_seconds`"
+            f"a step takes {found['step_p50_ms'] / 1000:.2f} s at the median: "
+            f"more than {most:g} s; mend it, or declare `step_seconds`"
         )
     return "; ".join(f"{name} {value:.3g}" for name, value in found.items())

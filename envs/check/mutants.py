@@ -1,4 +1,4 @@
-"""Rewards broken on purpose: a check must notice each."""
+"""Tests the checks themselves: breaks a world's reward on purpose, and a check must notice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _SEMANTIC = ("reward_well_formed", "oracle_max", "floor_gap", "canary_floor", "r
 
 
 def mutants(env_id: str, arguments: Mapping[str, Any] | None = None) -> Iterator[Result]:
-    """One result a broken reward: PASS where a check that the sound world passes fails now."""
+    """One result for each broken reward.
+
+    PASS if a check fails now that passes on the unbroken world.
+    """
     for name, change in MUTANTS.items():
         started = time.perf_counter()
         subject = Subject(env_id, arguments, episodes=6)

@@ -1,4 +1,4 @@
-"""Does the same thing happen again?"""
+"""Checks that the same seed and actions lead to the same episode, wherever it is repeated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SECONDS = 600
 
 @check
 def seed_control(subject: Subject) -> str:
-    """A seed names a task and its start; other seeds give others."""
+    """A seed always gives the same task and start; other seeds give other tasks."""
     firsts = {seed: begin(subject.world, seed, subject.split) for seed in range(8)}
     again = {seed: begin(subject.world, seed, subject.split) for seed in range(8)}
     for seed, first in firsts.items():
@@ -42,36 +42,40 @@ def seed_control(subject: Subject) -> str:
 
 @check
 def episode_determinism(subject: Subject) -> str:
-    """Seed and actions give the same observations, rewards and signals in another process."""
+    """The same seed and actions give the same observations, rewards, signals in a new process."""
     return again_elsewhere(subject, [*subject.lived[:2], *subject.random[:2]])
 
 
 @check
 def network_policy(subject: Subject) -> str:
-    """The same episodes happen where there is no network card."""
+    """The same episodes happen without a network card."""
     bare = [*namespaces(), "--net"]  # loopback stays
     try:
         subprocess.run([*bare, "true"], check=True, capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:
         raise Skipped(f"a network namespace cannot be made here: {error}") from error
-    return (
-        again_elsewhere(subject, subject.lived[:2], bare, "--loopback") + ", without a network card"
-    )
+    repeated = again_elsewhere(subject, subject.lived[:2], bare, "--loopback")
+    return f"{repeated}, without a network card"
 
 
 def namespaces() -> list[str]:
-    """The start of a command that runs another in new namespaces, as the same user with the same rights: in an own user
-    namespace, whose capabilities the second process drops once it has set things up, where the user is not root."""
-    return ["unshare", *([] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"])]
+    """The `unshare` prefix of a command that runs in new namespaces, as the same user.
+
+    A user who is not root needs a user namespace of his own for that. Its capabilities last until
+    the second process has set up the namespaces, and drops them.
+    """
+    if os.geteuid() == 0:
+        return ["unshare"]
+    return ["unshare", "--map-current-user", "--keep-caps"]
 
 
 def again_elsewhere(
     subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (), *words: str
 ) -> str:
-    """Lives `episodes` again in a second process. Raises Failed where they go otherwise."""
-    theirs = elsewhere(subject, episodes, prefix, *words)["told"]
-    for episode, again in zip(episodes, theirs, strict=True):
-        if what := difference(episode.told, again):
+    """Repeats `episodes` in a second process. Raises Failed if one of them differs there."""
+    transcripts = elsewhere(subject, episodes, prefix, *words)["transcripts"]
+    for episode, transcript in zip(episodes, transcripts, strict=True):
+        if what := difference(episode.transcript, transcript):
             raise Failed(f"seed {episode.seed} and the same {len(episode.actions)} actions: {what}")
     steps = sum(len(e.actions) for e in episodes)
     return f"{len(episodes)} episodes, {steps} steps, the same in a second process"
@@ -80,8 +84,12 @@ def again_elsewhere(
 def elsewhere(
     subject: Subject, episodes: Sequence[Episode], prefix: Sequence[str] = (), *words: str
 ) -> dict[str, Any]:
-    """What a second process tells of the same episodes: `told`, one an episode; where it is asked for `--layer`, also
-    `left`, the files that it left in the folders `layered`. Raises Failed where that process ends badly or hangs."""
+    """The answer of a second process that repeats `episodes`; its command starts with `prefix`.
+
+    The answer has `transcripts`, one for each episode. If `words` ask for `--layer`, it also has
+    `left`, the files that the world left behind, and `layered`, the folders where these were looked
+    for. Raises Failed if the process ends with an error or hangs.
+    """
     request = json.dumps(
         {
             "id": subject.env_id,
@@ -116,10 +124,10 @@ def elsewhere(
 
 @check
 def episode_isolation(subject: Subject) -> str:
-    """Two episodes that take turns equal the same two alone."""
+    """Two episodes that run in turns equal the same two run alone."""
     if len(subject.random) < 2:
         raise Skipped("two episodes are needed: raise --episodes")
-    alone, other = subject.random[0], subject.random[1]
+    alone, other = subject.random[:2]
     second = subject.make()
     try:
         first_log = begin(subject.world, alone.seed, alone.split)
@@ -131,24 +139,21 @@ def episode_isolation(subject: Subject) -> str:
                 take(second, second_log, other.actions[i])
     finally:
         second.close()
-    if what := difference(alone.told, first_log.told) or difference(other.told, second_log.told):
+    what = difference(alone.transcript, first_log.transcript)
+    what = what or difference(other.transcript, second_log.transcript)
+    if what:
         raise Failed(f"an episode saw something of the other: {what}")
     return f"{len(alone.actions)} and {len(other.actions)} steps, in turns"
 
 
 @check
 def replayability(subject: Subject) -> str:
-    """From its shard alone an episode happens again, with the same rewards bit for bit."""
+    """An episode can be repeated from its shard alone, with bitwise equal rewards."""
     episode = subject.lived[0]
     steps = through_a_shard(subject, episode)
-    again = replay(
-        subject.world,
-        {
-            "seed": steps[0].seed,
-            "split": steps[0].split,
-            "actions": [s.decision.text for s in steps if s.decision],
-        },
-    )
+    actions = [s.decision.text for s in steps if s.decision]
+    log = {"seed": steps[0].seed, "split": steps[0].split, "actions": actions}
+    again = replay(subject.world, log)
     if not np.array_equal(again.rewards, episode.rewards, equal_nan=True):
         raise Failed(f"rewards {again.rewards} after replay, {episode.rewards} before")
     return f"{len(again.actions)} steps from the shard's actions"
@@ -156,10 +161,12 @@ def replayability(subject: Subject) -> str:
 
 @check
 def snapshot_restore(subject: Subject) -> str:
-    """Snapshot, 20 steps, restore, the same 20 steps: the same observations and signals."""
+    """After a restore, the same 20 actions give the same observations and signals."""
     if not WorldCard.of(subject.world).goes_back:
         raise Skipped("the world offers no snapshots")
-    world, rng, steps = subject.world, np.random.default_rng(5), 0
+    world = subject.world
+    rng = np.random.default_rng(5)
+    steps = 0
     for seed in range(6):
         before = begin(world, seed, subject.split)
         take(world, before, do_nothing(world, rng))
@@ -171,7 +178,7 @@ def snapshot_restore(subject: Subject) -> str:
         if observation != before.seen[-1]:
             raise Failed("what is seen after restore is not what was seen before")
         second = _go_on(subject, seed, first.actions)
-        if what := difference(first.told, second.told):
+        if what := difference(first.transcript, second.transcript):
             raise Failed(f"seed {seed} and the same {len(first.actions)} actions: {what}")
         steps += len(first.actions)
     if not steps:
@@ -180,6 +187,7 @@ def snapshot_restore(subject: Subject) -> str:
 
 
 def _go_on(subject: Subject, seed: int, actions: Sequence[str]) -> Episode:
+    """The log of `actions`, done from the world's present state, without a reset."""
     episode = Episode(seed, subject.split)
     for action in actions:
         if not episode.ended:
@@ -188,7 +196,7 @@ def _go_on(subject: Subject, seed: int, actions: Sequence[str]) -> Episode:
 
 
 def through_a_shard(subject: Subject, episode: Episode) -> list[Step]:
-    """The episode's steps, written to a shard and read from it."""
+    """The episode's steps, after they were written to a shard and read back."""
     from experience.policy import Decision
 
     with tempfile.TemporaryDirectory(prefix="xp-check-") as scratch:

@@ -1,4 +1,4 @@
-"""Runs checks one after another: whatever a world does, each ends as a result."""
+"""Runs checks in order; each gives a result, whatever the world does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Verdict = Literal["PASS", "FAIL", "SKIP"]
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table. `detail` says what was looked at, or what is wrong."""
+    """One line of the table. `detail` says what the check looked at, or what is wrong."""
 
     id: str
     outcome: Verdict
@@ -28,18 +28,22 @@ class Result:
 
 
 def results(subject: Subject, only: Sequence[str] = ()) -> Iterator[Result]:
-    told = set[str]()
+    """Yields a result for each check, or for those named in `only`."""
+    reported = set[str]()
     for name in CHECKS:
         if only and name not in only:
             continue
         started = time.perf_counter()
         with quiet_stdout():
-            verdict, detail = _tried(subject, name, told)
+            verdict, detail = _tried(subject, name, reported)
         yield Result(name, verdict, detail, time.perf_counter() - started)
 
 
-def _tried(subject: Subject, name: str, told: set[str]) -> tuple[Verdict, str]:
-    """The verdict and its detail. What the world raises is told on stderr with its traceback, once: `told` so far."""
+def _tried(subject: Subject, name: str, reported: set[str]) -> tuple[Verdict, str]:
+    """The verdict of one check and its detail.
+
+    An error of the world is printed on stderr with its traceback, unless `reported` has it already.
+    """
     try:
         return "PASS", CHECKS[name](subject)
     except Failed as wrong:
@@ -48,16 +52,16 @@ def _tried(subject: Subject, name: str, told: set[str]) -> tuple[Verdict, str]:
         return "SKIP", str(why)
     except (MissingPartError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001  a stranger's world may raise anything, SystemExit too
-        if (where := own_traceback(error)) not in told:
-            told.add(where)
+    except BaseException as error:  # noqa: BLE001  a world may raise anything, SystemExit too
+        if (where := own_traceback(error)) not in reported:
+            reported.add(where)
             print(f"{name}: {where}", file=sys.stderr)
         return "FAIL", f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """What a world prints, in this process or a child, goes to stderr: stdout is for results."""
+    """Sends to stderr what a world prints, here or in a child process: stdout is for results."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

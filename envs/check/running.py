@@ -1,4 +1,4 @@
-"""Does it run as an environment should?"""
+"""Checks that a world runs as its declarations and Gymnasium's contract say."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from experience.reward import RewardModel
 from experience.world import instructions_of
 
 _REFUSALS = 6
-"""Episodes that are lived again with a refused action between."""
+"""The least number of episodes that are repeated with a refused action added."""
 _BLANK = frozenset("\n\t\r")
 
 
 @check
 def startup(subject: Subject) -> str:
-    """It can be made and reset, and says how long that took."""
+    """The world can be made and reset; says how long that took."""
     started = time.perf_counter()
     subject.make().close()
     made = time.perf_counter() - started
@@ -49,18 +49,21 @@ def observation_schema(subject: Subject) -> str:
         raise Failed(f"outside observation_space: {outside[0]}")
     seen = [text for episode in episodes for text in episode.seen]
     for text in seen:
-        strange = [
-            c for c in text if not c.isprintable() and c not in _BLANK and c not in string.printable
-        ]
-        strange += [c for c in text if c in "\x0b\x0c"]
+        strange = [c for c in text if not _can_be_printed(c)]
         if strange:
             raise Failed(f"{strange[0]!r} cannot be printed, in {text[:60]!r}")
     return f"{len(seen)} observations, up to {max(map(len, seen))} characters"
 
 
+def _can_be_printed(character: str) -> bool:
+    if character in "\x0b\x0c":  # a form feed or a vertical tab breaks the page
+        return False
+    return character.isprintable() or character in _BLANK or character in string.printable
+
+
 @check
 def tool_declaration_accuracy(subject: Subject) -> str:
-    """What is declared can be done, what is not is refused, and the agent is told how to act."""
+    """Declared actions work, others are refused, and `instructions` say how to act."""
     if not instructions_of(subject.world):
         raise Failed("`instructions` is empty: a language model is not told what to type")
     rng = np.random.default_rng(0)
@@ -74,9 +77,9 @@ def tool_declaration_accuracy(subject: Subject) -> str:
         _, before = subject.world.reset(seed=3)
         _, _, _, _, after = subject.world.step(nonsense)
         subject.measured(after.get("signals", {}))
-        if INVALID in subject.catalogue and (
-            INVALID not in after["signals"] or after.get("state") != before.get("state")
-        ):
+        if INVALID not in subject.catalogue:
+            continue  # the world does not say which actions it refuses
+        if INVALID not in after["signals"] or after.get("state") != before.get("state"):
             raise Failed(f"action {nonsense!r} was not refused, or changed the state")
     listed = f"{len(tools)} tools: {', '.join(tools)}" if tools else "text actions"
     return f"{listed}; {len(tried)} wrong actions tried"
@@ -84,7 +87,7 @@ def tool_declaration_accuracy(subject: Subject) -> str:
 
 @check
 def refusal_changes_nothing(subject: Subject) -> str:
-    """An episode goes on after a refused action as it would have gone on without."""
+    """After a refused action, an episode goes on as it would have without that action."""
     if INVALID not in subject.catalogue:
         raise Skipped(f"the world does not say what it refuses (signal {INVALID})")
     wrong = subject.invalid_actions(np.random.default_rng(1))
@@ -92,11 +95,13 @@ def refusal_changes_nothing(subject: Subject) -> str:
     episodes = [e for e in [*subject.lived, *subject.random] if not most or len(e.actions) < most]
     if not episodes:
         raise Skipped("no episode leaves a turn in which an action could be refused")
-    tried, until = 0, time.perf_counter() + 5 * subject.seconds
+    tried = 0
+    until = time.perf_counter() + 5 * subject.seconds
     for number in range(max(_REFUSALS, len(wrong))):
         if tried and time.perf_counter() > until:
             break
-        episode, nonsense = episodes[number % len(episodes)], wrong[number % len(wrong)]
+        episode = episodes[number % len(episodes)]
+        nonsense = wrong[number % len(wrong)]
         tried += _goes_on_alike(subject, episode, nonsense, number % (len(episode.actions) or 1))
     if not tried:
         raise Skipped("none of the wrong actions was refused")
@@ -104,12 +109,13 @@ def refusal_changes_nothing(subject: Subject) -> str:
 
 
 def _goes_on_alike(subject: Subject, episode: Episode, nonsense: str, at: int) -> bool:
-    """Lives `episode` again with `nonsense` before its action number `at`: False if the world did not refuse it.
-    Raises Failed where a later turn measures something else."""
-    again = replay(
-        subject.world,
-        {"seed": episode.seed, "split": episode.split, "actions": episode.actions[:at]},
-    )
+    """Repeats `episode` with `nonsense` before its action number `at`.
+
+    Returns False if the world did not refuse `nonsense`. Raises Failed if a later turn measures
+    other signals than before.
+    """
+    log = {"seed": episode.seed, "split": episode.split, "actions": episode.actions[:at]}
+    again = replay(subject.world, log)
     take(subject.world, again, nonsense)
     if INVALID not in again.signals[-1] or again.ended:
         return False
@@ -127,21 +133,24 @@ def _goes_on_alike(subject: Subject, episode: Episode, nonsense: str, at: int) -
 
 
 def _values(signals: dict[str, object]) -> dict[str, str]:
-    return {
-        name: repr(told[0] if isinstance(told, tuple) else told)
-        for name, told in sorted(signals.items())
-    }
+    """Each signal's value, without its evidence."""
+    found = {}
+    for name, signal in sorted(signals.items()):
+        found[name] = repr(signal[0] if isinstance(signal, tuple) else signal)
+    return found
 
 
 @check
 def reward_well_formed(subject: Subject) -> str:
-    """Every signal is declared and finite or None, and the reward is their weighted sum."""
+    """Every signal is declared, and finite or None; the reward is their weighted sum."""
     rewards = RewardModel({subject.env_id: subject.weights})
     steps = 0
     for episode in subject.explored:
         for signals, reward in zip(episode.signals, episode.rewards, strict=True):
             expected = rewards.reward(subject.env_id, subject.measured(signals))
-            if not (np.isnan(reward) if expected is None else np.isclose(reward, expected)):
+            # An unknown signal makes the reward unknown, which Gymnasium shows as NaN.
+            as_it_should = np.isnan(reward) if expected is None else np.isclose(reward, expected)
+            if not as_it_should:
                 raise Failed(
                     f"reward {reward} is not the weighted sum {expected} of {signals}"[:200]
                 )

@@ -1,4 +1,4 @@
-"""The world under check: how it is made, the episodes that all checks share, and how a check is registered."""
+"""The world under check, the episodes that all checks share, and the registry of checks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from experience.world import WorldCard
 
 
 class Failed(Exception):
-    """What a check found wrong."""
+    """A check found something wrong; the message says what."""
 
 
 class Skipped(Exception):
-    """Why a check had nothing to look at, or could not be tried."""
+    """A check had nothing to look at, or could not be tried; the message says why."""
 
 
 _MOST_EXPLORED = 100
@@ -31,21 +31,26 @@ CHECKS: dict[str, Callable[[Subject], str]] = {}
 
 
 def check(function: Callable[[Subject], str]) -> Callable[[Subject], str]:
-    """Registers a check under the function's name. Its docstring is the claim; it returns what it looked at, and
-    raises Failed or Skipped with the reason."""
+    """Registers `function` as a check of its name.
+
+    Its docstring is the claim. It returns what it looked at, or raises Failed or Skipped with the
+    reason.
+    """
     CHECKS[function.__name__] = function
     return function
 
 
 class Subject:
-    """One environment id, made, with the episodes that its checks share: lived once, when first asked for."""
+    """One world and the episodes that its checks share. Each kind runs once, when first needed."""
 
     def __init__(
         self, env_id: str, arguments: Mapping[str, Any] | None = None, episodes: int = 12
     ) -> None:
-        self.env_id, self.arguments, self.episodes = env_id, dict(arguments or {}), episodes
+        self.env_id = env_id
+        self.arguments = dict(arguments or {})
+        self.episodes = episodes
         self.seconds = episodes / 3
-        """How long a check that could go on for ever looks."""
+        """The time for a search that could go on for ever."""
         self.world = self.make()
         card = WorldCard.of(self.world)
         self.split = card.splits[0]
@@ -56,7 +61,7 @@ class Subject:
         self._explored: list[Episode] = []
 
     def make(self) -> Any:
-        """The world; one whose observations or actions are not text is read and written by `envs:Text-v0`."""
+        """A new world. `envs:Text-v0` wraps it if its observations or actions are not text."""
         self.env_id, self.arguments, world = make_as_text(self.env_id, self.arguments)
         return world
 
@@ -64,13 +69,15 @@ class Subject:
         self.world.close()
 
     def forget(self) -> None:
-        """Drops all episodes: they are lived anew when next asked for, because the world was changed."""
-        self._oracle, self._random, self._explored = [], [], []
+        """Drops all episodes, so that they run again: for when the world was changed."""
+        self._oracle = []
+        self._random = []
+        self._explored = []
         self.weights = WorldCard.of(self.world).rewards
 
     @property
     def oracle(self) -> list[Episode]:
-        """Episodes of the oracle over held-out tasks. Raises Skipped where the world has no oracle."""
+        """Episodes of the oracle on held-out tasks. Raises Skipped if the world has no oracle."""
         if not self._oracle:
             self._need("oracle_action")
             try:
@@ -83,7 +90,7 @@ class Subject:
 
     @property
     def random(self) -> list[Episode]:
-        """Episodes of random actions over the same tasks, drawn independently of the tasks."""
+        """Episodes of random actions on the same tasks; actions do not depend on the task."""
         if not self._random:
             self._need("random_action")
             self._random = [
@@ -93,8 +100,10 @@ class Subject:
 
     @property
     def floor(self) -> list[float]:
-        """Returns of random acting on held-out tasks: of two dozen where that takes seconds only, for the luck of a few
-        episodes says little."""
+        """Returns of random actions on held-out tasks.
+
+        Of 24 episodes if they take only seconds: the luck of a few episodes says little.
+        """
         returns = [e.total for e in self.random]
         until = time.perf_counter() + self.seconds
         for seed in range(len(returns), _FLOOR_EPISODES):
@@ -105,7 +114,10 @@ class Subject:
 
     @property
     def explored(self) -> list[Episode]:
-        """All episodes lived so far, and more at random over training tasks, for some seconds: what is rare shows."""
+        """All episodes so far, and some seconds of random ones on training tasks.
+
+        With many episodes, rare faults show up.
+        """
         until = time.perf_counter() + self.seconds
         while len(self._explored) < _MOST_EXPLORED and time.perf_counter() < until and self.random:
             self._explored.append(live(self.world, len(self._explored), do_random, self.split))
@@ -113,7 +125,7 @@ class Subject:
 
     @property
     def lived(self) -> list[Episode]:
-        """The oracle's episodes, or those at random where a world has no oracle."""
+        """The oracle's episodes, or the random ones if the world has no oracle."""
         try:
             return self.oracle
         except Skipped:
@@ -124,11 +136,11 @@ class Subject:
             raise Skipped(f"the world offers no {name}")
 
     def answers(self) -> list[str]:
-        """What the oracle says beyond a verb, where it is too long to stand somewhere by chance."""
+        """The oracle's arguments that are too long to stand somewhere by chance."""
         return [word for episode in self.oracle for word in long_words(episode)]
 
     def measured(self, signals: Mapping[str, Any]) -> tuple[Signal, ...]:
-        """Raises Failed for a signal that the world has not declared, or that is no finite number."""
+        """The signals of a step. Raises Failed if one is not declared or not a finite number."""
         try:
             return read_signals({"signals": signals}, self.catalogue)
         except (RecordError, TypeError) as wrong:
@@ -139,7 +151,7 @@ class Subject:
         return tools
 
     def invalid_actions(self, rng: np.random.Generator) -> list[str]:
-        """Lines that the world should refuse: nonsense, and each tool with an argument that it must not take."""
+        """Lines that the world should refuse: nonsense, and each tool with a wrong argument."""
         made = ["", "\x00", "no-such-action 1 2 3", '{"name": 3}']
         for tool in self.tools().values():
             words = tool.draw(rng).split(" ")
@@ -151,6 +163,7 @@ class Subject:
 
 
 def _wrong_argument(parameter: Any) -> str:
+    """An argument that `parameter` must refuse; empty if it takes any text."""
     if parameter.choices:
         return "no-such-choice"
     if parameter.range:
@@ -159,4 +172,6 @@ def _wrong_argument(parameter: Any) -> str:
 
 
 def long_words(episode: Episode) -> list[str]:
-    return [words for a in episode.actions if len(words := a.partition(" ")[2]) >= 20]
+    """What the actions say after their first word, if that has at least 20 characters."""
+    arguments = [action.partition(" ")[2] for action in episode.actions]
+    return [words for words in arguments if len(words) >= 20]

@@ -1,4 +1,4 @@
-"""Does the reward mean something?"""
+"""Checks that the reward means something: the oracle earns most, cheats and claims nothing."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _BOASTS = (
     "True",
     "I have finished the task successfully",
 )
-"""What an agent may claim. A reward that is measured does not read it."""
+"""Claims that an agent may make. A measured reward does not depend on them."""
 
 
 @check
 def oracle_max(subject: Subject) -> str:
-    """The oracle reaches `oracle_target`, and nobody else earns more on its tasks."""
+    """The oracle reaches `oracle_target`, and no other actor earns more on its tasks."""
     mean = statistics.mean(e.total for e in subject.oracle)
     target = getattr(subject.world, "oracle_target", World.oracle_target)
     if mean < target:
@@ -41,8 +41,8 @@ def oracle_max(subject: Subject) -> str:
     promised = _promised(subject)
     if target == World.oracle_target and mean < 0.75 * promised:
         raise Failed(
-            f"the oracle returns {mean:.3f}, but the signals that are fractions promise {promised:g}: "
-            "say the top that can be reached in `oracle_target`"
+            f"the oracle returns {mean:.3f}, but the signals that are fractions "
+            f"promise {promised:g}: say the top that can be reached in `oracle_target`"
         )
     rivals = 0
     for name, rival in _rivals(subject):
@@ -52,23 +52,29 @@ def oracle_max(subject: Subject) -> str:
             raise Failed(
                 f"{name} earns {rival.total:.3f} on seed {rival.seed}, the oracle {oracle:.3f}"
             )
-    return f"{mean:.3f} over {len(subject.oracle)} held-out tasks (target {target}); {rivals} rivals earn no more"
-
-
-def _promised(subject: Subject) -> float:
-    """What the signals measured as fractions would pay, each once and in full."""
-    return sum(
-        w
-        for name, w in subject.weights.items()
-        if w > 0 and name in subject.catalogue and subject.catalogue[name].unit == "fraction"
+    return (
+        f"{mean:.3f} over {len(subject.oracle)} held-out tasks (target {target}); "
+        f"{rivals} rivals earn no more"
     )
 
 
+def _promised(subject: Subject) -> float:
+    """The reward if each signal that is a fraction were reported once, as 1."""
+    fractions = [name for name, kind in subject.catalogue.items() if kind.unit == "fraction"]
+    paid = [w for name, w in subject.weights.items() if w > 0 and name in fractions]
+    return sum(paid)
+
+
 def _rivals(subject: Subject) -> Iterator[tuple[str, Episode]]:
-    """Episodes of others on the oracle's tasks: at random, and the oracle's own beginnings gone on with at random."""
+    """(name, episode) of other actors on the oracle's tasks.
+
+    One acts at random; another follows the oracle for some steps and then acts at random.
+    """
     for episode in subject.random:
         yield "random acting", episode
-    until, rng, number = time.perf_counter() + 3 * subject.seconds, np.random.default_rng(11), 0
+    until = time.perf_counter() + 3 * subject.seconds
+    rng = np.random.default_rng(11)
+    number = 0
     while number < 4 * len(subject.oracle) and time.perf_counter() < until:
         started = subject.oracle[number % len(subject.oracle)]
         kept = int(rng.integers(len(started.actions) + 1))
@@ -82,15 +88,15 @@ def _rivals(subject: Subject) -> Iterator[tuple[str, Episode]]:
 
 @check
 def floor_gap(subject: Subject) -> str:
-    """Acting at random, and doing nothing, earn clearly less than the oracle."""
+    """Random actions and doing nothing earn clearly less than the oracle."""
     oracle = [e.total for e in subject.oracle]
     few = range(min(subject.episodes, 4))
     nothing = [live(subject.world, seed, do_nothing, "heldout").total for seed in few]
     floor = subject.floor
+    # Two standard errors: a gap within them may be the luck of a few episodes.
     error = float(np.std(floor)) / max(len(floor), 1) ** 0.5
-    gap = statistics.mean(oracle) - max(
-        statistics.mean(floor) + 2 * error, statistics.mean(nothing)
-    )
+    best_without_skill = max(statistics.mean(floor) + 2 * error, statistics.mean(nothing))
+    gap = statistics.mean(oracle) - best_without_skill
     margin = 0.1 * max(abs(statistics.mean(oracle)), 0.1)
     said = (
         f"oracle {statistics.mean(oracle):.2f}, random {statistics.mean(floor):.2f}, "
@@ -103,7 +109,7 @@ def floor_gap(subject: Subject) -> str:
 
 @check
 def canary_floor(subject: Subject) -> str:
-    """The world's own cheats earn no more than acting at random."""
+    """The world's own cheats earn no more than random actions."""
     cheats = [c if isinstance(c, str) else list(c) for c in getattr(subject.world, "cheats", ())]
     if not cheats:
         raise Skipped("the world lists no cheats")
@@ -112,7 +118,7 @@ def canary_floor(subject: Subject) -> str:
 
 @check
 def claims_are_not_paid(subject: Subject) -> str:
-    """What an agent merely says earns no more than acting at random: boasts, and the names of the signals."""
+    """Boasts, and the names of signals, earn no more than random actions."""
     if _takes_no_text(subject):
         raise Skipped("every action is one of a list: an agent can say nothing")
     said = [
@@ -128,18 +134,23 @@ def claims_are_not_paid(subject: Subject) -> str:
 
 
 def _takes_no_text(subject: Subject) -> bool:
-    """Whether an agent can only choose: from listed actions, or tools without a free text."""
+    """Whether an agent can only choose among listed actions, or tools without free text."""
     tools = subject.tools().values()
     if tools:
-        return not any(p.type is str and not p.choices for t in tools for p in t.parameters)
+        parameters = [parameter for tool in tools for parameter in tool.parameters]
+        return not any(p.type is str and not p.choices for p in parameters)
     return bool(actions_of(subject.world))
 
 
 def _earns_nothing(subject: Subject, scripts: Sequence[str | Sequence[str]], kind: str) -> str:
-    """Raises Failed where a script earns more than the best random episode, or nearly what the oracle does."""
+    """Raises Failed if a script earns more than the best random episode, or as much as the oracle.
+
+    A script is one action, or several in order.
+    """
     limit = max(max(e.total for e in subject.random), 0.0) + 0.05
     limit = min(limit, statistics.mean(e.total for e in subject.oracle) - 0.05)
-    until, tried = time.perf_counter() + 15 * subject.seconds, 0
+    tried = 0
+    until = time.perf_counter() + 15 * subject.seconds
     for script in scripts:
         if tried and time.perf_counter() > until:
             break
@@ -154,59 +165,59 @@ def _earns_nothing(subject: Subject, scripts: Sequence[str | Sequence[str]], kin
 
 @check
 def reward_attribution(subject: Subject) -> str:
-    """What paid is a signal with its evidence or value."""
+    """Each part of the oracle's reward comes from a signal with a known value."""
     paying: dict[str, float] = {}
     for episode in subject.oracle:
         for signals in episode.signals:
-            for name, told in signals.items():
-                value = told[0] if isinstance(told, tuple) else told
+            for name, signal in signals.items():
+                value = signal[0] if isinstance(signal, tuple) else signal
                 if value is not None and subject.weights.get(name):
                     paid = subject.weights[name] * value / len(subject.oracle)
                     paying[name] = paying.get(name, 0.0) + paid
     if not any(v > 0 for v in paying.values()):
         raise Failed("nothing that the oracle did was paid for")
-    return ", ".join(f"{n} {v:+.2f}" for n, v in sorted(paying.items(), key=lambda item: -item[1]))[
-        :160
-    ]
+    by_reward = sorted(paying.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {paid:+.2f}" for name, paid in by_reward)[:160]
 
 
 @check
 def no_solution_leakage(subject: Subject) -> str:
-    """Neither the first observation nor the `info` beside it spells the oracle's answer."""
+    """Neither the first observation nor its `info` holds the oracle's answer."""
     looked = 0
     for episode in subject.oracle:
         for answer in long_words(episode):
             looked += 1
-            for where, text in (
-                ("first observation", episode.seen[0]),
-                ("first info", episode.aside),
-            ):
+            places = (("first observation", episode.seen[0]), ("first info", episode.aside))
+            for where, text in places:
                 if answer in text:
                     raise Failed(f"the {where} holds the answer {answer[:60]!r}")
-    told_so = getattr(subject.world, "spells_out", False)
-    single = [e for e in subject.oracle if len(e.actions) == 1 and not told_so]
-    looked += _short_answers_stand_by_chance(
-        "first observation", [(_answer(e), e.seen[0]) for e in single]
-    )
+    spells_out = getattr(subject.world, "spells_out", False)
+    single = [e for e in subject.oracle if len(e.actions) == 1 and not spells_out]
+    shown = [(_answer(e), e.seen[0]) for e in single]
+    looked += _short_answers_stand_by_chance("first observation", shown)
     beside = [(_answer(e), e.aside) for e in subject.oracle if e.aside and e.actions]
     looked += _short_answers_stand_by_chance("first info", beside)
     if not looked:
         raise Skipped(
-            "no answer to look for: each is short and the last of several actions, and `info` holds "
-            "nothing of the world's own"
+            "no answer to look for: each is short and the last of several actions, "
+            "and `info` holds nothing of the world's own"
         )
     return f"{looked} answers looked for"
 
 
 def _answer(episode: Episode) -> str:
-    """What the oracle's last action says beyond its verb, or the whole action."""
+    """The arguments of the oracle's last action, or the whole action if it is one word."""
     verb, _, rest = episode.actions[-1].partition(" ")
     return rest or verb
 
 
 def _short_answers_stand_by_chance(where: str, pairs: Sequence[tuple[str, str]]) -> int:
-    """Raises Failed where short answers stand in their own episode's text far more often than other episodes'
-    answers do. Returns how many were looked for: none unless there are three different ones."""
+    """The number of short answers that were looked for: 0 with fewer than three different ones.
+
+    `pairs` are (answer, text) of one episode each. A short answer may stand in any text by chance,
+    so its own text is compared with the answers of other episodes. Raises Failed if own answers
+    stand there far more often.
+    """
     pairs = [(answer, text) for answer, text in pairs if 0 < len(answer) < 20]
     answers = {answer for answer, _ in pairs}
     if len(answers) < 3:
@@ -217,8 +228,9 @@ def _short_answers_stand_by_chance(where: str, pairs: Sequence[tuple[str, str]])
     )
     if own - others > 0.5:
         raise Failed(
-            f"the {where} holds the answer in {own:.0%} of episodes, e.g. {pairs[0][0]!r}, and answers of "
-            f"other episodes in {others:.0%}; where the task is to do what is spelled out, set `spells_out`"
+            f"the {where} holds the answer in {own:.0%} of episodes, e.g. {pairs[0][0]!r}, "
+            f"and answers of other episodes in {others:.0%}; "
+            "where the task is to do what is spelled out, set `spells_out`"
         )
     return len(pairs)
 
@@ -229,7 +241,7 @@ def _holds(text: str, answer: str) -> bool:
 
 @check
 def verifier_determinism(subject: Subject) -> str:
-    """The same episode is worth the same, five times."""
+    """The same episode has the same return, five times."""
     episode = subject.lived[0]
     totals = {replay(subject.world, asdict(episode)).total for _ in range(5)} | {episode.total}
     if len(totals) > 1:
