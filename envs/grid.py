@@ -1,7 +1,8 @@
-"""A grid of keys and doors, told in words: the smallest world in which a plan is worth more than a habit."""
+"""A grid of keys and doors as text: the smallest world in which planning beats habit."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ Cell = tuple[int, int]
 
 @dataclass(frozen=True)
 class Grid:
-    """Where everything stands at the start: stage n has key n and door n, and only one stage is shown at a time."""
+    """The start cell, and the key and the door of each stage; one stage is shown at a time."""
 
     start: Cell
     keys: tuple[Cell, ...]
@@ -24,8 +25,11 @@ class Grid:
 
 
 class KeyDoor(World[Grid]):
-    """Walk onto the key, then through the door; without its key a door is a wall. After the last door the
-    episode ends. `size` is the grid's side; with `stages` > 1 a door leads to the next key."""
+    """Walk onto the key, then through the door. Without its key a door is a wall.
+
+    A door leads to the next stage's key; after the last door the episode ends. `size` is the length
+    of the grid's side. `max_turns` of 0 means 6 · size · stages.
+    """
 
     instructions = (
         "Walk onto the key, then with it onto the door. Reply with one of: up, down, left, right."
@@ -55,20 +59,24 @@ class KeyDoor(World[Grid]):
     def __init__(self, size: int = 5, stages: int = 1, max_turns: int = 0) -> None:
         if not 2 <= size <= 9 or not 1 <= stages <= 9 or size * size < 2 * stages + 1:
             raise ValueError(
-                f"size {size}, stages {stages}: use a side of 2 to 9 with room for every key and door"
+                f"size {size}, stages {stages}: "
+                "use a side of 2 to 9 with room for every key and door"
             )
         super().__init__()
-        self.size, self.stages, self.max_turns = size, stages, max_turns or 6 * size * stages
+        self.size = size
+        self.stages = stages
+        self.max_turns = max_turns or 6 * size * stages
 
     def draw(self, rng: np.random.Generator) -> Grid:
         """Start, keys and doors on different cells, uniformly."""
-        cells = [
-            divmod(int(c), self.size) for c in rng.permutation(self.size**2)[: 2 * self.stages + 1]
-        ]
+        drawn = rng.permutation(self.size**2)[: 2 * self.stages + 1]
+        cells = [divmod(int(number), self.size) for number in drawn]
         return Grid(cells[0], tuple(cells[1 : self.stages + 1]), tuple(cells[self.stages + 1 :]))
 
     def begin(self) -> None:
-        self.at, self.stage, self.has_key = self.task.start, 0, False
+        self.at = self.task.start
+        self.stage = 0
+        self.has_key = False
 
     def observe(self) -> str:
         you = f"you {self.at[0]} {self.at[1]}"
@@ -79,9 +87,11 @@ class KeyDoor(World[Grid]):
         return f"{you}\nkey {key}\ndoor {self._way_to(self.task.doors[self.stage])}{left}"
 
     def _way_to(self, cell: Cell) -> str:
-        """e.g. `up2 left0`."""
+        """The distance to a cell by rows and columns, e.g. `up2 left0`."""
         down, right = cell[0] - self.at[0], cell[1] - self.at[1]
-        return f"{'down' if down > 0 else 'up'}{abs(down)} {'right' if right > 0 else 'left'}{abs(right)}"
+        rows = f"down{down}" if down > 0 else f"up{-down}"
+        columns = f"right{right}" if right > 0 else f"left{-right}"
+        return f"{rows} {columns}"
 
     def act(self, action: str) -> Outcome:
         if action not in MOVES:
@@ -92,9 +102,12 @@ class KeyDoor(World[Grid]):
             return signals, False
         self.at = goal
         if goal == self.task.keys[self.stage] and not self.has_key:
-            self.has_key, signals["key"] = True, 1.0
+            self.has_key = True
+            signals["key"] = 1.0
         elif goal == self.task.doors[self.stage]:
-            self.stage, self.has_key, signals["door"] = self.stage + 1, False, 1.0
+            self.stage += 1
+            self.has_key = False
+            signals["door"] = 1.0
             signals["solved"] = float(self._is_over)
         return signals, self._is_over
 
@@ -104,34 +117,38 @@ class KeyDoor(World[Grid]):
 
     def _after(self, cell: Cell, action: str) -> Cell:
         """The cell that a move leads to; a step off the grid stays where it is."""
-        row, column = cell[0] + MOVES[action][0], cell[1] + MOVES[action][1]
-        return (row, column) if 0 <= row < self.size and 0 <= column < self.size else cell
+        down, right = MOVES[action]
+        row, column = cell[0] + down, cell[1] + right
+        inside = 0 <= row < self.size and 0 <= column < self.size
+        return (row, column) if inside else cell
 
     def oracle_action(self) -> str:
-        """The first step of a shortest path to the key, or with it to the door: rows first, round a closed door."""
+        """The first step of a shortest path to the key, or with the key to the door.
+
+        Goes round a door without its key. Among equal paths, the order of `MOVES` decides.
+        """
         goal = (self.task.doors if self.has_key else self.task.keys)[self.stage]
         closed = None if self.has_key else self.task.doors[self.stage]
         distance = self._distances(goal, closed)
-        return min(
-            MOVES,
-            key=lambda move: (
-                distance.get(self._after(self.at, move), 99)
-                + (self._after(self.at, move) == self.at)
-            ),
-        )
+
+        def cost(move: str) -> int:
+            reached = self._after(self.at, move)
+            stays = reached == self.at  # a move into the wall costs a turn
+            return distance.get(reached, 99) + stays
+
+        return min(MOVES, key=cost)
 
     def _distances(self, goal: Cell, closed: Cell | None) -> dict[Cell, int]:
         """Moves to `goal` from every cell that can reach it without crossing `closed`."""
-        distance, wave = {goal: 0}, [goal]
-        while wave:
-            reached = {
-                near: distance[cell] + 1
-                for cell in wave
-                for move in MOVES
-                if (near := self._after(cell, move)) not in distance and near != closed
-            }
-            distance |= reached
-            wave = list(reached)
+        distance = {goal: 0}
+        queue = deque([goal])
+        while queue:  # breadth first: the first distance found is the shortest
+            cell = queue.popleft()
+            for move in MOVES:
+                near = self._after(cell, move)
+                if near not in distance and near != closed:
+                    distance[near] = distance[cell] + 1
+                    queue.append(near)
         return distance
 
     def random_action(self, rng: np.random.Generator) -> str:

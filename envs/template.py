@@ -1,4 +1,4 @@
-"""What `./xp env new` writes: a whole world in one short file, ready to be checked, collected from and trained on."""
+"""The files that `./xp env new` writes: a whole world, ready to be checked and trained on."""
 
 from __future__ import annotations
 
@@ -104,11 +104,14 @@ gymnasium.register(id="{name}-v0", entry_point={name})
 
 KINDS = {"tools": _TOOLS, "gymnasium": _GYMNASIUM, "code": _CODE}
 DEMONSTRATIONS = {"tools": 40, "gymnasium": 20, "code": 100}
-"""From so many, imitation is some way from perfect, and from nothing: there is something to learn."""
+"""The number of demonstrations from which imitation is neither useless nor perfect."""
 
 
 def source(file_name: str, kind: str) -> tuple[str, str]:
-    """(Python source, environment id) of a new world in `file_name`.py. Raises ConfigError for a bad name or kind."""
+    """(Python source, environment id) of a new world in `file_name`.py.
+
+    Raises ConfigError for a name that cannot be a module, and for an unknown kind.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", file_name):
         raise ConfigError(
             f"{file_name!r} cannot be a module", "use small letters, digits and _, e.g. my_world"

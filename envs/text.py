@@ -1,8 +1,10 @@
-"""text/gymnasium: any Gymnasium environment as text, its observations and actions rendered and read by their spaces.
+"""text/gymnasium: any Gymnasium environment as text; its spaces say how to write and read values.
 
     ./xp env play envs:Text-v0 --set world=CartPole-v1
-Numbers are written with four significant digits; a dictionary is a line a key. The tasks are seeds. A stranger's
-reward is the one signal. Snapshots are offered where the environment can be copied and is deterministic after it.
+
+Numbers have four significant digits; each key of a dictionary is one line. The tasks are seeds. A
+stranger's reward is the one signal. To go back, the environment is reset with the same seed and
+does the same actions again, so it must be deterministic.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def shown(space: spaces.Space[Any], value: Any) -> str:
 
 
 def read(space: spaces.Space[Any], text: str) -> Any:
-    """The action that `text` means. Raises ValueError saying what to write."""
+    """The action that `text` stands for. Raises ValueError saying what to write."""
     words = text.replace(",", " ").split()
     try:
         match space:
@@ -64,18 +66,23 @@ def described(space: spaces.Space[Any]) -> str:
         case spaces.Discrete():
             return f"one whole number from {space.start} to {space.start + space.n - 1}"
         case spaces.Box():
-            return f"{int(np.prod(space.shape))} numbers from {space.low.min():g} to {space.high.max():g}"
+            count = int(np.prod(space.shape))
+            return f"{count} numbers from {space.low.min():g} to {space.high.max():g}"
     return str(space)
 
 
 def _is_of_numbers(space: spaces.Space[Any]) -> bool:
-    """Whether an action is numbers within bounds once it is read: then no text of an agent reaches the environment."""
-    return isinstance(
-        space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box
-    )
+    """Whether an action, once it is read, is numbers within bounds.
+
+    Then no text of an agent reaches the environment.
+    """
+    numbers = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box
+    return isinstance(space, numbers)
 
 
 class Text(World[int]):
+    """The Gymnasium environment with the id `world`, shown and played as text."""
+
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
