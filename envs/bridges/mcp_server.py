@@ -1,7 +1,7 @@
-"""Worlds over the Model Context Protocol, both ways: one of ours as a server's tools, a server's tools as a world.
+"""Worlds over the Model Context Protocol: serves a world's actions as tools, and tools as a world.
 
-./xp env serve envs:Coq-v0            # on stdin and stdout, for any MCP client: its actions, and `new_episode`
-envs:Mcp-v0 with command=[...]        # a stranger's server as a world; its checker tool, if named, pays
+./xp env serve envs:Coq-v0      # on stdin and stdout, for any MCP client: actions and `new_episode`
+envs:Mcp-v0 with command=[...]  # a stranger's server as a world; its checker tool, if named, pays
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from experience.signal import SignalKind
 from experience.text.strict_json import dumps
 
 NEW = "new_episode"
+_CALL_SECONDS = 30
+_END_SECONDS = 5
 
 
 def _library() -> Any:
@@ -59,17 +61,11 @@ def serve(world: Any, answers: Any) -> None:
         new = types.Tool(
             name=NEW, description="Begin an episode; returns what is seen.", input_schema=schema
         )
-        return types.ListToolsResult(
-            tools=[
-                new,
-                *(
-                    types.Tool(
-                        name=t.name, description=t.description, input_schema=t.input_schema()
-                    )
-                    for t in tools.values()
-                ),
-            ]
-        )
+        actions = [
+            types.Tool(name=t.name, description=t.description, input_schema=t.input_schema())
+            for t in tools.values()
+        ]
+        return types.ListToolsResult(tools=[new, *actions])
 
     async def call_tool(_: Any, asked: Any) -> Any:
         nonlocal began
@@ -77,21 +73,22 @@ def serve(world: Any, answers: Any) -> None:
         if asked.name == NEW:
             split = arguments.get("split", world.splits[0])
             seen, _info = world.reset(seed=arguments.get("seed", 0), options={"split": split})
-            began, told = True, {"seen": seen}
+            began = True
+            answer = {"seen": seen}
         elif not began or world._ended:
             first = types.TextContent(type="text", text=f"call {NEW} first")
             return types.CallToolResult(content=[first], is_error=True)
         else:
             call = dumps({"name": asked.name, "arguments": arguments})
             seen, reward, terminated, truncated, info = world.step(call)
-            told = {
+            answer = {
                 "seen": seen,
-                "reward": None if reward != reward else reward,
+                "reward": None if reward != reward else reward,  # NaN: the reward is unknown
                 "terminated": terminated,
                 "truncated": truncated,
                 "signals": json.loads(dumps(info["signals"], default=str)),
             }
-        return types.CallToolResult(content=[types.TextContent(type="text", text=dumps(told))])
+        return types.CallToolResult(content=[types.TextContent(type="text", text=dumps(answer))])
 
     async def run() -> None:
         server = Server(
@@ -107,11 +104,13 @@ def serve(world: Any, answers: Any) -> None:
 
 
 class Mcp(World[int]):
-    """A server's tools as actions: `TOOL {"argument": value}`, one process an episode, which runs beside us with our
-    files and network, but with none of our environment: put `bwrap …` before its command to give it a place.
+    """A server's tools as actions: `TOOL {"argument": value}`. Each episode starts a new server.
 
-    With `checker`, that tool is asked after each action what it is worth: its answer's first number in [0, 1], or its
-    JSON's "score". Without one, nothing is paid, and the reward is unknown.
+    The server runs beside us, with our files and our network but without our environment: put
+    `bwrap …` before its command to confine it.
+
+    After each action, the tool named `checker` is called for the score so far: its answer is a
+    number in [0, 1], or JSON with such a "score". Without `checker`, the reward is unknown.
     """
 
     sandbox_tier = "none"
@@ -127,18 +126,17 @@ class Mcp(World[int]):
     ) -> None:
         super().__init__()
         _library()
-        self._command, self._checker, self._asked = list(command), checker, task
+        self._command = list(command)
+        self._checker = checker
+        self._task_text = task
         self.max_turns = max_turns
         self._session: _Session | None = None
         self.begin()
         assert self._session is not None
-        told = [
-            f"`{t.name} {dumps(t.input_schema.get('properties', {}))[:120]}` {t.description}"
-            for t in self._session.tools.values()
-        ]
-        self.instructions = "Reply with one line, TOOL and its arguments as JSON: " + "; ".join(
-            told
-        )  # type: ignore[misc]
+        usages = "; ".join(_usage(tool) for tool in self._session.tools.values())
+        self.instructions = (  # type: ignore[misc]
+            f"Reply with one line, TOOL and its arguments as JSON: {usages}"
+        )
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(2**31))
@@ -146,39 +144,46 @@ class Mcp(World[int]):
     def begin(self) -> None:
         self.close()
         self._session = _Session(self._command)
-        self._told, self._score = self._asked, 0.0
+        self._seen_text = self._task_text
+        self._score = 0.0
 
     def observe(self) -> str:
-        return self._told
+        return self._seen_text
 
     def act(self, action: str) -> Outcome:
         assert self._session is not None
         name, _, rest = action.partition(" ")
-        if name not in self._session.tools or name == self._checker:
-            raise ValueError(
-                f"no tool {name[:20]}: {', '.join(n for n in self._session.tools if n != self._checker)}"
-            )
+        names = self._tool_names()
+        if name not in names:
+            raise ValueError(f"no tool {name[:20]}: {', '.join(names)}")
         try:
             arguments = json.loads(rest or "{}")
         except ValueError:
             raise ValueError("arguments are a JSON object") from None
         if not isinstance(arguments, dict):
             raise ValueError("arguments are a JSON object")
-        self._told, failed = self._session.call(name, arguments)
+        self._seen_text, failed = self._session.call(name, arguments)
         signals: dict[str, Any] = {"tool_errors": float(failed)}
         if self._checker:
             score = _score(self._session.call(self._checker, {})[0])
-            signals["score"] = None if score is None else (score - self._score, f"{score:g}")
-            self._score = self._score if score is None else score
+            if score is None:
+                signals["score"] = None
+            else:
+                signals["score"] = (score - self._score, f"{score:g}")
+                self._score = score
         return signals, self._score >= 1.0
 
     def oracle_action(self) -> str:
         raise NotImplementedError("a stranger's server comes without an oracle")
 
     def random_action(self, rng: np.random.Generator) -> str:
-        assert self._session is not None
-        names = [n for n in self._session.tools if n != self._checker]
+        names = self._tool_names()
         return f"{names[int(rng.integers(len(names)))]} {{}}"
+
+    def _tool_names(self) -> list[str]:
+        """The tools that are actions: all but the checker."""
+        assert self._session is not None
+        return [name for name in self._session.tools if name != self._checker]
 
     def close(self) -> None:
         if self._session is not None:
@@ -187,7 +192,7 @@ class Mcp(World[int]):
 
 
 class _Session:
-    """A client and its server process, kept by an event loop in a thread."""
+    """An MCP client and its server process. The client runs on an event loop in a thread."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._loop = asyncio.new_event_loop()
@@ -222,34 +227,41 @@ class _Session:
             await self._done.wait()
 
     def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
-        """(what a tool says, whether it is an error). Raises EnvironmentFailure if the server is gone."""
-        asked = asyncio.run_coroutine_threadsafe(
-            self._client.call_tool(name, arguments), self._loop
-        )
+        """(the text of a tool's answer, whether it is an error).
+
+        Raises EnvironmentFailure if the server is gone or does not answer in time.
+        """
+        call = self._client.call_tool(name, arguments)
+        pending = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
-            result = asked.result(30)
+            result = pending.result(_CALL_SECONDS)
         except Exception as error:
             raise EnvironmentFailure(
                 f"the MCP server failed: {type(error).__name__}: {error}"
             ) from error
-        return "\n".join(getattr(part, "text", "") for part in result.content), bool(
-            result.is_error
-        )
+        text = "\n".join(getattr(part, "text", "") for part in result.content)
+        return text, bool(result.is_error)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._done.set)
         try:
-            self._life.result(5)
+            self._life.result(_END_SECONDS)
         except Exception as error:
             raise EnvironmentFailure(f"the MCP server did not end well: {error}") from error
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-def _score(told: str) -> float | None:
-    """The number that a checker's answer holds, or None."""
+def _usage(tool: Any) -> str:
+    """How to call a tool, in the words of `instructions`."""
+    arguments = dumps(tool.input_schema.get("properties", {}))[:120]
+    return f"`{tool.name} {arguments}` {tool.description}"
+
+
+def _score(answer: str) -> float | None:
+    """The score in a checker's answer; None if it holds none."""
     try:
-        found = json.loads(told)
+        found = json.loads(answer)
         return float(found["score"] if isinstance(found, dict) else found)
     except (ValueError, KeyError, TypeError):
         return None

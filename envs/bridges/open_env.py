@@ -1,10 +1,11 @@
-"""Worlds over OpenEnv's protocol, both ways: its servers as worlds, ours as a server for its clients.
+"""Worlds over OpenEnv's protocol: its servers as worlds, our worlds as a server for its clients.
 
-    gymnasium.make("envs:OpenEnv-v0", url="http://host:8000")   # any OpenEnv server; nothing of OpenEnv is needed here
-    python -m envs.bridges.open_env envs:KeyDoor-v0 8000        # in a Python that has `openenv`: ours, for its clients
+    gymnasium.make("envs:OpenEnv-v0", url="http://host:8000")  # any OpenEnv server; without openenv
+    python -m envs.bridges.open_env envs:KeyDoor-v0 8000       # serves ours; needs `openenv`
 
-OpenEnv 0.10: JSON over a WebSocket, a session a connection. It has one `done` for ended and cut off; ours say which in
-the observation's metadata. Unknown rewards (None) stay unknown.
+The protocol is that of OpenEnv 0.10: JSON over a WebSocket, one session for each connection. It has
+one `done` for terminated and truncated episodes; our server says in the observation's metadata
+which it was. Unknown rewards (None) stay unknown.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from experience.errors import EnvironmentFailure, MissingPartError
 
 
 class OpenEnv(Stranger):
-    """`tasks` is how many seeds the server is asked for. An action is the JSON object that its schema asks for;
-    where it has one field, that field's value alone will do."""
+    """A world that an OpenEnv server runs; its task is one of `tasks` seeds.
+
+    An action is a JSON object of the server's schema. If the schema has one field, that field's
+    value alone is enough. `seconds` limits one answer.
+    """
 
     def __init__(
         self, url: str, max_turns: int = 100, tasks: int = 1000, seconds: float = 60.0
     ) -> None:
         super().__init__(url.rstrip("/"), tasks)
-        self.max_turns, self._url, self._seconds = max_turns, url.rstrip("/"), seconds
+        self.max_turns = max_turns
+        self._url = url.rstrip("/")
+        self._seconds = seconds
         try:
             with urllib.request.urlopen(f"{self._url}/schema", timeout=seconds) as answer:
                 schema = json.load(answer)["action"]
@@ -45,51 +51,56 @@ class OpenEnv(Stranger):
         }
         self.instructions = "Reply with a JSON object of: " + json.dumps(self.schema)[:1500]  # type: ignore[misc]
         self._socket: Any = None
-        self._told: dict[str, Any] = {}
+        self._answer: dict[str, Any] = {}
 
     def begin(self) -> None:
         if self._socket is None:
-            try:
-                from websockets.sync.client import connect
-            except ImportError as missing:
-                raise MissingPartError(
-                    f"OpenEnv needs websockets: {missing}", "./xp setup worlds"
-                ) from missing
-            try:
-                self._socket = connect(
-                    f"ws{self._url.removeprefix('http')}/ws",
-                    open_timeout=self._seconds,
-                    proxy=None,
-                    max_size=100 * 2**20,
-                )
-            except (OSError, TimeoutError) as error:
-                raise EnvironmentFailure(f"no OpenEnv session at {self._url}: {error}") from error
-        self._told = self._ask("reset", {"seed": self.task})
+            self._socket = self._connected()
+        self._answer = self._ask("reset", {"seed": self.task})
+
+    def _connected(self) -> Any:
+        try:
+            from websockets.sync.client import connect
+        except ImportError as missing:
+            raise MissingPartError(
+                f"OpenEnv needs websockets: {missing}", "./xp setup worlds"
+            ) from missing
+        try:
+            return connect(
+                f"ws{self._url.removeprefix('http')}/ws",
+                open_timeout=self._seconds,
+                proxy=None,
+                max_size=100 * 2**20,
+            )
+        except (OSError, TimeoutError) as error:
+            raise EnvironmentFailure(f"no OpenEnv session at {self._url}: {error}") from error
 
     def _ask(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-        """What the server answers. Raises ValueError for an action that it refused, EnvironmentFailure for the rest."""
+        """The data of the server's answer.
+
+        Raises ValueError if the server refused an action, EnvironmentFailure for any other error.
+        """
         from websockets.exceptions import WebSocketException
 
         try:
             self._socket.send(json.dumps({"type": kind, "data": data}))
-            told = json.loads(self._socket.recv(self._seconds))
+            answer = json.loads(self._socket.recv(self._seconds))
         except (WebSocketException, OSError, TimeoutError) as error:
             self.close()
             raise EnvironmentFailure(
                 f"the OpenEnv server at {self._url} failed: {error}"
             ) from error
-        if told["type"] == "error":
-            why = f"{told['data'].get('message')} {json.dumps(told['data'].get('errors', ''), default=str)}"[
-                :300
-            ]
-            if told["data"].get("code") == "VALIDATION_ERROR" and kind == "step":
+        found: dict[str, Any] = answer["data"]
+        if answer["type"] == "error":
+            details = json.dumps(found.get("errors", ""), default=str)
+            why = f"{found.get('message')} {details}"[:300]
+            if found.get("code") == "VALIDATION_ERROR" and kind == "step":
                 raise ValueError(why)
             raise EnvironmentFailure(f"the OpenEnv server at {self._url}: {why}")
-        found: dict[str, Any] = told["data"]
         return found
 
     def observe(self) -> str:
-        seen = {n: v for n, v in self._told["observation"].items() if n != "metadata"}
+        seen = {n: v for n, v in self._answer["observation"].items() if n != "metadata"}
         only = next(iter(seen.values())) if len(seen) == 1 else None
         return only if isinstance(only, str) else json.dumps(seen)
 
@@ -102,26 +113,15 @@ class OpenEnv(Stranger):
             if len(self.schema) != 1:
                 raise ValueError(f"an action is a JSON object of {', '.join(self.schema)}")
             given = {next(iter(self.schema)): given if isinstance(given, str) else action}
-        self._told = self._ask("step", given)
-        metadata = self._told["observation"].get("metadata") or {}
+        self._answer = self._ask("step", given)
+        metadata = self._answer["observation"].get("metadata") or {}
         self.cut_off = bool(metadata.get("truncated"))
-        return {"env_reward": self._told["reward"]}, bool(self._told["done"]) and not self.cut_off
+        return {"env_reward": self._answer["reward"]}, bool(
+            self._answer["done"]
+        ) and not self.cut_off
 
     def random_action(self, rng: np.random.Generator) -> str:
-        drawn: dict[str, Any] = {}
-        for name, part in self.schema.items():
-            low, high = part.get("minimum", 0), part.get("maximum", 9)
-            whole = int(rng.integers(int(low), int(high) + 1))
-            drawn[name] = {
-                "integer": whole,
-                "number": float(whole),
-                "boolean": bool(whole % 2),
-                "array": [],
-                "object": {},
-            }.get(part.get("type"), str(whole))
-            if "enum" in part:
-                drawn[name] = part["enum"][int(rng.integers(len(part["enum"])))]
-        return json.dumps(drawn)
+        return json.dumps({name: _drawn(part, rng) for name, part in self.schema.items()})
 
     def close(self) -> None:
         if self._socket is not None:
@@ -129,9 +129,28 @@ class OpenEnv(Stranger):
             self._socket = None
 
 
+def _drawn(schema: dict[str, Any], rng: np.random.Generator) -> Any:
+    """A random value of a field with this JSON Schema."""
+    whole = int(rng.integers(int(schema.get("minimum", 0)), int(schema.get("maximum", 9)) + 1))
+    if "enum" in schema:
+        choices = schema["enum"]
+        return choices[int(rng.integers(len(choices)))]
+    by_type: dict[str | None, Any] = {
+        "integer": whole,
+        "number": float(whole),
+        "boolean": bool(whole % 2),
+        "array": [],
+        "object": {},
+    }
+    return by_type.get(schema.get("type"), str(whole))
+
+
 def application(make: Callable[[], Any], sessions: int = 8) -> Any:
-    """The FastAPI application that serves the worlds of `make` to OpenEnv's clients, each session its own.
-    Raises MissingPartError without `openenv`, which wants a Python of its own."""
+    """A FastAPI application that serves the worlds of `make` to OpenEnv's clients.
+
+    Each session has a world of its own. Raises MissingPartError without `openenv`, whose
+    dependencies need a Python of its own.
+    """
     try:
         from openenv.core.env_server import (
             Action,

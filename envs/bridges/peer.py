@@ -1,12 +1,16 @@
-"""Worlds of packages that cannot live in our Python: each in a process of its own, with the package's own interpreter.
+"""Worlds of packages that need a Python of their own: each runs in a process of that Python.
 
     gymnasium.make("envs:Peer-v0", python="…/browsergym/bin/python", package="browser_gym",
                    options={"id": "browsergym/miniwob.click-test"})
 
-`envs/bridges/peers/` holds what runs over there; its docstrings say which options a package takes. Such a process runs
-in a place (`envs/sandbox/confine.py`): no network, no environment, and of files its own Python, the folders that its
-options name, and those in `readable`. A package that cannot live there needs `confined=False`: then it runs beside us,
-with an environment of its own and no secret in it, but with our files, and the record says tier none.
+`envs/bridges/peers/` holds the programs that run in these processes; their docstrings say which
+options a package takes.
+
+Covers: the process runs in a place (`envs/sandbox/confine.py`). It has no network and no
+environment. It sees its own Python, the files that its options name, and those in `readable`. Does
+not cover: a package that cannot run in a place and needs `confined=False`. Such a process runs
+beside us, with our files, and with an environment that holds no secret; each step then records tier
+none.
 """
 
 from __future__ import annotations
@@ -39,7 +43,10 @@ PACKAGES = tuple(sorted(p.stem.removeprefix("in_") for p in _SCRIPTS.glob("in_*.
 
 @dataclass(frozen=True)
 class _Run:
-    """What starts a peer in a place: the command, what it may read, and files that are handed in by descriptor."""
+    """The command that starts a peer in a place, and what it may read.
+
+    `handed` are files whose content is given to the place by a descriptor.
+    """
 
     command: tuple[str, ...]
     readable: tuple[Path, ...]
@@ -47,9 +54,12 @@ class _Run:
 
 
 def _placed(python: Path, script: Path) -> _Run:
-    """How `python` runs `script` in a place. A place's user is another one: where it may not read the interpreter (one
-    below /root, say), the system's Python of the same version takes the packages of its environment. Raises
-    IsolationError where there is none."""
+    """How `python` runs `script` in a place.
+
+    A place has another user, who may not be allowed to read `python` (below /root, for example).
+    Then the system's Python of the same version runs with the packages of `python`. Raises
+    IsolationError if there is no such Python.
+    """
     with python.open("rb") as file:
         first = file.readline(256)
     if first.startswith(b"#!"):  # a script that starts a Python: its text is handed in
@@ -78,13 +88,16 @@ def _placed(python: Path, script: Path) -> _Run:
 
 
 def _outside() -> dict[str, str]:
-    """The environment of a peer that runs beside us: where programs are, and no more."""
+    """The environment of a peer that runs beside us: the usual paths, no variable of ours."""
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
 
 class Peer(Stranger):
-    """`seconds` is how long an answer may take. `tasks` is how many seeds the package is asked for. An option that
-    names a file or folder that exists is shown to the place, to read."""
+    """A world that a package runs in its own Python; its task is one of `tasks` seeds.
+
+    `seconds` limits one answer. If an option names a file or folder that exists, the place may
+    read it.
+    """
 
     def __init__(
         self,
@@ -103,20 +116,24 @@ class Peer(Stranger):
         if not Path(python).exists():
             raise MissingPartError(
                 f"no Python at {python}: No such file or directory",
-                "give the interpreter of the package's own environment; ./xp setup peers makes them",
+                "give the interpreter of the package's own environment; "
+                "./xp setup peers makes them",
             )
-        self.max_turns, self._seconds = max_turns, seconds
-        self._python, self._script = Path(python).absolute(), _SCRIPTS / f"in_{package}.py"
+        self.max_turns = max_turns
+        self._seconds = seconds
+        self._python = Path(python).absolute()
+        self._script = _SCRIPTS / f"in_{package}.py"
         self._shown = [Path(path).absolute() for path in readable]
         self._copies = ExitStack()
-        self._options, self._confined = self._with_paths(options) if confined else options, confined
+        self._confined = confined
+        self._options = self._with_paths(options) if confined else options
         self.sandbox_tier = TIER if confined else "none"
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
     def _with_paths(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options, their paths absolute; what the place's user may not read is copied for it."""
-        told = dict(options)
+        """The options with absolute paths. Copies what the place's user may not read."""
+        shown = dict(options)
         for name, value in options.items():
             if isinstance(value, str) and value and (path := Path(value).absolute()).exists():
                 if not others_may_read(path):
@@ -125,11 +142,10 @@ class Peer(Stranger):
                     shutil.copytree(path, copied) if path.is_dir() else shutil.copy(path, copied)
                     confine.give(folder)
                     path = copied
-                told[name] = str(path)
-                self._shown.append(
-                    path.parent if name == "miniwob" else path
-                )  # its pages load what lies beside them
-        return told
+                shown[name] = str(path)
+                # The pages of MiniWoB load scripts that lie beside them.
+                self._shown.append(path.parent if name == "miniwob" else path)
+        return shown
 
     def _start(self) -> None:
         self.close()
@@ -156,9 +172,8 @@ class Peer(Stranger):
             )
         run = _placed(self._python, self._script)
         with ExitStack() as files:
-            handed = {
-                str(path): files.enter_context(path.open("rb")).fileno() for path in run.handed
-            }
+            opened = {path: files.enter_context(path.open("rb")) for path in run.handed}
+            handed = {str(path): file.fileno() for path, file in opened.items()}
             return confine.start(
                 run.command,
                 pipes=pipes,
@@ -169,25 +184,28 @@ class Peer(Stranger):
             )
 
     def _ask(self, do: str, **more: Any) -> dict[str, Any]:
-        """The peer's answer. Raises ValueError for what it refused, EnvironmentFailure if it failed, died, hangs or
-        answers what is no line of JSON."""
+        """The peer's answer.
+
+        Raises ValueError if the peer refused, EnvironmentFailure if it failed, died, hangs or
+        answers something other than a line of JSON.
+        """
+        question = json.dumps({"do": do, **more}).encode() + b"\n"
         try:
-            told = json.loads(
-                self._line.ask(json.dumps({"do": do, **more}).encode() + b"\n", self._seconds)
-            )
+            answer = json.loads(self._line.ask(question, self._seconds))
         except (OSError, EOFError) as error:
             raise self._lost(str(error)) from None
         except (ValueError, RecursionError):
             raise self._lost("answered what is no line of JSON") from None
-        if not isinstance(told, dict):
+        if not isinstance(answer, dict):
             raise self._lost("answered what is no record")
-        if "refused" in told:
-            raise ValueError(told["refused"])
-        if "failed" in told:
-            raise EnvironmentFailure(f"{self._name}: {told['failed']}")
-        return told
+        if "refused" in answer:
+            raise ValueError(answer["refused"])
+        if "failed" in answer:
+            raise EnvironmentFailure(f"{self._name}: {answer['failed']}")
+        return answer
 
     def _lost(self, how: str) -> EnvironmentFailure:
+        """Ends the peer; returns the error to raise, with the last line of its stderr."""
         end = self._errors.seek(0, 2)
         self._errors.seek(max(end - (1 << 16), 0))
         last = self._errors.read(1 << 16).decode("utf-8", "replace").strip().splitlines()[-1:]
@@ -197,15 +215,16 @@ class Peer(Stranger):
     def begin(self) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
-        self._told = self._ask("reset", seed=self.task)["seen"]
+        self._seen_text = self._ask("reset", seed=self.task)["seen"]
 
     def observe(self) -> str:
-        return str(self._told)
+        return str(self._seen_text)
 
     def act(self, action: str) -> Outcome:
-        told = self._ask("step", action=action)
-        self._told, self.cut_off = told["seen"], told["truncated"]
-        return {"env_reward": told["reward"]}, bool(told["ended"])
+        answer = self._ask("step", action=action)
+        self._seen_text = answer["seen"]
+        self.cut_off = answer["truncated"]
+        return {"env_reward": answer["reward"]}, bool(answer["ended"])
 
     def random_action(self, rng: np.random.Generator) -> str:
         return str(self._ask("random", seed=int(rng.integers(2**31)))["action"])
@@ -215,7 +234,7 @@ class Peer(Stranger):
             process, self._process = self._process, None
             self._line.close()
             try:
-                process.wait(5)  # its stdin has ended: it puts its own things away
+                process.wait(5)  # its stdin has ended: it cleans up and exits by itself
             except subprocess.TimeoutExpired:
                 process.kill() if self._confined else os.killpg(process.pid, 9)
                 process.wait()

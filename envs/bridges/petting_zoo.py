@@ -1,6 +1,7 @@
-"""text/duel: a PettingZoo game for two, shown and played as text; the other side is random, or the agent itself.
+"""text/duel: a PettingZoo game for two, played as text against random moves or the agent itself.
 
-The game lives in a place, each episode in a child of its own; what reaches it is the number of a legal move.
+The game runs in a place, each episode in a child process of its own. Only the number of a legal
+move reaches the game.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from experience.signal import SignalKind
 
 @lru_cache(maxsize=8)
 def judges(game: str) -> Hosted:
+    """The process that has `game` loaded, from which all its episodes are forked."""
     return Hosted(Path(__file__).parent / "guests/petting_zoo.py", ["pettingzoo"], {"game": game})
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the game tells: the board as +1 (who is to act), -1 and 0, None after the end."""
+    """The state of the game before a move.
+
+    `rows` is the board: +1 for the player to move, -1 for the other, 0 for empty; None after the
+    end.
+    """
 
     over: bool
     players: tuple[str, ...]
@@ -35,24 +41,29 @@ class Turn:
     legal: tuple[int, ...]
 
     @classmethod
-    def read(cls, told: Any) -> Turn:
-        """Raises EnvironmentFailure for what is no turn."""
+    def read(cls, answer: Any) -> Turn:
+        """The turn in an answer of the game. Raises EnvironmentFailure if it holds none."""
         try:
-            rows = (
-                None
-                if told["rows"] is None
-                else [[{1: 1, -1: -1, 0: 0}[v] for v in row] for row in told["rows"]]
-            )
+            rows = answer["rows"]
             return cls(
-                bool(told["over"]),
-                tuple(map(str, told["players"])),
-                str(told["player"]),
-                {str(p): float(r) for p, r in told["rewards"].items()},
-                rows,
-                tuple(map(int, told["legal"])),
+                bool(answer["over"]),
+                tuple(map(str, answer["players"])),
+                str(answer["player"]),
+                {str(p): float(r) for p, r in answer["rewards"].items()},
+                None if rows is None else [_cells(row) for row in rows],
+                tuple(map(int, answer["legal"])),
             )
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:
-            raise EnvironmentFailure(f"the game told no turn: {str(told)[:80]}") from wrong
+            raise EnvironmentFailure(f"the game told no turn: {str(answer)[:80]}") from wrong
+
+
+def _cells(row: Any) -> list[int]:
+    """A row of the board. Raises KeyError for any value but 1, -1 and 0."""
+    return [{1: 1, -1: -1, 0: 0}[value] for value in row]
+
+
+def _row_as_text(row: list[int]) -> str:
+    return " ".join({1: "x", -1: "o", 0: "."}[value] for value in row)
 
 
 class Duel(World[int]):
@@ -70,7 +81,8 @@ class Duel(World[int]):
 
     def __init__(self, game: str = "classic.tictactoe_v3", opponent: str = "random") -> None:
         super().__init__()
-        self.game, self._alone = game, opponent != "self"
+        self.game = game
+        self._alone = opponent != "self"
         judges(game).begin()
         self._game: Session | None = None
 
@@ -88,12 +100,9 @@ class Duel(World[int]):
     def observe(self) -> str:
         if self._now.rows is None:
             return "the game is over"
-        board = "\n".join(
-            " ".join({1: "x", -1: "o", 0: "."}[v] for v in row) for row in self._now.rows
-        )
-        return (
-            f"{self._now.player}, you are x\n{board}\nlegal: {' '.join(map(str, self._now.legal))}"
-        )
+        board = "\n".join(_row_as_text(row) for row in self._now.rows)
+        legal = " ".join(map(str, self._now.legal))
+        return f"{self._now.player}, you are x\n{board}\nlegal: {legal}"
 
     def act(self, action: str) -> Outcome:
         legal = self._now.legal

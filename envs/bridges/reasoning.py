@@ -1,6 +1,7 @@
-"""text/reasoning: one of reasoning-gym's hundred generators of puzzles; answers are scored by its own verifiers.
+"""text/reasoning: one of reasoning-gym's hundred puzzle generators, scored by its own verifiers.
 
-They run in a place, a child of its process for each answer: nine of them would run an answer as Python.
+The verifiers run in a place, each answer in a child process of its own: nine of them would run an
+answer as Python.
 """
 
 from __future__ import annotations
@@ -40,29 +41,36 @@ CONSTANT: dict[str, float] = {
     "syllogism": 0.71,
     "time_intervals": 0.44,
 }
-"""Datasets where one answer, always the same, averages 0.3 or more, and what it averages: they teach little but that
-answer, and are left out unless asked for. Made by `python -m benchmarks.worlds.constants`."""
+"""Datasets in which one constant answer scores 0.3 or more on average, and that average.
+
+They teach little but that answer, and are left out unless asked for. Made by
+`python -m benchmarks.worlds.constants`.
+"""
 
 
 @lru_cache(maxsize=1)
 def judges() -> Hosted:
+    """The process that has reasoning-gym loaded."""
     return Hosted(GUEST, ["reasoning_gym"])
 
 
 @lru_cache(maxsize=1)
 def datasets() -> tuple[str, ...]:
-    """The names of all. Raises MissingPartError without reasoning-gym, IsolationError without a place for it."""
+    """The names of all datasets.
+
+    Raises MissingPartError without reasoning-gym, IsolationError if no place can be built for it.
+    """
     return tuple(judges().warm("names"))
 
 
 @lru_cache(maxsize=4096)
 def entry(dataset: str, index: int) -> dict[str, str]:
-    """The `question`, and an `answer` that earns all, empty where the dataset gives none."""
+    """The `question`, and an `answer` with the full score; empty if the dataset gives none."""
     return dict(judges().warm("entry", dataset=dataset, index=index))
 
 
 class Reasoning(ToolWorld[int]):
-    """A dataset that is marked in `CONSTANT` warns when it is named."""
+    """Puzzles of one dataset. Warns if the dataset is in `CONSTANT`."""
 
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "score": SignalKind("fraction", "verifier")
@@ -112,21 +120,21 @@ class Reasoning(ToolWorld[int]):
         """Give the final answer, and nothing else."""
         score = self._score(text)
         right = self._entry(self.task)["answer"].strip()
-        if (
-            score < 1 and right and right in text
-        ):  # for which its own scoring pays: -4 or 3, 4 holds a 4
+        # The package pays a part of the score to an answer that only contains the right one, as
+        # "-4" or "3, 4" contain "4". We do not.
+        if score < 1 and right and right in text:
             return {"score": (0.0, "the answer among other things")}, True
         return {"score": score}, True
 
     def _score(self, text: str) -> float:
-        """What its own verifier says of an answer, in a child that is dead then."""
+        """The score of the dataset's own verifier, run in a child process that then ends."""
         with judges().open() as episode:
-            told = episode.ask("score", dataset=self.dataset, index=self.task, text=text)
-        if not isinstance(told, float) or not math.isfinite(told) or not 0 <= told <= 1:
+            score = episode.ask("score", dataset=self.dataset, index=self.task, text=text)
+        if not isinstance(score, float) or not math.isfinite(score) or not 0 <= score <= 1:
             raise EnvironmentFailure(
-                f"the verifier of {self.dataset} says {str(told)[:80]}, not a score from 0 to 1"
+                f"the verifier of {self.dataset} says {str(score)[:80]}, not a score from 0 to 1"
             )
-        return told
+        return score
 
     def oracle_action(self) -> str:
         if not self._entry(self.task)["answer"]:

@@ -1,9 +1,10 @@
-"""text/science: ScienceWorld, elementary-school science in a simulated house: boil, melt, grow, wire, measure.
+"""text/science: ScienceWorld, school science in a simulated house: boil, melt, grow, wire, measure.
 
-Needs Java. Tasks are its 30 families with their own training and test variations. It lists what is in a room, its doors
-and what an ambiguous action may mean in an order that differs from run to run; here lists are sorted, and a number that
-answers one is told to it as the number that it gave. It lives in a place, with its Java machine, one for each world:
-a Java machine cannot be forked, so an episode begins with its own `load`.
+Needs Java. Tasks are its 30 families with their own training and test variations. ScienceWorld
+lists the things in a room, its doors and the meanings of an ambiguous action in an order that
+differs from run to run. Here lists are sorted; if an action is the number of a meaning,
+ScienceWorld gets its own number for that meaning. It runs in a place with its Java machine, one for
+each world. A Java machine cannot be forked, so each episode begins with a `load` of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from envs.bridges.gold_path import steps_done
 from envs.contract import INVALID, Outcome, Split, World
 from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
@@ -38,7 +40,8 @@ class Science(World[tuple[str, int]]):
 
     def __init__(self, task: str = "find-living-thing", max_turns: int = 60) -> None:
         super().__init__()
-        self._family, self.max_turns = task, max_turns  # type: ignore[misc]
+        self._family = task
+        self.max_turns = max_turns  # type: ignore[misc]
         self._host = with_java(_GUEST, "scienceworld")
         self._inside = self._host.open()
         families = self._inside.ask("families")
@@ -58,30 +61,26 @@ class Science(World[tuple[str, int]]):
         if not self._inside.alive:
             self._inside = self._host.open()
         begun = self._inside.ask("begin", family=self.task[0], variation=self.task[1])
-        self._told, self._gold = str(begun["told"]), list(begun["gold"])
-        self._score, self._done, self._wanted = (
-            0.0,
-            0,
-            str(begun["wanted"]).partition(":")[2].strip(),
-        )
+        self._seen_text = str(begun["told"])
+        self._gold = list(begun["gold"])
+        self._wanted = str(begun["wanted"]).partition(":")[2].strip()
+        self._score = 0.0
+        self._done = 0
         self._numbers: dict[str, str] = {}
 
     def observe(self) -> str:
-        return f"{self._wanted}\n{in_order(self._told)}"
+        return f"{self._wanted}\n{in_order(self._seen_text)}"
 
     def act(self, action: str) -> Outcome:
         step = self._inside.ask("step", action=self._numbers.get(action, action))
-        told = str(step["told"])
-        if told.startswith(("No known action", "Unknown action")):
+        text = str(step["told"])
+        if text.startswith(("No known action", "Unknown action")):
             raise ValueError("no such action")
-        self._told, self._numbers = numbered(told)
+        self._seen_text, self._numbers = numbered(text)
         score = max(float(step["score"]), 0.0) / 100
-        self._done = (
-            self._done + 1
-            if self._done < len(self._gold) and action == self._gold[self._done]
-            else 10**6
-        )
-        gained, self._score = score - self._score, score
+        self._done = steps_done(self._gold, self._done, action)
+        gained = score - self._score
+        self._score = score
         return {"progress": (gained, f"score {score:.2f}")}, bool(step["over"])
 
     def oracle_action(self) -> str:
@@ -96,11 +95,11 @@ class Science(World[tuple[str, int]]):
         super().close()
 
 
-def in_order(told: str) -> str:
-    """`told` with each run of indented lines sorted, and the doors of the last sentence."""
+def in_order(text: str) -> str:
+    """`text` with each run of indented lines sorted, and the doors of the last sentence."""
     lines: list[str] = []
     run: list[str] = []
-    for line in [*told.strip().splitlines(), ""]:
+    for line in [*text.strip().splitlines(), ""]:
         if line.startswith("\t"):
             run.append(line)
         else:
@@ -111,22 +110,21 @@ def in_order(told: str) -> str:
 
 def _doors_in_order(line: str) -> str:
     start, also, doors = line.partition("You also see: ")
-    return (
-        f"{start}{also}{', '.join(sorted(re.split(r', (?=A door )', doors.removesuffix('.'))))}."
-        if also
-        else line
-    )
+    if not also:
+        return line
+    each = sorted(re.split(r", (?=A door )", doors.removesuffix(".")))
+    return f"{start}{also}{', '.join(each)}."
 
 
-def numbered(told: str) -> tuple[str, dict[str, str]]:
-    """`told` with the meanings that it offers sorted and numbered anew, and its own number for each new one."""
-    head, *offered = re.split(r"^(?=\d+:\t)", told, flags=re.MULTILINE)
+def numbered(text: str) -> tuple[str, dict[str, str]]:
+    """(`text` with its meanings sorted and numbered anew, {new number: ScienceWorld's number}).
+
+    A text that offers no meanings is unchanged.
+    """
+    head, *offered = re.split(r"^(?=\d+:\t)", text, flags=re.MULTILINE)
     if not offered:
-        return told, {}
-    found = sorted(
-        (meaning.strip(), number) for number, _, meaning in (o.partition(":\t") for o in offered)
-    )
-    return (
-        head + "\n".join(f"{n}:\t{meaning}" for n, (meaning, _) in enumerate(found)),
-        {str(n): number for n, (_, number) in enumerate(found)},
-    )
+        return text, {}
+    parts = [offer.partition(":\t") for offer in offered]
+    meanings = sorted((meaning.strip(), number) for number, _, meaning in parts)
+    lines = [f"{new}:\t{meaning}" for new, (meaning, _) in enumerate(meanings)]
+    return head + "\n".join(lines), {str(new): old for new, (_, old) in enumerate(meanings)}

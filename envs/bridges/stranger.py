@@ -1,4 +1,4 @@
-"""What worlds of other frameworks share: seeds for tasks, one reward, and no oracle."""
+"""The base of worlds from other frameworks: tasks are seeds; one reward; no oracle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from experience.signal import SignalKind
 
 
 class Stranger(World[int]):
-    """A task is one of `tasks` seeds; `name` says whose. What runs there is not caged unless a subclass says so."""
+    """A world whose task is one of `tasks` seeds; `name` is the first part of a task's signature.
+
+    The other framework's code is not confined unless a subclass says so.
+    """
 
     sandbox_tier = "none"
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
@@ -22,7 +25,8 @@ class Stranger(World[int]):
 
     def __init__(self, name: str, tasks: int) -> None:
         super().__init__()
-        self._name, self._tasks = name, tasks
+        self._name = name
+        self._tasks = tasks
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(self._tasks))

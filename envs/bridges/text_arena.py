@@ -1,7 +1,7 @@
-"""text/games: TextArena's games. The others act at random, or, with `opponent: self`, are the agent itself in turn.
+"""text/games: TextArena's games; opponents are random, or, with `opponent: self`, the agent itself.
 
-In self-play a reward belongs to the player who just acted; who that is stands in the observation and in the signals.
-The game lives in a place, each episode in a child of its own.
+In self-play a reward belongs to the player who just acted. The observation and the signals say who
+that is. The game runs in a place, each episode in a child process of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from experience.signal import SignalKind
 
 @lru_cache(maxsize=1)
 def judges() -> Hosted:
+    """The process that has TextArena loaded, from which all episodes are forked."""
     return Hosted(Path(__file__).parent / "guests/text_arena.py", ["textarena"])
 
 
@@ -45,7 +46,9 @@ class Arena(World[int]):
     ) -> None:
         super().__init__()
         judges().begin()
-        self.game, self._players, self._alone = game, players, opponent != "self"
+        self.game = game
+        self._players = players
+        self._alone = opponent != "self"
         self._game: Session | None = None
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -62,23 +65,23 @@ class Arena(World[int]):
         )
 
     def _take(self, call: str, **arguments: Any) -> None:
-        """Calls the game, and keeps what it tells. Raises EnvironmentFailure if it is no turn."""
+        """Calls the game and keeps the turn that it answers.
+
+        Raises EnvironmentFailure if the answer is no turn.
+        """
         assert self._game is not None
-        told = self._game.ask(call, **arguments)
+        answer = self._game.ask(call, **arguments)
         try:
-            self._player, self._told, self._over = (
-                int(told["player"]),
-                str(told["told"]),
-                bool(told["over"]),
-            )
-            self._outcomes = {
-                int(player): float(value) for player, value in told["outcomes"].items()
-            }
+            self._player = int(answer["player"])
+            self._seen_text = str(answer["told"])
+            self._over = bool(answer["over"])
+            outcomes = answer["outcomes"].items()
+            self._outcomes = {int(player): float(value) for player, value in outcomes}
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:
-            raise EnvironmentFailure(f"{self.game} told no turn: {str(told)[:80]}") from wrong
+            raise EnvironmentFailure(f"{self.game} told no turn: {str(answer)[:80]}") from wrong
 
     def observe(self) -> str:
-        return f"player {self._player}\n{self._told[-3000:]}"
+        return f"player {self._player}\n{self._seen_text[-3000:]}"
 
     def act(self, action: str) -> Outcome:
         if not re.search(r"\[.+\]", action):

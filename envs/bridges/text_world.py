@@ -1,7 +1,7 @@
-"""text/household: TextWorldExpress, text games of a house (find the coin, cook, sort, calculate), with gold paths.
+"""text/household: TextWorldExpress, text games of a house (coin, sorting, sums), with gold paths.
 
-Needs Java, which runs in a place with it, one for each world. Its own folds are the splits: train, and test for
-held-out tasks.
+Needs Java, which runs with it in a place, one for each world. The splits are its own folds: train,
+and test for held-out tasks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from envs.bridges.gold_path import steps_done
 from envs.contract import INVALID, Outcome, Split, World
 from envs.sandbox.hosted import TIER, with_java
 from experience.signal import SignalKind
@@ -69,31 +70,33 @@ class Household(World[tuple[str, int]]):
         fold, seed = self.task
         if not self._inside.alive:
             self._inside = self._host.open()
-        for _ in range(
-            20
-        ):  # its gold path is a new random one each time, and one in fifty outlasts the episode
+        # The gold path is a new random one each time, and one in fifty is longer than an episode.
+        for _ in range(20):
             begun = self._inside.ask("begin", seed=seed, fold=fold)
             self._gold = list(begun["gold"])
             if len(self._gold) <= self.max_turns:
                 break
-        self._told, self._wanted = str(begun["told"]), str(begun["wanted"])
-        self._score, self._valid, self._done = 0.0, list(begun["valid"]), 0
+        self._seen_text = str(begun["told"])
+        self._wanted = str(begun["wanted"])
+        self._valid = list(begun["valid"])
+        self._score = 0.0
+        self._done = 0
 
     def observe(self) -> str:
-        return f"{self._wanted}\n{self._told.strip()}".strip()
+        return f"{self._wanted}\n{self._seen_text.strip()}".strip()
 
     def act(self, action: str) -> Outcome:
         if action not in self._valid:
             raise ValueError("not an action here, e.g. " + ", ".join(sorted(self._valid)[:6]))
         step = self._inside.ask("step", action=action)
-        gained, self._score = float(step["score"]) - self._score, float(step["score"])
-        self._told, self._valid = str(step["told"]), list(step["valid"])
-        self._done = (
-            self._done + 1
-            if self._done < len(self._gold) and action == self._gold[self._done]
-            else 10**6
-        )
-        won, lost = bool(step["won"]), bool(step["lost"])
+        score = float(step["score"])
+        gained = score - self._score
+        self._score = score
+        self._seen_text = str(step["told"])
+        self._valid = list(step["valid"])
+        self._done = steps_done(self._gold, self._done, action)
+        won = bool(step["won"])
+        lost = bool(step["lost"])
         return {
             "progress": (gained, f"score {self._score}"),
             "won": float(won),
@@ -101,7 +104,7 @@ class Household(World[tuple[str, int]]):
         }, won or lost
 
     def oracle_action(self) -> str:
-        """The game's own gold path, from its start."""
+        """The next action of the game's own gold path."""
         return str(self._gold[self._done]) if self._done < len(self._gold) else "look around"
 
     def random_action(self, rng: np.random.Generator) -> str:
