@@ -1,4 +1,4 @@
-"""A PettingZoo game for two in its place: it is given the numbers of moves, and tells its board as planes."""
+"""Runs a PettingZoo game for two inside its place: takes numbers of moves, answers boards."""
 
 import importlib
 

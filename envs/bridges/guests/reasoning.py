@@ -1,8 +1,11 @@
-"""reasoning-gym in its place: makes its puzzles, and scores an answer in a child that is dead afterwards.
+"""Runs reasoning-gym inside its place: makes puzzles; scores each answer in a child of its own.
 
-Nine of its scorers run an answer as Python: four by `eval`, five by sympy's `parse_expr`. A place keeps that from the
-host, but not from the puzzle's own answer, which lies in the caller's variables. So here `eval` reads literals, and
-`parse_expr` is given numbers, one-letter names, functions of mathematics and operators; the rest is no answer to it.
+Covers: nine of its scorers run an answer as Python, four by `eval`, five by sympy's `parse_expr`.
+The place keeps such code from the host, but not from the puzzle's own answer, which is in the
+caller's variables. So here `eval` reads literals only. `parse_expr` gets only numbers, one-letter names,
+functions of mathematics and operators; any other text scores as no answer.
+
+Does not cover: a scorer that pays for a wrong answer.
 """
 
 import ast
@@ -20,7 +23,7 @@ EVALUATING = (
 )
 """The modules whose scorers call `eval` on an answer."""
 PARSING = ("games.countdown", "games.puzzle24")
-"""Those that import `parse_expr` by name; the algebra's scorers take it from sympy's own namespace."""
+"""Modules that import `parse_expr` by name; algebra's scorers take it from sympy's namespace."""
 FUNCTIONS = {
     "sin",
     "cos",
@@ -49,7 +52,7 @@ _TOKEN = re.compile(r"\s+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|[A-Za-z]+|[-+*/^(
 
 
 def is_expression(text):
-    """Whether `text` is numbers, one-letter names, known functions and operators, and nothing else."""
+    """Whether `text` has only numbers, one-letter names, known functions and operators."""
     at = 0
     while at < len(text):
         token = _TOKEN.match(text, at)
@@ -76,7 +79,7 @@ class Judge:
             _read_literally()
 
     def _warmed(self, name):
-        """A dataset whose scorer has run once, on its own answer: what it then loads, its forks have."""
+        """A dataset whose scorer has run once, so that its forks have all that it then loads."""
         made = self._create(name, size=500, seed=0)
         first = made[0]
         with contextlib.suppress(Exception):  # what it says is not asked here

@@ -1,4 +1,4 @@
-"""ScienceWorld in its place, with its Java machine: it reads the actions, and says what happened and what it scores."""
+"""Runs ScienceWorld inside its place, with its Java machine: does actions, answers scores."""
 
 
 class Judge:

@@ -1,4 +1,4 @@
-"""TextWorldExpress in its place, with its Java machine: it reads actions, says what happened and what that scores."""
+"""Runs TextWorldExpress inside its place, with its Java machine: does actions, answers scores."""
 
 
 class Judge:

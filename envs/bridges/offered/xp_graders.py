@@ -1,6 +1,7 @@
-"""`./xp env check`'s checks as graders of OpenEnv's RFC 008, for the ids that its 0.10 reserves and does not implement.
+"""Checks of `./xp env check` as graders of OpenEnv's RFC 008.
 
-They try their claim on the running subject, over its own protocol. OpenEnv finds them by their entry points.
+They have the ids that OpenEnv 0.10 reserves but does not implement. Each tries its claim on the
+running subject, over OpenEnv's protocol. OpenEnv finds them by their entry points.
 """
 
 from __future__ import annotations

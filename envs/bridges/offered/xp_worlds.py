@@ -1,7 +1,7 @@
 """Our worlds as a taskset of verifiers: vf-eval xp-worlds --env.taskset.world envs:KeyDoor-v0
 
-The world plays the user: each reply of the model is an action, what is seen next comes back as the user's turn, and the
-rewards of the steps are summed on the trace, each signal's total beside them.
+The world plays the user: each reply of the model is an action, and the next observation is the
+user's next turn. The trace holds the sum of the steps' rewards and the total of each signal.
 """
 
 from __future__ import annotations

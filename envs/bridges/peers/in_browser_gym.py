@@ -1,7 +1,8 @@
-"""BrowserGym's environments, in BrowserGym's own Python: pip install browsergym-core browsergym-miniwob
+"""BrowserGym's environments, in its own Python: pip install browsergym-core browsergym-miniwob
 
-Options: id (e.g. browsergym/miniwob.click-test), browser (a Chromium's path; else the one that Playwright downloaded),
-miniwob (the folder of the pages), delay (seconds before each observation, BrowserGym's own default if absent).
+Options: id (e.g. browsergym/miniwob.click-test); browser (a Chromium's path; without it, the one
+that Playwright downloaded); miniwob (the folder of the pages); delay (seconds before each
+observation; without it, BrowserGym's own default).
 """
 
 import importlib

@@ -1,8 +1,10 @@
 """NeMo-Gym's resources servers, in NeMo-Gym's own Python (3.12 or later): pip install nemo-gym
 
-Options: server (module:Class, e.g. resources_servers.example_session_state_mgmt.app:StatefulCounterResourcesServer) and
-dataset (a JSONL file; else the example that the server ships). An episode is a row: tool calls go to the server, the
-final answer to its /verify. Several rows share one server, each with a session of its own, as NeMo-Gym itself does it.
+Options: server (module:Class, e.g.
+resources_servers.example_session_state_mgmt.app:StatefulCounterResourcesServer) and dataset (a
+JSONL file; without it, the server's own example). An episode is a row: tool calls go to the server,
+the final answer to its /verify. Several rows share one server, each with a session of its own, as
+in NeMo-Gym itself.
 """
 
 import json
@@ -15,8 +17,8 @@ from speak import Refused, speak
 
 class NemoGym:
     instructions = (
-        'Reply with a tool call, {"name": "...", "arguments": {...}}, or with the final answer as plain '
-        "text, which ends the episode"
+        'Reply with a tool call, {"name": "...", "arguments": {...}}, '
+        "or with the final answer as plain text, which ends the episode"
     )
 
     def __init__(self, options):

@@ -1,8 +1,8 @@
 """Tasksets of verifiers, in verifiers' own Python: pip install verifiers
 
-Options: taskset (its id, as vf-eval takes it), config (its fields), path (a folder to find it in). An episode is a
-task: the prompt is seen, the reply is scored by the task's own rewards. Tasks with tools, or whose rewards need a
-runtime, need verifiers' own harness and are refused.
+Options: taskset (its id, as vf-eval takes it), config (its fields), path (a folder to find it in).
+An episode is a task: the observation is the prompt, and the task's own rewards score the reply.
+Tasks with tools, or whose rewards need a runtime, need verifiers' own harness and are refused.
 """
 
 import asyncio

@@ -1,10 +1,11 @@
-"""How a peer answers, with the standard library alone: a line of JSON for a line of JSON, over stdin and stdout.
+"""A peer's protocol, with the standard library alone: lines of JSON on stdin and stdout.
 
     {"do": "begin", "options": {...}}   -> {"instructions": text}
     {"do": "reset", "seed": n}          -> {"seen": text}
-    {"do": "step", "action": text}      -> {"seen": text, "reward": number or null, "ended": bool, "truncated": bool}
+    {"do": "step", "action": text}      -> {"seen": text, "reward": number or null,
+                                            "ended": bool, "truncated": bool}
     {"do": "random", "seed": n}         -> {"action": text}
-`refused` answers an action that cannot be read, `failed` what the package itself could not do.
+The answer is `refused` if an action cannot be read, `failed` if the package itself failed.
 """
 
 import json
@@ -18,7 +19,10 @@ class Refused(Exception):
 
 
 def speak(make):
-    """Serves the object that `make(options)` returns until stdin ends. What the package prints goes to stderr."""
+    """Serves the object that `make(options)` returns, until stdin ends.
+
+    What the package prints goes to stderr.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     inside = None
