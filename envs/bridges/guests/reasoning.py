@@ -2,8 +2,8 @@
 
 Covers: nine of its scorers run an answer as Python, four by `eval`, five by sympy's `parse_expr`.
 The place keeps such code from the host, but not from the puzzle's own answer, which is in the
-caller's variables. So here `eval` reads literals only. `parse_expr` gets only numbers, one-letter names,
-functions of mathematics and operators; any other text scores as no answer.
+caller's variables. So here `eval` reads literals only. `parse_expr` gets only numbers, one-letter
+names, functions of mathematics and operators; any other text scores as no answer.
 
 Does not cover: a scorer that pays for a wrong answer.
 """
