@@ -1,8 +1,11 @@
-"""Control groups: where this process can make them, and groups with the limits of one place.
+"""Control groups for places: finds where this process can make groups, and makes them with limits.
 
-The second version where a group at or above ours can be written and hands out memory and pids; else the first version's
-memory and pids (and cpu, so that a place counts as one process beside the others). Groups stand below our own, so what
-limits us limits them. What dead processes left is removed by the next one that makes some.
+Uses version 2 if a group at or above ours is writable and hands out memory and pids. Else it uses
+version 1's memory and pids, and cpu, so that each place has the CPU share of one process. Groups
+stand below our own group, so our own limits hold for them too. Groups that dead processes left are
+removed by the next process that makes some.
+
+Does not cover: machines where no group can be made; there `limits` watches instead.
 """
 
 from __future__ import annotations
@@ -18,34 +21,34 @@ from functools import cache
 from pathlib import Path
 
 JOIN = 'for g in $1; do echo 0 > "$g/cgroup.procs" || exit 97; done; shift; exec "$@"'
-"""A shell's way into groups: their paths are its first word, the command follows."""
+"""A shell script that joins groups and runs a command. $1: the groups' paths; then the command."""
 _number = itertools.count()
 
 
 @dataclass(frozen=True)
 class Home:
-    """A group below which this process may make groups, and the files there that limit memory and processes."""
+    """A group below which this process may make groups, and the files there that hold limits."""
 
     path: Path
     settings: Mapping[str, str]
-    """File -> "memory", "processes" or the value itself."""
+    """File name to "memory", "processes" or the value itself."""
     needed: bool = True
 
 
 def make(memory_bytes: int, processes: int) -> list[Path]:
-    """New groups with those limits; none where there are no groups to be had."""
+    """New groups with these limits; an empty list if no groups can be made."""
     made: list[Path] = []
     name = f"{_mark()}{os.getpid()}-{next(_number)}"
+    limits = {"memory": str(memory_bytes), "processes": str(processes)}
     try:
         for home in homes():
             group = home.path / name
             group.mkdir()
             made.append(group)
             for file, value in home.settings.items():
-                told = {"memory": str(memory_bytes), "processes": str(processes)}.get(value, value)
                 if (group / file).exists():
-                    (group / file).write_text(told)
-    except OSError:  # taken from us since we tried
+                    (group / file).write_text(limits.get(value, value))
+    except OSError:  # the right to make groups was taken from us since `homes` tried
         for group in made:
             remove(group)
         return []
@@ -54,7 +57,7 @@ def make(memory_bytes: int, processes: int) -> list[Path]:
 
 @cache
 def homes() -> tuple[Home, ...]:
-    """Where groups can be made, tried out once a process. What dead processes left there is removed."""
+    """The groups below which we can make groups, tried once; removes what dead processes left."""
     found = _second_version() or _first_version()
     for home in found:
         for left in home.path.glob(f"{_mark()}*"):
@@ -64,12 +67,15 @@ def homes() -> tuple[Home, ...]:
 
 
 def _mark() -> str:
-    """What the names of our groups begin with: process ids are those of a pid namespace."""
+    """The first part of our groups' names.
+
+    Names hold process ids, and an id means something only in its pid namespace.
+    """
     return f"xp-{os.stat('/proc/self/ns/pid').st_ino}-"
 
 
 def _emptied(group: Path) -> None:
-    """Ends what is in a group, and removes it if that is done at once."""
+    """Kills the processes in a group, and removes the group if they end at once."""
     for pid in members(group):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -77,7 +83,8 @@ def _emptied(group: Path) -> None:
 
 
 def _second_version() -> tuple[Home, ...]:
-    mount, own = _mounted("cgroup2", ""), _own("")
+    mount = _mounted("cgroup2", "")
+    own = _own("")
     if mount is None or own is None:
         return ()
     settings = {
@@ -90,9 +97,8 @@ def _second_version() -> tuple[Home, ...]:
         with suppress(OSError):
             for controller in ("memory", "pids", "cpu"):
                 if controller not in (path / "cgroup.subtree_control").read_text().split():
-                    with suppress(
-                        OSError
-                    ):  # a group that holds processes itself cannot hand out any
+                    # A group that has processes itself cannot hand out controllers.
+                    with suppress(OSError):
                         (path / "cgroup.subtree_control").write_text(f"+{controller}")
             if _works(home := Home(path, settings), ("memory.max", "pids.max")):
                 return (home,)
@@ -110,8 +116,11 @@ def _first_version() -> tuple[Home, ...]:
         ("pids", "pids.max", {"pids.max": "processes"}),
         ("cpu", "cpu.shares", {}),
     ):
-        mount, own = _mounted("cgroup", controller), _own(controller)
-        path = next(_upwards(mount, own), None) if mount is not None and own is not None else None
+        mount = _mounted("cgroup", controller)
+        own = _own(controller)
+        path = None
+        if mount is not None and own is not None:
+            path = next(_upwards(mount, own), None)
         if path is not None and _works(home := Home(path, settings), (file,)):
             found.append(home)
         elif controller != "cpu":
@@ -120,30 +129,29 @@ def _first_version() -> tuple[Home, ...]:
 
 
 def _works(home: Home, files: Sequence[str]) -> bool:
-    """Whether a group can be made there, has those files, and can be joined."""
+    """Whether a group can be made below `home`, has these files, and can be joined."""
     group = home.path / f"{_mark()}{os.getpid()}-trial"
     try:
         group.mkdir()
     except OSError:
         return False
     try:
-        return (
-            all((group / file).exists() for file in files)
-            and subprocess.run(
-                ["/bin/sh", "-c", JOIN, "sh", str(group), "/bin/true"],
-                env={},
-                cwd="/",
-                capture_output=True,
-                check=False,
-            ).returncode
-            == 0
+        if not all((group / file).exists() for file in files):
+            return False
+        joined = subprocess.run(
+            ["/bin/sh", "-c", JOIN, "sh", str(group), "/bin/true"],
+            env={},
+            cwd="/",
+            capture_output=True,
+            check=False,
         )
+        return joined.returncode == 0
     finally:
         remove(group)
 
 
 def _upwards(mount: tuple[str, str], own: str) -> Iterator[Path]:
-    """This process's group and those above it, as far as they are mounted."""
+    """This process's group and its parents, as far as they are mounted."""
     where, root = mount
     below = own.removeprefix(root.rstrip("/")).strip("/")
     first = Path(where) / below
@@ -151,7 +159,7 @@ def _upwards(mount: tuple[str, str], own: str) -> Iterator[Path]:
 
 
 def _mounted(kind: str, controller: str) -> tuple[str, str] | None:
-    """(where a hierarchy is mounted, which of its groups is there)."""
+    """(mount point of a hierarchy, which of its groups is mounted there)."""
     with suppress(OSError), open("/proc/self/mountinfo") as file:
         for line in file:
             left, _, right = line.partition(" - ")
@@ -162,7 +170,7 @@ def _mounted(kind: str, controller: str) -> tuple[str, str] | None:
 
 
 def _own(controller: str) -> str | None:
-    """This process's group in the hierarchy of a controller, "" for the second version."""
+    """This process's group in the hierarchy of a controller; "" means version 2."""
     with suppress(OSError), open("/proc/self/cgroup") as file:
         for line in file:
             _, controllers, path = line.rstrip("\n").split(":", 2)
@@ -172,14 +180,14 @@ def _own(controller: str) -> str | None:
 
 
 def members(group: Path) -> list[int]:
-    """The processes in a group, as far as they are seen from here."""
+    """The processes in a group that are visible from our pid namespace."""
     with suppress(OSError):
         return [int(pid) for pid in (group / "cgroup.procs").read_text().split() if int(pid) > 0]
     return []
 
 
 def remove(group: Path) -> bool:
-    """Whether the group is gone now; it stays as long as something runs in it."""
+    """Removes the group; False if it is still there, because a process runs in it."""
     try:
         group.rmdir()
     except FileNotFoundError:

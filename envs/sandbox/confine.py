@@ -1,11 +1,15 @@
-"""Programs of others (a proof assistant, a shell, an office) in a place of their own: bubblewrap around any command.
+"""Programs of others (a proof assistant, a shell, an office) run in a place: bubblewrap's sandbox.
 
-Own user, pid, network, ipc, uts and mount namespaces, a dropped uid, /usr read-only, an empty home and /tmp of limited
-size, nothing else to write to, no environment but what is given, and a system-call filter that refuses what such
-programs never need (ptrace, keys, bpf, perf, mounts, new namespaces, modules, io_uring, memory files, sockets but
-those within the place). What starts a place has an empty environment too, and tells its words by a descriptor: pid 1
-in the place shows neither. What a place may use is limited (see limits).
-Does not cover: a kernel vulnerability. For an agent's own code, which needs far less, see cage.
+Covers: a place has its own user, pid, network, ipc, uts and mount namespaces and a dropped uid.
+/usr is read-only. Home, /tmp and /dev/shm are empty and of limited size; nothing else can be
+written. The environment holds only what is given. A system-call filter refuses calls that such
+programs never need: ptrace, keys, bpf, perf, mounts, new namespaces, modules, io_uring, memory
+files, and sockets other than local and inet ones. Memory, processes and files are limited (see
+`limits`). The process that starts a place has an empty environment too, and passes the arguments
+of bubblewrap by a descriptor, so pid 1 in the place shows neither.
+
+Does not cover: a kernel vulnerability; a place that is given `network=True`. An agent's own code
+needs far fewer rights: see `cage`.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from envs.sandbox.limits import Bounds, Limits
 from experience.errors import EnvironmentFailure, IsolationError
 
 MOST_OUTPUT = 16 << 20
-"""Bytes that a program may write while `run` reads it."""
+"""The most bytes of output that `run` reads from a program."""
 _NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf")
 _ETC = (
     "/etc/fonts",
@@ -50,53 +54,24 @@ def place(
     environment: Mapping[str, str] | None = None,
     limits: Limits = Limits(),
 ) -> list[str]:
-    """Bubblewrap's words for a place. `writable` maps a directory outside to its path inside, `data` a path inside to a
-    descriptor that holds what is to be read there, over what may stand there; `network` leaves a program of ours in the
-    machine's network."""
+    """The bubblewrap arguments that make a place.
+
+    `readable` are paths that stand in the place as they do outside. `writable` maps a directory
+    outside to its path inside. `data` maps a path inside to a descriptor whose content is read
+    there, even if a file stands there already. `network` leaves the place in the machine's network:
+    for our own programs only.
+    """
     size = str(limits.tmp_bytes)
-    words = [
-        "--unshare-user",
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-        *([] if network else ["--unshare-net"]),
-        "--die-with-parent",
-        "--new-session",
-        "--clearenv",
-        "--hostname",
-        "place",
-        "--ro-bind",
-        "/usr",
-        "/usr",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--size",
-        size,
-        "--tmpfs",
-        "/dev/shm",
-        "--remount-ro",
-        "/dev",
-        "--size",
-        size,
-        "--tmpfs",
-        "/tmp",
-        "--size",
-        size,
-        "--tmpfs",
-        "/home",
-        "--setenv",
-        "HOME",
-        "/home",
-        "--setenv",
-        "PATH",
-        "/usr/local/bin:/usr/bin:/bin",
-        "--setenv",
-        "LANG",
-        "C.UTF-8",
-    ]
+    words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += ["--unshare-cgroup-try"]
+    if not network:
+        words += ["--unshare-net"]
+    words += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "place"]
+    words += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    words += ["--size", size, "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/home"]
+    words += ["--setenv", "HOME", "/home", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin"]
+    words += ["--setenv", "LANG", "C.UTF-8"]
     for name in ("lib", "lib64", "bin", "sbin"):
         link = Path("/") / name
         if link.is_symlink():
@@ -116,8 +91,11 @@ def place(
 
 
 def entry(words: int) -> list[str]:
-    """What starts a place whose words (see `packed`) are read from the descriptor `words`; the command follows. Raises
-    IsolationError without bubblewrap."""
+    """The start of a command line: it makes a place and runs the command that follows.
+
+    bubblewrap reads its arguments (see `packed`) from the descriptor `words`. If we are root, the
+    place runs as another user. Raises IsolationError if bubblewrap or setpriv is missing.
+    """
     bwrap, setpriv = shutil.which("bwrap"), shutil.which("setpriv")
     if bwrap is None:
         raise IsolationError(
@@ -132,29 +110,20 @@ def entry(words: int) -> list[str]:
             "apt-get install util-linux",
         )
     uid = str(slot_uid())
-    return [
-        setpriv,
-        "--reuid",
-        uid,
-        "--regid",
-        uid,
-        "--clear-groups",
-        "--no-new-privs",
-        bwrap,
-        "--args",
-        str(words),
-        "--",
-    ]
+    as_another_user = [setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs"]
+    return [*as_another_user, bwrap, "--args", str(words), "--"]
 
 
 def packed(words: Sequence[str]) -> bytes:
-    """Words as bwrap reads them from a descriptor."""
+    """Arguments in the form in which bwrap reads them from a descriptor."""
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
 def folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
-    """A new folder that a place can be given, for its user to write in; gone when closed or collected. It stands where
-    that user can get to, which a temporary folder of one's own may not be."""
+    """A new folder in which the user of a place can write; removed when closed or collected.
+
+    The folder stands where that user can reach it: TMPDIR may be private to us.
+    """
 
     def reached(path: Path) -> bool:
         return path.is_dir() and all(p.stat().st_mode & 0o001 for p in (path, *path.parents))
@@ -169,25 +138,25 @@ def folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def give(path: Path) -> None:
-    """A folder and all in it to the user of the places that are started here."""
+    """Makes the user of our places the owner of a folder and of all in it."""
     if os.geteuid() == 0:
         for each in (path, *path.rglob("*")):
             os.chown(each, slot_uid(), slot_uid(), follow_symlinks=False)
 
 
 def slot_uid() -> int:
-    """A host uid that no account has, its own for each process that starts places."""
+    """A host uid that no account has. Each process that starts places gets its own."""
     return 310_000 + os.getpid() % 50_000
 
 
 def account() -> bytes:
-    """The /etc/passwd of a place that is started here, for programs that ask who they are."""
+    """The /etc/passwd of our places, for programs that look up their user."""
     uid = slot_uid() if os.geteuid() == 0 else os.geteuid()
     return f"user:x:{uid}:{uid}:user:/home:/bin/sh\n".encode()
 
 
 class Place(subprocess.Popen[bytes]):
-    """A running place. When it has been waited for, nothing of it runs and its groups are gone."""
+    """A running place. After `wait`, none of its processes runs and its control groups are gone."""
 
     bounds: Bounds
 
@@ -210,37 +179,41 @@ def start(
     limits: Limits = Limits(),
     **where: Any,
 ) -> Place:
-    """`command` running in its place. `pipes` are Popen's stdin, stdout and stderr; `where` is for `place`. Without
-    `filtered` the command filters its own system calls."""
-    with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as told:
+    """Starts `command` in a place of its own and returns the running place.
+
+    `pipes` are Popen's stdin, stdout and stderr; `where` are arguments of `place`. Without
+    `filtered` there is no system-call filter: for a command that filters its own calls.
+    """
+    with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as arguments:
         words = place(limits=limits, **where)
         if filtered:
             program.write(seccomp.filter_bytes("programs"))
             program.seek(0)
             words += ["--seccomp", str(program.fileno())]
         gate, opened = os.pipe()
-        told.write(packed([*words, "--block-fd", str(gate)]))
-        told.seek(0)
-        bounds, process = Bounds(limits, tuple(where.get("writable") or ())), None
+        arguments.write(packed([*words, "--block-fd", str(gate)]))
+        arguments.seek(0)
+        bounds = Bounds(limits, tuple(where.get("writable") or ()))
+        process = None
         try:
             process = Place(
-                [*entry(told.fileno()), *limits.words(), *command],
+                [*entry(arguments.fileno()), *limits.words(), *command],
                 bufsize=0,
                 **pipes,
                 env={},
                 cwd="/",
                 pass_fds=(
                     gate,
-                    told.fileno(),
+                    arguments.fileno(),
                     *([program.fileno()] if filtered else ()),
                     *(where.get("data") or {}).values(),
                 ),
             )
             process.bounds = bounds
             weakref.finalize(process, bounds.close)
-            bounds.hold(process.pid)  # it waits at the gate
+            bounds.hold(process.pid)  # bubblewrap waits for the gate, so no command runs yet
         except BaseException:
-            if process is not None:  # before its gate opens: without its limits it does not run
+            if process is not None:  # its gate is still closed: without limits nothing has run
                 subprocess.Popen.kill(process)
                 subprocess.Popen.wait(process)
             bounds.close()
@@ -256,16 +229,20 @@ def start(
 def run(
     command: Sequence[str], *, seconds: float, told: bytes = b"", **where: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    """`command` from start to end, `told` on its stdin, its output kept (stderr with stdout). It is dead when this
-    returns; a subprocess.TimeoutExpired tells that it was ended. Raises EnvironmentFailure where the place itself could
-    not be started, so that nobody takes what bubblewrap or setpriv said for the command's own verdict."""
+    """Runs `command` in a place to its end; returns its exit code and output (stdout and stderr).
+
+    `told` is its stdin. It is dead when this returns. Raises subprocess.TimeoutExpired if it was
+    ended after `seconds`. Raises EnvironmentFailure if the place itself could not be started, so
+    that no message of bubblewrap or setpriv is taken for the command's own verdict.
+    """
+    # The shell prints this word when the place is ready: what comes before is not the command's.
     begun = uuid.uuid4().hex
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = start(
         ["/bin/sh", "-c", 'echo "$0"; exec "$@"', begun, *command], pipes=pipes, **where
     )
     try:
-        output = _spoken(process, told, time.monotonic() + seconds)
+        output = _output(process, told, time.monotonic() + seconds)
     finally:
         if process.poll() is None:
             process.kill()
@@ -283,14 +260,19 @@ def run(
     return subprocess.CompletedProcess(list(command), code, output)
 
 
-def _spoken(process: Place, told: bytes, until: float) -> bytes:
-    """What the place writes until it ends its output, `told` on its stdin. Raises TimeoutExpired at `until`, and
-    EnvironmentFailure beyond MOST_OUTPUT bytes: what it writes stands in this process's memory."""
+def _output(process: Place, stdin: bytes, until: float) -> bytes:
+    """All that the place writes to stdout, while it reads `stdin`.
+
+    Raises TimeoutExpired at `until`. Raises EnvironmentFailure beyond MOST_OUTPUT bytes, because
+    the output stands in this process's memory.
+    """
     assert process.stdin is not None and process.stdout is not None
-    left, output = memoryview(told), bytearray()
+    left = memoryview(stdin)
+    output = bytearray()
     with selectors.DefaultSelector() as waiting:
         waiting.register(process.stdout, selectors.EVENT_READ)
-        if told:
+        if stdin:
+            # A blocking write could wait for ever for a program that only writes.
             os.set_blocking(process.stdin.fileno(), False)
             waiting.register(process.stdin, selectors.EVENT_WRITE)
         else:
@@ -318,7 +300,7 @@ def _spoken(process: Place, told: bytes, until: float) -> bytes:
 
 
 def _sent(descriptor: int, data: memoryview) -> int:
-    """How much of `data` was taken; all of it where nobody reads it any more."""
+    """The number of bytes of `data` that were taken: all, if nobody reads them any more."""
     try:
         return os.write(descriptor, data[: 1 << 16])
     except BrokenPipeError:

@@ -1,15 +1,20 @@
-"""The program inside a place of strangers' code: makes one judge, and forks a child of it for each episode.
+"""The program inside a judge's place: loads one judge, and forks a child of it for each episode.
 
-Run by Python with the standard library alone, then with the packages that the judge imports; `hosted` is its other
-end. argv: the judge's file, its options as JSON, hex of the children's filter, memory and CPU seconds of a child, and
-`forks`, or `stays` for a judge that cannot be forked (one with a Java machine), which serves one episode itself.
-On fd 0, a Unix socket, a line of JSON for a line of JSON; `fork` comes with a descriptor, the child's own line:
-    {"do": "warm", "call": name, "with": {...}}   runs in this process: never with what an agent wrote
+Covers: a child can neither fork, nor write or create a file, nor signal, nor open a socket; it has
+limits, and ends with its episode. Does not cover: the first process, which has no filter and runs
+only requests of our own.
+
+Run by Python with the standard library alone, then with the packages that the judge imports;
+`hosted` is its other end. argv: the judge's file, its options as JSON, the hex of the children's
+filter, the memory and CPU seconds of a child, and `forks`, or `stays` for a judge that cannot be
+forked (because of a Java machine), which serves one episode itself. On fd 0, a Unix socket, each
+line of JSON is answered by a line of JSON; `fork` comes with a descriptor, the child's own line:
+    {"do": "warm", "call": name, "with": {...}}   runs here: never with what an agent wrote
     {"do": "fork"}                                -> {"value": pid}
-    {"do": "end", "pid": n}                       no answer; it is dead before the next request is read
+    {"do": "end", "pid": n}                       no answer; dead before the next request is read
     {"do": "how", "pid": n}                       -> {"value": how it ended}; it is dead then
-A child answers {"call": name, "with": {...}} with `value`, `refused` (the judge could not read it) or `failed`.
-It can neither fork, nor write or create a file, nor signal, nor open a socket, and ends with its episode.
+A child answers {"call": name, "with": {...}} with `value`, `refused` (the judge could not read it)
+or `failed`.
 """
 
 import contextlib

@@ -1,9 +1,13 @@
-"""What a place may use at most, and what holds it there: control groups where they can be had, else a watch.
+"""Limits of places, enforced by control groups; without control groups, by a watching thread.
 
-A place is in its groups (see cgroups) before its first program starts. Where there are none, a thread looks at the
-place every 50 ms, adds up what its processes and its tmpfs hold, and kills it when that is too much; it does the same
-for a folder outside that a place may write. The number of processes, open files and core dumps are limited by rlimits
-in any case. Not covered by the watch: System V segments that no process has mapped, and what happens between two looks.
+Covers: memory (tmpfs included), processes, open files, and the size of a writable folder outside.
+A place is in its control groups (see `cgroups`) before its first program starts. Without groups,
+a thread looks every 50 ms, adds up what the place's processes and tmpfs hold, and kills the place
+if it holds too much. The thread also watches a folder outside that a place may write. Rlimits on
+processes, open files and core dumps hold in any case.
+
+Does not cover, without control groups: System V segments that no process has mapped, and what
+happens between two looks.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +28,17 @@ from envs.sandbox import cgroups
 from experience.errors import IsolationError
 
 MIB = 1 << 20
-_LOOK_SECONDS, _END_SECONDS = 0.05, 3.0
+_LOOK_SECONDS = 0.05
+_END_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes and counts that hold for a place as a whole, but `files`, `file_bytes` and `cpu_seconds`: for a process.
+    """Limits of a place as a whole; `files`, `file_bytes` and `cpu_seconds` are for one process.
 
-    `memory_bytes` holds what is written to /tmp, /home and /dev/shm too, each of which may have `tmp_bytes`.
-    `processes` counts threads. `folder_bytes` and `inodes` hold for a folder outside that the place may write.
+    `memory_bytes` includes what is written to /tmp, /home and /dev/shm, each of which may hold
+    `tmp_bytes`. `processes` counts threads. `folder_bytes` and `inodes` are for a folder outside
+    that the place may write.
     """
 
     memory_bytes: int = 2048 * MIB
@@ -45,7 +51,11 @@ class Limits:
     cpu_seconds: int | None = None
 
     def words(self) -> list[str]:
-        """The words before a command inside the place, where its user namespace counts its own processes."""
+        """The prlimit prefix of a command, to be run inside the place.
+
+        Inside, `nproc` counts the processes of the place's user namespace; outside, it would count
+        all processes of the same uid.
+        """
         prlimit = shutil.which("prlimit")
         if prlimit is None:
             raise IsolationError(
@@ -59,18 +69,12 @@ class Limits:
             "fsize": self.file_bytes,
             "cpu": self.cpu_seconds,
         }
-        return [
-            prlimit,
-            *(
-                f"--{name}={_allowed(name, most)}"
-                for name, most in asked.items()
-                if most is not None
-            ),
-        ]
+        given = {name: most for name, most in asked.items() if most is not None}
+        return [prlimit, *(f"--{name}={_allowed(name, most)}" for name, most in given.items())]
 
 
 def _allowed(name: str, most: int) -> int:
-    """`most`, or what this process itself may have, if that is less: a limit cannot be raised."""
+    """`most`, or this process's own hard limit if it is lower: no process can raise it."""
     hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
     return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
@@ -82,26 +86,32 @@ JUDGE = Limits(file_bytes=256 * MIB)
 PEER = Limits(
     memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB, file_bytes=256 * MIB
 )
-"""A process of strangers' code: what it writes to a file, its messages included, has an end."""
+"""For a process of strangers' code. Its messages go to a file too, so `file_bytes` ends them."""
 DESKTOP = Limits(memory_bytes=4096 * MIB, processes=512, files=4096, tmp_bytes=512 * MIB)
-"""Sessions of several programs, LibreOffice among them; threads count."""
+"""For sessions of several programs, LibreOffice among them, which start many threads."""
 
 
 class Bounds:
-    """What holds one place to its limits. Its process is told to `hold` before it runs anything of others, or the
-    command that starts it comes after `words`; `close` ends all that still runs in the place, and leaves nothing."""
+    """Holds one place to its limits.
+
+    Call `hold` with its process before that process runs anything of others, or put `words` before
+    the command that starts it. `close` ends all that still runs in the place, and its groups.
+    """
 
     def __init__(self, limits: Limits, folders: Sequence[Path] = ()) -> None:
-        self._limits, self._folders = limits, folders
+        self._limits = limits
+        self._folders = folders
         self._groups = cgroups.make(limits.memory_bytes, limits.processes)
         self._over = threading.Event()
-        self._pid, self._owner = 0, os.getpid()
+        self._pid = 0
+        self._owner = os.getpid()
         self.broken = ""
-        """What the place used too much of, where the watch ended it."""
+        """What the place used too much of, if the watching thread ended it; else empty."""
         _open.add(self)
 
     @property
     def words(self) -> list[str]:
+        """The prefix of a command that makes it join the groups before it runs."""
         if not self._groups:
             return []
         return ["/bin/sh", "-c", cgroups.JOIN, "sh", " ".join(map(str, self._groups))]
@@ -111,14 +121,19 @@ class Bounds:
         return tuple(self._groups)
 
     def hold(self, pid: int) -> None:
-        """Puts a process and all below it into the place's groups: what they start from now on is in them too. Moving
-        one takes the kernel some milliseconds, in which it goes on with its own start. Raises IsolationError."""
+        """Puts a process and its descendants into the groups; later children are in them too.
+
+        Raises IsolationError if the kernel refuses.
+        """
         for group in self._groups:
+            # To move a process takes the kernel some milliseconds, in which the process may start
+            # another one: look again until none is outside.
             while outside := [p for p in tree(pid) if p not in cgroups.members(group) and runs(p)]:
                 for each in outside:
                     with suppress(ProcessLookupError):
                         self._move(each, group)
-        first, self._pid = self._pid == 0, pid
+        first = self._pid == 0
+        self._pid = pid
         if first and (not self._groups or self._folders):
             threading.Thread(target=self._watch, name=f"limits of {pid}", daemon=True).start()
 
@@ -134,17 +149,19 @@ class Bounds:
             ) from refused
 
     def close(self) -> None:
-        """Raises nothing: what cannot be removed now is removed by the next process that makes groups here."""
-        if self._owner != os.getpid():  # a fork of the owner, which ends before it
+        """Ends the place and removes its groups. Raises nothing.
+
+        Groups that cannot be removed now are removed by the next process that makes groups here.
+        """
+        if self._owner != os.getpid():  # we are a fork of the owner: the place is still in use
             return
         self._over.set()
         until = time.monotonic() + _END_SECONDS
         while self._groups and time.monotonic() < until:
             self.kill()
             if self._pid and not runs(self._pid):
-                with suppress(
-                    OSError
-                ):  # nobody has waited for it: what is dead but there still holds its groups
+                # A dead process that nobody has waited for still keeps its groups.
+                with suppress(OSError):
                     os.waitpid(self._pid, os.WNOHANG)
             self._groups = [g for g in self._groups if not cgroups.remove(g)]
             if self._groups:
@@ -152,18 +169,21 @@ class Bounds:
         _open.discard(self)
 
     def kill(self) -> None:
-        """Ends all that runs in the place, also before bubblewrap has seen to it that its children end with it."""
-        for pid in (
-            {*cgroups.members(self._groups[0])}
-            if self._groups
-            else tree(self._pid)
-            if self._pid
-            else ()
-        ):
+        """Kills every process in the place.
+
+        To kill bubblewrap alone is not enough: until it has set `--die-with-parent` up, its
+        children would go on.
+        """
+        for pid in self._processes():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
-    # ── the watch
+    def _processes(self) -> Iterable[int]:
+        if self._groups:
+            return set(cgroups.members(self._groups[0]))
+        return tree(self._pid) if self._pid else ()
+
+    # ── the watching thread
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
@@ -175,6 +195,7 @@ class Bounds:
                 self.kill()
 
     def _too_much(self, pids: Sequence[int]) -> str:
+        """What the place uses too much of, in words; empty if it keeps to its limits."""
         limits = self._limits
         for folder in self._folders:
             held, count = folder_use(folder)
@@ -182,10 +203,12 @@ class Bounds:
                 return f"{held >> 20} MiB in {count} files of a folder outside"
         if self._groups:
             return ""  # the kernel holds the rest
-        memory, inodes = sum(map(_resident, pids)), 0
+        memory = sum(map(_resident, pids))
+        inodes = 0
         for mount in ("/tmp", "/home", "/dev/shm"):
             held, count = _tmpfs_use(pids[-1], mount)
-            memory, inodes = memory + held, inodes + count
+            memory += held
+            inodes += count
         if memory > limits.memory_bytes:
             return f"{memory >> 20} MiB of memory"
         return f"{inodes} files" if inodes > limits.inodes else ""
@@ -201,8 +224,9 @@ def _close_all() -> None:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all below it, parents first."""
-    found, left = [], [pid]
+    """The pids of a process and all its descendants, parents first."""
+    found: list[int] = []
+    left = [pid]
     while left:
         found.append(at := left.pop())
         with suppress(OSError):
@@ -213,13 +237,14 @@ def tree(pid: int) -> list[int]:
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process that has not ended."""
+    """Whether the process exists and is no zombie."""
     with suppress(OSError), open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()[0] not in "ZX"
     return False
 
 
 def _resident(pid: int) -> int:
+    """Bytes of anonymous and shared memory of a process: files in the page cache do not count."""
     with suppress(OSError), open(f"/proc/{pid}/status") as file:
         return sum(
             int(line.split()[1]) << 10 for line in file if line.startswith(("RssAnon", "RssShmem"))
@@ -228,11 +253,12 @@ def _resident(pid: int) -> int:
 
 
 def _tmpfs_use(pid: int, mount: str) -> tuple[int, int]:
-    """(bytes, files) of a tmpfs of the place that `pid` is in."""
+    """(bytes, files) in use on a tmpfs of the place in which `pid` runs."""
     with suppress(OSError):
-        told = os.statvfs(f"/proc/{pid}/root{mount}")
-        if os.stat(f"/proc/{pid}/root").st_dev != os.stat("/").st_dev:  # it is in its place by now
-            return (told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree
+        use = os.statvfs(f"/proc/{pid}/root{mount}")
+        # Before `pid` has entered its place, its root is the machine's: not to be counted.
+        if os.stat(f"/proc/{pid}/root").st_dev != os.stat("/").st_dev:
+            return (use.f_blocks - use.f_bfree) * use.f_frsize, use.f_files - use.f_ffree
     return 0, 0
 
 

@@ -1,11 +1,16 @@
-"""System-call filters: what code in the cage may ask of the kernel, as classic BPF.
+"""System-call filters: which calls code in a cage or place may make, as classic BPF programs.
 
-Three allow-lists and a list of what is refused: a refused call fails with EPERM, a foreign architecture kills.
-"cage" holds for everything that bubblewrap starts; "run" for the fork that runs an agent's code: it has
-no fork, no exec, no signal to others, no socket, no ptrace, no ioctl, no namespace, no key, no memfd. "judge" is "run"
-that moreover opens files to read only, and asks for no signal from a descriptor. "programs" is for whole programs of
-others, which need much: it refuses what they never do.
-Numbers are those of the kernel's headers for (x86_64, aarch64); None where an architecture has no such call.
+Covers, with three allow-lists and one list of refusals:
+- "cage": everything that bubblewrap starts for a cage.
+- "run": the fork that runs an agent's code. It has no fork, no exec, no signal to others, no
+  socket, no ptrace, no ioctl, no namespace, no key, no memfd.
+- "judge": "run", and it opens files to read only, and asks for no signal from a descriptor.
+- "programs": whole programs of others, which need many calls. It refuses what they never do.
+
+A refused call fails with EPERM; a call of a foreign architecture kills the process. Call numbers
+are those of the kernel's headers for (x86_64, aarch64); None if an architecture has no such call.
+
+Does not cover: what allowed calls do with their arguments, other than those checked below.
 """
 
 from __future__ import annotations
@@ -196,7 +201,10 @@ _NUMBER, _ARCH, _FIRST_ARGUMENT_LOW, _SECOND_ARGUMENT_LOW, _THIRD_ARGUMENT_LOW =
 
 
 def filter_bytes(kind: str) -> bytes:
-    """The BPF program of "cage", "run", "judge" or "programs" for this machine: 8 bytes an instruction."""
+    """The BPF program "cage", "run", "judge" or "programs" for this machine.
+
+    8 bytes for each instruction. Raises IsolationError on an architecture without a filter.
+    """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         raise IsolationError(f"no system-call filter for {machine}", "use x86_64 or aarch64")
@@ -214,6 +222,7 @@ def filter_bytes(kind: str) -> bytes:
         number = numbers[column]
         if number is None:
             continue
+        # A jump counts the instructions that it skips: (code, skip if true, skip if false, value).
         if kind == "judge" and name in ("open", "openat"):
             flags = _SECOND_ARGUMENT_LOW if name == "open" else _THIRD_ARGUMENT_LOW
             program += [
@@ -247,8 +256,10 @@ def filter_bytes(kind: str) -> bytes:
 
 
 def _refusing(column: int, audit: int) -> list[tuple[int, int, int, int]]:
-    """Everything is allowed but `_REFUSED`, clone into new namespaces, and sockets other than local and inet ones
-    (there is no network card in the place)."""
+    """Allows all calls but `_REFUSED`, clone into new namespaces, and some sockets.
+
+    Local and inet sockets are allowed: there is no network card in the place.
+    """
     clone, clone3 = (56, 435) if column == 0 else (220, 435)
     socket = 41 if column == 0 else 198
     program = [
@@ -263,7 +274,8 @@ def _refusing(column: int, audit: int) -> list[tuple[int, int, int, int]]:
             program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
     program += [
         (_JUMP_EQUAL, 0, 1, clone3),
-        (_RETURN, 0, 0, _NOT_THERE),  # glibc then falls back to clone
+        # clone3 passes its flags in memory, which a filter cannot read; glibc falls back to clone.
+        (_RETURN, 0, 0, _NOT_THERE),
         (_JUMP_EQUAL, 0, 4, clone),
         (_LOAD, 0, 0, _FIRST_ARGUMENT_LOW),
         (_AND_JUMP, 0, 1, _NEW_NAMESPACES),

@@ -1,10 +1,14 @@
-"""The program inside the cage: waits for requests, forks once for each, and hands back what the fork wrote.
+"""The program inside the cage: forks once for each request and returns what the fork wrote.
 
-Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32 length, then bytes.
-A request is passed to the fork unread, so that a fork finds no trace of the requests before it.
-argv: uid to drop to (or -1), hex of the RUN filter, whether the filter is loaded (tests turn it off as a control), and
-the tier's word: landlock with the directories that may be read, gvisor, where it first moves to /cage, or none, where
-it stays what it was started as.
+Covers: each request gets a fork of its own, with limits, without privileges and behind the filter.
+A request is passed to the fork unread, so a fork finds no trace of earlier requests. Does not
+cover: whether an answer is true; the code in the fork can write any answer.
+
+Run by `python -I -S` with nothing but the standard library. Frames on stdin and stdout: u32
+length, then bytes. argv: the uid to drop to (or -1), the hex of the RUN filter, whether the filter
+is loaded (tests turn it off as a control), and the tier's word: `landlock`, followed by the
+directories that may be read; `gvisor`, which first moves to /cage; or `none`, which stays what it
+was started as.
 """
 
 import ctypes
@@ -34,7 +38,10 @@ def drop_privileges(uid):
 
 
 def close_with_landlock(paths):
-    """From here on only what is below `paths` may be read, nothing written, no TCP used, nobody outside signalled."""
+    """From here on only files below `paths` may be read.
+
+    None may be written; no TCP may be used; nobody outside may be signalled.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(
         444, None, 0, 1
@@ -79,7 +86,10 @@ def limit(memory_bytes, cpu_seconds):
 
 
 def run(request, result):
-    """In the fork: runs the code; writes [["value", ...] | ["error", text], ...] as JSON for the asked calls."""
+    """In the fork: runs the code and the asked calls; writes their answers as JSON.
+
+    [["value", ...] | ["error", text], ...]
+    """
     namespace = {"__name__": "__agent__"}
     answers = []
     try:
