@@ -30,7 +30,7 @@ def shown(space: spaces.Space[Any], value: Any) -> str:
             array = np.asarray(value)
             if array.size > 256:
                 return f"array of {'x'.join(map(str, array.shape))}, mean {array.mean():.4g}"
-            return "\n".join(" ".join(f"{v:.4g}" for v in row) for row in np.atleast_2d(array))
+            return "\n".join(_row_as_text(row) for row in np.atleast_2d(array))
         case spaces.Dict():
             return "\n".join(
                 f"{name}: {shown(part, value[name])}" for name, part in space.spaces.items()
@@ -38,6 +38,10 @@ def shown(space: spaces.Space[Any], value: Any) -> str:
         case spaces.Tuple():
             return "\n".join(shown(part, v) for part, v in zip(space.spaces, value, strict=True))
     return json.dumps(value, default=str)
+
+
+def _row_as_text(row: np.ndarray[Any, Any]) -> str:
+    return " ".join(f"{number:.4g}" for number in row)
 
 
 def read(space: spaces.Space[Any], text: str) -> Any:

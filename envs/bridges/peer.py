@@ -231,11 +231,15 @@ class Peer(Stranger):
 
     def close(self) -> None:
         if self._process is not None:
-            process, self._process = self._process, None
+            process = self._process
+            self._process = None
             self._line.close()
             try:
                 process.wait(5)  # its stdin has ended: it cleans up and exits by itself
             except subprocess.TimeoutExpired:
-                process.kill() if self._confined else os.killpg(process.pid, 9)
+                if self._confined:
+                    process.kill()
+                else:
+                    os.killpg(process.pid, 9)
                 process.wait()
             self._errors.close()

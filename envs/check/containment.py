@@ -79,7 +79,7 @@ def _watched() -> list[Path]:
     temporary = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
     places = [home, ROOT, Path.cwd(), Path("/etc"), Path("/opt"), Path("/srv"), *temporary]
     kept = [place for place in dict.fromkeys(places) if place.is_dir()]
-    return [place for place in kept if not any(other in place.parents for other in kept)]
+    return [place for place in kept if not set(kept) & set(place.parents)]
 
 
 def _listing(places: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -121,7 +121,8 @@ def _goes_on_alike(subject: Subject, episode: Episode, nonsense: str, at: int) -
         return False
     for turn in range(at, len(episode.actions)):
         take(subject.world, again, episode.actions[turn])
-        before, after = episode.signals[turn], again.signals[-1]
+        before = episode.signals[turn]
+        after = again.signals[-1]
         if _values(before) != _values(after):
             raise Failed(
                 f"after the refused {nonsense!r}, turn {turn} of seed {episode.seed} measures "

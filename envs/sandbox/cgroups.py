@@ -163,7 +163,8 @@ def _mounted(kind: str, controller: str) -> tuple[str, str] | None:
     with suppress(OSError), open("/proc/self/mountinfo") as file:
         for line in file:
             left, _, right = line.partition(" - ")
-            fields, (what, _, options) = left.split(), right.split()[:3]
+            fields = left.split()
+            what, _, options = right.split()[:3]
             if what == kind and (not controller or controller in options.split(",")):
                 return fields[4], fields[3]
     return None

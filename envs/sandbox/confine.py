@@ -96,7 +96,8 @@ def entry(words: int) -> list[str]:
     bubblewrap reads its arguments (see `packed`) from the descriptor `words`. If we are root, the
     place runs as another user. Raises IsolationError if bubblewrap or setpriv is missing.
     """
-    bwrap, setpriv = shutil.which("bwrap"), shutil.which("setpriv")
+    bwrap = shutil.which("bwrap")
+    setpriv = shutil.which("setpriv")
     if bwrap is None:
         raise IsolationError(
             "bubblewrap (bwrap) is not installed; programs of others run in no weaker place",

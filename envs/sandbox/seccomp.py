@@ -194,10 +194,24 @@ _SIGNALLING = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETL
 _NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW* of clone's flags
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
-_LOAD, _JUMP_EQUAL, _AND_JUMP, _RETURN = 0x20, 0x15, 0x45, 0x06
+# Instruction codes of classic BPF (linux/bpf_common.h).
+_LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_JUMP_EQUAL = 0x15  # BPF_JMP | BPF_JEQ
+_AND_JUMP = 0x45  # BPF_JMP | BPF_JSET: jumps if a bit of the value is set
+_RETURN = 0x06  # BPF_RET
+
+# What a filter returns (linux/seccomp.h).
+_ALLOW = 0x7FFF0000
+_KILL = 0x80000000  # the whole process
+_REFUSE = 0x00050000 | errno.EPERM
 _NOT_THERE = 0x00050000 | errno.ENOSYS
-_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
-_NUMBER, _ARCH, _FIRST_ARGUMENT_LOW, _SECOND_ARGUMENT_LOW, _THIRD_ARGUMENT_LOW = 0, 4, 16, 24, 32
+
+# Offsets in struct seccomp_data. An argument has 64 bits; a filter reads 32, here the low ones.
+_NUMBER = 0
+_ARCH = 4
+_FIRST_ARGUMENT_LOW = 16
+_SECOND_ARGUMENT_LOW = 24
+_THIRD_ARGUMENT_LOW = 32
 
 
 def filter_bytes(kind: str) -> bytes:

@@ -53,20 +53,27 @@ class _Grader:
 
 
 class SeedControl(_Grader):
-    check_id, check = "runtime.seed_control", "seed_control"
+    check_id = "runtime.seed_control"
+    check = "seed_control"
 
 
 class EpisodeDeterminism(_Grader):
-    check_id, check = "runtime.episode_determinism", "episode_determinism"
+    check_id = "runtime.episode_determinism"
+    check = "episode_determinism"
 
 
 class EpisodeIsolation(_Grader):
-    check_id, check = "runtime.episode_isolation", "episode_isolation"
+    check_id = "runtime.episode_isolation"
+    check = "episode_isolation"
 
 
 class Replayability(_Grader):
-    check_id, check, level = "semantic.replayability", "replayability", Level.SEMANTIC
+    check_id = "semantic.replayability"
+    check = "replayability"
+    level = Level.SEMANTIC
 
 
 class ResourceEnvelope(_Grader):
-    check_id, check, level = "semantic.resource_envelope", "resource_envelope", Level.SEMANTIC
+    check_id = "semantic.resource_envelope"
+    check = "resource_envelope"
+    level = Level.SEMANTIC
