@@ -1,6 +1,7 @@
 """Where agents act: worlds as plain Gymnasium environments, registered by id.
 
-`gymnasium.make("envs:PythonTask-v0")` imports this package, which registers the ids and nothing heavy.
+`gymnasium.make("envs:PythonTask-v0")` imports this package, which registers the ids and nothing
+heavy.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,5 @@
-"""A world that answers in the way it is asked to: each turn as Gymnasium wants it, but for what `how` names."""
+"""A world that answers in the way it is asked to: each turn as Gymnasium wants it, but for what
+`how` names."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ RESETS = {
 
 
 class Answers(gymnasium.Env[str, str]):
-    """The second turn of an episode with an odd seed answers as `how` says; every other one is as it should be."""
+    """The second turn of an episode with an odd seed answers as `how` says; every other one is as
+    it should be."""
 
     observation_space, action_space = Text(100), Text(100)
     actions = ("left", "right")

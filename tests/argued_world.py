@@ -1,4 +1,5 @@
-"""A world that is another with other arguments, and whose signals may be weighed in more than one way."""
+"""A world that is another with other arguments, and whose signals may be weighed in more than one
+way."""
 
 from __future__ import annotations
 

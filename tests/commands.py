@@ -1,4 +1,5 @@
-"""The command, called again and again without starting Python each time: one process has imported it, and forks."""
+"""The command, called again and again without starting Python each time: one process has imported
+it, and forks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Shared by all rooms' tests: the --long and --extras switches, and small real objects.
 
-What `./xp setup worlds`, `wiki` or `peers` installs may be missing: a test that needs it is skipped, its reason holds
-that command, and `.xp-skipped` lists it, so that `--extras=worlds` can run what a setup has made possible.
+What `./xp setup worlds`, `wiki` or `peers` installs may be missing: a test that needs it is
+skipped, its reason holds that command, and `.xp-skipped` lists it, so that `--extras=worlds` can
+run what a setup has made possible.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _skipped_before(config: pytest.Config, what: str) -> set[str]:
-    """The ids of tests, or of whole files, whose last run skipped them for want of `./xp setup WHAT`."""
+    """The ids of tests, or of whole files, whose last run skipped them for want of `./xp setup
+    WHAT`."""
     notes = config.rootpath / SKIPPED
     if not notes.exists():
         raise pytest.UsageError(
@@ -75,7 +77,8 @@ def _read_notes(path: Path) -> dict[str, str]:
 
 
 class SkipNotes:
-    """Keeps SKIPPED, and fails a run with --extras that skips a test for the very part that should be there now."""
+    """Keeps SKIPPED, and fails a run with --extras that skips a test for the very part that should
+    be there now."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._path, self._what = config.rootpath / SKIPPED, config.getoption("--extras")

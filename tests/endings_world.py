@@ -1,4 +1,5 @@
-"""A world whose episodes end in every way that a world can end them: each turn earns 1, and a whole episode 3."""
+"""A world whose episodes end in every way that a world can end them: each turn earns 1, and a whole
+episode 3."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ WAYS = ("terminated", "truncated", "env_error", "timeout", "no start", "late err
 
 
 class Ends(gymnasium.Env[str, str]):
-    """The seed chooses the way: WAYS[seed % 6]. Failures come in the second turn, so that 1 was earned before."""
+    """The seed chooses the way: WAYS[seed % 6].
+
+    Failures come in the second turn, so that 1 was earned before.
+    """
 
     observation_space, action_space = Text(100), Text(100)
 

@@ -1,4 +1,5 @@
-"""A stranger's world that leaves a secret wherever it can: in texts, names of pictures, prints, logs and errors."""
+"""A stranger's world that leaves a secret wherever it can: in texts, names of pictures, prints,
+logs and errors."""
 
 from __future__ import annotations
 

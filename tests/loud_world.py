@@ -1,4 +1,7 @@
-"""A world with two habits: it prints, in every way that there is, and it changes the directory. It keeps its arguments."""
+"""A world with two habits: it prints, in every way that there is, and it changes the directory.
+
+It keeps its arguments.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Worlds with one planted fault each, and a sound one: `FAULTS` says which check must notice which world.
+"""Worlds with one planted fault each, and a sound one: `FAULTS` says which check must notice which
+world.
 
 Each is the sound world with a few lines changed, as an author could have written them.
 """
@@ -44,7 +45,8 @@ WORDS = (
 
 
 class Sound(ToolWorld[tuple[str, ...]]):
-    """Three drawers, each with a word inside: open them, then say the words in the order of the drawers."""
+    """Three drawers, each with a word inside: open them, then say the words in the order of the
+    drawers."""
 
     signal_catalogue = {
         "right": SignalKind("fraction", "env_state"),

@@ -184,19 +184,29 @@ def test_checks_notice_a_world_that_breaks_its_promises(
     import gymnasium
 
     breaks = {
-        "seed_control": "def begin(self): import time; self.low, self.high, self.number = time.perf_counter(), 99, sum(self.task)",
+        "seed_control": "def begin(self): import time; self.low, self.high, self.number = "
+        "time.perf_counter(), 99, sum(self.task)",
         "episode_determinism": "def observe(self): import os; return str(os.getpid())",
-        "episode_isolation": "low = high = 5\n    def begin(self): self.number = sum(self.task); type(self).low = 1",
-        "observation_schema": "observation_characters = 4000\n    def _seen(self): return 'é' * 5000",
+        "episode_isolation": "low = high = 5\n    def begin(self): self.number = "
+        "sum(self.task); type(self).low = 1",
+        "observation_schema": "observation_characters = 4000\n    def _seen(self): return 'é' "
+        "* 5000",
         "reward_well_formed": "reward_weights = {'found': float('nan')}",
         "oracle_max": "def oracle_action(self): return 'guess 10'",
-        "no_solution_leakage": "def observe(self): return self.oracle_action()\n    def oracle_action(self): return f'guess {sum(self.task):020d}'",
-        "canary_floor": "cheats = ('guess 15', ['guess 15'])\n    def draw(self, rng): return 10, int(rng.choice([5, 5, 5, 6]))\n    def tasks(self, split, rng): return (10, 5) if split == 'heldout' else (int(rng.integers(10, 20)), 0)",
+        "no_solution_leakage": "def observe(self): return self.oracle_action()\n    def "
+        "oracle_action(self): return f'guess {sum(self.task):020d}'",
+        "canary_floor": "cheats = ('guess 15', ['guess 15'])\n    def draw(self, rng): return "
+        "10, int(rng.choice([5, 5, 5, 6]))\n    def tasks(self, split, rng): "
+        "return (10, 5) if split == 'heldout' else (int(rng.integers(10, 20)), 0)",
         "split_disjointness": "def tasks(self, split, rng): return self.draw(rng)",
         "tool_declaration_accuracy": "instructions = ''",
-        "resource_bounds": "def begin(self): import os; self.low, self.high, self.number = 1, 99, sum(self.task); [os.dup(0) for _ in range(2)]",
-        "snapshot_restore": "def snapshot(self): return b''\n    def restore(self, b): self.low = 7; return self._seen(), self._info({})",
-        "host_containment": f"def begin(self): import pathlib, uuid; self.low, self.high, self.number = 1, 99, sum(self.task); pathlib.Path({str(ROOT)!r}, 'left-' + uuid.uuid4().hex).write_text('')",
+        "resource_bounds": "def begin(self): import os; self.low, self.high, self.number = 1, "
+        "99, sum(self.task); [os.dup(0) for _ in range(2)]",
+        "snapshot_restore": "def snapshot(self): return b''\n    def restore(self, b): "
+        "self.low = 7; return self._seen(), self._info({})",
+        "host_containment": "def begin(self): import pathlib, uuid; self.low, self.high, "
+        f"self.number = 1, 99, sum(self.task); pathlib.Path({str(ROOT)!r}, "
+        "'left-' + uuid.uuid4().hex).write_text('')",
     }
     monkeypatch.syspath_prepend(str(tmp_path))
     base = KINDS["tools"]
@@ -218,7 +228,8 @@ def test_checks_notice_a_world_that_breaks_its_promises(
                 if method not in line or not method.startswith("def")
             )
             (tmp_path / f"broken{number}.py").write_text(
-                f"{head}\n{kept}    {change}\n\n\ngymnasium.register(id='Broken{number}-v0', entry_point=Broken)\n"
+                f"{head}\n{kept}    {change}\n\n\ngymnasium.register(id='Broken{number}-v0', "
+                "entry_point=Broken)\n"
             )
             results = {r.id: r for r in check(f"broken{number}:Broken{number}-v0", only=[name])}
             assert results[name].outcome == "FAIL", (name, results[name])

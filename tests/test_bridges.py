@@ -1,4 +1,5 @@
-"""Bridges, each against the real package in its own Python (./xp setup peers), and what the near end does alone."""
+"""Bridges, each against the real package in its own Python (./xp setup peers), and what the near
+end does alone."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ def test_an_expert_solves_its_page_by_the_pages_own_reward(page: str, world: Min
 
 
 def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
-    """The reference driver opens the same pages with the same seeds; its accessibility trees are ours."""
+    """The reference driver opens the same pages with the same seeds; its accessibility trees are
+    ours."""
     reference = Chromium([html()])
 
     async def shown(page: str, seed: int) -> list[str]:

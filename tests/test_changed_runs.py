@@ -1,4 +1,5 @@
-"""A run that is gone on with: its configuration is held against what its store was made with, its checkpoint is whole."""
+"""A run that is gone on with: its configuration is held against what its store was made with, its
+checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def xp(*words: str, at: Path) -> subprocess.CompletedProcess[str]:
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> bool:
-    """To its end: with so few steps in such a grid it may have had nothing to learn from, and then says so."""
+    """To its end: with so few steps in such a grid it may have had nothing to learn from, and then
+    says so."""
     return done.returncode == 0 or "error: nothing was learned" in done.stderr
 
 

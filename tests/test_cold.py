@@ -1,4 +1,5 @@
-"""The cold tier: the same rows, smaller; killed at any instant nothing is lost; which rows are removed is on record."""
+"""The cold tier: the same rows, smaller; killed at any instant nothing is lost; which rows are
+removed is on record."""
 
 from __future__ import annotations
 

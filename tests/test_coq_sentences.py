@@ -1,4 +1,5 @@
-"""What Coq is told is tactics: by sentence, with bullets and braces, and no command however it is wrapped."""
+"""What Coq is told is tactics: by sentence, with bullets and braces, and no command however it is
+wrapped."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def world() -> Iterator[DesktopOffice]:
 
 
 def test_a_program_started_at_once_shows_its_window() -> None:
-    """The window manager's name stands before it listens: who asked between the two was never shown, 13 of 20."""
+    """The window manager's name stands before it listens: who asked between the two was never
+    shown, 13 of 20."""
     try:
         programs()
     except MissingPartError as missing:

@@ -1,4 +1,5 @@
-"""An episode's ending is one fact: replay, evaluator, exports and SQL agree on which episodes are whole."""
+"""An episode's ending is one fact: replay, evaluator, exports and SQL agree on which episodes are
+whole."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def pump_until(one: Collector, over: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four incarnations of a collector: one that ends well, one whose engine fails, one stopped midway, one killed."""
+    """Four incarnations of a collector: one that ends well, one whose engine fails, one stopped
+    midway, one killed."""
     shards = tmp_path_factory.mktemp("endings") / "shards"
     one = collector(shards)
     one.order(held_out("well", list(range(12))))

@@ -1,4 +1,5 @@
-"""The ensemble of numbers: it learns real dynamics, knows where it has not been, and refuses what is no form of numbers."""
+"""The ensemble of numbers: it learns real dynamics, knows where it has not been, and refuses what
+is no form of numbers."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ def test_a_sound_world_fails_no_check_and_each_says_what_it_looked_at() -> None:
 
 
 def test_a_random_actor_does_not_share_the_random_numbers_of_the_task() -> None:
-    """An actor that drew from the task's own generator would say the secret number on its first turn."""
+    """An actor that drew from the task's own generator would say the secret number on its first
+    turn."""
     hits = 0
     for seed in range(200):
         secret = int(np.random.default_rng(seed).integers(1, 100))
@@ -74,7 +75,8 @@ def test_a_world_that_hangs_is_ended_by_its_deadline() -> None:
 def test_what_a_world_prints_does_not_stand_among_the_results(tmp_path: Path) -> None:
     (tmp_path / "loud.py").write_text(
         "import gymnasium\nfrom tests.planted_worlds import Sound\n"
-        "class Loud(Sound):\n    def observe(self):\n        print('debug'); return super().observe()\n"
+        "class Loud(Sound):\n    def observe(self):\n        print('debug'); return "
+        "super().observe()\n"
         "gymnasium.register(id='Loud-v0', entry_point=Loud)\n"
     )
     done = subprocess.run(

@@ -1,4 +1,5 @@
-"""One way to cut a stream: replay, exports and SQL agree on every episode, whatever marks rows have."""
+"""One way to cut a stream: replay, exports and SQL agree on every episode, whatever marks rows
+have."""
 
 from __future__ import annotations
 

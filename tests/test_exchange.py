@@ -403,7 +403,8 @@ def test_minari_arrays_come_in_as_json(tmp_path: Path, monkeypatch: pytest.Monke
 def exported(
     to: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[int, tuple[float | None, dict[str, Any]]]:
-    """By t of each acted step: its reward and its signals, as the format has them; LeRobot has no signals."""
+    """By t of each acted step: its reward and its signals, as the format has them; LeRobot has no
+    signals."""
 
     def row(reward: Any, signals: dict[str, Any]) -> tuple[float | None, dict[str, Any]]:
         known = {

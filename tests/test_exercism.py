@@ -30,7 +30,8 @@ class LeapTest(unittest.TestCase):
 """,
 )
 SQUARE = (
-    "def square(number):\n    if not 0 < number < 65:\n        raise ValueError('square must be between 1 and 64')\n"
+    "def square(number):\n    if not 0 < number < 65:\n        raise ValueError('square must "
+    "be between 1 and 64')\n"
     "    return 2 ** (number - 1)\n",
     """
 import unittest
@@ -49,7 +50,8 @@ class SquareTest(unittest.TestCase):
 )
 CLOCK = (
     "class Clock:\n    pass\n",
-    "import unittest\nfrom clock import Clock\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertTrue(Clock())\n",
+    "import unittest\nfrom clock import Clock\nclass T(unittest.TestCase):\n    def "
+    "test_a(self):\n        self.assertTrue(Clock())\n",
 )
 
 
@@ -95,22 +97,26 @@ def test_exercises_that_ask_one_function_are_taken_and_their_example_passes(trac
         ("leap", "class E:\n    def __eq__(s, o): return True\ndef leap_year(year): return E()"),
         (
             "leap",
-            "import unittest\nunittest.TestCase.assertIs = lambda *a: None\ndef leap_year(year): return None",
+            "import unittest\nunittest.TestCase.assertIs = lambda *a: None\ndef "
+            "leap_year(year): return None",
         ),
         ("leap", "import os\nos._exit(0)"),
         ("leap", "def check(c): pass\ndef leap_year(year): pass"),
         ("square", "def square(number): return 2 ** (number - 1)"),
         (
             "square",
-            "def square(number):\n    if number < 1: raise ValueError('no')\n    return 2 ** (number - 1)",
+            "def square(number):\n    if number < 1: raise ValueError('no')\n    return 2 ** "
+            "(number - 1)",
         ),
         (
             "square",
-            "def square(number):\n    if number < 1: raise Exception('square must be between 1 and 64')\n    return 2 ** (number - 1)",
+            "def square(number):\n    if number < 1: raise Exception('square must be between 1 "
+            "and 64')\n    return 2 ** (number - 1)",
         ),
         (
             "square",
-            "class V(ValueError): pass\ndef square(n):\n    if n < 1: raise V('square must be between 1 and 64')\n    return 2 ** (n - 1)",
+            "class V(ValueError): pass\ndef square(n):\n    if n < 1: raise V('square must be "
+            "between 1 and 64')\n    return 2 ** (n - 1)",
         ),
     ],
 )

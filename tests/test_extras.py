@@ -1,4 +1,5 @@
-"""A test that needs what is not installed is skipped with the line to type, and runs once that was typed."""
+"""A test that needs what is not installed is skipped with the line to type, and runs once that was
+typed."""
 
 from __future__ import annotations
 

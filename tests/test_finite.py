@@ -1,4 +1,5 @@
-"""No loss or gradient that is not finite reaches a weight: the update is skipped and counted, the third ends the run."""
+"""No loss or gradient that is not finite reaches a weight: the update is skipped and counted, the
+third ends the run."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ SECRETS = ("ann has a cold", "ann's picture", "ann's evidence", "ann might sneez
 
 
 def a_run(run: Path, *, close: bool = True, interleaved: bool = False) -> list[Step]:
-    """A stream about ann and one about bob, or one that tells of both by turns, with pictures, amendments and imagined
-    branches."""
+    """A stream about ann and one about bob, or one that tells of both by turns, with pictures,
+    amendments and imagined branches."""
     journal, steps = (
         Journal(
             run / "shards" / "w", CATALOGUE, batch_rows=4, seal_bytes=9_000 if close else 1 << 28
@@ -173,7 +173,8 @@ def follow_steps(store: Path) -> list[Step]:
 
 
 def test_rows_in_the_midst_of_a_stream_go_and_later_prompts_read_whole(tmp_path: Path) -> None:
-    """Every prompt continues the one before, so that rows are told as what is new since rows that go."""
+    """Every prompt continues the one before, so that rows are told as what is new since rows that
+    go."""
     context, steps = np.arange(3, dtype=np.int32), []
     journal = Journal(tmp_path / "shards" / "w", CATALOGUE, batch_rows=64)
     for t in range(30):
@@ -321,7 +322,8 @@ def some(table: Any, _: object) -> np.ndarray:
 
 
 def is_whole_or_without(disk: SimulatedDisk) -> None:
-    """What a crash left reads as all of the rows or as those that stay; the same call again ends it, for good."""
+    """What a crash left reads as all of the rows or as those that stay; the same call again ends
+    it, for good."""
     Journal(STORE / "w", CATALOGUE, low_water_bytes=0, disk=disk).close()
     rows = sorted(s.t for block in Catalog(STORE, disk=disk).follow() for s in block)
     stay = [t for t in range(18) if not 5 <= t < 12]

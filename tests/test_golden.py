@@ -42,7 +42,8 @@ def known(found: Any, of: Any) -> Any:
 
 
 def test_a_row_of_the_first_format_is_a_sample_where_its_decoder_says_so() -> None:
-    """`listed` actions were drawn from a list, but their log-probabilities were those of the whole vocabulary."""
+    """`listed` actions were drawn from a list, but their log-probabilities were those of the whole
+    vocabulary."""
     for decoder, exact, sampled, temperature in (
         ("temperature=0.7", True, True, 0.7),
         ("temperature=0", True, False, 0.0),
@@ -199,7 +200,8 @@ def test_signals_are_found_by_name_whatever_code_a_shard_gave_them(tmp_path: Pat
         journal.close() if writer != "b" else journal.commit()
     query = connect({"steps": tmp_path})
     assert query.sql(
-        "select sum(signal(signals, 'done')), sum(signal(signals, 'bonus')), count(signal(signals, 'no')), "
+        "select sum(signal(signals, 'done')), sum(signal(signals, 'bonus')), "
+        "count(signal(signals, 'no')), "
         'sum("signal.done"), sum("signal.bonus"), sum("signal.a \\\' "" name"), '
         "sum(signal(signals, 'NUL' || chr(0))) from steps"
     ).fetchall() == [(0.75, 7.0, 0, 0.75, 7.0, 7.0, 7.0)]

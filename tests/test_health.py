@@ -66,7 +66,8 @@ def test_two_processes_give_eight_hours_of_sleep_a_day() -> None:
 
 
 def test_form_peaks_when_fatigue_is_gone_but_fitness_is_not() -> None:
-    """After one hard day performance peaks τ1 τ2 / (τ1 − τ2) · ln(k2 τ1 / (k1 τ2)) days later: 20.9."""
+    """After one hard day performance peaks τ1 τ2 / (τ1 − τ2) · ln(k2 τ1 / (k1 τ2)) days later:
+    20.9."""
     g, h = 1.0, 1.0
     course = []
     for _ in range(60):
@@ -93,7 +94,8 @@ def test_a_hundred_kilojoules_a_day_are_a_kilogram_most_of_it_in_a_year() -> Non
 def test_75_grams_of_glucose_come_and_go(
     sensitivity: float, peak: tuple[float, float], after_two_hours: tuple[float, float]
 ) -> None:
-    """The oral test's bands in mg/dL: healthy below 140 after two hours, impaired above; the peak in an hour or so."""
+    """The oral test's bands in mg/dL: healthy below 140 after two hours, impaired above; the peak
+    in an hour or so."""
     basal = 88 + 40 * (1 - sensitivity)
     sugar: body.Sugar = (basal, 0.0, 0.0, 0.0, 0.0)
     course = []
@@ -129,8 +131,9 @@ for n in range(1, 11):
 
 
 def test_a_meal_without_insulins_answer_raises_glucose_as_in_simglucoses_ten_adults() -> None:
-    """75 g, insulin held at its basal rate, rises in mg/dL after two hours and at most. What follows is not compared: in a
-    diabetic glucose itself brings little of it down again, in the body modelled here (P1) much."""
+    """75 g, insulin held at its basal rate, rises in mg/dL after two hours and at most. What
+    follows is not compared: in a diabetic glucose itself brings little of it down again, in the
+    body modelled here (P1) much."""
     python = Path(__file__).resolve().parent.parent / ".peers/simglucose/bin/python"
     if not python.exists():
         pytest.skip("./xp setup peers")

@@ -1,4 +1,5 @@
-"""Two levels in one record: choices are credited over the time they took, turns with the subgoal they pursued."""
+"""Two levels in one record: choices are credited over the time they took, turns with the subgoal
+they pursued."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ GOALS = (
 def pursued(
     seen: list[str], options: list[tuple[str, int] | None], rewards: list[float]
 ) -> Episode:
-    """Rows that say what was seen and under which option, all at discount 0.5 but for choices; it ends at the last."""
+    """Rows that say what was seen and under which option, all at discount 0.5 but for choices; it
+    ends at the last."""
     steps = []
     for t, (text, under, reward) in enumerate(zip(seen, options, rewards, strict=False)):
         name, age = under or ("", None)

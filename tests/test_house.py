@@ -90,7 +90,10 @@ def test_each_heavy_library_has_one_home(library: str) -> None:
 
 
 def rooms() -> dict[str, set[str]]:
-    """Folder -> the folders that its files import. A file at the top of a package is a room of its own."""
+    """Folder -> the folders that its files import.
+
+    A file at the top of a package is a room of its own.
+    """
     files = [
         p for room in FORBIDDEN for p in (ROOT / room).rglob("*.py") if p.name != "__init__.py"
     ]
@@ -138,7 +141,8 @@ def test_help_loads_nothing_heavy() -> None:
         "from actors.cli.main import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'ray', 'pyarrow', 'transformers', 'playwright', 'pydantic'} & set(sys.modules)))"
+        "print(sorted({'torch', 'ray', 'pyarrow', 'transformers', 'playwright', 'pydantic'} & "
+        "set(sys.modules)))"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,6 +1,7 @@
 """proof/lean: what is refused, and, where the user's Lean 4 is there, what it proves.
 
-XP_LEAN names a toolchain whose bin/lean is not on the path, XP_LEAN_SECONDS what one run of it may take."""
+XP_LEAN names a toolchain whose bin/lean is not on the path, XP_LEAN_SECONDS what one run of it may
+take."""
 
 from __future__ import annotations
 
@@ -109,6 +110,7 @@ def test_a_real_lean_shows_goals_takes_tactics_and_judges(tmp_path: Path) -> Non
         assert world._verdict(), wrong
     if "in a `module`" in said[1]:
         pytest.skip(
-            "this build of Lean takes every file for a module, for which it names no axioms: nothing is credited"
+            "this build of Lean takes every file for a module, for which it names no axioms: "
+            "nothing is credited"
         )
     assert said == (1.0, "no axiom but Lean's own")

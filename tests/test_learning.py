@@ -126,7 +126,8 @@ def scored(model: nn.Module, turns: list[Turn]) -> tuple[TokenBatch, torch.Tenso
 def test_a_fresh_rollout_is_scored_by_the_learner_exactly_as_it_was_sampled(
     draws: DataObject,
 ) -> None:
-    """Any model, temperature, list, prompt and limit of tokens: a ratio of 1, and no choice where there was none."""
+    """Any model, temperature, list, prompt and limit of tokens: a ratio of 1, and no choice where
+    there was none."""
     model = tiny(draws.draw(integers(0, 99), "model"))
     temperature = draws.draw(one_of(just(0.0), floats(0.3, 4.0)), "temperature")
     words = text("abc ", min_size=1, max_size=5)
@@ -163,7 +164,8 @@ def test_a_fresh_rollout_is_scored_by_the_learner_exactly_as_it_was_sampled(
 
 
 def test_a_listed_action_is_drawn_as_often_as_the_model_over_the_list_says() -> None:
-    """The recorded log-probability is the frequency: 4,000 draws, three actions with a common beginning."""
+    """The recorded log-probability is the frequency: 4,000 draws, three actions with a common
+    beginning."""
     model, listed = tiny(), ["up", "use", "used"]
     found = sample(
         model,
@@ -182,7 +184,8 @@ def test_a_listed_action_is_drawn_as_often_as_the_model_over_the_list_says() -> 
 
 
 def test_forced_tokens_have_no_part_in_any_loss() -> None:
-    """Of `up` and `use` only the second letter is chosen: the loss and its gradient are those of that one choice."""
+    """Of `up` and `use` only the second letter is chosen: the loss and its gradient are those of
+    that one choice."""
     model = tiny()
     listed = [TOKENS.action(a) for a in ("up", "use")]
     (found,) = sample(
@@ -325,7 +328,8 @@ def test_a_step_that_is_not_token_exact_is_not_learned_from() -> None:
 
 
 def test_tokens_that_nothing_stands_before_are_not_learned_from() -> None:
-    """As a stranger's trajectory may give them: there is nothing that the first could be predicted from."""
+    """As a stranger's trajectory may give them: there is nothing that the first could be predicted
+    from."""
     step = make_step(0, reward=1.0, ending="terminated")
     assert step.decision is not None
     bare = replace(step, decision=replace(step.decision, prompt_ids=np.empty(0, np.int32)))
@@ -423,7 +427,10 @@ def test_a_learner_that_resumes_takes_the_same_next_step() -> None:
 
 
 def test_imitation_then_policy_gradient_solve_a_task_that_imitation_alone_does_not() -> None:
-    """Four buttons; the experts press at random. Reward tells which is right; only the gradient can find it."""
+    """Four buttons; the experts press at random.
+
+    Reward tells which is right; only the gradient can find it.
+    """
     torch.manual_seed(0)
     learner = TokenLearner(
         tiny(),

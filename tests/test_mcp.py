@@ -1,4 +1,5 @@
-"""Worlds over MCP, with the real library on both ends: one of ours served, a server's tools acted on as a world."""
+"""Worlds over MCP, with the real library on both ends: one of ours served, a server's tools acted
+on as a world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Options: what may start, acts and stops; what collectors record of them; what planning with them is worth."""
+"""Options: what may start, acts and stops; what collectors record of them; what planning with them
+is worth."""
 
 from __future__ import annotations
 
@@ -117,7 +118,8 @@ class EnvSlot:
 
 
 def lived(library: Library, said: list[str], seen: list[str]) -> list[tuple[str, int | None, bool]]:
-    """(what was done, option_step, whether an option ended) for a policy that says `said` where it is asked."""
+    """(what was done, option_step, whether an option ended) for a policy that says `said` where it
+    is asked."""
     slot, rows, left, after = EnvSlot(seen[0]), [], list(said), list(seen[1:])
     while after:
         (decision,) = choose(
@@ -534,7 +536,8 @@ class Tokens:
 
 
 def line(*moves: str, number: int = 0) -> list[tuple[Step, Step]]:
-    """Rows of a corridor a → b → c that ends behind its last move with a reward of 1, whatever the moves are called."""
+    """Rows of a corridor a → b → c that ends behind its last move with a reward of 1, whatever the
+    moves are called."""
     seen = "abcdef"[: len(moves) + 1]
     rows = [
         make_step(
@@ -596,7 +599,8 @@ def test_a_program_with_an_until_stops_where_that_holds() -> None:
 
 
 def test_a_programs_model_follows_its_list_of_actions() -> None:
-    """Corridor a b c d: `on` goes on, `off` earns 2 and stays. on, off, on from a: 0 + γ·2 + γ²·0, then c at γ³."""
+    """Corridor a b c d: `on` goes on, `off` earns 2 and stays. on, off, on from a: 0 + γ·2 + γ²·0,
+    then c at γ³."""
     from experience.planning.smdp import FiniteWorld, Model
 
     on = np.array([[0, 0.5, 0, 0], [0, 0, 0.5, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]])

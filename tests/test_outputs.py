@@ -1,4 +1,5 @@
-"""What a command gives is what it says: JSON that any reader takes, on a stdout of its own, in the folder that was named."""
+"""What a command gives is what it says: JSON that any reader takes, on a stdout of its own, in the
+folder that was named."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def test_a_relative_folder_stays_where_it_was_when_a_world_changes_directory(liv
         [
             "query",
             "RUN",
-            "select count(*) as n, 'nan'::float as a, {'b': 'inf'::float} as c, map([1], [2]) as d, map([date '2026-01-01'], [1]) as e from steps",
+            "select count(*) as n, 'nan'::float as a, {'b': 'inf'::float} as c, map([1], [2]) "
+            "as d, map([date '2026-01-01'], [1]) as e from steps",
             "--json",
         ],
         ["ls", "--runs-dir", "out", "--json"],

@@ -207,7 +207,8 @@ def test_sweeps_conclude_nothing_from_what_the_model_is_unsure_of() -> None:
 
 
 class Corridor(Certain):
-    """Nothing earns anything; `say on` leads from a door to the hall and from there into the dark, as far as is known."""
+    """Nothing earns anything; `say on` leads from a door to the hall and from there into the dark,
+    as far as is known."""
 
     def predict(self, observations: object, actions: object) -> list[Prediction]:
         way = {"hall": "dark"}
@@ -336,7 +337,8 @@ def test_similar_transitions_in_the_prompt_tell_what_the_weights_do_not_know() -
 def test_what_is_measured_and_what_is_not_pass_gates_of_their_own(
     plain: int, events: int, keeps: str
 ) -> None:
-    """A model that is always right where nothing happens and, of what it says happened, right only where it is sure."""
+    """A model that is always right where nothing happens and, of what it says happened, right only
+    where it is sure."""
     model = LanguageWorldModel(layers=1, width=16, context=32, trusted_accuracy=0.9, seed=0)
     rng = np.random.default_rng(0)
     kept = world(plain + events)
@@ -422,8 +424,8 @@ def test_an_ensemble_keeps_out_by_content_too() -> None:
 
 
 def test_the_gate_is_measured_on_others_than_those_that_set_it() -> None:
-    """A model that is right in one half and wrong in the other, and as sure in both: the gate lets it through, and its
-    measure says that it should not have."""
+    """A model that is right in one half and wrong in the other, and as sure in both: the gate lets
+    it through, and its measure says that it should not have."""
     model = LanguageWorldModel(layers=1, width=16, context=32, trusted_accuracy=0.9, seed=0)
     rows = [
         (replace(step, obs_text=f"o{i}"), Outcome(f"o{i}", {"done": 0.0}, False))
@@ -446,7 +448,8 @@ def test_the_gate_is_measured_on_others_than_those_that_set_it() -> None:
 
 
 def test_without_a_gate_nothing_is_cut() -> None:
-    """Neither before nor after calibration, and no event: a `trusted_accuracy` of 0 believes whatever is said."""
+    """Neither before nor after calibration, and no event: a `trusted_accuracy` of 0 believes
+    whatever is said."""
     model = LanguageWorldModel(layers=1, width=16, context=64, trusted_accuracy=0.0, seed=0)
     assert model.threshold == float("inf")
     model.add(world(400, rooms=60))

@@ -1,4 +1,5 @@
-"""AND/OR search: all subgoals must be closed, the kernel has the only word, and what was found is learned from."""
+"""AND/OR search: all subgoals must be closed, the kernel has the only word, and what was found is
+learned from."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from experience.planning.proof_search import Path, TacticTable, prove
 
 
 class Sums:
-    """Goals are numbers. `half` leaves two goals of half of it each, `done` closes 1, `less` leaves one less than it."""
+    """Goals are numbers.
+
+    `half` leaves two goals of half of it each, `done` closes 1, `less` leaves one less than it.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[Path, str]] = []

@@ -1,4 +1,5 @@
-"""Ray's processes start wherever the checkout stands, and a collector that cannot be started ends the run."""
+"""Ray's processes start wherever the checkout stands, and a collector that cannot be started ends
+the run."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ print(ray.get(Actor.remote().says.remote(), timeout=240))
 
 
 def test_collectors_start_from_a_path_with_spaces_and_quotes(tmp_path: Path) -> None:
-    """Ray hands its Python's path to a shell as it is: five tries of a minute each, in silence, ended such a run."""
+    """Ray hands its Python's path to a shell as it is: five tries of a minute each, in silence,
+    ended such a run."""
     folder = tmp_path / "it's my work"
     folder.mkdir()
     (folder / "venv").symlink_to(Path(sys.executable).parent.parent)

@@ -1,4 +1,5 @@
-"""One way to a run's rows: all of them, at every moment, or a word on what is wrong; the docs' snippets as they stand."""
+"""One way to a run's rows: all of them, at every moment, or a word on what is wrong; the docs'
+snippets as they stand."""
 
 from __future__ import annotations
 
@@ -151,7 +152,8 @@ def test_a_query_sees_amendments_and_rewards_given_again_and_what_was_written(
     )
     sql = connect({"steps": store, "imagined": path / "imagined"}).execute
     assert sql(
-        'select t, "signal.done", "signal.liked", signal(signals, \'done\') from steps where t in (1, 2, 3, 4) '
+        'select t, "signal.done", "signal.liked", signal(signals, \'done\') from steps where t '
+        "in (1, 2, 3, 4) "
         "order by t"
     ).fetchall() == [
         (1, 0.5, None, 0.5),

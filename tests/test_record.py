@@ -1,4 +1,5 @@
-"""The record: each column is documented where it is defined, and the reference page is made from that."""
+"""The record: each column is documented where it is defined, and the reference page is made from
+that."""
 
 from __future__ import annotations
 

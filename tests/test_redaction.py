@@ -41,8 +41,8 @@ def secrets(count: int) -> list[str]:
 
 
 def planted(secret: str) -> list[tuple[str, str]]:
-    """(text that holds the secret as a program would leave it there, the part that gives it away), 12 encodings.
-    Written out here on its own: the redactor's list is what is tested."""
+    """(text that holds the secret as a program would leave it there, the part that gives it away),
+    12 encodings. Written out here on its own: the redactor's list is what is tested."""
     import base64
     import html
     import json
@@ -149,8 +149,8 @@ def test_no_secret_is_in_the_metadata_of_a_shard(tmp_path: Path) -> None:
 
 
 def spelled(secret: str) -> dict[str, str]:
-    """How programs write a secret into a text, beyond `planted`: escaped twice or in part, in other capitals, cut into
-    lines, as numbers, one code within another."""
+    """How programs write a secret into a text, beyond `planted`: escaped twice or in part, in other
+    capitals, cut into lines, as numbers, one code within another."""
     import base64
     import html
     import quopri
@@ -424,7 +424,8 @@ def run_that_leaks(
     server = ThreadingHTTPServer(("127.0.0.1", 0), EchoingServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     start = (
-        "from experience.shards.redaction import redact; redact.Redactor.text = lambda self, text: text\n"
+        "from experience.shards.redaction import redact; redact.Redactor.text = lambda self, "
+        "text: text\n"
         if control
         else ""
     )
@@ -441,7 +442,8 @@ def run_that_leaks(
                 *more,
                 f"runs_dir={folder}",
                 "worlds=[{id: 'tests.leaky_world:Leaky-v0', groups: 1, demonstrations: 2}]",
-                "policy={engine: openai, model: m, learns: false, retries: 0, api_key_env: LLM_FOR_TESTS}",
+                "policy={engine: openai, model: m, learns: false, retries: 0, api_key_env: "
+                "LLM_FOR_TESTS}",
                 f"policy.base_url=http://user:{quote(URL_SECRET, safe='')}@127.0.0.1:{server.server_port}/v1",
                 "budget.updates=0",
                 "budget.steps=12",
@@ -462,7 +464,8 @@ def run_that_leaks(
 
 
 def leaks(folder: Path, done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Where a planted secret stands, in any of its encodings: files by their bytes, and both outputs."""
+    """Where a planted secret stands, in any of its encodings: files by their bytes, and both
+    outputs."""
     exits = {
         str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()
     }
@@ -512,7 +515,8 @@ def test_before_a_key_is_sent_to_another_host_the_run_says_so(
     config, origins = load(
         [],
         [
-            f"policy={{engine: openai, model: m, learns: false, base_url: '{address}', api_key_env: "
+            f"policy={{engine: openai, model: m, learns: false, base_url: '{address}', "
+            "api_key_env: "
             "MY_OWN_THING}",
             "worlds=[{id: 'nowhere:No-v0'}]",
             f"runs_dir={tmp_path}",
@@ -544,7 +548,8 @@ def test_a_traceback_and_a_log_record_hold_no_secret(tmp_path: Path) -> None:
         f"logging.basicConfig(filename={str(tmp_path / 'log')!r}, level=10)\n"
         "import os; key = os.environ['MY_KEY']\n"
         "logging.info('it is %s', key); logging.exception('oh', exc_info=ValueError(key))\n"
-        "sys.stdout.write(key[:5]); sys.stdout.write(key[5:] + '\\n'); sys.stdout.buffer.write(key.encode())\n"
+        "sys.stdout.write(key[:5]); sys.stdout.write(key[5:] + '\\n'); "
+        "sys.stdout.buffer.write(key.encode())\n"
         "print('\\x1b[2Jcleared \\x07\\u202e ok\\tyes')\n"
         "raise RuntimeError('refused ' + key)"
     )

@@ -40,7 +40,8 @@ def write(store: Path, rows: int, *, close: bool = True) -> Journal:
 
 @pytest.fixture(params=["local", "s3"])
 def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteDisk]:
-    """A directory, and a bucket behind the real S3 protocol (moto's server on loopback, pyarrow's client)."""
+    """A directory, and a bucket behind the real S3 protocol (moto's server on loopback, pyarrow's
+    client)."""
     if request.param == "local":
         (tmp_path / "bucket").mkdir()
         yield RemoteDisk(fs.LocalFileSystem(), str(tmp_path / "bucket"))

@@ -31,12 +31,14 @@ def xp(at: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run in a world with arguments, its signals weighed as the world does not weigh them."""
+    """A folder with a run in a world with arguments, its signals weighed as the world does not
+    weigh them."""
     at = tmp_path_factory.mktemp("replayed")
     done = xp(
         at,
         "run",
-        f"worlds=[{{id: '{LONG_WAY}', groups: 1, demonstrations: 2, arguments: {{pay: 3.5, turns: 2}}, "
+        f"worlds=[{{id: '{LONG_WAY}', groups: 1, demonstrations: 2, arguments: {{pay: 3.5, "
+        f"turns: 2}}, "
         "rewards: {paid: 2.0, spoken: -0.5}}]",
         "workers=0",
         "budget.updates=1",

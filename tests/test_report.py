@@ -30,7 +30,8 @@ def text_of(page: str) -> str:
 
 
 class Checked(HTMLParser):
-    """Holds that what is opened is closed, that no id comes twice, and that pictures and figures have a text."""
+    """Holds that what is opened is closed, that no id comes twice, and that pictures and figures
+    have a text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -79,8 +80,8 @@ def test_an_example_is_a_whole_episode_though_streams_interleave(tmp_path: Path)
         < said.index("BETA 0")
     )
     assert (
-        "policy version 2, split heldout, source real, seed 41, task task-a, turns 2, ending terminated, return 0.75"
-        in said
+        "policy version 2, split heldout, source real, seed 41, task task-a, turns 2, ending "
+        "terminated, return 0.75" in said
     )
     assert "act 1\n   reward 0.25; done = 0.5" in said and "the end: terminated" in said
 

@@ -71,7 +71,8 @@ def test_a_run_reaches_its_budget_and_evaluates_what_it_learned(finished: Finish
 def test_an_action_without_room_is_refused_at_the_start_with_the_place_and_the_number(
     tmp_path: Path,
 ) -> None:
-    """Listed ones before anything is lived; an expert's where it is first written, before anything is learned."""
+    """Listed ones before anything is lived; an expert's where it is first written, before anything
+    is learned."""
     with pytest.raises(ConfigError, match=r"override 'policy\.max_tokens=5'.*'right' takes 6"):
         config, directory = configured(
             tmp_path, "worlds=[{id: 'envs:KeyDoor-v0'}]", "policy.max_tokens=5"
@@ -108,7 +109,8 @@ def test_rows_on_disk_are_the_steps_taken(finished: Finished) -> None:
 def test_what_the_browser_showed_is_kept_with_the_row_once(tmp_path: Path) -> None:
     config, directory = configured(
         tmp_path,
-        "worlds=[{id: 'envs:Office-v0', groups: 0, demonstrations: 3, arguments: {screenshots: true}}]",
+        "worlds=[{id: 'envs:Office-v0', groups: 0, demonstrations: 3, arguments: {screenshots: "
+        "true}}]",
         "budget.updates=0",
         "evaluation.final_episodes=1",
         "evaluation.episodes=1",

@@ -1,4 +1,5 @@
-"""The same seed in one process, learning from nothing late, is the same run: row for row and weight for weight."""
+"""The same seed in one process, learning from nothing late, is the same run: row for row and weight
+for weight."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ FAST = [
     "budget.updates=3",
 ]
 LONG = [
-    "worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}, {id: 'tests.uneven_world:Uneven-v0', "
+    "worlds=[{id: 'envs:PythonTask-v0', groups: 2, demonstrations: 12}, {id: "
+    "'tests.uneven_world:Uneven-v0', "
     "groups: 2, demonstrations: 12}]",
     "budget.updates=8",
     "planning.options.skills=2",
@@ -58,7 +60,8 @@ LONG = [
 
 
 def lived(folder: Path, *settings: str) -> dict[str, str]:
-    """A run, as the hash of its rows (without clock times, and with streams by number) and those of its checkpoints."""
+    """A run, as the hash of its rows (without clock times, and with streams by number) and those of
+    its checkpoints."""
     config, origins = load([], [*SAME, *settings, f"runs_dir={folder}"])
     directory = RunDirectory.create(config, origins, ["test"])
     run(config, directory)
@@ -110,7 +113,8 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
 def test_20_of_20_runs_are_the_same_in_processes_of_their_own_on_a_busy_machine(
     tmp_path: Path,
 ) -> None:
-    """Two at a time, each with another seed of Python's hashes: what differs is what the machine does, and no more."""
+    """Two at a time, each with another seed of Python's hashes: what differs is what the machine
+    does, and no more."""
     waiting = [
         [
             sys.executable,

@@ -1,4 +1,5 @@
-"""Sealing: small blocks become large ones off the hot path, by size and by time, and every row reads the same."""
+"""Sealing: small blocks become large ones off the hot path, by size and by time, and every row
+reads the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Planning at decision time: it does what thinking says, it costs the world nothing, and it knows when not to."""
+"""Planning at decision time: it does what thinking says, it costs the world nothing, and it knows
+when not to."""
 
 from __future__ import annotations
 
@@ -547,7 +548,8 @@ def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -
 
 
 def test_the_mean_of_several_rollouts_speaks_for_an_action_where_one_misleads() -> None:
-    """`sure` is worth 0.5; what `gamble` is worth shows only after: 1 in a quarter of its thoughts, else 0."""
+    """`sure` is worth 0.5; what `gamble` is worth shows only after: 1 in a quarter of its thoughts,
+    else 0."""
     rng = np.random.default_rng(0)
 
     class Later:

@@ -1,4 +1,5 @@
-"""A model server that cannot answer is named before anything is lived, within seconds, in the run and in `show`."""
+"""A model server that cannot answer is named before anything is lived, within seconds, in the run
+and in `show`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A run that could not do what it was started for says so: in its last line, its exit code, `show` and its report."""
+"""A run that could not do what it was started for says so: in its last line, its exit code, `show`
+and its report."""
 
 from __future__ import annotations
 
@@ -360,7 +361,8 @@ def test_what_ray_says_goes_to_a_file_of_the_run(tmp_path: Path) -> None:
     code = (
         "import logging, pathlib\nfrom actors.pool.ray_start import log_ray_to\n"
         f"log_ray_to(pathlib.Path({str(path)!r}))\nfrom ray._private import worker\n"
-        "worker.print_to_stdstream({'lines': ['a worker died'], 'pid': 'raylet', 'is_err': True}, ignore_prefix=False)\n"
+        "worker.print_to_stdstream({'lines': ['a worker died'], 'pid': 'raylet', 'is_err': "
+        "True}, ignore_prefix=False)\n"
         "logging.getLogger('ray.data').warning('a warning')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

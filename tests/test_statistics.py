@@ -1,4 +1,5 @@
-"""Intervals that say 95 % hold the truth in 95 of 100 cases, and where there is too little to say, none is given."""
+"""Intervals that say 95 % hold the truth in 95 of 100 cases, and where there is too little to say,
+none is given."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_students_t_is_as_in_the_printed_tables(freedom: int, t: float) -> None:
 
 @pytest.mark.parametrize("n", [5, 8, 20])
 def test_a_95_percent_interval_of_a_mean_holds_the_truth_in_95_of_100(n: int) -> None:
-    """The percentile bootstrap, which stood here, did in 85 of 100 for n = 5, and in 50 to 76 for two and three."""
+    """The percentile bootstrap, which stood here, did in 85 of 100 for n = 5, and in 50 to 76 for
+    two and three."""
     rng, held, trials = np.random.default_rng(n), 0, 4000
     for _ in range(trials):
         mean = mean_with_interval(rng.normal(3.0, 2.0, n).tolist())

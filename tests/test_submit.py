@@ -30,7 +30,8 @@ def cluster() -> Iterator[dict[str, str]]:
 
 
 def test_ray_takes_every_source_file_along() -> None:
-    """A pattern `runs/` in an ignore file would also leave out actors/runs, and a job would not start."""
+    """A pattern `runs/` in an ignore file would also leave out actors/runs, and a job would not
+    start."""
     from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
     left_out = get_excludes_from_ignore_files(ROOT, include_gitignore=True)
@@ -41,8 +42,9 @@ def test_ray_takes_every_source_file_along() -> None:
 
 @contextlib.contextmanager
 def cluster_of(count: int, of: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A cluster of `count` nodes, started with the environment `of`, in a session folder of its own: other clusters of
-    this machine are not seen, nor ended. The environment that its users need."""
+    """A cluster of `count` nodes, started with the environment `of`, in a session folder of its
+    own: other clusters of this machine are not seen, nor ended. The environment that its users
+    need."""
     port, dashboard = free_port(), free_port()
     nodes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(

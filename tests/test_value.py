@@ -1,4 +1,5 @@
-"""Values: returns by hand, a function that learns them, and advantages that tell turns of one episode apart."""
+"""Values: returns by hand, a function that learns them, and advantages that tell turns of one
+episode apart."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ class _Site(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.sent.append(sent)  # type: ignore[attr-defined]
         self._answer(
-            f"<title>sent</title><p>received {'paper.txt' if b'paper.txt' in sent else 'nothing'}</p>"
+            "<title>sent</title><p>received "
+            f"{'paper.txt' if b'paper.txt' in sent else 'nothing'}</p>"
         )
 
     def _answer(self, html: str, status: int = 200, to: str = "") -> None:
@@ -383,7 +384,8 @@ def test_a_request_reaches_the_host_it_was_checked_for_and_no_other(
     there = f"shop.lab:{site.server_address[1]}"
     found = _asked(
         port,
-        f"GET http://{there}/terms HTTP/1.1\r\nHost: evil\r\nProxy-Authorization: x\r\n\r\n".encode(),
+        f"GET http://{there}/terms HTTP/1.1\r\nHost: evil\r\nProxy-Authorization: "
+        "x\r\n\r\n".encode(),
     )
     assert b"Ask for Ann Marie" in found
     second = f"GET http://{_at(other)}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode()

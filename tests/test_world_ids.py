@@ -1,4 +1,5 @@
-"""A world that cannot be had is a mistake of the configuration: named with its place before anything starts."""
+"""A world that cannot be had is a mistake of the configuration: named with its place before
+anything starts."""
 
 from __future__ import annotations
 
@@ -168,7 +169,8 @@ def test_a_world_that_hangs_at_the_start_is_named_with_its_seconds_and_the_proce
         "collecting: {step_timeout_seconds: 2}\n"
     )
     program = (
-        "import sys, actors.worlds as w; w._LEAST_SECONDS = w._SILENT_SECONDS = 1; sys.argv[1:] = ['run', '-c', 'a.yaml']\n"
+        "import sys, actors.worlds as w; w._LEAST_SECONDS = w._SILENT_SECONDS = 1; "
+        "sys.argv[1:] = ['run', '-c', 'a.yaml']\n"
         "from actors.cli.main import main; main()"
     )
     done = subprocess.run(

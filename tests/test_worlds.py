@@ -148,7 +148,8 @@ def test_expected_values_never_enter_the_sandbox(
 
 
 def test_the_pages_words_about_itself_earn_nothing(made: Any) -> None:
-    """The browser's state is changed by script as far as script can go: the site's record decides alone."""
+    """The browser's state is changed by script as far as script can go: the site's record decides
+    alone."""
     world = made["envs:Office-v0"]
     world.reset(seed=1)
 
@@ -198,8 +199,10 @@ def test_a_page_reaches_nothing_but_its_own_site(made: Any) -> None:
         async def fetch(url: str = url) -> str:
             return str(
                 await world._tab.page.evaluate(
-                    "u => u.startsWith('ws') ? new Promise(d => { const s = new WebSocket(u); s.onopen = () => d('open');"
-                    " s.onerror = s.onclose = () => d('refused') }) : fetch(u).then(() => 'open', () => 'refused')",
+                    "u => u.startsWith('ws') ? new Promise(d => { const s = new WebSocket(u); "
+                    "s.onopen = () => d('open');"
+                    " s.onerror = s.onclose = () => d('refused') }) : fetch(u).then(() => "
+                    "'open', () => 'refused')",
                     url,
                 )
             )
@@ -208,7 +211,8 @@ def test_a_page_reaches_nothing_but_its_own_site(made: Any) -> None:
 
 
 def test_the_browser_runs_in_its_own_sandbox_without_a_network_card(made: Any) -> None:
-    """Read from the kernel: renderers are behind seccomp, the browser has no interface but loopback."""
+    """Read from the kernel: renderers are behind seccomp, the browser has no interface but
+    loopback."""
     import psutil
 
     made["envs:Office-v0"].reset(seed=1)

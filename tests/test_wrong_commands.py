@@ -1,5 +1,5 @@
-"""A command line that cannot work ends with one sentence on what is wrong, and one on what to do; never a traceback of
-ours. What a world raises keeps the world's own traceback."""
+"""A command line that cannot work ends with one sentence on what is wrong, and one on what to do;
+never a traceback of ours. What a world raises keeps the world's own traceback."""
 
 from __future__ import annotations
 

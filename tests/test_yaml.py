@@ -1,4 +1,5 @@
-"""YAML 1.2: a scalar is what JSON would make of it, in files and in overrides alike, and is written so that it stays."""
+"""YAML 1.2: a scalar is what JSON would make of it, in files and in overrides alike, and is written
+so that it stays."""
 
 from __future__ import annotations
 

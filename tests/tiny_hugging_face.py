@@ -14,8 +14,9 @@ MARKS = ("<|end|>", "<|stop|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
 def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0, *, ends: bool = True) -> str:
-    """A llama or gpt2 (with dropout) of two layers over bytes. Its settings for generation ask for a repetition penalty,
-    top-k, top-p and a temperature, and name two end tokens; or none, where it is not to have `ends`."""
+    """A llama or gpt2 (with dropout) of two layers over bytes. Its settings for generation ask for
+    a repetition penalty, top-k, top-p and a temperature, and name two end tokens; or none, where it
+    is not to have `ends`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import (
         GPT2Config,

@@ -47,7 +47,8 @@ class Node:
     place: str
     appends: bool = False
     is_path: bool = False
-    """Whether it is a mapping that an override's key, `a.b`, wrote: of one key or one number of an item."""
+    """Whether it is a mapping that an override's key, `a.b`, wrote: of one key or one number of an
+    item."""
 
 
 @dataclass
@@ -63,7 +64,8 @@ class Problems:
             raise self.error()
 
     def hide(self, secret: str) -> None:
-        """From now on no message holds `secret`; two letters are none, and hidden they would leave nothing to read."""
+        """From now on no message holds `secret`; two letters are none, and hidden they would leave
+        nothing to read."""
         if len(secret.strip()) > 2:
             self.secrets.add(secret)
 

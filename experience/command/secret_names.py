@@ -1,4 +1,5 @@
-"""Names that a secret goes by, and texts of a command line with the secrets behind such names masked."""
+"""Names that a secret goes by, and texts of a command line with the secrets behind such names
+masked."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _AFTER_OPTION = re.compile(
 
 
 def shown(text: str) -> str:
-    """`text` of a command line as a message may hold it: what stands behind a secret's name is masked."""
+    """`text` of a command line as a message may hold it: what stands behind a secret's name is
+    masked."""
     return Redactor.current().text(_AFTER_OPTION.sub(_mask_after_option, _IN_TEXT.sub(_mask, text)))
 
 

@@ -11,13 +11,14 @@ _LEAST_OF_IDS = 0.7
 
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
-    """The known word most like `word`; None where none is at least `least` alike, from 0 (nothing) to 1 (the same)."""
+    """The known word most like `word`; None where none is at least `least` alike, from 0 (nothing)
+    to 1 (the same)."""
     return next(iter(get_close_matches(word, list(known), n=1, cutoff=least)), None)
 
 
 def nearest_id(env_id: str, known: Iterable[str]) -> str | None:
-    """The known id of an environment most like `env_id`; None where none is near. Of ids that differ in case or version
-    only, that of the same letters comes first, then the newest."""
+    """The known id of an environment most like `env_id`; None where none is near. Of ids that
+    differ in case or version only, that of the same letters comes first, then the newest."""
     near = max(
         known,
         key=lambda one: (_likeness(env_id, one), one.lower() == env_id.lower(), one),
@@ -33,7 +34,8 @@ def did_you_mean(word: str, known: Iterable[str], least: float = 0.6) -> str:
 
 
 def _likeness(env_id: str, known: str) -> float:
-    """How much two ids have in common, in [0, 1]: package and name must both be alike, unless no package was given."""
+    """How much two ids have in common, in [0, 1]: package and name must both be alike, unless no
+    package was given."""
     (package, _, name), (other_package, _, other_name) = (
         env_id.rpartition(":"),
         known.rpartition(":"),

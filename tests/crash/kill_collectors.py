@@ -1,4 +1,5 @@
-"""Kills Ray collectors at random during a run and checks the shards: kill_collectors.py KILLS DIRECTORY.
+"""Kills Ray collectors at random during a run and checks the shards: kill_collectors.py KILLS
+DIRECTORY.
 
 Every acknowledgement that the driver heard of before a kill is held against the shards at the end.
 """

@@ -1,7 +1,9 @@
-"""A disk in memory that records every call, can fail any of them, and can lose its power at any instant.
+"""A disk in memory that records every call, can fail any of them, and can lose its power at any
+instant.
 
-What a power cut may leave is whatever was not synced, in any mixture: each 512-byte sector of each unsynced write
-there or not (a gap reads as zeros), each unsynced change of a directory there or not.
+What a power cut may leave is whatever was not synced, in any mixture: each 512-byte sector of each
+unsynced write there or not (a gap reads as zeros), each unsynced change of a directory there or
+not.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Inode:
 
 @dataclass
 class Fault:
-    """Fails the `at`-th call whose name is among `calls` (all if empty): once, or that one and all after it."""
+    """Fails the `at`-th call whose name is among `calls` (all if empty): once, or that one and all
+    after it."""
 
     at: int
     number: int
@@ -53,8 +56,9 @@ class Fault:
 
 
 class _AsLateAsPossible(Future):  # type: ignore[type-arg]
-    """Runs its call only when its result is asked for: whoever relies on it earlier is found out. It says that it is
-    done when it is asked for the second time, so that work piles up behind it."""
+    """Runs its call only when its result is asked for: whoever relies on it earlier is found out.
+    It says that it is done when it is asked for the second time, so that work piles up behind it.
+    """
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__()
@@ -208,7 +212,8 @@ class SimulatedDisk(Disk):
 def power_cuts(
     disk: SimulatedDisk, per_instant: int, rng: random.Random
 ) -> Iterator[tuple[int, dict[Path, bytes]]]:
-    """(instant, what the disk may hold if power fails right then), `per_instant` draws for every prefix of its log."""
+    """(instant, what the disk may hold if power fails right then), `per_instant` draws for every
+    prefix of its log."""
     log = disk.log
     pending: list[tuple[str, Path, object]] = []
     inodes: dict[int, Inode] = {id(inode): Inode(durable=data) for _, inode, data in disk.initial}

@@ -1,4 +1,5 @@
-"""Readers beside a compaction: each committed row is given once, whenever shards go cold under their eyes."""
+"""Readers beside a compaction: each committed row is given once, whenever shards go cold under
+their eyes."""
 
 from __future__ import annotations
 

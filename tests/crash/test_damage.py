@@ -1,4 +1,5 @@
-"""Damage: whatever happens to a byte of a store is noticed, costs one block at most, and never crashes a reader."""
+"""Damage: whatever happens to a byte of a store is noticed, costs one block at most, and never
+crashes a reader."""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ def append(journal: Journal, stream: bytes) -> None:
 
 
 def check(disk: Disk, acknowledged: dict[bytes, int], appended: dict[bytes, int]) -> None:
-    """Every acknowledged row is there, none is doubled or missing, none is there that was never appended."""
+    """Every acknowledged row is there, none is doubled or missing, none is there that was never
+    appended."""
     for stream, found in rows(disk).items():
         assert found == list(range(len(found)))
         assert acknowledged.get(stream, -1) < len(found) <= appended.get(stream, 0)
@@ -59,7 +60,8 @@ def check(disk: Disk, acknowledged: dict[bytes, int], appended: dict[bytes, int]
 def live(
     journal: Journal, count: int, acks: list[tuple[int, dict[bytes, int]]], disk: SimulatedDisk
 ) -> None:
-    """Appends `count` steps over two streams, some batches by commit, and notes what was acknowledged when."""
+    """Appends `count` steps over two streams, some batches by commit, and notes what was
+    acknowledged when."""
     for i in range(count):
         stream = STREAMS[i % 3 == 0]
         with contextlib.suppress(OSError):
@@ -68,7 +70,8 @@ def live(
 
 
 def power_cut_states(wanted: int, seed: int) -> int:
-    """Recovers `wanted` states that a power cut may leave, of writers that go on where the one before was cut."""
+    """Recovers `wanted` states that a power cut may leave, of writers that go on where the one
+    before was cut."""
     rng, states = random.Random(seed), 0
     while states < wanted:
         files: dict[Path, bytes] = {}
@@ -133,7 +136,8 @@ FAULTS = [
 def live_through(
     disk: SimulatedDisk, steps: int
 ) -> tuple[dict[bytes, int], dict[bytes, int], Counter[str]]:
-    """A writer that tries again after each failure, as a collector does; gives up after a few in a row."""
+    """A writer that tries again after each failure, as a collector does; gives up after a few in a
+    row."""
     seen: Counter[str] = Counter()
     journal = None
     for _ in range(4):
@@ -230,7 +234,8 @@ class SlowDisk(Disk):
 
 
 def test_a_signal_while_waiting_for_the_disk_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """What a signal's handler raises in the wait is no failure of the disk: the block is still on its way."""
+    """What a signal's handler raises in the wait is no failure of the disk: the block is still on
+    its way."""
 
     def ended(*_: object) -> None:
         raise SystemExit(143)

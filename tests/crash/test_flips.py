@@ -1,4 +1,5 @@
-"""Flips: one bit anywhere in a run's shards, imagined rows and checkpoints, through every reader: an error, or nothing."""
+"""Flips: one bit anywhere in a run's shards, imagined rows and checkpoints, through every reader:
+an error, or nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ STREAM = b"s" * 16
 
 
 def a_run(run: Path) -> dict[bytes, int]:
-    """Cold rows, sealed ones, growing ones; pictures, amendments, imagined rows, a checkpoint. What was acknowledged."""
+    """Cold rows, sealed ones, growing ones; pictures, amendments, imagined rows, a checkpoint.
+
+    What was acknowledged.
+    """
     shards, open_ = run / "shards", 0
     for open_ in range(3):
         journal = Journal(

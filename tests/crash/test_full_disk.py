@@ -1,4 +1,5 @@
-"""A disk that fills: the journal pauses, raises nothing, keeps every step, and goes on when there is room."""
+"""A disk that fills: the journal pauses, raises nothing, keeps every step, and goes on when there
+is room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A learner killed anywhere goes on as if nothing had happened: the same weights, and every group learned from once."""
+"""A learner killed anywhere goes on as if nothing had happened: the same weights, and every group
+learned from once."""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ def begun(
 
 
 def learn(run: Path, patience: float = 0.0) -> str:
-    """The learner's side of a run: resumes if it can, learns from all there is, saving after each update."""
+    """The learner's side of a run: resumes if it can, learns from all there is, saving after each
+    update."""
     directory, learner, replay, shown = begun(run, LearnerSettings(minibatches=2))
     saved = directory.checkpoints.newest()
     if saved is None:
@@ -177,7 +179,8 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
 
 
 def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
-    """The first imitation of a run, saved at every third step; stopped after some, and then as a crash leaves it."""
+    """The first imitation of a run, saved at every third step; stopped after some, and then as a
+    crash leaves it."""
     directory, learner, replay, shown = begun(run, LearnerSettings(batch_turns=2))
     if saved := directory.checkpoints.newest():
         learner.restore(saved, shown, replay.restore(saved))

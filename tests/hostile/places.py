@@ -1,4 +1,5 @@
-"""Every place that the product starts, opened as its world does it, and ways to look into it from within and without."""
+"""Every place that the product starts, opened as its world does it, and ways to look into it from
+within and without."""
 
 from __future__ import annotations
 
@@ -223,7 +224,8 @@ def from_within(pid: int, code: str, seconds: float = 300) -> str:
 
 
 def sandboxed() -> list[tuple[bool, bool]]:
-    """For each renderer: whether it has a system-call filter, and namespaces that are not the browser's."""
+    """For each renderer: whether it has a system-call filter, and namespaces that are not the
+    browser's."""
     browser = next(
         p
         for p in inside()

@@ -1,4 +1,5 @@
-"""Bombs in every place: the place ends at its limits, its neighbours and the host go on, and nothing is left over."""
+"""Bombs in every place: the place ends at its limits, its neighbours and the host go on, and
+nothing is left over."""
 
 from __future__ import annotations
 
@@ -24,32 +25,45 @@ from experience.errors import EnvironmentFailure, MissingPartError
 from tests.hostile.places import PIPES, first_inside, inside, running
 
 BOMBS = {
-    "processes": "import os, time\ncount = 0\ntry:\n    while count < 20000:\n        if os.fork() == 0: time.sleep(3600)\n        count += 1\n"
+    "processes": "import os, time\ncount = 0\ntry:\n    while count < 20000:\n        if "
+    "os.fork() == 0: time.sleep(3600)\n        count += 1\n"
     "except OSError: pass\nprint('used', count, flush=True)\nos.kill(-1, 9)",
-    "threads": "import threading, time\ncount = 0\ntry:\n    while count < 20000:\n        threading.Thread(target=time.sleep, args=(3600,), "
-    "daemon=True).start(); count += 1\nexcept RuntimeError: pass\nprint('used', count, flush=True)\nimport os; os._exit(0)",
-    "descriptors": "import os\ncount = 0\ntry:\n    while count < 10**6: os.dup(1); count += 1\nexcept OSError: pass\nprint('used', count)",
-    "memory": "kept = []\nfor n in range(20000):\n    kept.append(bytearray(b'x') * (1 << 20))\n    print('used', n + 1, flush=True)",
-    "memory of many": "import os, time\nhas, tells = os.pipe()\nos.set_blocking(has, False)\nchildren = []\nfor n in range(16):\n"
+    "threads": "import threading, time\ncount = 0\ntry:\n    while count < 20000:\n        "
+    "threading.Thread(target=time.sleep, args=(3600,), "
+    "daemon=True).start(); count += 1\nexcept RuntimeError: pass\nprint('used', count, "
+    "flush=True)\nimport os; os._exit(0)",
+    "descriptors": "import os\ncount = 0\ntry:\n    while count < 10**6: os.dup(1); count += "
+    "1\nexcept OSError: pass\nprint('used', count)",
+    "memory": "kept = []\nfor n in range(20000):\n    kept.append(bytearray(b'x') * (1 << "
+    "20))\n    print('used', n + 1, flush=True)",
+    "memory of many": "import os, time\nhas, tells = os.pipe()\nos.set_blocking(has, "
+    "False)\nchildren = []\nfor n in range(16):\n"
     "    pid = os.fork()\n    if pid == 0:\n        kept = bytearray(b'x') * (600 << 20)\n"
     "        os.write(tells, bytes([n]))\n        time.sleep(3600)\n    children.append(pid)\n"
     "time.sleep(5)\ntry: full = os.read(has, 99)\nexcept BlockingIOError: full = b''\n"
-    "print('used', 600 * sum(os.waitpid(children[n], os.WNOHANG)[0] == 0 for n in full), flush=True)",
-    "memory without a name": "import os\nkept = []\nfor n in range(20000):\n    d = os.memfd_create('x'); os.write(d, b'x' * (1 << 20)); kept.append(d) if n % 900 else None\n"
+    "print('used', 600 * sum(os.waitpid(children[n], os.WNOHANG)[0] == 0 for n in full), "
+    "flush=True)",
+    "memory without a "
+    "name": "import os\nkept = []\nfor n in range(20000):\n    d = os.memfd_create('x'); "
+    "os.write(d, b'x' * (1 << 20)); kept.append(d) if n % 900 else None\n"
     "    print('used', n + 1, flush=True)",
-    "disk": "import os\ncount = 0\nfor top in ('/tmp', '/home', '/dev/shm', '/', '/dev', '/etc', '/run', '/var/tmp', '/dev/mqueue', '/data', '/compiled'):\n"
-    "    try:\n        with open(top + '/full', 'wb', buffering=0) as file:\n            while count < 20000: file.write(b'x' * (1 << 20)); count += 1; print('used', count, flush=True)\n"
+    "disk": "import os\ncount = 0\nfor top in ('/tmp', '/home', '/dev/shm', '/', '/dev', "
+    "'/etc', '/run', '/var/tmp', '/dev/mqueue', '/data', '/compiled'):\n"
+    "    try:\n        with open(top + '/full', 'wb', buffering=0) as file:\n            while "
+    "count < 20000: file.write(b'x' * (1 << 20)); count += 1; print('used', count, flush=True)\n"
     "    except OSError: pass\nprint('used', count)",
-    "files": "import os\ncount = 0\nfor top in ('/tmp', '/home', '/dev/shm', '/', '/dev', '/data'):\n    try:\n        while count < 5 * 10**6:\n"
-    "            os.close(os.open(f'{top}/{count}', os.O_CREAT | os.O_WRONLY)); count += 1\n            if count % 1000 == 0: print('used', count, flush=True)\n"
+    "files": "import os\ncount = 0\nfor top in ('/tmp', '/home', '/dev/shm', '/', '/dev', "
+    "'/data'):\n    try:\n        while count < 5 * 10**6:\n"
+    "            os.close(os.open(f'{top}/{count}', os.O_CREAT | os.O_WRONLY)); count += 1\n   "
+    "         if count % 1000 == 0: print('used', count, flush=True)\n"
     "    except OSError: pass\nprint('used', count)",
 }
 """Each uses up one thing as far as it can, and prints how much it got; sizes in MiB."""
 
 
 def most(bomb: str, limits: Limits) -> int:
-    """What a bomb may get: memory and disk end at the place's memory; without groups a watch looks at it now and then,
-    on a busy machine seldom, and a bomb may have taken some more by then."""
+    """What a bomb may get: memory and disk end at the place's memory; without groups a watch looks
+    at it now and then, on a busy machine seldom, and a bomb may have taken some more by then."""
     held = (limits.memory_bytes >> 20) + (0 if cgroups.homes() else 256)
     return {
         "processes": limits.processes,
@@ -248,7 +262,8 @@ print(json.dumps(told))
 
 
 def test_without_root_bombs_end_at_the_limits_too() -> None:
-    """There are no groups for a user as a rule: what holds is rlimits, and the watch over memory and files."""
+    """There are no groups for a user as a rule: what holds is rlimits, and the watch over memory
+    and files."""
     if (
         os.geteuid() != 0
         or shutil.which("setpriv") is None

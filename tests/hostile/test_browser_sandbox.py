@@ -1,4 +1,5 @@
-"""Chromium's own sandbox is on wherever a page of a stranger is drawn, started as root and as a user."""
+"""Chromium's own sandbox is on wherever a page of a stranger is drawn, started as root and as a
+user."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ def test_a_browser_without_its_sandbox_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 
 UNCAGED = {"envs/bridges/peers/in_browser_gym.py"}
-"""BrowserGym's own browser, which its package starts: around its renderers is the peer's place alone, as docs/security.md
-says."""
+"""BrowserGym's own browser, which its package starts: around its renderers is the peer's place
+alone, as docs/security.md says."""
 
 
 def test_no_file_of_the_product_turns_a_sandbox_off() -> None:

@@ -1,4 +1,7 @@
-"""The cage: hostile programs reach nothing, in any tier and however it was started. Each has a control that gets out."""
+"""The cage: hostile programs reach nothing, in any tier and however it was started.
+
+Each has a control that gets out.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,8 @@ def mutated(rng: random.Random) -> str:
 
 
 def test_changed_programs_are_kept_in_too(cage: Sandbox, request: pytest.FixtureRequest) -> None:
-    """What may be printed there is a claim that a changed check can make; what counts is the host, and the zygote."""
+    """What may be printed there is a claim that a changed check can make; what counts is the host,
+    and the zygote."""
     rng, before = random.Random(0), host()
     for _ in range(5000 if request.config.getoption("--long") else 150):
         cage.run(mutated(rng), wall_seconds=0.5)
@@ -249,7 +253,8 @@ def test_tier_none_runs_code_within_limits_and_keeps_nothing_in() -> None:
         ("while True: pass", "timeout"),
         ("import time; time.sleep(60)", "timeout"),
         (
-            "import signal, time\nfor n in range(1, 32):\n try: signal.signal(n, signal.SIG_IGN)\n except OSError: pass\n"
+            "import signal, time\nfor n in range(1, 32):\n try: signal.signal(n, "
+            "signal.SIG_IGN)\n except OSError: pass\n"
             "while True: pass",
             "timeout",
         ),
@@ -288,8 +293,10 @@ def test_a_bomb_goes_off_inside(name: str, cage: Sandbox) -> None:
 def test_a_run_finds_no_trace_of_the_run_before(cage: Sandbox) -> None:
     cage.run("secret = 'the-hidden-input-' + '91173'", calls=[["the-hidden-argument-91173"]])
     search = (
-        "import gc\nneedle = ''.join(['hidden', '-argu', 'ment'])\nfound = [o for o in gc.get_objects() for s in ([o] if isinstance(o, str) else "
-        "list(o.values()) if isinstance(o, dict) else list(o) if isinstance(o, (list, tuple)) else [])\n"
+        "import gc\nneedle = ''.join(['hidden', '-argu', 'ment'])\nfound = [o for o in "
+        "gc.get_objects() for s in ([o] if isinstance(o, str) else "
+        "list(o.values()) if isinstance(o, dict) else list(o) if isinstance(o, (list, tuple)) "
+        "else [])\n"
         "         if isinstance(s, str) and needle in s and s is not needle]\nprint(len(found))"
     )
     assert cage.run(search).stdout.strip() == "0"

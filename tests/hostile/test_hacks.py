@@ -1,4 +1,5 @@
-"""No world pays for what was not done: forty or more hacks each earn nothing, and the same harness pays the oracle."""
+"""No world pays for what was not done: forty or more hacks each earn nothing, and the same harness
+pays the oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Strangers' files: whatever they hold, an import is refused with its place, within bounds, and leaves nothing."""
+"""Strangers' files: whatever they hold, an import is refused with its place, within bounds, and
+leaves nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def a_row(t: int = 0, **changes: Any) -> dict[str, Any]:
 
 
 def refused(tmp_path: Path, source: Path, of: str, why: str) -> str:
-    """Imports `source`, which must fail for `why` and leave nothing; then another import takes the same place."""
+    """Imports `source`, which must fail for `why` and leave nothing; then another import takes the
+    same place."""
     store = tmp_path / "runs" / "new" / "shards"
     before = set(tmp_path.rglob("*"))
     with pytest.raises(ShardError, match=why) as raised:

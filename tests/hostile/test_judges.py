@@ -1,5 +1,6 @@
-"""Strangers' judges: what an agent writes reaches no secret, no file, no network, no other episode. Each attack has a
-control that succeeds where the wall is off: the same text before the same judge, in a process of the host."""
+"""Strangers' judges: what an agent writes reaches no secret, no file, no network, no other episode.
+Each attack has a control that succeeds where the wall is off: the same text before the same judge,
+in a process of the host."""
 
 from __future__ import annotations
 
@@ -92,7 +93,8 @@ READS = {
     "reads the environment": "dict(__import__('os').environ)",
     "asks the environment by name": "__import__('os').getenv('XP_PLANTED_API_KEY')",
     "reads a file that all may read": "open('/tmp/xp-judge-decoy').read()",
-    "asks a shell": "__import__('subprocess').check_output('cat /tmp/xp-judge-decoy; env', shell=True, text=True)",
+    "asks a shell": "__import__('subprocess').check_output('cat /tmp/xp-judge-decoy; env', "
+    "shell=True, text=True)",
     "looks through the processes": EVERY_PROCESS,
 }
 
@@ -115,7 +117,8 @@ ENTERS = {
     "starts a thread": "__import__('threading').Thread(target=print).start()",
     "starts a program": "__import__('subprocess').call(['/bin/true'])",
     "signals its keeper": "__import__('os').kill(__import__('os').getppid(), 0)",
-    "signals its keeper by a descriptor": "__import__('fcntl').fcntl(0, 8, __import__('os').getppid())",
+    "signals its keeper by a "
+    "descriptor": "__import__('fcntl').fcntl(0, 8, __import__('os').getppid())",
     "makes a file in memory": "__import__('os').memfd_create('x')",
     "lifts its limits": "__import__('resource').setrlimit(7, (4096, 4096))",
     "traces": "[1 / (__import__('ctypes').CDLL(None).ptrace(0, 0, 0, 0) == 0)]",
@@ -315,7 +318,8 @@ def reasoning(dataset: str) -> Any:
 
 @pytest.fixture(scope="module")
 def in_the_host() -> dict[str, str]:
-    """The control: what reasoning-gym's own scorers show in a process of the host, as it was before."""
+    """The control: what reasoning-gym's own scorers show in a process of the host, as it was
+    before."""
     pytest.importorskip("reasoning_gym", reason="./xp setup worlds")
     program = (
         "import json, os, sys, reasoning_gym\nfor name, text in json.loads(sys.argv[1]).items():\n"

@@ -178,7 +178,8 @@ def test_a_target_of_another_site_is_refused_and_its_own_is_answered(
 def test_connections_that_say_nothing_or_never_end_keep_nobody_out(
     served: tuple[HTTPServer, Game],
 ) -> None:
-    """Each held the page for 10 s, and one that went on slowly for ever; browsers open idle ones ahead of need."""
+    """Each held the page for 10 s, and one that went on slowly for ever; browsers open idle ones
+    ahead of need."""
     server, _ = served
     held = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(20)]
     for connection in held[10:]:

@@ -1,4 +1,5 @@
-"""Every place: what programs of others and agents' code find there of the host, and what they can use up of it."""
+"""Every place: what programs of others and agents' code find there of the host, and what they can
+use up of it."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def held(pid: int) -> list[str]:
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
-    """Secrets in this process's environment, in the name of its temporary folder, and in a descriptor left open."""
+    """Secrets in this process's environment, in the name of its temporary folder, and in a
+    descriptor left open."""
     monkeypatch.setenv("XP_TEST_API_KEY", SECRET)
     folder = tmp_path / SECRET
     folder.mkdir()
@@ -152,7 +154,8 @@ def test_a_cage_holds_nothing_of_the_hosts_environment(tier: str, planted: None)
         if os.geteuid() == 0:
             for pid in tree(os.getpid())[1:]:
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    # gVisor's own processes, which the cage does not see, are told where its root is
+                    # gVisor's own processes, which the cage does not see, are told where its root
+                    # is
                     assert not set(held(pid)) & (
                         {"environ"}
                         if tier == "gvisor"
@@ -161,8 +164,8 @@ def test_a_cage_holds_nothing_of_the_hosts_environment(tier: str, planted: None)
 
 
 def test_a_place_that_cannot_be_started_gives_no_verdict() -> None:
-    """In a user namespace of one account no place drops its rights. What setpriv said of it was taken for Metamath's
-    refusal: a right proof earned nothing, in silence."""
+    """In a user namespace of one account no place drops its rights. What setpriv said of it was
+    taken for Metamath's refusal: a right proof earned nothing, in silence."""
     program = (
         "from envs.sandbox import confine\nfrom experience.errors import EnvironmentFailure\n"
         "try: print(confine.run(['true'], seconds=60))\n"

@@ -1,4 +1,7 @@
-"""No place and no page reaches what listens on this machine: Ray's ports, or any other. Each has a control outside."""
+"""No place and no page reaches what listens on this machine: Ray's ports, or any other.
+
+Each has a control outside.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,8 @@ def addresses() -> list[str]:
 
 
 class Listening:
-    """Servers on all interfaces and local sockets that count who comes; they answer as an HTTP server does."""
+    """Servers on all interfaces and local sockets that count who comes; they answer as an HTTP
+    server does."""
 
     def __init__(self, servers: Sequence[socket.socket], paths: Sequence[str]) -> None:
         self.hosts, self.paths, self.came = addresses(), list(paths), 0
@@ -143,7 +147,8 @@ def kept_in(name: str, code: str) -> None:
 
 
 CLOSED = [name for name in PLACES if name != "proxy"]
-"""The proxy has the machine's network, and runs our own program only: see the page behind it below."""
+"""The proxy has the machine's network, and runs our own program only: see the page behind it below.
+"""
 
 
 @needs_root

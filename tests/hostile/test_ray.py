@@ -1,4 +1,5 @@
-"""A Ray that a run starts on this machine is reached from this machine only, and its files by its user only."""
+"""A Ray that a run starts on this machine is reached from this machine only, and its files by its
+user only."""
 
 from __future__ import annotations
 

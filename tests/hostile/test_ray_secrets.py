@@ -1,6 +1,8 @@
-"""No secret leaves by Ray: its session folder, what its state tells, and the job that `./xp submit` makes.
+"""No secret leaves by Ray: its session folder, what its state tells, and the job that `./xp submit`
+makes.
 
-The secrets are drawn anew in each test, since a job takes this checkout along, with all that is written in its tests.
+The secrets are drawn anew in each test, since a job takes this checkout along, with all that is
+written in its tests.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ _TOLD = (
 
 
 class Planted:
-    """Two secrets as a user has them: a key in the environment, and the password of the model server's address."""
+    """Two secrets as a user has them: a key in the environment, and the password of the model
+    server's address."""
 
     def __init__(self) -> None:
         self.key, self.password = (secrets.token_urlsafe(12) + end for end in ("+/k&1", "+x9<y"))
@@ -78,7 +81,8 @@ def echoing_server(known: Planted) -> Iterator[int]:
 
 
 def words(runs: Path, port: int) -> list[str]:
-    """A run that leaves its secrets wherever a world can, behind a server that echoes them, by one Ray collector."""
+    """A run that leaves its secrets wherever a world can, behind a server that echoes them, by one
+    Ray collector."""
     return [
         f"runs_dir={runs}",
         "worlds=[{id: 'tests.leaky_world:Leaky-v0', groups: 1, demonstrations: 2}]",
@@ -96,7 +100,8 @@ def words(runs: Path, port: int) -> list[str]:
 
 
 def files(*folders: Path) -> dict[str, bytes]:
-    """Every file by its path and what it holds; sockets, and links to what is read anyway, are left out."""
+    """Every file by its path and what it holds; sockets, and links to what is read anyway, are left
+    out."""
     return {
         str(p): p.read_bytes()
         for folder in folders
@@ -112,7 +117,8 @@ def outputs(done: subprocess.CompletedProcess[str]) -> dict[str, bytes]:
 def run_on_its_own_ray(
     known: Planted, session: Path, runs: Path, control: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """`control`: without the redactor, in this process and in those of Ray that import from the folder it starts in."""
+    """`control`: without the redactor, in this process and in those of Ray that import from the
+    folder it starts in."""
     start = "import runpy; runpy.run_module('actors', run_name='__main__')"
     folder = session / "started-here"
     folder.mkdir()
@@ -202,7 +208,8 @@ def test_no_secret_is_in_a_submitted_job_nor_in_what_ray_tells_and_keeps_of_it(
 
 
 def submit(cluster: Mapping[str, str], words: list[str]) -> subprocess.CompletedProcess[str]:
-    """`./xp submit`, from a machine that knows the secrets; tried again until the cluster takes jobs."""
+    """`./xp submit`, from a machine that knows the secrets; tried again until the cluster takes
+    jobs."""
     address = cluster["RAY_API_SERVER_ADDRESS"]
     command = [sys.executable, "-m", "actors", "submit", "--address", address, *words]
     environment = {**cluster, "RAY_AUTH_MODE": "token"}

@@ -1,4 +1,5 @@
-"""docs/security.md's table of judges is true: what reads an agent's text is where it says, and nothing else reads it."""
+"""docs/security.md's table of judges is true: what reads an agent's text is where it says, and
+nothing else reads it."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ NUMBERS = {
 }
 """Packages in the host that are given numbers and choices only."""
 OURS = {"envs/sandbox/zygote.py": {"exec"}, "envs/contract.py": {"loads of pickle"}}
-"""Where we do such ourselves: the cage, where an agent's code is meant to run, and our own snapshots."""
+"""Where we do such ourselves: the cage, where an agent's code is meant to run, and our own
+snapshots."""
 
 
 def calls(source: str) -> set[str]:
@@ -231,7 +233,8 @@ def test_a_library_in_the_host_is_given_numbers_and_choices_only(name: str) -> N
 
 
 def test_a_world_of_our_own_imports_no_stranger() -> None:
-    """Within envs/lab, envs/health and envs/grid.py: Python's own, numpy, gymnasium, and what is given numbers."""
+    """Within envs/lab, envs/health and envs/grid.py: Python's own, numpy, gymnasium, and what is
+    given numbers."""
     import sys
 
     allowed = {"numpy", "gymnasium", "envs", "experience"} | {

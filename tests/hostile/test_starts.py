@@ -1,4 +1,5 @@
-"""Nothing in envs/ starts a process that is handed this process's environment without a reason that stands here."""
+"""Nothing in envs/ starts a process that is handed this process's environment without a reason that
+stands here."""
 
 from __future__ import annotations
 
@@ -21,8 +22,10 @@ STARTS = {
     "multiprocessing": {"Process", "Pool"},
 }
 ALLOWED = {
-    "envs/check/repeating.py": "a world's own check in a second process of ours, which needs the settings of the first",
-    "envs/check/containment.py": "asks whether a network namespace can be made here, before a world is checked",
+    "envs/check/repeating.py": "a world's own check in a second process of ours, which needs "
+    "the settings of the first",
+    "envs/check/containment.py": "asks whether a network namespace can be made here, before a "
+    "world is checked",
     "envs/check/__main__.py": "mount of the check's own second process, in namespaces of its own",
     "envs/proof/lean.py": "asks the user's own toolchain where it is, before an agent acts",
 }
@@ -69,7 +72,8 @@ def test_no_world_hands_the_hosts_environment_to_what_it_starts() -> None:
 
 
 def test_only_confine_and_the_browsers_wrapper_make_places() -> None:
-    """Whatever starts bubblewrap does it by way of confine or cage, which give it an empty environment."""
+    """Whatever starts bubblewrap does it by way of confine or cage, which give it an empty
+    environment."""
     users = {
         str(file.relative_to(ROOT))
         for file in (ROOT / "envs").rglob("*.py")

@@ -1,4 +1,5 @@
-"""What strangers hand over (configurations, names, run directories) is refused with a word, and harms nothing."""
+"""What strangers hand over (configurations, names, run directories) is refused with a word, and
+harms nothing."""
 
 from __future__ import annotations
 
@@ -400,8 +401,8 @@ def raise_(problem: Problem) -> None:
 def test_a_cold_file_that_unpacks_to_more_than_memory_is_refused_by_every_reader(
     tmp_path: Path, kind: str, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A word of 1 MiB that stands in 8,000 rows, as a column or within each signal: 8 GiB from some kilobytes. And a
-    group of rows that is larger than is allowed, by its metadata."""
+    """A word of 1 MiB that stands in 8,000 rows, as a column or within each signal: 8 GiB from some
+    kilobytes. And a group of rows that is larger than is allowed, by its metadata."""
     store = tmp_path / "shards"
     journal = Journal(store / "w", CATALOGUE)
     for t in range(8_000 if kind != "group" else 200):

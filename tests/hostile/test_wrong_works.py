@@ -1,4 +1,5 @@
-"""Work that looks right and is not: at least five kinds for each family of tasks, none accepted; the right one is."""
+"""Work that looks right and is not: at least five kinds for each family of tasks, none accepted;
+the right one is."""
 
 from __future__ import annotations
 
@@ -226,7 +227,8 @@ needs_coq = pytest.mark.skipif(shutil.which("coqtop") is None, reason="./xp setu
 
 
 def _nearly(plan: list[str], shown: list[int]) -> list[list[str]]:
-    """Plans with one thing wrong: a step left out, another element, another text, nothing but the end of it."""
+    """Plans with one thing wrong: a step left out, another element, another text, nothing but the
+    end of it."""
     wrong = [plan[:i] + plan[i + 1 :] for i in range(len(plan))] if len(plan) > 1 else []
     for i, step in enumerate(plan):
         verb, _, rest = step.partition(" ")
