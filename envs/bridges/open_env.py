@@ -116,9 +116,8 @@ class OpenEnv(Stranger):
         self._answer = self._ask("step", given)
         metadata = self._answer["observation"].get("metadata") or {}
         self.cut_off = bool(metadata.get("truncated"))
-        return {"env_reward": self._answer["reward"]}, bool(
-            self._answer["done"]
-        ) and not self.cut_off
+        terminated = bool(self._answer["done"]) and not self.cut_off
+        return {"env_reward": self._answer["reward"]}, terminated
 
     def random_action(self, rng: np.random.Generator) -> str:
         return json.dumps({name: _drawn(part, rng) for name, part in self.schema.items()})
