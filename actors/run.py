@@ -1,7 +1,4 @@
-"""The main loop: collect, learn, plan, push, and again.
-
-One screen, the same with and without Ray.
-"""
+"""The main loop: collect, learn, plan, push, and again; the same with and without Ray."""
 
 from __future__ import annotations
 
