@@ -1,9 +1,9 @@
 """Whole files held against their SHA-256: once a process, for as long as a file stays as it is.
 
-A file counts as unchanged while its size, times, inode and device are the same. One that changed
+A file counts as unchanged while its size, times, inode and device are the same. A file that changed
 within the last two seconds is checked again, since a later change might have the same time. Damage
-of the medium behind a file that was checked and is still open is not seen again until the next
-process; `./xp verify --deep` reads everything anew.
+of the medium behind a checked file is not seen until the next process opens the file;
+`./xp verify --deep` reads everything anew.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Expected:
 
 
 def open_checked(expected: Expected, disk: Disk = REAL, *, checked: bool = True) -> pa.Buffer:
-    """The file's bytes, mapped. Raises ShardError if they are not what was written,
-    FileNotFoundError if it is gone.
+    """The file's bytes, mapped. Raises ShardError for other bytes than were written.
+
+    Raises FileNotFoundError if the file is gone.
 
     With `checked` False only the size is held against what is known.
     """

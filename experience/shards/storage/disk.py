@@ -1,5 +1,4 @@
-"""What the store asks of an operating system: all of it, so that a test can cut the power or fail
-any call.
+"""All calls of the store to the operating system, so that a test can cut the power or fail any.
 
 A descriptor is opened to be written to; reading goes by path. Every call may raise OSError.
 """
@@ -22,21 +21,19 @@ Identity = tuple[int, ...]
 
 
 class Disk:
-    """The real one. What is written survives power loss after `sync`; a name that came, went or
-    changed, after `sync_directory` of its directory."""
+    """The real disk. Contents survive power loss after `sync`.
+
+    A name that was made, removed or changed survives after `sync_directory` of its directory.
+    """
 
     manifest_comes_later = False
-    """Whether a sealed shard may be there before the manifest that names it: a reader then passes
-    over it."""
+    """Whether a sealed shard may appear before its line in the manifest. Readers then skip it."""
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
     def create(self, path: Path) -> int:
-        """A new empty file.
-
-        Raises FileExistsError if there is one: creating is how a writer's fence is taken.
-        """
+        """Creates an empty file. Raises FileExistsError if it exists: a fence is taken so."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def reopen(self, path: Path) -> int:
@@ -71,10 +68,7 @@ class Disk:
 
     @contextmanager
     def lock(self, path: Path) -> Iterator[None]:
-        """The only one who holds `path`, as long as this process lives.
-
-        Raises ShardError if another does.
-        """
+        """Takes an exclusive lock on `path`. Raises ShardError if another process holds it."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,8 +107,10 @@ class Disk:
         return path.stat().st_size
 
     def identity(self, path: Path) -> Identity | None:
-        """What differs once the file was written to or replaced; its second number is the time of
-        the last change (ns). None where that cannot be told."""
+        """Numbers that differ once the file was written to or replaced; None if unknown.
+
+        The second number is the time of the last change in nanoseconds.
+        """
         found = path.stat()
         return (
             found.st_size,
@@ -149,8 +145,10 @@ class Disk:
             view = view[self.write_some(descriptor, view) :]
 
     def write_file(self, path: Path, parts: Iterable[bytes]) -> None:
-        """A new file whose contents are on disk; its name is not before `sync_directory`. What an
-        earlier try left under that name goes."""
+        """Writes a new file, and replaces what an earlier attempt left under its name.
+
+        The contents are durable now; the name only after `sync_directory`.
+        """
         if self.exists(path):
             self.remove(path)
         descriptor = self.create(path)

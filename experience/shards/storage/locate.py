@@ -1,5 +1,4 @@
-"""Where the rows are: from whatever a user may name of a run, to the folder that holds its writers'
-shards."""
+"""Finds the folder that holds the shards, from whatever a user may name of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +12,10 @@ _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def find_store(path: str | Path, *, imagined: bool = False) -> Path:
-    """The store that `path` means: a run's directory (`runs/latest`), its `shards` or `imagined`,
-    or any store.
+    """The store that `path` names: a run (`runs/latest`), its `shards` or `imagined`, or any store.
 
-    Raises ShardError, with what to name instead, for all else: what is missing, a file, one
-    writer's directory, a folder of runs, a folder without experience, an address of an object
+    Raises ShardError, which says what to name instead, for all other paths: a missing path, a file,
+    one writer's directory, a folder of runs, a folder without experience, an address of an object
     store.
     """
     if _ELSEWHERE.match(str(path)):
@@ -56,8 +54,7 @@ def find_store(path: str | Path, *, imagined: bool = False) -> Path:
 
 
 def given_store(path: str | Path) -> Path:
-    """The same for a store of this machine that may be empty yet: a run's directory gives its
-    shards."""
+    """Like `find_store`, for a store of this machine that may still be empty."""
     path = Path(path)
     if not path.is_dir():
         return find_store(path)

@@ -1,9 +1,8 @@
 """The manifest: one line a sealed shard, with its rows and SHA-256, chained to the line before.
 
-A line is JSON with its own CRC-32. It is there before its shard has its final name, so a sealed
-shard that no line names is one whose line was lost. The file is replaced by a longer one in one
-rename: no failure leaves half a line, and a line that was dropped, changed or swapped, the last
-too, is an error.
+A line is JSON with its own CRC-32. It is written before its shard gets the final name, so a sealed
+shard that no line names has lost its line. One rename replaces the file by a longer one, so that no
+failure leaves half a line. A line that was dropped, changed or swapped, the last too, is an error.
 """
 
 from __future__ import annotations
@@ -32,10 +31,7 @@ class Line(TypedDict):
 
 
 def read_manifest(directory: Path, disk: Disk = REAL) -> list[Line]:
-    """The lines, none if there is no manifest.
-
-    Raises ShardError where one is damaged or the chain is broken.
-    """
+    """The lines, none without a manifest. Raises ShardError for damage or a broken chain."""
     return [content for content, _ in _lines(directory, disk)]
 
 
@@ -43,7 +39,7 @@ def append_manifest(sealed: Path, rows: int, size: int, sha256: str, disk: Disk 
     """Adds `sealed`, a shard whose contents are on disk under a name that it may still change.
 
     A last line for the same shard, which a failure may have left, is written again. Raises
-    ShardError if an earlier line names it otherwise.
+    ShardError if an earlier line describes the shard otherwise.
     """
     directory = sealed.parent
     lines = _lines(directory, disk)
@@ -95,8 +91,7 @@ def _line(content: Line) -> bytes:
 
 
 def _content(raw: bytes) -> Line | None:
-    """What a line says; None unless it is whole, its CRC is right, and it names a shard of this
-    directory."""
+    """The content of a line; None if it is damaged or names no shard of this directory."""
     crc, _, body = raw[:-1].partition(b" ")
     if not raw.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
         return None

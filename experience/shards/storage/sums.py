@@ -1,5 +1,4 @@
-"""SHA256SUMS: the files of one folder (a checkpoint), each held against its SHA-256, in the format
-of sha256sum."""
+"""SHA256SUMS: the SHA-256 of each file of a folder (a checkpoint), in the format of sha256sum."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ def sums(files: Mapping[str, bytes]) -> bytes:
 def read_checked(folder: Path) -> dict[str, bytes]:
     """Every file of `folder` by name, less SHA256SUMS itself.
 
-    Raises ShardError if a byte is wrong, a file is missing, or one is there that SHA256SUMS does
-    not name.
+    Raises ShardError if a byte is wrong, a file is missing, or SHA256SUMS does not name a file.
     """
     listed = _listed(folder)
     there = {path.name for path in folder.iterdir()} - {NAME}

@@ -1,9 +1,8 @@
-"""What a Parquet file would take in memory, summed up before it is read: a stranger's of kilobytes
-may unpack to more than any memory.
+"""The memory that a Parquet file would take, computed before it is read.
 
-Covers: row groups that unpack to too much, and words that stand in a dictionary once and in very
-many rows. Does not cover: a file whose own metadata tells of smaller pages than it holds; each of
-these is bounded by Parquet's 2 GiB.
+A stranger's file of kilobytes may unpack to more than any memory. Covered are row groups that
+unpack to too much, and words that stand in a dictionary once and in very many rows. Not covered is
+a file whose metadata gives smaller pages than it holds; Parquet bounds such a page by 2 GiB.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ def rows_a_group(table: pa.Table, most_rows: int) -> int:
 
 
 def check_unpacked(buffer: pa.Buffer, path: Path) -> None:
-    """Raises ShardError if a row group of the Parquet file in `buffer` unpacks to more than
-    MOST_BYTES."""
+    """Raises ShardError if a row group of the file in `buffer` unpacks to more than MOST_BYTES."""
     metadata = parquet.ParquetFile(pa.BufferReader(buffer)).metadata
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -50,8 +48,7 @@ def check_unpacked(buffer: pa.Buffer, path: Path) -> None:
 
 
 def _spelt_out(buffer: pa.Buffer, group: int, columns: list[str], most: int) -> int:
-    """Bytes of these columns with every word written in full, or more than `most` as soon as they
-    are more."""
+    """Bytes of the columns with every word written in full; stops counting above `most`."""
     file = parquet.ParquetFile(pa.BufferReader(buffer), read_dictionary=columns)
     size = 0
     for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=columns):
