@@ -1,9 +1,9 @@
 """The files of amendments: written, read, and rid of amendments of removed rows.
 
-`amendments/<number>-<SHA-256>.amendments` beside the writers' directories, one immutable Parquet
-file a call, published by one rename and held against the hash in its name when read. The ending is
-not `.parquet`, so that a glob for the store's Parquet finds steps alone; older stores' amendments,
-which have that ending, are read as well.
+Each call makes one immutable Parquet file, `amendments/<number>-<SHA-256>.amendments`, beside the
+writers' directories. One rename publishes it, and readers check it against the hash in its name.
+The ending is not `.parquet`, so that a glob for the store's Parquet finds steps alone. Amendments
+of older stores, which have that ending, are read as well.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ def amendments(store: Path, disk: Disk = REAL) -> pa.Table:
 
 
 def declared(store: Path, name: str, disk: Disk = REAL) -> SignalKind | None:
-    """The unit and source of signal `name`, as the newest file says that amends it; None if none
-    does."""
+    """Unit and source of signal `name` by the newest file that amends it; None if no file does."""
     for path in reversed(files(store, disk)):
         if name in (kinds := _kinds(_read(path, disk))):
             return kinds[name]
@@ -102,8 +101,7 @@ def _read(path: Path, disk: Disk) -> pa.Table:
 
 
 def _table(data: bytes) -> pa.Table:
-    """A stranger's file of kilobytes may unpack to more than any memory: what it would be is summed
-    up first."""
+    """The table of a file, refused if it would take too much memory: it may be a stranger's."""
     words = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
     file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=words)
     groups = (
@@ -124,7 +122,8 @@ def dangling(store: Path, steps: Spans, disk: Disk = REAL) -> Iterator[str]:
     """What amends a step that is not among `steps`, a sentence each."""
     for row in amendments(store, disk).to_pylist():
         if not holds(steps, row["stream_id"], row["t"]):
-            yield f"{row['name']!r} amends step {row['t']} of stream {row['stream_id'].hex()}, which is not there"
+            step = f"step {row['t']} of stream {row['stream_id'].hex()}"
+            yield f"{row['name']!r} amends {step}, which is not there"
 
 
 def holds(steps: Spans, stream: bytes, t: int) -> bool:
@@ -134,9 +133,11 @@ def holds(steps: Spans, stream: bytes, t: int) -> bool:
 def drop_amendments(
     store: Path, gone: Mapping[str, Sequence[tuple[int, int]]], disk: Disk = REAL
 ) -> int:
-    """Takes out what amends a row that is `gone` (by stream, hexadecimal: runs of t); how many. A
-    file that holds some is replaced by one of the same number without them: the new one is there
-    before the old one goes."""
+    """Removes the amendments of rows that are `gone`. Returns how many.
+
+    gone: stream, hexadecimal -> runs of t. A file with such amendments is replaced by a file of the
+    same number without them; the new file is written before the old file is removed.
+    """
     steps, dropped = {bytes.fromhex(stream): spans for stream, spans in gone.items()}, 0
     for path in files(store, disk):
         table = _read(path, disk)

@@ -1,12 +1,11 @@
 """Blocks: record batches on disk, each with a commit record that says it is whole.
 
 A segment is two files, `NAME.open` while it grows and `NAME.arrow` once sealed, and beside it
-    NAME.commit    one 32-byte record a block: end u64 | last_seq u64 | rows u32 | crc32 u32 | t_ns
-    u64 NAME.blocks    the same, instead, where sealing rewrote many small blocks into few large
-    ones
-Row numbers stay the same when blocks are rewritten, so a reader goes on by them. The CRC covers the
-block's bytes and the record's other fields, and is checked before Arrow parses anything: Arrow IPC
-itself takes a flipped byte or a zero-filled tail for data.
+    NAME.commit    32 bytes per block: end u64 | last_seq u64 | rows u32 | crc32 u32 | t_ns u64
+    NAME.blocks    replaces it where sealing rewrote many small blocks into few large ones
+Row numbers stay the same when blocks are rewritten, so a reader continues by row number.
+The CRC covers the block's bytes and the record's other fields. It is checked before Arrow parses
+anything, because Arrow IPC itself takes a flipped byte or a zero-filled tail for data.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ FIRST_BLOCK = 8  # an IPC file opens with the magic and padding; the stream prop
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One acknowledged block: bytes [start, end) of the segment, `rows` rows up to row number
-    `last_seq`."""
+    """An acknowledged block: bytes [start, end) of the segment, `rows` rows up to `last_seq`."""
 
     start: int
     end: int
@@ -66,11 +64,10 @@ def _head(end: int, last_seq: int, rows: int, t_ns: int) -> int:
 def read_commits(
     log: bytes, start: int = 0, last_seq: int = -1, where: str = "a commit log"
 ) -> Iterator[Commit]:
-    """The records at the head of a commit log; one that is cut short, or was never written (zeros),
-    ends it.
+    """The records of a commit log, up to the first that is cut short or was never written (zeros).
 
-    Raises ShardError for a record that no writer made: records are as long as divides a sector, so
-    that a power cut leaves the whole of one or nothing.
+    Raises ShardError for a record that no writer made. The length of a record divides a sector, so
+    that a power cut leaves a whole record or none.
     """
     for offset in range(0, len(log) - COMMIT.size + 1, COMMIT.size):
         end, seq, rows, crc, t_ns = COMMIT.unpack_from(log, offset)
@@ -86,8 +83,7 @@ def read_commits(
 
 
 def ends_the_stream(path: Path, end: int, disk: Disk = REAL) -> bool:
-    """Whether no block follows byte `end` of a sealed shard: what tells that its commit log is
-    whole."""
+    """Whether no block follows byte `end` of a sealed shard, so that its commit log is whole."""
     return disk.read(path, end, end + len(_END)) == _END
 
 
@@ -105,8 +101,8 @@ def log_of(path: Path, disk: Disk = REAL) -> Path:
 class Block:
     """A block that was held against its commit: its bytes, and its rows as they lie in the file.
 
-    `origin` is the address at which the file would begin, were all of it where this block is. The
-    first `skip` rows were given before, when the segment was not sealed yet.
+    origin: the address at which the file would begin if all of it stood where this block is. skip:
+    rows at the start that were given before, when the segment was not sealed yet.
     """
 
     commit: Commit
@@ -116,8 +112,10 @@ class Block:
     skip: int = 0
 
     def lies_ready(self, columns: Iterable[str]) -> bool:
-        """Whether the file holds each of `columns` as Arrow has it in memory: an older format may
-        lack one, and rewritten blocks are compressed."""
+        """Whether the file holds each of `columns` as Arrow has it in memory.
+
+        An older format may lack a column, and rewritten blocks are compressed.
+        """
         first, names = self.origin + self.commit.start, set(self.batch.schema.names)
         return all(
             name in names
@@ -140,8 +138,7 @@ class Block:
 class BlockReader:
     """Reads a segment block by block as its commit log grows, checking each before Arrow sees it.
 
-    Invariant: each row is given once, though the segment is sealed, and its blocks rewritten,
-    meanwhile.
+    Each row is given once, even if the segment is sealed and its blocks rewritten meanwhile.
     """
 
     def __init__(self, path: Path, disk: Disk = REAL, log: Path | None = None) -> None:
@@ -161,10 +158,9 @@ class BlockReader:
         return self._last_seq + 1
 
     def read(self, rows: int | None = None) -> Iterator[Block]:
-        """The blocks committed since the last call; `rows`: how many the manifest says that there
-        are in all.
+        """The blocks committed since the last call. rows: all rows by the manifest, if it is known.
 
-        Raises ShardError on damage, or if the commit log tells of other than `rows` rows, and
+        Raises ShardError on damage, or if the commit log has another number of rows, and
         FileNotFoundError if the segment or its log is gone.
         """
         while True:
@@ -211,7 +207,7 @@ class BlockReader:
             return self._disk.read(self._log, self._records * COMMIT.size)
         except FileNotFoundError:
             if self.path.suffix == ".open" and self._disk.size(self.path) == 0:
-                # just created, or a power cut took the log's name before anything was acknowledged
+                # Just created, or a power cut took the log's name before any acknowledgement.
                 return b""
             raise
 
@@ -269,8 +265,10 @@ class BlockReader:
 
 
 def read_blocks(path: Path, disk: Disk = REAL, rows: int | None = None) -> Iterator[pa.RecordBatch]:
-    """All acknowledged rows of one segment, open or sealed, with every column of today; raises as
-    BlockReader.read."""
+    """All acknowledged rows of a segment, open or sealed, with every column of today.
+
+    Raises as BlockReader.read does.
+    """
     for block in BlockReader(path, disk).read(rows):
         yield block.rows
 

@@ -1,11 +1,11 @@
-"""Sealed shards on an object store (S3, GCS, HDFS …) through pyarrow.fs: sent there, followed and
-verified from there.
+"""Sends sealed shards to an object store (S3, GCS, HDFS …), and follows and verifies them there.
 
-What is sealed never changes, so it is sent once; manifests and snapshots go after what they name: a
-reader there sees whole shards only. Rows of a segment still being written stay local until it is
-sealed. Writing there is refused: whole runs stay on a disk and are mirrored. Does not cover: the
-object store's own durability; deletions by others; what was removed or forgotten here stays there,
-unless `mirror` is told to `prune`.
+A sealed shard never changes, so it is sent once. Manifests and snapshots are sent after the files
+that they name, so that a reader there sees whole shards only. Rows of an open segment stay local
+until it is sealed.
+Writing there is refused: whole runs stay on a disk and are mirrored.
+Not covered are the object store's own durability and deletions by others. Rows that were removed or
+forgotten here stay there, unless `mirror` prunes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ _NAMES = ("MANIFEST", ".json")
 
 
 class RemoteDisk(Disk):
-    """Reads below `base` of a filesystem as if it were a directory: for `Catalog`, `BlobReader` and
-    `verify`."""
+    """Reads below `base` of a filesystem as `Catalog`, `BlobReader` and `verify` read a directory."""
 
     manifest_comes_later = True
 
@@ -87,8 +86,7 @@ class RemoteDisk(Disk):
     def unsend(self, path: Path) -> None:
         self._files.delete_file(_name(path))
 
-    # What writers ask of a disk: none of it is offered, where the disk of this machine would take
-    # it silently.
+    # The calls of writers are refused: inherited, they would write to the disk of this machine.
 
     def make_directory(self, path: Path) -> None:
         self._refuse(path)
@@ -130,11 +128,9 @@ class RemoteDisk(Disk):
 def mirror(
     store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL, *, prune: bool = False
 ) -> int:
-    """Sends what is sealed and not there yet, below `there`; returns how many bytes. Call it as
-    often as you like.
+    """Sends sealed files that are missing below `there`. Returns the bytes sent. Safe to repeat.
 
-    `prune` then removes there what is no longer here: what went cold, was removed, or was
-    forgotten.
+    prune: then removes there what is no longer here: went cold, was removed, or was forgotten.
     """
     sent = 0
     for directory in disk.directories(store):
