@@ -33,7 +33,7 @@ _NAMES = ("MANIFEST", ".json")
 
 
 class RemoteDisk(Disk):
-    """Reads below `base` of a filesystem as `Catalog`, `BlobReader` and `verify` read a directory."""
+    """Reads below `base` of a filesystem as `Catalog`, `BlobReader`, `verify` read a directory."""
 
     manifest_comes_later = True
 
