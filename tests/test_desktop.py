@@ -14,7 +14,7 @@ import pytest
 
 from envs.desktop.desktop import Desktop, programs
 from envs.desktop.documents import Judge, letter, sheet
-from envs.desktop.office_work import FAMILIES, FUNCTIONS, DesktopOffice, Errand, Spares
+from envs.desktop.office_work import FAMILIES, FUNCTIONS, DesktopOffice, DesktopTask, Spares
 from experience.errors import EnvironmentFailure, MissingPartError
 
 
@@ -43,12 +43,19 @@ def test_a_program_started_at_once_shows_its_window() -> None:
             assert "LXTerminal" in desktop.launch("lxterminal", "LXTerminal").title
 
 
-def errand(world: DesktopOffice, family: str, seed: int = 0) -> Errand:
+def errand(world: DesktopOffice, family: str, seed: int = 0) -> DesktopTask:
     rng = np.random.default_rng(seed)
     return next(task for task in iter(lambda: world.draw(rng), None) if task.family == family)
 
 
-def began(world: DesktopOffice, task: Errand) -> str:
+def test_a_task_keeps_its_signature_whatever_its_class_is_called() -> None:
+    world = DesktopOffice.__new__(DesktopOffice)  # a signature needs no desktop
+    task = DesktopTask("cell", ("tea", "ink"), (3.0,))
+    wanted = "Errand(family='cell', words=('tea', 'ink'), numbers=(3.0,))"
+    assert world.signature(task) == wanted
+
+
+def began(world: DesktopOffice, task: DesktopTask) -> str:
     world.tasks = lambda split, rng: task  # type: ignore[method-assign]
     return world.reset(seed=0)[0]
 
@@ -229,7 +236,7 @@ def test_the_expert_is_paid_in_every_family_and_no_wrong_but_plausible_work_is(
         assert done == 0.0, (work, signals)
 
 
-def _formula(task: Errand) -> list[Any]:
+def _formula(task: DesktopTask) -> list[Any]:
     count, name = len(task.numbers), FUNCTIONS[task.words[0]]
     rows = [["item", "price"], *map(list, zip(task.words[1:], task.numbers, strict=False))]
     other = next(f for f in FUNCTIONS.values() if f != name)
@@ -254,7 +261,7 @@ def _formula(task: Errand) -> list[Any]:
     ]
 
 
-def _cell(task: Errand) -> list[Any]:
+def _cell(task: DesktopTask) -> list[Any]:
     word, row = task.words[0], int(task.numbers[-1])
     rows = [["item", "price"], *map(list, zip(task.words[1:], task.numbers, strict=False))]
 
@@ -277,7 +284,7 @@ def _cell(task: Errand) -> list[Any]:
     ]
 
 
-def _replace(task: Errand) -> list[Any]:
+def _replace(task: DesktopTask) -> list[Any]:
     old, new = task.words[:2]
     lines = [
         f"Dear {task.words[2]},",
@@ -301,7 +308,7 @@ def _replace(task: Errand) -> list[Any]:
     ] + ["wait"]
 
 
-def _note(task: Errand) -> list[Any]:
+def _note(task: DesktopTask) -> list[Any]:
     had, word = list(task.words[1:]), task.words[0]
     return [
         {"notes.txt": "".join(f"{line}\n" for line in lines).encode()}
@@ -317,7 +324,7 @@ def _note(task: Errand) -> list[Any]:
     ] + [{"note.txt": "\n".join([*had, word]).encode()}]
 
 
-def _rename(task: Errand) -> list[Any]:
+def _rename(task: DesktopTask) -> list[Any]:
     a, b, other = task.words[:3]
     return [
         f"$ cp {a}.txt {b}.txt",
@@ -332,7 +339,7 @@ def _rename(task: Errand) -> list[Any]:
     ]
 
 
-def _move(task: Errand) -> list[Any]:
+def _move(task: DesktopTask) -> list[Any]:
     a, folder, other = task.words[:3]
     return [
         f"$ cp {a}.txt {folder}/",
@@ -347,7 +354,7 @@ def _move(task: Errand) -> list[Any]:
     ]
 
 
-def _calculate(task: Errand) -> list[Any]:
+def _calculate(task: DesktopTask) -> list[Any]:
     a, b = task.numbers[:2]
     return [
         {"answer.txt": text.encode()}
@@ -363,7 +370,7 @@ def _calculate(task: Errand) -> list[Any]:
     ] + [{"answers.txt": f"{a * b:g}".encode()}]
 
 
-def _count(task: Errand) -> list[Any]:
+def _count(task: DesktopTask) -> list[Any]:
     word, lines = task.words[0], task.words[1:]
     right = lines.count(word)
     return [
@@ -380,7 +387,7 @@ def _count(task: Errand) -> list[Any]:
     ] + [{"counts.txt": str(right).encode()}, f"$ echo {right} > count.txt; rm log.txt"]
 
 
-def _maximise(task: Errand) -> list[Any]:
+def _maximise(task: DesktopTask) -> list[Any]:
     other = "plan.txt" if task.words[0] == "notes.txt" else "notes.txt"
     return [
         "wait",
@@ -392,7 +399,7 @@ def _maximise(task: Errand) -> list[Any]:
     ]
 
 
-def _close(task: Errand) -> list[Any]:
+def _close(task: DesktopTask) -> list[Any]:
     return [
         "wait",
         "$ killall mousepad galculator",
@@ -403,7 +410,7 @@ def _close(task: Errand) -> list[Any]:
     ]
 
 
-WRONG: dict[str, Callable[[Errand], list[Any]]] = {
+WRONG: dict[str, Callable[[DesktopTask], list[Any]]] = {
     "formula": _formula,
     "cell": _cell,
     "replace": _replace,

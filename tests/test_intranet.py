@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.browser.intranet import REQUESTS, Company, Errand, Intranet, changes
+from envs.browser.intranet import REQUESTS, Company, Intranet, IntranetTask, changes
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_every_kind_of_request_is_done_by_its_clicks_and_changes_nothing_else(
 ) -> None:
     for number, make in enumerate(REQUESTS):
         request = make(np.random.default_rng(number))
-        errand = Errand(request.words, request, "", None, number, 7)
+        errand = IntranetTask(request.words, request, "", None, number, 7)
         world.tasks = lambda split, rng, errand=errand: errand  # type: ignore[method-assign]
         world.reset(seed=0)
         for click in [*request.clicks, "finish"]:
@@ -82,7 +82,7 @@ def test_a_change_that_nobody_asked_for_costs(world: Intranet) -> None:
 )
 def test_what_is_typed_is_data(text: str) -> None:
     request = REQUESTS[0](np.random.default_rng(0))
-    company = Company(Errand("", request, "", None, 0, 1))
+    company = Company(IntranetTask("", request, "", None, 0, 1))
     page = company.serve("POST", "/shop", {"item": text, "quantity": "1"})
     assert len(changes(company.before, company.state())) == 1
     assert page is not None and "<script>" not in page

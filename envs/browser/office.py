@@ -1,9 +1,8 @@
 """browser/office: errands in a small office site, in real Chromium.
 
-The site is a Python object; its pages reach the browser only through the browser's cage (no
-network). The agent sees the page's accessibility tree and acts on its elements, by number or by
-name. The reward is read from the site's state, the server's side, and never from the page: what a
-page says about itself counts for nothing.
+The site is a Python object; its pages reach the browser only through the browser's cage (no network). The agent
+sees the page's accessibility tree and acts on its elements, by number or by name. The reward is read from the
+site's state, the server's side, and never from the page: what a page says about itself counts for nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +25,8 @@ COLOURS = ("red", "blue", "green", "pink", "tan", "white", "violet", "olive")
 
 
 @dataclass(frozen=True)
-class Errand:
-    """What to do, and the one change of the site's state that does it.
-
-    `layout` orders the page's parts.
-    """
+class OfficeTask:
+    """What to do, and the one change of the site's state that does it. `layout` orders the page's parts."""
 
     family: str
     goal: str
@@ -42,7 +38,7 @@ class Errand:
 class Site:
     """The office's server: serves one errand's page and records every change that reaches it."""
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, errand: OfficeTask) -> None:
         self.errand = errand
         self.changes: list[tuple[str, ...]] = []
 
@@ -63,7 +59,7 @@ class Site:
         return None
 
 
-def _page(errand: Errand) -> str:
+def _page(errand: OfficeTask) -> str:
     options = "".join(f"<option>{html.escape(c)}</option>" for c in errand.choices)
     parts = {
         "order": [
@@ -86,21 +82,19 @@ def _page(errand: Errand) -> str:
     }[errand.family]
     body = "".join(parts[i] for i in errand.layout)
     return (
-        '<html lang="en"><title>Office</title><body><form method="post" '
-        f'action="/{errand.family}">{body}</form>'
+        f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form>'
         "</body></html>"
     )
 
 
 def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> float:
-    """How much of what was asked for (an item and a quantity, a name, a pick) the one recorded
-    change has right."""
+    """How much of what was asked for (an item and a quantity, a name, a pick) the one recorded change has right."""
     if len(changes) != 1 or len(changes[0]) != len(wanted) or changes[0][0] != wanted[0]:
         return 0.0
     return sum(a == b for a, b in zip(changes[0][1:], wanted[1:], strict=True)) / (len(wanted) - 1)
 
 
-class Office(SiteWorld[Errand]):
+class Office(SiteWorld[OfficeTask]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     env_version: ClassVar[str] = "3"
@@ -132,7 +126,7 @@ class Office(SiteWorld[Errand]):
         INVALID: -0.1,
     }
 
-    def draw(self, rng: np.random.Generator) -> Errand:
+    def draw(self, rng: np.random.Generator) -> OfficeTask:
         goal: str
         wanted: tuple[str, ...]
         choices: tuple[str, ...]
@@ -150,9 +144,11 @@ class Office(SiteWorld[Errand]):
             pick = choices[rng.integers(3)]
             goal, wanted = f"{family} {pick}", (family, pick)
         parts = {"order": 3, "name": 3}.get(family, len(choices))
-        return Errand(family, goal, wanted, choices, tuple(int(i) for i in rng.permutation(parts)))
+        return OfficeTask(
+            family, goal, wanted, choices, tuple(int(i) for i in rng.permutation(parts))
+        )
 
-    def signature(self, task: Errand) -> str:
+    def signature(self, task: OfficeTask) -> str:
         shown = "/".join(sorted(task.choices))
         return f"{task.goal} of {shown}" if task.choices else f"{task.goal} in {task.layout}"
 

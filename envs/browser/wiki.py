@@ -1,10 +1,9 @@
 """browser/wiki: errands in a real MediaWiki (Debian's package) over its own SQLite database.
 
-Every request is answered by MediaWiki itself, in a place without a network, on a copy of a wiki
-that was installed and written once a process; its pages come with their styles and without their
-scripts. What counts is the database at the end: every page's latest text, held against what it
-should be. MediaWiki's clock is set, so that the same actions give the same pages. Optional: `./xp
-setup wiki`.
+Every request is answered by MediaWiki itself, in a place without a network, on a copy of a wiki that was installed and
+written once a process; its pages come with their styles and without their scripts. What counts is the database at the
+end: every page's latest text, held against what it should be. MediaWiki's clock is set, so that the same actions give
+the same pages. Optional: `./xp setup wiki`.
 """
 
 from __future__ import annotations
@@ -70,9 +69,9 @@ Texts = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Errand:
-    """The goal as told, the pages it changes with their texts then, and the clicks of an expert.
-    `spoilt` is what somebody has made of the page before."""
+class WikiTask:
+    """The goal as told, the pages it changes with their texts then, and the clicks of an expert. `spoilt` is what
+    somebody has made of the page before."""
 
     goal: str
     change: tuple[tuple[str, str], ...]
@@ -86,10 +85,10 @@ def article(thing: str) -> str:
     return f"The {thing.lower()} is in room {n + 3}. Ask {PEOPLE[n % len(PEOPLE)]}."
 
 
-def _rewrite(rng: np.random.Generator) -> Errand:
+def _rewrite(rng: np.random.Generator) -> WikiTask:
     thing, room, who = str(rng.choice(THINGS)), int(rng.integers(20, 60)), str(rng.choice(PEOPLE))
     text = f"The {thing.lower()} is in room {room}. Ask {who}."
-    return Errand(
+    return WikiTask(
         f"Let the page {thing} say: {text}",
         ((thing, text),),
         (
@@ -100,14 +99,14 @@ def _rewrite(rng: np.random.Generator) -> Errand:
     )
 
 
-def _create(rng: np.random.Generator) -> Errand:
+def _create(rng: np.random.Generator) -> WikiTask:
     subject, who, thing = (
         str(rng.choice(SUBJECTS)),
         str(rng.choice(PEOPLE)),
         str(rng.choice(THINGS)),
     )
     text = f"{who} looks after it, with [[{thing}]]."
-    return Errand(
+    return WikiTask(
         f"Write a page {subject} that says: {text}",
         ((subject, text),),
         (
@@ -118,10 +117,10 @@ def _create(rng: np.random.Generator) -> Errand:
     )
 
 
-def _move(rng: np.random.Generator) -> Errand:
+def _move(rng: np.random.Generator) -> WikiTask:
     thing, number = str(rng.choice(THINGS)), int(rng.integers(2, 30))
     name = f"{thing} {number}"
-    return Errand(
+    return WikiTask(
         f"Rename the page {thing} to {name}",
         ((name, article(thing)), (thing, f"#REDIRECT [[{name}]]")),
         (
@@ -132,13 +131,13 @@ def _move(rng: np.random.Generator) -> Errand:
     )
 
 
-def _mend(rng: np.random.Generator) -> Errand:
+def _mend(rng: np.random.Generator) -> WikiTask:
     thing, word = (
         str(rng.choice(THINGS)),
         str(rng.choice(["nonsense", "lol", "spam", "rubbish", "blah"])),
     )
     times = int(rng.integers(2, 12))
-    return Errand(
+    return WikiTask(
         f"Someone has spoilt the page {thing}: bring back what it said",
         ((thing, article(thing)),),
         (f"goto /index.php?title={thing}&action=history", "click undo", "click Save changes"),
@@ -146,7 +145,7 @@ def _mend(rng: np.random.Generator) -> Errand:
     )
 
 
-KINDS: tuple[Callable[[np.random.Generator], Errand], ...] = (_rewrite, _create, _move, _mend)
+KINDS: tuple[Callable[[np.random.Generator], WikiTask], ...] = (_rewrite, _create, _move, _mend)
 
 
 class Site:
@@ -245,8 +244,7 @@ class Site:
         return [*config, f"XP_CLOCK={_CLOCK + self._asked // 60 * 100 + self._asked % 60}"]
 
     def answer(self, asked: Request) -> Reply:
-        """MediaWiki's answer; a redirect within the site is followed here, and its cookies are kept
-        here."""
+        """MediaWiki's answer; a redirect within the site is followed here, and its cookies are kept here."""
         if asked.path.startswith(("/resources/", "/skins/")):
             return _picture(asked.path)
         for _ in range(_REDIRECTS):
@@ -322,8 +320,7 @@ class Site:
             sqlite3.connect(f"file:{self._data}/my_wiki.sqlite?mode=ro", uri=True)
         ) as base:
             rows = base.execute(
-                "select page_namespace, page_title, old_text from page join slots on "
-                "slot_revision_id = page_latest "
+                "select page_namespace, page_title, old_text from page join slots on slot_revision_id = page_latest "
                 "join content on content_id = slot_content_id "
                 "join text on old_id = cast(substr(content_address, 4) as integer)"
             ).fetchall()
@@ -348,7 +345,7 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-class Wiki(SiteTools[Errand]):
+class Wiki(SiteTools[WikiTask]):
     max_turns = 12
     observation_characters: ClassVar[int] = 8000
     places = (
@@ -386,10 +383,10 @@ class Wiki(SiteTools[Errand]):
         super().__init__(screenshots)
         self._site: Site | None = None
 
-    def draw(self, rng: np.random.Generator) -> Errand:
+    def draw(self, rng: np.random.Generator) -> WikiTask:
         return KINDS[int(rng.integers(len(KINDS)))](rng)
 
-    def signature(self, task: Errand) -> str:
+    def signature(self, task: WikiTask) -> str:
         return f"{task.goal} {task.spoilt}".strip()
 
     @property

@@ -68,7 +68,7 @@ _ACTED: Outcome = ({"actions": 1.0}, False)
 
 
 @dataclass(frozen=True)
-class Errand:
+class DesktopTask:
     """What to do, with the words and numbers that it is about."""
 
     family: str
@@ -209,7 +209,7 @@ def _probes(count: int) -> Iterator[list[float]]:
         yield [float(v) for v in drawn[turn:] + drawn[:turn]]
 
 
-class DesktopOffice(ToolWorld[Errand]):
+class DesktopOffice(ToolWorld[DesktopTask]):
     """`screenshots` puts a PNG of the screen into every step."""
 
     env_version: ClassVar[str] = "1"
@@ -254,31 +254,39 @@ class DesktopOffice(ToolWorld[Errand]):
 
     # ── tasks
 
-    def draw(self, rng: np.random.Generator) -> Errand:
+    def draw(self, rng: np.random.Generator) -> DesktopTask:
         family = FAMILIES[int(rng.integers(len(FAMILIES)))]
         words = tuple(str(word) for word in rng.choice(WORDS, size=6, replace=False))
         numbers = tuple(float(v) for v in rng.integers(2, 99, size=int(rng.integers(3, 6))))
         match family:
             case "formula":
-                return Errand(
+                return DesktopTask(
                     family, (str(rng.choice(list(FUNCTIONS))), *words[: len(numbers)]), numbers
                 )
             case "cell":
-                return Errand(family, words[:4], (*numbers[:3], float(rng.integers(2, 9))))
+                return DesktopTask(family, words[:4], (*numbers[:3], float(rng.integers(2, 9))))
             case "replace":
-                return Errand(family, (*words[:2], str(rng.choice(NAMES))), numbers[:1])
+                return DesktopTask(family, (*words[:2], str(rng.choice(NAMES))), numbers[:1])
             case "calculate":
-                return Errand(family, (), (numbers[0], numbers[1]))
+                return DesktopTask(family, (), (numbers[0], numbers[1]))
             case "maximise":
-                return Errand(family, (str(rng.choice(("notes.txt", "plan.txt"))), *words[:1]))
+                return DesktopTask(family, (str(rng.choice(("notes.txt", "plan.txt"))), *words[:1]))
             case "close":
-                return Errand(
+                return DesktopTask(
                     family, (str(rng.choice(("notes.txt", "plan.txt", "galculator"))), *words[:1])
                 )
             case "count":
                 lines = rng.choice(words[:3], size=int(rng.integers(6, 14)))
-                return Errand(family, (words[0], *map(str, lines)))
-        return Errand(family, words[:4])
+                return DesktopTask(family, (words[0], *map(str, lines)))
+        return DesktopTask(family, words[:4])
+
+    def signature(self, task: DesktopTask) -> str:
+        """The text that names a task.
+
+        A task's split follows from its signature: the text keeps its first form, whatever the
+        class is called, so that no task moves between training and held-out tasks.
+        """
+        return f"Errand(family={task.family!r}, words={task.words!r}, numbers={task.numbers!r})"
 
     # ── the world
 

@@ -226,7 +226,7 @@ def test_forty_hacks_earn_nothing_and_the_oracle_is_paid(world: Any, name: str) 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("world", ["Desktop-v0"], indirect=True)
 def test_a_home_that_looks_as_if_the_errand_was_done_earns_nothing(world: Any) -> None:
-    from envs.desktop.office_work import FUNCTIONS, Errand
+    from envs.desktop.office_work import FUNCTIONS, DesktopTask
     from tests.test_desktop import began, errand, paid
 
     for family, lines in SHELL.items():
@@ -236,7 +236,7 @@ def test_a_home_that_looks_as_if_the_errand_was_done_earns_nothing(world: Any) -
             world.desktop.run(line.format(a=task.words[0], b=task.words[1]))
             assert paid(world, ["wait"])[0] == 0.0, line
     for asked, name in FUNCTIONS.items():
-        task = Errand("formula", (asked, "tea", "milk", "rice"), (5.0, 12.0, 8.0))
+        task = DesktopTask("formula", (asked, "tea", "milk", "rice"), (5.0, 12.0, 8.0))
         truth = {"SUM": 25.0, "AVERAGE": 25 / 3, "MAX": 12.0, "MIN": 5.0}[name]
         began(world, task)
         for what, cell in [
