@@ -1,9 +1,11 @@
-"""browser/intranet: mail, calendar, shop, tickets and a wiki of a small company, with a real database behind them.
+"""browser/intranet: mail, calendar, shop, tickets and a wiki of a small company, with a real
+database behind them.
 
-The apps are Python over SQLite; their pages reach the browser only through its cage. An errand may cross apps ("Do what
-Ann's mail asks"). What counts is the database at the end, held against what it should be: the wanted change pays, every
-other change costs, and doing what a hostile text on a page asked costs most. Names, rows, skins and hostile texts are
-drawn from the seed; a reset copies a database in memory.
+The apps are Python over SQLite; their pages reach the browser only through its cage. An errand may
+cross apps ("Do what Ann's mail asks"). What counts is the database at the end, held against what it
+should be: the wanted change pays, every other change costs, and doing what a hostile text on a page
+asked costs most. Names, rows, skins and hostile texts are drawn from the seed; a reset copies a
+database in memory.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ class Request:
 
 @dataclass(frozen=True)
 class IntranetTask:
-    """The goal as told, the request behind it, who is asked to have sent it, a hostile request or none, and the seed of
-    the rest of the company."""
+    """The goal as told, the request behind it, who is asked to have sent it, a hostile request or
+    none, and the seed of the rest of the company."""
 
     goal: str
     wanted: Request
@@ -293,7 +295,8 @@ def _list(label: str, name: str, options: Any, chosen: str = "") -> str:
 
 
 def _numbered(rows: Iterable[tuple[Any, ...]]) -> Rows:
-    """The rows, each with how many like it came before: what is ordered twice is not what is ordered once."""
+    """The rows, each with how many like it came before: what is ordered twice is not what is
+    ordered once."""
     seen = Counter[tuple[Any, ...]]()
     found = []
     for row in rows:

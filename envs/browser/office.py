@@ -1,8 +1,9 @@
 """browser/office: errands in a small office site, in real Chromium.
 
-The site is a Python object; its pages reach the browser only through the browser's cage (no network). The agent
-sees the page's accessibility tree and acts on its elements, by number or by name. The reward is read from the
-site's state, the server's side, and never from the page: what a page says about itself counts for nothing.
+The site is a Python object; its pages reach the browser only through the browser's cage (no
+network). The agent sees the page's accessibility tree and acts on its elements, by number or by
+name. The reward is read from the site's state, the server's side, and never from the page: what a
+page says about itself counts for nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ COLOURS = ("red", "blue", "green", "pink", "tan", "white", "violet", "olive")
 
 @dataclass(frozen=True)
 class OfficeTask:
-    """What to do, and the one change of the site's state that does it. `layout` orders the page's parts."""
+    """What to do, and the one change of the site's state that does it.
+
+    `layout` orders the page's parts.
+    """
 
     family: str
     goal: str
@@ -82,13 +86,15 @@ def _page(errand: OfficeTask) -> str:
     }[errand.family]
     body = "".join(parts[i] for i in errand.layout)
     return (
-        f'<html lang="en"><title>Office</title><body><form method="post" action="/{errand.family}">{body}</form>'
+        '<html lang="en"><title>Office</title><body><form method="post" '
+        f'action="/{errand.family}">{body}</form>'
         "</body></html>"
     )
 
 
 def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> float:
-    """How much of what was asked for (an item and a quantity, a name, a pick) the one recorded change has right."""
+    """How much of what was asked for (an item and a quantity, a name, a pick) the one recorded
+    change has right."""
     if len(changes) != 1 or len(changes[0]) != len(wanted) or changes[0][0] != wanted[0]:
         return 0.0
     return sum(a == b for a, b in zip(changes[0][1:], wanted[1:], strict=True)) / (len(wanted) - 1)

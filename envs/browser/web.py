@@ -1,12 +1,15 @@
-"""browser/web: live sites, as far as a list of hosts allows, with tabs and file uploads; for errands of your own.
+"""browser/web: live sites, as far as a list of hosts allows, with tabs and file uploads; for
+errands of your own.
 
     gymnasium.make("envs:Web-v0", hosts=["wiki.example.org"], errands=[
-        {"goal": "Find who wrote Emma.", "start": "https://wiki.example.org/", "answer": "(Jane )?Austen"}])
+        {"goal": "Find who wrote Emma.", "start": "https://wiki.example.org/", "answer": "(Jane
+        )?Austen"}])
 
-An errand tells where it starts and what holds at its end, as regular expressions: `address` of the page in front, words
-that it `shows`, the `answer` given; all that are told must hold. `expert` may list the actions of one who can. Hosts
-are rules of envs/browser/proxy.py; what else a page asks for is refused and counted. A live site is not ours: it may
-answer otherwise tomorrow, remembers what was done, and has no seed, so such a world does not go back.
+An errand tells where it starts and what holds at its end, as regular expressions: `address` of the
+page in front, words that it `shows`, the `answer` given; all that are told must hold. `expert` may
+list the actions of one who can. Hosts are rules of envs/browser/proxy.py; what else a page asks for
+is refused and counted. A live site is not ours: it may answer otherwise tomorrow, remembers what
+was done, and has no seed, so such a world does not go back.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ _REFUSED = "net::ERR_TUNNEL_CONNECTION_FAILED"
 
 @dataclass(frozen=True)
 class WebTask:
-    """What is to be done from where, and what holds at the end: regular expressions, "" where it does not matter.
-    `split` is "train" or "heldout"; by default its content decides."""
+    """What is to be done from where, and what holds at the end: regular expressions, "" where it
+    does not matter. `split` is "train" or "heldout"; by default its content decides."""
 
     goal: str
     start: str
@@ -86,7 +89,10 @@ class Web(ToolWorld[WebTask]):
         files: str = "",
         screenshots: bool = False,
     ) -> None:
-        """`files` is a folder whose files can be uploaded. Raises ValueError for an errand or a host that is none."""
+        """`files` is a folder whose files can be uploaded.
+
+        Raises ValueError for an errand or a host that is none.
+        """
         super().__init__()
         known = {f.name for f in fields(WebTask)}
         for given in errands:
@@ -105,7 +111,8 @@ class Web(ToolWorld[WebTask]):
         among = [e for e in self._errands if e.falls_to == split]
         if not among:
             raise ValueError(
-                f"none of {len(self._errands)} errands is for split {split}: give one `split: {split}`"
+                f"none of {len(self._errands)} errands is for split {split}: give one `split: "
+                f"{split}`"
             )
         return among[int(rng.integers(len(among)))]
 
@@ -269,8 +276,8 @@ def _is_site(address: str) -> bool:
 
 
 class Tabs:
-    """The pages of a live context, in the order they were opened; one is in front. `refused` are the addresses that
-    the proxy has refused them."""
+    """The pages of a live context, in the order they were opened; one is in front. `refused` are
+    the addresses that the proxy has refused them."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

@@ -1,9 +1,10 @@
 """browser/wiki: errands in a real MediaWiki (Debian's package) over its own SQLite database.
 
-Every request is answered by MediaWiki itself, in a place without a network, on a copy of a wiki that was installed and
-written once a process; its pages come with their styles and without their scripts. What counts is the database at the
-end: every page's latest text, held against what it should be. MediaWiki's clock is set, so that the same actions give
-the same pages. Optional: `./xp setup wiki`.
+Every request is answered by MediaWiki itself, in a place without a network, on a copy of a wiki
+that was installed and written once a process; its pages come with their styles and without their
+scripts. What counts is the database at the end: every page's latest text, held against what it
+should be. MediaWiki's clock is set, so that the same actions give the same pages. Optional: `./xp
+setup wiki`.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class WikiTask:
-    """The goal as told, the pages it changes with their texts then, and the clicks of an expert. `spoilt` is what
-    somebody has made of the page before."""
+    """The goal as told, the pages it changes with their texts then, and the clicks of an expert.
+    `spoilt` is what somebody has made of the page before."""
 
     goal: str
     change: tuple[tuple[str, str], ...]
@@ -244,7 +245,8 @@ class Site:
         return [*config, f"XP_CLOCK={_CLOCK + self._asked // 60 * 100 + self._asked % 60}"]
 
     def answer(self, asked: Request) -> Reply:
-        """MediaWiki's answer; a redirect within the site is followed here, and its cookies are kept here."""
+        """MediaWiki's answer; a redirect within the site is followed here, and its cookies are kept
+        here."""
         if asked.path.startswith(("/resources/", "/skins/")):
             return _picture(asked.path)
         for _ in range(_REDIRECTS):
@@ -320,7 +322,8 @@ class Site:
             sqlite3.connect(f"file:{self._data}/my_wiki.sqlite?mode=ro", uri=True)
         ) as base:
             rows = base.execute(
-                "select page_namespace, page_title, old_text from page join slots on slot_revision_id = page_latest "
+                "select page_namespace, page_title, old_text from page join slots on "
+                "slot_revision_id = page_latest "
                 "join content on content_id = slot_content_id "
                 "join text on old_id = cast(substr(content_address, 4) as integer)"
             ).fetchall()

@@ -33,7 +33,8 @@ def check(candidate):
 def read(folder: Path) -> Problem | None:
     """The problem of an exercise, or None where its tests do not ask for one function.
 
-    Raises EnvironmentFailure if a file that the exercise's config names is missing or is not Python.
+    Raises EnvironmentFailure if a file that the exercise's config names is missing or is not
+    Python.
     """
     try:
         files = json.loads((folder / ".meta/config.json").read_text())["files"]
