@@ -14,6 +14,20 @@ from experience.shards.journal import Journal
 from experience.step import Boundary, Ending
 from tests.conftest import CATALOGUE, make_step
 
+COIN_RUN = (
+    "worlds=[{id: 'tests.slow_world:Coin-v0', groups: 1, demonstrations: 0}]",
+    "policy.layers=1",
+    "policy.width=32",
+    "policy.heads=4",
+    "policy.max_tokens=4",
+    "policy.context=64",
+    "budget.updates=1",
+    "evaluation.episodes=0",
+    "evaluation.final_episodes=0",
+    "planning.enabled=false",
+)
+"""The smallest real run, as settings: one update in a world of one turn."""
+
 
 class WrittenRun:
     """A run's directory whose episodes a test chooses; `streams` of them are under way at a time."""
@@ -33,29 +47,9 @@ class WrittenRun:
         self._streams = [bytes([n + 1]) * 16 for n in range(streams)]
         self._clock, self._episodes = itertools.count(1_000), itertools.count()
 
-    def live(
-        self,
-        rewards: Sequence[float | None],
-        *,
-        version: int = 0,
-        ending: Ending = "terminated",
-        stream: int = 0,
-        behaviour: str = "small",
-        error: str = "",
-        seen: str = "page",
-        **changes: Any,
-    ) -> None:
-        """One whole episode: a turn for each reward, and its closing row."""
-        for _ in self.turns(
-            rewards,
-            version=version,
-            ending=ending,
-            stream=stream,
-            behaviour=behaviour,
-            error=error,
-            seen=seen,
-            **changes,
-        ):
+    def live(self, rewards: Sequence[float | None], **how: Any) -> None:
+        """One whole episode: a turn for each reward, and its closing row. `how`: as for `turns`."""
+        for _ in self.turns(rewards, **how):
             pass
 
     def turns(
@@ -70,7 +64,7 @@ class WrittenRun:
         seen: str = "page",
         **changes: Any,
     ) -> Any:
-        """The same, a row at a time, so that episodes may interleave."""
+        """One episode, a row at a time, so that episodes may interleave."""
         of, number = self._streams[stream], next(self._episodes)
         same = {
             "episode": number,

@@ -12,6 +12,7 @@ import pytest
 import envs
 from experience.shards.journal import Journal
 from tests.conftest import CATALOGUE, make_step
+from tests.lived_runs import COIN_RUN
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -105,16 +106,7 @@ def test_a_run_tells_its_launch_and_its_end_as_json_and_can_be_listed_and_shown(
         "run",
         "--json",
         f"runs_dir={tmp_path}",
-        "worlds=[{id: 'tests.slow_world:Coin-v0', groups: 1, demonstrations: 0}]",
-        "policy.layers=1",
-        "policy.width=32",
-        "policy.heads=4",
-        "policy.max_tokens=4",
-        "policy.context=64",
-        "budget.updates=1",
-        "evaluation.episodes=0",
-        "evaluation.final_episodes=0",
-        "planning.enabled=false",
+        *COIN_RUN,
     )
     assert done.returncode == 0, done.stderr
     launch, *between, end = map(json.loads, done.stdout.splitlines())

@@ -15,22 +15,9 @@ from actors.cli.main import app
 from experience.command import output
 from experience.errors import ConfigError, ShardError, XpError
 from tests.commands import Commands
+from tests.lived_runs import COIN_RUN
 
 Xp = Callable[..., Result]
-
-SMALL_RUN = (
-    "name=small",
-    "worlds=[{id: 'tests.slow_world:Coin-v0', groups: 1, demonstrations: 0}]",
-    "policy.layers=1",
-    "policy.width=32",
-    "policy.heads=4",
-    "policy.max_tokens=4",
-    "policy.context=64",
-    "budget.updates=1",
-    "evaluation.episodes=0",
-    "evaluation.final_episodes=0",
-    "planning.enabled=false",
-)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +25,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/, which holds one run of one update."""
     folder = tmp_path_factory.mktemp("verbs")
     with Commands() as command:
-        done = command(folder, "run", *SMALL_RUN)
+        done = command(folder, "run", "name=small", *COIN_RUN)
     assert done.code == 0, done.err
     return folder
 

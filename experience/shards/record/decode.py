@@ -12,42 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from experience.policy import Decision, VersionSpan
+from experience.shards.record.columns import AS_THEY_ARE
 from experience.shards.record.prompts import PromptDeltas
 from experience.shards.record.schema import conform, signal_names
 from experience.signal import Signal
 from experience.step import Blob, Boundary, Step
 
 _RAGGED = ("prompt_ids", "action_ids", "action_logprobs", "allowed_ids", "allowed_counts")
-_AS_THEY_ARE = (
-    "stream_id",
-    "t",
-    "env_id",
-    "obs_text",
-    "source",
-    "episode",
-    "step_in_episode",
-    "work_id",
-    "group_id",
-    "env_version",
-    "task_id",
-    "split",
-    "seed",
-    "sandbox_tier",
-    "t_start_ns",
-    "t_end_ns",
-    "model_version",
-    "uncertainty",
-    "state_key",
-    "option_id",
-    "option_step",
-    "plan_id",
-    "value_estimate",
-    "reward",
-    "reward_version",
-    "discount",
-    "ending",
-)
-"""Columns that a step holds under the same name and in the same form."""
 SignalNames = Sequence[tuple[str, str, str]]
 
 
@@ -77,7 +48,7 @@ def _step(row: Mapping[str, Any], decision: Decision | None, names: SignalNames)
         info=json.loads(row["info"]) if row["info"] else {},
         action_struct=row["action_struct"] or b"",
         subject=row["subject"] or "",
-        **{name: row[name] for name in _AS_THEY_ARE},
+        **{name: row[name] for name in AS_THEY_ARE},
     )
 
 

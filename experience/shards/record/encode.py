@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from experience.policy import Decision
-from experience.shards.record.columns import BLOB, ID, SIGNAL, SPAN
+from experience.shards.record.columns import AS_THEY_ARE, BLOB, ID, SIGNAL, SPAN
 from experience.shards.record.prompts import PromptDeltas
 from experience.shards.record.schema import FIELDS
 from experience.step import Step
@@ -33,34 +33,8 @@ _NO_DECISION = Decision(
     action_cut=None,
 )  # type: ignore[arg-type]
 _OF_STEP = (
-    "stream_id",
-    "t",
-    "episode",
-    "step_in_episode",
-    "work_id",
-    "group_id",
-    "env_id",
-    "env_version",
-    "task_id",
-    "split",
-    "seed",
-    "sandbox_tier",
-    "t_start_ns",
-    "t_end_ns",
-    "source",
-    "model_version",
-    "uncertainty",
-    "obs_text",
+    *AS_THEY_ARE,
     "obs_blobs",
-    "state_key",
-    "option_id",
-    "option_step",
-    "plan_id",
-    "value_estimate",
-    "reward",
-    "reward_version",
-    "discount",
-    "ending",
     "boundary",
     "signals",
     "info",
