@@ -303,7 +303,7 @@ class Config(Section):
     planning: Planning = Planning()
     evaluation: Evaluation = Evaluation()
     monitors: list[str] = Field(
-        ["flat_groups", "policy_drift", "failing_worlds", "skipped_updates", "value_collapse"],
+        ["flat_groups", "policy_drift", "failing_worlds", "skipped_updates"],
         max_length=100,
         description="who watches the metrics: names, or package.module:function",
     )

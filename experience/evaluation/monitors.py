@@ -96,7 +96,10 @@ def skipped_updates(window: Window) -> Finding:
 
 
 def value_collapse(window: Window) -> Finding:
-    """Halts where a metric that must be a number is none: no later update can mend the weights."""
+    """Halts at the first infinite loss.
+
+    Not on by default: the learner leaves such an update out, and ends the run after three in a row.
+    """
     losses = {k: v for k, v in window[-1].get("metrics", {}).items() if k.endswith("loss")}
     broken = [k for k, v in losses.items() if isinstance(v, float) and math.isinf(v)]
     if not broken:
