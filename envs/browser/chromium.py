@@ -94,7 +94,8 @@ def _wrapper(
     goes in, nor the host's name for its profile, which stands in the place's own /tmp."""
     own = [] if browser.startswith("/usr/") else [Path(os.path.realpath(browser)).parent]
     words = directory / "place"
-    words.write_bytes(confine.packed(confine.place(readable=[*own, *readable], limits=BROWSER)))
+    arguments = confine.bwrap_arguments(readable=[*own, *readable], limits=BROWSER)
+    words.write_bytes(confine.packed(arguments))
     cage = " ".join(
         [
             *map(shlex.quote, ["env", "-i", *bounds.words, *confine.entry(9), *BROWSER.words()]),

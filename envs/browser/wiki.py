@@ -221,13 +221,13 @@ class Site:
     def write(self, title: str, text: str, who: str) -> None:
         """A revision from outside, as if `who` had made it."""
         self._asked += 1
-        self._run("edit.php", "-u", who, title, told=text.encode())
+        self._run("edit.php", "-u", who, title, stdin=text.encode())
 
-    def _run(self, script: str, *words: str, told: bytes = b"") -> None:
+    def _run(self, script: str, *words: str, stdin: bytes = b"") -> None:
         done = confine.run(
             ["env", *self._environment(), "php", str(ROOT / "maintenance" / script), *words],
             seconds=120,
-            told=told,
+            stdin=stdin,
             **self._place(),
         )
         if done.returncode:

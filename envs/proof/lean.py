@@ -280,7 +280,7 @@ class Lean(ProofWorld):
         try:
             done = confine.run(
                 ["env", f"LEAN_PATH={path}", str(lean), "--stdin", "--json"],
-                told=text.encode(),
+                stdin=text.encode(),
                 seconds=self._seconds,
                 readable=[self._toolchain, *self._modules],
             )

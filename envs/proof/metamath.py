@@ -76,7 +76,7 @@ def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str
                 "cd /tmp && cat > a.mm && printf 'read a.mm\\nverify proof "
                 f"{goal.label}\\nexit\\nyes\\n' | {metamath}",
             ],
-            told=whole.encode(),
+            stdin=whole.encode(),
             seconds=60,
         )
     except subprocess.TimeoutExpired as late:

@@ -44,7 +44,7 @@ _ETC = (
 )
 
 
-def place(
+def bwrap_arguments(
     *,
     readable: Sequence[Path] = (),
     writable: Mapping[Path, str] | None = None,
@@ -156,7 +156,7 @@ def account() -> bytes:
     return f"user:x:{uid}:{uid}:user:/home:/bin/sh\n".encode()
 
 
-class Place(subprocess.Popen[bytes]):
+class ConfinedProcess(subprocess.Popen[bytes]):
     """A running place. After `wait`, none of its processes runs and its control groups are gone."""
 
     bounds: Bounds
@@ -179,14 +179,14 @@ def start(
     filtered: bool = True,
     limits: Limits = Limits(),
     **where: Any,
-) -> Place:
+) -> ConfinedProcess:
     """Starts `command` in a place of its own and returns the running place.
 
-    `pipes` are Popen's stdin, stdout and stderr; `where` are arguments of `place`. Without
-    `filtered` there is no system-call filter: for a command that filters its own calls.
+    `pipes` are Popen's stdin, stdout and stderr; `where` are arguments of `bwrap_arguments`.
+    Without `filtered` there is no system-call filter: for a command that filters its own calls.
     """
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as arguments:
-        words = place(limits=limits, **where)
+        words = bwrap_arguments(limits=limits, **where)
         if filtered:
             program.write(seccomp.filter_bytes("programs"))
             program.seek(0)
@@ -197,7 +197,7 @@ def start(
         bounds = Bounds(limits, tuple(where.get("writable") or ()))
         process = None
         try:
-            process = Place(
+            process = ConfinedProcess(
                 [*entry(arguments.fileno()), *limits.words(), *command],
                 bufsize=0,
                 **pipes,
@@ -228,13 +228,13 @@ def start(
 
 
 def run(
-    command: Sequence[str], *, seconds: float, told: bytes = b"", **where: Any
+    command: Sequence[str], *, seconds: float, stdin: bytes = b"", **where: Any
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs `command` in a place to its end; returns its exit code and output (stdout and stderr).
 
-    `told` is its stdin. It is dead when this returns. Raises subprocess.TimeoutExpired if it was
-    ended after `seconds`. Raises EnvironmentFailure if the place itself could not be started, so
-    that no message of bubblewrap or setpriv is taken for the command's own verdict.
+    The command reads `stdin`, and is dead when this returns. Raises subprocess.TimeoutExpired if
+    it was ended after `seconds`. Raises EnvironmentFailure if the place itself could not be
+    started, so that no message of bubblewrap or setpriv is taken for the command's own verdict.
     """
     # The shell prints this word when the place is ready: what comes before is not the command's.
     begun = uuid.uuid4().hex
@@ -243,7 +243,7 @@ def run(
         ["/bin/sh", "-c", 'echo "$0"; exec "$@"', begun, *command], pipes=pipes, **where
     )
     try:
-        output = _output(process, told, time.monotonic() + seconds)
+        output = _output(process, stdin, time.monotonic() + seconds)
     finally:
         if process.poll() is None:
             process.kill()
@@ -261,7 +261,7 @@ def run(
     return subprocess.CompletedProcess(list(command), code, output)
 
 
-def _output(process: Place, stdin: bytes, until: float) -> bytes:
+def _output(process: ConfinedProcess, stdin: bytes, until: float) -> bytes:
     """All that the place writes to stdout, while it reads `stdin`.
 
     Raises TimeoutExpired at `until`. Raises EnvironmentFailure beyond MOST_OUTPUT bytes, because

@@ -132,7 +132,7 @@ def test_a_place_holds_nothing_of_the_hosts_environment(name: str, planted: None
 def test_the_search_finds_what_is_given_to_a_place(planted: int) -> None:
     """The control: bubblewrap with the host's environment, as it was once started here."""
     with tempfile.TemporaryFile() as words:
-        words.write(confine.packed(confine.place()))
+        words.write(confine.packed(confine.bwrap_arguments()))
         words.seek(0)
         with running(
             subprocess.Popen(
