@@ -1,4 +1,7 @@
-"""The files that `./xp env new` writes: a whole world, ready to be checked and trained on."""
+"""The files that `./xp env new` writes: a whole world, ready to be checked and trained on.
+
+A reader should take in a world at one look, so each file has at most 30 lines.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +11,40 @@ from pathlib import Path
 
 from experience.errors import ConfigError
 
+# In these texts `{{` and `}}` stand for one brace each: `str.format` fills them in.
 _TOOLS = '''"""{title}: find the number that was thought of."""
 
 from typing import Annotated
 
 import gymnasium
-
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 
 
 class {name}(ToolWorld[tuple[int, int]]):
-    signal_catalogue = {{"found": SignalKind("fraction", "env_state"), "tries": SignalKind("count", "env_state")}}
+    signal_catalogue = {{"found": SignalKind("fraction", "env_state"),
+                        "tries": SignalKind("count", "env_state")}}
     reward_weights = {{"found": 1.0, "tries": -0.02}}
-    max_turns, goes_back, cheats = 5, True, ("guess 1e9", "guess nan", '{{"name": "guess", "arguments": {{}}}}')
+    max_turns, goes_back = 5, True
+    cheats = ("guess 1e9", "guess nan", '{{"name": "guess", "arguments": {{}}}}')
 
-    def draw(self, rng): return int(rng.integers(10, 20)), int(rng.integers(8))  # where to look, how far up it is
-    def begin(self): self.low, self.high, self.number = self.task[0], self.task[0] + 7, sum(self.task)
+    def draw(self, rng): return int(rng.integers(10, 20)), int(rng.integers(8))  # low end, offset
+    def begin(self): self.low, self.high = self.task[0], self.task[0] + 7
     def observe(self): return f"a number from {{self.low}} to {{self.high}}"
+    def oracle_action(self): return f"guess {{sum(self.task)}}"  # knows all: the top of the scale
+    def expert_action(self): return f"guess {{(self.low + self.high) // 2}}"  # knows what is seen
 
     @action
     def guess(self, number: Annotated[int, Range(10, 26)]) -> Outcome:
         """Say a number."""
-        if self.low <= number < self.number: self.low = number + 1
-        if self.number < number <= self.high: self.high = number - 1
-        return {{"found": float(number == self.number), "tries": 1.0}}, number == self.number
-
-    def oracle_action(self): return f"guess {{self.number}}"                    # knows all: the top of the scale
-    def expert_action(self): return f"guess {{(self.low + self.high) // 2}}"   # sees what the agent sees: to imitate
+        if self.low <= number < sum(self.task): self.low = number + 1
+        if sum(self.task) < number <= self.high: self.high = number - 1
+        return {{"found": float(number == sum(self.task)), "tries": 1.0}}, number == sum(self.task)
 
 
 gymnasium.register(id="{name}-v0", entry_point={name})
 '''
 
-_GYMNASIUM = '''"""{title}: a plain Gymnasium environment; its reward becomes the one signal `env_reward`."""
+_GYMNASIUM = '''"""{title}: a plain Gymnasium environment; its reward is the signal `env_reward`."""
 
 import string
 
@@ -49,16 +53,17 @@ from gymnasium.spaces import Text
 
 
 class {name}(gymnasium.Env):
-    observation_space, action_space = Text(200, charset=string.printable), Text(40, charset=string.printable)
-    instructions, actions = "Which number is larger? Reply left or right.", ("left", "right")
+    observation_space = action_space = Text(200, charset=string.printable)
+    instructions = "Which number is larger? Reply left or right."
+    actions = ("left", "right")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        held_out = (options or {{}}).get("split") == "heldout"  # no pair of numbers is in both splits
+        held_out = (options or {{}}).get("split") == "heldout"
         while True:
-            self.pair = [int(n) for n in self.np_random.integers(0, 10, 2)]
-            if self.pair[0] != self.pair[1] and ((self.pair[0] + 2 * self.pair[1]) % 5 == 0) == held_out:
-                return f"{{self.pair[0]}} {{self.pair[1]}}", {{"task_id": str(self.pair)}}
+            self.pair = left, right = [int(n) for n in self.np_random.integers(0, 10, 2)]
+            if left != right and ((left + 2 * right) % 5 == 0) == held_out:  # each pair: one split
+                return f"{{left}} {{right}}", {{"task_id": str(self.pair)}}
 
     def step(self, action):
         return "done", float(action.strip() == self.oracle_action()), True, False, {{}}
@@ -71,10 +76,9 @@ class {name}(gymnasium.Env):
 gymnasium.register(id="{name}-v0", entry_point={name})
 '''
 
-_CODE = '''"""{title}: an instruction in words becomes a Python expression of x, which runs in the sandbox."""
+_CODE = '''"""{title}: words become a Python expression of x, which runs in the sandbox."""
 
 import gymnasium
-
 from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox.cage import Sandbox, tier
 
@@ -82,12 +86,16 @@ from envs.sandbox.cage import Sandbox, tier
 class {name}(ToolWorld[tuple[str, int]]):
     signal_catalogue = {{"right": SignalKind("fraction", "verifier")}}
     reward_weights = {{"right": 1.0}}
-    max_turns, sandbox_tier, sandbox = 3, tier(), Sandbox()
-    cheats = ("submit __import__('os')._exit(0)", "submit type('E', (int,), {{'__eq__': lambda s, o: True}})(0)")
+    sandbox, sandbox_tier = Sandbox(), tier()
+    max_turns = 3
+    cheats = ("submit __import__('os')._exit(0)",
+              "submit type('E', (int,), {{'__eq__': lambda s, o: True}})(0)")
+    signs = {{"plus": "+", "minus": "-", "times": "*"}}
 
-    def draw(self, rng): return str(rng.choice(["plus", "minus", "times"])), int(rng.integers(10, 100))
-    def begin(self): self.code = "x" + {{"plus": "+", "minus": "-", "times": "*"}}[self.task[0]] + str(self.task[1])
+    def draw(self, rng): return str(rng.choice(list(self.signs))), int(rng.integers(10, 100))
+    def begin(self): self.code = f"x{{self.signs[self.task[0]]}}{{self.task[1]}}"
     def observe(self): return f"x {{self.task[0]}} {{self.task[1]}}"
+    def oracle_action(self): return f"submit {{self.code}}"
 
     @action
     def submit(self, code: str) -> Outcome:
@@ -96,15 +104,14 @@ class {name}(ToolWorld[tuple[str, int]]):
         right = [a == ("value", eval(self.code, {{"x": x}})) for x, a in enumerate(answers, 1)]
         return {{"right": sum(right) / 7}}, True
 
-    def oracle_action(self): return f"submit {{self.code}}"
-
 
 gymnasium.register(id="{name}-v0", entry_point={name})
 '''
 
 KINDS = {"tools": _TOOLS, "gymnasium": _GYMNASIUM, "code": _CODE}
 DEMONSTRATIONS = {"tools": 40, "gymnasium": 20, "code": 100}
-"""The number of demonstrations from which imitation is neither useless nor perfect."""
+"""A number of demonstrations with which imitation alone is neither useless nor perfect: what
+reinforcement learning adds can then be seen."""
 
 
 def source(file_name: str, kind: str) -> tuple[str, str]:
