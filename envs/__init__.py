@@ -40,10 +40,10 @@ WORLDS = {
     "Peer-v0": "envs.bridges.peer:Peer",
 }
 STRANGERS = ("Exercism-v0", "Lean-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v0")
-"""Worlds that are what their server, package or folder is: none without one."""
+"""Worlds that show a server, package or folder of the user's: without one they cannot be made."""
 
 PARTS: Mapping[str, bool] = {"sandbox": False, "browser": False, "desktop": True}
-"""What rooms of worlds need of a machine, and whether one can well do without."""
+"""Parts of a machine that some worlds need; True for a part that most users do without."""
 
 for _id, _entry in WORLDS.items():
     if _id not in gymnasium.registry:
@@ -62,7 +62,7 @@ def described() -> Iterator[dict[str, str]]:
 
 
 def probe(part: str) -> str:
-    """What this machine has of a part. Raises MissingPartError or IsolationError if it lacks it."""
+    """Describes a part of this machine. Raises MissingPartError or IsolationError without it."""
     if part == "sandbox":
         from envs.sandbox.cage import tier
 

@@ -104,7 +104,7 @@ class Parameter:
 
     def _converted(self, given: Any) -> Any:
         if self.type is bool:
-            return _TRUTH[str(given).lower()]
+            return _TRUTH[str(given).lower()]  # bool("false") would be True
         value = self.type(given)
         if self.type is int and float(given) != value:  # int(1.5) is 1: not what was written
             raise ValueError
@@ -179,7 +179,7 @@ class Tool:
     def read(self, text: str) -> dict[str, Any]:
         """The arguments by name, read from the words after the tool's name. Raises ValueError."""
         if self.parameters and self.parameters[-1].type is str:
-            words = text.split(None, len(self.parameters) - 1)
+            words = text.split(None, len(self.parameters) - 1)  # the last one keeps its spaces
         else:
             words = text.split()
         names = [p.name for p in self.parameters]
@@ -218,7 +218,7 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
     """
     hints = get_type_hints(method, include_extras=True)
     parameters = []
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:  # without `self`
         hint = hints.get(parameter.name, str)
         bounds = None
         choices: tuple[Any, ...] = ()
@@ -235,7 +235,7 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
             )
         parameters.append(Parameter(parameter.name, hint, choices, bounds, parameter.default))
     if not method.__doc__:
-        raise TypeError(f"{name}: an action needs a docstring; it is what the agent is told")
+        raise TypeError(f"{name}: an action needs a docstring; the agent reads it")
     return Tool(name, inspect.cleandoc(method.__doc__).splitlines()[0], tuple(parameters))
 
 

@@ -1,6 +1,6 @@
-"""What every bundled world keeps, beyond Gymnasium's own contract.
+"""The contract of bundled worlds, beyond Gymnasium's own.
 
-A stranger's environment needs none of this. The framework uses these names where a world has them:
+A stranger's environment needs none of it. The framework uses these names where a world has them:
 
     signal_catalogue  {name: SignalKind}, unit and source of each entry of info["signals"]
     reward_weights    {name: weight}, the default reward is the weighted sum of a step's signals
@@ -50,6 +50,7 @@ def is_held_out(signature: str) -> bool:
 
     The rule never changes: with another one, a trained agent would meet its training tasks.
     """
+    # 51 of 256 first bytes: a fifth. Python's own `hash` differs from process to process.
     return hashlib.sha256(f"heldout/{signature}".encode()).digest()[0] < 51
 
 
@@ -147,7 +148,8 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
     def oracle_action(self) -> str:
         if type(self).expert_action is WorldDefinition.expert_action:
             raise NotImplementedError(
-                f"{type(self).__name__} needs an oracle_action: who knows all, scores what?"
+                f"{type(self).__name__} needs an oracle_action: the best action, "
+                "chosen with knowledge of the hidden state"
             )
         return self.expert_action()
 
@@ -190,6 +192,7 @@ class World(WorldDefinition[Task], Generic[Task]):
         if self._ended:
             raise RuntimeError("step() after the episode ended; call reset() first")
         self._turn += 1
+        # A refused action is kept too: it costs a turn, and a repetition must spend that turn.
         self._acted.append(action)
         self._note = ""
         self.cut_off = False
@@ -218,6 +221,7 @@ class World(WorldDefinition[Task], Generic[Task]):
             raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
         if self.repeats:
             return pickle.dumps((self.split, self.task, self._drawn_with, self._acted))
+        # A space holds random numbers of its own, and `restore` must not bring old ones back.
         state = {name: v for name, v in vars(self).items() if not name.endswith("_space")}
         return pickle.dumps(state)
 
@@ -231,6 +235,7 @@ class World(WorldDefinition[Task], Generic[Task]):
             raise NotImplementedError(f"{type(self).__name__} offers no snapshots")
         if self.repeats:
             self.split, self.task, drawn_with, acted = pickle.loads(snapshot)
+            # `begin` may draw random numbers: the generator must be where the reset left it.
             self.np_random.bit_generator.state = drawn_with
             self._from_the_start()
             for action in acted:

@@ -1,6 +1,6 @@
 """Runs one episode of a world with a simple actor (oracle, random, no-op, script); times its steps.
 
-For checks and commands that look at a world without a policy or a store.
+For checks and commands that examine a world without a policy or a store.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def answering(what: str, seconds: float = ANSWER_SECONDS) -> Iterator[None]:
             "a world must answer, or raise EnvironmentFailure itself",
         )
 
+    # The body may itself be within a deadline: its handler is put back at the end.
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -224,6 +225,7 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
     cpu = _cpu(me)
     seed = 0
     until = time.perf_counter() + seconds
+    # One deadline for all: to set one for each step would cost more than a fast world's step.
     with answering("measuring", 10 * seconds + 5 * ANSWER_SECONDS):
         while time.perf_counter() < until:
             started = time.perf_counter()
@@ -233,7 +235,7 @@ def measure(world: Any, seconds: float = 2.0) -> dict[str, float]:
             done = False
             # However long a reset takes, at least three steps are measured.
             while not done and (time.perf_counter() < until + seconds or len(steps) < 3):
-                action = do_random(world, rng)
+                action = do_random(world, rng)  # before the clock starts: the actor's own time
                 started = time.perf_counter()
                 _, _, terminated, truncated, _ = world.step(action)
                 steps.append(time.perf_counter() - started)

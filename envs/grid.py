@@ -79,6 +79,7 @@ class KeyDoor(World[Grid]):
         self.has_key = False
 
     def observe(self) -> str:
+        # Distances instead of cells: what is learned near one key holds near every other one.
         you = f"you {self.at[0]} {self.at[1]}"
         if self._is_over:
             return f"{you}\nall doors passed"
@@ -88,7 +89,8 @@ class KeyDoor(World[Grid]):
 
     def _way_to(self, cell: Cell) -> str:
         """The distance to a cell by rows and columns, e.g. `up2 left0`."""
-        down, right = cell[0] - self.at[0], cell[1] - self.at[1]
+        down = cell[0] - self.at[0]
+        right = cell[1] - self.at[1]
         rows = f"down{down}" if down > 0 else f"up{-down}"
         columns = f"right{right}" if right > 0 else f"left{-right}"
         return f"{rows} {columns}"
@@ -99,7 +101,7 @@ class KeyDoor(World[Grid]):
         goal = self._after(self.at, action)
         signals = {"solved": 0.0, "key": 0.0, "door": 0.0}
         if goal == self.task.doors[self.stage] and not self.has_key:
-            return signals, False
+            return signals, False  # a closed door is a wall: the turn is spent, the agent stays
         self.at = goal
         if goal == self.task.keys[self.stage] and not self.has_key:
             self.has_key = True
@@ -118,7 +120,8 @@ class KeyDoor(World[Grid]):
     def _after(self, cell: Cell, action: str) -> Cell:
         """The cell that a move leads to; a step off the grid stays where it is."""
         down, right = MOVES[action]
-        row, column = cell[0] + down, cell[1] + right
+        row = cell[0] + down
+        column = cell[1] + right
         inside = 0 <= row < self.size and 0 <= column < self.size
         return (row, column) if inside else cell
 
@@ -134,7 +137,7 @@ class KeyDoor(World[Grid]):
         def cost(move: str) -> int:
             reached = self._after(self.at, move)
             stays = reached == self.at  # a move into the wall costs a turn
-            return distance.get(reached, 99) + stays
+            return distance.get(reached, 99) + stays  # 99: no way leads on from there
 
         return min(MOVES, key=cost)
 

@@ -1,7 +1,7 @@
-"""A world made by its id, or an error with the next step and, if the world raised, its frames.
+"""Makes a world by its id. An error names the next step, and the frames of a world that raised.
 
-For `python -m envs` and the checks; a run makes its worlds itself (actors/worlds.py), with the same
-errors (experience/command/failures.py).
+`python -m envs` and the checks use this file. A run makes its worlds in actors/worlds.py, with the
+same errors (experience/command/failures.py).
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ def make_as_text(
     env_id: str, arguments: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, Any], Any]:
     """(id, arguments, world without wrappers); a world that is not text comes as `envs:Text-v0`."""
-    world, given = make(env_id, arguments), dict(arguments or {})
+    world = make(env_id, arguments)
+    given = dict(arguments or {})
     if not is_text(world):
         world.close()
-        env_id, given = _AS_TEXT, {"world": env_id, **given}
+        given = {"world": env_id, **given}
+        env_id = _AS_TEXT
         world = make(env_id, given)
+    # Without Gymnasium's wrappers: they hide attributes such as `tools` and `oracle_action`.
     return env_id, given, world.unwrapped
 
 
 def _creator(env_id: str, spec: EnvSpec) -> Any:
     with errors_of(env_id, "when it was imported"):
-        return (
-            load_env_creator(spec.entry_point)
-            if isinstance(spec.entry_point, str)
-            else spec.entry_point
-        )
+        entry = spec.entry_point
+        return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def is_text(world: Any) -> bool:
@@ -72,7 +72,7 @@ def is_text(world: Any) -> bool:
 
 
 def spec_of(env_id: str) -> EnvSpec:
-    """What is registered under the id. Raises ConfigError with the ids that are near."""
+    """The specification registered under the id. Raises ConfigError that names the nearest id."""
     module, _, name = env_id.rpartition(":")
     if module:
         _import(env_id, module)
@@ -88,6 +88,7 @@ def _import(env_id: str, module: str) -> None:
             importlib.import_module(module)
     except EnvironmentFailure as failure:
         missing = failure.__cause__
+        # A module that the world's module imports may be missing too: that is the world's failure.
         if isinstance(missing, ModuleNotFoundError) and f"{module}.".startswith(f"{missing.name}."):
             files = [path.stem for path in Path.cwd().glob("*.py")]
             close = nearest(module, files)
@@ -101,7 +102,7 @@ def _import(env_id: str, module: str) -> None:
 def _near(module: str, name: str) -> str:
     """What to write instead of an unknown `name`."""
     if not module:
-        importlib.import_module("envs")  # whose names may have been meant
+        importlib.import_module("envs")  # registers our names: one of them may have been meant
         if (Path.cwd() / f"{name}.py").exists():
             return f"write {name}:NAME-v0, where NAME-v0 is what {name}.py registers"
     own = ids_of(module) if module else list(gymnasium.registry)
@@ -110,19 +111,17 @@ def _near(module: str, name: str) -> str:
             f"{module} registers no environment: "
             f'end it with gymnasium.register(id="{name}", entry_point=...)'
         )
-    if near := nearest_id(
-        f"{module}:{name}" if module else name, [_written(module, known) for known in own]
-    ):
+    written = f"{module}:{name}" if module else name
+    if near := nearest_id(written, [_full_id(module, known) for known in own]):
         return f"did you mean {near!r}?"
-    return (
-        f"{module} registers {', '.join(own[:6])}{', …' if len(own) > 6 else ''}"
-        if module
-        else _NEXT
-    )
+    if not module:
+        return _NEXT
+    more = ", …" if len(own) > 6 else ""
+    return f"{module} registers {', '.join(own[:6])}{more}"
 
 
-def _written(module: str, known: str) -> str:
-    """A registered name as one writes it, with its package where that is ours."""
+def _full_id(module: str, known: str) -> str:
+    """The registered name with its package, if the package is `module` or ours."""
     package = module or ("envs" if _is_of(gymnasium.registry[known], "envs") else "")
     return f"{package}:{known}" if package else known
 
@@ -133,6 +132,6 @@ def ids_of(module: str) -> list[str]:
 
 
 def _is_of(spec: EnvSpec, module: str) -> bool:
-    entry = spec.entry_point
+    entry = spec.entry_point  # "package.module:Class", or the class itself
     where = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     return f"{where}.".startswith(f"{module}.")

@@ -1,9 +1,9 @@
-"""text/gymnasium: any Gymnasium environment as text; its spaces say how to write and read values.
+"""Any Gymnasium environment as text; its spaces say how to write and read values.
 
     ./xp env play envs:Text-v0 --set world=CartPole-v1
 
-Numbers have four significant digits; each key of a dictionary is one line. The tasks are seeds. A
-stranger's reward is the one signal. To go back, the environment is reset with the same seed and
+Numbers have four significant digits; each key of a dictionary is one line. The tasks are seeds. The
+environment's reward is the only signal. To go back, the environment is reset with the same seed and
 does the same actions again, so it must be deterministic.
 """
 
@@ -28,7 +28,7 @@ def shown(space: spaces.Space[Any], value: Any) -> str:
             return str(value)
         case spaces.Box() | spaces.MultiDiscrete() | spaces.MultiBinary():
             array = np.asarray(value)
-            if array.size > 256:
+            if array.size > 256:  # an image: its numbers would fill a language model's context
                 return f"array of {'x'.join(map(str, array.shape))}, mean {array.mean():.4g}"
             return "\n".join(_row_as_text(row) for row in np.atleast_2d(array))
         case spaces.Dict():
@@ -45,7 +45,7 @@ def _row_as_text(row: np.ndarray[Any, Any]) -> str:
 
 
 def read(space: spaces.Space[Any], text: str) -> Any:
-    """The action that `text` stands for. Raises ValueError saying what to write."""
+    """The action that `text` describes. Raises ValueError that says what to write."""
     words = text.replace(",", " ").split()
     try:
         match space:
@@ -56,7 +56,7 @@ def read(space: spaces.Space[Any], text: str) -> Any:
             case spaces.MultiDiscrete() | spaces.MultiBinary() | spaces.Box():
                 value = np.array([float(w) for w in words]).reshape(space.shape).astype(space.dtype)
             case _:
-                value = spaces.utils.flatten_space(space) and json.loads(text)
+                value = json.loads(text)
     except (ValueError, IndexError, json.JSONDecodeError):
         value = None
     if value is None or not space.contains(value):
@@ -110,7 +110,6 @@ class Text(World[int]):
 
     def begin(self) -> None:
         self._seen_inside, _ = self.inner.reset(seed=self.task)
-        self._over = False
 
     def observe(self) -> str:
         return shown(self.inner.observation_space, self._seen_inside)
@@ -130,6 +129,7 @@ class Text(World[int]):
         raise NotImplementedError("a stranger's environment comes without an oracle")
 
     def random_action(self, rng: np.random.Generator) -> str:
+        # The space has random numbers of its own: without this seed, two runs would differ.
         self.inner.action_space.seed(int(rng.integers(2**31)))
         return shown(self.inner.action_space, self.inner.action_space.sample())
 

@@ -39,15 +39,15 @@ def main(words: list[str]) -> None:
         _raise_loopback()
         _drop_capabilities()
     if "--layer" in words:
-        layers = _lay([Path(word) for word in words[words.index("--layer") + 1 :]])
+        layers = _mount_overlays([Path(word) for word in words[words.index("--layer") + 1 :]])
         _drop_capabilities()
         child = os.fork()
         if child:  # the overlays are read when the child, which runs the world, has ended
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             left: list[str] = []
-            for place, layer in layers.items():
-                left += map(str, _left(place, layer))
-            print(json.dumps({"left": sorted(left), "layered": [str(place) for place in layers]}))
+            for folder, layer in layers.items():
+                left += map(str, _files_left(folder, layer))
+            print(json.dumps({"left": sorted(left), "layered": [str(folder) for folder in layers]}))
             sys.exit(code)
     _repeat(json.load(sys.stdin))
 
@@ -64,39 +64,40 @@ def _repeat(request: dict[str, Any]) -> None:
         out.write(json.dumps({"transcripts": transcripts}) + "\n")
 
 
-def _lay(places: list[Path]) -> dict[Path, Path]:
-    """Mounts an overlay on each of `places` if the kernel can; gives each one's upper folder."""
+def _mount_overlays(folders: list[Path]) -> dict[Path, Path]:
+    """Mounts an overlay on each of `folders` if the kernel can; returns each one's upper folder."""
+    # Else the mounts that follow would appear on the machine too.
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    below = _unused_folder([*places, Path(sys.prefix), Path(sys.base_prefix)])
+    below = _unused_folder([*folders, Path(sys.prefix), Path(sys.base_prefix)])
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(below)], check=True)
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     mounted = {Path(line.split()[4]) for line in mounts}
     layers = {}
-    for number, place in enumerate(places):
-        if any(m != place and m.is_relative_to(place) for m in mounted):
+    for number, folder in enumerate(folders):
+        if any(m != folder and m.is_relative_to(folder) for m in mounted):
             continue  # an overlay would hide what is mounted below
         upper = below / f"{number}"
         work = below / f"{number}-work"
         upper.mkdir(mode=0o755)
         work.mkdir()
-        about = place.stat()
+        about = folder.stat()
         if os.geteuid() == 0:
             os.chown(upper, about.st_uid, about.st_gid)
             upper.chmod(about.st_mode & 0o7777)
-        elif os.access(place, os.W_OK):
+        elif os.access(folder, os.W_OK):
             upper.chmod(about.st_mode & 0o7777)
         else:  # the overlay belongs to this user, who could otherwise write where he could not
             upper.chmod(0o555)
-        options = f"lowerdir={place},upperdir={upper},workdir={work}"
+        options = f"lowerdir={folder},upperdir={upper},workdir={work}"
         if os.geteuid() != 0:
             options += ",userxattr"  # trusted.* attributes are for root
         done = subprocess.run(
-            ["mount", "-t", "overlay", "-o", options, "overlay", str(place)],
+            ["mount", "-t", "overlay", "-o", options, "overlay", str(folder)],
             capture_output=True,
             check=False,
         )
         if not done.returncode:
-            layers[place] = upper
+            layers[folder] = upper
     os.chdir(os.getcwd())  # into the overlay, if there is one on it
     return layers
 
@@ -109,15 +110,15 @@ def _unused_folder(needed: list[Path]) -> Path:
     raise OSError("/media, /mnt and /boot are all in use: no folder for overlays is left")
 
 
-def _left(place: Path, layer: Path) -> list[Path]:
-    """Files that were made, changed or removed below `place`, without the caches of libraries.
+def _files_left(folder: Path, layer: Path) -> list[Path]:
+    """Files that were made, changed or removed below `folder`, without the caches of libraries.
 
     Hidden folders count. A removed file stands in an overlay as a device file of its name.
     """
     home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
     found = []
     for path in layer.rglob("*"):
-        where = place / path.relative_to(layer)
+        where = folder / path.relative_to(layer)
         in_a_cache = where.is_relative_to(home) and str(where.relative_to(home)).startswith(_CACHES)
         if in_a_cache or "__pycache__" in where.parts:
             continue

@@ -39,15 +39,15 @@ _OTHERS = frozenset(
 def host_containment(subject: Subject) -> str:
     """Episodes leave no file behind, not even in hidden folders."""
     episodes = [*subject.random[:2], *subject.lived[:1]]
-    places = _watched()
+    folders = _watched()
     own_mounts = [*namespaces(), "--mount"]
     if _can_mount(own_mounts):
-        answer = elsewhere(subject, episodes, own_mounts, "--layer", *map(str, places))
+        answer = elsewhere(subject, episodes, own_mounts, "--layer", *map(str, folders))
     else:
         answer = elsewhere(subject, episodes)
     if answer["left"]:
         raise Failed(f"left behind: {', '.join(answer['left'][:3])}"[:200])
-    listed = [place for place in places if str(place) not in answer["layered"]]
+    listed = [folder for folder in folders if str(folder) not in answer["layered"]]
     # Without an overlay, new files may come from other programs of a busy machine. Their files
     # seldom appear in the same folders twice; the world's files do.
     if listed and (once := _new_files(subject, episodes, listed)):
@@ -56,9 +56,7 @@ def host_containment(subject: Subject) -> str:
             raise Failed(
                 f"something came or changed, twice, in {', '.join(sorted(twice)[:3])}"[:200]
             )
-    return (
-        f"{len(places)} folders as before, home and temporary ones among them, hidden ones included"
-    )
+    return f"{len(folders)} folders as before: home, temporary ones and hidden folders included"
 
 
 def _can_mount(own_mounts: list[str]) -> bool:
@@ -66,30 +64,35 @@ def _can_mount(own_mounts: list[str]) -> bool:
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
-def _new_files(subject: Subject, episodes: list[Episode], places: list[Path]) -> set[str]:
+def _new_files(subject: Subject, episodes: list[Episode], folders: list[Path]) -> set[str]:
     """Folders where files of this user appear or change while the episodes are repeated once."""
-    before = dict(_listing(places))
+    before = dict(_listing(folders))
     elsewhere(subject, episodes)
-    return {str(Path(path).parent) for path, state in _listing(places) if before.get(path) != state}
+    return {
+        str(Path(path).parent) for path, state in _listing(folders) if before.get(path) != state
+    }
 
 
 def _watched() -> list[Path]:
     """The folders that a world might write to; none of them lies in another."""
     home = Path(pwd.getpwuid(os.geteuid()).pw_dir)  # not $HOME, which a world may have been given
     temporary = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
-    places = [home, ROOT, Path.cwd(), Path("/etc"), Path("/opt"), Path("/srv"), *temporary]
-    kept = [place for place in dict.fromkeys(places) if place.is_dir()]
-    return [place for place in kept if not set(kept) & set(place.parents)]
+    folders = [home, ROOT, Path.cwd(), Path("/etc"), Path("/opt"), Path("/srv"), *temporary]
+    kept = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    return [folder for folder in kept if not set(kept) & set(folder.parents)]
 
 
-def _listing(places: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(path, (bytes, time of change in ns)) of this user's files below `places`."""
-    for place in places:
-        yield from _files(place, _DEEP, [_MOST_ENTRIES])
+def _listing(folders: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(path, (bytes, time of change in ns)) of this user's files below `folders`."""
+    for folder in folders:
+        yield from _files(folder, _DEEP, [_MOST_ENTRIES])
 
 
 def _files(folder: Path, deep: int, left: list[int]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """As `_listing`, for one folder. `left` holds one number: how many entries may be read."""
+    """As `_listing`, for one folder. `left` holds one number: how many entries may still be read.
+
+    The number is shared by all levels of the recursion: a home may hold millions of files.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError:
@@ -113,6 +116,7 @@ def _files(folder: Path, deep: int, left: list[int]) -> Iterator[tuple[str, tupl
 def resource_bounds(subject: Subject) -> str:
     """Thirty resets leave no descriptors, children or memory behind."""
     me = psutil.Process()
+    # The first resets may load libraries and fill caches: only later growth is a leak.
     for seed in range(3):
         begin(subject.world, seed, subject.split)
     memory_before = me.memory_info().rss

@@ -98,6 +98,7 @@ def elsewhere(
             "episodes": [asdict(e) for e in episodes],
         }
     )
+    # The second process gets our `sys.path` in the request: a world may lie anywhere on it.
     command = [*prefix, sys.executable, "-m", "envs.check", *words]
     with tempfile.TemporaryDirectory(prefix="xp-check-") as scratch:
         try:
@@ -169,6 +170,7 @@ def snapshot_restore(subject: Subject) -> str:
     steps = 0
     for seed in range(6):
         before = begin(world, seed, subject.split)
+        # A step first: a `restore` that only resets the world would pass at the start.
         take(world, before, do_nothing(world, rng))
         if before.ended:
             continue

@@ -154,11 +154,11 @@ class Subject:
         """Lines that the world should refuse: nonsense, and each tool with a wrong argument."""
         made = ["", "\x00", "no-such-action 1 2 3", '{"name": 3}']
         for tool in self.tools().values():
-            words = tool.draw(rng).split(" ")
-            for place, parameter in enumerate(tool.parameters, start=1):
+            words = tool.draw(rng).split(" ")  # the tool's name comes first
+            for at, parameter in enumerate(tool.parameters, start=1):
                 wrong = _wrong_argument(parameter)
-                if wrong and place < len(words):
-                    made.append(" ".join([*words[:place], wrong, *words[place + 1 :]]))
+                if wrong and at < len(words):
+                    made.append(" ".join([*words[:at], wrong, *words[at + 1 :]]))
         return made
 
 

@@ -187,8 +187,8 @@ def no_solution_leakage(subject: Subject) -> str:
     for episode in subject.oracle:
         for answer in long_words(episode):
             looked += 1
-            places = (("first observation", episode.seen[0]), ("first info", episode.aside))
-            for where, text in places:
+            texts = {"first observation": episode.seen[0], "first info": episode.aside}
+            for where, text in texts.items():
                 if answer in text:
                     raise Failed(f"the {where} holds the answer {answer[:60]!r}")
     spells_out = getattr(subject.world, "spells_out", False)
@@ -243,6 +243,7 @@ def _holds(text: str, answer: str) -> bool:
 def verifier_determinism(subject: Subject) -> str:
     """The same episode has the same return, five times."""
     episode = subject.lived[0]
+    # Bitwise: sums in another order, as of a set's elements, differ in their last digits.
     totals = {replay(subject.world, asdict(episode)).total for _ in range(5)} | {episode.total}
     if len(totals) > 1:
         raise Failed(f"returns {sorted(totals)}")
