@@ -135,7 +135,9 @@ class Sandbox:
         with self._lock:
             try:
                 process = self._start()
+                # The zygote reads the time limit by itself: the request is parsed in the fork only.
                 _send(process, b"%8.3f" % wall_seconds + request)
+                # A fork that overruns is ended by the zygote; 20 s more mean that the zygote hangs.
                 reply = json.loads(_receive(process, wall_seconds + 20))
             except (OSError, ValueError, struct.error) as error:
                 self._stop()
@@ -160,6 +162,7 @@ class Sandbox:
             return self._process
         self._tier = self._tier or tier()
         with launch(self._tier, filtered=self._filtered, closed=self._closed) as command:
+            # `runsc` reads the folder as long as the cage lives, so `_stop` removes it.
             self._folder = command.folder
             return self._begin(command)
 
@@ -177,9 +180,9 @@ class Sandbox:
             cwd="/",
         )
         try:
-            bounds.hold(process.pid)  # nothing of an agent runs yet
+            bounds.hold(process.pid)  # no code of an agent runs yet
             _receive(process, command.start_seconds)
-            bounds.hold(process.pid)  # and what was started meanwhile
+            bounds.hold(process.pid)  # bubblewrap has started the zygote meanwhile
         except IsolationError:
             self._stop()
             raise

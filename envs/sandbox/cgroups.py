@@ -1,9 +1,9 @@
 """Control groups for places: finds where this process can make groups, and makes them with limits.
 
-Uses version 2 if a group at or above ours is writable and hands out memory and pids. Else it uses
-version 1's memory and pids, and cpu, so that each place has the CPU share of one process. Groups
-stand below our own group, so our own limits hold for them too. Groups that dead processes left are
-removed by the next process that makes some.
+Uses version 2 if a group at or above ours is writable and hands out memory and pids. Else uses
+version 1's memory and pids, and cpu, so that each place has the CPU share of one process. The
+groups stand below our own group, so our own limits hold for them too. If a process dies and leaves
+its groups, the next process that makes groups removes them.
 
 Does not cover: machines where no group can be made; there `limits` watches instead.
 """
@@ -27,12 +27,11 @@ _number = itertools.count()
 
 @dataclass(frozen=True)
 class Home:
-    """A group below which this process may make groups, and the files there that hold limits."""
+    """A group below which this process may make groups, and the names of its limits' files."""
 
     path: Path
     settings: Mapping[str, str]
     """File name to "memory", "processes" or the value itself."""
-    needed: bool = True
 
 
 def make(memory_bytes: int, processes: int) -> list[Path]:
@@ -57,7 +56,7 @@ def make(memory_bytes: int, processes: int) -> list[Path]:
 
 @cache
 def homes() -> tuple[Home, ...]:
-    """The groups below which we can make groups, tried once; removes what dead processes left."""
+    """The groups below which we can make groups, tried once; removes groups of dead processes."""
     found = _second_version() or _first_version()
     for home in found:
         for left in home.path.glob(f"{_mark()}*"):
@@ -89,7 +88,7 @@ def _second_version() -> tuple[Home, ...]:
         return ()
     settings = {
         "memory.max": "memory",
-        "memory.swap.max": "0",
+        "memory.swap.max": "0",  # else the place would go on in swap beyond its memory
         "memory.oom.group": "1",
         "pids.max": "processes",
     }
@@ -159,9 +158,10 @@ def _upwards(mount: tuple[str, str], own: str) -> Iterator[Path]:
 
 
 def _mounted(kind: str, controller: str) -> tuple[str, str] | None:
-    """(mount point of a hierarchy, which of its groups is mounted there)."""
+    """(mount point of a hierarchy, the group in the hierarchy that is mounted there)."""
     with suppress(OSError), open("/proc/self/mountinfo") as file:
         for line in file:
+            # The fields before " - " vary in number (proc_pid_mountinfo(5)), those after do not.
             left, _, right = line.partition(" - ")
             fields = left.split()
             what, _, options = right.split()[:3]

@@ -68,6 +68,7 @@ def bwrap_arguments(
         words += ["--unshare-net"]
     words += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "place"]
     words += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
+    # `--size` holds for the next tmpfs only, so each one has its own.
     words += ["--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     words += ["--size", size, "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/home"]
     words += ["--setenv", "HOME", "/home", "--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin"]
@@ -191,6 +192,7 @@ def start(
             program.write(seccomp.filter_bytes("programs"))
             program.seek(0)
             words += ["--seccomp", str(program.fileno())]
+        # bubblewrap waits at the gate until a byte arrives: the limits hold before anything runs.
         gate, opened = os.pipe()
         arguments.write(packed([*words, "--block-fd", str(gate)]))
         arguments.seek(0)
@@ -212,9 +214,9 @@ def start(
             )
             process.bounds = bounds
             weakref.finalize(process, bounds.close)
-            bounds.hold(process.pid)  # bubblewrap waits for the gate, so no command runs yet
+            bounds.hold(process.pid)
         except BaseException:
-            if process is not None:  # its gate is still closed: without limits nothing has run
+            if process is not None:  # its gate is still closed: no command has run
                 subprocess.Popen.kill(process)
                 subprocess.Popen.wait(process)
             bounds.close()

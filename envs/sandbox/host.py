@@ -36,19 +36,19 @@ MOST_BYTES = 1 << 20
 
 
 class Refused(Exception):
-    """What the agent wrote cannot be read, and why. Nothing has changed."""
+    """The judge cannot read what the agent wrote; the message says why. Nothing has changed."""
 
 
 def answered(judge, asked):
-    """What a call of the judge came to, as a line. Whatever the judge raises, this returns."""
+    """The judge's answer to a call, as a line. It returns whatever the judge raises."""
     try:
-        told = {"value": getattr(judge, asked["call"])(**asked["with"])}
+        answer = {"value": getattr(judge, asked["call"])(**asked["with"])}
     except Refused as refused:
-        told = {"refused": str(refused)[:300]}
+        answer = {"refused": str(refused)[:300]}
     except BaseException as failed:
-        told = {"failed": f"{type(failed).__name__}: {failed}"[:300]}
+        answer = {"failed": f"{type(failed).__name__}: {failed}"[:300]}
     try:
-        line = json.dumps(told).encode()
+        line = json.dumps(answer).encode()
     except BaseException as failed:
         line = json.dumps({"failed": f"not plain data: {type(failed).__name__}"}).encode()
     if len(line) >= MOST_BYTES:
@@ -57,7 +57,7 @@ def answered(judge, asked):
 
 
 def lines(descriptor):
-    """The lines that come in, until the other end closes."""
+    """Yields the lines that arrive, until the other end closes."""
     rest = b""
     while more := os.read(descriptor, 1 << 16):
         rest += more
@@ -107,7 +107,7 @@ def child(judge, channel, program, memory_bytes, cpu_seconds):
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     os.closerange(4, 1024)
-    random.seed(0)  # a fork would be given a new seed: the same answer is to get the same score
+    random.seed(0)  # Python gives each fork a new seed, and equal answers must get equal scores
     limit(memory_bytes, cpu_seconds)
     if program:
         load_filter(program)
@@ -125,7 +125,7 @@ def fork(judge, channel, *limits):
 
 
 def ended(pid, seconds):
-    """How a child that is dead now ended: by itself within `seconds`, or by what signal."""
+    """How a child ended: by itself within `seconds`, or by a signal. It is dead now."""
     until = time.monotonic() + seconds
     while not (found := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < until:
         time.sleep(0.005)
@@ -141,7 +141,9 @@ def ended(pid, seconds):
 
 def requests(control):
     """(a request, the descriptor that came with it or None), until the other end closes."""
-    rest, descriptors = b"", []
+    rest = b""
+    # Kept apart from the lines: one read may bring several lines, and their descriptors together.
+    descriptors = []
     while True:
         more, came, _, _ = socket.recv_fds(control, 1 << 16, 4)
         descriptors += came
@@ -163,55 +165,65 @@ def made(path, options):
     return module.Judge(**options)
 
 
+def as_line(answer):
+    return json.dumps(answer).encode() + b"\n"
+
+
+def forked(judge, channel, limits, children):
+    """Forks a child that serves `channel`, and adds its pid to `children`; the answer as a line."""
+    try:
+        pid = fork(judge, channel, *limits)
+    except OSError as refused:  # this process and its other children go on
+        return as_line({"failed": f"no process for one more episode: {refused.strerror}"})
+    children.add(pid)
+    return as_line({"value": pid})
+
+
+def ended_child(pid, seconds, children):
+    """As `ended`, for one of `children`, from which the pid is removed."""
+    # The kernel may have given the pid of a child that was waited for to another process.
+    if pid not in children:
+        return "was not ours"
+    children.discard(pid)
+    return ended(pid, seconds)
+
+
 def main():
     path, options, program, memory_bytes, cpu_seconds, how = sys.argv[1:]
     limits = bytes.fromhex(program), int(memory_bytes), int(cpu_seconds)
     control = socket.socket(fileno=0)
-    control.sendall(b'{"value": "up"}\n')
+    control.sendall(as_line({"value": "up"}))
+    # Judges import `Refused` by `import host`: they must get this module, not a second copy.
     sys.modules["host"] = sys.modules["__main__"]
     try:
         judge = made(path, json.loads(options))
     except BaseException as failed:
         traceback.print_exc()
         kind = "missing" if isinstance(failed, ImportError) else "failed"
-        control.sendall(
-            json.dumps({kind: f"{type(failed).__name__}: {failed}"[:500]}).encode() + b"\n"
-        )
+        control.sendall(as_line({kind: f"{type(failed).__name__}: {failed}"[:500]}))
         return
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no child reads another's memory
+    # A collection in a child would write to every object, and copy all shared pages.
     gc.collect()
     gc.freeze()
-    control.sendall(b'{"value": "ready"}\n')
+    control.sendall(as_line({"value": "ready"}))
     children = set()
     for asked, channel in requests(control):
         if asked["do"] == "warm":
             line = answered(judge, asked)
             gc.freeze()
         elif asked["do"] == "fork" and how == "forks":
-            try:
-                pid = fork(judge, channel, *limits)
-            except OSError as refused:  # this process, and the children that there are, go on
-                line = (
-                    json.dumps(
-                        {"failed": f"no process for one more episode: {refused.strerror}"}
-                    ).encode()
-                    + b"\n"
-                )
-            else:
-                children.add(pid)
-                line = json.dumps({"value": pid}).encode() + b"\n"
+            line = forked(judge, channel, limits, children)
         elif asked["do"] == "fork":
-            control.sendall(b'{"value": 0}\n')
+            control.sendall(as_line({"value": 0}))
             serve(judge, channel)
             return
+        elif asked["do"] == "how":
+            # The child closes its line before it has ended: give it a moment.
+            line = as_line({"value": ended_child(asked["pid"], 0.3, children)})
         else:
-            pid = asked["pid"]
-            seconds = (
-                0.3 if asked["do"] == "how" else 0
-            )  # one whose line has ended may still be on its way out
-            told = ended(pid, seconds) if pid in children else "was not ours"
-            children.discard(pid)
-            line = json.dumps({"value": told}).encode() + b"\n" if asked["do"] == "how" else b""
+            ended_child(asked["pid"], 0, children)
+            line = b""  # `end` has no answer
         if channel is not None:
             os.close(channel)
         control.sendall(line)

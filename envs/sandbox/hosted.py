@@ -1,4 +1,4 @@
-"""Judges from packages of others, which read what an agent wrote: one child process an episode.
+"""Judges from packages of others, which read an agent's text: one child process an episode.
 
     judges = Hosted(Path("guests/reasoning.py"), ["reasoning_gym"])
     judges.warm("entry", dataset="chain_sum", index=3)  # warm process: only our own words
@@ -6,11 +6,11 @@
         episode.ask("score", text=written)              # the episode's own child
 
 Covers: the warm process (`judge_process`) is confined: no network, read-only files. Each child of
-it can moreover neither fork, signal, open a socket, nor write or create a file. A child has limits
-on memory and CPU time, and is dead when its episode is closed: whatever it did to the judge's
-classes, modules or random numbers is gone too. A child that hangs, dies or answers nonsense is an
+it can neither fork, signal, open a socket, nor write or create a file. A child has limits on memory
+and CPU time, and is dead when its episode is closed; its changes of the judge's classes, modules
+and random numbers are gone then too. A child that hangs, dies or answers nonsense is an
 EnvironmentFailure, never a score. If no place can be built, the world is refused (IsolationError);
-there is no weaker place.
+there is no weaker one.
 
 Does not cover: a judge that gives a wrong score because of what it reads (see
 `guests/reasoning.py` for a judge that runs it as Python). Children of one warm process share its
@@ -45,7 +45,7 @@ TIER = "namespaces"
 class Limits:
     """What one episode's child may use.
 
-    `answer_seconds` limits one answer. `memory_bytes` comes on top of what the packages take.
+    `answer_seconds` limits one answer. `memory_bytes` is added to the memory of the packages.
     `filtered` is off in tests only: as a control, in which an attack must get through.
     """
 
@@ -82,14 +82,14 @@ class Hosted:
         self._forks = forks
         # Reentrant: the garbage collector may end a session while this thread opens another one.
         self._lock = threading.RLock()
-        self._place: JudgeProcess | None = None
+        self._process: JudgeProcess | None = None
         self._spare: Session | None = None
 
     def warm(self, call: str, **arguments: Any) -> Any:
         """The answer of the judge's method `call` in the warm process.
 
-        All later episodes are forked from this process: never give it anything that an agent
-        wrote. Raises ValueError if the judge refuses, EnvironmentFailure if it fails.
+        All later episodes are forked from this process: never give it an agent's text. Raises
+        ValueError if the judge refuses, EnvironmentFailure if it fails.
         """
         with self._lock:
             request = {"do": "warm", "call": call, "with": arguments}
@@ -103,14 +103,14 @@ class Hosted:
         with self._lock:
             spare = self._spare
             self._spare = None
-            if spare is not None and spare.in_place(self._place):
+            if spare is not None and spare.is_child_of(self._process):
                 return spare
         return self._opened()
 
     def prepare(self) -> None:
         """Forks the next episode's child now, while nobody waits for it."""
         with self._lock:
-            if self._spare is None or not self._spare.in_place(self._place):
+            if self._spare is None or not self._spare.is_child_of(self._process):
                 self._spare = self._opened()
 
     def _opened(self) -> Session:
@@ -118,13 +118,13 @@ class Hosted:
         seconds = self._limits.answer_seconds
         try:
             if not self._forks:
-                place = self._new_process()
-                place.ask({"do": "fork"}, START_SECONDS, theirs.fileno())
-                return Session(ours, None, 0, place, seconds)
+                process = self._new_process()
+                process.ask({"do": "fork"}, START_SECONDS, theirs.fileno())
+                return Session(ours, None, 0, process, seconds)
             with self._lock:
-                place = self._warm_process()
-                pid = int(place.ask({"do": "fork"}, START_SECONDS, theirs.fileno()))
-            return Session(ours, self, pid, place, seconds)
+                process = self._warm_process()
+                pid = int(process.ask({"do": "fork"}, START_SECONDS, theirs.fileno()))
+            return Session(ours, self, pid, process, seconds)
         except BaseException:
             ours.close()
             raise
@@ -141,31 +141,31 @@ class Hosted:
         with self._lock:
             self._stop()
 
-    def end_child(self, place: JudgeProcess, pid: int) -> None:
-        """Ends the child `pid` of `place`, if that process still serves."""
+    def end_child(self, process: JudgeProcess, pid: int) -> None:
+        """Ends the child `pid` of `process`, if that process still serves."""
         with self._lock:
-            if place is self._place:
-                place.tell({"do": "end", "pid": pid})
+            if process is self._process:
+                process.tell({"do": "end", "pid": pid})
 
-    def how_child_ended(self, place: JudgeProcess, pid: int) -> str:
+    def how_child_ended(self, process: JudgeProcess, pid: int) -> str:
         """How a child ended, in words. The child is dead when this returns."""
         with self._lock:
-            if place is not self._place or not place.alive:
+            if process is not self._process or not process.alive:
                 return "was ended with its place"
-            return str(place.ask({"do": "how", "pid": pid}, START_SECONDS))
+            return str(process.ask({"do": "how", "pid": pid}, START_SECONDS))
 
     def _warm_process(self) -> JudgeProcess:
-        if self._place is not None and not self._place.alive:
+        if self._process is not None and not self._process.alive:
             self._stop()
-        if self._place is None:
-            self._place = self._new_process()
-        return self._place
+        if self._process is None:
+            self._process = self._new_process()
+        return self._process
 
     def _stop(self) -> None:
         self._spare = None
-        if self._place is not None:
-            self._place.close()
-            self._place = None
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def _new_process(self) -> JudgeProcess:
         site = _site(self._packages)
@@ -183,7 +183,7 @@ class Hosted:
 class Session:
     """One episode's child: methods of its judge are called in turn; `close` ends it.
 
-    `host` is None if the child is not a fork but has the whole process `place` to itself.
+    `host` is None if the child is not a fork but `process` itself.
     """
 
     def __init__(
@@ -191,13 +191,13 @@ class Session:
         channel: socket.socket,
         host: Hosted | None,
         pid: int,
-        place: JudgeProcess,
+        process: JudgeProcess,
         seconds: float,
     ) -> None:
         self._line = Line(channel)
         self._host = host
         self._pid = pid
-        self._place = place
+        self._process = process
         self._seconds = seconds
         self._ended = False
 
@@ -224,13 +224,13 @@ class Session:
     def _how_it_ended(self) -> str:
         """How the child ended, in words. The child is dead when this returns."""
         if self._host is not None:
-            return self._host.how_child_ended(self._place, self._pid)
-        self._place.close()
+            return self._host.how_child_ended(self._process, self._pid)
+        self._process.close()
         return "was ended with its place"
 
-    def in_place(self, place: JudgeProcess | None) -> bool:
-        """Whether this is a child of `place`, and `place` is alive."""
-        return not self._ended and place is self._place and place.alive
+    def is_child_of(self, process: JudgeProcess | None) -> bool:
+        """Whether this is a child of `process`, and `process` is alive."""
+        return not self._ended and process is self._process and process.alive
 
     @property
     def alive(self) -> bool:
@@ -244,9 +244,9 @@ class Session:
         self._ended = True
         self._line.close()
         if self._host is None:
-            self._place.close()
+            self._process.close()
         else:
-            self._host.end_child(self._place, self._pid)
+            self._host.end_child(self._process, self._pid)
 
     def __enter__(self) -> Session:
         return self
@@ -255,6 +255,7 @@ class Session:
         self.close()
 
     def __del__(self) -> None:
+        # A world may drop its session unclosed: without this, the child would live on.
         with suppress(Exception):
             self.close()
 

@@ -49,6 +49,7 @@ class JudgeProcess:
         ours, theirs = socket.socketpair()
         self._control = Line(ours)
         self._stderr = tempfile.TemporaryFile()
+        # `-S` leaves site-packages out: only the judge's own folder is imported from.
         program = (
             f"import sys; sys.path.append({str(readable[0])!r}); "
             "exec(compile(open('/host.py').read(), '/host.py', 'exec'))"
@@ -119,6 +120,7 @@ class JudgeProcess:
             line = json.dumps(request).encode() + b"\n"
             return value_of(self._control.ask(line, seconds, descriptor))
         except (OSError, EOFError) as error:
+            # A late answer would be taken for the next question's.
             self.close()
             raise EnvironmentFailure(
                 f"the strangers' place {error}: {self._last_line()}",

@@ -1,9 +1,9 @@
 """Limits of places, enforced by control groups; without control groups, by a watching thread.
 
 Covers: memory (tmpfs included), processes, open files, and the size of a writable folder outside.
-A place is in its control groups (see `cgroups`) before its first program starts. Without groups,
-a thread looks every 50 ms, adds up what the place's processes and tmpfs hold, and kills the place
-if it holds too much. The thread also watches a folder outside that a place may write. Rlimits on
+A place is in its control groups (see `cgroups`) before its first program starts. Without groups, a
+thread adds up the memory and tmpfs of the place's processes every 50 ms, and kills the place if the
+sum is over the limit. The thread also watches a folder outside that a place may write. Rlimits on
 processes, open files and core dumps hold in any case.
 
 Does not cover, without control groups: System V segments that no process has mapped, and what
@@ -86,7 +86,7 @@ JUDGE = Limits(file_bytes=256 * MIB)
 PEER = Limits(
     memory_bytes=4096 * MIB, processes=1024, files=4096, tmp_bytes=1024 * MIB, file_bytes=256 * MIB
 )
-"""For a process of strangers' code. Its messages go to a file too, so `file_bytes` ends them."""
+"""For a process of strangers' code. `file_bytes` limits its log too, which is a file."""
 DESKTOP = Limits(memory_bytes=4096 * MIB, processes=512, files=4096, tmp_bytes=512 * MIB)
 """For sessions of several programs, LibreOffice among them, which start many threads."""
 
@@ -94,8 +94,8 @@ DESKTOP = Limits(memory_bytes=4096 * MIB, processes=512, files=4096, tmp_bytes=5
 class Bounds:
     """Holds one place to its limits.
 
-    Call `hold` with its process before that process runs anything of others, or put `words` before
-    the command that starts it. `close` ends all that still runs in the place, and its groups.
+    Call `hold` with its process before that process runs code of others, or put `words` before the
+    command that starts it. `close` ends all processes of the place, and removes its groups.
     """
 
     def __init__(self, limits: Limits, folders: Sequence[Path] = ()) -> None:
@@ -106,7 +106,7 @@ class Bounds:
         self._pid = 0
         self._owner = os.getpid()
         self.broken = ""
-        """What the place used too much of, if the watching thread ended it; else empty."""
+        """The limit that the place broke, if the watching thread ended it; else empty."""
         _open.add(self)
 
     @property
@@ -195,7 +195,7 @@ class Bounds:
                 self.kill()
 
     def _too_much(self, pids: Sequence[int]) -> str:
-        """What the place uses too much of, in words; empty if it keeps to its limits."""
+        """The limit that the place breaks, in words; empty if it keeps to its limits."""
         limits = self._limits
         for folder in self._folders:
             held, count = folder_use(folder)
@@ -227,6 +227,7 @@ def tree(pid: int) -> list[int]:
     """The pids of a process and all its descendants, parents first."""
     found: list[int] = []
     left = [pid]
+    # A process's children are listed by the thread that forked them.
     while left:
         found.append(at := left.pop())
         with suppress(OSError):

@@ -34,7 +34,7 @@ class Line:
         if self._rest:
             # Taken as this question's answer, it would put every later answer one too late.
             raise OSError("answered what it was not asked")
-        self._channel.settimeout(seconds)
+        self._channel.settimeout(seconds)  # an other end that reads nothing blocks the sending too
         if descriptor is None:
             self._channel.sendall(question)
         else:

@@ -1,4 +1,4 @@
-"""System-call filters: which calls code in a cage or place may make, as classic BPF programs.
+"""System-call filters for code in a cage or place, as classic BPF programs.
 
 Covers, with three allow-lists and one list of refusals:
 - "cage": everything that bubblewrap starts for a cage.
@@ -227,6 +227,7 @@ def filter_bytes(kind: str) -> bytes:
         return _packed(_refusing(column, audit))
     table = _RUN | _PROCESS if kind == "cage" else _RUN
     program = [
+        # The same number is another call in the 32-bit interface: check the architecture first.
         (_LOAD, 0, 0, _ARCH),
         (_JUMP_EQUAL, 1, 0, audit),
         (_RETURN, 0, 0, _KILL),

@@ -68,6 +68,7 @@ def launch(tier: str, *, filtered: bool, closed: bool) -> Iterator[Launch]:
         words = _gvisor_command(Path(folder.name), arguments)
         yield Launch(words, limits=GVISOR, start_seconds=60, folder=folder)
     else:
+        # bubblewrap reads the filter from a descriptor, to its end.
         with tempfile.TemporaryFile() as program:
             program.write(seccomp.filter_bytes("cage"))
             program.seek(0)
@@ -99,7 +100,7 @@ def _others_may_run(program: Path) -> bool:
 
 
 def _zygote_arguments(uid: int, filtered: bool) -> list[str]:
-    """The zygote's first arguments: its uid (-1: ours), the fork's filter, whether it loads."""
+    """The zygote's first arguments: its uid (-1: ours), the fork's filter, whether to load it."""
     program = seccomp.filter_bytes("run").hex()
     return [str(uid), program, "filtered" if filtered else "unfiltered"]
 

@@ -37,29 +37,47 @@ def drop_privileges(uid):
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
 
 
+def landlock_attributes(version):
+    """struct landlock_ruleset_attr of all accesses that this version of Landlock can refuse.
+
+    A kernel refuses attributes that it does not know, so an older one is given fewer.
+    """
+    access_bits = 13  # reading, writing, making and removing files
+    if version >= 2:
+        access_bits += 1  # LANDLOCK_ACCESS_FS_REFER: moving files between directories
+    if version >= 3:
+        access_bits += 1  # LANDLOCK_ACCESS_FS_TRUNCATE
+    if version >= 5:
+        access_bits += 1  # LANDLOCK_ACCESS_FS_IOCTL_DEV
+    attributes = struct.pack("<Q", (1 << access_bits) - 1)
+    if version >= 4:
+        attributes += struct.pack("<Q", 3)  # TCP: bind and connect
+    if version >= 6:
+        attributes += struct.pack("<Q", 3)  # scopes: abstract sockets and signals
+    return attributes
+
+
 def close_with_landlock(paths):
     """From here on only files below `paths` may be read.
 
     None may be written; no TCP may be used; nobody outside may be signalled.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(
-        444, None, 0, 1
-    )  # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
+    # landlock_create_ruleset with LANDLOCK_CREATE_RULESET_VERSION
+    version = libc.syscall(444, None, 0, 1)
     if version < 1:
         sys.exit("the kernel has no Landlock, or it is switched off")
-    files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
-    attributes = struct.pack("<QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    attributes = landlock_attributes(version)
+    size = len(attributes)
     ruleset = libc.syscall(444, ctypes.create_string_buffer(attributes, size), size, 0)
     if ruleset < 0:
         sys.exit("landlock_create_ruleset failed")
     for path in paths:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        rule = struct.pack("<Qi", 0b1101, place)  # execute, read files, read directories
+        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        rule = struct.pack("<Qi", 0b1101, folder)  # execute, read files, read directories
         if libc.syscall(445, ruleset, 1, ctypes.create_string_buffer(rule, len(rule)), 0):
             sys.exit("landlock_add_rule failed for " + path)
-        os.close(place)
+        os.close(folder)
     if libc.syscall(446, ruleset, 0):
         sys.exit("landlock_restrict_self failed")
     os.close(ruleset)
@@ -86,9 +104,9 @@ def limit(memory_bytes, cpu_seconds):
 
 
 def run(request, result):
-    """In the fork: runs the code and the asked calls; writes their answers as JSON.
+    """In the fork: runs the code and the requested calls; writes their answers as JSON.
 
-    [["value", ...] | ["error", text], ...]
+    The answers are [["value", ...] | ["error", text], ...].
     """
     namespace = {"__name__": "__agent__"}
     answers = []
@@ -134,10 +152,11 @@ def child(raw, output, result, program, filtered):
 def collect(pid, output, result, deadline):
     """What the fork wrote to both pipes, and how it ended. It is dead when this returns."""
     kept = {output: bytearray(), result: bytearray()}
-    waiting, ending = {output, result}, "ok"
+    waiting = {output, result}
+    ending = "ok"
     while waiting:
         left = deadline - time.monotonic()
-        ready = select.select(list(waiting), [], [], max(left, 0))[0] if left > 0 else []
+        ready = select.select(list(waiting), [], [], left)[0] if left > 0 else []
         if not ready:
             ending = "timeout"
             break
@@ -147,14 +166,12 @@ def collect(pid, output, result, deadline):
                 waiting.discard(descriptor)
             elif len(kept[descriptor]) < OUTPUT_CAP:
                 kept[descriptor] += data[: OUTPUT_CAP - len(kept[descriptor])]
+    # The code may have closed both pipes and gone on.
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if ending == "ok" and not kept[result]:
-        ending = (
-            "timeout"
-            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
-            else "killed"
-        )
+        out_of_cpu = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+        ending = "timeout" if out_of_cpu else "killed"
     return {
         "ending": ending,
         "stdout": kept[output].decode("utf-8", "replace"),
@@ -173,7 +190,9 @@ def read_exactly(count):
 
 
 def main():
-    uid, program, filtered = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3] == "filtered"
+    uid = int(sys.argv[1])
+    program = bytes.fromhex(sys.argv[2])
+    filtered = sys.argv[3] == "filtered"
     if sys.argv[4:5] == ["gvisor"]:
         os.chroot("/cage")
         os.chdir("/")
@@ -182,7 +201,7 @@ def main():
     if sys.argv[4:5] == ["landlock"] and sys.argv[5:]:
         close_with_landlock(sys.argv[5:])
     os.environ.clear()
-    gc.freeze()
+    gc.freeze()  # a collection in a fork would copy all pages that it shares with us
     os.write(1, struct.pack("<I", 2) + b"{}")  # ready
     while True:
         raw = read_exactly(struct.unpack("<I", read_exactly(4))[0])
@@ -200,7 +219,7 @@ def main():
         reply = json.dumps(collect(pid, output, result, time.monotonic() + wall_seconds)).encode()
         os.close(output)
         os.close(result)
-        raw = None
+        raw = None  # the next fork must not find this request in its memory
         os.write(1, struct.pack("<I", len(reply)))
         view = memoryview(reply)
         while view:

@@ -230,9 +230,9 @@ def test_a_closed_episode_leaves_no_process_and_no_descriptor(evaluating: Hosted
 
 def test_a_place_that_dies_is_built_anew(evaluating: Hosted) -> None:
     episode = evaluating.open()
-    assert evaluating._place is not None
-    evaluating._place._process.kill()
-    evaluating._place._process.wait()
+    assert evaluating._process is not None
+    evaluating._process._process.kill()
+    evaluating._process._process.wait()
     with pytest.raises(EnvironmentFailure, match="it was ended with its place"):
         for _ in range(200):  # the kernel ends those within a moment later
             episode.ask("drawn")
