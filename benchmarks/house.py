@@ -1,7 +1,8 @@
-"""The house in figures: how dense the code is, how wide, how much is said of it and tested.
+"""Figures of the code: nodes a line, wide lines, comments, sizes, and the share of tests.
 
-    python -m benchmarks.house [FOLDER ...]     `./xp test` prints it; folders of others for
-    comparison
+    python -m benchmarks.house [FOLDER ...]
+
+`./xp test` prints the figures. Folders of other projects may be given for comparison.
 
 A line of code holds a token that is neither a comment nor part of a docstring. Nodes are those of
 Python's syntax tree without contexts (Load, Store, Del) and docstrings. Figures of ten projects
@@ -83,6 +84,7 @@ def _of(text: str) -> Figures:
             comments.add(token.start[0])
         elif token.type not in _SILENT:
             code.update(here)
+    # One Load or Store stands at every name: they would count each name twice.
     nodes = [n for n in ast.walk(tree) if not isinstance(n, ast.expr_context)]
     classes = [n for n in nodes if isinstance(n, ast.ClassDef)]
     comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -91,7 +93,7 @@ def _of(text: str) -> Figures:
         longest_file=len(lines),
         longest_class=max(((c.end_lineno or 0) - c.lineno + 1 for c in classes), default=0),
         code_lines=len(code - in_docstring),
-        nodes=len(nodes) - 2 * len(docstrings),
+        nodes=len(nodes) - 2 * len(docstrings),  # a docstring is an Expr and its Constant
         comment_lines=len(comments),
         wide_lines=sum(len(line) > MOST_COLUMNS for line in lines),
         conditionals=sum(isinstance(n, ast.IfExp) for n in nodes),
@@ -115,7 +117,7 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def table(folders: dict[str, Path]) -> str:
-    """One row a folder, and what the columns mean above."""
+    """One row for each folder, below the columns' names."""
     head = (
         "folder        files  code lines  nodes/line  wide  comments/1000  if-else/1000  "
         "comprehensions/1000  longest file  longest class"

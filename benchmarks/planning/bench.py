@@ -1,8 +1,7 @@
-"""`./xp bench planning`: every claim about planning, beside what was published and beside its
-controls.
+"""`./xp bench planning`: every claim about planning, with published figures and controls.
 
-Results are kept in `results.json`, each with the command that makes it; a part that is measured
-anew replaces its rows.
+`results.json` keeps the results, each with the command that makes it. A part that is measured again
+replaces its rows.
 """
 
 from __future__ import annotations
@@ -34,24 +33,25 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cartpole": ("language", "cartpole"),
     "language-dyna": ("language", "dyna"),
 }
-"""Part -> its module here, imported when it is measured, and the functions there that yield its
-rows."""
+"""Part -> its module here, and the functions of that module that yield its rows."""
 
 HOURS = ("bundled", "cartpole", "language-dyna", "lookahead")
-"""Run only when they are asked for."""
+"""Parts that take hours: measured only if `--only` names them."""
 
 
 def measured(part: str) -> Iterator[Row]:
+    """Yields the rows of a part as they are measured."""
     module, *functions = PARTS[part]
+    # Imported only now: one part's missing package must not stop the others.
     found = import_module(f"benchmarks.planning.{module}")
     for function in functions:
         yield from getattr(found, function)()
 
 
 def main(only: str | None, as_json: bool, write: bool) -> bool:
-    """Prints the rows as they come; True if every goal is met.
+    """Prints the rows as they are measured; True if every goal is met.
 
-    Raises ConfigError for a part that there is not.
+    Raises ConfigError for an unknown part.
     """
     if only is not None and only not in PARTS:
         raise ConfigError(
@@ -60,7 +60,8 @@ def main(only: str | None, as_json: bool, write: bool) -> bool:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     met = True
     for name in [only] if only else [part for part in PARTS if part not in HOURS]:
-        started, rows = time.monotonic(), []
+        started = time.monotonic()
+        rows = []
         for row in measured(name):
             rows.append(row.record())
             met = met and row.goal_met
@@ -72,11 +73,15 @@ def main(only: str | None, as_json: bool, write: bool) -> bool:
         }
     if write:
         RESULTS.write_text(dumps(kept, indent=1, ensure_ascii=False) + "\n")
-        head, _, rest = PAGE.read_text().partition("<!-- results -->")
-        PAGE.write_text(
-            f"{head}<!-- results -->\n{table(kept)}<!-- end -->{rest.partition('<!-- end -->')[2]}"
-        )
+        PAGE.write_text(with_results(PAGE.read_text(), table(kept)))
     return met
+
+
+def with_results(page: str, results: str) -> str:
+    """The page with `results` between its two marks, and everything else as it was."""
+    head, _, rest = page.partition("<!-- results -->")
+    tail = rest.partition("<!-- end -->")[2]
+    return f"{head}<!-- results -->\n{results}<!-- end -->{tail}"
 
 
 def table(kept: dict[str, dict[str, object]]) -> str:
@@ -102,6 +107,7 @@ def table(kept: dict[str, dict[str, object]]) -> str:
 
 
 def shown(row: Row) -> str:
+    """A row as lines for a terminal."""
     lines = [
         f"{'met   ' if row.goal_met else 'MISSED'} {row.name}: {row.here}, goal {row.goal}, "
         f"{row.seeds} seeds",

@@ -1,10 +1,9 @@
-"""Planning on and off in three bundled worlds, one at a time: real steps until a held-out return,
-by whole runs.
+"""Planning on and off in three bundled worlds: real steps of whole runs until a held-out return.
 
-The demo's settings, each world alone, but that the browser is shown 80 tasks instead of 120, for
-imitation alone must stand below what is to be reached. A run that does not get there is counted
-with its cap, and the row says how many did not. There is no goal but honesty: what planning is
-worth where a task is one to five turns long.
+The settings are the demo's, with one world alone. The browser has 80 demonstrations instead of 120:
+with more, imitation alone reaches the return. A run that does not reach the return counts with its
+cap, and the row says how many did not. The rows have no goal: they tell what planning is worth
+where a task takes one to five turns.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ WORLDS = {
     "browser": ("envs:Office-v0", "groups: 3, demonstrations: 80", 0.45, 96),
     "lab": ("envs:Reactor-v0", "groups: 2, demonstrations: 50", 0.35, 48),
 }
-"""Room -> (world, its share of a round, the mean held-out return to reach, in how many episodes).
+"""Room -> (world, its share of a round, the mean held-out return to reach, over how many episodes).
 """
 
 
@@ -31,6 +30,7 @@ def bundled(
 ) -> Iterator[Row]:
     for room, (world, share, goal, episodes) in WORLDS.items():
         taken: dict[bool, list[float]] = {}
+        # The same seeds with and without: a ratio of one seed compares equal tasks.
         for planned in (False, True):
             settings = [
                 f"worlds=[{{id: '{world}', {share}}}]",
@@ -47,7 +47,7 @@ def bundled(
                     settings,
                     seed,
                     budget,
-                    lambda told, p=planned, r=room: watch(f"{r} planning={p} {told}"),
+                    lambda line, p=planned, r=room: watch(f"{r} planning={p} {line}"),
                 )  # type: ignore[misc]
                 for seed in range(seeds)
             ]

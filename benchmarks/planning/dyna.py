@@ -1,7 +1,7 @@
 """Dyna-Q and Dyna-Q+ in the mazes of Sutton & Barto 2018, through collector, shards and learner.
 
-Each life is a stream of its own with a learner of its own; the policy acts on what was committed
-until its last turn but one, as every policy of this framework does.
+Each life is a stream with its own learner. The policy acts on the rows that were committed before
+its last turn, as every policy of this framework does: it is one turn behind the book's.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from experience.step import Step
 WORLD = "benchmarks.planning.worlds:Maze-v0"
 ACTIONS = Maze.actions
 BOOK = DynaSettings(step_size=0.1, discount=0.95, updates=0)
-"""What Sutton & Barto 2018 use in chapter 8, less the planning."""
+"""The settings of Sutton & Barto 2018, chapter 8, without planning updates."""
 
 
 @dataclass
 class Life:
-    """One stream's learner, and what it lived: its rewards, the lengths of its episodes, and how
-    many planning updates had been done at the end of each."""
+    """One stream's learner, its rewards, and two figures for each episode that has ended.
+
+    `lengths` are turns; `planned` is the number of planning updates until then.
+    """
 
     learner: Dyna
     rewards: list[float] = field(default_factory=list)
@@ -42,8 +44,8 @@ class Life:
     last: Step | None = None
 
     def take(self, step: Step) -> None:
-        """The next row of the stream: the answer to the one before is whole now, and is learned
-        from."""
+        """Takes the next row of the stream, and learns from the row before it."""
+        # A row's transition needs the next row: its observation is where the action led.
         if self.last is not None and self.last.decision is not None:
             self.learner.learn(self.last, step)
         self.last = step
@@ -57,7 +59,7 @@ class Life:
 def live(
     layout: str, lives: int, settings: DynaSettings, until: Callable[[Life], bool]
 ) -> list[Life]:
-    """`lives` streams with learners of those settings, each at least until it has lived enough."""
+    """`lives` streams with learners of these settings; ends when `until` holds for each of them."""
     with tempfile.TemporaryDirectory() as folder:
         config, _ = load(
             [],
@@ -92,6 +94,7 @@ def _live(
                     found[step.stream_id] = Life(Dyna(ACTIONS, rewards, own))
                 found[step.stream_id].take(step)
             values = {o: v for life in found.values() for o, v in life.learner.values.items()}
+            # One table for all lives: each life's observations name it, so none reads another's.
             pool.push(PolicyBundle(Table.weights(ACTIONS, values, 0)), 10**9)
     finally:
         pool.close()
@@ -99,8 +102,10 @@ def _live(
 
 
 def figure_8_2(lives: int = 30, episodes: int = 50) -> Iterator[Row]:
-    """The Dyna maze: planning updates against the first episode whose mean length is near the
-    shortest (14 steps)."""
+    """Dyna maze, figure 8.2: the first episode whose mean length is near the shortest (14 steps).
+
+    One row for each number of planning updates a step.
+    """
     for updates, book in ((0, 25), (5, 5), (50, 3)):
         lived = live(
             "dyna",
@@ -128,7 +133,7 @@ def near(curve: np.ndarray) -> float:
 
 
 def changing_mazes(lives: int = 20) -> Iterator[Row]:
-    """Figures 8.4 and 8.5: what curiosity earns after the world has changed."""
+    """Figures 8.4 and 8.5: the reward that curiosity earns after the world has changed."""
     for figure, layout, steps, updates, curiosity, goal in (
         ("8.4", "blocking", 3000, 10, 1e-4, ">= 1.3"),
         ("8.5", "shortcut", 6000, 50, 1e-3, ">= 1.1"),
@@ -142,7 +147,8 @@ def changing_mazes(lives: int = 20) -> Iterator[Row]:
                 lambda life, steps=steps: len(life.rewards) >= steps,
             )
             earned[kappa] = np.array([sum(life.rewards[:steps]) for life in lived])
-        plus, plain = earned[curiosity], earned[0.0]
+        plus = earned[curiosity]
+        plain = earned[0.0]
         yield ratio_row(
             f"{layout} maze: reward of Dyna-Q+ over Dyna-Q after {steps} steps",
             f"S&B fig. {figure}: Dyna-Q+ above Dyna-Q (plot)",
@@ -156,23 +162,14 @@ def changing_mazes(lives: int = 20) -> Iterator[Row]:
 
 
 def sweeping(lives: int = 20) -> Iterator[Row]:
-    """Prioritised sweeping against uniform planning: planning updates until an episode is near the
-    shortest."""
+    """Prioritised sweeping against uniform planning: updates until a near-shortest episode."""
     needed = {}
     for name, settings in (
         ("uniform", replace(BOOK, step_size=0.5, updates=5)),
         ("sweeping", replace(BOOK, step_size=0.5, updates=5, sweep=1e-4)),
     ):
         lived = live("dyna", lives, settings, lambda life: len(life.lengths) >= 25)
-        needed[name] = [
-            float(
-                next(
-                    (p for n, p in zip(life.lengths, life.planned, strict=True) if n <= 20),
-                    life.planned[-1],
-                )
-            )
-            for life in lived
-        ]
+        needed[name] = [_updates_until_near(life) for life in lived]
     yield ratio_row(
         "prioritised sweeping over uniform planning: planning updates to the first "
         "near-shortest episode",
@@ -184,3 +181,11 @@ def sweeping(lives: int = 20) -> Iterator[Row]:
         {f"updates, {name}": float(np.mean(v)) for name, v in needed.items()},
         "Dyna maze, n≤5, α=.5, θ=1e-4",
     )
+
+
+def _updates_until_near(life: Life) -> float:
+    """Planning updates until the first episode of at most 20 steps; all updates without one."""
+    for length, planned in zip(life.lengths, life.planned, strict=True):
+        if length <= 20:
+            return float(planned)
+    return float(life.planned[-1])

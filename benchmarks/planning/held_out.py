@@ -1,4 +1,4 @@
-"""What is earned on held-out tasks, through collector and shards."""
+"""Returns on held-out tasks, through collector and shards."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def returns(
     folder: Path,
     lane: Lane = "evaluation",
 ) -> list[float]:
-    """The return of each of the first `tasks` held-out tasks, in their order, by who acts in that
-    lane; NaN where it is not known."""
+    """The return of each of the first `tasks` held-out tasks, in order; NaN where it is unknown.
+
+    `lane` says who acts: the policy, or for demonstrations the scripted expert.
+    """
     works = [
         Work.named(
             f"{lane}/{i}",
             env_id=env_id,
-            seed=10_000_000 + i,
+            seed=10_000_000 + i,  # far from the seeds of training, which count from 0
             lane=lane,
             split="heldout",
             version=policy.version,
@@ -34,7 +36,8 @@ def returns(
         for i in range(tasks)
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    pool, replay = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1)
+    pool = LocalPool(config, "bench", folder, Catalog(folder))
+    replay = Replay(2, 1)
     waiting = {w.work_id for w in works}
     try:
         pool.order(works, policy)
@@ -43,4 +46,5 @@ def returns(
     finally:
         pool.close()
     earned = {e.first.work_id: e.total_reward for e in replay.held_out(policy.version, env_id)}
-    return [float("nan") if (total := earned.get(w.work_id)) is None else total for w in works]
+    totals = [earned.get(work.work_id) for work in works]
+    return [float("nan") if total is None else total for total in totals]

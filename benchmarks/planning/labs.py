@@ -1,9 +1,8 @@
-"""Campaigns in two bundled labs: real measurements until one is among the best hundredth of the
-recipes, and what an agent that plans its experiments earns there.
+"""Campaigns in two bundled labs: measurements until a good recipe, and returns of a planning agent.
 
-The lab's own simulation is the cheap model (equilibrium in the reactor, the nominal database in
-materials), its hidden truth is what is measured, with the noise that the agent has. A recipe is
-worth what `declare` would pay for it.
+A good recipe is among the best hundredth. The cheap model is the lab's own simulation: equilibrium
+in the reactor, the nominal database in materials. A measurement shows the lab's hidden truth with
+the noise that the agent meets. A recipe's worth is what the action `declare` pays for it.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from experience.planning.campaign import Campaign, Floats
 
 CAP = 40
 Problem = tuple[Floats, Floats, Floats, float]
-"""Recipes [N, D] in [0, 1], what each is really worth and what the simulation says [N], noise of a
-measurement."""
+"""Recipes [N, D] in [0, 1], their true and simulated worths [N], noise of a measurement."""
 
 
 def reactor(seed: int) -> Problem:
@@ -46,8 +44,9 @@ def reactor(seed: int) -> Problem:
         worth(k, stirred_reactor(float(k - task.heat_loss_k), r, task.pressure, task.residence_ms))
         for k, r in recipes
     ]
-    told = [worth(k, equilibrium(float(k), r, task.pressure)) for k, r in recipes]
-    return _unit(np.array(recipes, float)), np.array(truth), np.array(told), 4 * 0.01
+    simulated = [worth(k, equilibrium(float(k), r, task.pressure)) for k, r in recipes]
+    # A measured syngas share has noise of 0.01, and `worth` multiplies it by 4.
+    return _unit(np.array(recipes, float)), np.array(truth), np.array(simulated), 4 * 0.01
 
 
 def materials(seed: int) -> Problem:
@@ -60,13 +59,9 @@ def materials(seed: int) -> Problem:
         Recipe(p, k) for k in range(low, high + 1, (high - low) // 8) for p in range(3, 99, 5)
     ]
     truth = [world.worth(r, world.real(r)) for r in recipes]
-    told = [world.worth(r, world.cheap(r)) for r in recipes]
-    return (
-        _unit(np.array([[r.percent, r.kelvin] for r in recipes], float)),
-        np.array(truth),
-        np.array(told),
-        0.01 / 0.2,
-    )
+    simulated = [world.worth(r, world.cheap(r)) for r in recipes]
+    axes = np.array([[r.percent, r.kelvin] for r in recipes], float)
+    return _unit(axes), np.array(truth), np.array(simulated), 0.01 / 0.2
 
 
 LABS: dict[str, Callable[[int], Problem]] = {"reactor": reactor, "materials": materials}
@@ -79,15 +74,15 @@ def _unit(x: Floats) -> Floats:
 
 def measurements(problem: Problem, seed: int, how: str) -> float:
     """Measurements until one is among the best hundredth; the cap if none is."""
-    x, truth, told, noise = problem
+    x, truth, simulated, noise = problem
     rng = np.random.default_rng(seed)
     best = set(np.flatnonzero(truth >= np.quantile(truth, 0.99)).tolist())
-    campaign = Campaign(
-        x, told if how == "simulation and lab" else None, noise / max(float(truth.std()), 1e-9)
-    )
+    model = simulated if how == "simulation and lab" else None
+    # The campaign's values are scaled to unit variance, so its noise is too.
+    campaign = Campaign(x, model, noise / max(float(truth.std()), 1e-9))
     order = {
         "random": rng.permutation(len(x)),
-        "simulation alone": np.argsort(-told, kind="stable"),
+        "simulation alone": np.argsort(-simulated, kind="stable"),
     }.get(how)
     return until_found(campaign, order, truth, best, noise, CAP, rng)
 
@@ -95,10 +90,9 @@ def measurements(problem: Problem, seed: int, how: str) -> float:
 def campaigns(seeds: int = 12) -> Iterator[Row]:
     for lab, drawn in LABS.items():
         problems = [drawn(seed) for seed in range(seeds)]
-        taken = {
-            how: [measurements(p, s, how) for s, p in enumerate(problems)]
-            for how in ("random", "simulation alone", "lab alone", "simulation and lab")
-        }
+        taken = {}
+        for how in ("random", "simulation alone", "lab alone", "simulation and lab"):
+            taken[how] = [measurements(p, s, how) for s, p in enumerate(problems)]
         yield ratio_row(
             f"{lab}: lab measurements, Bayesian optimisation alone over with the lab's own "
             "simulation",
@@ -116,7 +110,7 @@ def campaigns(seeds: int = 12) -> Iterator[Row]:
 
 
 def agent(env_id: str, tasks: int = 96) -> Row:
-    """Held-out returns of who plans by campaign, and of the scripted expert on equal tasks."""
+    """Held-out returns of an agent that plans by campaign, and of the expert on equal tasks."""
     config, _ = load(
         [],
         [

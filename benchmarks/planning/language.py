@@ -1,5 +1,7 @@
-"""Language models on the key-and-door grid: the world model, Dyna with it, and its ablations, by
-whole runs."""
+"""Language models on the key-and-door grid: the world model, Dyna with it, and ablations.
+
+All but the world model's own figures come from whole runs.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,16 @@ from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 
 CONFIG = "configs/keydoor.yaml"
+CHAIN = "configs/keydoor-chain.yaml"
 WORLD = "envs:KeyDoor-v0"
 SUCCESS = 0.8
 
 
 class Shuffled(LanguageWorldModel):
-    """A model whose answers belong to other questions of the same batch: what planning must not
-    survive."""
+    """A control: each answer belongs to another question of the same batch.
+
+    If planning still helped with it, the help would not come from the model.
+    """
 
     def predict(self, observations: Sequence[str], actions: Sequence[str]) -> list[Prediction]:
         order = np.random.default_rng(len(observations)).permutation(len(observations))
@@ -49,7 +54,7 @@ KINDS: dict[str, list[str]] = {
 
 
 class Reached(Exception):
-    """The success that was asked for, after so many real training steps."""
+    """Ends a run: its held-out return has reached the goal, after `steps` real training steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(f"{steps} real steps")
@@ -59,12 +64,13 @@ class Reached(Exception):
 def steps_to_success(
     kind: str, seed: int, budget: int, watch: Callable[[str], None] = lambda _: None
 ) -> float:
-    """Real training steps until held-out success on the grid first reaches 80 %; `budget` if it
-    does not."""
+    """Real training steps until held-out success on the grid is 80 %; `budget` if it never is."""
+
+    def named(line: str) -> None:
+        watch(f"{kind} {line}")
+
     with shuffled(kind == "shuffled model"):
-        return steps_to(
-            SUCCESS, WORLD, CONFIG, KINDS[kind], seed, budget, lambda told: watch(f"{kind} {told}")
-        )
+        return steps_to(SUCCESS, WORLD, CONFIG, KINDS[kind], seed, budget, named)
 
 
 def steps_to(
@@ -76,8 +82,10 @@ def steps_to(
     budget: int,
     watch: Callable[[str], None] = lambda _: None,
 ) -> float:
-    """Real training steps until the mean held-out return first reaches `goal`; `budget` if it does
-    not."""
+    """Real training steps until the mean held-out return reaches `goal`; `budget` if it never does.
+
+    `watch` gets a line for each version that was evaluated.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config, origins = load(
             [path],
@@ -92,7 +100,7 @@ def steps_to(
         )
         directory = RunDirectory.create(config, origins, ["bench"])
         seen: set[int] = set()
-        # A version is evaluated while training goes on: what it cost is counted when it was pushed.
+        # A version is evaluated while training goes on: its steps are counted when it is pushed.
         cost: dict[int, int] = {}
 
         def judge(progress: Progress) -> None:
@@ -118,7 +126,7 @@ def steps_to(
 
 @contextmanager
 def shuffled(really: bool) -> Iterator[None]:
-    """Runs within it make shuffled models instead of true ones."""
+    """Within the context, runs plan with `Shuffled` models, if `really`."""
     plain = planner.LanguageWorldModel
     if really:
         planner.LanguageWorldModel = Shuffled  # type: ignore[misc]
@@ -129,24 +137,22 @@ def shuffled(really: bool) -> Iterator[None]:
 
 
 def lived(folder: Path, seed: int, transitions: int) -> Replay:
-    """Training episodes of the expert and of random actions, half each, through collector and
-    shards."""
+    """Episodes of the expert and of random actions, half each, through the collector."""
     config, _ = load([CONFIG], [f"seed={seed}"])
     folder.mkdir(parents=True, exist_ok=True)
-    pool, replay, number = LocalPool(config, "bench", folder, Catalog(folder)), Replay(2, 1), 0
+    pool = LocalPool(config, "bench", folder, Catalog(folder))
+    replay = Replay(2, 1)
+    number = 0
+    lanes: tuple[Lane, ...] = ("demonstration", "random")
     try:
         while len(replay.transitions) < transitions:
-            lanes: tuple[Lane, ...] = ("demonstration", "random")
-            works = [
-                Work.named(
-                    f"{lane}/{number + i}",
-                    env_id=WORLD,
-                    seed=seed * 1_000_000 + number + i,
-                    lane=lane,
-                )
-                for i in range(64)
-                for lane in lanes
-            ]
+            works = []
+            for task in range(number, number + 64):
+                for lane in lanes:
+                    name = f"{lane}/{task}"
+                    works.append(
+                        Work.named(name, env_id=WORLD, seed=seed * 1_000_000 + task, lane=lane)
+                    )
             number += 64
             waiting = {w.work_id for w in works}
             pool.order(works)
@@ -158,11 +164,12 @@ def lived(folder: Path, seed: int, transitions: int) -> Replay:
 
 
 def world_model(seeds: int = 5) -> Iterator[Row]:
-    """The model's exactness on transitions it was not fitted to, and what its gate is worth."""
+    """The model's exact matches on transitions kept out of its fit, and what its gate is worth."""
     errors = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             replay = lived(Path(folder), seed, 4000)
+        # In a random order: the model keeps a share out, which must not be the last episodes.
         order = np.random.default_rng(seed).permutation(len(replay.transitions))[:4000]
         model = LanguageWorldModel(2, 64, 64, 0.95, seed)
         model.add([replay.transitions[i] for i in order])
@@ -171,7 +178,10 @@ def world_model(seeds: int = 5) -> Iterator[Row]:
         error = model.calibrate(400)
         assert error is not None
         errors.append(error)
-    note = "key-door grid 5×5, 4,000 transitions of expert and random episodes, 1,500 updates, 100 k parameters"
+    note = (
+        "key-door grid 5×5, 4,000 transitions of expert and random episodes, 1,500 updates, "
+        "100 k parameters"
+    )
     yield row(
         "LM world model: exact match on kept-out transitions",
         "none; our own trial: .89",
@@ -201,16 +211,11 @@ def world_model(seeds: int = 5) -> Iterator[Row]:
     )
 
 
-CHAIN = "configs/keydoor-chain.yaml"
-
-
 def hierarchy(seeds: int = 5, budget: int = 25_000) -> Iterator[Row]:
-    """Two keys and two doors, one after the other: subgoals first and moves after, against moves
-    alone."""
-    flat, deep = (
-        [success_after(budget, CHAIN, settings, seed) for seed in range(seeds)]
-        for settings in (['planning.options.library=""'], [])
-    )
+    """Two keys and two doors, one after the other: subgoals and moves against moves alone."""
+    without_options = ['planning.options.library=""']
+    flat = [success_after(budget, CHAIN, without_options, seed) for seed in range(seeds)]
+    deep = [success_after(budget, CHAIN, [], seed) for seed in range(seeds)]
     yield row(
         f"two-stage key-door chain: held-out return after {budget:,} real steps, hierarchical "
         "less flat",
@@ -224,7 +229,7 @@ def hierarchy(seeds: int = 5, budget: int = 25_000) -> Iterator[Row]:
 
 
 def success_after(budget: int, path: str, settings: Sequence[str], seed: int) -> float:
-    """Mean held-out return of the policy that a run has come to after `budget` real training steps."""
+    """Mean held-out return of a run's last policy, after `budget` real training steps."""
     return last_return(
         path,
         [
@@ -238,7 +243,7 @@ def success_after(budget: int, path: str, settings: Sequence[str], seed: int) ->
 
 
 def last_return(path: str, settings: Sequence[str], seed: int) -> float:
-    """Mean held-out return, in the configuration's one world, of the last version of a run."""
+    """Mean held-out return of a run's last version, in the configuration's only world."""
     with tempfile.TemporaryDirectory() as folder:
         config, origins = load(
             [path],
@@ -256,12 +261,11 @@ def last_return(path: str, settings: Sequence[str], seed: int) -> float:
 
 
 def cartpole(seeds: int = 5) -> Iterator[Row]:
-    """CartPole told in numbers: as many updates with an ensemble that is asked before each turn,
-    and without."""
-    plain, thinking = (
-        [last_return("configs/cartpole.yaml", settings, seed) for seed in range(seeds)]
-        for settings in (["planning.lookahead.candidates=0"], [])
-    )
+    """CartPole in numbers: equal updates with and without lookahead in an ensemble of models."""
+    path = "configs/cartpole.yaml"
+    no_lookahead = ["planning.lookahead.candidates=0"]
+    plain = [last_return(path, no_lookahead, seed) for seed in range(seeds)]
+    thinking = [last_return(path, [], seed) for seed in range(seeds)]
     yield ratio_row(
         "CartPole in numbers: held-out turns balanced after ten updates, thinking over not "
         "thinking",
@@ -276,16 +280,21 @@ def cartpole(seeds: int = 5) -> Iterator[Row]:
 
 
 def lookahead(seeds: int = 2) -> Iterator[Row]:
-    """The same frozen policy with and without thinking; in the model, in forks (perfect), in a
-    shuffled model."""
+    """A frozen policy without lookahead, and with it: in the model, in forks, in a shuffled model.
+
+    A fork of the world is a perfect model: the most that lookahead can be worth.
+    """
     found, steps = zip(*(thought(seed) for seed in range(seeds)), strict=True)
+    success = {}
+    for way in found[0]:
+        success[f"success {way}"] = float(np.mean([of_seed[way] for of_seed in found]))
     yield row(
         "lookahead: held-out success with it less without, same policy",
         "WebDreamer: 17.6 → 23.6 % on VisualWebArena",
         "points of 1",
         [f["in the model"] - f["without"] for f in found],
         ">= 0.2",
-        {f"success {way}": float(np.mean([f[way] for f in found])) for way in found[0]},
+        success,
         "by sweeps over 64 states, or a tree of as many; policy and model of thirty updates "
         "without planning and "
         f"{' and '.join(f'{n:,}' for n in steps)} real steps; one real action a turn",
@@ -293,13 +302,10 @@ def lookahead(seeds: int = 2) -> Iterator[Row]:
 
 
 def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str, float], int]:
-    """Held-out success of the policy and the model that a run has come to, by the way of thinking,
-    and the real training steps that it took."""
+    """(held-out success of a run's last policy by way of lookahead, the run's training steps)."""
     thinking = ["planning.lookahead.candidates=8", "planning.lookahead.search=sweeps"]
-    tree, forks = (
-        ["planning.lookahead.candidates=8", "planning.lookahead.search=gumbel"],
-        "planning.lookahead.simulator=fork",
-    )
+    tree = ["planning.lookahead.candidates=8", "planning.lookahead.search=gumbel"]
+    forks = "planning.lookahead.simulator=fork"
     ways = {
         "without": [],
         "in the model": thinking,
@@ -313,7 +319,7 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
         config, origins = load(
             [CONFIG],
             [
-                "planning.sweeps.roots=0",
+                "planning.sweeps.roots=0",  # no Dyna: the policy has not learned from the model
                 "planning.model.fit_steps=500",
                 f"budget.updates={updates}",
                 "budget.minutes=60",
@@ -327,12 +333,10 @@ def thought(seed: int, updates: int = 30, episodes: int = 96) -> tuple[dict[str,
         steps = run(config, directory).training_steps
         saved = directory.checkpoints.newest()
         assert saved is not None
+        needed = ("value.safetensors", "world_model.json", "world_model_mean.safetensors")
         policy = PolicyBundle(
             Weights.read(updates, saved["policy.safetensors"]),
-            planner={
-                n: saved[n]
-                for n in ("value.safetensors", "world_model.json", "world_model_mean.safetensors")
-            },
+            planner={name: saved[name] for name in needed},
         )
         for way, settings in ways.items():
             with shuffled(way == "in a shuffled model"):
@@ -349,9 +353,10 @@ def evaluated(
 
 
 def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:
-    """Real steps until 80 % of held-out grids are solved: model-free, Dyna, and Dyna spoilt in two
-    ways. A spoilt one is given half of what model-free learning needed: whoever is not there by
-    then has missed the goal of Dyna."""
+    """Real steps until 80 % of held-out grids are solved: model-free, Dyna, and two spoilt Dynas.
+
+    A spoilt Dyna gets half the steps of model-free learning: beyond them it has missed Dyna's goal.
+    """
     taken = {"model-free": [steps_to_success("model-free", seed, budget) for seed in range(seeds)]}
     plain = [int(steps) for steps in taken["model-free"]]
     taken["Dyna"] = [steps_to_success("Dyna", seed, plain[seed]) for seed in range(seeds)]
@@ -361,7 +366,7 @@ def dyna(seeds: int = 2, budget: int = 40_000) -> Iterator[Row]:
 
 
 def dyna_rows(taken: dict[str, list[float]], budget: int) -> Iterator[Row]:
-    """A run that did not get there is counted with its cap: `budget` if it was model-free."""
+    """The rows of these steps. A run without success counts with its cap (model-free: `budget`)."""
     plain = taken["model-free"]
     yield ratio_row(
         "LM Dyna: real steps to 80 % success over those of model-free learning, equal seeds",

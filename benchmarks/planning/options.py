@@ -1,5 +1,4 @@
-"""Options in the four rooms of Sutton, Precup & Singh 1999: planning with their models, learning,
-and finding them."""
+"""Options in the four rooms of Sutton, Precup & Singh 1999: planning, learning and discovery."""
 
 from __future__ import annotations
 
@@ -38,12 +37,15 @@ def shown(cell: Cell) -> str:
 def four_rooms(
     goal: Cell | None, discount: float, penalties: Mapping[Cell, float] | None = None
 ) -> FiniteWorld:
-    """The exact model: 2/3 where the move says, 1/9 each other way; +1 on arrival at `goal`, which
-    ends it."""
+    """The exact model: a move succeeds with 2/3, and goes in each other direction with 1/9.
+
+    Arrival at `goal` pays 1 and ends the episode; arrival at a cell of `penalties` pays that.
+    """
     index = {cell: i for i, cell in enumerate(CELLS)}
     models = []
     for action in MOVES:
-        r, p = np.zeros(len(CELLS)), np.zeros((len(CELLS), len(CELLS)))
+        r = np.zeros(len(CELLS))
+        p = np.zeros((len(CELLS), len(CELLS)))  # discounted, as an option's model is
         for cell, i in index.items():
             for done in MOVES:
                 share = 2 / 3 if done == action else 1 / 9
@@ -55,8 +57,9 @@ def four_rooms(
 
 
 def rooms() -> list[frozenset[Cell]]:
-    """The four rooms without their hallways: what is connected once the hallways are closed."""
-    left, found = set(CELLS) - set(HALLWAYS.values()), []
+    """The cells of each room: the connected parts that are left without the hallways."""
+    left = set(CELLS) - set(HALLWAYS.values())
+    found = []
     while left:
         wave = {left.pop()}
         room = set(wave)
@@ -69,15 +72,13 @@ def rooms() -> list[frozenset[Cell]]:
 
 
 def hallway_options(discount: float) -> list[Learned]:
-    """Two a room: from anywhere in it, or its other hallway, the shortest way to a hallway; it
-    stops outside."""
+    """Two options a room: each takes the shortest way to one of the room's two hallways.
+
+    It may start anywhere in the room and in the other hallway, and stops outside of these cells.
+    """
     options = []
     for number, room in enumerate(rooms()):
-        near = {
-            name: cell
-            for name, cell in HALLWAYS.items()
-            if any(moved(cell, move, 11, 11, WALLS) in room for move in MOVES)
-        }
+        near = {name: cell for name, cell in HALLWAYS.items() if _is_next_to(cell, room)}
         for name, target in near.items():
             inside = room | (set(near.values()) - {target})
             whole = four_rooms(None, discount)
@@ -89,14 +90,14 @@ def hallway_options(discount: float) -> list[Learned]:
             )
             feature = np.array([cell == target for cell in CELLS])
             found = shortest_path(world, f"to-{name}-{number}", feature)
-            options.append(
-                Learned.over(
-                    found.name,
-                    {s: a for s in map(shown, inside) if (a := found.act(s, 0)) is not None},
-                    [],
-                )
-            )
+            actions = {cell: found.act(cell, 0) for cell in map(shown, inside)}
+            taken = {cell: action for cell, action in actions.items() if action is not None}
+            options.append(Learned.over(found.name, taken, []))
     return options
+
+
+def _is_next_to(cell: Cell, room: frozenset[Cell]) -> bool:
+    return any(moved(cell, move, 11, 11, WALLS) in room for move in MOVES)
 
 
 def reached(history: Sequence[Floats], optimal: Floats) -> list[float]:
@@ -105,9 +106,12 @@ def reached(history: Sequence[Floats], optimal: Floats) -> list[float]:
 
 
 def planning() -> Iterator[Row]:
-    """Value iteration with hallway options against primitive actions, goal in a hallway (their
-    figure 3 and 4)."""
-    discount, goal = 0.9, HALLWAYS["east"]
+    """Value iteration with hallway options against primitive actions (figures 3 and 4).
+
+    The goal is a hallway.
+    """
+    discount = 0.9
+    goal = HALLWAYS["east"]
     world = four_rooms(goal, discount)
     optimal = value_iteration(world.models, 400)[-1]
     options = [world.model_of(o) for o in hallway_options(discount)]
@@ -135,9 +139,9 @@ def planning() -> Iterator[Row]:
 
 
 def stomp() -> Iterator[Row]:
-    """Reward-respecting against shortest-path subtasks, both to the hallways, in rooms with cells
-    that cost 1."""
-    discount, goal = 0.95, (7, 9)
+    """Reward-respecting against shortest-path options to the hallways; ten cells cost 1 each."""
+    discount = 0.95
+    goal = (7, 9)
     sweeps: dict[str, list[float]] = {"respecting": [], "shortest": [], "primitive": []}
     costs: dict[str, list[float]] = {"respecting": [], "shortest": []}
     for seed in range(10):
@@ -181,8 +185,10 @@ def stomp() -> Iterator[Row]:
 
 
 def learning(lives: int = 12, episodes: int = 30) -> Iterator[Row]:
-    """Intra-option and SMDP learning from rows of a collector that executes the options, against
-    primitive actions."""
+    """Intra-option and SMDP learning against primitive actions.
+
+    The collector executes the options, and the learners read its rows.
+    """
     taken = {}
     for kind in ("intra-option", "SMDP", "primitive"):
         library = Library()
@@ -205,7 +211,7 @@ def learning(lives: int = 12, episodes: int = 30) -> Iterator[Row]:
 
 
 def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[int]:
-    """Turns of the world in each of the first episodes of one life."""
+    """The world's turns in each of the first `episodes` of one life."""
     learner = OptionLearner(tuple(MOVES), library, OptionSettings(intra=intra))
     last: Step | None = None
     lengths: list[int] = []
@@ -231,6 +237,7 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
                     if last is not None and last.decision is not None:
                         learner.learn(last, step)
                     last = step
+                    # The choice of an option is a row too, but no turn of the world.
                     turns += step.decision is not None and not step.is_choice
                     if step.decision is None:
                         lengths.append(turns)

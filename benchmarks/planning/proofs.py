@@ -1,5 +1,4 @@
-"""Proof search with Coq as its kernel: held-out theorems solved before and after rounds of expert
-iteration."""
+"""Proof search with Coq as its kernel: theorems solved before and after expert iteration."""
 
 from __future__ import annotations
 
@@ -14,8 +13,11 @@ from experience.planning.proof_search import Outcome, TacticTable, prove
 
 
 def lemmas(split: str, n: int, seed: int) -> list[Lemma]:
-    """Different lemmas of a split, by content."""
-    world, rng, found = Coq(), np.random.default_rng(seed), dict[str, Lemma]()
+    """Up to `n` different lemmas of a split; two are equal if their contents are."""
+    world = Coq()
+    rng = np.random.default_rng(seed)
+    found = dict[str, Lemma]()
+    # The families are finite, so draws repeat: 50 draws a lemma, and fewer lemmas if that fails.
     for _ in range(50 * n):
         lemma = world.tasks(split, rng)  # type: ignore[arg-type]
         if len(found) < n:
@@ -36,15 +38,18 @@ def expert_iteration(
     train: int = 60, held_out: int = 40, rounds: int = 2, budget: int = 24
 ) -> Iterator[Row]:
     prior = TacticTable(candidates, shapes, form)
-    learned_from, tests = lemmas("train", train, 1), lemmas("heldout", held_out, 2)
-    solved, claimed, judged = [], 0, 0
+    learned_from = lemmas("train", train, 1)
+    tests = lemmas("heldout", held_out, 2)
+    solved = []
+    claimed = 0
+    judged = 0
     for number in range(rounds + 1):
         outcomes = [(lemma, search(lemma, prior, budget)) for lemma in tests]
         proofs = [(lemma, o.proof) for lemma, o in outcomes if o.proof is not None]
         claimed += len(proofs)
-        judged += sum(
-            judge(lemma, [t + "." for t in proof.script]) == "" for lemma, proof in proofs
-        )
+        # The search's own kernel is trusted with nothing: a new process checks each proof.
+        for lemma, proof in proofs:
+            judged += judge(lemma, [f"{tactic}." for tactic in proof.script]) == ""
         solved.append([float(o.proof is not None) for _, o in outcomes])
         if number < rounds:
             for lemma in learned_from:

@@ -1,5 +1,4 @@
-"""What `./xp bench planning` says of one claim: what was published, what came out here, and whether
-it is enough."""
+"""One claim of `./xp bench planning`: the published figure, ours, and whether the goal is met."""
 
 from __future__ import annotations
 
@@ -11,10 +10,13 @@ from experience.evaluation.statistics import Estimate, mean_estimate, ratio_esti
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` is in `unit`, with its 95 % interval (None where there are fewer than five seeds, or
-    no mean is taken) and the value of each seed; `goal` is a bound on it, `>= x` or `<= x`, or
-    empty where there is only something to tell. `controls` are what must come out otherwise, and
-    `published` tells what the source has, in its words."""
+    """One claim, measured.
+
+    `ours` is in `unit`; `values` are those of the seeds. `interval` covers 95 %; it is None with
+    fewer than five seeds, or if `ours` is no mean. `goal` is a bound on `ours`, `>= x` or `<= x`;
+    it is empty if the row only reports. `controls` are figures of the methods compared with.
+    `published` is the source's figure, in its words.
+    """
 
     name: str
     published: str
@@ -32,15 +34,19 @@ class Row:
         if not self.goal:
             return True
         sign, _, bound = self.goal.partition(" ")
-        return self.ours >= float(bound) if sign == ">=" else self.ours <= float(bound)
+        if sign == ">=":
+            return self.ours >= float(bound)
+        return self.ours <= float(bound)
 
     @property
     def here(self) -> str:
-        """The figure, and how sure it is: its interval, or what each seed came to."""
-        sure = f" ({self.interval[0]:.3g} to {self.interval[1]:.3g})" if self.interval else ""
-        if not sure and len(self.values) > 1:
-            sure = f" (each: {shown(self.values)})"
-        return f"{self.ours:.3g} {self.unit}{sure}"
+        """The figure with its interval, or with the value of each seed."""
+        spread = ""
+        if self.interval:
+            spread = f" ({self.interval[0]:.3g} to {self.interval[1]:.3g})"
+        elif len(self.values) > 1:
+            spread = f" (each: {shown(self.values)})"
+        return f"{self.ours:.3g} {self.unit}{spread}"
 
     def record(self) -> dict[str, object]:
         return {
@@ -59,11 +65,13 @@ class Row:
 
     @classmethod
     def read(cls, kept: Mapping[str, object]) -> Row:
-        """What `record` wrote."""
-        said = {name: value for name, value in kept.items() if name != "goal_met"}
-        interval, values = said.pop("interval"), said.pop("values")
+        """The row that `record` wrote."""
+        # `goal_met` follows from `ours` and `goal`: a changed goal must not keep the old verdict.
+        fields = {name: value for name, value in kept.items() if name != "goal_met"}
+        interval = fields.pop("interval")
+        values = fields.pop("values")
         return cls(
-            **said,
+            **fields,
             interval=tuple(interval) if interval else None,  # type: ignore[arg-type]
             values=tuple(values),
         )  # type: ignore[arg-type]

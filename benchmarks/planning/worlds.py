@@ -1,8 +1,8 @@
-"""Textbook worlds whose truth is known, as plain Gymnasium environments: the collector takes them
-as any stranger's.
+"""Textbook worlds whose exact values are known, as plain Gymnasium environments.
 
-Every instance is a life of its own, and says so in what it shows: many lives go on at once in one
-collector, and no two share a state. Cells are `row column`, counted from the top left.
+The collector treats them as any stranger's environment. Each instance of a maze is a life, and its
+observations name the life: one collector runs many lives at once, and no two share a state. Cells
+are `row column`, counted from the top left.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ Cell = tuple[int, int]
 
 
 class Maze(gymnasium.Env[str, str]):
-    """S&B 2018, figures 8.2, 8.4, 8.5: +1 at the goal, 0 elsewhere. After `changes_after` real
-    steps of a life the walls are `walls_later`."""
+    """S&B 2018, figures 8.2, 8.4, 8.5: +1 at the goal, 0 elsewhere.
 
-    rows, columns = 6, 9
+    A layout is (start, walls, later walls, number of a life's steps after which they replace the
+    walls; 0 means never).
+    """
+
+    rows = 6
+    columns = 9
     actions = tuple(MOVES)
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0}
     layouts: ClassVar[dict[str, tuple[Cell, list[Cell], list[Cell], int]]] = {
@@ -38,7 +42,8 @@ class Maze(gymnasium.Env[str, str]):
         self.action_space = Text(10, charset=string.printable)
         self.start, self._walls, self._walls_later, self._changes_after = self.layouts[layout]
         self.goal = (0, 8)
-        self.life, self.steps = next(self._lives), 0
+        self.life = next(self._lives)
+        self.steps = 0  # of the whole life, not of an episode: the walls change once
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -50,9 +55,8 @@ class Maze(gymnasium.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.steps += 1
         changed = self._changes_after and self.steps > self._changes_after
-        self.at = moved(
-            self.at, action, self.rows, self.columns, self._walls_later if changed else self._walls
-        )
+        walls = self._walls_later if changed else self._walls
+        self.at = moved(self.at, action, self.rows, self.columns, walls)
         return self._seen(), float(self.at == self.goal), self.at == self.goal, False, {}
 
     def _seen(self) -> str:
@@ -77,18 +81,19 @@ HALLWAYS: dict[str, Cell] = {"north": (2, 5), "west": (5, 1), "east": (6, 8), "s
 
 
 class FourRooms(gymnasium.Env[str, str]):
-    """A move goes where it says with probability 2/3, each other way with 1/9. +1 at the goal;
-    entering a cell of `penalties` costs 1. A life starts in the top left room."""
+    """Sutton, Precup & Singh 1999: +1 at the goal. A life starts in the top left room.
+
+    A move succeeds with probability 2/3, and goes in each other direction with 1/9.
+    """
 
     actions = tuple(MOVES)
     reward_weights: ClassVar[dict[str, float]] = {"env_reward": 1.0}
-    _lives = itertools.count()
 
     def __init__(self, goal: str = "7 9") -> None:
         self.observation_space = Text(60, charset=string.printable)
         self.action_space = Text(60, charset=string.printable)
         row, _, column = goal.partition(" ")
-        self.goal, self.life = (int(row), int(column)), next(self._lives)
+        self.goal = (int(row), int(column))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -114,11 +119,11 @@ CELLS = tuple((r, c) for r in range(11) for c in range(11) if (r, c) not in WALL
 
 
 def moved(cell: Cell, action: str, rows: int, columns: int, walls: Iterable[Cell]) -> Cell:
-    """Where a move leads; walls and edges leave it where it is."""
-    ahead = (cell[0] + MOVES[action][0], cell[1] + MOVES[action][1])
-    return (
-        ahead if 0 <= ahead[0] < rows and 0 <= ahead[1] < columns and ahead not in walls else cell
-    )
+    """The cell that a move leads to: `cell` itself at a wall or an edge."""
+    down, right = MOVES[action]
+    ahead = (cell[0] + down, cell[1] + right)
+    inside = 0 <= ahead[0] < rows and 0 <= ahead[1] < columns
+    return ahead if inside and ahead not in walls else cell
 
 
 gymnasium.register(id="Maze-v0", entry_point=Maze, order_enforce=False, disable_env_checker=True)

@@ -1,5 +1,8 @@
-"""W1: appends of 100 rows a commit. Each function appends all rows to `folder`, in its best
-configuration that we know, and pays for its own conversion."""
+"""W1: appends of 100 rows a commit.
+
+Each function appends all rows to `folder`, in its best configuration that we know, and pays for its
+own conversion.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +70,7 @@ def as_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def ours_append(rows: list[dict[str, Any]], folder: Path, durability: Any = "group") -> None:
+    # No commit by time: only the number of rows ends one, as for the peers.
     journal = Journal(
         folder / "w", CATALOGUE, batch_rows=COMMIT_ROWS, commit_seconds=3600, durability=durability
     )
@@ -110,7 +114,7 @@ def huggingface_append(rows: list[dict[str, Any]], folder: Path) -> None:
 def sqlite_append(rows: list[dict[str, Any]], folder: Path) -> None:
     base = sqlite3.connect(folder / "rows.sqlite")
     base.execute("pragma journal_mode=wal")
-    base.execute("pragma synchronous=full")
+    base.execute("pragma synchronous=full")  # else WAL syncs at a checkpoint only
     base.execute("create table rows (stream, t, reward, obs_text, action_ids, action_logprobs)")
     for part in commits(rows):
         base.executemany(
@@ -150,26 +154,24 @@ def raw_append(rows: list[dict[str, Any]], folder: Path, sync: bool) -> None:
     """The limit: the same bytes, written and, if asked, synced once a commit."""
     descriptor = os.open(folder / "raw", os.O_WRONLY | os.O_CREAT)
     for part in commits(rows):
-        os.write(
-            descriptor,
-            b"".join(
-                x
-                for r in part
-                for x in (
-                    r["obs_text"].encode(),
-                    r["action_ids"].tobytes(),
-                    r["action_logprobs"].tobytes(),
-                )
-            ),
-        )
+        parts = []
+        for row in part:
+            parts += [
+                row["obs_text"].encode(),
+                row["action_ids"].tobytes(),
+                row["action_logprobs"].tobytes(),
+            ]
+        os.write(descriptor, b"".join(parts))
         if sync:
             os.fdatasync(descriptor)
     os.close(descriptor)
 
 
 def torchrl_append(rows: list[dict[str, Any]], folder: Path, sampler: Any = None) -> Any:
-    """Texts and tokens padded to one shape, as its memory-mapped storage needs (5 in 1,000 are
-    cut); the buffer."""
+    """The buffer. Its memory-mapped storage needs one shape, so texts and tokens are padded.
+
+    5 in 1,000 are cut to that shape.
+    """
     import torch
     from tensordict import TensorDict
     from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
@@ -201,8 +203,10 @@ def torchrl_append(rows: list[dict[str, Any]], folder: Path, sampler: Any = None
 
 
 def minari_append(rows: list[dict[str, Any]], folder: Path) -> Any:
-    """An episode of 100 rows at a time; text spaces, as it has none for token ids of varying
-    number."""
+    """The data set, with episodes of 100 rows.
+
+    Its spaces are text: it has none for token ids of varying number.
+    """
     import gymnasium
     import minari
     from minari.data_collector import EpisodeBuffer

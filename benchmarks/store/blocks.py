@@ -1,4 +1,4 @@
-"""What sealing does to a real run's blocks: bytes and CPU a row, before and after.
+"""How sealing changes a real run's blocks: bytes and CPU a row, before and after.
 
     PYTHONPATH=. .venv/bin/python -m benchmarks.store.blocks RUN [commit_seconds]
 
@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -34,7 +34,7 @@ def as_lived(
     seconds: float,
     block_rows: int,
 ) -> tuple[float, float]:
-    """Writes and seals; CPU seconds of writing, and of sealing."""
+    """Writes and seals; returns the CPU seconds of writing and of sealing."""
     journal = Journal(
         folder / "w",
         catalogue,
@@ -43,7 +43,8 @@ def as_lived(
         durability="os",
         block_rows=block_rows,
     )
-    begun, oldest = time.process_time(), steps[0].t_end_ns
+    begun = time.process_time()
+    oldest = steps[0].t_end_ns
     for step in steps:
         if step.t_end_ns - oldest > seconds * 1e9:
             journal.commit()
@@ -56,7 +57,7 @@ def as_lived(
 
 
 def cpu(read: Callable[[], object], times: int = 5) -> float:
-    """CPU seconds of `read`, the least of `times`."""
+    """CPU seconds of `read`: the least of `times`, which other processes disturbed least."""
     found = []
     for _ in range(times):
         begun = time.process_time()
@@ -65,7 +66,21 @@ def cpu(read: Callable[[], object], times: int = 5) -> float:
     return min(found)
 
 
+def read_costs(store: Catalog, catalogue: Mapping[str, SignalKind]) -> tuple[float, float, float]:
+    """CPU seconds of following all rows, of a query for some columns, and of a filtered scan."""
+    columns = ["env_id", "reward"]
+    if "done" in catalogue:
+        columns.append("signal.done")
+    known = pc.field("reward").is_valid()
+    return (
+        cpu(lambda: list(Catalog(store.directory).follow())),  # a new catalog: nothing is cached
+        cpu(lambda: store.table(columns)),
+        cpu(lambda: store.dataset().to_table(["t"], known)),
+    )
+
+
 def measure(run: Path, seconds: float) -> None:
+    """Prints the table for the run, with commits every `seconds`."""
     store = run / "shards"
     steps = sorted(
         (s for block in Catalog(store).follow() for s in block), key=lambda s: s.t_end_ns
@@ -73,9 +88,9 @@ def measure(run: Path, seconds: float) -> None:
     by_stream: dict[bytes, list[Step]] = {}
     for step in sorted(steps, key=lambda s: s.t):
         by_stream.setdefault(step.stream_id, []).append(step)
-    steps = [
-        by_stream[s.stream_id].pop(0) for s in steps
-    ]  # a stream's closing row bears its last step's time
+    # Sorted by time alone, a stream's closing row could stand before its last step: both have the
+    # same time. So each position takes the next row of its stream.
+    steps = [by_stream[s.stream_id].pop(0) for s in steps]
     catalogue = {
         name: SignalKind(unit, source)
         for batch in Catalog(store).batches()  # type: ignore[arg-type]
@@ -91,16 +106,7 @@ def measure(run: Path, seconds: float) -> None:
             here = Catalog(Path(folder))
             size = sum(p.stat().st_size for p in Path(folder).glob("w/seg*"))
             logs = sum(p.stat().st_size for p in Path(folder).glob("w/seg*.[cb]*"))
-            follow = cpu(lambda here=here: list(Catalog(here.directory).follow()))  # type: ignore[misc]
-            table = cpu(
-                lambda here=here: here.table(
-                    ["env_id", "reward", "signal.done"]  # type: ignore[misc]
-                    if "done" in catalogue
-                    else ["env_id", "reward"]
-                )
-            )
-            known = pc.field("reward").is_valid()
-            where = cpu(lambda here=here, known=known: here.dataset().to_table(["t"], known))  # type: ignore[misc]
+            follow, table, where = read_costs(here, catalogue)
             per = 1e6 / len(steps)
             print(
                 f"{name:<17} {len(steps) / (logs / 32):>10.1f} {size / len(steps):>10.0f} "

@@ -1,4 +1,4 @@
-"""W2: 60 KB screenshots as a browser gives them, 60 % of them seen before, one with each row."""
+"""W2: one screenshot a row, 60 KB each as from a browser; 60 % of them were seen before."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def make_images(count: int) -> list[bytes]:
         if images and rng.random() < 0.6:
             images.append(images[rng.integers(len(images))])
         else:
+            # Random bytes: a PNG cannot be compressed again, so the store must not gain by trying.
             images.append(b"\x89PNG\r\n\x1a\n" + rng.bytes(int(rng.integers(40_000, 80_000))))
     return images
 

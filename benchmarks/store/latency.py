@@ -1,4 +1,4 @@
-"""W5: from append() to a following reader in another process."""
+"""W5: the time from append() until a following reader in another process has the row."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ due = time.time()
 for i in range(count):
     due += 1 / rate
     time.sleep(max(0.0, due - time.time()))
-    journal.append(replace(rows[i % 64]["step"], stream_id=bytes(16), t=i, t_start_ns=time.time_ns()))
+    step = rows[i % 64]["step"]
+    journal.append(replace(step, stream_id=bytes(16), t=i, t_start_ns=time.time_ns()))
 journal.close()
 """
 
 
 def latency(folder: Path, rate: float, count: int) -> list[float]:
-    """Milliseconds from append() to the row being in a following reader's hands."""
+    """Milliseconds from append() until a following reader has the row, for each row.
+
+    The first tenth, in which files are made, is left out.
+    """
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(folder), str(rate), str(count)])
-    catalog, found = Catalog(folder), []
-    while len(found) < count and (writer.poll() is None or len(found) < count):
+    catalog = Catalog(folder)
+    found: list[float] = []
+    while len(found) < count:
         for steps in catalog.follow():
             now = time.time_ns()
             found += [(now - s.t_start_ns) / 1e6 for s in steps]

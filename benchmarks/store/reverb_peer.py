@@ -1,5 +1,7 @@
-"""Reverb, in its own environment: appends and windows for ./xp bench store. Texts and arrays go as
-bytes, since a column takes one shape only."""
+"""Reverb, in its own environment: appends and windows for `./xp bench store`.
+
+Texts and arrays are stored as bytes, since a column takes one shape only.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def serve() -> Any:
 
 def append() -> float:
     """Rows/s, an item a row, flushed every 100: in memory, not on disk."""
-    server, part = serve(), rows[: count // 4]
+    server = serve()
+    part = rows[: count // 4]
     started = time.perf_counter()
     with server.localhost_client().trajectory_writer(num_keep_alive_refs=1) as writer:
         for i, row in enumerate(part, 1):
@@ -57,11 +60,13 @@ def append() -> float:
 def fill() -> Any:
     server = serve()
     with server.localhost_client().trajectory_writer(num_keep_alive_refs=WINDOW) as writer:
-        stream, length = -1, 0
+        stream = -1
+        length = 0
         for row in by_stream(rows):
             if row["stream"] != stream:
-                writer.end_episode()
-                stream, length = row["stream"], 0
+                writer.end_episode()  # else a window would reach from one stream into the next
+                stream = row["stream"]
+                length = 0
             writer.append(as_bytes(row))
             length += 1
             if length >= WINDOW:
@@ -78,7 +83,8 @@ def windows() -> float:
     """Windows/s, four batches, each column of a window joined to one array."""
     if not full:
         full.append(fill())
-    client, total = full[0].localhost_client(), 0
+    client = full[0].localhost_client()
+    total = 0
     started = time.perf_counter()
     for _ in range(4):
         for sample in client.sample("t", BATCH, emit_timesteps=False):

@@ -1,4 +1,4 @@
-"""The rows of every workload: what an agent's step weighs.
+"""The rows of every workload, as large as an agent's steps.
 
 Needs numpy alone, as every peer's environment has it.
 """
@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 
-COMMIT_ROWS, STREAMS, WINDOW, BATCH = 100, 64, 16, 256
+COMMIT_ROWS = 100
+STREAMS = 64
+WINDOW = 16
+BATCH = 256
 COLUMNS = ("obs_text", "action_ids", "action_logprobs", "reward")
 
 
 def make_rows(count: int) -> list[dict[str, Any]]:
-    """About 2 KiB of text (log-normal), 256 token ids and log-probabilities (mean), a reward (2 %
-    above 0)."""
+    """Rows of about 2 KiB of text and 256 token ids and log-probabilities (log-normal, means).
+
+    2 % of the rewards are above 0.
+    """
     rng = np.random.default_rng(0)
     letters = np.frombuffer(b"abcdefghij klmnop\nqrstuvw xyz", np.uint8)
     rows = []
@@ -39,6 +44,7 @@ def make_rows(count: int) -> list[dict[str, Any]]:
 
 def by_stream(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The peers' best case: each stream's rows side by side."""
+    # Then a window is one slice of their table; ours are stored as they came.
     return sorted(rows, key=lambda r: (r["stream"], r["t"]))
 
 
@@ -48,8 +54,8 @@ def commits(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def answer(**calls: Any) -> None:
-    """A peer in another environment: for each line of stdin, the call of that name; its result goes
-    to stdout."""
+    """Serves a peer in another environment: stdin names a call a line, stdout gets its result."""
+    # Flushed: stdout is a pipe, and the other end waits for the line.
     print("ready", flush=True)
     for line in sys.stdin:
         print(f"answer {calls[line.strip()]()}", flush=True)

@@ -1,5 +1,7 @@
-"""W4: rows scanned for reward > 0 (2 %), all columns of those handed over. Each function prepares
-once and returns the scan."""
+"""W4: a scan for rows with reward > 0 (2 %), which hands over all their columns.
+
+Each function prepares once and returns the scan.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from experience.shards.catalog import Catalog
 
 
 def ours_filter(rows: list[dict[str, Any]], folder: Path) -> Callable[[], int]:
-    ours_append(rows, folder, "os")
+    ours_append(rows, folder, "os")  # how the rows were made durable does not change the scan
     return lambda: int(Catalog(folder).dataset().to_table(filter=pc.field("reward") > 0.0).num_rows)
 
 

@@ -1,7 +1,8 @@
-"""A store of ten million rows, followed and sampled: time and memory. Some ten minutes and 6 GB of
-disk.
+"""A store of ten million rows, followed and sampled: time and memory.
 
-PYTHONPATH=. .venv/bin/python benchmarks/store/ten_million.py [rows] [folder]
+    PYTHONPATH=. .venv/bin/python benchmarks/store/ten_million.py [rows] [folder]
+
+Takes some ten minutes and 6 GB of disk.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from experience.step import Step
 
 
 def resident() -> float:
-    """MB that this process itself holds: what it mapped from files is the page cache's."""
+    """MB of this process's own memory, without mapped files: their pages are the page cache's."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
@@ -59,7 +60,8 @@ def main(rows: int, store: Path) -> None:
         f"wrote {rows:,} rows, {size / 1e9:.1f} GB, in {time.perf_counter() - before:.0f} s",
         flush=True,
     )
-    reader, start = WindowReader(store, ("obs_text", "action_ids", "reward")), resident()
+    reader = WindowReader(store, ("obs_text", "action_ids", "reward"))
+    start = resident()
     before = time.perf_counter()
     assert reader.refresh() == rows
     print(
@@ -71,7 +73,9 @@ def main(rows: int, store: Path) -> None:
         ("recency", Recency(100_000.0)),
         ("prioritised", Prioritised()),
     ):
-        reader.gather(reader.draw(256, 16, sampler))
+        reader.gather(
+            reader.draw(256, 16, sampler)
+        )  # not counted: the first draw prepares the sampler
         before = time.perf_counter()
         for _ in range(20):
             reader.gather(reader.draw(256, 16, sampler))

@@ -1,5 +1,7 @@
-"""W3: windows of 16 steps in batches of 256, to contiguous arrays. Each function prepares once and
-returns what draws one batch of windows and touches all its bytes."""
+"""W3: windows of 16 steps in batches of 256, to contiguous arrays.
+
+Each function prepares once and returns a call that draws one batch and touches all its bytes.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def ours_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
         found = reader.gather(reader.draw(BATCH, WINDOW))
         return int(sum(len(r.values) for r in found.ragged.values())) + found.numbers["reward"].size
 
-    draw.journal = journal  # type: ignore[attr-defined]  # keeps the segment open
+    draw.journal = journal  # type: ignore[attr-defined]  # closed, it would seal the segment
     return draw
 
 
@@ -51,6 +53,8 @@ def _starts(rows: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _touch(table: pa.Table) -> int:
+    """Copies all bytes of the table's columns; their number."""
+    # Without the copy, a memory-mapped peer would only hand out addresses.
     total = 0
     for name in COLUMNS:
         column = table.column(name).combine_chunks()
@@ -58,6 +62,7 @@ def _touch(table: pa.Table) -> int:
         if name == "reward":
             total += column.to_numpy().copy().size
         elif name == "obs_text":
+            # By its offsets: `to_numpy` would make a Python string of each text.
             width = np.int64 if pa.types.is_large_string(column.type) else np.int32
             ends = np.frombuffer(
                 column.buffers()[1],
@@ -126,9 +131,9 @@ def torchrl_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
 
 
 def minari_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
-    """A window from each of 256 episodes, which it reads whole.
+    """A window from each of 256 episodes; Minari reads an episode whole.
 
-    Token ids are text there, and are read as numbers.
+    It stores token ids as text, so they are parsed.
     """
     data = minari_append(by_stream(rows), folder)
 
@@ -149,9 +154,9 @@ def minari_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
 
 def memcpy_windows(rows: list[dict[str, Any]], folder: Path) -> Draw:
     """The limit: the same bytes copied from memory, one copy a window."""
-    size = (
-        sum(len(r["obs_text"]) + 8 * len(r["action_ids"]) + 8 for r in rows) // len(rows) * WINDOW
-    )
+    total = sum(len(row["obs_text"]) + 8 * len(row["action_ids"]) + 8 for row in rows)
+    size = total // len(rows) * WINDOW
+    # At most 4,000 windows: far more than the processor's caches hold, and they fit in memory.
     source = np.zeros(min(len(rows) // WINDOW, 4000) * size, np.uint8)
 
     def draw(rng: np.random.Generator) -> int:

@@ -1,17 +1,15 @@
-"""The browser's fast path against BrowserGym, on the same pages of MiniWoB++ in one run: ./xp bench
-browser [--json]
+"""`./xp bench browser [--json]`: the browser's fast path against BrowserGym on pages of MiniWoB++.
 
-Random clicks; every step returns the accessibility tree. Rounds take turns; the figures are medians
-of the rounds. CPU is that of all processes behind a world, its browser's too. BrowserGym runs in
-its own Python (./xp setup peers), once as it is made and once without its half second of waiting
-before each observation.
+Actions are random clicks; every step returns the accessibility tree. Rounds take turns; the figures
+are medians of the rounds. CPU includes all processes of a world, its browser's too. BrowserGym runs
+in its own Python (./xp setup peers): once with its defaults, and once without its wait of half a
+second before each observation.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,10 @@ from experience.text.strict_json import dumps
 
 PAGES = ("click-test", "click-button", "enter-text", "choose-list")
 PYTHON = ".peers/browsergym/bin/python"
-ROUNDS, SECONDS = 3, 6.0
-GOAL_RATIO, GOAL_STEPS = 20.0, 100.0
+ROUNDS = 3
+SECONDS = 6.0
+GOAL_RATIO = 20.0
+GOAL_STEPS = 100.0
 
 
 def _ours(page: str) -> Any:
@@ -60,22 +60,29 @@ def lived(world: Any, seconds: float) -> dict[str, float]:
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             try:
                 times = process.cpu_times()
-            except psutil.Error:
+            except psutil.Error:  # a renderer may end before it is asked
                 continue
             total += times.user + times.system
         return total
 
-    rng, steps, stepping, seed, ended = np.random.default_rng(0), 0, 0.0, 0, True
-    world.reset(seed=0)
-    spent, began = cpu(), time.perf_counter()
+    rng = np.random.default_rng(0)
+    steps = 0
+    stepping = 0.0
+    seed = 0
+    ended = True
+    world.reset(seed=0)  # the first reset starts the browser, and is not measured
+    spent = cpu()
+    began = time.perf_counter()
     while time.perf_counter() - began < seconds or not steps:
         if ended:
-            world.reset(seed=(seed := seed + 1))
+            seed += 1
+            world.reset(seed=seed)
         action = world.random_action(rng)
         before = time.perf_counter()
         _, _, terminated, truncated, _ = world.step(action)
         stepping += time.perf_counter() - before
-        steps, ended = steps + 1, terminated or truncated
+        steps += 1
+        ended = terminated or truncated
     return {
         "steps_per_second": steps / stepping,
         "with_resets": steps / (time.perf_counter() - began),
@@ -83,23 +90,29 @@ def lived(world: Any, seconds: float) -> dict[str, float]:
     }
 
 
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each figure over the rounds."""
+    found = {}
+    for name in rounds[0]:
+        found[name] = float(np.median([figures[name] for figures in rounds]))
+    return found
+
+
 def main(as_json: bool) -> bool:
-    """Prints the table; whether both goals were met."""
+    """Prints the table; returns whether both goals were met."""
     if not Path(PYTHON).exists():
         from experience.errors import MissingPartError
 
         raise MissingPartError("BrowserGym is not installed", "./xp setup peers")
     found: dict[str, list[dict[str, float]]] = {who: [] for who in WHO}
+    # In turns: what else the machine does slows both alike.
     for _ in range(ROUNDS):
         for page in PAGES:
             for who, make in WHO.items():
                 world = make(page)
                 found[who].append(lived(world, SECONDS if who == "fast path" else SECONDS / 2))
                 world.close()
-    rows = {
-        who: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-        for who, rounds in found.items()
-    }
+    rows = {who: medians(rounds) for who, rounds in found.items()}
     ours = rows["fast path"]
     if not as_json:
         print(

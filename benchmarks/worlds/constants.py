@@ -1,9 +1,8 @@
-"""Which of reasoning-gym's datasets pay an answer that is always the same: python -m
-benchmarks.worlds.constants
+"""`python -m benchmarks.worlds.constants`: datasets of reasoning-gym that pay a constant answer.
 
-Of each dataset 100 tasks are answered with each of a dozen common words, and with the right answers
-of 12 other tasks; the best of them, and what it averages, is a line. Those that average 0.3 or more
-belong into `CONSTANT` of envs/bridges/reasoning.py, which is printed last.
+100 tasks of each dataset are answered with each of some common words, and with the right answers of
+12 other tasks. A line names a dataset's best constant answer and its mean score. The datasets with
+a mean of 0.3 or more are printed last: they belong in `CONSTANT` of envs/bridges/reasoning.py.
 """
 
 from __future__ import annotations
@@ -14,26 +13,30 @@ from envs.bridges.reasoning import datasets, entry, judges
 from experience.errors import EnvironmentFailure
 
 WORDS = ("", "0", "1", "2", "-1", "True", "False", "None", "yes", "no", "Yes", "No", "[]", "A", "a")
-TASKS, OTHERS, LEAST = 100, 12, 0.3
+TASKS = 100
+OTHERS = 12
+LEAST = 0.3
 
 
 def paid(dataset: str, text: str) -> float:
-    """What `text` averages over the first TASKS tasks, scored as the world scores it."""
+    """The mean score of `text` over the first TASKS tasks, scored as the world scores it."""
     scores = []
     with judges().open() as episode:
         for index in range(TASKS):
             score = float(episode.ask("score", dataset=dataset, index=index, text=text))
             right = entry(dataset, index)["answer"].strip()
+            # The world pays nothing for a text that only contains the right answer.
             scores.append(0.0 if score < 1 and right in text else score)
+            # A quarter of the tasks rules most texts out.
             if index == 24 and statistics.mean(scores) < LEAST / 3:
                 break
     return statistics.mean(scores)
 
 
 def best(dataset: str) -> tuple[float, str]:
-    """(what the best constant answer averages, that answer).
+    """(mean score of the best constant answer, that answer).
 
-    One that breaks the verifier pays nothing.
+    An answer that breaks the verifier scores nothing.
     """
     others = [entry(dataset, TASKS + i)["answer"] for i in range(OTHERS)]
     found = (0.0, "")
@@ -50,7 +53,7 @@ def main() -> None:
     for dataset in datasets():
         try:
             mean, text = best(dataset)
-        except EnvironmentFailure as failed:  # `composite` is a mixture that must be told of what
+        except EnvironmentFailure as failed:  # `composite` needs a list of datasets to mix
             print(f"{dataset:32} makes no tasks: {failed}")
             continue
         print(f"{dataset:32} {mean:.2f} {text[:60]!r}", flush=True)

@@ -1,7 +1,7 @@
-"""What scoring in a place costs beyond the score itself: python -m benchmarks.worlds.judges
+"""`python -m benchmarks.worlds.judges`: the cost of scoring an answer in a process of its own.
 
-The same answer is scored in the warmed process itself and in a fork of it, 400 times each. The fork
-is made before, as a world's reset does it; what that costs stands beside.
+The same answer is scored in the warm process itself and in a fork of it, 400 times each. The fork
+is made before the score, as a world's reset makes it; a column gives the cost of the fork.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def measured(dataset: str) -> tuple[float, float, float, float]:
-    """(p50 of the score itself, p50 and p99 of scoring in a fork, p50 of making the fork), in
-    milliseconds."""
+    """(p50 of the score alone, p50 and p99 of scoring in a fork, p50 of the fork), in ms."""
     asked = {"dataset": dataset, "index": 0, "text": entry(dataset, 0)["answer"]}
 
     def in_a_fork() -> None:
         with judges().open() as episode:
             episode.ask("score", **asked)
 
-    made, forked = list[float](), list[float]()
+    made = list[float]()
+    forked = list[float]()
     for _ in range(ROUNDS):
         made.append(seconds(judges().prepare))
         forked.append(seconds(in_a_fork))
-    judges().warm("names")  # the last fork has ended
+    judges().warm("names")  # answered in order, so the last fork has ended
     alone = [seconds(lambda: judges().warm("score", **asked)) for _ in range(ROUNDS)]
     p99 = sorted(forked)[int(0.99 * ROUNDS)]
     score, scored, fork = (1000 * statistics.median(times) for times in (alone, forked, made))

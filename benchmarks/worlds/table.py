@@ -1,8 +1,9 @@
-"""Every bundled world in one table, measured in a process of its own: ./xp bench worlds [--json]
+"""`./xp bench worlds [--json]`: every bundled world in one table, each measured in a new process.
 
-What a step and a reset cost (random actions, CPU of all child processes included), and what random
-actions, doing nothing and the oracle return over held-out tasks, with the standard error. A world
-that lacks a part is a row that says so. `write` puts the table into docs/environments.md.
+A row has the cost of a step and a reset (random actions; CPU includes all child processes), and the
+mean returns over held-out tasks, with standard errors, of random actions, of doing nothing and of
+the oracle. If a world lacks a part, its row says so. `write` puts the table into
+docs/environments.md.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any
 from experience.text.strict_json import dumps
 
 PAGE = Path("docs/environments.md")
-_BEGIN, _END = "<!-- table -->", "<!-- /table -->"
+_BEGIN = "<!-- table -->"
+_END = "<!-- /table -->"
 
 
 def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
-    """One world's row. For a process of its own."""
+    """One world's row. Call it in a new process: memory and CPU time are the process's."""
     from envs.check import Subject
     from envs.episode import do_nothing, do_oracle, do_random, live, measure
 
@@ -39,7 +41,7 @@ def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
     for name, choose in (("random", do_random), ("nothing", do_nothing), ("oracle", do_oracle)):
         try:
             returns = [live(world, seed, choose, "heldout").total for seed in range(episodes)]
-        except NotImplementedError:
+        except NotImplementedError:  # a world without an oracle
             row[name] = row[f"{name}_error"] = None
             continue
         row[name] = statistics.mean(returns)
@@ -56,6 +58,7 @@ def rows(seconds: float = 3.0, episodes: int = 24) -> Iterator[dict[str, Any]]:
         done = subprocess.run(
             [sys.executable, *words], capture_output=True, text=True, timeout=1200
         )
+        # Such as a missing package: the other worlds are measured all the same.
         if done.returncode:
             yield {"id": f"envs:{name}", "missing": done.stderr.strip().splitlines()[-1][:160]}
         else:
@@ -77,7 +80,8 @@ def line(row: dict[str, Any]) -> str:
         "—" if row[n] is None else f"{row[n]:.2f} ± {row[n + '_error']:.2f}"
         for n in ("random", "nothing", "oracle")
     ]
-    resets = f"{row['resets_per_second']:,.{0 if row['resets_per_second'] >= 1 else 1}f}"
+    rate = row["resets_per_second"]
+    resets = f"{rate:,.0f}" if rate >= 1 else f"{rate:.1f}"
     return (
         f"| {row['id'].removeprefix('envs:')} | {row['step_p50_ms']:.2f} / "
         f"{row['step_p99_ms']:.1f} | "
