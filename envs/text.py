@@ -56,12 +56,37 @@ def read(space: spaces.Space[Any], text: str) -> Any:
             case spaces.MultiDiscrete() | spaces.MultiBinary() | spaces.Box():
                 value = np.array([float(w) for w in words]).reshape(space.shape).astype(space.dtype)
             case _:
-                value = json.loads(text)
-    except (ValueError, IndexError, json.JSONDecodeError):
+                value = _from_json(space, json.loads(text))
+    except (ValueError, IndexError, KeyError, TypeError):
         value = None
     if value is None or not space.contains(value):
         raise ValueError(f"write an action of {described(space)}")
     return value
+
+
+def _from_json(space: spaces.Space[Any], value: Any) -> Any:
+    """A value of JSON as one of `space`: JSON has neither arrays nor tuples.
+
+    Raises KeyError, TypeError or ValueError if it has another form.
+    """
+    match space:
+        case spaces.Dict():
+            if set(value) != set(space.spaces):
+                raise KeyError("other names")
+            return {name: _from_json(part, value[name]) for name, part in space.spaces.items()}
+        case spaces.Tuple():
+            parts = zip(space.spaces, value, strict=True)
+            return tuple(_from_json(part, one) for part, one in parts)
+        case spaces.Box() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return np.asarray(value, space.dtype).reshape(space.shape)
+    return value
+
+
+def written(space: spaces.Space[Any], action: Any) -> str:
+    """An action of `space` in the form that `read` reads."""
+    if _is_of_numbers(space) or isinstance(space, spaces.Text):
+        return shown(space, action)
+    return json.dumps(action, default=lambda value: value.tolist())  # arrays and numpy's numbers
 
 
 def described(space: spaces.Space[Any]) -> str:
@@ -131,7 +156,7 @@ class Text(World[int]):
     def random_action(self, rng: np.random.Generator) -> str:
         # The space has random numbers of its own: without this seed, two runs would differ.
         self.inner.action_space.seed(int(rng.integers(2**31)))
-        return shown(self.inner.action_space, self.inner.action_space.sample())
+        return written(self.inner.action_space, self.inner.action_space.sample())
 
     def close(self) -> None:
         self.inner.close()

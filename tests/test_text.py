@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from envs.bridges.science_world import in_order, numbered
 from envs.bridges.text_world import GAMES, Household
-from envs.text import Text, read, shown
+from envs.text import Text, read, shown, written
 from experience.errors import MissingPartError
 
 
@@ -124,3 +124,63 @@ def test_every_game_of_the_house_can_be_won_in_time(game: str) -> None:
         assert not truncated
     world.close()
     assert earned >= world.oracle_target
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict(which=spaces.Discrete(3), where=spaces.Box(-1, 1, (2,))),
+        spaces.Tuple((spaces.Discrete(2), spaces.MultiDiscrete([3, 4]))),
+        spaces.Dict(inner=spaces.Tuple((spaces.Text(5), spaces.Discrete(2)))),
+    ],
+)
+def test_a_composed_action_survives_being_written_and_read(space: spaces.Space) -> None:
+    space.seed(0)
+    for _ in range(20):
+        value = space.sample()
+        text = written(space, value)
+        again = read(space, text)
+        assert space.contains(again)
+        assert written(space, again) == text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"which": 1}', '{"which": 9, "where": [0, 0]}'])
+def test_a_composed_action_outside_the_space_is_refused(text: str) -> None:
+    space = spaces.Dict(which=spaces.Discrete(3), where=spaces.Box(-1, 1, (2,)))
+    with pytest.raises(ValueError, match="write an action of Dict"):
+        read(space, text)
+
+
+class Composed(gymnasium.Env):
+    """Pays the action's number, and keeps what it was given."""
+
+    observation_space = spaces.Discrete(1)
+    action_space = spaces.Dict(which=spaces.Discrete(3), where=spaces.Box(-1, 1, (2,)))
+
+    def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):  # type: ignore[no-untyped-def]
+        assert isinstance(action["where"], np.ndarray) and action["where"].dtype == np.float32
+        return 0, float(action["which"]), False, False, {}
+
+
+def test_random_actions_of_a_composed_space_are_not_refused() -> None:
+    gymnasium.register(id="Composed-v0", entry_point=Composed)
+    world = Text("Composed-v0")
+    world.reset(seed=0)
+    for _ in range(10):
+        _, _, _, _, info = world.step(world.random_action(np.random.default_rng(1)))
+        assert "invalid_action" not in info["signals"]
+
+
+def test_a_large_array_is_shown_by_its_shape_and_mean() -> None:
+    space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    assert shown(space, np.full((64, 64, 3), 7, np.uint8)) == "array of 64x64x3, mean 7"
+
+
+def test_each_key_of_a_dictionary_is_one_line() -> None:
+    space = spaces.Dict(at=spaces.Discrete(9), speed=spaces.Box(-1, 1, (2,)))
+    value = {"at": 4, "speed": np.array([0.5, -0.25], np.float32)}
+    assert shown(space, value) == "at: 4\nspeed: 0.5 -0.25"
