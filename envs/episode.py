@@ -135,7 +135,7 @@ def answering(what: str, seconds: float = ANSWER_SECONDS) -> Iterator[None]:
             "a world must answer, or raise EnvironmentFailure itself",
         )
 
-    # The body may itself be within a deadline: its handler is put back at the end.
+    # A program that embeds us may use SIGALRM too: its handler is put back at the end.
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
