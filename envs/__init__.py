@@ -68,7 +68,7 @@ def probe(part: str) -> str:
 
         return f"tier {tier()}"
     if part == "browser":
-        from envs.browser.chromium import find_browser
+        from envs.browser.chrome.chromium import find_browser
 
         return str(find_browser())
     from envs.desktop.desktop import programs

@@ -271,7 +271,7 @@ def test_verifiers_rolls_out_our_world_with_a_model_behind_an_endpoint(tmp_path:
 
 def test_browsergyms_environment_is_a_world_in_its_own_python() -> None:
     pytest.importorskip("miniwob", reason="./xp setup worlds")
-    from envs.browser.chromium import find_browser
+    from envs.browser.chrome.chromium import find_browser
     from envs.browser.miniwob import html
 
     world = gymnasium.make(

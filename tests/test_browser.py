@@ -17,8 +17,8 @@ if shutil.which("chromium-headless-shell") is None:
         "chromium-headless-shell is not installed: ./xp setup worlds", allow_module_level=True
     )
 
-from envs.browser.chromium import Chromium
-from envs.browser.devtools import Devtools, ax_lines
+from envs.browser.chrome.chromium import Chromium
+from envs.browser.chrome.devtools import Devtools, ax_lines
 from envs.browser.miniwob import _BEGIN, EXPERTS, HEIGHT, WIDTH, MiniWoB, html, page_names
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import gymnasium
 import pytest
 
-from envs.browser import proxy
+from envs.browser.chrome import proxy
 from experience.errors import EnvironmentFailure
 
 _PAGE = """<html lang="en"><title>shop</title><h1>Shop</h1><a href="/terms" target="_blank">Terms</a>

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.browser.chromium import Tab
+from envs.browser.chrome.chromium import Tab
 from envs.code_execution.python_task import PythonTask, same
 from envs.contract import World
 from envs.lab.reactor import equilibrium, stirred_reactor

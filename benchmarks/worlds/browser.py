@@ -31,7 +31,7 @@ def _ours(page: str) -> Any:
 
 
 def _browser_gym(page: str, **more: Any) -> Any:
-    from envs.browser.chromium import find_browser
+    from envs.browser.chrome.chromium import find_browser
     from envs.browser.miniwob import html
 
     options = {

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
-from envs.browser.devtools import Devtools, Page
+from envs.browser.chrome.devtools import Devtools, Page
 from envs.contract import Split, is_held_out
 from experience.errors import MissingPartError
 

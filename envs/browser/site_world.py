@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from envs.authoring import Outcome, Range, ToolWorld, action
-from envs.browser.chromium import Answers, Chromium, Reply, Request, Tab
+from envs.browser.chrome.chromium import Answers, Chromium, Reply, Request, Tab
 from envs.contract import Task, World
 
 Result = TypeVar("Result")

@@ -7,9 +7,9 @@ errands of your own.
 
 An errand tells where it starts and what holds at its end, as regular expressions: `address` of the
 page in front, words that it `shows`, the `answer` given; all that are told must hold. `expert` may
-list the actions of one who can. Hosts are rules of envs/browser/proxy.py; what else a page asks for
-is refused and counted. A live site is not ours: it may answer otherwise tomorrow, remembers what
-was done, and has no seed, so such a world does not go back.
+list the actions of one who can. Hosts are rules of envs/browser/chrome/proxy.py; what else a page
+asks for is refused and counted. A live site is not ours: it may answer otherwise tomorrow,
+remembers what was done, and has no seed, so such a world does not go back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
-from envs.browser.chromium import LIVE_SECONDS, Chromium, Tab
+from envs.browser.chrome.chromium import LIVE_SECONDS, Chromium, Tab
 from envs.contract import Split, is_held_out
 from experience.errors import EnvironmentFailure
 

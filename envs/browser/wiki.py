@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from envs.authoring import Outcome, SignalKind, action
-from envs.browser.chromium import Reply, Request
+from envs.browser.chrome.chromium import Reply, Request
 from envs.browser.site_world import SiteTools
 from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError

@@ -98,7 +98,7 @@ def office() -> Iterator[None]:
 
 @contextmanager
 def browser() -> Iterator[None]:
-    from envs.browser.chromium import Chromium
+    from envs.browser.chrome.chromium import Chromium
 
     chromium = Chromium()
     chromium.wait(chromium.open_file("about:blank", 200, 200))
@@ -108,7 +108,7 @@ def browser() -> Iterator[None]:
 
 @contextmanager
 def fast_browser() -> Iterator[None]:
-    from envs.browser.devtools import Devtools, Page
+    from envs.browser.chrome.devtools import Devtools, Page
 
     with contextlib.closing(Devtools()) as devtools:
         Page(devtools, 200, 200)
@@ -117,7 +117,7 @@ def fast_browser() -> Iterator[None]:
 
 @contextmanager
 def proxy() -> Iterator[None]:
-    from envs.browser.chromium import Chromium
+    from envs.browser.chrome.chromium import Chromium
 
     chromium = Chromium(hosts=["example.org"])
     yield

@@ -218,7 +218,7 @@ def test_a_package_whose_code_fills_memory_is_no_verdict() -> None:
 
 @pytest.mark.long
 def test_a_page_that_fills_memory_ends_its_browser_and_no_other() -> None:
-    from envs.browser.devtools import Devtools, Page
+    from envs.browser.chrome.devtools import Devtools, Page
 
     script = (
         "const kept = []; for (;;) { const a = new Uint8Array(1 << 28); a.fill(7); kept.push(a); }"

@@ -27,7 +27,7 @@ def test_chromiums_own_sandbox_is_on(way: str) -> None:
 
 def test_a_browser_without_its_sandbox_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control."""
-    from envs.browser import devtools
+    from envs.browser.chrome import devtools
 
     monkeypatch.setattr(devtools, "_FLAGS", (*devtools._FLAGS, "--no-sandbox"))
     with opened("fast browser"):
@@ -113,7 +113,7 @@ def test_a_browser_is_watched_where_no_groups_can_be_had(monkeypatch: pytest.Mon
     """As most users: then a watch adds up what it uses, from its first process on."""
     import threading
 
-    from envs.browser.chromium import Chromium
+    from envs.browser.chrome.chromium import Chromium
     from envs.sandbox import cgroups
 
     monkeypatch.setattr(cgroups, "make", lambda *_: [])

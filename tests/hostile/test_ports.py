@@ -186,7 +186,7 @@ def test_no_cage_reaches_a_port_of_this_machine(tier: str, listening: Listening)
 
 def test_a_page_reaches_no_port_of_this_machine(listening: Listening) -> None:
     """Behind Playwright's routes, without them, and behind the proxy with its list of hosts."""
-    from envs.browser.chromium import Chromium, Reply
+    from envs.browser.chrome.chromium import Chromium, Reply
 
     script = PAGE % (listening.hosts, listening.ports)
     for hosts in ((), ("example.org",)):
@@ -301,7 +301,7 @@ def test_nothing_reaches_the_real_ray() -> None:
             if probe(tier) is None:
                 with Sandbox(tier=tier) as cage:
                     assert cage.run(code, wall_seconds=60).stdout == "reached 0\n", tier
-        from envs.browser.chromium import Chromium
+        from envs.browser.chrome.chromium import Chromium
 
         browser = Chromium()
         try:

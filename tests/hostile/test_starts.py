@@ -79,4 +79,8 @@ def test_only_confine_and_the_browsers_wrapper_make_places() -> None:
         for file in (ROOT / "envs").rglob("*.py")
         if 'which("bwrap")' in file.read_text() or "confine.entry(" in file.read_text()
     }
-    assert users == {"envs/sandbox/confine.py", "envs/sandbox/tiers.py", "envs/browser/chromium.py"}
+    assert users == {
+        "envs/sandbox/confine.py",
+        "envs/sandbox/tiers.py",
+        "envs/browser/chrome/chromium.py",
+    }

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from envs.browser import proxy
+from envs.browser.chrome import proxy
 from envs.sandbox import confine
 from experience.errors import MissingPartError
 

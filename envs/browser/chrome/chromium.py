@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from envs.browser.devtools import ax_lines
-from envs.browser.way_out import PROXY, WayOut
+from envs.browser.chrome.devtools import ax_lines
+from envs.browser.chrome.way_out import PROXY, WayOut
 from envs.sandbox import confine
 from envs.sandbox.limits import BROWSER, Bounds
 from experience.errors import EnvironmentFailure, MissingPartError
