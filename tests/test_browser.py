@@ -17,9 +17,11 @@ if shutil.which("chromium-headless-shell") is None:
         "chromium-headless-shell is not installed: ./xp setup worlds", allow_module_level=True
     )
 
+from envs.browser.chrome.accessibility import ax_lines
 from envs.browser.chrome.chromium import Chromium
-from envs.browser.chrome.devtools import Devtools, ax_lines
-from envs.browser.miniwob import _BEGIN, EXPERTS, HEIGHT, WIDTH, MiniWoB, html, page_names
+from envs.browser.chrome.devtools import Devtools
+from envs.browser.miniwob import BEGIN, HEIGHT, WIDTH, MiniWoB, html, page_names
+from envs.browser.miniwob_experts import EXPERTS
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
         opened, session = await reference.open_file(
             f"file://{html()}/miniwob/{page}.html", WIDTH, HEIGHT
         )
-        await opened.evaluate(_BEGIN % seed)
+        await opened.evaluate(BEGIN % seed)
         await opened.wait_for_timeout(100)
         nodes = (await session.send("Accessibility.getFullAXTree"))["nodes"]
         numbers: dict[int, int] = {}
@@ -96,7 +98,7 @@ def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
         "social-media",
     ):
         begin(world, page, 3)
-        assert reference.wait(shown(page, 3)) == world._lines, page
+        assert reference.wait(shown(page, 3)) == list(world.shown.lines), page
 
 
 def test_sixteen_pages_in_one_process_go_their_own_ways() -> None:
@@ -197,7 +199,7 @@ def test_a_browser_that_is_killed_is_started_anew(world: MiniWoB) -> None:
     from experience.errors import EnvironmentFailure
 
     begin(world, "click-test", 1)
-    Devtools.shared([html()])._process.kill()
+    Devtools.shared([html()])._pipe.process.kill()
     with pytest.raises(EnvironmentFailure):
         for _ in range(3):
             world.step("noop")

@@ -195,7 +195,7 @@ def test_what_a_page_asks_of_other_hosts_is_refused_and_counted(site: Any, other
 
         assert _soon(all_told), world.unwrapped.tabs.refused
         assert other.asked == []
-        alone = world.unwrapped._wait(
+        alone = world.unwrapped.wait(
             world.unwrapped.tabs.tab.page.evaluate(
                 """async () => { const rtc = new RTCPeerConnection({iceServers: [{urls: "stun:127.0.0.1:3478"}]}), found = [];
                rtc.onicecandidate = e => e.candidate && found.push(e.candidate.candidate);

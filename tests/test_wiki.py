@@ -9,7 +9,7 @@ import gymnasium
 import pytest
 
 from envs.browser import wiki
-from envs.browser.chrome.chromium import Request
+from envs.browser.chrome.routing import Request
 from experience.errors import MissingPartError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.browser.chrome.chromium import Tab
+from envs.browser.chrome.accessibility import Elements
 from envs.code_execution.python_task import PythonTask, same
 from envs.contract import World
 from envs.lab.reactor import equilibrium, stirred_reactor
@@ -263,13 +263,12 @@ def test_a_measurement_is_noisy_and_costs_and_the_verdict_is_not_noisy(made: Any
 def test_an_element_is_meant_by_its_number_or_by_its_whole_name(
     made: dict[str, World[Any]],
 ) -> None:
-    tab = Tab(None, _Silent(), None, "http://x.test")
-    tab._names, tab._elements = ["Qty", "Save as", "Save", "Go", "Go"], [11, 12, 13, 14, 15]
-    assert tab.find("1 7") == (1, "7")
-    assert tab.find("Save as draft") == (2, "draft") and tab.find("Save") == (3, "")
+    elements = Elements((11, 12, 13, 14, 15), ("Qty", "Save as", "Save", "Go", "Go"))
+    assert elements.find("1 7") == (1, "7")
+    assert elements.find("Save as draft") == (2, "draft") and elements.find("Save") == (3, "")
     for wrong in ("Savings", "9", "Go", "0 x"):
         with pytest.raises(ValueError, match="element"):
-            tab.find(wrong)
+            elements.find(wrong)
     world = made["envs:Office-v0"]
     world.reset(seed=3)
     while not world.unwrapped._lines[0].startswith(("button", "link")):
@@ -278,10 +277,6 @@ def test_an_element_is_meant_by_its_number_or_by_its_whole_name(
     observation, *_ = world.step(f"click {name}s")
     assert "! no element" in observation
     assert world.step(f"click {name}")[2], "the first choice ends the errand, rightly or wrongly"
-
-
-class _Silent:
-    def on(self, *_: Any) -> None: ...
 
 
 def test_a_notebooks_cells_keep_what_they_define_and_fork_with_the_world(made: Any) -> None:

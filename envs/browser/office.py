@@ -2,16 +2,16 @@
 
 The site is a Python object; its pages reach the browser only through the browser's cage (no
 network). The agent sees the page's accessibility tree and acts on its elements, by number or by
-name. The reward is read from the site's state, the server's side, and never from the page: what a
-page says about itself counts for nothing.
+name. The reward is read from the site's state on the server's side, never from the page: a page's
+words about itself count for nothing.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")
 NAMES = ("Ann", "Bob", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal")
 PAGES = ("Billing", "Travel", "Staff", "News", "Rooms", "Help", "Legal", "Mail")
 COLOURS = ("red", "blue", "green", "pink", "tan", "white", "violet", "olive")
+FIELDS = ("item", "quantity", "name", "pick")
 
 
 @dataclass(frozen=True)
@@ -40,61 +41,75 @@ class OfficeTask:
 
 
 class Site:
-    """The office's server: serves one errand's page and records every change that reaches it."""
+    """The office's server: it serves one task's page and records every change that reaches it."""
 
-    def __init__(self, errand: OfficeTask) -> None:
-        self.errand = errand
+    def __init__(self, task: OfficeTask) -> None:
+        self.task = task
         self.changes: list[tuple[str, ...]] = []
 
     def serve(self, method: str, path: str, form: dict[str, str]) -> str | None:
+        name = path.strip("/")
         if method == "POST":
-            self.changes.append(
-                (
-                    path.strip("/"),
-                    *(form.get(k, "") for k in ("item", "quantity", "name", "pick") if k in form),
-                )
-            )
+            self.changes.append((name, *(form[f] for f in FIELDS if f in form)))
             return "<html><body><h1>Thank you</h1></body></html>"
         if path == "/":
-            return _page(self.errand)
-        if path.strip("/") in PAGES:
-            self.changes.append(("open", path.strip("/")))
-            return f"<html><body><h1>{html.escape(path.strip('/'))}</h1></body></html>"
+            return _page(self.task)
+        if name in PAGES:
+            # For the tasks that ask to open a page, opening it is the change.
+            self.changes.append(("open", name))
+            return f"<html><body><h1>{html.escape(name)}</h1></body></html>"
         return None
 
 
-def _page(errand: OfficeTask) -> str:
-    options = "".join(f"<option>{html.escape(c)}</option>" for c in errand.choices)
-    parts = {
-        "order": [
-            f'<p><label>Item <select name="item">{options}</select></label></p>',
-            '<p><label>Qty <input name="quantity" value="1"></label></p>',
-            "<p><button>Order</button></p>",
-        ],
-        "name": [
-            '<p><label>Name <input name="name" value=""></label></p>',
-            "<p><button>Save</button></p>",
-            '<p><a href="/Help">Help</a></p>',
-        ],
-        "open": [
-            f'<p><a href="/{html.escape(c)}">{html.escape(c)}</a></p>' for c in errand.choices
-        ],
-        "vote": [
-            f'<p><button name="pick" value="{html.escape(c)}">{html.escape(c)}</button></p>'
-            for c in errand.choices
-        ],
-    }[errand.family]
-    body = "".join(parts[i] for i in errand.layout)
+def _page(task: OfficeTask) -> str:
+    choices = [html.escape(choice) for choice in task.choices]
+    parts = _PARTS[task.family](choices)
+    body = "".join(parts[i] for i in task.layout)
     return (
         '<html lang="en"><title>Office</title><body><form method="post" '
-        f'action="/{errand.family}">{body}</form>'
+        f'action="/{task.family}">{body}</form>'
         "</body></html>"
     )
 
 
+def _order_parts(choices: Sequence[str]) -> list[str]:
+    options = "".join(f"<option>{choice}</option>" for choice in choices)
+    return [
+        f'<p><label>Item <select name="item">{options}</select></label></p>',
+        '<p><label>Qty <input name="quantity" value="1"></label></p>',
+        "<p><button>Order</button></p>",
+    ]
+
+
+def _name_parts(_: Sequence[str]) -> list[str]:
+    return [
+        '<p><label>Name <input name="name" value=""></label></p>',
+        "<p><button>Save</button></p>",
+        '<p><a href="/Help">Help</a></p>',
+    ]
+
+
+def _open_parts(choices: Sequence[str]) -> list[str]:
+    return [f'<p><a href="/{choice}">{choice}</a></p>' for choice in choices]
+
+
+def _vote_parts(choices: Sequence[str]) -> list[str]:
+    return [f'<p><button name="pick" value="{choice}">{choice}</button></p>' for choice in choices]
+
+
+_PARTS = {
+    "order": _order_parts,
+    "name": _name_parts,
+    "open": _open_parts,
+    "vote": _vote_parts,
+}
+
+
 def _share_done(wanted: tuple[str, ...], changes: Sequence[tuple[str, ...]]) -> float:
-    """How much of what was asked for (an item and a quantity, a name, a pick) the one recorded
-    change has right."""
+    """The share of what was asked for (item and quantity, name, pick) that the change has right.
+
+    0 unless there is exactly one change, and it is of the kind that was asked for.
+    """
     if len(changes) != 1 or len(changes[0]) != len(wanted) or changes[0][0] != wanted[0]:
         return 0.0
     return sum(a == b for a, b in zip(changes[0][1:], wanted[1:], strict=True)) / (len(wanted) - 1)
@@ -133,26 +148,11 @@ class Office(SiteWorld[OfficeTask]):
     }
 
     def draw(self, rng: np.random.Generator) -> OfficeTask:
-        goal: str
-        wanted: tuple[str, ...]
-        choices: tuple[str, ...]
         family = ("order", "name", "open", "vote")[rng.integers(4)]
-        if family == "order":
-            choices = tuple(str(c) for c in rng.choice(ITEMS, size=3, replace=False))
-            item, quantity = choices[rng.integers(3)], str(rng.integers(2, 10))
-            goal, wanted = f"order {quantity} {item}", ("order", item, quantity)
-        elif family == "name":
-            choices, name = (), str(rng.choice(NAMES))
-            goal, wanted = f"save name {name}", ("name", name)
-        else:
-            pool = PAGES if family == "open" else COLOURS
-            choices = tuple(str(c) for c in rng.choice(pool, size=3, replace=False))
-            pick = choices[rng.integers(3)]
-            goal, wanted = f"{family} {pick}", (family, pick)
+        goal, wanted, choices = _DRAWS[family](rng, family)
         parts = {"order": 3, "name": 3}.get(family, len(choices))
-        return OfficeTask(
-            family, goal, wanted, choices, tuple(int(i) for i in rng.permutation(parts))
-        )
+        layout = tuple(int(i) for i in rng.permutation(parts))
+        return OfficeTask(family, goal, wanted, choices, layout)
 
     def signature(self, task: OfficeTask) -> str:
         shown = "/".join(sorted(task.choices))
@@ -164,67 +164,60 @@ class Office(SiteWorld[OfficeTask]):
         self._look()
 
     def _look(self) -> None:
-        self._lines = self.wait(self.tab.tree())
+        self._lines = self.wait(self.tab.controls())
 
     def observe(self) -> str:
-        return "\n".join(
-            [self.task.goal, *(f"{line} #{n}" for n, line in enumerate(self._lines, 1))]
-        )
+        numbered = [f"{line} #{n}" for n, line in enumerate(self._lines, 1)]
+        return "\n".join([self.task.goal, *numbered])
 
     def act(self, action: str) -> Outcome:
-        tab = self.tab
-        verb, _, words = action.partition(" ")
-        if verb == "goto" and words:
-            work = tab.goto(words)
-        elif verb == "scroll" and words.lstrip("-").isdigit():
-            work = tab.scroll(int(words))
-        elif verb in ("click", "type", "select") and words:
-            element, rest = tab.find(words)
-            if bool(rest) == (verb == "click"):
-                raise ValueError("write: " + ("click X" if verb == "click" else f"{verb} X TEXT"))
-            work = (
-                tab.click(element)
-                if verb == "click"
-                else tab.type(element, rest)
-                if verb == "type"
-                else tab.select(element, rest)
-            )
-        else:
-            raise ValueError(
-                "write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH"
-            )
-        self.wait(work)
+        self.wait(self._work_of(action))
         self._look()
         if not self._site.changes:
             return {"actions": 1.0}, False
-        done, evidence = (
-            _share_done(self.task.wanted, self._site.changes),
-            f"site recorded {self._site.changes}",
-        )
-        return {
-            "actions": 1.0,
-            "done": (done, evidence),
-            "wrong_change": (float(done < 1), evidence),
-        }, True
+        done = _share_done(self.task.wanted, self._site.changes)
+        evidence = f"site recorded {self._site.changes}"
+        wrong = float(done < 1)
+        signals = {"actions": 1.0, "done": (done, evidence), "wrong_change": (wrong, evidence)}
+        return signals, True
+
+    def _work_of(self, action: str) -> Coroutine[Any, Any, None]:
+        """What the browser does for an action. Raises ValueError for one that cannot be read."""
+        verb, _, words = action.partition(" ")
+        if verb == "goto" and words:
+            return self.tab.goto(words)
+        if verb == "scroll" and words.lstrip("-").isdigit():
+            return self.tab.scroll(int(words))
+        if verb not in ("click", "type", "select") or not words:
+            raise ValueError(
+                "write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH"
+            )
+        element, rest = self.tab.elements.find(words)
+        if verb == "click":
+            if rest:
+                raise ValueError("write: click X")
+            return self.tab.click(element)
+        if not rest:
+            raise ValueError(f"write: {verb} X TEXT")
+        return self.tab.type(element, rest) if verb == "type" else self.tab.select(element, rest)
 
     def expert_action(self) -> str:
-        """Reads the page as the agent does: fills what the goal names, then presses what ends it."""
+        """Reads the page as the agent does: fills in what the goal names, then submits it."""
+        family = self.task.family
         for line in self._lines:
             role, _, rest = line.partition(" ")
             name, _, value = rest.partition("=")
-            if (
-                self.task.family == "order"
-                and role == "list"
-                and value.split()[0] != self.task.wanted[1]
-            ):
-                return f"select {name} {self.task.wanted[1]}"
-            if self.task.family == "order" and role == "text" and value != self.task.wanted[2]:
-                return f"type {name} {self.task.wanted[2]}"
-            if self.task.family == "name" and role == "text" and value != self.task.wanted[1]:
-                return f"type {name} {self.task.wanted[1]}"
-        ends = {"order": "Order", "name": "Save"}.get(self.task.family, self.task.wanted[-1])
-        if any(line.partition(" ")[2] == ends for line in self._lines):
-            return f"click {ends}"
+            if role == "list" and family == "order":
+                item = self.task.wanted[1]
+                if value.split()[0] != item:
+                    return f"select {name} {item}"
+            if role == "text" and family in ("order", "name"):
+                text = self.task.wanted[-1]  # the quantity of an order, or the name
+                if value != text:
+                    return f"type {name} {text}"
+        last = {"order": "Order", "name": "Save"}.get(family, self.task.wanted[-1])
+        if any(line.partition(" ")[2] == last for line in self._lines):
+            return f"click {last}"
         raise AssertionError(f"no way to end {self.task.goal!r} on this page: {self._lines}")
 
     def random_action(self, rng: np.random.Generator) -> str:
@@ -233,5 +226,33 @@ class Office(SiteWorld[OfficeTask]):
         if role == "list":
             return f"select {number} {rng.choice(self.task.choices)}"
         if role == "text":
-            return f"type {number} {rng.choice(NAMES) if self.task.family == 'name' else rng.integers(2, 10)}"
+            name = self.task.family == "name"
+            text = rng.choice(NAMES) if name else rng.integers(2, 10)
+            return f"type {number} {text}"
         return f"click {number}"
+
+
+Drawn = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""(goal, wanted change, choices on the page) of a task."""
+
+
+def _draw_order(rng: np.random.Generator, family: str) -> Drawn:
+    choices = tuple(str(c) for c in rng.choice(ITEMS, size=3, replace=False))
+    item = choices[rng.integers(3)]
+    quantity = str(rng.integers(2, 10))
+    return f"order {quantity} {item}", (family, item, quantity), choices
+
+
+def _draw_name(rng: np.random.Generator, family: str) -> Drawn:
+    name = str(rng.choice(NAMES))
+    return f"save name {name}", (family, name), ()
+
+
+def _draw_pick(rng: np.random.Generator, family: str) -> Drawn:
+    pool = PAGES if family == "open" else COLOURS
+    choices = tuple(str(c) for c in rng.choice(pool, size=3, replace=False))
+    pick = choices[rng.integers(3)]
+    return f"{family} {pick}", (family, pick), choices
+
+
+_DRAWS = {"order": _draw_order, "name": _draw_name, "open": _draw_pick, "vote": _draw_pick}

@@ -1,5 +1,7 @@
-"""What worlds that are a site in the reference browser share: a fresh context an episode,
-screenshots when asked, and the actions of an agent that reads a page's lines."""
+"""Worlds that are a site of ours in the reference browser: a fresh context for each episode.
+
+`SiteWorld` opens the site. `SiteTools` adds the actions of an agent that reads a page's lines.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from envs.authoring import Outcome, Range, ToolWorld, action
-from envs.browser.chrome.chromium import Answers, Chromium, Reply, Request, Tab
+from envs.browser.chrome.chromium import Chromium
+from envs.browser.chrome.routing import Handler, Reply, Request
+from envs.browser.chrome.tab import Tab
 from envs.contract import Task, World
 
 Result = TypeVar("Result")
@@ -19,23 +23,20 @@ Serve = Callable[[str, str, dict[str, str]], str | None]
 """(method, path, form) -> HTML, or None for 404."""
 
 
-def pages(serve: Serve) -> Answers:
-    """The answers of a site that has nothing but pages and forms."""
+def pages(serve: Serve) -> Handler:
+    """The handler of a site that has nothing but pages and forms."""
 
-    def answer(asked: Request) -> Reply:
-        form = dict(parse_qsl(asked.body.decode("utf-8", "replace"), keep_blank_values=True))
-        html = serve(asked.method, asked.path, form)
-        return Reply(
-            404 if html is None else 200,
-            "text/html; charset=utf-8",
-            (html or "no such page").encode(),
-        )
+    def handle(request: Request) -> Reply:
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
+        html = serve(request.method, request.path, form)
+        status = 404 if html is None else 200
+        return Reply(status, "text/html; charset=utf-8", (html or "no such page").encode())
 
-    return answer
+    return handle
 
 
 class SiteWorld(World[Task], Generic[Task]):
-    """Subclasses `visit` their server in `begin`. `screenshots` puts one into every step."""
+    """A world whose `begin` opens its site with `visit`."""
 
     sandbox_tier = "namespaces+chromium"
     spells_out: ClassVar[bool] = True
@@ -43,6 +44,7 @@ class SiteWorld(World[Task], Generic[Task]):
     _visits: ClassVar[itertools.count[int]] = itertools.count()
 
     def __init__(self, screenshots: bool = False) -> None:
+        """`screenshots` adds one to every observation."""
         super().__init__()
         self._screenshots = screenshots
         self._tab: Tab | None = None
@@ -52,13 +54,13 @@ class SiteWorld(World[Task], Generic[Task]):
         assert self._tab is not None
         return self._tab
 
-    def visit(self, name: str, answers: Answers, styled: bool = False) -> None:
-        """A fresh context that knows only this site."""
-        self._leave()
+    def visit(self, name: str, handler: Handler, styled: bool = False) -> None:
+        """Opens the site's start page in a fresh context that reaches nothing but this site."""
+        self._close_tab()
         self._browser = Chromium.shared()
-        self._tab = self._browser.wait(
-            self._browser.open(f"http://{name}{next(self._visits)}.test", answers, styled)
-        )
+        # A host name that was never used before: nothing cached for it can come back.
+        origin = f"http://{name}{next(self._visits)}.test"
+        self._tab = self._browser.wait(self._browser.open(origin, handler, styled))
 
     def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._browser.wait(work)
@@ -66,19 +68,21 @@ class SiteWorld(World[Task], Generic[Task]):
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self.wait(self.tab.screenshot())} if self._screenshots else {}
 
-    def _leave(self) -> None:
+    def _close_tab(self) -> None:
         if self._tab is not None:
             self.wait(self._tab.close())
             self._tab = None
 
     def close(self) -> None:
-        self._leave()
+        self._close_tab()
 
 
 class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
-    """A site of many pages, whose agent sees the goal and the page's lines and says itself when it
-    is done: subclasses give `goal`, an action `finish` and an expert's `_clicks` before it, and may
-    name `places` to go to."""
+    """A site of many pages, whose agent sees the goal and the page's lines.
+
+    The agent says itself when it is done. Subclasses define `goal`, an action `finish`, and
+    `_clicks`: an expert's actions before `finish`. They may name `places`, paths to go to.
+    """
 
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
@@ -90,12 +94,13 @@ class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
         raise NotImplementedError
 
     def look(self) -> None:
+        """Reads the page as it is now."""
         self._lines = self.wait(self.tab.lines())
 
     def observe(self) -> str:
         return "\n".join([self.goal, *self._lines])
 
-    def _does(self, work: Coroutine[Any, Any, None]) -> Outcome:
+    def _perform(self, work: Coroutine[Any, Any, None]) -> Outcome:
         self.wait(work)
         self.look()
         return {"actions": 1.0}, False
@@ -103,29 +108,30 @@ class SiteTools(SiteWorld[Task], ToolWorld[Task], Generic[Task]):
     @action
     def click(self, element: str) -> Outcome:
         """Click an element by its number or name."""
-        return self._does(self.tab.click(self.tab.find(element)[0]))
+        number, _ = self.tab.elements.find(element)
+        return self._perform(self.tab.click(number))
 
     @action
     def type(self, element_and_text: str) -> Outcome:
         """Replace what a field holds, e.g. `type Title lunch`."""
-        element, text = self.tab.find(element_and_text)
-        return self._does(self.tab.type(element, text))
+        number, text = self.tab.elements.find(element_and_text)
+        return self._perform(self.tab.type(number, text))
 
     @action
     def select(self, element_and_option: str) -> Outcome:
         """Choose from a list, e.g. `select Day Mon`."""
-        element, option = self.tab.find(element_and_option)
-        return self._does(self.tab.select(element, option))
+        number, option = self.tab.elements.find(element_and_option)
+        return self._perform(self.tab.select(number, option))
 
     @action
     def goto(self, path: str) -> Outcome:
         """Open a page by its path, e.g. /mail."""
-        return self._does(self.tab.goto(path))
+        return self._perform(self.tab.goto(path))
 
     @action
     def scroll(self, pixels: Annotated[int, Range(-2000, 2000, 100)]) -> Outcome:
         """Turn the wheel."""
-        return self._does(self.tab.scroll(pixels))
+        return self._perform(self.tab.scroll(pixels))
 
     def oracle_action(self) -> str:
         return self._clicks.pop(0) if self._clicks else "finish"

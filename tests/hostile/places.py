@@ -59,21 +59,18 @@ def repo() -> Iterator[None]:
 @contextmanager
 def wiki() -> Iterator[None]:
     """Its place, whether or not MediaWiki and PHP are there."""
-    from envs.browser.wiki import Site
+    from envs.browser.mediawiki import Site
 
-    site, before = Site(), Site._compiled
-    with confine.folder("xp-wiki-") as compiled:
-        Site._compiled = type("Folder", (), {"name": compiled})()  # type: ignore[assignment]
-        try:
-            with running(
-                confine.start(
-                    ["sleep", "600"], environment={"XP_CLOCK": "1"}, pipes=PIPES, **site._place()
-                )
-            ):
-                yield
-        finally:
-            Site._compiled = before
-            site.close()
+    with (
+        confine.folder("xp-wiki-") as compiled,
+        contextlib.closing(Site(Path(compiled))) as site,
+        running(
+            confine.start(
+                ["sleep", "600"], environment={"XP_CLOCK": "1"}, pipes=PIPES, **site.place()
+            )
+        ),
+    ):
+        yield
 
 
 @contextmanager
@@ -108,7 +105,8 @@ def browser() -> Iterator[None]:
 
 @contextmanager
 def fast_browser() -> Iterator[None]:
-    from envs.browser.chrome.devtools import Devtools, Page
+    from envs.browser.chrome.devtools import Devtools
+    from envs.browser.chrome.page import Page
 
     with contextlib.closing(Devtools()) as devtools:
         Page(devtools, 200, 200)

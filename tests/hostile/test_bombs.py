@@ -218,7 +218,8 @@ def test_a_package_whose_code_fills_memory_is_no_verdict() -> None:
 
 @pytest.mark.long
 def test_a_page_that_fills_memory_ends_its_browser_and_no_other() -> None:
-    from envs.browser.chrome.devtools import Devtools, Page
+    from envs.browser.chrome.devtools import Devtools
+    from envs.browser.chrome.page import Page
 
     script = (
         "const kept = []; for (;;) { const a = new Uint8Array(1 << 28); a.fill(7); kept.push(a); }"
@@ -230,8 +231,8 @@ def test_a_page_that_fills_memory_ends_its_browser_and_no_other() -> None:
     with contextlib.closing(bombed), contextlib.closing(other):
         page, beside = Page(bombed, 200, 200), Page(other, 200, 200)
         with contextlib.suppress(EnvironmentFailure):
-            page.send("Runtime.evaluate", expression=script)
-        assert beside.send("Runtime.evaluate", expression="6 * 7")["result"]["value"] == 42
+            page.session.send("Runtime.evaluate", expression=script)
+        assert beside.session.send("Runtime.evaluate", expression="6 * 7")["result"]["value"] == 42
 
 
 NOT_ROOTS = (

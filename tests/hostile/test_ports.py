@@ -186,7 +186,8 @@ def test_no_cage_reaches_a_port_of_this_machine(tier: str, listening: Listening)
 
 def test_a_page_reaches_no_port_of_this_machine(listening: Listening) -> None:
     """Behind Playwright's routes, without them, and behind the proxy with its list of hosts."""
-    from envs.browser.chrome.chromium import Chromium, Reply
+    from envs.browser.chrome.chromium import Chromium
+    from envs.browser.chrome.routing import Reply
 
     script = PAGE % (listening.hosts, listening.ports)
     for hosts in ((), ("example.org",)):

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.browser.miniwob import EXPERTS
+from envs.browser.miniwob_experts import EXPERTS
 from envs.code_execution.python_task import OPERATIONS, PythonTask, beyond_a_constant, compose
 
 
@@ -267,13 +267,13 @@ def test_a_page_used_almost_as_asked_pays_nothing(page: str) -> None:
     for seed in range(4):
         seen = begun(world, (page, seed))
         names = {line.partition("]")[0][1:]: line.partition("]")[2] for line in seen.splitlines()}
-        plan = EXPERTS[page](world)
+        plan = EXPERTS[page](world.shown)
         if page == "choose-list" and f"= {plan[0].split(None, 2)[2]}" in seen:
             continue  # it is chosen from the start
         same = [
             n for n in names if names[n] == names.get(plan[-1].split()[-1]) and n not in plan[-1]
         ]
-        for wrong in filter(None, _nearly(plan, world._shown())):
+        for wrong in filter(None, _nearly(plan, world.shown.numbers())):
             if wrong[-1] in [f"click {n}" for n in same] or (
                 page == "focus-text" and wrong == ["press Tab"]
             ):
@@ -283,7 +283,7 @@ def test_a_page_used_almost_as_asked_pays_nothing(page: str) -> None:
                 world.step(step)[4]["signals"].get("page_reward", (0,))[0]
                 for step in itertools.takewhile(lambda _: not world._ended, wrong)
             ]
-            assert max(paid) <= most, (world.utterance, wrong)
+            assert max(paid) <= most, (world.shown.utterance, wrong)
             refused.add(" / ".join(wrong))
         begun(world, (page, seed))
         assert ends(world, plan, "page_reward") > 0, plan
