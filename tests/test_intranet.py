@@ -9,7 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.browser.intranet import REQUESTS, Company, Intranet, IntranetTask, changes
+from envs.browser.company import Company, IntranetTask, changes
+from envs.browser.intranet import REQUESTS, Intranet
 
 
 @pytest.fixture(scope="module")
