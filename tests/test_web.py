@@ -36,6 +36,9 @@ class _Site(BaseHTTPRequestHandler):
             self._answer("", 302, self.server.away)  # type: ignore[attr-defined]
         elif self.path == "/terms":
             self._answer("<title>terms</title><p>Ask for Ann Marie.</p>")
+        elif self.path == "/slow":
+            time.sleep(1)
+            self._answer("<title>slow</title><p>Here at last.</p>")
         else:
             self._answer(_PAGE % self.server.more)  # type: ignore[attr-defined]
 
@@ -176,6 +179,20 @@ def test_an_agent_uses_tabs_and_uploads_on_a_live_site_and_reaches_no_other(
         assert world.step("send_msg_to_user Ann Marie")[1:3] == (pytest.approx(0.99), True)
     finally:
         world.close()
+
+
+def test_a_tab_that_a_click_opens_is_seen_however_late_its_page_comes() -> None:
+    site = _serving(more='<a href="/slow" target="_blank">Slow</a>')
+    errand = {"goal": "x", "start": f"http://{_at(site)}/", "answer": "x", "split": "train"}
+    world: Any = gymnasium.make("envs:Web-v0", hosts=[_at(site)], errands=[errand])
+    try:
+        world.reset(seed=0)
+        seen = world.step("click Slow")[0]
+        assert "tab 2 of 2" in seen and "Here at last." in seen
+        assert "tab 1 of 1" in world.step("tab_close")[0]
+    finally:
+        world.close()
+        site.shutdown()
 
 
 def test_what_a_page_asks_of_other_hosts_is_refused_and_counted(site: Any, other: Any) -> None:

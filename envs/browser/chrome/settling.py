@@ -1,4 +1,7 @@
-"""When a page has settled: its input is handled, its document loaded, no request under way."""
+"""When a page has settled: its input is handled, its document loaded, no request under way.
+
+A live page has settled only once the pages that it opens in other tabs have come, too.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +43,26 @@ class Settling:
         self._patience = patience
         self._requests = 0
         self._leaving = False
+        self._opening = 0
         page.on("request", lambda _: self._count(1))
         page.on("requestfinished", lambda _: self._count(-1))
         page.on("requestfailed", lambda _: self._count(-1))
+        page.on("popup", lambda _: self._count_opening(-1))
 
     def _count(self, change: int) -> None:
         self._requests += change
+
+    def _count_opening(self, change: int) -> None:
+        self._opening += change
 
     async def watch(self) -> None:
         """Subscribes to the events of navigation. `settle` needs it once, before."""
         self._session.on("Page.frameRequestedNavigation", lambda _: self._set_leaving(True))
         for event in _ARRIVALS:
             self._session.on(event, lambda _: self._set_leaving(False))
+        # Chromium says at once that a page opens another; Playwright shows that other page, as a
+        # "popup", only when its address has begun to answer.
+        self._session.on("Page.windowOpen", lambda _: self._count_opening(1))
         await self._session.send("Page.enable")
 
     def _set_leaving(self, leaving: bool) -> None:
@@ -74,6 +85,7 @@ class Settling:
                     return
             if self._leaving or live:
                 await asyncio.sleep(_POLL_SECONDS)
+        self._opening = 0  # a page that has not come by now may never come: a download, say
         if not live:
             raise EnvironmentFailure("the page did not settle", "the episode ends as env_error")
 
@@ -85,4 +97,5 @@ class Settling:
             "Runtime.evaluate", {"expression": script, "awaitPromise": True}
         )
         complete = found["result"].get("value") == "complete"
-        return complete and self._requests <= 0 and not self._leaving
+        awaits_a_page = self._opening > 0 and self._patience is not None
+        return complete and self._requests <= 0 and not self._leaving and not awaits_a_page
