@@ -1,4 +1,4 @@
-"""The browser's fast path: the same pages as the reference's, the same every time, and no way out."""
+"""The fast path shows what the reference shows, the same every time, and reaches nothing."""
 
 from __future__ import annotations
 
@@ -69,8 +69,7 @@ def test_an_expert_solves_its_page_by_the_pages_own_reward(page: str, world: Min
 
 
 def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
-    """The reference driver opens the same pages with the same seeds; its accessibility trees are
-    ours."""
+    """The reference driver opens the same pages with the same seeds, and reads the same lines."""
     reference = Chromium([html()])
 
     async def shown(page: str, seed: int) -> list[str]:
@@ -101,7 +100,7 @@ def test_the_fast_path_shows_what_playwright_shows(world: MiniWoB) -> None:
         assert reference.wait(shown(page, 3)) == list(world.shown.lines), page
 
 
-def test_sixteen_pages_in_one_process_go_their_own_ways() -> None:
+def test_sixteen_pages_in_one_process_do_not_disturb_each_other() -> None:
     worlds = [MiniWoB(pages=["click-checkboxes"]) for _ in range(16)]
     alone = []
     for seed in range(16):
@@ -161,15 +160,21 @@ def test_a_page_reaches_no_network_and_no_file_but_its_own(world: MiniWoB) -> No
         ):
             world.page.evaluate(
                 f"window.u = {url!r};"
-                + """(u => { window.told = null; const tell = x => { window.told = x };
-                if (u.startsWith('ws')) { const s = new WebSocket(u); s.onopen = () => tell('open'); s.onerror = () => tell('refused') }
-                else fetch(u).then(() => tell('open'), () => tell('refused')); })(window.u)"""
+                + """(u => {
+                  window.outcome = null;
+                  const end = outcome => () => { window.outcome = outcome };
+                  if (u.startsWith('ws')) {
+                    const socket = new WebSocket(u);
+                    socket.onopen = end('open');
+                    socket.onerror = end('refused');
+                  } else fetch(u).then(end('open'), end('refused'));
+                })(window.u)"""
             )
             for _ in range(40):
                 world.page.advance(50)
-                if world.page.evaluate("window.told"):
+                if world.page.evaluate("window.outcome"):
                     break
-            assert world.page.evaluate("window.told") != "open", url
+            assert world.page.evaluate("window.outcome") != "open", url
         with pytest.raises(TimeoutError):
             listening.accept()
 

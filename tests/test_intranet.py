@@ -78,9 +78,15 @@ def test_a_change_that_nobody_asked_for_costs(world: Intranet) -> None:
     assert info["signals"]["done"][0] == 1.0 and info["signals"]["wrong_changes"] == 1.0
 
 
-@pytest.mark.parametrize(
-    "text", ["'); drop table orders; --", "<script>alert(1)</script>", "x' or '1'='1", "\x00é" * 40]
+HOSTILE_TEXTS = (
+    "'); drop table orders; --",
+    "<script>alert(1)</script>",
+    "x' or '1'='1",
+    "\x00é" * 40,
 )
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_what_is_typed_is_data(text: str) -> None:
     request = REQUESTS[0](np.random.default_rng(0))
     company = Company(IntranetTask("", request, "", None, 0, 1))

@@ -1,4 +1,4 @@
-"""Live sites: the browser reaches what is on the list, by a proxy that lets nothing else through."""
+"""Live sites: the browser reaches a list of hosts, by a proxy that lets nothing else through."""
 
 from __future__ import annotations
 
@@ -22,10 +22,23 @@ import pytest
 from envs.browser.chrome import proxy
 from experience.errors import EnvironmentFailure
 
-_PAGE = """<html lang="en"><title>shop</title><h1>Shop</h1><a href="/terms" target="_blank">Terms</a>
-<form method="post" enctype="multipart/form-data" action="/sent"><label>Paper <input type="file" name="paper"></label>
-<label>Note <input name="note"></label><label>Size <select name="size"><option>small<option>large</select></label>
+_PAGE = """<html lang="en"><title>shop</title><h1>Shop</h1>
+<a href="/terms" target="_blank">Terms</a>
+<form method="post" enctype="multipart/form-data" action="/sent">
+<label>Paper <input type="file" name="paper"></label>
+<label>Note <input name="note"></label>
+<label>Size <select name="size"><option>small<option>large</select></label>
 <button>Send</button></form><a href="/away">Away</a>%s</html>"""
+_OWN_ADDRESSES = """async () => {
+  const stun = {iceServers: [{urls: "stun:127.0.0.1:3478"}]};
+  const rtc = new RTCPeerConnection(stun), found = [];
+  rtc.onicecandidate = e => e.candidate && found.push(e.candidate.candidate);
+  rtc.createDataChannel("x");
+  await rtc.setLocalDescription(await rtc.createOffer());
+  await new Promise(r => setTimeout(r, 500));
+  return found;
+}"""
+"""The addresses that WebRTC gives a page away: it goes around a browser's proxy."""
 
 
 class _Site(BaseHTTPRequestHandler):
@@ -64,9 +77,19 @@ class _Site(BaseHTTPRequestHandler):
         pass
 
 
-def _serving(more: str = "", away: str = "") -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Site)
-    server.asked, server.sent, server.more, server.away = [], [], more, away  # type: ignore[attr-defined]
+class _Server(ThreadingHTTPServer):
+    """Serves `_Site` on a port of its own. Remembers the paths asked for and the forms sent."""
+
+    def __init__(self, more: str, away: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Site)
+        self.more = more
+        self.away = away
+        self.asked: list[str] = []
+        self.sent: list[bytes] = []
+
+
+def _serving(more: str = "", away: str = "") -> _Server:
+    server = _Server(more, away)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -206,20 +229,13 @@ def test_what_a_page_asks_of_other_hosts_is_refused_and_counted(site: Any, other
     try:
         world.reset(seed=0)
 
-        def all_told() -> bool:
+        def all_reported() -> bool:
             hosts = {urlsplit(url).hostname for url in world.unwrapped.tabs.refused}
             return hosts >= {"127.0.0.1", "localhost", "169.254.169.254", "::1", "example.com"}
 
-        assert _soon(all_told), world.unwrapped.tabs.refused
+        assert _soon(all_reported), world.unwrapped.tabs.refused
         assert other.asked == []
-        alone = world.unwrapped.wait(
-            world.unwrapped.tabs.tab.page.evaluate(
-                """async () => { const rtc = new RTCPeerConnection({iceServers: [{urls: "stun:127.0.0.1:3478"}]}), found = [];
-               rtc.onicecandidate = e => e.candidate && found.push(e.candidate.candidate);
-               rtc.createDataChannel("x"); await rtc.setLocalDescription(await rtc.createOffer());
-               await new Promise(r => setTimeout(r, 500)); return found }"""
-            )
-        )
+        alone = world.unwrapped.wait(world.unwrapped.tabs.tab.page.evaluate(_OWN_ADDRESSES))
         assert alone == []
     finally:
         world.close()
@@ -238,19 +254,19 @@ def test_what_a_page_asks_of_other_hosts_is_refused_and_counted(site: Any, other
 
 
 def test_an_errand_or_a_host_that_cannot_be_used_says_what_is_wrong() -> None:
-    for errand, said in (
+    for wrong, said in (
         ({"goal": "x", "start": "ftp://x", "answer": "x"}, "not http"),
         ({"goal": "x", "start": "http://x.org"}, "tell what holds at its end"),
         ({"goal": "x", "start": "http://x.org", "answer": "("}, "cannot be read"),
         ({"goal": "x", "start": "http://x.org", "answers": "x"}, "not 'answers'"),
     ):
         with pytest.raises(ValueError, match=said):
-            gymnasium.make("envs:Web-v0", hosts=["x.org"], errands=[errand])
-    told = {"goal": "x", "start": "http://127.0.0.1:9/", "answer": "x", "split": "train"}
-    world: Any = gymnasium.make("envs:Web-v0", hosts=["no host!"], errands=[told])
+            gymnasium.make("envs:Web-v0", hosts=["x.org"], errands=[wrong])
+    errand = {"goal": "x", "start": "http://127.0.0.1:9/", "answer": "x", "split": "train"}
+    world: Any = gymnasium.make("envs:Web-v0", hosts=["no host!"], errands=[errand])
     with pytest.raises(ValueError, match="is no host"):
         world.reset(seed=0)
-    world = gymnasium.make("envs:Web-v0", hosts=["127.0.0.1:9"], errands=[told])
+    world = gymnasium.make("envs:Web-v0", hosts=["127.0.0.1:9"], errands=[errand])
     with pytest.raises(ValueError, match="for split heldout"):
         world.reset(seed=0, options={"split": "heldout"})
     with pytest.raises(EnvironmentFailure, match="did not open"):
@@ -430,7 +446,8 @@ def test_a_request_reaches_the_host_it_was_checked_for_and_no_other(
 def test_no_bytes_bring_the_proxy_down(running: tuple[int, Any], site: Any, other: Any) -> None:
     port, process = running
     rng = random.Random(0)
-    good = f"GET http://shop.lab:{site.server_address[1]}/terms HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n".encode()
+    address = f"http://shop.lab:{site.server_address[1]}/terms"
+    good = f"GET {address} HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n".encode()
     wrong = f"CONNECT {_at(other)} HTTP/1.1\r\n\r\n".encode()
     for _ in range(2000):
         text = bytearray(rng.choice([good, wrong]))
