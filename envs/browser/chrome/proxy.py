@@ -108,7 +108,8 @@ def read_rule(text: str) -> Rule:
 
 
 def _is_name(host: str) -> bool:
-    # A last label of digits alone is how 2130706433 and 0x7f.1 would pass for names.
+    # Resolvers read 2130706433 and 0x7f.1 as addresses. Without a letter in its last label, such
+    # a text is no name.
     return bool(_NAME.fullmatch(host) and re.search("[a-z]", host.rpartition(".")[2]))
 
 
@@ -116,7 +117,8 @@ def _split(text: str) -> tuple[str, int | None]:
     """(host, port) of host[:port] or [v6]:port. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
-        host, port = text, ""
+        host = text
+        port = ""
     elif not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"{text[:80]!r} has no port from 1 to 65535")
     host = host.strip("[]")
