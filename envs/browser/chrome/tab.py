@@ -42,7 +42,7 @@ class Tab:
     async def on(
         cls, page: Any, origin: str = "", *, drawn: bool = False, patience: float | None = None
     ) -> Tab:
-        """The tab of a Playwright page. `goto` adds paths to `origin`; for the rest see Settling."""
+        """A tab of a Playwright page. `goto` adds paths to `origin`; the rest is as in Settling."""
         session = await page.context.new_cdp_session(page)
         settling = Settling(page, session, drawn=drawn, patience=patience)
         await settling.watch()
