@@ -1,301 +1,140 @@
-"""What programs say about themselves over AT-SPI, asked from outside their place: one line for each
-thing shown.
+"""Reads what programs say about themselves over AT-SPI, from outside their place.
 
-A level of the tree is asked as a whole (all questions sent, then all answers read), so that a
-window of a hundred things takes some tens of milliseconds. Hidden branches are not entered.
+The tree is asked level by level (all calls of a level are sent, then all answers read), so that a
+window of a hundred nodes takes some tens of milliseconds. Hidden branches are not entered.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
-from experience.errors import EnvironmentFailure, MissingPartError
-
-Address = tuple[str, str]
-"""(bus name, object path) of a thing."""
+from envs.desktop.accessibility_bus import (
+    ACCESSIBLE,
+    AccessibilityBus,
+    Call,
+    children,
+    property_of,
+)
+from envs.desktop.nodes import TEXT_ROLES, Address, Node, correct_positions
 
 _ROOT: Address = ("org.a11y.atspi.Registry", "/org/a11y/atspi/accessible/root")
-_A11Y, _PROPERTIES = "org.a11y.atspi.Accessible", "org.freedesktop.DBus.Properties"
 _STATES = {1: "active", 4: "checked", 12: "focused", 20: "pressed", 23: "selected", 25: "showing"}
-_ENABLED = 8
-_TEXT_ROLES = frozenset(
-    (
-        "text",
-        "paragraph",
-        "terminal",
-        "entry",
-        "heading",
-        "password text",
-        "icon",
-        "table cell",
-        "label",
-    )
-)
+"""Bit of AT-SPI's state set -> name."""
+_ENABLED_BIT = 8
 _WINDOW_ROLES = frozenset(("frame", "dialog", "alert", "window", "file chooser"))
-_PLAIN = frozenset(
-    (
-        "filler",
-        "panel",
-        "scroll pane",
-        "root pane",
-        "viewport",
-        "split pane",
-        "separator",
-        "scroll bar",
-        "redundant object",
-        "unknown",
-        "tool bar",
-        "layered pane",
-        "section",
-        "grouping",
-    )
-)
-"""Shown only for what is within them."""
-_MOST_NODES, _MOST_CHILDREN = 1500, 300
-_SHEET = (12, 6)
-"""Rows and columns of a sheet that are read."""
+# An agent's program may publish as many nodes as it likes: each count is bounded.
+_MOST_NODES = 1500
+_MOST_CHILDREN = 300
 _MOST_CHARACTERS = 1000
+_MOST_ROWS_AND_COLUMNS = (12, 6)
+"""Part of a sheet that is read: LibreOffice offers millions of cells as children."""
 _ANSWER_SECONDS = 3.0
 
 
-@dataclass
-class Node:
-    """A thing on the screen: what it is, its name and text, its middle in pixels."""
-
-    address: Address
-    role: str = ""
-    name: str = ""
-    text: str = ""
-    states: frozenset[str] = frozenset()
-    box: tuple[int, int, int, int] = (0, 0, 0, 0)
-    children: list[Node] = field(default_factory=list)
-
-    @property
-    def middle(self) -> tuple[int, int]:
-        x, y, width, height = self.box
-        return x + width // 2, y + height // 2
-
-    def walk(self) -> Iterator[Node]:
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-    def line(self) -> str:
-        """`role name = text @x,y (states)`"""
-        x, y = self.middle
-        told = f" = {self.text}" if self.text and self.text != self.name else ""
-        marks = sorted(self.states & {"checked", "focused", "pressed", "selected", "disabled"})
-        return (
-            f"{self.role} {self.name}".strip()
-            + told
-            + f" @{x},{y}"
-            + (f" ({', '.join(marks)})" if marks else "")
-        )
-
-
 class Accessibility:
-    """The accessibility bus of one desktop.
+    """The accessible nodes of one desktop.
 
-    A program that does not answer is left out after some seconds.
+    Nodes of a program that does not answer within some seconds are left out.
     """
 
     def __init__(self, connected: socket.socket) -> None:
-        try:
-            from jeepney.io.blocking import DBusConnection
-        except ImportError as missing:
-            raise MissingPartError(
-                f"a desktop needs jeepney: {missing}", "./xp setup worlds"
-            ) from missing
-        connected.sendall(b"\0AUTH ANONYMOUS\r\n")
-        if not connected.recv(1024).startswith(b"OK"):
-            raise EnvironmentFailure("the accessibility bus refused this process")
-        connected.sendall(b"BEGIN\r\n")
-        self._bus = DBusConnection(connected)
+        self._bus = AccessibilityBus(connected)
 
     def close(self) -> None:
         self._bus.close()
 
     def ready(self) -> bool | None:
         """True once programs can register, None before."""
-        bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus")
-        return (
-            self._ask(
-                [(bus, "org.freedesktop.DBus", "NameHasOwner", "s", (_ROOT[0],))],
-                time.monotonic() + 1,
-            )[0]
-            or None
-        )
+        return self._bus.has_owner(_ROOT[0]) or None
 
     def windows(self) -> list[Node]:
         """The top-level windows of all programs, with everything that is shown in them."""
         until = time.monotonic() + _ANSWER_SECONDS
-        programs = self._ask([(_ROOT, _A11Y, "GetChildren", "", ())], until)[0] or []
-        lists = self._ask([(tuple(p), _A11Y, "GetChildren", "", ()) for p in programs], until)
-        nodes = [Node((a[0], a[1])) for found in lists for a in found or []]
+        programs = self._bus.ask([children(_ROOT)], until)[0] or []
+        answers = self._bus.ask([children(tuple(program)) for program in programs], until)
+        nodes = [node for answer in answers for node in _nodes(answer)]
         self._describe(nodes, until)
-        shown = [n for n in nodes if "showing" in n.states and n.role in _WINDOW_ROLES]
-        level, count = shown, len(shown)
+        shown = [node for node in nodes if node.is_showing and node.role in _WINDOW_ROLES]
+        level = shown
+        count = len(shown)
         while level and count < _MOST_NODES:
             level = self._descend(level, until)
             count += len(level)
         for node in shown:
-            _place(node)
+            correct_positions(node)
         return shown
 
     def _descend(self, level: Sequence[Node], until: float) -> list[Node]:
-        sheets = [n for n in level if n.role == "table"]
-        asked = [n for n in level if n not in sheets]
-        found: list[Node] = []
-        for node, children in zip(
-            asked,
-            self._ask([(n.address, _A11Y, "GetChildren", "", ()) for n in asked], until),
-            strict=True,
-        ):
-            node.children = [Node((a[0], a[1])) for a in (children or [])[:_MOST_CHILDREN]]
-            found += node.children
+        """Gives the nodes of `level` their children; returns those whose children come next."""
+        sheets = [node for node in level if node.role == "table"]
+        others = [node for node in level if node.role != "table"]
+        answers = self._bus.ask([children(node.address) for node in others], until)
+        for node, answer in zip(others, answers, strict=True):
+            node.children = _nodes((answer or [])[:_MOST_CHILDREN])
         for sheet in sheets:
             sheet.children = self._cells(sheet, until)
-            found += sheet.children
-        self._describe(found, until)
+        below = [child for node in (*others, *sheets) for child in node.children]
+        self._describe(below, until)
         for node in level:
-            node.children = [c for c in node.children if "showing" in c.states]
-        self._read_texts(
-            [n for n in found if "showing" in n.states and n.role in _TEXT_ROLES], until
-        )
-        return [
-            n
-            for n in found
-            if "showing" in n.states and not (n.role == "table cell" and (n.name or n.text))
-        ]
+            node.children = [child for child in node.children if child.is_showing]
+        shown = [node for node in below if node.is_showing]
+        self._read_texts([node for node in shown if node.role in TEXT_ROLES], until)
+        return [node for node in shown if not _is_filled_cell(node)]
 
     def _cells(self, sheet: Node, until: float) -> list[Node]:
         table = "org.a11y.atspi.Table"
-        size = self._ask(
-            [
-                (sheet.address, _PROPERTIES, "Get", "ss", (table, "NRows")),
-                (sheet.address, _PROPERTIES, "Get", "ss", (table, "NColumns")),
-            ],
-            until,
-        )
-        rows, columns = (
-            min(int(s[1]), most) if s else 0 for s, most in zip(size, _SHEET, strict=True)
-        )
-        found = self._ask(
-            [
-                (sheet.address, table, "GetAccessibleAt", "ii", (r, c))
-                for r in range(rows)
-                for c in range(columns)
-            ],
-            until,
-        )
-        return [Node((a[0], a[1])) for a in found if a]
+        sizes = [property_of(sheet.address, table, name) for name in ("NRows", "NColumns")]
+        counts = []
+        for size, most in zip(self._bus.ask(sizes, until), _MOST_ROWS_AND_COLUMNS, strict=True):
+            counts.append(min(int(size[1]), most) if size else 0)
+        rows, columns = counts
+        calls = [
+            Call(sheet.address, table, "GetAccessibleAt", "ii", (row, column))
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        cells = self._bus.ask(calls, until)
+        return _nodes([cell for cell in cells if cell])
 
     def _describe(self, nodes: Sequence[Node], until: float) -> None:
-        roles = self._ask([(n.address, _A11Y, "GetRoleName", "", ()) for n in nodes], until)
-        names = self._ask(
-            [(n.address, _PROPERTIES, "Get", "ss", (_A11Y, "Name")) for n in nodes], until
-        )
-        states = self._ask([(n.address, _A11Y, "GetState", "", ()) for n in nodes], until)
-        boxes = self._ask(
-            [(n.address, "org.a11y.atspi.Component", "GetExtents", "u", (0,)) for n in nodes], until
-        )
-        for node, role, name, state, box in zip(nodes, roles, names, states, boxes, strict=True):
-            bits = (state[0] | state[1] << 32) if state else 0
-            node.role, node.name = role or "unknown", str(name[1]) if name else ""
-            node.states = frozenset(word for bit, word in _STATES.items() if bits >> bit & 1)
-            if not bits >> _ENABLED & 1 and node.role in ("push button", "menu item", "entry"):
-                node.states |= {"disabled"}
+        """Gives the nodes their roles, names, states and boxes."""
+        addresses = [node.address for node in nodes]
+        roles = self._bus.ask([Call(a, ACCESSIBLE, "GetRoleName") for a in addresses], until)
+        names = self._bus.ask([property_of(a, ACCESSIBLE, "Name") for a in addresses], until)
+        states = self._bus.ask([Call(a, ACCESSIBLE, "GetState") for a in addresses], until)
+        component = "org.a11y.atspi.Component"
+        of_the_screen = (0,)
+        extents = [Call(a, component, "GetExtents", "u", of_the_screen) for a in addresses]
+        boxes = self._bus.ask(extents, until)
+        for node, role, name, words, box in zip(nodes, roles, names, states, boxes, strict=True):
+            node.role = role or "unknown"
+            node.name = str(name[1]) if name else ""
+            node.states = _named_states(words, node.role)
             node.box = tuple(box) if box else (0, 0, 0, 0)
 
     def _read_texts(self, nodes: Sequence[Node], until: float) -> None:
-        said = self._ask(
-            [(n.address, "org.a11y.atspi.Text", "GetText", "ii", (0, -1)) for n in nodes], until
-        )
-        for node, text in zip(nodes, said, strict=True):
+        whole = (0, -1)
+        calls = [Call(n.address, "org.a11y.atspi.Text", "GetText", "ii", whole) for n in nodes]
+        for node, text in zip(nodes, self._bus.ask(calls, until), strict=True):
             node.text = (text or "")[:_MOST_CHARACTERS].rstrip()
 
-    def _ask(
-        self, questions: Sequence[tuple[Any, str, str, str, tuple[Any, ...]]], until: float
-    ) -> list[Any]:
-        """The first value of each answer, in order; None where a program refused or did not answer."""
-        from jeepney import DBusAddress, MessageType, new_method_call
 
-        waiting: dict[int, int] = {}
-        answers: list[Any] = [None] * len(questions)
-        try:
-            for i, ((bus, path), interface, method, signature, body) in enumerate(questions):
-                serial = next(self._bus.outgoing_serial)
-                self._bus.send(
-                    new_method_call(
-                        DBusAddress(path, bus, interface), method, signature or None, body
-                    ),
-                    serial=serial,
-                )
-                waiting[serial] = i
-                if len(waiting) >= 64:
-                    self._answer(waiting, answers, until, MessageType.method_return)
-            self._answer(waiting, answers, until, MessageType.method_return)
-        except (ConnectionError, EOFError, OSError) as gone:
-            raise EnvironmentFailure(
-                f"the accessibility bus is gone: {gone}", "the desktop is built anew"
-            ) from gone
-        return answers
-
-    def _answer(self, waiting: dict[int, int], answers: list[Any], until: float, good: Any) -> None:
-        from jeepney import HeaderFields
-
-        while waiting:
-            left = until - time.monotonic()
-            if left <= 0:
-                waiting.clear()
-                return
-            try:
-                message = self._bus.receive(timeout=left)
-            except TimeoutError:
-                continue
-            index = waiting.pop(message.header.fields.get(HeaderFields.reply_serial, -1), None)
-            if index is not None and message.header.message_type is good and message.body:
-                answers[index] = message.body[0]
+def _nodes(references: Sequence[Sequence[str]] | None) -> list[Node]:
+    """A node for each (bus name, object path) of an answer; no nodes for no answer."""
+    return [Node((reference[0], reference[1])) for reference in references or []]
 
 
-def _place(node: Node) -> None:
-    """Moves what LibreOffice draws itself: it tells its root pane's place without the menu bar
-    above it."""
-    for child in node.children:
-        if child.role == "root pane":
-            right, down = node.box[0] - child.box[0], node.box[1] - child.box[1]
-            for below in child.walk():
-                x, y, width, height = below.box
-                below.box = (x + right, y + down, width, height)
-            child.children = [
-                c for c in child.children if c.role != "menu bar"
-            ]  # a second one, never drawn
-        _place(child)
+def _named_states(words: Sequence[int] | None, role: str) -> frozenset[str]:
+    """The states that matter, from AT-SPI's two words of 32 bits (None: the program was silent)."""
+    bits = words[0] | words[1] << 32 if words else 0
+    found = {name for bit, name in _STATES.items() if bits >> bit & 1}
+    if not bits >> _ENABLED_BIT & 1 and role in ("push button", "menu item", "entry"):
+        found.add("disabled")
+    return frozenset(found)
 
 
-def lines(windows: Iterable[Node]) -> list[str]:
-    """What an agent reads: the things of the windows that can be used or read; of a sheet, the
-    cells that hold something."""
-    return [
-        node.line()
-        for window in windows
-        for node in window.walk()
-        if node.box[2] > 0 and _is_shown(node)
-    ]
-
-
-def _is_shown(node: Node) -> bool:
-    if node.role in _PLAIN:
-        return False
-    if node.role == "table cell":
-        return bool(node.text) or bool(node.states & {"selected", "focused"})
-    return bool(
-        node.name
-        or node.text
-        or "focused" in node.states
-        or node.role in _TEXT_ROLES - {"label", "paragraph"}
-    )
+def _is_filled_cell(node: Node) -> bool:
+    """Whether the node is a cell with its text known: the paragraphs below it would repeat it."""
+    return node.role == "table cell" and bool(node.name or node.text)

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
-from envs.desktop import accessibility, documents
+from envs.desktop import documents, nodes
 from envs.desktop.desktop import LOOK_SECONDS, Desktop, programs
 from envs.desktop.screen import HEIGHT, WIDTH, Window
 from envs.sandbox.cage import tier
@@ -312,7 +312,7 @@ class DesktopOffice(ToolWorld[DesktopTask]):
     def observe(self) -> str:
         titles = [f"window {w.title}{' (active)' if w.active else ''}" for w in self._windows]
         active = [n for n in self._nodes if "active" in n.states] or self._nodes
-        return "\n".join([self.task.goal, *titles, *accessibility.lines(active)])
+        return "\n".join([self.task.goal, *titles, *nodes.lines(active)])
 
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self.desktop.screen.png()} if self._screenshots else {}
