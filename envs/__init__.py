@@ -71,7 +71,7 @@ def probe(part: str) -> str:
         from envs.browser.chrome.chromium import find_browser
 
         return str(find_browser())
-    from envs.desktop.desktop import programs
+    from envs.desktop.programs import programs
 
     return str(programs())
 

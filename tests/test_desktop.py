@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.desktop.desktop import Desktop, programs
-from envs.desktop.documents import Judge, letter, sheet
+from envs.desktop.desktop import Desktop
+from envs.desktop.office.document_judge import Judge
+from envs.desktop.office.documents import letter, sheet
 from envs.desktop.office_work import FAMILIES, FUNCTIONS, DesktopOffice, DesktopTask, Spares
+from envs.desktop.programs import programs
 from experience.errors import EnvironmentFailure, MissingPartError
 
 
@@ -96,7 +98,7 @@ def test_a_formula_is_paid_and_the_number_that_it_gives_is_not(world: DesktopOff
 def test_the_names_and_the_form_of_osworlds_actions_are_read(world: DesktopOffice) -> None:
     began(world, errand(world, "close"))
     _, _, _, _, info = world.step('{"action_type": "CLICK", "parameters": {"x": 5, "y": 700}}')
-    assert "invalid_action" not in info["signals"] and world.desktop.screen.pointer() == (5, 700)
+    assert "invalid_action" not in info["signals"] and world.desktop.mouse.position() == (5, 700)
     assert set(world.tools) == {
         "move_to",
         "click",
@@ -134,14 +136,14 @@ def test_a_key_that_is_held_is_one_letter_however_long(world: DesktopOffice) -> 
     time.sleep(1.5)
     world.step("key_up q")
     world.step("hotkey ctrl+s")
-    assert (world.desktop.read("notes.txt") or b"").count(b"q") == 1
+    assert (world.desktop.home.read("notes.txt") or b"").count(b"q") == 1
 
 
 def test_a_screenshot_shows_what_the_windows_show(world: DesktopOffice) -> None:
     began(world, errand(world, "note"))
-    before = world.desktop.screen.png()
+    before = world.desktop.framebuffer.png()
     world.step("typing xyz")
-    assert before.startswith(b"\x89PNG") and before != world.desktop.screen.png()
+    assert before.startswith(b"\x89PNG") and before != world.desktop.framebuffer.png()
 
 
 def test_nothing_of_the_host_is_reached_from_a_terminal_and_no_link_is_followed_out(
@@ -159,14 +161,14 @@ def test_nothing_of_the_host_is_reached_from_a_terminal_and_no_link_is_followed_
         "echo end > end.txt",
     ):
         world.step(f"typing {line}\\n")
-    desktop = world.desktop
-    assert desktop.read("end.txt") == b"end\n" and not desktop.read("got.txt")
-    assert desktop.read("linked.txt") is None and desktop.read("pipe.txt") is None
-    assert desktop.read("folder/etc/hostname") is None and desktop.listing("folder") is None
-    assert desktop.read("../../etc/hostname") is None
+    home = world.desktop.home
+    assert home.read("end.txt") == b"end\n" and not home.read("got.txt")
+    assert home.read("linked.txt") is None and home.read("pipe.txt") is None
+    assert home.read("folder/etc/hostname") is None and home.listing("folder") is None
+    assert home.read("../../etc/hostname") is None
     cards = {
         line.split(":")[0].strip()
-        for line in (desktop.read("net.txt") or b"").decode().splitlines()[2:]
+        for line in (home.read("net.txt") or b"").decode().splitlines()[2:]
     }
     assert cards <= {"lo"}
 
@@ -194,8 +196,8 @@ def test_a_document_that_cannot_be_read_is_worth_nothing_and_the_judge_goes_on(
 
 def test_closing_a_desktop_leaves_no_process(world: DesktopOffice) -> None:
     desktop = Desktop({"a.txt": b"a"})
-    pids = desktop._pids()
-    assert len(pids) > 5 and desktop.read("a.txt") == b"a"
+    pids = desktop.processes.pids()
+    assert len(pids) > 5 and desktop.home.read("a.txt") == b"a"
     desktop.close()
     until = time.monotonic() + 300
     while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < until:

@@ -21,9 +21,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
-from envs.desktop import documents, nodes
-from envs.desktop.desktop import LOOK_SECONDS, Desktop, programs
-from envs.desktop.screen import HEIGHT, WIDTH, Window
+from envs.desktop import nodes
+from envs.desktop.desktop import LOOK_SECONDS, Desktop
+from envs.desktop.display import HEIGHT, WIDTH
+from envs.desktop.office import documents
+from envs.desktop.office.document_judge import Judge
+from envs.desktop.programs import programs
+from envs.desktop.windows import Window
 from envs.sandbox.cage import tier
 
 FAMILIES = (
@@ -194,7 +198,7 @@ class Spares:
             }
         )
         desktop.run("soffice --norestore --nologo --nodefault")
-        desktop.rest("soffice.bin")
+        desktop.wait_until_started("soffice.bin")
         return desktop
 
 
@@ -306,8 +310,8 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         self.settle_seconds = self.desktop.settle(
             quiet_seconds=_LAZY_SECONDS if self.task.office else LOOK_SECONDS
         )
-        self._windows = self.desktop.screen.windows()
-        self._nodes = self.desktop.tree.windows()
+        self._windows = self.desktop.window_manager.windows()
+        self._nodes = self.desktop.accessibility.windows()
 
     def observe(self) -> str:
         titles = [f"window {w.title}{' (active)' if w.active else ''}" for w in self._windows]
@@ -315,7 +319,7 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         return "\n".join([self.task.goal, *titles, *nodes.lines(active)])
 
     def images(self) -> dict[str, bytes]:
-        return {"screenshot": self.desktop.screen.png()} if self._screenshots else {}
+        return {"screenshot": self.desktop.framebuffer.png()} if self._screenshots else {}
 
     def read(self, text: str) -> tuple[str, dict[str, Any]]:
         """OSWorld's own form, {"action_type": "CLICK", "parameters": {...}}, is read as well."""
@@ -351,7 +355,7 @@ class DesktopOffice(ToolWorld[DesktopTask]):
     @action
     def move_to(self, x: _X, y: _Y) -> Outcome:
         """Move the pointer to a pixel."""
-        self.desktop.screen.move(x, y)
+        self.desktop.mouse.move(x, y)
         return _ACTED
 
     @action
@@ -364,22 +368,22 @@ class DesktopOffice(ToolWorld[DesktopTask]):
     ) -> Outcome:
         """Click at a pixel, or where the pointer is."""
         if x >= 0 and y >= 0:
-            self.desktop.screen.move(x, y)
+            self.desktop.mouse.move(x, y)
         for _ in range(num_clicks):
-            self.desktop.screen.button(button, True)
-            self.desktop.screen.button(button, False)
+            self.desktop.mouse.press(button)
+            self.desktop.mouse.release(button)
         return _ACTED
 
     @action
     def mouse_down(self, button: _Button = "left") -> Outcome:
         """Press a mouse button and hold it."""
-        self.desktop.screen.button(button, True)
+        self.desktop.mouse.press(button)
         return _ACTED
 
     @action
     def mouse_up(self, button: _Button = "left") -> Outcome:
         """Let a mouse button go."""
-        self.desktop.screen.button(button, False)
+        self.desktop.mouse.release(button)
         return _ACTED
 
     @action
@@ -395,13 +399,13 @@ class DesktopOffice(ToolWorld[DesktopTask]):
     @action
     def drag_to(self, x: _X, y: _Y) -> Outcome:
         """Drag from the pointer to a pixel with the left button."""
-        screen = self.desktop.screen
-        screen.button("left", True)
+        mouse = self.desktop.mouse
+        mouse.press("left")
         for share in (0.25, 0.5, 0.75, 1.0):  # programs want to see it move
-            at_x, at_y = screen.pointer()
-            screen.move(round(at_x + (x - at_x) * share), round(at_y + (y - at_y) * share))
+            at_x, at_y = mouse.position()
+            mouse.move(round(at_x + (x - at_x) * share), round(at_y + (y - at_y) * share))
             self.desktop.settle(0.2)
-        screen.button("left", False)
+        mouse.release("left")
         return _ACTED
 
     @action
@@ -409,37 +413,37 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         self, dx: Annotated[int, Range(-20, 20)], dy: Annotated[int, Range(-20, 20)]
     ) -> Outcome:
         """Turn the wheel: right by dx, up by dy."""
-        self.desktop.screen.wheel(dx, dy)
+        self.desktop.mouse.turn_wheel(dx, dy)
         return _ACTED
 
     @action
     def typing(self, text: str) -> Outcome:
         r"""Type a text; \n is Enter and \t is Tab."""
-        self.desktop.screen.type(text.replace("\\n", "\n").replace("\\t", "\t"))
+        self.desktop.keyboard.type(text.replace("\\n", "\n").replace("\\t", "\t"))
         return _ACTED
 
     @action
     def press(self, key: str) -> Outcome:
         """Press a key, e.g. enter, tab, f2, down."""
-        self.desktop.screen.stroke(key)
+        self.desktop.keyboard.stroke(key)
         return _ACTED
 
     @action
     def key_down(self, key: str) -> Outcome:
         """Press a key and hold it."""
-        self.desktop.screen.key(key, True)
+        self.desktop.keyboard.press(key)
         return _ACTED
 
     @action
     def key_up(self, key: str) -> Outcome:
         """Let a key go."""
-        self.desktop.screen.key(key, False)
+        self.desktop.keyboard.release(key)
         return _ACTED
 
     @action
     def hotkey(self, keys: str) -> Outcome:
         """Press keys together, e.g. ctrl+s."""
-        self.desktop.screen.chord([k for k in keys.replace("+", " ").split() if k])
+        self.desktop.keyboard.chord([k for k in keys.replace("+", " ").split() if k])
         return _ACTED
 
     @action
@@ -484,19 +488,19 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         spoilt = [
             name
             for name, data in self._before.items()
-            if name not in meant and self.desktop.read(name) != data
+            if name not in meant and self.desktop.home.read(name) != data
         ]
         return bool(spoilt), f"changed: {', '.join(spoilt)}" if spoilt else "all else as it was"
 
     def _cells(self, **changed: float) -> dict[str, documents.Cell] | None:
-        data = self.desktop.read("prices.ods")
-        return None if data is None else documents.Judge.shared().cells(data, changed)
+        data = self.desktop.home.read("prices.ods")
+        return None if data is None else Judge.shared().cells(data, changed)
 
     def _judge_formula(self) -> tuple[bool, str]:
         """The cell follows other sets of inputs, and everything else is as it was."""
         count = len(self.task.numbers)
         target = f"B{count + 2}"
-        wanted = documents.Judge.shared().cells(self._before["prices.ods"]) or {}
+        wanted = Judge.shared().cells(self._before["prices.ods"]) or {}
         values = {name: value for name, value in (self._cells() or {}).items() if name != target}
         if values != wanted:
             return False, f"other cells: {sorted(set(values.items()) ^ set(wanted.items()))[:4]}"
@@ -513,13 +517,13 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         return True, f"{target} follows {count} other sets of inputs"
 
     def _judge_cell(self) -> tuple[bool, str]:
-        wanted = documents.Judge.shared().cells(self._before["prices.ods"]) or {}
+        wanted = Judge.shared().cells(self._before["prices.ods"]) or {}
         wanted[f"D{int(self.task.numbers[-1])}"] = self.task.words[0]
         found = self._cells()
         return found == wanted, f"cells {found}"
 
     def _judge_replace(self) -> tuple[bool, str]:
-        judge, data = documents.Judge.shared(), self.desktop.read("letter.odt")
+        judge, data = Judge.shared(), self.desktop.home.read("letter.odt")
         old, new = self.task.words[:2]
         wanted = [p.replace(old, new) for p in judge.paragraphs(self._before["letter.odt"]) or []]
         found = None if data is None else judge.paragraphs(data)
@@ -535,7 +539,7 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         return self._holds("count.txt", [str(self.task.words[1:].count(self.task.words[0]))])
 
     def _holds(self, name: str, wanted: Sequence[str]) -> tuple[bool, str]:
-        data = self.desktop.read(name)
+        data = self.desktop.home.read(name)
         lines = None if data is None else data.decode("utf-8", "replace").rstrip("\n").split("\n")
         return lines == list(wanted), f"{name} holds {lines}"
 
@@ -548,9 +552,9 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         return self._moved(name, f"{folder}/{name}")
 
     def _moved(self, old: str, new: str) -> tuple[bool, str]:
-        listing = self.desktop.listing(".") or {}
+        listing = self.desktop.home.listing(".") or {}
         return (
-            self.desktop.read(new) == self._before[old] and old not in listing,
+            self.desktop.home.read(new) == self._before[old] and old not in listing,
             f"home holds {sorted(n for n in listing if not n.startswith('.'))}",
         )
 
@@ -559,13 +563,13 @@ class DesktopOffice(ToolWorld[DesktopTask]):
         does."""
         full = {
             w.id
-            for w in self.desktop.screen.windows()
+            for w in self.desktop.window_manager.windows()
             if w.width >= WIDTH - 4 and w.height >= HEIGHT - 40
         }
         return full == {self._meant().id}, f"windows that fill the screen: {sorted(full)}"
 
     def _judge_close(self) -> tuple[bool, str]:
-        left = {w.id for w in self.desktop.screen.windows()}
+        left = {w.id for w in self.desktop.window_manager.windows()}
         return left == {w.id for w in self._opened} - {
             self._meant().id
         }, f"windows left: {sorted(left)}"

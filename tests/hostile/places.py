@@ -84,8 +84,9 @@ def desktop() -> Iterator[None]:
 
 @contextmanager
 def office() -> Iterator[None]:
-    from envs.desktop.desktop import programs
-    from envs.desktop.documents import Judge, letter
+    from envs.desktop.office.document_judge import Judge
+    from envs.desktop.office.documents import letter
+    from envs.desktop.programs import programs
 
     programs()
     with contextlib.closing(Judge()) as judge:

@@ -204,7 +204,7 @@ def test_a_bomb_in_a_terminal_ends_no_other_desktop(bomb: str) -> None:
         bombed.run("python3 /home/bomb.py")
         time.sleep(8)
         other.launch("mousepad", "Mousepad")
-        assert len(other.screen.windows()) == 1
+        assert len(other.window_manager.windows()) == 1
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from envs.desktop.documents import sheet
+from envs.desktop.office.documents import sheet
 from envs.episode import do_oracle, live, scripted
 from tests.hostile.hacks import (
     ANSWERS,
@@ -195,7 +195,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield made
     made.close()
     if name == "Desktop-v0":
-        from envs.desktop.documents import Judge
+        from envs.desktop.office.document_judge import Judge
         from envs.desktop.office_work import Spares
 
         Spares.close()
