@@ -19,7 +19,7 @@ WORLDS = {
     "Wiki-v0": "envs.browser.wiki:Wiki",
     "MiniWoB-v0": "envs.browser.miniwob:MiniWoB",
     "Web-v0": "envs.browser.web:Web",
-    "Desktop-v0": "envs.desktop.office_work:DesktopOffice",
+    "Desktop-v0": "envs.desktop.office.world:DesktopOffice",
     "Reactor-v0": "envs.lab.reactor:Reactor",
     "Materials-v0": "envs.lab.materials:Materials",
     "Battery-v0": "envs.lab.battery:Battery",

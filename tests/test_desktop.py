@@ -15,7 +15,9 @@ import pytest
 from envs.desktop.desktop import Desktop
 from envs.desktop.office.document_judge import Judge
 from envs.desktop.office.documents import letter, sheet
-from envs.desktop.office_work import FAMILIES, FUNCTIONS, DesktopOffice, DesktopTask, Spares
+from envs.desktop.office.spares import Spares
+from envs.desktop.office.tasks import FAMILIES, FUNCTIONS, DesktopTask
+from envs.desktop.office.world import DesktopOffice
 from envs.desktop.programs import programs
 from experience.errors import EnvironmentFailure, MissingPartError
 

@@ -1,8 +1,8 @@
 """The processes of a desktop, in a place of their own: Xvfb, a window manager, buses and programs.
 
-Covers: the network and the host's files (the home is an empty tmpfs that is filled from memory), the
-user id (no account has it), and what the episode leaves behind (all ends with it). Does not cover: a
-kernel vulnerability.
+Covers: the network; the host's files (the home is an empty tmpfs that is filled from memory); the
+user id, which no account has; what the episode leaves behind, as all ends with it. Does not cover:
+a kernel vulnerability.
 """
 
 from __future__ import annotations

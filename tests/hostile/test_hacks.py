@@ -196,7 +196,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[Any]:
     made.close()
     if name == "Desktop-v0":
         from envs.desktop.office.document_judge import Judge
-        from envs.desktop.office_work import Spares
+        from envs.desktop.office.spares import Spares
 
         Spares.close()
         Judge.shared().close()
@@ -226,7 +226,8 @@ def test_forty_hacks_earn_nothing_and_the_oracle_is_paid(world: Any, name: str) 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("world", ["Desktop-v0"], indirect=True)
 def test_a_home_that_looks_as_if_the_errand_was_done_earns_nothing(world: Any) -> None:
-    from envs.desktop.office_work import FUNCTIONS, DesktopTask
+    from envs.desktop.office.judge import judge_formula
+    from envs.desktop.office.tasks import FUNCTIONS, DesktopTask
     from tests.test_desktop import began, errand, paid
 
     for family, lines in SHELL.items():
@@ -250,7 +251,7 @@ def test_a_home_that_looks_as_if_the_errand_was_done_earns_nothing(world: Any) -
                     )
                 }
             )
-            assert world._judge_formula()[0] == (what == "the work itself"), (name, what)
+            assert judge_formula(world.scene)[0] == (what == "the work itself"), (name, what)
 
 
 def test_a_letter_that_python_reads_for_another_is_no_way_past_the_words_of_a_file() -> None:
