@@ -36,8 +36,8 @@ def world() -> Iterator[DesktopOffice]:
 
 
 def test_a_program_started_at_once_shows_its_window() -> None:
-    """The window manager's name stands before it listens: who asked between the two was never
-    shown, 13 of 20."""
+    """openbox sets its name before it listens: 13 of 20 windows that asked in between were never
+    shown."""
     try:
         programs()
     except MissingPartError as missing:
@@ -74,7 +74,7 @@ def paid(world: DesktopOffice, actions: list[str]) -> tuple[float, dict[str, Any
 
 
 def by_hand(world: DesktopOffice) -> list[str]:
-    """The expert's actions, done, but for the last."""
+    """Does all actions of the expert but the last one, `done`; leaves none to do."""
     while (action := world.oracle_action()) != "done":
         world.step(action)
     return []
