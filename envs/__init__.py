@@ -25,7 +25,7 @@ WORLDS = {
     "Battery-v0": "envs.lab.battery:Battery",
     "Liquid-v0": "envs.lab.liquid:LiquidLab",
     "Coach-v0": "envs.health.coach:Coach",
-    "Coq-v0": "envs.proof.coq:Coq",
+    "Coq-v0": "envs.proof.coq.world:Coq",
     "Lean-v0": "envs.proof.lean:Lean",
     "Metamath-v0": "envs.proof.metamath:Metamath",
     "Text-v0": "envs.text:Text",

@@ -12,9 +12,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.proof import coq as module
-from envs.proof.coq import Coqtop, Lemma
-from envs.proof.coq_sentences import MOST_SENTENCES, checked, formal, sentences
+from envs.proof.coq.coqtop import Coqtop
+from envs.proof.coq.families import FAMILIES
+from envs.proof.coq.sentences import MOST_SENTENCES, checked, formal, sentences
+from envs.proof.coq.world import Coq
+from envs.proof.lemma import Lemma
+from experience.errors import EnvironmentFailure
 
 needs_coq = pytest.mark.skipif(
     shutil.which("coqc") is None, reason="Coq is not installed: ./xp setup worlds"
@@ -147,7 +150,7 @@ def test_a_proof_with_bullets_and_braces_is_paid(answers: list[str], coq: Any) -
 def test_every_family_is_proved_in_one_answer_by_bullets_and_by_braces(
     family: int, coq: Any
 ) -> None:
-    lemma = module.FAMILIES[family](np.random.default_rng([family, 1]))
+    lemma = FAMILIES[family](np.random.default_rng([family, 1]))
     proof = " ".join(lemma.proof)
     for whole in (f"- {proof}", f"+ {{ {proof}"):
         assert proved(coq, lemma, [whole])[0] == 1.0, whole
@@ -250,7 +253,7 @@ def test_a_sentence_that_coq_takes_for_two_ends_that_coqtop_and_never_answers_fo
         "Print nat. Print nat. Print nat.",
     ):
         poisoned = Coqtop()
-        with pytest.raises(module.EnvironmentFailure, match="more than one"):
+        with pytest.raises(EnvironmentFailure, match="more than one"):
             poisoned.say(two)
         assert not poisoned.alive
 
@@ -259,13 +262,13 @@ def test_a_sentence_that_coq_takes_for_two_ends_that_coqtop_and_never_answers_fo
 def test_what_outlives_going_back_is_seen_and_the_next_episode_has_another_coqtop(coq: Any) -> None:
     """Options of a plugin stay when Coq goes back to before it was loaded."""
     assert proved(coq, SWAP, [])[0] == 0
-    used = module.Coq._machine
+    used = Coq.shared.machine
     assert used is not None
     coq.reset(seed=0)
-    assert module.Coq._machine is used, "nothing was left behind"
+    assert Coq.shared.machine is used, "nothing was left behind"
     used.say("Require Extraction.", 30)
     coq.reset(seed=0)
-    assert module.Coq._machine is not used and not used.alive
+    assert Coq.shared.machine is not used and not used.alive
     assert proved(coq, SWAP, ["tauto."])[0] == 1.0
 
 

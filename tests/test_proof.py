@@ -25,12 +25,13 @@ def coq() -> Any:
 @needs_coq
 @pytest.mark.parametrize("family", range(5))
 def test_every_family_of_lemmas_is_provable_and_its_oracle_proves_it(family: int, coq: Any) -> None:
-    from envs.proof import coq as module
+    from envs.proof.coq.families import FAMILIES
+    from envs.proof.coq.judge import judge
 
     for seed in range(6):
-        lemma = module.FAMILIES[family](np.random.default_rng([family, seed]))
-        assert module.judge(lemma, lemma.proof) == "", lemma
-        assert module.judge(lemma, lemma.proof[:-1]), "a proof without its end is none"
+        lemma = FAMILIES[family](np.random.default_rng([family, seed]))
+        assert judge(lemma, lemma.proof) == "", lemma
+        assert judge(lemma, lemma.proof[:-1]), "a proof without its end is none"
 
 
 @needs_coq
@@ -39,14 +40,16 @@ def test_every_family_of_lemmas_is_provable_and_its_oracle_proves_it(family: int
     ["Admitted.", "admit. Admitted.", "exact (match boom with end). Qed. Axiom boom : False."],
 )
 def test_the_judge_refuses_what_is_no_proof_even_past_the_filter(claim: str) -> None:
-    from envs.proof.coq import Lemma, judge
+    from envs.proof.coq.judge import judge
+    from envs.proof.lemma import Lemma
 
     assert judge(Lemma("x", "", "1 = 2"), [claim])
 
 
 @needs_coq
 def test_an_axiom_or_another_statement_is_seen_by_the_judge() -> None:
-    from envs.proof.coq import Lemma, judge
+    from envs.proof.coq.judge import judge
+    from envs.proof.lemma import Lemma
 
     assert "Axioms" in judge(Lemma("x", "Axiom boom : False.", "1 = 2"), ["destruct boom."])
     assert judge(Lemma("x", "", "1 = 2"), ["Abort.", "Lemma sol : True.", "exact I."])

@@ -79,8 +79,9 @@ def test_what_was_proved_makes_the_next_proof_shorter_to_find() -> None:
 
 @pytest.mark.skipif(shutil.which("coqtop") is None, reason="./xp setup worlds")
 def test_proofs_found_in_branches_of_coq_hold_before_a_fresh_coq() -> None:
-    from envs.proof.branches import CoqBranches, candidates, form, shapes
-    from envs.proof.coq import Lemma, judge
+    from envs.proof.coq.branches import CoqBranches, candidates, form, shapes
+    from envs.proof.coq.judge import judge
+    from envs.proof.lemma import Lemma
 
     lemma = Lemma("proposition", "", "forall P Q : Prop, P /\\ Q -> Q /\\ P")
     kernel = CoqBranches(lemma)

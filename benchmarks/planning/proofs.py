@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.planning.record import Row, row
-from envs.proof.branches import CoqBranches, candidates, form, shapes
-from envs.proof.coq import Coq, Lemma, judge
+from envs.proof.coq.branches import CoqBranches, candidates, form, shapes
+from envs.proof.coq.judge import judge
+from envs.proof.coq.world import Coq
+from envs.proof.lemma import Lemma
 from experience.planning.proof_search import Outcome, TacticTable, prove
 
 

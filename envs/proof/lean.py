@@ -194,12 +194,15 @@ class Lean(ProofWorld):
                 raise MissingPartError(f"{lake.parent} holds no built Lake project", "lake build")
 
     def begin(self) -> None:
-        self._done = []
+        self._done: list[str] = []
         self._goals, errors = self._elaborated(["skip"])
         if errors:
             raise EnvironmentFailure(
                 f"Lean does not take the statement: {errors[0]}"[:300], "is a header missing?"
             )
+
+    def accepted(self) -> list[str]:
+        return self._done
 
     def observe(self) -> str:
         return "\n".join(self._goals) or "no goals"

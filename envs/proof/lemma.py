@@ -1,5 +1,4 @@
-"""What the worlds of tactic proofs share: lemmas, drawn or read from files, and what is measured of
-a proof of one."""
+"""Lemmas, drawn or read from files, and the world that proves them, shared by Coq and Lean."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from experience.errors import MissingPartError
 
 @dataclass(frozen=True)
 class Lemma:
-    """What to prove: definitions that it needs, the statement, and a proof that a person wrote."""
+    """A statement to prove, the definitions that it needs, and a proof that a person wrote."""
 
     family: str
     definitions: str
@@ -26,20 +25,22 @@ class Lemma:
 
 
 def read_statements(path: Path, suffix: str, comment: str, stated: str, forall: str) -> list[Lemma]:
-    """The statements in a file or a folder of them. `comment` and `stated` are regular expressions;
-    the latter's group is binders, a colon and the statement; `forall` binds. Raises
-    MissingPartError where there are none."""
+    """The statements in a file, or in all files of a folder that end in `suffix`.
+
+    `comment` and `stated` are regular expressions. The first group of `stated` holds the binders, a
+    colon and the statement; the binders go behind the word `forall` of the language. Raises
+    MissingPartError if there is no statement.
+    """
+    files = sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
     found = []
-    for file in sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]:
+    for file in files:
+        # Comments go first: a theorem that is commented out is no task.
         text = re.sub(comment, "", file.read_text(), flags=re.DOTALL)
         for match in re.finditer(stated, text, re.DOTALL | re.MULTILINE):
             binders, statement = at_the_colon(match[1])
-            whole = (
-                f"{forall} {' '.join(binders.split())}, {statement}"
-                if binders.strip()
-                else statement
-            )
-            found.append(Lemma(file.stem, "", " ".join(whole.split())))
+            if binders.strip():
+                statement = f"{forall} {' '.join(binders.split())}, {statement}"
+            found.append(Lemma(file.stem, "", " ".join(statement.split())))
     if not found:
         raise MissingPartError(
             f"{path} holds no theorem or lemma with a proof to come",
@@ -49,7 +50,7 @@ def read_statements(path: Path, suffix: str, comment: str, stated: str, forall: 
 
 
 def at_the_colon(text: str) -> tuple[str, str]:
-    """What stands before and after the first colon outside brackets."""
+    """The text before and after the first colon outside brackets; no binders without one."""
     depth = 0
     for i, character in enumerate(text):
         depth += (character in "([{⦃") - (character in ")]}⦄")
@@ -59,8 +60,10 @@ def at_the_colon(text: str) -> tuple[str, str]:
 
 
 class ProofWorld(ToolWorld[Lemma]):
-    """A lemma is proved tactic by tactic. Subclasses give `families` to draw from and actions;
-    `_done` are the tactics that stand."""
+    """A world where a lemma is proved tactic by tactic.
+
+    Subclasses give `families` to draw from, actions, and the tactics `accepted` so far.
+    """
 
     max_turns = 12
     sandbox_tier = "namespaces"
@@ -74,7 +77,6 @@ class ProofWorld(ToolWorld[Lemma]):
     reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
     oracle_target: ClassVar[float] = 0.9
     families: ClassVar[Sequence[Callable[[np.random.Generator], Lemma]]] = ()
-    _done: list[str]
 
     def __init__(self, given: Sequence[Lemma]) -> None:
         super().__init__()
@@ -88,7 +90,12 @@ class ProofWorld(ToolWorld[Lemma]):
     def signature(self, task: Lemma) -> str:
         return f"{task.definitions} {task.statement}".strip()
 
+    def accepted(self) -> list[str]:
+        """The answers that the prover has taken and that were not taken back."""
+        raise NotImplementedError
+
     def oracle_action(self) -> str:
-        if len(self._done) < len(self.task.proof):
-            return f"tactic {self.task.proof[len(self._done)]}"
+        done = len(self.accepted())
+        if done < len(self.task.proof):
+            return f"tactic {self.task.proof[done]}"
         return "undo"

@@ -20,7 +20,7 @@ from experience.errors import EnvironmentFailure
 
 @contextmanager
 def coqtop() -> Iterator[None]:
-    from envs.proof.coq import Coqtop
+    from envs.proof.coq.coqtop import Coqtop
 
     with contextlib.closing(Coqtop()):
         yield

@@ -295,11 +295,12 @@ def test_a_page_used_almost_as_asked_pays_nothing(page: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("family", range(5))
 def test_a_proof_that_is_nearly_one_is_none(family: int) -> None:
-    from envs.proof import coq
+    from envs.proof.coq.families import FAMILIES
+    from envs.proof.coq.judge import judge
 
     tried = 0
     for seed in range(8):
-        lemma = coq.FAMILIES[family](np.random.default_rng([family, seed]))
+        lemma = FAMILIES[family](np.random.default_rng([family, seed]))
         proof = list(lemma.proof)
         wrong = [proof[:i] + proof[i + 1 :] for i in range(len(proof))] + [
             [],
@@ -313,7 +314,7 @@ def test_a_proof_that_is_nearly_one_is_none(family: int) -> None:
             [*proof, "exact I."],
         ]
         for steps in wrong:
-            if coq.judge(lemma, steps) == "":
+            if judge(lemma, steps) == "":
                 assert steps not in (
                     [],
                     ["idtac."],
@@ -323,7 +324,7 @@ def test_a_proof_that_is_nearly_one_is_none(family: int) -> None:
                 ), (lemma, steps)
             else:
                 tried += 1
-        assert coq.judge(lemma, proof) == "", lemma
+        assert judge(lemma, proof) == "", lemma
     assert tried >= 40
 
 

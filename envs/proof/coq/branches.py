@@ -1,17 +1,24 @@
-"""Coq as the kernel of a search: any goal of any branch, by the tactics that lead to it."""
+"""Coq as the kernel of a proof search, and the tactics that the search tries on a goal.
+
+A goal of any branch is named by the path of tactics that leads to it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from envs.proof.coq import TACTIC_SECONDS, Coqtop, Lemma, goals_left
-from envs.proof.coq_sentences import checked, formal
+from envs.proof.coq.coqtop import TACTIC_SECONDS, Coqtop, goals_left, without_goal_ids
+from envs.proof.coq.sentences import checked, formal
+from envs.proof.lemma import Lemma
 
 
 class CoqBranches:
-    """A lemma in a coqtop of its own. A path is the sentences from `Proof.` to a goal; what two
-    paths share is not said twice."""
+    """A lemma in a coqtop of its own.
+
+    A path is the sentences from `Proof.` to a goal. Sentences that a path shares with the path
+    before it are not said again: coqtop goes back to the last state that both have.
+    """
 
     def __init__(self, lemma: Lemma) -> None:
         self._top = Coqtop()
@@ -24,8 +31,10 @@ class CoqBranches:
         self.root = self._goal(1)
 
     def apply(self, path: tuple[str, ...], tactic: str) -> list[tuple[tuple[str, ...], str]] | None:
-        """The goals that `tactic` leaves, each with its path; None where Coq, or what may be said
-        at all, refuses."""
+        """The goals that `tactic` leaves, each with its path.
+
+        None if Coq refuses the tactic, or if it is no tactic that may be said.
+        """
         try:
             [sentence] = (formal(s, TACTIC_SECONDS) for s in checked(tactic))
             self._go(path)
@@ -39,6 +48,7 @@ class CoqBranches:
             return []
         if left == 1:
             return [(here, self._goal(1))]
+        # A brace focuses one goal, so that no tactic on its branch touches the others.
         return [((*here, f"{i}: {{"), self._goal(i)) for i in range(1, left + 1)]
 
     def _go(self, path: Sequence[str]) -> None:
@@ -47,7 +57,8 @@ class CoqBranches:
             shared += 1
         if shared < len(self._said):
             self._top.back(self._states[shared])
-            self._states, self._said = self._states[: shared + 1], self._said[:shared]
+            self._states = self._states[: shared + 1]
+            self._said = self._said[:shared]
         for sentence in path[shared:]:
             self._say(sentence)
 
@@ -59,7 +70,7 @@ class CoqBranches:
     def _goal(self, number: int) -> str:
         """Hypotheses, a line, and the conclusion of one goal."""
         said = self._top.say(f"Show {number}.")
-        lines = [re.sub(r" \(ID \d+\)", "", line).strip() for line in said.splitlines()]
+        lines = [line.strip() for line in without_goal_ids(said)]
         kept = [line for line in lines if line and "goal" not in line and not line.startswith("<")]
         return "\n".join(kept)
 
@@ -80,60 +91,78 @@ FIXED = (
     "exfalso",
     "unfold not",
 )
+MOST_NAMES = 6
 ON_A_NAME = ("destruct {}", "apply {}", "induction {}", "rewrite {}")
 
 
 def names(goal: str) -> list[str]:
-    """The hypotheses of a goal, newest first."""
-    found = [
-        name
-        for line in goal.partition("====")[0].splitlines()
-        if " : " in line
-        for name in line.partition(" : ")[0].replace(",", " ").split()
-    ]
-    return found[::-1][:6]
+    """The names of a goal's newest hypotheses, newest first: at most six."""
+    found = [name for line in _hypotheses(goal) for name in _names_in(line)]
+    return found[::-1][:MOST_NAMES]
+
+
+def _hypotheses(goal: str) -> list[str]:
+    """The lines above the rule of `=`, each of the form `a, b : type`."""
+    return [line for line in goal.partition("====")[0].splitlines() if " : " in line]
+
+
+def _names_in(line: str) -> list[str]:
+    return line.partition(" : ")[0].replace(",", " ").split()
+
+
+def _type_in(line: str) -> str:
+    return line.partition(" : ")[2]
 
 
 def candidates(goal: str) -> list[str]:
-    """The tactics tried on a goal: none that is a decision procedure for propositions, so that
-    those must be found."""
+    """The tactics that are tried on a goal.
+
+    No decision procedure for propositions (tauto, auto) is among them, so that the search has to
+    find such proofs.
+    """
     return [*FIXED, *(form.format(name) for name in names(goal) for form in ON_A_NAME)]
 
 
 def shapes(goal: str) -> tuple[str, str]:
-    """(the heads of the conclusion and of the newest hypotheses, the head of the conclusion)."""
-    above, _, below = goal.partition("====")
-    conclusion = head(below.strip("= \n"))
-    kinds = [head(line.partition(" : ")[2]) for line in above.splitlines() if " : " in line]
+    """What a prior tells goals apart by: a fine and a coarse description.
+
+    The fine one is the heads of the conclusion and of all hypotheses, the coarse one the head of
+    the conclusion alone.
+    """
+    conclusion = head(goal.partition("====")[2].strip("= \n"))
+    kinds = [head(_type_in(line)) for line in _hypotheses(goal)]
     return f"{conclusion}|{' '.join(sorted(set(kinds)))}", conclusion
 
 
 def head(formula: str) -> str:
     """The outermost connective of a formula, as far as its text tells."""
-    depth, found = 0, set()
-    words = re.findall(r"\(|\)|->|/\\|\\/|<=|<|=|~|forall|exists|[\w']+", formula)
+    depth = 0
+    found = set()
+    words: list[str] = re.findall(r"\(|\)|->|/\\|\\/|<=|<|=|~|forall|exists|[\w']+", formula)
     for word in words:
         depth += (word == "(") - (word == ")")
         if depth == 0:
             found.add(word)
+    # From the connective that binds weakest to the one that binds strongest.
     for connective in ("forall", "exists", "->", "\\/", "/\\", "~", "=", "<=", "<"):
         if connective in found:
             return connective
-    return (
-        "Prop"
-        if formula.strip() == "Prop"
-        else words[0]
-        if words and words[0] in ("nat", "Z", "False")
-        else "atom"
-    )
+    if formula.strip() == "Prop":
+        return "Prop"
+    if words and words[0] in ("nat", "Z", "False"):
+        return words[0]
+    return "atom"
 
 
 def form(goal: str, tactic: str) -> str:
-    """A tactic with the kind of the hypothesis that it names in place of its name."""
+    """A tactic in which the head of a hypothesis stands in place of its name.
+
+    A prior can use it for other goals, where hypotheses have other names.
+    """
     word, _, name = tactic.partition(" ")
     if name not in names(goal):
         return tactic
-    for line in goal.partition("====")[0].splitlines():
-        if name in line.partition(" : ")[0].replace(",", " ").split():
-            return f"{word} <{head(line.partition(' : ')[2])}>"
+    for line in _hypotheses(goal):
+        if name in _names_in(line):
+            return f"{word} <{head(_type_in(line))}>"
     return tactic

@@ -1,12 +1,12 @@
-"""The sentences of a Coq proof, and which of them are tactics: what an agent may say to Coq and
-nothing else.
+"""The sentences of a Coq answer, and which of them an agent may say: tactics, bullets and braces.
 
-Coq reads sentence by sentence: `- lia.` is two, `{ split.` too. `sentences` cuts as Coq's lexer
-does. `formal` puts a tactic between brackets, `(lia).`, where Coq's own grammar takes nothing but a
-tactic expression: a command there is a syntax error, whatever its name. Brackets must match within
-the sentence, so that none closes ours. Covers: commands after bullets, braces, selectors and full
-stops; admitted goals; tactics that write files, start programs or set what outlives a proof. Does
-not cover: a proof that Coq takes and should not; `judge` has the last word.
+Coq reads sentence by sentence: `- lia.` is two sentences, and so is `{ split.`. `sentences` cuts
+text as Coq's lexer does. `formal` puts a tactic between brackets, `(lia).`, where Coq's own grammar
+takes nothing but a tactic expression: a command there is a syntax error, whatever its name.
+Brackets must match within a sentence, so that no bracket of the agent closes ours. Covers: commands
+after bullets, braces, selectors and full stops; admitted goals; tactics that write files, start
+programs or set what outlives a proof. Does not cover: a proof that Coq takes and should not;
+`judge` has the last word.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 
 MOST_SENTENCES = 12
-"""In one answer."""
+"""The most sentences in one answer."""
 _SPACE = " \t\n\r"
 _OPEN = {"(": ")", "[": "]", "{": "}"}
+# A selector names the goals that a tactic is for: `2:`, `1-2, 4:`, `all:`, `[name]:`, `!:`.
 _NUMBERS = r"\d+(?:-\d+)?(?: ?, ?\d+(?:-\d+)?)*"
 _SELECTOR = re.compile(rf"(?:{_NUMBERS}|all|\[ ?[A-Za-z_][\w']* ?\]|!) ?: ?(?!=)")
 _STRUCTURE = re.compile(r"-+|\++|\*+|\}|(?:(?:\d+|\[ ?[A-Za-z_][\w']* ?\]) ?: ?)?\{")
+# Qualified names and decimal numbers are one token each, so that their dots end no sentence.
 _TOKEN = re.compile(r"[A-Za-z_][\w']*(?:\.[A-Za-z_][\w']*)*|\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.+|\S")
 _REFUSED = {
     "an admitted goal is no proof": (
@@ -38,21 +40,29 @@ _WHY = {word: why for why, words in _REFUSED.items() for word in words}
 
 
 def sentences(text: str) -> list[str]:
-    """`text` cut into Coq's sentences, without comments, each with its full stop (one that misses
-    at the end is added); bullets and braces are sentences of their own. Raises ValueError for a
-    comment or string that is not closed."""
-    found, left = [], " ".join(_without_comments(text).split())
+    """`text` cut into Coq's sentences, without comments, each with its full stop.
+
+    A full stop that is missing at the end is added. Bullets and braces are sentences of their own.
+    Raises ValueError for a string, and for a comment that is not closed.
+    """
+    found = []
+    left = " ".join(_without_comments(text).split())
     while left:
         structure = _STRUCTURE.match(left)
         end = structure.end() if structure else _end(left)
-        found.append(left[:end] if structure or left[:end].endswith(".") else f"{left[:end]}.")
+        sentence = left[:end]
+        if not structure and not sentence.endswith("."):
+            sentence += "."
+        found.append(sentence)
         left = left[end:].lstrip()
     return found
 
 
 def _end(text: str) -> int:
-    """Where the first sentence of `text` ends: after one full stop, or three, before a blank or the
-    end."""
+    """Where the first sentence of `text` ends.
+
+    A sentence ends after one full stop, or three, if a blank or the end of the text follows.
+    """
     for token in _TOKEN.finditer(text):
         ends = token.end() == len(text) or text[token.end()] in _SPACE
         if token[0] in (".", "...") and ends:
@@ -61,8 +71,13 @@ def _end(text: str) -> int:
 
 
 def _without_comments(text: str) -> str:
-    """A blank for each comment; comments nest, and a string within one hides its end, as in Coq."""
-    kept, depth, at = [], 0, 0
+    """`text` with a blank in place of each comment.
+
+    As in Coq, comments nest, and a string within a comment hides the end of the comment.
+    """
+    kept: list[str] = []
+    depth = 0
+    at = 0
     while at < len(text):
         pair = text[at : at + 2]
         if text[at] == '"':
@@ -71,12 +86,15 @@ def _without_comments(text: str) -> str:
                 raise ValueError("strings are refused")
             at = end + 1
         elif pair == "(*":
-            depth, at = depth + 1, at + 2
+            depth += 1
+            at += 2
             kept.append(" ")
         elif pair == "*)" and depth:
-            depth, at = depth - 1, at + 2
+            depth -= 1
+            at += 2
         else:
-            kept += [] if depth else [text[at]]
+            if not depth:
+                kept.append(text[at])
             at += 1
     if depth:
         raise ValueError("a comment is not closed")
@@ -84,8 +102,12 @@ def _without_comments(text: str) -> str:
 
 
 def checked(text: str) -> tuple[str, ...]:
-    """The sentences of an answer, all of them tactics, bullets or braces. Raises ValueError, which
-    names the first that is not; none of them is to be said then."""
+    """The sentences of an answer, all of them tactics, bullets or braces.
+
+    Raises ValueError for the first sentence that is none of these; then no sentence of the answer
+    may be said.
+    """
+    # Other scripts have letters and dots that look like ours and that Coq reads otherwise.
     if bad := re.search(r"[^\x20-\x7e\t\n\r]", text):
         raise ValueError(f"only ASCII is read, not {bad[0]!r}")
     found = sentences(text)
@@ -100,11 +122,12 @@ def checked(text: str) -> tuple[str, ...]:
 
 
 def is_structure(sentence: str) -> bool:
-    """Whether it is a bullet or a brace, which prove nothing."""
+    """Whether the sentence is a bullet or a brace, which prove nothing by themselves."""
     return _STRUCTURE.fullmatch(sentence) is not None
 
 
 def _check(sentence: str) -> None:
+    """Raises ValueError if the sentence is no tactic, or a tactic that is refused."""
     _, tactic = _parts(sentence)
     if re.match(r"par ?:", tactic):
         raise ValueError("par: starts programs; say all:")
@@ -116,6 +139,7 @@ def _check(sentence: str) -> None:
         raise ValueError("write ( * ) with blanks: (* begins a comment")
     if re.search(r"\b(?:start|stop|reset|show) ltac profil", sentence):
         raise ValueError("profiling is refused: it sets what outlives the proof")
+    # An unmatched bracket could close the brackets that `formal` writes around the tactic.
     awaited: list[str] = []
     for token in _TOKEN.findall(tactic):
         if re.fullmatch(r"\.|\.{3,}|[#\"`]", token):
@@ -132,15 +156,17 @@ def _check(sentence: str) -> None:
 
 
 def _parts(sentence: str) -> tuple[str, str]:
-    """(the goals that it is for, as `all: `, or nothing; the tactic without its full stop)."""
+    """(the selector of a sentence, as `all: `, or ""; its tactic without the full stop)."""
     selector = _SELECTOR.match(sentence)
     end = selector.end() if selector else 0
     return sentence[:end], re.sub(r"(?<!\.)(?:\.|\.{3})$", "", sentence[end:])
 
 
 def formal(sentence: str, seconds: int | None = None) -> str:
-    """The sentence as it is said to Coq: a tactic in brackets, ended by Coq after `seconds` if they
-    are given."""
+    """The sentence as it is said to Coq: a tactic stands in brackets.
+
+    If `seconds` are given, Coq ends the tactic after that time, as an error.
+    """
     if is_structure(sentence):
         return sentence
     selector, tactic = _parts(sentence)
