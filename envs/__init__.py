@@ -26,7 +26,7 @@ WORLDS = {
     "Liquid-v0": "envs.lab.liquid:LiquidLab",
     "Coach-v0": "envs.health.coach:Coach",
     "Coq-v0": "envs.proof.coq.world:Coq",
-    "Lean-v0": "envs.proof.lean:Lean",
+    "Lean-v0": "envs.proof.lean.world:Lean",
     "Metamath-v0": "envs.proof.metamath:Metamath",
     "Text-v0": "envs.text:Text",
     "KeyDoor-v0": "envs.grid:KeyDoor",

@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium
 import pytest
 
-from envs.proof import lean
+from envs.proof.lean.tactics import checked_tactic
+from envs.proof.lean.world import Lean, read_theorems
 from experience.errors import MissingPartError
 
 TOOLCHAIN = os.environ.get("XP_LEAN", "")
@@ -25,7 +26,7 @@ needs_lean = pytest.mark.skipif(
 @pytest.mark.parametrize(
     "text",
     [
-        *(c.removeprefix("tactic ") for c in lean.Lean.cheats if str(c).startswith("tactic ")),
+        *(c.removeprefix("tactic ") for c in Lean.cheats if str(c).startswith("tactic ")),
         "simp; sorry",
         "Sorry",
         "exact h\naxiom f : False",
@@ -37,7 +38,7 @@ needs_lean = pytest.mark.skipif(
 )
 def test_a_command_or_a_hole_is_refused_as_a_tactic(text: str) -> None:
     with pytest.raises(ValueError, match=r"refused|small letter"):
-        lean.checked_tactic(text)
+        checked_tactic(text)
 
 
 def test_what_lean_people_write_is_a_tactic() -> None:
@@ -54,7 +55,7 @@ def test_what_lean_people_write_is_a_tactic() -> None:
         "exact Nat.le_of_lt h",
         "cases h.symm",
     ):
-        assert lean.checked_tactic(text) == text
+        assert checked_tactic(text) == text
 
 
 def test_statements_are_read_from_files(tmp_path: Path) -> None:
@@ -65,13 +66,13 @@ theorem mathd_1 (x : Int) (h₀ : 2 * x = 4) :
 -- theorem neither : True := by
 lemma two : 1 + 1 = 2 := by rfl
 """)
-    assert [t.statement for t in lean.read_theorems(tmp_path)] == [
+    assert [t.statement for t in read_theorems(tmp_path)] == [
         "∀ (x : Int) (h₀ : 2 * x = 4), x = 2",
         "1 + 1 = 2",
     ]
     (tmp_path / "a.lean").write_text("def x := 1")
     with pytest.raises(MissingPartError, match="holds no theorem"):
-        lean.read_theorems(tmp_path)
+        read_theorems(tmp_path)
 
 
 def test_a_missing_lean_or_project_says_so(tmp_path: Path) -> None:
@@ -106,8 +107,8 @@ def test_a_real_lean_shows_goals_takes_tactics_and_judges(tmp_path: Path) -> Non
     assert ended and signals["goals_left"] == 0
     said = signals["proved"]
     for wrong in (["exact sorryAx _ true"], ["exact test_sorry"], ["decide +native"], ["simp"]):
-        world._done = wrong  # as if it had passed the words that are refused
-        assert world._verdict(), wrong
+        # As if the tactic had passed the words that are refused.
+        assert world.elaborator.verdict(world.task.statement, wrong), wrong
     if "in a `module`" in said[1]:
         pytest.skip(
             "this build of Lean takes every file for a module, for which it names no axioms: "
