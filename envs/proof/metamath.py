@@ -1,10 +1,10 @@
 """proof/metamath: prove theorems of set.mm, label by label, before two judges.
 
-The agent works the stack of a proof (push a label, pop it again) in a kernel of our own; a finished
-proof is put in the database's place of the old one and verified once more by `metamath`, the
-reference program, in a place of its own. Only what stands before a theorem may be used for it.
-Theorems are those of the database whose unpacked proofs are short; one in five, chosen by content
-for ever, is held out, and so is what is proved by a held-out one alone.
+The agent works the stack of a proof (push a label, pop it again) in a kernel of our own. A finished
+proof replaces the old one in the database and is verified once more by `metamath`, the reference
+program, in a place of its own. Only what stands before a theorem may be used to prove it. Theorems
+are those of the database whose unpacked proofs are short. One in five is held out, chosen by its
+content for ever; a training theorem whose proof uses a held-out one is left out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from envs.sandbox import confine
 from experience.errors import EnvironmentFailure, MissingPartError
 
 SET_MM = "/usr/share/metamath/databases/set.mm"
+_JUDGE_SECONDS = 60
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
@@ -39,8 +40,10 @@ def _tasks(path: str, theorems: int, longest: int) -> dict[str, list[tuple[str, 
     database = _database(path, theorems)
     found: dict[str, list[tuple[str, tuple[str, ...]]]] = {"train": [], "heldout": []}
     for assertion in database.assertions.values():
+        # What is no `|-` says that a formula is well formed, which is no theorem.
         if not assertion.proved or assertion.statement[0] != "|-":
             continue
+        # To unpack a proof can take time exponential in its length: long ones are not tried.
         if sum(len(part) for part in assertion.proof) > 40 * longest:
             continue
         try:
@@ -58,16 +61,21 @@ def _tasks(path: str, theorems: int, longest: int) -> dict[str, list[tuple[str, 
 
 
 def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str:
-    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said. Raises
-    EnvironmentFailure where it gives no verdict: its work grows with the steps only, so that no
-    proof can keep it from one."""
+    """Empty if `metamath` verifies the steps as a proof of `goal`, else what it said.
+
+    Raises EnvironmentFailure if it gives no verdict in time. Its work grows with the number of
+    steps only, so that no proof can keep it from a verdict.
+    """
     metamath = shutil.which("metamath")
     if metamath is None:
         raise MissingPartError("proof/metamath needs the metamath program", "./xp setup worlds")
-    start = database.text.index(goal.label, goal.end)
+    start = database.text.index(goal.label, goal.start)
     proof_from = database.text.index("$=", start)
+    # The database ends with this proof, so that no later theorem can be used; scopes that are
+    # still open are closed.
     head = database.text[:proof_from]
-    whole = f"{head}$= {' '.join(steps)} $.\n" + "$}\n" * (head.count("${") - head.count("$}"))
+    open_scopes = head.count("${") - head.count("$}")
+    whole = f"{head}$= {' '.join(steps)} $.\n" + "$}\n" * open_scopes
     try:
         done = confine.run(
             [
@@ -77,15 +85,18 @@ def second_opinion(database: Database, goal: Assertion, steps: list[str]) -> str
                 f"{goal.label}\\nexit\\nyes\\n' | {metamath}",
             ],
             stdin=whole.encode(),
-            seconds=60,
+            seconds=_JUDGE_SECONDS,
         )
     except subprocess.TimeoutExpired as late:
-        raise EnvironmentFailure(f"metamath gave no verdict on {goal.label} in 60 s") from late
+        raise EnvironmentFailure(
+            f"metamath gave no verdict on {goal.label} in {_JUDGE_SECONDS} s"
+        ) from late
     said = done.stdout.decode("utf-8", "replace")
-    verdict = said.rpartition("if you want to check them.")[
-        2
-    ]  # where all is well, it repeats the label and no more
-    return "" if verdict.split() == ["MM>", goal.label, "MM>"] else " ".join(said.split())[-300:]
+    # If the proof is right, the program repeats the label and says no more.
+    verdict = said.rpartition("if you want to check them.")[2]
+    if verdict.split() == ["MM>", goal.label, "MM>"]:
+        return ""
+    return " ".join(said.split())[-300:]
 
 
 class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
@@ -113,7 +124,9 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
 
     def __init__(self, database: str = SET_MM, theorems: int = 2000, longest: int = 25) -> None:
         super().__init__()
-        self._where, self._longest = (database, theorems), longest
+        self._where = (database, theorems)
+        self._longest = longest
+        # Twice what the longest proof takes: half of an agent's pushes may be wrong.
         self.max_turns = 2 * longest  # type: ignore[misc]
 
     @property
@@ -161,10 +174,8 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         if not proof.complete:
             return {"steps": 1.0}, False
         verdict = second_opinion(self.database, self.goal, self._steps)
-        return {
-            "steps": 1.0,
-            "proved": (float(not verdict), verdict or "verified by metamath"),
-        }, True
+        proved = (float(not verdict), verdict or "verified by metamath")
+        return {"steps": 1.0, "proved": proved}, True
 
     @action
     def pop(self) -> Outcome:
@@ -178,6 +189,7 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
     def lookup(self, label: str) -> Outcome:
         """Show what a label says."""
         found = self.database.assertions.get(label)
+        # A later theorem may not be used, so it is not shown either.
         if found is None or self.database.order[label] >= self.database.order[self.task[0]]:
             raise ValueError("no such label here")
         told = [" ".join(h.statement) for h in found.hypotheses]
@@ -185,7 +197,8 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         return {"steps": 1.0}, False
 
     def oracle_action(self) -> str:
-        done, proof = len(self._steps), self.task[1]
+        done = len(self._steps)
+        proof = self.task[1]
         if tuple(self._steps) != proof[:done]:
             return "pop"
         return f"push {proof[done]}"

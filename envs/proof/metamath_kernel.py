@@ -1,11 +1,10 @@
-"""A Metamath kernel: reads a database, and checks proofs one step at a time, as the specification
-says.
+"""A Metamath kernel: reads a database, and checks proofs one step at a time.
 
-Metamath (Megill & Wheeler, "Metamath: A Computer Language for Mathematical Proofs", 2019, ch. 4): a
-proof is a list of labels that work a stack; an assertion takes its hypotheses off the stack, finds
-what each variable stands for, and puts its conclusion on, provided that variables that must be
-distinct are. Statements are tuples of symbols. Proofs that are in the database, compressed or not,
-can be unpacked to labels.
+As specified by Megill & Wheeler, "Metamath: A Computer Language for Mathematical Proofs", 2019,
+ch. 4. A proof is a list of labels that work a stack. An assertion takes its hypotheses off the
+stack, finds what each variable stands for, and puts its conclusion on the stack, provided that
+variables that must be distinct are distinct. Statements are tuples of symbols. The proofs of a
+database, compressed or not, can be unpacked to labels.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Pair = frozenset[str]
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """$f (a variable's type) or $e (something assumed)."""
+    """$f, the type of a variable (`floating`), or $e, something assumed."""
 
     label: str
     statement: Statement
@@ -32,8 +31,11 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Assertion:
-    """$a or $p: from `hypotheses`, in this order, follows `statement`. `active` are all hypotheses
-    in scope, which its own proof may use; `proof` is as the database has it."""
+    """$a or $p: from `hypotheses`, in this order, follows `statement`.
+
+    `active` holds all hypotheses in scope; its own proof may use them. `proof` is as it stands in
+    the database, which may be compressed.
+    """
 
     label: str
     statement: Statement
@@ -42,8 +44,8 @@ class Assertion:
     active: Mapping[str, Hypothesis] = field(repr=False)
     active_distinct: frozenset[Pair] = field(repr=False)
     proof: tuple[str, ...] = field(repr=False)
-    end: int = 0
-    """Where in the database its statement begins: all before it may be used in its proof."""
+    start: int = 0
+    """Where the statement begins in the database's text: its proof may use all that is before."""
 
     @property
     def proved(self) -> bool:
@@ -58,7 +60,11 @@ class _Scope:
 
 
 class Database:
-    """The assertions of a .mm file, in order, up to `most` proved ones."""
+    """The assertions of a .mm file, in order, up to `most` proved ones.
+
+    `text` is the file with blanks in place of its comments, in which the reference program would
+    look for markup. Places in the text stay the same.
+    """
 
     def __init__(self, path: Path, most: int) -> None:
         if not path.exists():
@@ -71,7 +77,6 @@ class Database:
             path.read_text(),
             flags=re.DOTALL,
         )
-        """Without its comments, which the reference program would read for markup."""
         self.assertions: dict[str, Assertion] = {}
         self.order: dict[str, int] = {}
         proved = 0
@@ -83,9 +88,12 @@ class Database:
                 break
 
     def _read(self) -> Iterator[Assertion]:
-        scopes, label, tokens = [_Scope()], "", _tokens(self.text)
+        scopes = [_Scope()]
+        label = ""
+        tokens = _tokens(self.text)
         for token, where in tokens:
             if token == "${":
+                # An inner scope sees all of the outer one, and leaves nothing in it.
                 top = scopes[-1]
                 scopes.append(_Scope(set(top.variables), dict(top.hypotheses), set(top.distinct)))
             elif token == "$}":
@@ -104,8 +112,9 @@ class Database:
                     label, tuple(_until(tokens, "$.")), token == "$f"
                 )
             elif token in ("$a", "$p"):
-                statement = tuple(_until(tokens, "$." if token == "$a" else "$="))
-                proof = () if token == "$a" else tuple(_until(tokens, "$."))
+                axiom = token == "$a"
+                statement = tuple(_until(tokens, "$." if axiom else "$="))
+                proof = () if axiom else tuple(_until(tokens, "$."))
                 yield _assertion(label, statement, scopes[-1], proof, self._start_of(label, where))
             else:
                 label = token
@@ -116,7 +125,9 @@ class Database:
     def unpack(self, assertion: Assertion) -> list[str]:
         """The proof in the database as a list of labels.
 
-        Raises ValueError for one with a step left open.
+        A compressed proof (appendix B of the book) is a list of labels in brackets, then letters:
+        U to Y and A to T spell the number of a label, Z marks a subproof, and higher numbers
+        repeat a marked subproof. Raises ValueError for a proof with a step left open.
         """
         if not assertion.proof or assertion.proof[0] != "(":
             return list(assertion.proof)
@@ -133,14 +144,13 @@ class Database:
             elif letter == "?":
                 raise ValueError(f"{assertion.label} is not proved in the database")
             else:
-                index, number = number * 20 + ord(letter) - ord("A"), 0
+                index = number * 20 + ord(letter) - ord("A")
+                number = 0
                 if index < len(labels):
                     label = labels[index]
-                    taken = (
-                        0
-                        if label not in self.assertions
-                        else len(self.assertions[label].hypotheses)
-                    )
+                    taken = 0  # a hypothesis takes nothing from the stack
+                    if label in self.assertions:
+                        taken = len(self.assertions[label].hypotheses)
                     parts = stack[len(stack) - taken :]
                     del stack[len(stack) - taken :]
                     stack.append([*(step for part in parts for step in part), label])
@@ -150,7 +160,7 @@ class Database:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:
-    """Tokens and where they stand. Included files are refused."""
+    """Tokens, each with its place in the text. Raises ValueError for an included file."""
     for match in re.finditer(r"\S+", text):
         if match[0] == "$[":
             raise ValueError("a database that includes files is not read")
@@ -158,6 +168,7 @@ def _tokens(text: str) -> Iterator[tuple[str, int]]:
 
 
 def _until(tokens: Iterator[tuple[str, int]], end: str) -> list[str]:
+    """The tokens before the next `end`, which is taken too."""
     found: list[str] = []
     for token, _ in tokens:
         if token == end:
@@ -169,6 +180,11 @@ def _until(tokens: Iterator[tuple[str, int]], end: str) -> list[str]:
 def _assertion(
     label: str, statement: Statement, scope: _Scope, proof: tuple[str, ...], where: int
 ) -> Assertion:
+    """The assertion with its mandatory hypotheses and distinct pairs, as the book defines them.
+
+    Mandatory are all $e in scope, and the $f of each variable that stands in the statement or in
+    one of these $e.
+    """
     used = {s for s in statement if s in scope.variables}
     for hypothesis in scope.hypotheses.values():
         if not hypothesis.floating:
@@ -189,7 +205,7 @@ def _assertion(
 
 
 class Proof:
-    """A proof in the making: the stack that its steps have left.
+    """A proof in the making: its steps, and the stack that they have left.
 
     A step that breaks a rule changes nothing.
     """
@@ -205,8 +221,11 @@ class Proof:
         return self.stack == [self.goal.statement]
 
     def push(self, label: str) -> None:
-        """Raises ValueError if the label is unknown, comes later than the goal, or does not fit the
-        stack."""
+        """Applies one label.
+
+        Raises ValueError if the label is unknown, comes later than the goal, or does not fit the
+        stack.
+        """
         if label in self.goal.active:
             new = [*self.stack, self.goal.active[label].statement]
         else:
@@ -225,12 +244,14 @@ class Proof:
         self.stack = self._before.pop()
 
     def _applied(self, used: Assertion) -> list[Statement]:
+        """The stack after `used`. Raises ValueError if `used` does not fit the stack."""
         count = len(used.hypotheses)
         if len(self.stack) < count:
             raise ValueError(
                 f"{used.label} takes {count} from the stack, which has {len(self.stack)}"
             )
         given = self.stack[len(self.stack) - count :]
+        # All variables get their meaning first: the $e and the conclusion are read with it.
         stands_for: dict[str, Statement] = {}
         for hypothesis, statement in zip(used.hypotheses, given, strict=True):
             if hypothesis.floating:
@@ -246,6 +267,8 @@ class Proof:
                 raise ValueError(f"{used.label} wants {wanted}, not {' '.join(statement)}")
         variables = {h.statement[1] for h in self.goal.active.values() if h.floating}
         for pair in used.distinct:
+            # What stands for one variable must share no variable with what stands for the other,
+            # and each pair of theirs must be declared distinct where the goal is stated.
             a, b = tuple(pair)
             for x in set(stands_for.get(a, ())) & variables:
                 for y in set(stands_for.get(b, ())) & variables:
