@@ -24,7 +24,9 @@ from experience.errors import EnvironmentFailure, MissingPartError
 _CHECK = """
 def check(candidate):
     globals()["{entry}"] = candidate
-    for case in [c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, unittest.TestCase)]:
+    for case in list(globals().values()):
+        if not isinstance(case, type) or not issubclass(case, unittest.TestCase):
+            continue
         for name in unittest.TestLoader().getTestCaseNames(case):
             case(name).debug()
 """
@@ -52,14 +54,12 @@ def read(folder: Path) -> Problem | None:
     names = [a.name for n in imports for a in n.names if a.asname is None]
     if len(names) != 1 or names[0] not in functions or any(len(n.names) != 1 for n in imports):
         return None
+    # The function comes by `check(candidate)`: there is no module that the tests could import.
     tree.body = [n for n in tree.body if n not in imports]
     test = f"import unittest\n{ast.unparse(tree)}\n{_CHECK.replace('{entry}', names[0])}"
-    told = (
-        (folder / ".docs/instructions.md").read_text()
-        if (folder / ".docs/instructions.md").exists()
-        else ""
-    )
-    return Problem(folder.name, f"{told.strip()}\n\n{stub.strip()}\n", names[0], example, test)
+    instructions = folder / ".docs/instructions.md"
+    told = instructions.read_text().strip() if instructions.exists() else ""
+    return Problem(folder.name, f"{told}\n\n{stub.strip()}\n", names[0], example, test)
 
 
 @lru_cache(maxsize=4)
@@ -78,6 +78,7 @@ def exercises(path: str) -> tuple[Problem, ...]:
             if asked(problem):
                 found.append(problem)
         except EnvironmentFailure:
+            # Its own example does not pass as plain values: no agent's program could.
             continue
     if not found:
         raise MissingPartError(

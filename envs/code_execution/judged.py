@@ -1,10 +1,15 @@
 """Programs judged by a problem's own tests, on plain values.
 
 Such tests call `check(candidate)` in one process with the candidate, where an object that equals
-everything passes them all. Here the tests are run once with the reference solution to learn what
-they ask; the agent's program answers those calls in a sandbox, and is dead; its answers, as plain
-values, are put to the same tests in a second sandbox, by a candidate that only hands them out. An
-exception is handed out as the builtin one of its name and text.
+everything would pass them all. Here three programs run, one after another:
+
+1. the tests with the reference solution, once for a problem, to record the calls that they make;
+2. the agent's program, which answers these calls in a sandbox and is dead afterwards;
+3. the tests again, in a second sandbox, with a candidate that only hands out the answers.
+
+Answers are plain values. An exception is handed out as the builtin one of its name and text.
+Covers: objects that equal everything, a test library or a `check` changed by the agent's program,
+an exit before the tests. Does not cover: a wrong program that the problem's tests do not notice.
 """
 
 from __future__ import annotations
@@ -43,7 +48,10 @@ def _xp_unpack(x):
         return {_xp_unpack(k): _xp_unpack(v) for k, v in held}
     return {"list": list, "tuple": tuple, "set": set}[kind](_xp_unpack(v) for v in held)
 """
-"""Values as JSON that keeps their types; anything else than Python's plain types is refused."""
+"""Packs values into JSON that keeps their types. Only Python's own plain types are packed.
+
+An instance of a subclass is refused: it could answer `==` as it likes.
+"""
 
 _ANSWER = (
     PLAIN
@@ -52,6 +60,8 @@ def _xp_answer(*packed):
     return _xp_pack({entry}(*[_xp_unpack(p) for p in packed]))
 """
 )
+# Arguments are copied before the call, since the solution may change them. The random numbers of
+# the tests start alike here and in _JUDGE, so that both make the same calls.
 _RECORD = (
     PLAIN
     + """
@@ -66,6 +76,8 @@ def _xp_record(real={entry}):
     return _xp_asked
 """
 )
+# The candidate has one answer for each recorded call, in order. Tests that call otherwise, or less
+# often, do not pass.
 _JUDGE = (
     PLAIN
     + """
@@ -80,7 +92,9 @@ def _xp_judge(asked, answers):
             return _xp_unpack(answer[1])
         name, _, text = answer[1].partition(": ")
         kind = getattr(_xp_builtins, name, None)
-        raise kind(text) if isinstance(kind, type) and issubclass(kind, Exception) else AssertionError(answer[1])
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            raise kind(text)
+        raise AssertionError(answer[1])
     _xp_random.seed(0)
     check(candidate)
     return next(left, None) is None
@@ -90,7 +104,10 @@ def _xp_judge(asked, answers):
 
 @dataclass(frozen=True)
 class Problem:
-    """`test` defines check(candidate); `solution` is a whole program with `entry`."""
+    """A task with its tests: `test` defines check(candidate).
+
+    `solution` is a whole program that defines the function `entry`.
+    """
 
     name: str
     prompt: str
@@ -101,9 +118,9 @@ class Problem:
 
 @lru_cache(maxsize=512)
 def asked(problem: Problem) -> list[Any]:
-    """The calls that a problem's tests make, learned from the reference solution.
+    """The calls that a problem's tests make, recorded with the reference solution.
 
-    Raises EnvironmentFailure.
+    Raises EnvironmentFailure if the reference solution fails its own tests.
     """
     outcome = _sandbox().run(
         problem.solution + "\n" + problem.test + _RECORD.replace("{entry}", problem.entry),
@@ -126,7 +143,7 @@ def _sandbox() -> Sandbox:
 
 
 def verdict(problem: Problem, code: str) -> tuple[bool, str]:
-    """Whether `code` passes the problem's tests, and how it ended."""
+    """(whether `code` passes the problem's tests, how it ended)."""
     calls = asked(problem)
     answered = _sandbox().run(
         code + _ANSWER.replace("{entry}", problem.entry),
@@ -144,14 +161,14 @@ def verdict(problem: Problem, code: str) -> tuple[bool, str]:
         wall_seconds=5.0,
         cpu_seconds=4,
     )
-    passed = judged.answers == (("value", True),)
-    return passed, "all tests pass" if passed else str(
-        (judged.answers or ((judged.ending,),))[0][-1]
-    )[:120]
+    if judged.answers == (("value", True),):
+        return True, "all tests pass"
+    said = judged.answers[0][1] if judged.answers else judged.ending
+    return False, str(said)[:120]
 
 
 class JudgedProblems(ToolWorld[Problem]):
-    """One program a task, submitted whole. Subclasses give `tasks`."""
+    """A world where one program is submitted whole. Subclasses give `tasks`."""
 
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "passed": SignalKind("fraction", "verifier")
@@ -191,4 +208,5 @@ class JudgedProblems(ToolWorld[Problem]):
         return f"submit {self.task.solution}"
 
     def random_action(self, rng: np.random.Generator) -> str:
-        return f"submit {self.task.prompt}    return {rng.choice(['None', '0', '[]', 'True', repr('')])}"
+        value = rng.choice(["None", "0", "[]", "True", repr("")])
+        return f"submit {self.task.prompt}    return {value}"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from envs.browser.miniwob_experts import EXPERTS
-from envs.code_execution.python_task import OPERATIONS, PythonTask, beyond_a_constant, compose
+from envs.code_execution.operations import OPERATIONS, compose
+from envs.code_execution.python_task import PythonTask, beyond_a_constant
 
 
 def made(name: str, **arguments: Any) -> Any:
