@@ -14,7 +14,7 @@ from experience.world import WorldCard, instructions_of
 
 
 class Game:
-    """One episode after another, acted by a person. Every command answers with text."""
+    """One episode after another, in which a person acts. Every command answers with text."""
 
     def __init__(self, world: Any, seed: int, split: str) -> None:
         self.world = world
@@ -31,22 +31,16 @@ class Game:
         self._saved: list[tuple[bytes, float]] = []
 
     def do(self, command: str) -> str:
-        """Acts, or obeys `:oracle`, `:back`, `:new`; returns reward and signals as text."""
+        """Acts, or obeys `:oracle`, `:back` or `:new`; returns what came of it.
+
+        After the end of an episode, every command but `:back` begins the next one.
+        """
         if command == ":new" or (self.ended and command != ":back"):
             self._seed += 1
             self.begin()
             return f"seed {self._seed}"
         if command == ":back":
-            if not self._saved:
-                return (
-                    "there is nothing to go back to"
-                    if self._card.goes_back
-                    else "this world cannot go back"
-                )
-            saved, self.total = self._saved.pop()
-            self.seen, self.info = self.world.restore(saved)
-            self.ended = False
-            return "one turn back"
+            return self._go_back()
         if command == ":oracle" and not self._card.has_oracle:
             return "this world has no oracle"
         action = str(self.world.oracle_action()) if command == ":oracle" else command
@@ -63,8 +57,19 @@ class Game:
             + dumps(self.info.get("signals", {}), default=str)
         )
 
+    def _go_back(self) -> str:
+        if not self._card.goes_back:
+            return "this world cannot go back"
+        if not self._saved:
+            return "there is nothing to go back to"
+        saved, self.total = self._saved.pop()
+        self.seen, self.info = self.world.restore(saved)
+        self.ended = False
+        return "one turn back"
+
 
 def in_terminal(game: Game) -> None:
+    """Plays the game on stdin and stdout, until `:quit` or the end of stdin."""
     print(
         instructions_of(game.world) or "type an action",
         "(:oracle :back :new :quit)",
@@ -97,7 +102,8 @@ def on_a_page(game: Game, port: int) -> None:
 
 
 def page(game: Game) -> str:
-    """The game as it stands, as HTML; all that a world says is escaped."""
+    """The game as it stands, as HTML."""
+    # A world's text may hold what an agent or a stranger wrote: all of it is escaped.
     pictures = "".join(
         f'<img alt="{html.escape(role)}" '
         f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'

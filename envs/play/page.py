@@ -1,10 +1,11 @@
-"""A page of our own, served on loopback: what every request must keep before it is answered.
+"""A page of our own, served on loopback, and what a request must keep before it is answered.
 
 Host and, if a browser sends it, Origin must name this server, on every method: the page of another
 site can reach loopback through a name of its own (DNS rebinding). Bodies are small forms with an
 honest length. No other path exists. Requests are read in parallel, each with a deadline, and
 answered one after another in the thread that serves: a silent or endless connection blocks nobody,
-and the world is used by one thread only.
+and the world is used by one thread only. Covers: pages of other sites in the user's browser. Does
+not cover: other programs and users of this machine, which can reach loopback.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _MOST_BYTES = 1 << 16
 _MOST_CONNECTIONS = 64
 _READ_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
+"""How often the serving thread looks for requests that were read, besides new connections."""
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -33,7 +35,7 @@ _POLICY = (
 
 
 class _Refused(Exception):
-    """Why a request is not answered, as an HTTP status and a sentence."""
+    """A request that is not answered: an HTTP status and the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -53,6 +55,7 @@ class _Server(ThreadingMixIn, HTTPServer):
         super().__init__(*words)
 
     def here(self, work: Callable[[], Any]) -> Any:
+        """The result of `work`, which the serving thread does; waits for it."""
         done: Future[Any] = Future()
         self._work.put((work, done))
         return done.result()
@@ -66,6 +69,7 @@ class _Server(ThreadingMixIn, HTTPServer):
                 done.set_exception(error)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # Without a bound, a page that opens connections would start a thread for each.
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -98,9 +102,8 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
 
         def setup(self) -> None:
             super().setup()
-            self._deadline = threading.Timer(
-                _READ_SECONDS, self._cut
-            )  # for all of a request, not each byte of it
+            # `timeout` bounds the wait for each byte; this bounds the whole request.
+            self._deadline = threading.Timer(_READ_SECONDS, self._cut)
             self._deadline.daemon = True
             self._deadline.start()
 
@@ -128,19 +131,16 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
 
         def _check_origin(self) -> None:
             asked = urlsplit(self.path)
-            if self.headers.get_all("Host") not in [
-                [host] for host in hosts
-            ] or asked.netloc not in ("", *hosts):
+            # All headers of a name: two of them could be read differently by two readers.
+            named = self.headers.get_all("Host", [])
+            if len(named) != 1 or named[0] not in hosts or asked.netloc not in ("", *hosts):
                 raise _Refused(403, "this page answers to its own address only")
-            if self.headers.get_all("Origin") not in [
-                None,
-                *([f"http://{host}"] for host in hosts),
-            ]:
+            origins = self.headers.get_all("Origin")
+            ours = [[f"http://{host}"] for host in hosts]
+            if origins is not None and origins not in ours:
                 raise _Refused(403, "this page answers to itself only")
-            if (
-                self.command == "POST"
-                and self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin"
-            ):
+            fetched_from = self.headers.get("Sec-Fetch-Site", "same-origin")
+            if self.command == "POST" and fetched_from != "same-origin":
                 raise _Refused(403, "this page answers to itself only")
             if asked.path not in ("/", "" if asked.netloc else "/"):
                 raise _Refused(404, "there is one page here: /")
@@ -150,6 +150,7 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
             command = next((c for c in said if c.strip()), "").strip()
             if command:
                 server.here(lambda: do(command))
+            # See Other: to reload the page then does not act again.
             self.send_response(303)
             self.send_header("Location", "/")
             self.send_header("Content-Length", "0")
@@ -157,6 +158,7 @@ def make_server(render: Callable[[], str], do: Callable[[str], None], port: int)
 
         def _body(self) -> bytes:
             lengths = self.headers.get_all("Content-Length", [])
+            # Two lengths, or a length and chunks, would let two requests pass for one.
             length = lengths[0] if len(lengths) == 1 else ""
             if "Transfer-Encoding" in self.headers:
                 raise _Refused(411, "send the form with its Content-Length")
