@@ -13,7 +13,7 @@ WORLDS = {
     "PythonTask-v0": "envs.code_execution.python_task:PythonTask",
     "HumanEval-v0": "envs.code_execution.human_eval:HumanEval",
     "Exercism-v0": "envs.code_execution.exercism:Exercism",
-    "Repo-v0": "envs.code_execution.repo:Repo",
+    "Repo-v0": "envs.code_execution.repo.world:Repo",
     "Office-v0": "envs.browser.office:Office",
     "Intranet-v0": "envs.browser.intranet:Intranet",
     "Wiki-v0": "envs.browser.wiki:Wiki",

@@ -35,7 +35,7 @@ def program() -> Iterator[None]:
 
 @contextmanager
 def repo() -> Iterator[None]:
-    from envs.code_execution.repo import source, tested
+    from envs.code_execution.repo.package import source, tested
 
     text = "\n".join(source("euler")) + "\nimport time\ntime.sleep(11)\n"
 

@@ -209,7 +209,7 @@ def test_a_bomb_in_a_terminal_ends_no_other_desktop(bomb: str) -> None:
 
 @pytest.mark.long
 def test_a_package_whose_code_fills_memory_is_no_verdict() -> None:
-    from envs.code_execution.repo import source, tested
+    from envs.code_execution.repo.package import source, tested
 
     text = "\n".join(source("euler")) + "\n" + BOMBS["memory"] + "\n"
     with pytest.raises(EnvironmentFailure, match="could not be run"):

@@ -256,9 +256,9 @@ def test_a_home_that_looks_as_if_the_errand_was_done_earns_nothing(world: Any) -
 
 def test_a_letter_that_python_reads_for_another_is_no_way_past_the_words_of_a_file() -> None:
     """In the midst of an expression over several lines, where the words are taken by their letters."""
-    from envs.code_execution.repo import _check_edit
+    from envs.code_execution.repo.edits import check_edit
 
     before, line = "x = f(\n1)\n", "x = (\uff45\uff58\uff45\uff43)(\uff43\uff48\uff52(49),"
     with pytest.raises(ValueError, match="ASCII"):
-        _check_edit(line, before, f"{line}\n1)\n")
-    _check_edit("x = (f,", before, "x = (f,\n1)\n")
+        check_edit(line, before, f"{line}\n1)\n")
+    check_edit("x = (f,", before, "x = (f,\n1)\n")

@@ -378,7 +378,7 @@ def test_an_answer_that_is_nearly_right_is_wrong(dataset: str) -> None:
 
 @pytest.mark.long
 def test_a_line_mended_wrongly_is_not_mended() -> None:
-    from envs.code_execution.repo import faults
+    from envs.code_execution.repo.edits import faults
 
     world = made("Repo-v0")
     for seed in range(3):
