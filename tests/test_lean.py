@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from envs.proof.lean.tactics import checked_tactic
 from envs.proof.lean.world import Lean, read_theorems
+from envs.sandbox import confine
 from experience.errors import MissingPartError
 
 TOOLCHAIN = os.environ.get("XP_LEAN", "")
@@ -82,6 +84,65 @@ def test_a_missing_lean_or_project_says_so(tmp_path: Path) -> None:
     (tmp_path / "bin" / "lean").touch()
     with pytest.raises(MissingPartError, match="no built Lake project"):
         gymnasium.make("envs:Lean-v0", toolchain=str(tmp_path), project=str(tmp_path))
+
+
+STAND_IN = r"""#!/bin/sh
+text=$(cat)
+say() { printf '{"severity": "%s", "data": "%s"}\n' "$1" "$2"; }
+case "$text" in
+*wrong*) say error 'unknown ∧ wrong'; exit 1 ;;
+*borrowed*"#print axioms"*) say information "'judged' depends on axioms: [propext, boom]" ;;
+*"#print axioms"*) say information "'judged' depends on axioms: [propext]" ;;
+*exact*) ;;
+*) say error 'unsolved goals\n⊢ P ∧ Q\n\n⊢ P → Q'; exit 1 ;;
+esac
+"""
+"""Answers as Lean does: `exact` closes the last goal, and `exact borrowed` uses an axiom for it."""
+
+
+@pytest.fixture
+def answered() -> Iterator[Any]:
+    """The world with a stand-in for Lean, which its places can read."""
+    with confine.folder("xp-lean-") as folder:
+        lean = Path(folder) / "bin" / "lean"
+        lean.parent.mkdir(mode=0o755)
+        lean.write_text(STAND_IN)
+        lean.chmod(0o755)
+        world = gymnasium.make("envs:Lean-v0", toolchain=folder).unwrapped
+        world.reset(seed=0)
+        yield world
+
+
+GOALS = "|- P /\\ Q\n|- P -> Q"
+
+
+def test_open_goals_are_shown_and_a_tactic_that_errs_leaves_them(answered: Any) -> None:
+    assert answered.observe() == GOALS
+    seen, _, _, _, info = answered.step("tactic apply wrong")
+    assert seen == f"{GOALS}\n! unknown /\\ wrong"
+    assert info["signals"]["errors"] == (1.0, "unknown /\\ wrong")
+    assert answered.accepted() == []
+
+
+def test_the_last_tactic_is_taken_back_and_the_first_goal_is_there_again(answered: Any) -> None:
+    assert answered.step("tactic intros")[4]["signals"] == {"tactics": 1.0, "goals_left": 2.0}
+    assert answered.accepted() == ["intros"]
+    assert answered.step("undo")[0] == GOALS and answered.accepted() == []
+    assert answered.step("undo")[0] == f"{GOALS}\n! nothing to undo"
+
+
+@pytest.mark.parametrize(
+    ("tactic", "proved"),
+    [
+        ("exact h", (1.0, "no axiom but Lean's own")),
+        ("exact borrowed", (0.0, "'judged' depends on axioms: [propext, boom]")),
+    ],
+)
+def test_the_second_lean_decides_and_an_axiom_that_is_not_its_own_pays_nothing(
+    tactic: str, proved: tuple[float, str], answered: Any
+) -> None:
+    _, _, terminated, _, info = answered.step(f"tactic {tactic}")
+    assert terminated and info["signals"]["proved"] == proved
 
 
 @needs_lean
