@@ -290,3 +290,17 @@ def test_no_search_fails_the_world_or_loses_the_proof(pattern: str, coq: Any) ->
     seen, reward, *_ = coq.step(f"search {pattern}")
     assert seen.startswith(shown) and reward < 0
     assert coq.step("tactic tauto.")[4]["signals"]["proved"][0] == 1.0
+
+
+@needs_coq
+def test_two_worlds_take_turns_at_one_coqtop_each_in_its_own_proof(coq: Any) -> None:
+    other = gymnasium.make("envs:Coq-v0").unwrapped
+    _, shown = proved(coq, SWAP, ["intros P Q h."])
+    del coq.tasks  # given by `proved`; a snapshot holds no functions
+    saved = coq.snapshot()
+    assert proved(other, SWAP, ["intros A B."])[1] != shown
+    assert coq.step("tactic destruct h as [p q]. split.")[0] != shown
+    assert coq.restore(saved)[0] == shown
+    assert other.step("undo")[4]["signals"] == {"tactics": 1.0}
+    assert coq.step("tactic tauto.")[4]["signals"]["proved"][0] == 1.0
+    other.close()
