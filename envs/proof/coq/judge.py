@@ -44,7 +44,7 @@ def judge(lemma: Lemma, tactics: Sequence[str]) -> str:
     try:
         done = confine.run(
             ["sh", "-c", f"cd /tmp && cat > proof.v && {coqc} -q proof.v"],
-            told=text.encode(),
+            stdin=text.encode(),
             seconds=JUDGE_SECONDS,
         )
     except subprocess.TimeoutExpired:

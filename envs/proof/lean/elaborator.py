@@ -113,7 +113,7 @@ class Elaborator:
         try:
             done = confine.run(
                 ["env", f"LEAN_PATH={path}", str(lean), "--stdin", "--json"],
-                told=text.encode(),
+                stdin=text.encode(),
                 seconds=self.seconds,
                 readable=[self.toolchain, *self.modules],
             )
