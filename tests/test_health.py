@@ -1,9 +1,10 @@
-"""The coached person: each part of the body against published values, and a life that never resets."""
+"""The coached person: the body against published values, and a life that never resets."""
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from envs.health import physiology as body
+from envs.health.circumstances import Attention
 from envs.health.coach import Coach
 
 
@@ -66,8 +68,7 @@ def test_two_processes_give_eight_hours_of_sleep_a_day() -> None:
 
 
 def test_form_peaks_when_fatigue_is_gone_but_fitness_is_not() -> None:
-    """After one hard day performance peaks τ1 τ2 / (τ1 − τ2) · ln(k2 τ1 / (k1 τ2)) days later:
-    20.9."""
+    """After one hard day: τ1 τ2 / (τ1 − τ2) · ln(k2 τ1 / (k1 τ2)) = 20.9 days later."""
     g, h = 1.0, 1.0
     course = []
     for _ in range(60):
@@ -137,12 +138,11 @@ def test_a_meal_without_insulins_answer_raises_glucose_as_in_simglucoses_ten_adu
     python = Path(__file__).resolve().parent.parent / ".peers/simglucose/bin/python"
     if not python.exists():
         pytest.skip("./xp setup peers")
-    told = subprocess.run(
+    done = subprocess.run(
         [python, "-W", "ignore", "-c", _PATIENTS], capture_output=True, text=True, check=True
     )
-    patients = np.array(
-        [json.loads(line) for line in told.stdout.splitlines() if line.startswith("[")]
-    )
+    rows = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    patients = np.array([json.loads(row) for row in rows])
     assert len(patients) == 10
     ours = []
     for kg in patients[:, 0]:
@@ -181,6 +181,31 @@ def test_a_life_goes_on_bit_by_bit_from_a_snapshot_and_over_episodes() -> None:
     elsewhere.reset(seed=99)
     elsewhere.restore(saved)
     assert live(elsewhere, actions[50:90]) == whole
+
+
+def test_the_oracle_tries_its_proposals_on_a_copy_of_the_person() -> None:
+    world = Coach()
+    world.reset(seed=3)
+    before = pickle.dumps(world.person)
+    seen = world.observe()
+    assert world.oracle_action() in ("quiet", "suggest_meals -300")
+    assert pickle.dumps(world.person) == before and world.observe() == seen
+
+
+def test_messages_wear_attention_out_and_a_night_restores_some_of_it() -> None:
+    rng = np.random.default_rng(0)
+    attention = Attention()
+    followed = sum(attention.follows(-0.5, 0.5, False, rng) for _ in range(20))
+    assert followed < 5
+    assert (attention.engagement, attention.habituation) == (0.0, 1.0)
+    attention.recover()
+    assert (attention.engagement, attention.habituation) == (0.02, 0.85)
+
+
+def test_an_ill_person_follows_no_proposal_that_does_not_suit_illness() -> None:
+    rng = np.random.default_rng(0)
+    assert not any(Attention().follows(0.4, 0.9, True, rng) for _ in range(50))
+    assert any(Attention().follows(0.4, 0.9, False, rng) for _ in range(50))
 
 
 def test_a_thousand_days_are_lived_in_a_second_of_cpu() -> None:

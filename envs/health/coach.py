@@ -2,12 +2,12 @@
 much ends it.
 
 Four decisions a day (08, 12, 16 and 21 h). The agent sees what a watch and the person tell (some
-days the watch is not worn) and may send one message, ask, or be quiet. Rewards are the body's
-measured facts: each day's sleep, glucose in range and training balance, and the person's own goal
-at 28, 90 and 180 days, each less what the same person's first four weeks without a coach would have
-measured; messages are a burden. A stream never resets: `reset(options={"continue": True})` goes on
-with the same life, and an episode is only a window of `days`. The person is a deterministic
-response model (see person), no language model.
+days the watch is not worn). It may send one message, ask, or be quiet. Rewards are the body's
+measurements: each day's sleep, glucose in range and training balance, and the person's own goal at
+28, 90 and 180 days. Each is the difference to the same person's first four weeks without a coach.
+Messages are a burden. A stream never resets: `reset(options={"continue": True})` goes on with the
+same life, and an episode is only a window of `days`. The person is a deterministic response model
+(see `person`), no language model.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
-from envs.health import physiology as body
-from envs.health.person import FAMILIES, GOALS, Day, Person, Persona
+from envs.health import advice
+from envs.health.outcomes import Baseline, in_range, signals_of
+from envs.health.person import Person
+from envs.health.persona import FAMILIES, Persona
 
 _DECISIONS = (8, 12, 16, 21)
 _HELD_OUT_FAMILIES = ("retired", "founder")
-MILESTONES = (28, 90, 180)
+_LEAVES_AT = 0.05
+"""The engagement at which a person ends the coaching."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,16 @@ class Coach(ToolWorld[Client]):
     def max_turns(self) -> int:  # type: ignore[override]
         return self.days * len(_DECISIONS)
 
+    @property
+    def person(self) -> Person:
+        assert self._person is not None
+        return self._person
+
     def tasks(self, split: str, rng: np.random.Generator) -> Client:
         """Families of people are either for training or held out."""
-        families = [f for f in FAMILIES if (f in _HELD_OUT_FAMILIES) == (split == "heldout")]
-        persona = Persona(
-            str(rng.choice(families)),
-            str(rng.choice(GOALS)),
-            int(rng.integers(20, 75)),
-            round(float(rng.normal(80, 10)), 1),
-            float(rng.integers(44, 51)) / 2,
-            round(float(rng.uniform(0.2, 1.5)), 2),
-            round(float(rng.uniform(0.3, 0.9)), 2),
-            round(float(rng.uniform(0.4, 1.0)), 2),
-            float(rng.integers(0, 3)),
-        )
-        return Client(persona, int(rng.integers(2**31)))
+        held_out = split == "heldout"
+        families = [f for f in FAMILIES if (f in _HELD_OUT_FAMILIES) == held_out]
+        return Client(Persona.drawn(families, rng), int(rng.integers(2**31)))
 
     def signature(self, task: Client) -> str:
         return f"{task.persona.name} {task.persona.age} for {task.persona.goal}, {task.seed}"
@@ -96,202 +94,134 @@ class Coach(ToolWorld[Client]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        if options and options.get("continue") and self._person is not None:
-            self._turn, self._note, self._ended = 0, "", False
-            return self._seen(), self._info({})
-        return super().reset(
-            seed=seed, options={k: v for k, v in (options or {}).items() if k != "continue"}
-        )
+        given = dict(options or {})
+        goes_on = given.pop("continue", False)
+        if not goes_on or self._person is None:
+            return super().reset(seed=seed, options=given)
+        self._turn = 0
+        self._note = ""
+        self._ended = False
+        return self._seen(), self._info({})
 
     def begin(self) -> None:
         self._person = Person.born(self.task.persona, self.task.seed)
-        self._person.live(2)
-        self._start = self._person.kg, self._person.fitness
-        self._said = ""
-        twin = copy.deepcopy(self._person)
-        twin.live(28 * 24)
-        self._alone = {
-            name: float(
-                np.mean([_facts_of(twin.days[:i])[name] for i in range(7, len(twin.days) + 1)])
-            )
-            for name in ("sleep", "sleep_regularity", "glucose_in_range", "training")
-        }
-        self._alone["goal"] = self.goal_reached(twin)
-
-    @property
-    def person(self) -> Person:
-        assert self._person is not None
-        return self._person
+        self._person.live(2)  # a person is born at six; the first decision is at eight
+        self._reply = ""
+        self._baseline = Baseline.of(self._person)
 
     def observe(self) -> str:
-        p = self.person
-        lines = [
-            f"{p.persona.name} {p.persona.age}, wants {p.persona.goal}; day {p.hour // 24} "
-            f"{p.hour % 24:02d}h"
-        ]
-        if not p.worn:
-            lines.append("watch not worn")
-        elif p.days:
-            last = p.days[-1]
-            lines.append(
-                f"slept {last.asleep_hours:.0f}h from {last.bedtime % 24:.0f}h, heart "
-                f"{p.heart_rate:.0f}, "
-                f"active {last.active_minutes:.0f}min, {p.kg:.1f}kg, in range "
-                f"{last.in_range / max(last.glucose_steps, 1):.0%}"
-            )
-        return "\n".join([*lines, *([self._said] if self._said else [])])
+        lines = [_headline(self.person), *_watch(self.person)]
+        return "\n".join([*lines, self._reply] if self._reply else lines)
 
     @action
     def quiet(self) -> Outcome:
         """Say nothing."""
-        return self._after("")
+        return self._until_the_next_decision("")
 
     @action
     def suggest_activity(
         self, minutes: Annotated[int, Range(5, 90, 5)], how: Literal["easy", "moderate", "hard"]
     ) -> Outcome:
         """Propose so many minutes of activity today."""
-        p = self.person
-        fits = -1.0 if p.ill else 0.6 if 10 <= p.hour % 24 <= 16 else -0.2
-        fits -= max(0.0, p.fatigue - p.fitness / 2) / 20 + (minutes > 60) * 0.3
-        if p.hears(fits):
-            p.planned_minutes += minutes
-            p.planned_load += minutes / 10 * {"easy": 0.6, "moderate": 1.0, "hard": 1.8}[how]
-            return self._after(f"will do {minutes}min")
-        return self._after("not today")
+        return self._until_the_next_decision(advice.propose_activity(self.person, minutes, how))
 
     @action
     def suggest_bedtime(self, hour: Annotated[int, Range(20, 25)]) -> Outcome:
         """Propose an hour to go to bed (25 is one at night)."""
-        p = self.person
-        if p.hears(0.6 - abs(hour - p.wanted_bedtime) / 4 if p.hour % 24 >= 16 else -0.3):
-            p.wanted_bedtime = float(hour)
-            return self._after(f"bed at {hour % 24}h")
-        return self._after("no")
+        return self._until_the_next_decision(advice.propose_bedtime(self.person, hour))
 
     @action
     def suggest_meals(self, kcal: Annotated[int, Range(-600, 300, 100)]) -> Outcome:
         """Propose to eat so many kcal more or less a day."""
-        p = self.person
-        if p.hears(0.5 - abs(kcal) / 800 if p.hour % 24 in (8, 12) else -0.2):
-            p.diet_kcal = float(kcal)
-            return self._after("ok")
-        return self._after("no")
+        return self._until_the_next_decision(advice.propose_meals(self.person, kcal))
 
     @action
     def ask(self, about: Literal["sleep", "mood", "body"]) -> Outcome:
         """Ask how it goes."""
-        p = self.person
-        p.today.messages += 1
-        p.habituation = min(1.0, p.habituation + 0.05)
-        told = {
-            "sleep": f"bed at {p.wanted_bedtime % 24:.0f}h mostly",
-            "body": "ill"
-            if p.ill
-            else "tired"
-            if body.performance(p.fitness, p.fatigue) < 0
-            else "fine",
-            "mood": "annoyed" if p.habituation > 0.5 else "open",
-        }[about]
-        return self._after(told)
+        return self._until_the_next_decision(advice.ask(self.person, about))
 
-    def _after(self, said: str) -> Outcome:
-        """Lives on to the next decision; a day's facts are told when it is over."""
-        p, self._said = self.person, said
-        signals: dict[str, Any] = {"messages": float(bool(said))}
-        before = len(p.days), p.hour // 24
-        here = p.hour % 24
-        later = next((h for h in _DECISIONS if h > here), _DECISIONS[0] + 24)
-        p.live(later - here)
-        if p.hour // 24 != before[1] and p.days:
-            signals |= self._facts(p)
-        if p.engagement <= 0.05:
+    def _until_the_next_decision(self, reply: str) -> Outcome:
+        """Lives on; a day's measurements are reported when the day is over."""
+        self._reply = reply
+        signals: dict[str, Any] = {"messages": float(bool(reply))}
+        day = self.person.day
+        self.person.live(_hours_to_the_next_decision(self.person.local_hour))
+        if self.person.day != day and self.person.days:
+            signals |= signals_of(self.person, self._baseline)
+        if self.person.attention.engagement <= _LEAVES_AT:
             return signals | {"left": 1.0}, True
         return signals, False
 
-    def _facts(self, p: Person) -> dict[str, Any]:
-        found = _facts_of(p.days)
-        signals: dict[str, Any] = {
-            name: (value - self._alone[name], f"{value:.2f}") for name, value in found.items()
-        }
-        signals["overtrained"] = float(p.fatigue > p.fitness)
-        if p.hour // 24 in MILESTONES:
-            reached = self.goal_reached(p)
-            signals["goal"] = (
-                reached - self._alone["goal"],
-                f"{p.persona.goal} {reached:.2f} at day {p.hour // 24}",
-            )
-        return signals
-
-    def goal_reached(self, p: Person) -> float:
-        """How much of the person's own goal is there, in [0, 1]."""
-        weeks = max(p.hour / 168, 1.0)
-        recent = p.days[-14:]
-        reached: Any = {
-            "sleep": np.mean([1 - abs(d.asleep_hours - 8) / 4 for d in recent]),
-            "fitness": (p.fitness - self._start[1]) / 60 + 0.3,
-            "weight": (self._start[0] - p.kg) / (0.15 * weeks),
-            "glucose": np.mean([d.in_range / max(d.glucose_steps, 1) for d in recent]) * 2 - 1,
-        }[p.persona.goal]
-        return min(max(float(reached), 0.0), 1.0)
-
     def expert_action(self) -> str:
-        """A coach with a routine: activity at noon every day, bedtime on Sunday evenings, otherwise
-        quiet."""
-        hour, day = self.person.hour % 24, self.person.hour // 24
-        if hour == 12 and "ill" not in self._said:
+        """A coach with a routine: activity at noon, bedtime on Sunday evenings, else quiet."""
+        hour = self.person.local_hour
+        if hour == 12 and "ill" not in self._reply:
             return "suggest_activity 30 moderate"
-        return "suggest_bedtime 23" if hour == 21 and day % 7 == 6 else "quiet"
+        return "suggest_bedtime 23" if hour == 21 and self.person.day % 7 == 6 else "quiet"
 
     def oracle_action(self) -> str:
-        """Sees the body and the mood, and knows tomorrow: tries each proposal on a copy of the
-        person for two days."""
-        if self.person.habituation > 0.6:
+        """The best proposal for the next two days, each tried on a copy of the person.
+
+        The copy shares the person's random numbers: the oracle knows tomorrow.
+        """
+        # So few proposals are followed at this habituation that trials are not worth their time.
+        if self.person.attention.habituation > 0.6:
             return "quiet"
-        tries = {
-            8: ("suggest_meals -300",),
-            12: (
-                "suggest_activity 30 moderate",
-                "suggest_activity 45 moderate",
-                "suggest_activity 30 hard",
-            ),
-            16: ("suggest_activity 30 moderate",),
-            21: ("suggest_bedtime 23",),
-        }
-        options = ["quiet", *tries[self.person.hour % 24]]
-        return max(options, key=self._foreseen)
+        return max(["quiet", *_PROPOSALS[self.person.local_hour]], key=self._foreseen)
 
-    def _foreseen(self, what: str) -> float:
-        kept, said = self._person, self._said
-        self._person = copy.deepcopy(kept)
+    def _foreseen(self, proposal: str) -> float:
+        """The rewards of two days that begin with `proposal`, and the value of what follows."""
+        trial = copy.copy(self)
+        trial._person = copy.deepcopy(self.person)
         total = 0.0
-        try:
-            for step in [what, *["quiet"] * 8]:
-                name, arguments = self.read(step)
-                signals, ended = getattr(self, name)(**arguments)
-                total += sum(
-                    self.reward_weights.get(n, 0) * (v[0] if isinstance(v, tuple) else v)
-                    for n, v in signals.items()
-                )
-                if ended:
-                    break
-            p = self.person
-            total += (
-                0.004 * min(p.fitness, 80)
-                - 0.02 * max(p.kg - self._start[0], 0)
-                + 0.05 * p.engagement
+        for step in [proposal, *["quiet"] * 8]:
+            signals, ended = trial.act(step)
+            total += sum(
+                self.reward_weights.get(name, 0) * (v[0] if isinstance(v, tuple) else v)
+                for name, v in signals.items()
             )
-        finally:
-            self._person, self._said = kept, said
-        return total
+            if ended:
+                break
+        return total + _later(trial.person, self._baseline.start.kg)
 
 
-def _facts_of(days: list[Day]) -> dict[str, float]:
-    """The last day's sleep, glucose and training, and the week's regularity, each in [0, 1]."""
-    day, beds = days[-1], [d.bedtime for d in days[-7:]]
-    return {
-        "sleep": max(0.0, 1 - abs(day.asleep_hours - 8) / 4),
-        "sleep_regularity": max(0.0, 1 - float(np.std(beds))),
-        "glucose_in_range": day.in_range / max(day.glucose_steps, 1),
-        "training": min(day.load / 6, 1.0),
-    }
+_PROPOSALS = {
+    8: ("suggest_meals -300",),
+    12: (
+        "suggest_activity 30 moderate",
+        "suggest_activity 45 moderate",
+        "suggest_activity 30 hard",
+    ),
+    16: ("suggest_activity 30 moderate",),
+    21: ("suggest_bedtime 23",),
+}
+"""What the oracle tries at each hour."""
+
+
+def _later(person: Person, start_kg: float) -> float:
+    """A rough value of body and mood beyond the two days that the oracle tries."""
+    fitness = 0.004 * min(person.body.fitness, 80)
+    weight = 0.02 * max(person.body.kg - start_kg, 0)
+    return fitness - weight + 0.05 * person.attention.engagement
+
+
+def _hours_to_the_next_decision(hour: int) -> int:
+    later = next((decision for decision in _DECISIONS if decision > hour), _DECISIONS[0] + 24)
+    return later - hour
+
+
+def _headline(person: Person) -> str:
+    who = f"{person.persona.name} {person.persona.age}, wants {person.persona.goal}"
+    return f"{who}; day {person.day} {person.local_hour:02d}h"
+
+
+def _watch(person: Person) -> list[str]:
+    """What the watch and the scales show of yesterday; nothing before the first night."""
+    if not person.worn:
+        return ["watch not worn"]
+    if not person.days:
+        return []
+    last = person.days[-1]
+    slept = f"slept {last.asleep_hours:.0f}h from {last.bedtime % 24:.0f}h"
+    moved = f"heart {person.heart_rate:.0f}, active {last.active_minutes:.0f}min"
+    return [f"{slept}, {moved}, {person.body.kg:.1f}kg, in range {in_range(last):.0%}"]
