@@ -1,4 +1,4 @@
-"""The pipetting bench: PyLabRobot's faults, what the labels hide, and the same bench over SiLA 2."""
+"""The pipetting bench: PyLabRobot's faults, the labels' errors, and the same bench over SiLA 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from envs.lab.deck import FILM_UL, STOCK_UL, TIPS, Hidden, LiquidFault, PyLabRobotBench
-from envs.lab.liquid import LiquidLab
+from envs.lab.liquid import LiquidLab, steps_to
+from envs.lab.mixing import Mix, Wanted, Workbench
 from experience.errors import EnvironmentFailure, MissingPartError
 from tests.conftest import free_port
 
@@ -81,6 +82,40 @@ def test_a_bench_that_went_back_does_the_same_again(bench: PyLabRobotBench) -> N
     for one in (bench, copy):
         one.transfer("red", 1, 30)
     assert [bench.absorbance(1) for _ in range(3)] == [copy.absorbance(1) for _ in range(3)]
+
+
+def test_a_move_that_failed_is_in_no_mix(bench: PyLabRobotBench) -> None:
+    workbench = Workbench(bench)
+    with pytest.raises(LiquidFault, match="NoTipError"):
+        workbench.pipette("red", 2, 50)
+    assert workbench.filled_wells() == []
+    with pytest.raises(ValueError, match="nothing is in well 2"):
+        workbench.sample(2)
+    workbench.new_tip()
+    workbench.pipette("red", 2, 50)
+    workbench.pipette("red", 2, 30)
+    assert workbench.sample(2).recipe == Mix(80, 0, 0)
+    assert workbench.sample(2).truth == workbench.judged_absorbance(2) == pytest.approx(4.0)
+
+
+def test_a_mix_is_worth_its_absorbance_only_with_the_wanted_volume_and_blue() -> None:
+    wanted = Wanted(volume=200, blue=20, absorbance=1.1, hidden=0)
+    right = Mix(50, 20, 130)
+    assert right.label_absorbance == pytest.approx(1.1)
+    assert wanted.worth(right, 1.1) == 1.0
+    assert wanted.worth(right, 1.155) == pytest.approx(0.5)
+    assert wanted.worth(right, 1.3) == 0.0
+    assert wanted.worth(Mix(55, 0, 145), 1.1) == wanted.worth(Mix(25, 10, 65), 1.1) == 0.0
+
+
+def test_the_steps_to_a_mix_leave_out_a_stock_that_it_lacks() -> None:
+    assert steps_to(Mix(50, 0, 100)) == [
+        "new_tip",
+        "prepare water 1 100",
+        "new_tip",
+        "prepare red 1 50",
+        "declare 1",
+    ]
 
 
 def test_the_same_campaign_runs_over_sila_2(device: str) -> None:

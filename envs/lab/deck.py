@@ -1,10 +1,8 @@
-"""A pipetting bench on PyLabRobot: tips, stocks and wells on an OT-2's deck, with the faults that
-its trackers find.
+"""A pipetting bench on PyLabRobot: tips, stocks and wells on the deck of an OT-2.
 
-PyLabRobot keeps what the robot believes (tips, volumes) and refuses what cannot be done. What
-really happens is kept beside it: a pipette that is a little off, stocks that are not quite what
-their labels say, and a film of the last liquid on the tip, which a careless hand carries into the
-stock.
+PyLabRobot keeps the robot's own record (tips, volumes) and refuses moves that cannot be done. The
+real liquids are kept beside that record: the pipette is a little off, the stocks differ a little
+from their labels, and a used tip carries a film of the last liquid into the next stock.
 """
 
 from __future__ import annotations
@@ -21,15 +19,22 @@ from experience.errors import MissingPartError
 STOCKS = ("red", "blue", "water")
 ABSORBANCE = {"red": 4.0, "blue": 1.0, "water": 0.0}
 """Of the undiluted stock at 520 nm, by its label."""
-WELLS, STOCK_UL, WELL_UL, FILM_UL, TIPS = 8, 300.0, 300.0, 2.0, 12
+WELLS = 8
+TIPS = 12
+STOCK_UL = 300.0
+WELL_UL = 300.0
+FILM_UL = 2.0
+"""What stays on a tip that was in a well."""
+_TRACE_UL = 0.01
+"""Less than this of another stock in a film is no contamination."""
 
 
 class LiquidFault(ValueError):
-    """What the bench refused, having moved nothing: no tip, too little liquid, a full well."""
+    """The bench refused a move and moved nothing: no tip, too little liquid, a full well."""
 
 
 class LiquidBench(Protocol):
-    """What an agent's bench can do; one that stands in for it is an instrument. Volumes in µL."""
+    """A pipetting bench: simulated, or an instrument. Volumes in µL, wells from 1."""
 
     def new_tip(self) -> None: ...
     def transfer(self, source: str, well: int, volume: float) -> None: ...
@@ -38,7 +43,7 @@ class LiquidBench(Protocol):
 
 @dataclass
 class Liquid:
-    """What is really in a vessel: µL of each stock."""
+    """The real content of a vessel: µL of each stock."""
 
     parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STOCKS, 0.0))
 
@@ -47,7 +52,7 @@ class Liquid:
         return sum(self.parts.values())
 
     def taken(self, volume: float) -> Liquid:
-        """Takes that much out, well mixed."""
+        """Takes `volume` µL of the mixed liquid out, or all of it if there is less."""
         share = min(volume / self.volume, 1.0) if self.volume > 0 else 0.0
         out = Liquid({name: part * share for name, part in self.parts.items()})
         self.parts = {name: part - out.parts[name] for name, part in self.parts.items()}
@@ -59,13 +64,16 @@ class Liquid:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What no label says: volume moved = gain · asked + offset µL; each stock's strength; the
-    reader's noise."""
+    """The bench's errors, which no label says."""
 
     gain: float
+    """Volume moved = gain · volume asked + offset."""
     offset: float
+    """In µL."""
     strength: Mapping[str, float]
+    """Real over labelled absorbance of each stock."""
     noise: float = 0.01
+    """Standard deviation of one reading."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Hidden:
@@ -90,12 +98,15 @@ class Hidden:
 class PyLabRobotBench:
     """The bench in this process.
 
-    Its state is its hidden part and what was done: a copy does the same again.
+    A robot's objects cannot be pickled: a copy gets `hidden`, `seed` and the calls so far, and
+    does them again.
     """
 
     def __init__(self, hidden: Hidden, seed: int = 0) -> None:
-        self.hidden, self.seed = hidden, seed
+        self.hidden = hidden
+        self.seed = seed
         self.contaminations = 0
+        """How often a film of another stock was carried into a stock."""
         self._done: list[tuple[Any, ...]] = []
         self._rng = np.random.default_rng(seed)
         self._build()
@@ -129,12 +140,12 @@ class PyLabRobotBench:
             self._rack.get_item(i).tracker.set_volume(STOCK_UL)
 
     def new_tip(self) -> None:
-        """Throws the tip away, if there is one, and takes the next."""
+        """Throws the tip away, if there is one, and takes the next. Raises LiquidFault."""
         if self._used == TIPS:
             raise LiquidFault(f"NoTipError: all {TIPS} tips are used")
         if self._robot.head[0].has_tip:
             _do(self._robot.discard_tips(use_channels=[0]))
-        self._move(self._robot.pick_up_tips([self._tips.get_item(self._used)], use_channels=[0]))
+        _move(self._robot.pick_up_tips([self._tips.get_item(self._used)], use_channels=[0]))
         self._used += 1
         self._film = None
         self._done.append(("new_tip",))
@@ -144,41 +155,36 @@ class PyLabRobotBench:
 
         Raises LiquidFault, having moved nothing.
         """
-        stock, target = self._rack.get_item(STOCKS.index(source)), self._plate.get_item(well - 1)
+        stock = self._rack.get_item(STOCKS.index(source))
+        target = self._plate.get_item(well - 1)
+        # Asked before the move: PyLabRobot would refuse only when the tip is full already.
         if target.tracker.get_used_volume() + volume > WELL_UL:
             raise LiquidFault(f"TooLittleVolumeError: well {well} holds at most {WELL_UL:g} uL")
-        self._move(self._robot.aspirate([stock], vols=[volume], use_channels=[0]))
-        self._move(self._robot.dispense([target], vols=[volume], use_channels=[0]))
-        real, vessel = self.stocks[source], self.wells[well - 1]
-        if self._film is not None:
-            self.contaminations += any(
-                part > 0.01 for name, part in self._film.parts.items() if name != source
-            )
-            real.add(self._film)
-        vessel.add(real.taken(self.hidden.volume(volume)))
-        self._film = vessel.taken(min(FILM_UL, vessel.volume / 10))  # the tip's end was in it
+        _move(self._robot.aspirate([stock], vols=[volume], use_channels=[0]))
+        _move(self._robot.dispense([target], vols=[volume], use_channels=[0]))
+        self._move_liquid(source, well, volume)
         self._done.append(("transfer", source, well, volume))
+
+    def _move_liquid(self, source: str, well: int, volume: float) -> None:
+        """The same move with the real liquids, of which PyLabRobot knows nothing."""
+        stock = self.stocks[source]
+        vessel = self.wells[well - 1]
+        if self._film is not None:
+            others = [part for name, part in self._film.parts.items() if name != source]
+            self.contaminations += any(part > _TRACE_UL for part in others)
+            stock.add(self._film)
+        vessel.add(stock.taken(self.hidden.volume(volume)))
+        self._film = vessel.taken(min(FILM_UL, vessel.volume / 10))  # the tip's end was in it
+
+    def true_absorbance(self, well: int) -> float:
+        """The absorbance without the reader's noise; an agent never sees it."""
+        return self.hidden.absorbance(self.wells[well - 1])
 
     def absorbance(self, well: int) -> float:
         """One noisy reading at 520 nm."""
+        # A reading draws random numbers: a copy must repeat it to go on with the same ones.
         self._done.append(("absorbance", well))
-        return self.hidden.absorbance(self.wells[well - 1]) + float(
-            self._rng.normal(0, self.hidden.noise)
-        )
-
-    @staticmethod
-    def _move(work: Coroutine[Any, Any, Any]) -> None:
-        from pylabrobot.resources import errors
-
-        try:
-            _do(work)
-        except (
-            errors.TooLittleLiquidError,
-            errors.TooLittleVolumeError,
-            errors.NoTipError,
-            errors.HasTipError,
-        ) as e:
-            raise LiquidFault(f"{type(e).__name__}: {e}".replace("μ", "u").replace("µ", "u")) from e
+        return self.true_absorbance(well) + float(self._rng.normal(0, self.hidden.noise))
 
     def __getstate__(self) -> tuple[Hidden, int, list[tuple[Any, ...]]]:
         return self.hidden, self.seed, self._done
@@ -190,7 +196,26 @@ class PyLabRobotBench:
             getattr(self, name)(*arguments)
 
 
+def _move(work: Coroutine[Any, Any, Any]) -> None:
+    """Does one move of the robot. Raises LiquidFault if PyLabRobot refuses it."""
+    from pylabrobot.resources import errors
+
+    try:
+        _do(work)
+    except (
+        errors.TooLittleLiquidError,
+        errors.TooLittleVolumeError,
+        errors.NoTipError,
+        errors.HasTipError,
+    ) as refusal:
+        # Observations are ASCII: both of Unicode's micro signs become u.
+        why = f"{type(refusal).__name__}: {refusal}".replace("μ", "u").replace("µ", "u")
+        raise LiquidFault(why) from refusal
+
+
 def _do(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine of PyLabRobot's to its end, in a loop of its own."""
+    # Not asyncio.run: it would take the thread's loop away from a caller that has set one.
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(work)
@@ -199,7 +224,7 @@ def _do(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _silent_backend() -> Any:
-    """Where a robot's driver stands: it takes one-channel moves and does nothing."""
+    """A driver without a robot: it takes one-channel moves and does nothing."""
     from pylabrobot.liquid_handling.backends import LiquidHandlerChatterboxBackend
 
     class Silent(LiquidHandlerChatterboxBackend):  # type: ignore[misc]
