@@ -1,5 +1,4 @@
-"""Bridges, each against the real package in its own Python (./xp setup peers), and what the near
-end does alone."""
+"""Bridges, each with the real package in its own Python (./xp setup peers), and our end alone."""
 
 from __future__ import annotations
 
@@ -76,7 +75,8 @@ def test_openenvs_own_client_solves_our_world_and_is_told_what_was_measured(ours
                 results = [await env.step({"text": a}) for a in actions]
                 return first, results[-1]
         first, last = asyncio.run(main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
-        print(json.dumps([first.observation["text"], last.reward, last.done, last.observation["metadata"]]))"""
+        seen = last.observation["metadata"]
+        print(json.dumps([first.observation["text"], last.reward, last.done, seen]))"""
     done = subprocess.run(
         [peer("openenv"), "-c", script, ours, "5", json.dumps(by_oracle(5))],
         capture_output=True,
@@ -153,7 +153,8 @@ def test_openenv_loads_our_graders_and_runs_them_on_a_running_subject(
         assert registry.load_entry_points() == 5
         ids = ["runtime.seed_control", "runtime.episode_determinism", "runtime.episode_isolation",
                "semantic.replayability", "semantic.resource_envelope"]
-        subject = Subject(Path(sys.argv[2]), None, None, SimpleNamespace(base_url=sys.argv[1]), Path(sys.argv[2]))
+        running, folder = SimpleNamespace(base_url=sys.argv[1]), Path(sys.argv[2])
+        subject = Subject(folder, None, None, running, folder)
         up = CheckResult(check_id="runtime.startup", status=CheckStatus.PASS, duration_s=0)
         for found in execute_graders([registry.get(i) for i in ids], subject, prior=[up]):
             print(found.check_id, found.status.value, found.evidence)"""
@@ -180,7 +181,8 @@ class SumConfig(vf.TasksetConfig):
 class SumTaskset(vf.Taskset[SumTask, SumConfig]):
     def load(self):
         for i in range(self.config.most):
-            yield SumTask(SumData(prompt=f"What is {i} + {i}?", answer=str(2 * i)), self.config.task)
+            data = SumData(prompt=f"What is {i} + {i}?", answer=str(2 * i))
+            yield SumTask(data, self.config.task)
 __all__ = ["SumTaskset"]
 """)
     world = gymnasium.make(
@@ -347,15 +349,32 @@ read begin; echo '{"instructions": "act"}'
 read reset; exec <&-; echo half way >&2; echo '{"seen": "here"}'
 """)
     world = gymnasium.make("envs:Peer-v0", python=str(dies), package="verifiers", options={})
-    world.reset(
-        seed=0
-    )  # it no longer reads: the step finds a broken pipe, and what was to be said stays unsaid
+    # It no longer reads: the step finds a broken pipe.
+    world.reset(seed=0)
     with pytest.raises(
         EnvironmentFailure, match=r"(ended without an answer|Broken pipe|reset by peer).*: half way"
     ):
         world.step("go")
+    with pytest.raises(EnvironmentFailure, match=r"verifiers .* has ended"):
+        world.step("go on")
     world.close()
     with pytest.raises(ValueError, match="package 'gym': one of browser_gym, nemo_gym, verifiers"):
         gymnasium.make("envs:Peer-v0", python=sys.executable, package="gym", options={})
     with pytest.raises(EnvironmentFailure, match="no OpenEnv server"):
         gymnasium.make("envs:OpenEnv-v0", url=f"http://127.0.0.1:{free_port()}")
+
+
+def test_a_peer_beside_us_records_tier_none_and_sees_no_variable_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XP_PLANTED", "a secret")
+    says = tmp_path / "python"
+    says.write_text("""#!/bin/sh
+read begin; echo "{\\"instructions\\": \\"[$XP_PLANTED] $HOME\\"}"; read end
+""")
+    says.chmod(0o755)
+    world = gymnasium.make(
+        "envs:Peer-v0", python=str(says), package="verifiers", options={}, confined=False
+    ).unwrapped
+    assert world.instructions == "[] /nonexistent" and world.sandbox_tier == "none"
+    world.close()
