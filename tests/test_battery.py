@@ -14,8 +14,12 @@ pytest.importorskip("pybamm", reason="./xp setup worlds")
 _SCRIPT = """
 import json, sys
 from envs.lab.battery import Cell, Protocol, charge
-asked = [("real", Protocol(5.0, 10, 1.0), Cell(30, 10, 15, 2.0)), ("real", Protocol(3.0, 5, 3.0), Cell(20, 40, 25, 0.5)),
-         ("cheap", Protocol(7.0, 8, 1.0), Cell(25, 20, 10, 1.0)), ("cheap", Protocol(3.0, 8, 1.0), Cell(25, 5, 10, 1.0))]
+asked = [
+    ("real", Protocol(5.0, 10, 1.0), Cell(30, 10, 15, 2.0)),
+    ("real", Protocol(3.0, 5, 3.0), Cell(20, 40, 25, 0.5)),
+    ("cheap", Protocol(7.0, 8, 1.0), Cell(25, 20, 10, 1.0)),
+    ("cheap", Protocol(3.0, 8, 1.0), Cell(25, 5, 10, 1.0)),
+]
 found = {i: charge(*asked[i]) for i in json.loads(sys.argv[1])}
 print(json.dumps([[found[i].gained, found[i].plated] for i in range(4)]))
 """

@@ -1,10 +1,10 @@
 """lab/battery: charge a lithium-ion cell fast without ruining it, on PyBaMM.
 
 A protocol is two currents and the minutes of the first. `simulate` is the single-particle model,
-which knows no lithium plating. `prepare` puts a cell through the protocol: the Doyle-Fuller-Newman
+which has no lithium plating. `prepare` puts a cell through the protocol: the Doyle-Fuller-Newman
 model with irreversible plating (O'Kane et al. 2022), at an ambient temperature and with a plating
-rate that nobody tells the agent. `measure` reads the charge that went in, with noise. `declare` is
-judged by the charge in the allowed time, less what plating cost.
+rate that the agent does not know. `measure` reads the charge that went in, with noise. `declare` is
+judged by the charge in the allowed time, less the charge lost to plating.
 """
 
 from __future__ import annotations
@@ -22,26 +22,30 @@ from envs.lab.bench import Bench
 from experience.errors import EnvironmentFailure, MissingPartError
 
 CAPACITY_AH = 5.0
+_PLATING = "Exchange-current density for plating [A.m-2]"
 PLATING_WEIGHT = 8.0
 """How many times its own charge a lost ampere-hour counts."""
 
 _one_at_a_time = threading.Lock()
+"""PyBaMM's simulations keep their last solution: two threads would mix theirs up."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Minutes that charging may take, charge at the start (percent); hidden: ambient °C, plating
-    rate factor."""
+    """A cell to charge, and how long that may take."""
 
     minutes: int
     start_percent: int
+    """The charge at the start."""
     ambient_celsius: int
+    """Hidden."""
     plating_factor: float
+    """Hidden: the plating rate over the published one."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Ampere for the first `minutes`, then the second current."""
+    """`first` ampere for `minutes`, then `second` ampere for the rest of the time."""
 
     first: float
     minutes: int
@@ -50,14 +54,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Charged:
-    """Fraction of the capacity that went in, and that plating took for ever."""
+    """Fractions of the capacity."""
 
     gained: float
     plated: float
+    """Lost for ever to plated lithium."""
 
 
 @lru_cache(maxsize=4)
 def _simulation(kind: str) -> Any:
+    """PyBaMM's simulation of that kind, "cheap" or "real". Raises MissingPartError."""
+    # Before the import: PyBaMM asks for consent to telemetry when it is loaded.
     os.environ.setdefault("PYBAMM_DISABLE_TELEMETRY", "true")
     try:
         import pybamm
@@ -70,12 +77,10 @@ def _simulation(kind: str) -> Any:
     values.update({"Current function [A]": "[input]"})
     if kind == "cheap":
         return _built(pybamm.Simulation(pybamm.lithium_ion.SPM(), parameter_values=values))
-    rate = values["Exchange-current density for plating [A.m-2]"]
+    rate = values[_PLATING]
     values.update(
         {
-            "Exchange-current density for plating [A.m-2]": lambda *a: (
-                rate(*a) * pybamm.InputParameter("Plating factor")
-            ),
+            _PLATING: lambda *a: rate(*a) * pybamm.InputParameter("Plating factor"),
             "Ambient temperature [K]": "[input]",
             "Initial temperature [K]": "[input]",
         }
@@ -85,8 +90,11 @@ def _simulation(kind: str) -> Any:
 
 
 def _built(simulation: Any) -> Any:
-    """Built at one state of charge for ever: what PyBaMM keeps of the first one shifts all later
-    answers by 0.1 %."""
+    """The simulation, built at half charge.
+
+    A simulation keeps the state of charge of its first solution, which shifts all later answers by
+    0.1 %. Built here, it is the same whichever cell comes first.
+    """
     simulation.build(
         initial_soc=0.5,
         inputs={
@@ -101,10 +109,24 @@ def _built(simulation: Any) -> Any:
 
 @lru_cache(maxsize=1 << 14)
 def charge(kind: str, protocol: Protocol, cell: Cell) -> Charged:
-    """What goes in until the time is up or 4.2 V are reached.
+    """The charge that goes in until the time is up or 4.2 V are reached.
 
-    Raises EnvironmentFailure if the solver fails.
+    `kind` is "cheap" or "real". Raises EnvironmentFailure if the solver fails.
     """
+    with _one_at_a_time:
+        solution = _solution(kind, protocol, cell)
+    if solution is None:
+        return Charged(0.0, 0.0)
+    gained = -float(solution["Discharge capacity [A.h]"].entries[-1]) / CAPACITY_AH
+    plated = 0.0
+    if kind == "real":
+        lost = solution["Loss of capacity to negative lithium plating [A.h]"].entries[-1]
+        plated = float(lost) / CAPACITY_AH
+    return Charged(round(gained, 4), round(plated, 6))
+
+
+def _solution(kind: str, protocol: Protocol, cell: Cell) -> Any:
+    """PyBaMM's solution; None if the charger stops at once. The caller holds the lock."""
     inputs: dict[str, Any] = {}
     if kind == "real":
         kelvin = 273.15 + cell.ambient_celsius
@@ -113,48 +135,36 @@ def charge(kind: str, protocol: Protocol, cell: Cell) -> Charged:
             "Initial temperature [K]": kelvin,
             "Plating factor": cell.plating_factor,
         }
+    first_minutes = min(protocol.minutes, cell.minutes)
     stages = [
-        (protocol.first, min(protocol.minutes, cell.minutes)),
-        (protocol.second, cell.minutes - min(protocol.minutes, cell.minutes)),
+        (protocol.first, first_minutes),
+        (protocol.second, cell.minutes - first_minutes),
     ]
-    with _one_at_a_time:
-        simulation, solution = (
-            _simulation(kind),
-            None,
-        )  # first: it tells what to type where PyBaMM is missing
-        import pybamm
+    # Before the import: its error says how to install PyBaMM.
+    simulation = _simulation(kind)
+    import pybamm
 
-        simulation._solution = None
-        try:
-            for ampere, minutes in stages:
-                if minutes <= 0 or (solution is not None and solution.termination != "final time"):
-                    continue
-                with_current = inputs | {"Current function [A]": -ampere}
-                if solution is None:
-                    solution = simulation.solve(
-                        [0, 60 * minutes], inputs=with_current, initial_soc=cell.start_percent / 100
-                    )
-                else:
-                    solution = simulation.step(
-                        60 * minutes, inputs=with_current, starting_solution=solution
-                    )
-        except pybamm.SolverError as failed:
-            if "non-positive at initial conditions" not in str(failed):
-                raise EnvironmentFailure(
-                    f"PyBaMM found no solution for {protocol}: {failed}"
-                ) from failed
-        if (
-            solution is None
-        ):  # the first current alone lifts the voltage to its limit: the charger stops at once
-            return Charged(0.0, 0.0)
-        gained = -float(solution["Discharge capacity [A.h]"].entries[-1]) / CAPACITY_AH
-        plated = 0.0
-        if kind == "real":
-            plated = (
-                float(solution["Loss of capacity to negative lithium plating [A.h]"].entries[-1])
-                / CAPACITY_AH
-            )
-    return Charged(round(gained, 4), round(plated, 6))
+    simulation._solution = None
+    solution = None
+    try:
+        for ampere, minutes in stages:
+            at_its_limit = solution is not None and solution.termination != "final time"
+            if minutes <= 0 or at_its_limit:
+                continue
+            current = inputs | {"Current function [A]": -ampere}
+            seconds = 60 * minutes
+            if solution is None:
+                charge_now = cell.start_percent / 100
+                solution = simulation.solve([0, seconds], inputs=current, initial_soc=charge_now)
+            else:
+                solution = simulation.step(seconds, inputs=current, starting_solution=solution)
+    except pybamm.SolverError as failed:
+        # A current that lifts the voltage to its limit at once is no failure: the charger stops.
+        if "non-positive at initial conditions" not in str(failed):
+            raise EnvironmentFailure(
+                f"PyBaMM found no solution for {protocol}: {failed}"
+            ) from failed
+    return solution
 
 
 class Battery(Bench[Cell, Protocol]):
@@ -179,9 +189,8 @@ class Battery(Bench[Cell, Protocol]):
         )
 
     def signature(self, task: Cell) -> str:
-        return (
-            f"{task.minutes} min from {task.start_percent} %"  # temperature and plating stay hidden
-        )
+        # Without ambient temperature and plating: the signature stands in the info of each step.
+        return f"{task.minutes} min from {task.start_percent} %"
 
     def goal(self) -> str:
         return f"charge from {self.task.start_percent} % in {self.task.minutes} min"
@@ -193,7 +202,8 @@ class Battery(Bench[Cell, Protocol]):
         minutes: Annotated[int, Range(1, 45)],
         second: Annotated[float, Range(0.5, 12, 0.5)],
     ) -> Outcome:
-        """Compute the charge taken by so many ampere for so many minutes and then by the second current."""
+        """Compute the charge taken by so many ampere for so many minutes and then by the second \
+current."""
         return self.simulated(Protocol(first, minutes, second))
 
     @action
@@ -215,7 +225,7 @@ class Battery(Bench[Cell, Protocol]):
         return charge("real", recipe, self.task).gained
 
     def worth(self, recipe: Protocol, truth: float) -> float:
-        """Against a charge at one capacity an hour that plates nothing."""
+        """The useful charge over that of a charger at one capacity an hour, without plating."""
         useful = truth - PLATING_WEIGHT * charge("real", recipe, self.task).plated
         return min(1.0, useful / (self.task.minutes / 60))
 

@@ -1,8 +1,8 @@
-"""The bench that every lab stands on: simulate what is cheap and biased, prepare and measure what
-is dear and noisy, declare one sample, which is judged without noise.
+"""The base of the labs: simulate (cheap, biased), prepare and measure (dear, noisy), declare.
 
-A reading may be predicted before it is taken; how well is a signal of its own (`calibration`), so
-that an agent that knows what it does not know is paid for it.
+The declared sample ends the campaign and is judged without noise. An agent may predict a reading
+before it takes it. The signal `calibration` says how good the prediction was: an agent is paid for
+knowing what it does not know.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ PRICES = {"simulate": 0.01, "prepare": 0.05, "measure": 0.03}
 
 @dataclass(frozen=True)
 class Sample(Generic[Recipe]):
-    """What stands on the bench: what was asked for, and the property that it really has."""
+    """A sample on the bench: the recipe that was asked for, and the sample's real property."""
 
     recipe: Recipe
     truth: float
 
 
 class Bench(ToolWorld[Task], Generic[Task, Recipe]):
-    """A campaign. Subclasses give `simulate` and `prepare` with the parameters of their recipe, and
-    say how good a property is. `scale` is the error of a prediction that is still worth something,
-    in the property's unit."""
+    """A campaign of experiments towards one property.
+
+    Subclasses define the actions `simulate` and `prepare` with the parameters of their recipe, and
+    how much a property is worth.
+    """
 
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "value": SignalKind("fraction", "instrument"),
@@ -48,27 +50,29 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
     max_turns = 8
     goes_back: ClassVar[bool] = True
     noise: ClassVar[float] = 0.01
+    """Standard deviation of a reading, in the property's unit."""
     scale: ClassVar[float] = 0.05
+    """The error of a prediction at which `calibration` has fallen to 1/e, in the same unit."""
 
     @abstractmethod
     def goal(self) -> str:
-        """What is wanted, in one line."""
+        """The wanted property, in one line for the agent."""
 
     @abstractmethod
     def cheap(self, recipe: Recipe) -> float:
-        """What the simulation says that the property is."""
+        """The property as the simulation has it."""
 
     @abstractmethod
     def real(self, recipe: Recipe) -> float:
-        """What it is. Never shown without noise."""
+        """The real property. Never shown without noise."""
 
     @abstractmethod
     def worth(self, recipe: Recipe, truth: float) -> float:
-        """How good it is to have made this, at most 1."""
+        """The value of a declared sample with the property `truth`, at most 1."""
 
     @abstractmethod
     def grid(self) -> list[Recipe]:
-        """The recipes that the oracle looks through."""
+        """The recipes among which the oracle and the expert choose."""
 
     def words(self, recipe: Recipe) -> str:
         return " ".join(f"{v:g}" for v in vars(recipe).values())
@@ -99,31 +103,27 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
     def measure(self, sample: int, expect: float = math.nan) -> Outcome:
         """Take a noisy reading of a sample, and say what you expect it to be."""
         held = self._sample(sample)
+        # NaN means that nothing is expected. An infinite number is refused before the draw below:
+        # a refused action must leave the random numbers as they were.
         if math.isinf(expect):
             raise ValueError("expect is a finite number")
         reading = held.truth + float(self.np_random.normal(0, self.noise))
         self._notebook.append(f"read {sample} = {reading:.2f}")
-        found: dict[str, Any] = {
+        signals: dict[str, Any] = {
             "reading": (reading, f"sample {sample}"),
             "cost": PRICES["measure"],
         }
         if not math.isnan(expect):
-            found["calibration"] = (
-                math.exp(-(((reading - expect) / self.scale) ** 2)),
-                f"expected {expect:g}",
-            )
-        return found, False
+            close = math.exp(-(((reading - expect) / self.scale) ** 2))
+            signals["calibration"] = (close, f"expected {expect:g}")
+        return signals, False
 
     @action
     def declare(self, sample: int) -> Outcome:
         """Hand in a sample, which ends the campaign."""
         held = self._sample(sample)
-        return {
-            "value": (
-                self.worth(held.recipe, held.truth),
-                f"{self.words(held.recipe)}: {held.truth:.3f}",
-            )
-        }, True
+        evidence = f"{self.words(held.recipe)}: {held.truth:.3f}"
+        return {"value": (self.worth(held.recipe, held.truth), evidence)}, True
 
     def random_action(self, rng: np.random.Generator) -> str:
         recipes = self.grid()
@@ -131,33 +131,32 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         if not self._samples:
             return f"{rng.choice(['simulate', 'prepare'])} {recipe}"
         number = int(rng.integers(len(self._samples))) + 1
-        return str(
-            rng.choice(
-                [
-                    f"simulate {recipe}",
-                    f"prepare {recipe}",
-                    f"measure {number}",
-                    f"declare {number}",
-                ]
-            )
-        )
+        on_recipe = [f"simulate {recipe}", f"prepare {recipe}"]
+        on_sample = [f"measure {number}", f"declare {number}"]
+        return str(rng.choice(on_recipe + on_sample))
 
     def oracle_action(self) -> str:
-        """Knows what is real: prepares the best recipe of the grid, and declares it."""
+        """Knows the real properties: prepares the best recipe of the grid, and declares it."""
         if not self._samples:
             best = max(self.grid(), key=lambda r: self.worth(r, self.real(r)))
             return f"prepare {self.words(best)}"
         return f"declare {len(self._samples)}"
 
     def expert_action(self) -> str:
-        """An engineer who trusts the simulation: tries three recipes there, prepares the best,
-        declares it."""
+        """An engineer who trusts the simulation: simulates three recipes and prepares the best."""
         if self._samples:
             return f"declare {len(self._samples)}"
-        tried = [line for line in self._notebook if line.startswith("sim ")]
         recipes = self.grid()
-        if len(tried) < 3:
+        if sum(line.startswith("sim ") for line in self._notebook) < 3:
             return f"simulate {self.words(recipes[int(self.np_random.integers(len(recipes)))])}"
-        by_words = {self.words(r): r for r in recipes}
-        told = {line[4:].partition(" = ")[0]: float(line.rpartition(" = ")[2]) for line in tried}
-        return f"prepare {max(told, key=lambda w: self.worth(by_words[w], told[w]))}"
+        by_words = {self.words(recipe): recipe for recipe in recipes}
+        simulated = self._simulated_properties()
+        best = max(simulated, key=lambda words: self.worth(by_words[words], simulated[words]))
+        return f"prepare {best}"
+
+    def _simulated_properties(self) -> dict[str, float]:
+        """The property by the words of each recipe that the notebook has simulated."""
+        # Read from the notebook: the expert knows what an agent sees, rounded to two decimals.
+        lines = [line.removeprefix("sim ") for line in self._notebook if line.startswith("sim ")]
+        parts = [line.partition(" = ") for line in lines]
+        return {words: float(value) for words, _, value in parts}

@@ -1,12 +1,12 @@
 """lab/materials: make a binary alloy with a wanted amount of a phase, on pycalphad's CALPHAD
 databases.
 
-`simulate` computes the equilibrium with the published database. `prepare` is the furnace: its own
-phases' interaction energies differ a little from the published ones, it is some kelvin off, and
-loses some of the second element; nobody tells the agent how much. `measure` is a noisy phase
-fraction (XRD). `declare` is judged by how close the sample's true fraction is to the wanted one,
-and by how hot the furnace had to be. Systems are from databases that pycalphad ships: Al-Zn (an Mey
-1993), Cu-Mg (Coughanowr 1991), Pb-Sn (Dinsdale).
+`simulate` computes the equilibrium with the published database. `prepare` is the furnace. In it the
+phases' interaction energies differ a little from the published ones, the temperature is some kelvin
+off, and some of the second element is lost; the agent does not know how much. `measure` is a noisy
+phase fraction (XRD). `declare` is judged by how close the sample's true fraction is to the wanted
+one, and by how hot the furnace had to be. Systems are from databases that pycalphad ships: Al-Zn
+(an Mey 1993), Cu-Mg (Coughanowr 1991), Pb-Sn (Dinsdale).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,28 +27,34 @@ from envs.lab.bench import PRICES, Bench
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.planning.campaign import Laboratory, Plan
 
-SYSTEMS = {  # name: database, second element, kelvin range, phases one may want
+SYSTEMS = {  # name: database, elements, kelvin range, phases that a task may ask for
     "Al-Zn": ("alzn_mey.tdb", ("AL", "ZN"), (400, 800), ("FCC_A1", "HCP_A3", "LIQUID")),
     "Cu-Mg": ("cumg.tdb", ("CU", "MG"), (600, 1100), ("FCC_A1", "CU2MG", "CUMG2", "LIQUID")),
     "Pb-Sn": ("pbsn.tdb", ("PB", "SN"), (380, 600), ("FCC_A1", "BCT_A5", "LIQUID")),
 }
+_WORTHLESS_OFF = 0.2
+"""The difference to the wanted fraction at which a sample is worth nothing."""
 HOTTEST = 0.2
-"""What a furnace at the top of its range costs, in units of value."""
+"""The share of the value that a furnace at the top of its range costs."""
 
 _one_at_a_time = threading.Lock()
+"""pycalphad promises no safety between threads, and `warnings.catch_warnings` has none."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A wanted phase fraction (percent), and what is wrong with the furnace: kelvin off, percent of
-    the second element lost, per mille by which interaction energies differ."""
+    """A wanted phase fraction, and the furnace's hidden errors."""
 
     system: str
     phase: str
     percent: int
+    """The wanted fraction."""
     kelvin_off: int
+    """Hidden: real less set temperature."""
     lost_percent: int
+    """Hidden: the part of the second element that is lost."""
     energy_permille: int
+    """Hidden: how much the interaction energies differ from the published ones."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Recipe:
 
 @lru_cache(maxsize=32)
 def _database(system: str, energy_permille: int) -> Any:
-    """The system's database, its interaction energies scaled by 1 + permille / 1000."""
+    """The system's database with interaction energies scaled by 1 + permille / 1000."""
     try:
         import pycalphad
     except ImportError as missing:
@@ -111,9 +118,8 @@ def phase_fractions(
     for name, amount in zip(found.Phase.values.squeeze(), found.NP.values.squeeze(), strict=True):
         if str(name):
             fractions[str(name)] = fractions.get(str(name), 0.0) + float(amount)
-    fractions = {
-        name: round(amount, 4) for name, amount in fractions.items()
-    }  # what the solver's tolerance decides
+    # Digits after the fourth are below the solver's tolerance.
+    fractions = {name: round(amount, 4) for name, amount in fractions.items()}
     if not fractions or not np.isclose(sum(fractions.values()), 1, atol=1e-3):
         raise EnvironmentFailure(f"{system} at {percent} %, {kelvin} K: no equilibrium was found")
     return fractions
@@ -149,7 +155,8 @@ class Materials(Bench[Order, Recipe]):
 
     def goal(self) -> str:
         low, high = SYSTEMS[self.task.system][2]
-        return f"{self.task.system}: {self.task.percent / 100:.1f} {self.task.phase}, {low} to {high} K"
+        wanted = f"{self.task.percent / 100:.1f} {self.task.phase}"
+        return f"{self.task.system}: {wanted}, {low} to {high} K"
 
     def _checked(self, percent: int, kelvin: int) -> Recipe:
         low, high = SYSTEMS[self.task.system][2]
@@ -172,75 +179,65 @@ class Materials(Bench[Order, Recipe]):
         return self.prepared(self._checked(percent, kelvin))
 
     def cheap(self, recipe: Recipe) -> float:
-        return phase_fractions(self.task.system, 0, recipe.percent, recipe.kelvin).get(
-            self.task.phase, 0.0
-        )
+        fractions = phase_fractions(self.task.system, 0, recipe.percent, recipe.kelvin)
+        return fractions.get(self.task.phase, 0.0)
 
     def real(self, recipe: Recipe) -> float:
         kept = recipe.percent * (1 - self.task.lost_percent / 100)
-        return phase_fractions(
-            self.task.system, self.task.energy_permille, kept, recipe.kelvin + self.task.kelvin_off
-        ).get(self.task.phase, 0.0)
+        kelvin = recipe.kelvin + self.task.kelvin_off
+        fractions = phase_fractions(self.task.system, self.task.energy_permille, kept, kelvin)
+        return fractions.get(self.task.phase, 0.0)
 
     def worth(self, recipe: Recipe, truth: float) -> float:
         low, high = SYSTEMS[self.task.system][2]
-        close = max(0.0, 1 - abs(truth - self.task.percent / 100) / 0.2)
+        close = max(0.0, 1 - abs(truth - self.task.percent / 100) / _WORTHLESS_OFF)
         return close * (1 - HOTTEST * (recipe.kelvin - low) / (high - low))
 
     def laboratory(self) -> Laboratory:
-        """Recipes and what is promised for each: by the published database, or by the notebook's
-        readings."""
+        """The recipes, and the value that simulation and readings promise for each."""
         low, high = SYSTEMS[self.task.system][2]
         samples = {sample.recipe: number for number, sample in enumerate(self._samples, 1)}
-        recipes = list(
-            dict.fromkeys(
-                [
-                    *(
-                        Recipe(p, k)
-                        for k in range(low, high + 1, (high - low) // 8)
-                        for p in range(3, 99, 5)
-                    ),
-                    *samples,
-                ]
-            )
-        )
-        read = [re.fullmatch(r"read (\d+) = (\S+)", line) for line in self._notebook]
-        readings: dict[Recipe, list[float]] = {}
-        for line in read:
-            if line:
-                readings.setdefault(self._samples[int(line[1]) - 1].recipe, []).append(
-                    float(line[2])
-                )
-        measure, declare = zip(
-            *(self._ways(recipe, samples.get(recipe)) for recipe in recipes), strict=True
-        )
+        fine = _recipes(range(3, 99, 5), range(low, high + 1, (high - low) // 8))
+        recipes = list(dict.fromkeys([*fine, *samples]))
+        promised = {recipe: self._promised(recipe, read) for recipe, read in self._readings()}
         return Laboratory(
-            np.array([(r.percent / 100, (r.kelvin - low) / (high - low)) for r in recipes]),
-            np.array([self.worth(r, self.cheap(r)) for r in recipes]),
-            {
-                i: float(np.mean([self.worth(r, v) for v in readings[r]]))
-                for i, r in enumerate(recipes)
-                if r in readings
-            },
-            self.noise / 0.2,
-            measure,
-            declare,
-            self.max_turns - self._turn,
+            recipes=np.array([(r.percent / 100, (r.kelvin - low) / (high - low)) for r in recipes]),
+            simulated=np.array([self.worth(r, self.cheap(r)) for r in recipes]),
+            readings={i: promised[r] for i, r in enumerate(recipes) if r in promised},
+            noise=self.noise / _WORTHLESS_OFF,
+            measure=[self._plan_to_measure(r, samples.get(r)) for r in recipes],
+            declare=[self._plan_to_declare(r, samples.get(r)) for r in recipes],
+            turns=self.max_turns - self._turn,
         )
 
-    def _ways(self, recipe: Recipe, sample: int | None) -> tuple[Plan, Plan]:
-        """To a reading of it, and to hand it in."""
+    def _readings(self) -> Iterable[tuple[Recipe, list[float]]]:
+        """The readings in the notebook, by recipe: several samples may have the same one."""
+        readings: dict[Recipe, list[float]] = {}
+        for line in self._notebook:
+            if reading := re.fullmatch(r"read (\d+) = (\S+)", line):
+                recipe = self._samples[int(reading[1]) - 1].recipe
+                readings.setdefault(recipe, []).append(float(reading[2]))
+        return readings.items()
+
+    def _promised(self, recipe: Recipe, readings: Iterable[float]) -> float:
+        """The mean value by `readings`."""
+        return float(np.mean([self.worth(recipe, reading) for reading in readings]))
+
+    def _plan_to_measure(self, recipe: Recipe, sample: int | None) -> Plan:
         if sample:
-            return Plan(f"measure {sample}", PRICES["measure"], 1), Plan(
-                f"declare {sample}", 0.0, 1
-            )
-        prepare = f"prepare {self.words(recipe)}"
-        return Plan(prepare, PRICES["prepare"] + PRICES["measure"], 2), Plan(
-            prepare, PRICES["prepare"], 2
-        )
+            return Plan(f"measure {sample}", PRICES["measure"], 1)
+        price = PRICES["prepare"] + PRICES["measure"]
+        return Plan(f"prepare {self.words(recipe)}", price, 2)
+
+    def _plan_to_declare(self, recipe: Recipe, sample: int | None) -> Plan:
+        if sample:
+            return Plan(f"declare {sample}", 0.0, 1)
+        return Plan(f"prepare {self.words(recipe)}", PRICES["prepare"], 2)
 
     def grid(self) -> list[Recipe]:
         low, high = SYSTEMS[self.task.system][2]
-        return [
-            Recipe(p, k) for k in range(low, high + 1, (high - low) // 5) for p in range(6, 98, 7)
-        ]
+        return _recipes(range(6, 98, 7), range(low, high + 1, (high - low) // 5))
+
+
+def _recipes(percents: Sequence[int], kelvins: Sequence[int]) -> list[Recipe]:
+    return [Recipe(percent, kelvin) for kelvin in kelvins for percent in percents]

@@ -1,15 +1,16 @@
 """lab/reactor: make synthesis gas from methane in a stirred reactor, on Cantera's GRI-Mech 3.0.
 
 The agent chooses a temperature and a fuel-air ratio. `simulate` is cheap and biased: it assumes
-chemical equilibrium. `measure` is dear and noisy: one run of the real reactor, a perfectly stirred
-one with full kinetics, a residence time and a heat loss that nobody told the agent. `declare` ends
-the campaign: the recipe is run once more, without noise, and judged by its yield, its heating and
-the carbon it burns.
+chemical equilibrium. `measure` is dear and noisy: one run of the real reactor, which is perfectly
+stirred, has full kinetics, a residence time and a heat loss that the agent does not know. `declare`
+ends the campaign: the recipe is run once more, without noise, and judged by its yield, its heating
+and the carbon that it burns.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -26,31 +27,33 @@ TEMPERATURES_K = (900, 1600)
 RATIOS = (1.2, 4.0)
 _NOISE = 0.01
 PRICES = {"simulate": 0.01, "measure": 0.05}
-_SETTLED = 10  # residence times until what was there at the start is gone: e^-10
+_SETTLED = 10
+"""Residence times until the gas of the start is gone: e^-10 of it is left."""
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """pressure in atm, residence time in ms; heat_loss_k is how much colder the reactor is than it
-    was set."""
+    """The reactor's settings, which the agent cannot change."""
 
     pressure: int
+    """In atm."""
     residence_ms: int
     heat_loss_k: int
+    """Hidden: how much colder the reactor is than its set temperature."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """syngas: (H2 + CO) out per 3 CH4 in, 1 is perfect; burnt: fraction of the carbon that left as
-    CO2."""
+    """The gas that leaves."""
 
     syngas: float
+    """(H2 + CO) out per 3 CH4 in: 1 is perfect."""
     burnt: float
+    """Fraction of the carbon that leaves as CO2."""
 
 
 _one_at_a_time = threading.Lock()
-"""Cantera's objects are not safe to share between threads, and making one costs more than most
-answers."""
+"""Cantera's objects must not be shared between threads, and a new one costs more than an answer."""
 
 
 @lru_cache(maxsize=1)
@@ -66,7 +69,7 @@ def _gas() -> Any:
 
 
 def _feed(temperature_k: float, ratio: float, pressure: float) -> Any:
-    """The gas set to methane and air at fuel-air equivalence `ratio`."""
+    """The gas, set to methane and air at fuel-air equivalence `ratio`."""
     gas = _gas()
     gas.TPX = temperature_k, pressure * 101325.0, {"CH4": ratio, "O2": 2.0, "N2": 7.52}
     return gas
@@ -82,7 +85,7 @@ def _product(gas: Any, carbon_per_kg: float) -> Product:
 
 @lru_cache(maxsize=4096)
 def equilibrium(temperature_k: float, ratio: float, pressure: float) -> Product:
-    """What the cheap simulation says: infinite residence time."""
+    """The product at infinite residence time: the cheap simulation."""
     gas = _feed(temperature_k, ratio, pressure)
     carbon = float(gas["CH4"].X[0]) / gas.mean_molecular_weight
     gas.equilibrate("TP")
@@ -93,26 +96,32 @@ def equilibrium(temperature_k: float, ratio: float, pressure: float) -> Product:
 def stirred_reactor(
     temperature_k: float, ratio: float, pressure: float, residence_ms: float
 ) -> Product:
-    """Steady state of an isothermal perfectly stirred reactor: what really comes out."""
+    """The product of an isothermal perfectly stirred reactor in steady state: the real one.
+
+    Raises EnvironmentFailure if the integration diverges.
+    """
     import cantera
 
     gas = _feed(temperature_k, ratio, pressure)
     carbon = float(gas["CH4"].X[0]) / gas.mean_molecular_weight
     upstream = cantera.Reservoir(gas, clone=False)
-    gas.equilibrate("TP")  # an ignited start
+    # Ignited at the start: cold gas could settle in the reactor's other steady state, unburnt.
+    gas.equilibrate("TP")
     reactor = cantera.IdealGasConstPressureReactor(gas, energy="off", volume=1e-3, clone=False)
     downstream = cantera.Reservoir(gas, clone=False)
     flow = reactor.mass * 1000 / residence_ms
     inlet = cantera.MassFlowController(upstream, reactor, mdot=flow)
     outlet = cantera.MassFlowController(reactor, downstream, mdot=flow)
     network = cantera.ReactorNet([reactor])
-    network.rtol, network.atol = 1e-6, 1e-12
+    network.rtol = 1e-6
+    network.atol = 1e-12
     try:
         network.advance(_SETTLED * residence_ms / 1000)
     except cantera.CanteraError as diverged:
         raise EnvironmentFailure(
             f"the reactor did not settle at {temperature_k} K, {ratio}: {diverged}"
         ) from diverged
+    # Named until here: a controller that Python drops takes its flow with it.
     del inlet, outlet
     return _product(reactor.phase, carbon)
 
@@ -174,72 +183,52 @@ class Reactor(World[Campaign]):
         verb, temperature_k, ratio = read_recipe(action)
         if verb == "simulate":
             with _one_at_a_time:
-                product = equilibrium(temperature_k, ratio, self.task.pressure)
-            self._notebook.append(f"sim {temperature_k:.0f} {ratio:.1f}={product.syngas:.2f}")
-            return {"predicted_yield": product.syngas, "cost": PRICES["simulate"]}, False
+                foreseen = equilibrium(temperature_k, ratio, self.task.pressure)
+            self._notebook.append(f"sim {temperature_k:.0f} {ratio:.1f}={foreseen.syngas:.2f}")
+            return {"predicted_yield": foreseen.syngas, "cost": PRICES["simulate"]}, False
         with _one_at_a_time:
-            product = stirred_reactor(
-                temperature_k - self.task.heat_loss_k,
-                ratio,
-                self.task.pressure,
-                self.task.residence_ms,
-            )
+            made = self._run(temperature_k, ratio)
         if verb == "measure":
-            reading = product.syngas + float(self.np_random.normal(0, _NOISE))
+            reading = made.syngas + float(self.np_random.normal(0, _NOISE))
             self._notebook.append(f"lab {temperature_k:.0f} {ratio:.1f}={reading:.2f}")
             return {"measured_yield": reading, "cost": PRICES["measure"]}, False
         return {
-            "syngas_yield": (product.syngas, f"{temperature_k:.0f} K, ratio {ratio:.1f}"),
-            "heating": (temperature_k - TEMPERATURES_K[0]) / 1000,
-            "carbon_burnt": product.burnt,
+            "syngas_yield": (made.syngas, f"{temperature_k:.0f} K, ratio {ratio:.1f}"),
+            "heating": _heating(temperature_k),
+            "carbon_burnt": made.burnt,
         }, True
 
+    def _run(self, temperature_k: float, ratio: float) -> Product:
+        """One run of the real reactor; the caller holds the lock."""
+        inside_k = float(temperature_k - self.task.heat_loss_k)
+        return stirred_reactor(inside_k, ratio, self.task.pressure, self.task.residence_ms)
+
     def laboratory(self) -> Laboratory:
-        """Recipes and what is promised for each: the yield by equilibrium, or by the notebook's
-        measurements, less the heating; what carbon it burns shows only in the end."""
-        readings: dict[tuple[float, float], list[float]] = {}
-        for line in self._notebook:
-            if line.startswith("lab "):
-                recipe, _, reading = line[4:].partition("=")
-                kelvin, ratio = map(float, recipe.split())
-                readings.setdefault((kelvin, ratio), []).append(float(reading))
-        recipes = list(
-            dict.fromkeys(
-                [
-                    *product(map(float, range(900, 1601, 50)), (r / 5 for r in range(6, 21))),
-                    *readings,
-                ]
-            )
-        )
+        """The recipes, and the reward that simulation and measurements promise for each.
+
+        That is the yield less the heating: burnt carbon is measured only when a recipe is declared.
+        """
+        readings = readings_in(self._notebook)
+        recipes = list(dict.fromkeys([*_GRID, *readings]))
         with _one_at_a_time:
-            told = [equilibrium(k, r, self.task.pressure).syngas for k, r in recipes]
-
-        def promised(recipe: int, syngas: float) -> float:
-            return 4 * syngas - (recipes[recipe][0] - TEMPERATURES_K[0]) / 1000
-
-        (coldest, hottest), (leanest, richest) = TEMPERATURES_K, RATIOS
+            simulated = [equilibrium(k, r, self.task.pressure).syngas for k, r in recipes]
+        measured = {
+            number: _promised(recipe, float(np.mean(readings[recipe])))
+            for number, recipe in enumerate(recipes)
+            if recipe in readings
+        }
         return Laboratory(
-            np.array(
-                [
-                    ((k - coldest) / (hottest - coldest), (r - leanest) / (richest - leanest))
-                    for k, r in recipes
-                ]
-            ),
-            np.array([promised(i, syngas) for i, syngas in enumerate(told)]),
-            {
-                i: promised(i, float(np.mean(readings[r])))
-                for i, r in enumerate(recipes)
-                if r in readings
-            },
-            4 * _NOISE,
-            [Plan(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
-            [Plan(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes],
-            self.max_turns - self._turn,
+            recipes=np.array([_in_unit_square(recipe) for recipe in recipes]),
+            simulated=np.array(list(map(_promised, recipes, simulated))),
+            readings=measured,
+            noise=4 * _NOISE,
+            measure=[Plan(f"measure {k:.0f} {r:.1f}", PRICES["measure"], 1) for k, r in recipes],
+            declare=[Plan(f"declare {k:.0f} {r:.1f}", 0.0, 1) for k, r in recipes],
+            turns=self.max_turns - self._turn,
         )
 
     def expert_action(self) -> str:
-        """An engineer who trusts the simulation: simulates two recipes, then declares the better
-        one."""
+        """An engineer who trusts the simulation: declares the better of two simulated recipes."""
         if len(self._notebook) < 2:
             return f"simulate {self._some_recipe(self.np_random)}"
         best = max(self._notebook, key=lambda line: line.partition("=")[2])
@@ -247,19 +236,16 @@ class Reactor(World[Campaign]):
 
     def oracle_action(self) -> str:
         """Declares the best recipe of a grid, tried in the real reactor without its noise."""
-
-        def worth(recipe: tuple[int, float]) -> float:
-            product = stirred_reactor(
-                float(recipe[0] - self.task.heat_loss_k),
-                recipe[1],
-                self.task.pressure,
-                self.task.residence_ms,
-            )
-            return 4 * product.syngas - (recipe[0] - TEMPERATURES_K[0]) / 1000 - 0.2 * product.burnt
-
+        coarse = [(k, r / 2) for k in range(900, 1601, 100) for r in range(3, 9)]
         with _one_at_a_time:
-            best = max(((k, r / 2) for k in range(900, 1601, 100) for r in range(3, 9)), key=worth)
-        return f"declare {best[0]} {best[1]:.1f}"
+            kelvin, ratio = max(coarse, key=self._declared_worth)
+        return f"declare {kelvin} {ratio:.1f}"
+
+    def _declared_worth(self, recipe: tuple[int, float]) -> float:
+        """The reward for declaring `recipe`; the caller holds the lock."""
+        kelvin, ratio = recipe
+        made = self._run(kelvin, ratio)
+        return 4 * made.syngas - _heating(kelvin) - 0.2 * made.burnt
 
     def random_action(self, rng: np.random.Generator) -> str:
         return f"{rng.choice(['simulate', 'measure', 'declare'])} {self._some_recipe(rng)}"
@@ -269,8 +255,46 @@ class Reactor(World[Campaign]):
         return f"{int(rng.integers(18, 33)) * 50} {int(rng.integers(3, 9)) / 2:.1f}"
 
 
+Conditions = tuple[float, float]
+"""A recipe: set temperature in K, fuel-air ratio."""
+_GRID = tuple(product(map(float, range(900, 1601, 50)), (r / 5 for r in range(6, 21))))
+"""The recipes that a campaign of experiments considers."""
+
+
+def readings_in(notebook: Sequence[str]) -> dict[Conditions, list[float]]:
+    """The measured yields in a notebook, by recipe."""
+    readings: dict[Conditions, list[float]] = {}
+    for line in notebook:
+        if line.startswith("lab "):
+            recipe, _, reading = line.removeprefix("lab ").partition("=")
+            kelvin, ratio = map(float, recipe.split())
+            readings.setdefault((kelvin, ratio), []).append(float(reading))
+    return readings
+
+
+def _heating(kelvin: float) -> float:
+    """Kelvin above the coldest setting, in thousands: the cost of heat."""
+    return (kelvin - TEMPERATURES_K[0]) / 1000
+
+
+def _promised(recipe: Conditions, syngas: float) -> float:
+    """The reward for a yield, before any burnt carbon is known."""
+    return 4 * syngas - _heating(recipe[0])
+
+
+def _in_unit_square(recipe: Conditions) -> Conditions:
+    """The recipe with both of its ranges scaled to [0, 1]."""
+    kelvin, ratio = recipe
+    coldest, hottest = TEMPERATURES_K
+    leanest, richest = RATIOS
+    return (kelvin - coldest) / (hottest - coldest), (ratio - leanest) / (richest - leanest)
+
+
 def read_recipe(action: str) -> tuple[str, float, float]:
-    """(verb, K, ratio) of an action; ValueError says what to write, or which limit was passed."""
+    """(verb, K, ratio) of an action.
+
+    Raises ValueError saying what to write, or which limit was passed.
+    """
     words = action.split()
     if len(words) != 3 or words[0] not in ("simulate", "measure", "declare"):
         raise ValueError("write: simulate|measure|declare K RATIO")
@@ -278,10 +302,13 @@ def read_recipe(action: str) -> tuple[str, float, float]:
         temperature_k, ratio = float(words[1]), float(words[2])
     except ValueError:
         raise ValueError("K and RATIO are numbers") from None
-    for value, (low, high), name in (
-        (temperature_k, TEMPERATURES_K, "K"),
-        (ratio, RATIOS, "RATIO"),
-    ):
-        if not low <= value <= high:
-            raise ValueError(f"{name} from {low} to {high}")
+    _check("K", temperature_k, TEMPERATURES_K)
+    _check("RATIO", ratio, RATIOS)
     return words[0], temperature_k, ratio
+
+
+def _check(name: str, value: float, limits: tuple[float, float]) -> None:
+    low, high = limits
+    # Written so that NaN fails too: every comparison with it is false.
+    if not low <= value <= high:
+        raise ValueError(f"{name} from {low} to {high}")

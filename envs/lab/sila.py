@@ -1,11 +1,10 @@
-"""The pipetting bench over SiLA 2: ours as a server, and any server with the same feature as an
-agent's bench.
+"""The pipetting bench over SiLA 2: our bench as a server, and any such server as an agent's bench.
 
-    python -m envs.lab.sila --port 50052            # a bench as a SiLA 2 device, with TLS unless
-    --insecure envs:Liquid-v0 with instrument="127.0.0.1:50052"
+    python -m envs.lab.sila --port 50052              # with TLS, unless --insecure
+    envs:Liquid-v0 with instrument="127.0.0.1:50052"  # an agent's bench; without TLS only
 
-A real robot stands in by serving this feature. Its faults are the feature's defined execution
-error, LiquidFault.
+A real robot takes the bench's place by serving this feature. Its faults are the feature's defined
+execution error, LiquidFault.
 """
 
 from __future__ import annotations
@@ -20,34 +19,32 @@ from envs.lab.deck import STOCKS, WELLS, Hidden, LiquidFault, PyLabRobotBench
 from experience.errors import EnvironmentFailure, MissingPartError
 
 
-def _element(kind: str, name: str, told: str, body: str) -> str:
+def _element(kind: str, name: str, description: str, body: str) -> str:
     return (
-        f"<{kind}><Identifier>{name}</Identifier><DisplayName>{name}</DisplayName><Description>{told}</Description>"
-        f"{body}</{kind}>"
+        f"<{kind}><Identifier>{name}</Identifier><DisplayName>{name}</DisplayName>"
+        f"<Description>{description}</Description>{body}</{kind}>"
     )
 
 
-def _value(kind: str, name: str, basic: str, told: str) -> str:
-    return _element(kind, name, told, f"<DataType><Basic>{basic}</Basic></DataType>")
+def _value(kind: str, name: str, basic: str, description: str) -> str:
+    return _element(kind, name, description, f"<DataType><Basic>{basic}</Basic></DataType>")
 
 
-def _command(name: str, told: str, *values: str) -> str:
-    return _element(
-        "Command",
-        name,
-        told,
-        "<Observable>No</Observable>"
-        + "".join(values)
-        + "<DefinedExecutionErrors><Identifier>LiquidFault</Identifier></DefinedExecutionErrors>",
-    )
+def _command(name: str, description: str, *values: str) -> str:
+    # The order of the elements is fixed by SiLA's schema: a server refuses another one.
+    body = "<Observable>No</Observable>" + "".join(values)
+    errors = "<DefinedExecutionErrors><Identifier>LiquidFault</Identifier></DefinedExecutionErrors>"
+    return _element("Command", name, description, body + errors)
 
 
 _WELL = _value("Parameter", "Well", "Integer", f"From 1 to {WELLS}.")
 FEATURE = (
-    """<?xml version="1.0" encoding="utf-8"?><Feature xmlns="http://www.sila-standard.org" SiLA2Version="1.0"
-FeatureVersion="1.0" MaturityLevel="Draft" Originator="org.xp" Category="lab"><Identifier>LiquidBench</Identifier>
-<DisplayName>Liquid Bench</DisplayName><Description>Pipettes stocks into wells and reads their absorbance.</Description>
-"""
+    '<?xml version="1.0" encoding="utf-8"?>'
+    '<Feature xmlns="http://www.sila-standard.org" SiLA2Version="1.0"\n'
+    'FeatureVersion="1.0" MaturityLevel="Draft" Originator="org.xp" Category="lab">'
+    "<Identifier>LiquidBench</Identifier>\n"
+    "<DisplayName>Liquid Bench</DisplayName>"
+    "<Description>Pipettes stocks into wells and reads their absorbance.</Description>\n"
     + _command(
         "Begin",
         "Puts a fresh deck down.",
@@ -86,6 +83,7 @@ def server() -> Any:
     """A SilaServer, not yet started, with one simulated bench behind it."""
     sila2 = _library()
     feature = sila2.framework.Feature(FEATURE)
+    # The server answers each call in a thread of a pool; the bench has one state.
     guard = threading.Lock()
 
     class Served(sila2.server.FeatureImplementationBase):  # type: ignore
@@ -130,17 +128,20 @@ def server() -> Any:
     return made
 
 
-def _fault(feature: Any, said: str) -> Exception:
+def _fault(feature: Any, message: str) -> Exception:
     from sila2.framework import DefinedExecutionError
 
-    fault: Exception = DefinedExecutionError(feature.defined_execution_errors["LiquidFault"], said)
+    kind = feature.defined_execution_errors["LiquidFault"]
+    fault: Exception = DefinedExecutionError(kind, message)
     return fault
 
 
 class SilaBench:
-    """A bench behind a SiLA 2 server at host:port, without encryption: for a device on this machine
-    or a closed net. A lost connection is a failure of the environment, never a fault of the
-    agent's."""
+    """A bench behind a SiLA 2 server at host:port.
+
+    The connection is not encrypted: for a device on this machine or in a closed network. A lost
+    connection is a failure of the environment, never the agent's fault.
+    """
 
     def __init__(self, address: str, seed: int) -> None:
         sila2 = _library()
@@ -149,7 +150,7 @@ class SilaBench:
             raise ValueError(f"instrument {address!r}; write host:port")
         try:
             self._feature = sila2.client.SilaClient(host, int(port), insecure=True).LiquidBench
-        except Exception as error:  # grpc's, an unknown device's, a missing feature's
+        except Exception as error:  # gRPC's own, an unknown device, a missing feature
             raise EnvironmentFailure(
                 f"no LiquidBench at {address}: {type(error).__name__}: {error}"[:300],
                 "python -m envs.lab.sila --insecure",
@@ -181,16 +182,16 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=50052)
     parser.add_argument("--insecure", action="store_true", help="without TLS")
-    told = parser.parse_args()
-    made = server()
-    (made.start_insecure if told.insecure else made.start)(
-        told.host, told.port, enable_discovery=False
-    )
-    print(f"LiquidBench at {told.host}:{told.port}", flush=True)
+    given = parser.parse_args()
+    bench = server()
+    start = bench.start_insecure if given.insecure else bench.start
+    # Discovery would announce the bench to the whole network.
+    start(given.host, given.port, enable_discovery=False)
+    print(f"LiquidBench at {given.host}:{given.port}", flush=True)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        made.stop()
+        bench.stop()
 
 
 if __name__ == "__main__":
