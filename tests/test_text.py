@@ -57,9 +57,7 @@ def test_a_strangers_environment_is_named_with_its_own_arguments_where_worlds_ar
     assert world.step("1")[0] == "4", "on ice that is not slippery down is down"
 
 
-def test_what_science_world_lists_in_any_order_is_told_in_one_and_its_numbers_still_mean_what_they_say() -> (
-    None
-):
+def test_science_worlds_lists_are_sorted_and_numbers_of_meanings_follow() -> None:
     doors = [
         " You also see: A door to the hall (that is open), A door to the barn (that is open).",
         " You also see: A door to the barn (that is open), A door to the hall (that is open).",
@@ -112,9 +110,8 @@ def test_every_game_of_the_house_can_be_won_in_time(game: str) -> None:
         world = Household(game)
     except MissingPartError as missing:
         pytest.skip(" ".join(str(missing).split()))
-    for seed in range(
-        200
-    ):  # one in fifty of the game's own paths to the coin takes longer than the episode
+    # One in fifty of the game's own paths to the coin takes longer than the episode.
+    for seed in range(200):
         world.reset(seed=seed, options={"split": "heldout"})
         assert 0 < len(world._gold) <= world.max_turns
     ended, earned = False, 0.0

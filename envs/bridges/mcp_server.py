@@ -51,6 +51,7 @@ def serve(world: Any, answers: Any) -> None:
             f"{type(world).__name__} has no typed actions, which become the tools",
             "write it as a ToolWorld: ./xp env new my_world",
         )
+    # A tool of the world before the first reset would act on a world without a task.
     began = False
 
     async def list_tools(_: Any, __: Any) -> Any:
@@ -201,6 +202,7 @@ class _Session:
         self.tools: dict[str, Any] = {}
         ready = threading.Event()
         self._life = asyncio.run_coroutine_threadsafe(self._live(command, ready), self._loop)
+        # Polled: `_live` sets `ready` only if all goes well, and else ends with its error.
         while not ready.wait(0.05):
             if self._life.done():
                 raise EnvironmentFailure(
@@ -209,6 +211,7 @@ class _Session:
 
     async def _live(self, command: Sequence[str], ready: threading.Event) -> None:
         mcp = _library()
+        # Not ours: it may hold secrets, and the server is a stranger's program.
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(Path.home()),

@@ -46,10 +46,11 @@ class OpenEnv(Stranger):
             raise EnvironmentFailure(
                 f"no OpenEnv server at {url}: {error}", "start it, or mend the url"
             ) from error
-        self.schema: dict[str, Any] = {
-            n: p for n, p in schema.get("properties", {}).items() if n != "metadata"
-        }
-        self.instructions = "Reply with a JSON object of: " + json.dumps(self.schema)[:1500]  # type: ignore[misc]
+        # `metadata` is in each of OpenEnv's schemas, and no part of an action.
+        fields = schema.get("properties", {}).items()
+        self.schema: dict[str, Any] = {n: p for n, p in fields if n != "metadata"}
+        described = json.dumps(self.schema)[:1500]
+        self.instructions = f"Reply with a JSON object of: {described}"  # type: ignore[misc]
         self._socket: Any = None
         self._answer: dict[str, Any] = {}
 
@@ -66,6 +67,7 @@ class OpenEnv(Stranger):
                 f"OpenEnv needs websockets: {missing}", "./xp setup worlds"
             ) from missing
         try:
+            # http becomes ws and https wss. No proxy: a server is asked by its own address.
             return connect(
                 f"ws{self._url.removeprefix('http')}/ws",
                 open_timeout=self._seconds,
@@ -86,6 +88,7 @@ class OpenEnv(Stranger):
             self._socket.send(json.dumps({"type": kind, "data": data}))
             answer = json.loads(self._socket.recv(self._seconds))
         except (WebSocketException, OSError, TimeoutError) as error:
+            # A late answer would be read as that of the next question: the session ends.
             self.close()
             raise EnvironmentFailure(
                 f"the OpenEnv server at {self._url} failed: {error}"
@@ -112,6 +115,7 @@ class OpenEnv(Stranger):
         if not isinstance(given, dict):
             if len(self.schema) != 1:
                 raise ValueError(f"an action is a JSON object of {', '.join(self.schema)}")
+            # `5` is JSON too, but the text that was written is meant.
             given = {next(iter(self.schema)): given if isinstance(given, str) else action}
         self._answer = self._ask("step", given)
         metadata = self._answer["observation"].get("metadata") or {}
@@ -201,7 +205,7 @@ def application(make: Callable[[], Any], sessions: int = 8) -> Any:
             return Seen(
                 text=text,
                 done=terminated or truncated,
-                reward=None if reward != reward else reward,
+                reward=None if reward != reward else reward,  # NaN: the reward is unknown
                 metadata={"truncated": truncated, "signals": signals},
             )
 

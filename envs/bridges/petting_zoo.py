@@ -46,15 +46,15 @@ class Turn:
         try:
             rows = answer["rows"]
             return cls(
-                bool(answer["over"]),
-                tuple(map(str, answer["players"])),
-                str(answer["player"]),
-                {str(p): float(r) for p, r in answer["rewards"].items()},
-                None if rows is None else [_cells(row) for row in rows],
-                tuple(map(int, answer["legal"])),
+                over=bool(answer["over"]),
+                players=tuple(map(str, answer["players"])),
+                player=str(answer["player"]),
+                rewards={str(p): float(r) for p, r in answer["rewards"].items()},
+                rows=None if rows is None else [_cells(row) for row in rows],
+                legal=tuple(map(int, answer["legal"])),
             )
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:
-            raise EnvironmentFailure(f"the game told no turn: {str(answer)[:80]}") from wrong
+            raise EnvironmentFailure(f"the game answered no turn: {str(answer)[:80]}") from wrong
 
 
 def _cells(row: Any) -> list[int]:
@@ -109,7 +109,7 @@ class Duel(World[int]):
         if not action.isdigit() or int(action) not in legal:
             raise ValueError("choose a legal move: " + " ".join(map(str, legal)))
         assert self._game is not None
-        mover = self._now.player
+        mover = self._now.player  # noted before the move, after which the other is to act
         self._now = Turn.read(self._game.ask("move", number=int(action)))
         signals: dict[str, Any] = {"player": float(self._now.players.index(mover))}
         if self._now.over:

@@ -61,7 +61,7 @@ class Science(World[tuple[str, int]]):
         if not self._inside.alive:
             self._inside = self._host.open()
         begun = self._inside.ask("begin", family=self.task[0], variation=self.task[1])
-        self._seen_text = str(begun["told"])
+        self._seen_text = str(begun["seen"])
         self._gold = list(begun["gold"])
         self._wanted = str(begun["wanted"]).partition(":")[2].strip()
         self._score = 0.0
@@ -73,10 +73,12 @@ class Science(World[tuple[str, int]]):
 
     def act(self, action: str) -> Outcome:
         step = self._inside.ask("step", action=self._numbers.get(action, action))
-        text = str(step["told"])
+        text = str(step["seen"])
         if text.startswith(("No known action", "Unknown action")):
             raise ValueError("no such action")
+        # Sorted before they are numbered: the same choice then has the same number in each run.
         self._seen_text, self._numbers = numbered(text)
+        # A task that is lost for good scores -100. It counts as 0: what was gained is taken back.
         score = max(float(step["score"]), 0.0) / 100
         self._done = steps_done(self._gold, self._done, action)
         gained = score - self._score

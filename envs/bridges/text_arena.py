@@ -73,20 +73,21 @@ class Arena(World[int]):
         answer = self._game.ask(call, **arguments)
         try:
             self._player = int(answer["player"])
-            self._seen_text = str(answer["told"])
+            self._seen_text = str(answer["seen"])
             self._over = bool(answer["over"])
             outcomes = answer["outcomes"].items()
             self._outcomes = {int(player): float(value) for player, value in outcomes}
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:
-            raise EnvironmentFailure(f"{self.game} told no turn: {str(answer)[:80]}") from wrong
+            raise EnvironmentFailure(f"{self.game} answered no turn: {str(answer)[:80]}") from wrong
 
     def observe(self) -> str:
+        # The end of the text: a game repeats its rules first, and adds what has happened last.
         return f"player {self._player}\n{self._seen_text[-3000:]}"
 
     def act(self, action: str) -> Outcome:
         if not re.search(r"\[.+\]", action):
             raise ValueError("a move stands in square brackets")
-        mover = self._player
+        mover = self._player  # noted before the move, after which another player is to act
         self._take("move", action=action)
         if not self._over:
             return {"player": float(mover)}, False

@@ -76,7 +76,7 @@ class Household(World[tuple[str, int]]):
             self._gold = list(begun["gold"])
             if len(self._gold) <= self.max_turns:
                 break
-        self._seen_text = str(begun["told"])
+        self._seen_text = str(begun["seen"])
         self._wanted = str(begun["wanted"])
         self._valid = list(begun["valid"])
         self._score = 0.0
@@ -92,7 +92,7 @@ class Household(World[tuple[str, int]]):
         score = float(step["score"])
         gained = score - self._score
         self._score = score
-        self._seen_text = str(step["told"])
+        self._seen_text = str(step["seen"])
         self._valid = list(step["valid"])
         self._done = steps_done(self._gold, self._done, action)
         won = bool(step["won"])

@@ -13,7 +13,9 @@ class Judge:
         self._inside.reset(seed=seed)
         self._rng = np.random.default_rng(seed)
         self._alone = alone
-        self._me = self._inside.agents[int(self._rng.integers(2)) if alone else 0]
+        # Alone, the agent plays first or second by chance: the first move is an advantage.
+        first_or_second = int(self._rng.integers(2)) if alone else 0
+        self._me = self._inside.agents[first_or_second]
         return self._until_our_turn()
 
     def move(self, number):
@@ -24,18 +26,19 @@ class Judge:
         while not self._over() and self._alone and self._inside.agent_selection != self._me:
             legal = self._legal()
             self._inside.step(legal[int(self._rng.integers(len(legal)))])
-        return self._told()
+        return self._turn()
 
     def _over(self):
+        # PettingZoo takes players away as they end: without any, `terminations` is empty too.
         return not self._inside.agents or any(self._inside.terminations.values())
 
     def _legal(self):
         observation, *_ = self._inside.last()
         return [int(i) for i in np.flatnonzero(observation["action_mask"])]
 
-    def _told(self):
+    def _turn(self):
         players = list(self._inside.possible_agents)
-        told = {
+        turn = {
             "over": bool(self._over()),
             "players": players,
             "player": str(self._inside.agent_selection),
@@ -46,6 +49,7 @@ class Judge:
         if self._inside.agents:
             observation, *_ = self._inside.last()
             planes = np.asarray(observation["observation"])
+            # Plane 0 holds the stones of the player to move, plane 1 the other's.
             rows = np.atleast_2d(planes[..., 0].astype(int) - planes[..., 1].astype(int))
-            told |= {"rows": rows.tolist(), "legal": self._legal()}
-        return told
+            turn |= {"rows": rows.tolist(), "legal": self._legal()}
+        return turn

@@ -5,6 +5,7 @@ class Judge:
     def __init__(self):
         from scienceworld import ScienceWorldEnv
 
+        # The world's own `max_turns` ends an episode, long before this limit.
         self._inside = ScienceWorldEnv("", envStepLimit=10_000)
 
     def families(self):
@@ -18,14 +19,15 @@ class Judge:
         }
 
     def begin(self, family, variation):
+        # Without a new load, a reset keeps the last variation and its gold path.
         self._inside.load(family, variation, "easy", generateGoldPath=True)
-        told, info = self._inside.reset()
+        seen, info = self._inside.reset()
         gold = [str(action) for action in self._inside.get_gold_action_sequence()]
-        return {"told": str(told), "wanted": str(info["taskDesc"]), "gold": gold}
+        return {"seen": str(seen), "wanted": str(info["taskDesc"]), "gold": gold}
 
     def step(self, action):
-        told, _, over, info = self._inside.step(action)
-        return {"told": str(told), "over": bool(over), "score": float(info["score"])}
+        seen, _, over, info = self._inside.step(action)
+        return {"seen": str(seen), "over": bool(over), "score": float(info["score"])}
 
     def valid(self):
         return sorted(map(str, self._inside.get_valid_action_object_combinations()))

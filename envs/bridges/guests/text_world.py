@@ -9,21 +9,19 @@ class Judge:
         self._inside.load(gameName=game, gameParams=parameters)
 
     def begin(self, seed, fold):
-        told, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
+        seen, info = self._inside.reset(seed=seed, gameFold=fold, generateGoldPath=True)
         gold = [str(action) for action in self._inside.getGoldActionSequence()]
-        return self._told(told, info) | {
-            "gold": gold,
-            "wanted": str(info.get("taskDescription", "")),
-        }
+        wanted = str(info.get("taskDescription", ""))
+        return self._turn(seen, info) | {"gold": gold, "wanted": wanted}
 
     def step(self, action):
-        told, _, _, info = self._inside.step(action)
-        return self._told(told, info)
+        seen, _, _, info = self._inside.step(action)
+        return self._turn(seen, info)
 
-    def _told(self, told, info):
+    def _turn(self, seen, info):
         score = info["scoreRaw"] if "scoreRaw" in info else info["score"]
         return {
-            "told": str(told),
+            "seen": str(seen),
             "valid": [str(action) for action in info["validActions"]],
             "score": float(score),
             "won": bool(info["tasksuccess"]),

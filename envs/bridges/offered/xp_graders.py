@@ -30,20 +30,13 @@ class _Grader:
         return True
 
     def run(self, subject: Any) -> CheckResult:
+        # This checkout is no package of that Python: only this folder is installed there.
         if _ROOT not in sys.path:
             sys.path.insert(0, _ROOT)
         from envs.check import check
 
-        found = next(
-            iter(
-                check(
-                    "envs:OpenEnv-v0",
-                    {"url": subject.running.base_url},
-                    only=[self.check],
-                    episodes=4,
-                )
-            )
-        )
+        server = {"url": subject.running.base_url}
+        found = next(iter(check("envs:OpenEnv-v0", server, only=[self.check], episodes=4)))
         return CheckResult(
             check_id=self.check_id,
             status=CheckStatus(found.outcome.lower()),

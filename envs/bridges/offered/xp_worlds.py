@@ -51,8 +51,10 @@ def _made(data: XpData) -> Any:
 class XpEnv(vf.Env[XpEnvConfig]):
     async def run(self, task: XpTask, agents: Any) -> None:
         world = await asyncio.to_thread(_made, task.data)
-        total, signals = 0.0, dict[str, float]()
+        total = 0.0
+        signals = dict[str, float]()
         try:
+            # In threads: a world's step may take seconds, and other rollouts share this loop.
             seen, _ = await asyncio.to_thread(
                 world.reset, seed=task.data.seed, options={"split": task.data.split}
             )
@@ -62,7 +64,7 @@ class XpEnv(vf.Env[XpEnvConfig]):
                     seen, reward, terminated, truncated, info = await asyncio.to_thread(
                         world.step, segment.last_reply
                     )
-                    total += 0.0 if reward != reward else reward
+                    total += 0.0 if reward != reward else reward  # NaN: the reward is unknown
                     for name, value in info["signals"].items():
                         number = value[0] if isinstance(value, tuple) else value
                         signals[name] = signals.get(name, 0.0) + float(number or 0)
@@ -71,7 +73,8 @@ class XpEnv(vf.Env[XpEnvConfig]):
                     segment = await interaction.turn(seen)
         finally:
             await asyncio.to_thread(world.close)
-        if interaction.trace.errors:  # what failed over there is not a zero
+        # A failure of the model or of its harness is no reward of 0: the trace stays without one.
+        if interaction.trace.errors:
             return
         interaction.trace.record_reward("xp_reward", total)
         interaction.trace.record_metrics(signals)

@@ -44,6 +44,7 @@ class BrowserGym:
         return self._text(seen), float(reward), bool(ended), bool(truncated)
 
     def random(self, seed):
+        # An element's id stands in brackets; without elements, 0 is refused like any wrong id.
         found = re.findall(r"\[(\w+)\]", self._tree) or ["0"]
         return f"click('{random.Random(seed).choice(found)}')"
 
@@ -58,6 +59,7 @@ def _launch_with(path):
     launch = BrowserType.launch
 
     def patched(self, **more):
+        # Chromium's own sandbox needs rights that the place around it has taken away.
         more["args"] = [*(more.get("args") or []), "--no-sandbox"]
         return launch(self, **(more | {"executable_path": path}))
 

@@ -30,6 +30,7 @@ class NemoGym:
         found = import_module(module)
         kind = getattr(found, name)
         config = kind.model_fields["config"].annotation
+        # Required by the configuration, and never used: the server is asked in this process.
         where = {"host": "127.0.0.1", "port": 1}
         server = kind(
             config=config(name=module, entrypoint="app.py", **where),
@@ -47,20 +48,18 @@ class NemoGym:
 
         self._row = self._rows[seed % len(self._rows)]
         self._asked = self._row["responses_create_params"]
-        self._client, self._output = TestClient(self._app), []
+        # A client for each episode: the server knows a session by its cookie.
+        self._client = TestClient(self._app)
+        self._output = []
         self._client.post("/seed_session", json=self._row).raise_for_status()
         self._tools = {t["name"]: t for t in self._asked.get("tools") or []}
-        said = [message["content"] for message in self._asked["input"]]
-        told = [words if isinstance(words, str) else json.dumps(words) for words in said]
-        return "\n".join(
-            [
-                *told,
-                *(
-                    f"tool {t['name']} {json.dumps(t['parameters']['properties'])}"
-                    for t in self._tools.values()
-                ),
-            ]
-        )
+        contents = [message["content"] for message in self._asked["input"]]
+        texts = [c if isinstance(c, str) else json.dumps(c) for c in contents]
+        tools = [
+            f"tool {tool['name']} {json.dumps(tool['parameters']['properties'])}"
+            for tool in self._tools.values()
+        ]
+        return "\n".join(texts + tools)
 
     def step(self, action):
         call = _tool_call(action)
@@ -83,7 +82,7 @@ class NemoGym:
         return answer.text, 0.0, False, False
 
     def _verified(self, text):
-        said = {
+        message = {
             "id": "msg_0",
             "type": "message",
             "role": "assistant",
@@ -96,7 +95,7 @@ class NemoGym:
             "model": "xp",
             "object": "response",
             "status": "completed",
-            "output": [*self._output, said],
+            "output": [*self._output, message],
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": self._asked.get("tools") or [],
@@ -117,15 +116,9 @@ class NemoGym:
             "array": [],
             "object": {},
         }
-        return json.dumps(
-            {
-                "name": tool["name"],
-                "arguments": {
-                    n: values.get(p.get("type"), "x")
-                    for n, p in tool["parameters"]["properties"].items()
-                },
-            }
-        )
+        properties = tool["parameters"]["properties"]
+        arguments = {name: values.get(p.get("type"), "x") for name, p in properties.items()}
+        return json.dumps({"name": tool["name"], "arguments": arguments})
 
 
 def _tool_call(text):

@@ -21,13 +21,13 @@ class Verifiers:
 
         name = options["taskset"]
         config = taskset_config_type(name).model_validate({"id": name} | options.get("config", {}))
+        # A taskset may be endless; these are as many as the world's seeds by default.
         self._tasks = [task for task, _ in zip(load_taskset(config), range(1000), strict=False)]
         if not self._tasks:
             raise RuntimeError(f"the taskset {name} has no tasks")
         first = self._tasks[0]
-        if type(first).toolsets(first.config) or any(
-            "runtime" in inspect.signature(f).parameters for f in first.hooks("reward")
-        ):
+        rewards = [inspect.signature(reward).parameters for reward in first.hooks("reward")]
+        if type(first).toolsets(first.config) or any("runtime" in names for names in rewards):
             raise RuntimeError(
                 f"the tasks of {name} need tools or a runtime: use vf-eval, and read its traces"
             )

@@ -13,6 +13,8 @@ import os
 import sys
 import traceback
 
+_STEP = ("seen", "reward", "ended", "truncated")
+
 
 class Refused(Exception):
     """An action that cannot be read, and why. Nothing has changed."""
@@ -23,6 +25,7 @@ def speak(make):
 
     What the package prints goes to stderr.
     """
+    # The copy of stdout is ours alone: one line that a package prints would be read as an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     inside = None
@@ -32,20 +35,21 @@ def speak(make):
             match asked["do"]:
                 case "begin":
                     inside = make(asked["options"])
-                    told = {"instructions": inside.instructions}
+                    answer = {"instructions": inside.instructions}
                 case "reset":
-                    told = {"seen": inside.reset(asked["seed"])}
+                    answer = {"seen": inside.reset(asked["seed"])}
                 case "step":
                     step = inside.step(asked["action"])
-                    told = dict(zip(("seen", "reward", "ended", "truncated"), step, strict=True))
+                    answer = dict(zip(_STEP, step, strict=True))
                 case "random":
-                    told = {"action": inside.random(asked["seed"])}
+                    answer = {"action": inside.random(asked["seed"])}
         except Refused as refused:
-            told = {"refused": str(refused)[:300]}
+            answer = {"refused": str(refused)[:300]}
         except Exception as failed:
+            # The other end reads stderr only if this process dies; the answer says the error now.
             traceback.print_exc()
-            told = {"failed": f"{type(failed).__name__}: {failed}"[:500]}
-        answers.write(json.dumps(told) + "\n")
+            answer = {"failed": f"{type(failed).__name__}: {failed}"[:500]}
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
     if inside is not None and hasattr(inside, "close"):
         inside.close()
