@@ -1,10 +1,10 @@
-"""Campaigns: which experiment to do next, when a cheap simulator is biased and a measurement is
-dear.
+"""Which experiment to do next, where a simulator is cheap but biased, and a measurement is dear.
 
-AR(1) co-kriging (Kennedy & O'Hagan 2000): f(x) = ρ·m(x) + δ(x), with m the simulator and δ a
-Gaussian process. ρ, the scale of δ and its length are averaged over by their evidence, so that a
-simulator that tells nothing comes to weigh nothing. Chosen is the candidate of the greatest
-expected improvement (Jones, Schonlau & Welch 1998).
+The model is AR(1) co-kriging (Kennedy & O'Hagan 2000): f(x) = ρ·m(x) + δ(x), where f is the
+property, m the simulator, and δ a Gaussian process. ρ, the scale of δ and its length are averaged
+over, weighted by their evidence: the weight of a simulator that does not fit the measurements goes
+to 0. The next candidate is the one of the greatest expected improvement (Jones, Schonlau & Welch
+1998).
 """
 
 from __future__ import annotations
@@ -20,29 +20,52 @@ from experience.errors import RecordError
 from experience.returns import Floats
 
 _LENGTHS = (0.15, 0.3, 0.6, 1.2)
+"""Candidates of ℓ, the length of δ's kernel. The space of candidates has sides of length 1."""
 _SHARES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
+"""Candidates of ρ. A simulator may rank the candidates the wrong way round: then ρ < 0."""
 _UNEXPLAINED = 0.25
-"""How much of the simulation's own spread it is thought to be wrong by, before there is evidence.
-At 1 more is measured than pays: 0.25 and 0.68 instead of 0.29 and 0.75 on 40 training tasks of the
-reactor and of materials."""
+"""The prior standard deviation of the simulator's error, as a share of that of its predictions.
+
+At 1, more is measured than pays: mean returns of 0.25 and 0.68 instead of 0.29 and 0.75, on 40
+training tasks of the reactor and of materials."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What is expected of every candidate: mean and standard deviation float [N]; ρ, the weight of
-    the simulator that the measurements so far speak for."""
+    """The prediction of every candidate's property: mean and standard deviation, float [N].
+
+    `share` is the posterior mean of ρ, the weight of the simulator.
+    """
 
     mean: Floats
     spread: Floats
     share: float
 
 
+@dataclass(frozen=True)
+class _Conditioned:
+    """The prediction given one ρ and one length, in units of the scale: float [N] each.
+
+    `evidence` is the log marginal likelihood of the measurements, up to a constant.
+    """
+
+    mean: Floats
+    variance: Floats
+    evidence: float
+    share: float
+
+
 class Campaign:
-    """A search for the candidate of the greatest measured property. `candidates` float [N, D] in
-    [0, 1]; `simulated` float [N], what the simulator says of each (None: there is none); `noise`,
-    the measurement's standard deviation, in units of the property's, which is that of the
-    measurements so far, or `unit` where it is known: few measurements, close to each other, seem to
-    say that nothing is left to find."""
+    """A search for the candidate of the greatest measured property.
+
+    candidates: float [N, D] in [0, 1]. simulated: float [N], the simulator's prediction of each;
+    None without a simulator. noise: the standard deviation of a measurement, in units of the
+    property's scale. unit: that scale; None takes the standard deviation of the measurements so
+    far. Give it where it is known: a few measurements that lie close together would seem to say
+    that nothing is left to find.
+
+    Raises RecordError if the shapes do not fit.
+    """
 
     def __init__(
         self,
@@ -55,47 +78,50 @@ class Campaign:
             raise RecordError(
                 "candidates are [N, D] and simulated is [N]", "give one simulated value a candidate"
             )
-        self._x, self._noise, self._unit = candidates, noise, unit
-        flat = simulated is None or float(np.ptp(simulated)) < 1e-12
-        self._simulated = (
-            np.zeros(len(candidates))
-            if flat or simulated is None
-            else ((simulated - simulated.mean()) / simulated.std())
-        )
-        self._shares = (0.0,) if flat else _SHARES
         self.measured: dict[int, float] = {}
+        self._x = candidates
+        self._noise = noise
+        self._unit = unit
+        self._simulated = np.zeros(len(candidates))
+        self._shares: tuple[float, ...] = (0.0,)
+        # A constant simulator ranks nothing, and its standard deviation cannot be divided by.
+        if simulated is not None and float(np.ptp(simulated)) >= 1e-12:
+            self._simulated = (simulated - simulated.mean()) / simulated.std()
+            self._shares = _SHARES
         self._kernels: dict[float, Floats] = {}
 
     def next(self, rng: np.random.Generator) -> int:
         """The index of the candidate to measure now.
 
-        The first is the simulator's best, or any without one.
+        The first is the simulator's best; without a simulator it is drawn by `rng`.
         """
-        if not self.measured:
-            return (
-                int(self._simulated.argmax())
-                if len(self._shares) > 1
-                else int(rng.integers(len(self._x)))
-            )
-        return int(self.improvement(self.belief(), max(self.measured.values())).argmax())
+        if self.measured:
+            best = max(self.measured.values())
+            return int(self.improvement(self.belief(), best).argmax())
+        if len(self._shares) > 1:
+            return int(self._simulated.argmax())
+        return int(rng.integers(len(self._x)))
 
     def improvement(self, belief: Belief, best: float) -> Floats:
-        """How much better than `best` each candidate is expected to turn out, where it does; float
-        [N], in the property's unit. −inf for what was measured: to measure it again tells nothing
-        new."""
+        """The expected improvement of each candidate on `best`, float [N], in the property's unit.
+
+        E[max(f − best, 0)] = (μ − best)·Φ(z) + σ·φ(z), z = (μ − best)/σ
+        Jones, Schonlau & Welch 1998, eq. 15
+
+        It is −∞ for what was measured: to measure it again tells nothing new.
+        """
         gain = belief.mean - best
         z = gain / belief.spread
         below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z.tolist()])
-        expected: Floats = gain * below + belief.spread * np.exp(-(z**2) / 2) / math.sqrt(
-            2 * math.pi
-        )
+        by_chance = belief.spread * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        expected: Floats = gain * below + by_chance
         expected[list(self.measured)] = -np.inf
         return expected
 
     def tell(self, candidate: int, value: float) -> None:
-        """What was measured.
+        """Takes a measurement. Raises RecordError unless it is a finite number.
 
-        Raises RecordError for a value that is none: an experiment that failed is not a 0.
+        An experiment that failed is unknown, not 0.
         """
         if not np.isfinite(value):
             raise RecordError(
@@ -111,40 +137,54 @@ class Campaign:
         """
         seen = np.fromiter(self.measured, int)
         y = np.fromiter(self.measured.values(), float)
-        centre, scale = y.mean(), self._unit or y.std() or 1.0
-        means, spreads, weights, shares = [], [], [], []
-        for length, share in product(_LENGTHS, self._shares):
-            residual = (y - centre) / scale - share * self._simulated[seen]
-            kernel = self._kernel(length)
-            root = np.linalg.cholesky(
-                kernel[np.ix_(seen, seen)] + self._noise**2 * np.eye(len(seen))
-            )
-            white = np.linalg.solve(root, residual)
-            whitened = np.linalg.solve(root, kernel[seen])
-            # δ's variance has an inverse-gamma prior worth two observations of what ρ leaves of 1:
-            # it is never certain.
-            variance = (float(white @ white) + 2.0 * (1 - 0.9 * share**2)) / (len(seen) + 2.0)
-            evidence = -0.5 * (len(seen) + 2.0) * np.log(variance) - float(
-                np.log(np.diag(root)).sum()
-            )
-            means.append(share * self._simulated + white @ whitened)
-            spreads.append(variance * np.maximum(1.0 - (whitened**2).sum(0), 1e-9))
-            weights.append(evidence)
-            shares.append(share)
-        weight = np.exp(np.array(weights) - max(weights))
+        centre = y.mean()
+        scale = self._unit or y.std() or 1.0
+        standard = (y - centre) / scale
+        parts = [
+            self._conditioned(seen, standard, length, share)
+            for length, share in product(_LENGTHS, self._shares)
+        ]
+        # Only ratios of evidences count: less the greatest, none of the exponentials overflows.
+        most = max(part.evidence for part in parts)
+        weight = np.exp(np.array([part.evidence for part in parts]) - most)
         weight /= weight.sum()
-        mean = weight @ np.array(means)
-        second = weight @ (np.array(spreads) + np.array(means) ** 2)
-        return Belief(
-            mean * scale + centre,
-            np.sqrt(np.maximum(second - mean**2, 1e-12)) * scale,
-            float(weight @ np.array(shares)),
-        )
+        means = np.array([part.mean for part in parts])
+        variances = np.array([part.variance for part in parts])
+        mean = weight @ means
+        second_moment = weight @ (variances + means**2)
+        spread = np.sqrt(np.maximum(second_moment - mean**2, 1e-12))
+        shares = np.array([part.share for part in parts])
+        return Belief(mean * scale + centre, spread * scale, float(weight @ shares))
+
+    def _conditioned(
+        self, seen: np.ndarray, standard: Floats, length: float, share: float
+    ) -> _Conditioned:
+        """The posterior of f given ρ = `share` and ℓ = `length`.
+
+        seen int [M]: the measured candidates; standard float [M]: their standardised values.
+        """
+        residual = standard - share * self._simulated[seen]
+        kernel = self._kernel(length)
+        covariance = kernel[np.ix_(seen, seen)] + self._noise**2 * np.eye(len(seen))
+        root = np.linalg.cholesky(covariance)
+        white = np.linalg.solve(root, residual)
+        whitened = np.linalg.solve(root, kernel[seen])
+        # The variance of δ is integrated out under an inverse-gamma prior worth two observations of
+        # 1 − 0.9ρ², what ρ leaves of the property's variance. The factor 0.9 keeps some of it at
+        # ρ = 1: one measurement that fits must not make a perfect simulator certain.
+        variance = (float(white @ white) + 2.0 * (1 - 0.9 * share**2)) / (len(seen) + 2.0)
+        half_log_determinant = float(np.log(np.diag(root)).sum())
+        evidence = -0.5 * (len(seen) + 2.0) * np.log(variance) - half_log_determinant
+        # Rounding can push the variance of a measured candidate below 0: hence the floor.
+        left = np.maximum(1.0 - (whitened**2).sum(0), 1e-9)
+        mean = share * self._simulated + white @ whitened
+        return _Conditioned(mean, variance * left, evidence, share)
 
     def _kernel(self, length: float) -> Floats:
         """k(x, x') = exp(−½|x−x'|²/ℓ²) between all candidates, float [N, N]."""
         if length not in self._kernels:
             square = (self._x**2).sum(1)
+            # |x−x'|² = |x|² + |x'|² − 2x·x' needs no [N, N, D] array; rounding may give −1e-16.
             distance = np.maximum(square[:, None] + square[None] - 2 * self._x @ self._x.T, 0.0)
             self._kernels[length] = np.exp(-0.5 * distance / length**2)
         return self._kernels[length]
@@ -152,8 +192,10 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Plan:
-    """The next action of a way to something, and what all of it still costs: in units of reward,
-    and in turns."""
+    """The next action of a plan, and what the whole plan still costs.
+
+    cost: in units of reward. turns: how many it takes.
+    """
 
     action: str
     cost: float
@@ -162,11 +204,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A laboratory as it stands, for whoever plans its experiments; values are in units of reward.
-    `recipes` float [N, D] in [0, 1]; `simulated` float [N], what the cheap simulation promises of
-    each; `readings`, what measurements promised, by recipe; `noise`, the standard deviation of one;
-    `measure` and `declare` [N], how to come to a reading of each and how to hand it in; `turns`,
-    how many are left."""
+    """The state of a laboratory, for a planner of its experiments. Values are in units of reward.
+
+    recipes: float [N, D] in [0, 1]. simulated: float [N], the value that the simulator predicts.
+    readings: measured values, by recipe. noise: the standard deviation of a reading.
+    measure, declare: [N], the plans that lead to a reading of each recipe, and to its declaration
+    as the result. turns: how many turns are left.
+    """
 
     recipes: Floats
     simulated: Floats
@@ -178,12 +222,12 @@ class Laboratory:
 
 
 def experiment(lab: Laboratory) -> tuple[str, float, float]:
-    """What to do now, what is expected of the best recipe, and the weight that the simulation has
-    come to have.
+    """The action to take now, the expected value of the best recipe, and the simulator's weight ρ.
 
-    The first that is measured is what the simulation holds best; after that, where the expected
-    improvement over what could be handed in is worth most beyond its price. Where none is, or no
-    turns are left for it, the recipe that is expected to be best is handed in.
+    The first reading is of the recipe that the simulator predicts to be the best. After it, the
+    recipe is measured whose expected improvement exceeds the cost of its measurement by most. If no
+    measurement is worth its cost, or no turns are left for one, the recipe of the highest expected
+    value is declared.
     """
     unit = _UNEXPLAINED * float(np.std(lab.simulated)) or 1.0
     campaign = Campaign(lab.recipes, lab.simulated, lab.noise / unit, unit)
@@ -191,23 +235,39 @@ def experiment(lab: Laboratory) -> tuple[str, float, float]:
         campaign.tell(recipe, value)
     belief = campaign.belief() if lab.readings else None
     expected = lab.simulated if belief is None else belief.mean
-    in_time = np.array([way.turns <= lab.turns for way in lab.declare])
-    handed = np.where(in_time, expected - np.array([way.cost for way in lab.declare]), -np.inf)
-    best = int(handed.argmax())
+    share = 1.0 if belief is None else belief.share
+    declared = _value_of_declaring(lab, expected)
+    best = int(declared.argmax())
+    promising = _worth_measuring(lab, campaign, belief, float(declared[best]))
+    plan = lab.declare[best] if promising is None else lab.measure[promising]
+    return plan.action, float(expected[best]), share
+
+
+def _value_of_declaring(lab: Laboratory, expected: Floats) -> Floats:
+    """The expected value of each recipe less the cost to declare it, float [N]; −∞ if too late."""
+    in_time = np.array([plan.turns <= lab.turns for plan in lab.declare])
+    costs = np.array([plan.cost for plan in lab.declare])
+    return np.where(in_time, expected - costs, -np.inf)
+
+
+def _worth_measuring(
+    lab: Laboratory, campaign: Campaign, belief: Belief | None, best: float
+) -> int | None:
+    """The recipe to measure now; None if no measurement is worth its cost.
+
+    best: the value of declaring now. Without a reading (`belief` None), one is always taken.
+    """
+    # One turn must be left after the measurement: else its result could not be declared.
     possible = [
-        i for i, way in enumerate(lab.measure) if way.turns < lab.turns and i not in lab.readings
+        recipe
+        for recipe, plan in enumerate(lab.measure)
+        if plan.turns < lab.turns and recipe not in lab.readings
     ]
-    chosen = lab.declare[best]
-    if possible:
-        gain = (
-            expected
-            if belief is None
-            else (
-                campaign.improvement(belief, float(handed[best]))
-                - np.array([way.cost for way in lab.measure])
-            )
-        )
-        promising = max(possible, key=lambda i: float(gain[i]))
-        if belief is None or gain[promising] > 0:
-            chosen = lab.measure[promising]
-    return chosen.action, float(expected[best]), 1.0 if belief is None else belief.share
+    if not possible:
+        return None
+    if belief is None:
+        return max(possible, key=lambda recipe: float(lab.simulated[recipe]))
+    costs = np.array([plan.cost for plan in lab.measure])
+    gain = campaign.improvement(belief, best) - costs
+    promising = max(possible, key=lambda recipe: float(gain[recipe]))
+    return promising if gain[promising] > 0 else None
