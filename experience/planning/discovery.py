@@ -81,7 +81,7 @@ class _Candidate:
         """Decisions that one choice of the skill replaces, over all episodes that use it."""
         return (len(self.actions) - 1) * len(self.uses)
 
-    def overlaps(self, other: _Candidate) -> bool:
+    def is_nested_with(self, other: _Candidate) -> bool:
         """Whether one of the two is a part of the other, in the same environment."""
         if self.world != other.world:
             return False
@@ -112,7 +112,7 @@ def induce_skills(
     for candidate in _candidates(whole, shortest, longest, least_uses):
         if len(added) == most:
             break
-        if any(candidate.overlaps(other) for other in added):
+        if any(candidate.is_nested_with(other) for other in added):
             continue
         name = skill_name(candidate.world, candidate.actions)
         if name in library.records or not _succeeds_again(whole[min(candidate.uses)], replays):
