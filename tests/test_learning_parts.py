@@ -16,6 +16,7 @@ from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, 
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.null_learner import NullLearner
 from experience.learning.token_learner import Minibatches, imitation_schedule
+from experience.learning.value import explained_variance
 from experience.models.decoding import allowed_tokens, decoder_logprobs, fit, sample
 from experience.models.hugging_face import locate
 from experience.models.table import Table
@@ -255,3 +256,17 @@ def test_padding_counts_in_no_mean() -> None:
     assert TokenCounts.of([TokenBatch.of([turn(2, 0)])]) == TokenCounts(1.0, 1.0)
     assert batch.barred(5) is None
     assert as_arrays(turns=[turn(2, 1)], none=[]).keys() >= {"turns_tokens", "turns_mask"}
+
+
+def test_explained_variance_is_one_less_the_share_of_the_error() -> None:
+    """Returns 0 and 2 vary by 1; errors of ½ leave ¼ of it; the mean explains nothing."""
+    returns = np.array([0.0, 2.0])
+    assert explained_variance(np.array([0.5, 1.5]), returns) == 0.75
+    assert explained_variance(np.array([1.0, 1.0]), returns) == 0.0
+    assert explained_variance(np.array([2.0, 0.0]), returns) == -3.0
+
+
+def test_explained_variance_is_unknown_where_returns_are_equal_or_not_finite() -> None:
+    assert explained_variance(np.zeros(2), np.ones(2)) is None
+    assert explained_variance(np.zeros(2), np.array([0.0, np.nan])) is None
+    assert explained_variance(np.array([np.inf, 0.0]), np.array([0.0, 1.0])) is None

@@ -42,6 +42,7 @@ def flat_groups(window: Window) -> Finding:
     2402.03300).
     """
     last = [line.get("metrics", {}) for line in window[-_FEW_UPDATES:]]
+    # A line without groups says nothing, neither that they are flat nor that they are not.
     groups = [m for m in last if m.get("groups")]
     if len(groups) < _FEW_UPDATES or any(m["flat_groups"] < m["groups"] for m in groups):
         return OK
@@ -59,6 +60,7 @@ def policy_drift(window: Window) -> Finding:
     it, and so does an engine whose log-probabilities are not those of the trained model.
     """
     drift = window[-1].get("metrics", {}).get("kl")
+    # `not >` lets NaN pass: an update that is not finite is the finding of another monitor.
     if drift is None or not drift > _MOST_DRIFT:
         return OK
     return Finding(
@@ -73,6 +75,7 @@ def failing_worlds(window: Window) -> Finding:
     """Warns where more than half of the episodes so far failed in their world."""
     episodes = window[-1].get("episodes") or 0
     failed = (window[-1].get("dropped") or {}).get("failed", 0)
+    # A few failures at the start are no rate yet.
     if episodes < _FEW_EPISODES or failed <= episodes / 2:
         return OK
     return Finding(
@@ -86,6 +89,7 @@ def skipped_updates(window: Window) -> Finding:
     """Warns where updates were left out because their loss or gradient was not finite."""
     skipped = window[-1].get("skipped_updates") or 0
     before = (window[-2].get("skipped_updates") or 0) if len(window) > 1 else 0
+    # The count never falls: without the comparison one skipped update would warn for ever.
     if skipped <= before:
         return OK
     return Finding(

@@ -95,6 +95,7 @@ def expert_returns(demonstrations: Iterable[Step]) -> dict[str, float]:
     for steps in episodes.values():
         if all(s.reward is not None for s in steps):
             returns[steps[0].env_id].append(_return(Episode(tuple(steps), None)))
+    # Not the minimum: one failed demonstration would make every success good enough.
     return {env_id: float(np.percentile(of, 10)) for env_id, of in returns.items()}
 
 
@@ -136,6 +137,7 @@ def advantages(
         else:
             raw[group.episodes[0].first.env_id].append((group, leave_one_out(returns)))
     turns = []
+    # By environment: rewards of different worlds have different units.
     for found in raw.values():
         spread = float(np.sqrt(np.mean(np.concatenate([a for _, a in found]) ** 2))) + 1e-6
         for group, advantage in found:
@@ -215,6 +217,7 @@ _Situation = tuple[int, int | None, bool]
 
 def _situation(step: Step) -> _Situation:
     """The state, the pursued subgoal, and whether a subgoal is chosen: compared turns share all."""
+    # Choices in one state are compared with each other, whatever each of them chose.
     return step.state_key, step.option_id if not step.is_choice else None, step.is_choice
 
 
@@ -244,6 +247,7 @@ def _scaled(
     turns: list[Turn] = []
     for (level, imagined), of in raw.items():
         if not imagined or level not in spread:
+            # Without any real turn yet, the imagined ones must set the scale themselves.
             spread[level] = float(np.sqrt(np.mean([a**2 for _, a in of]))) + 1e-6
         for step, advantage in of:
             scaled = advantage / spread[level] * (negative_weight if advantage < 0 else 1.0)

@@ -60,6 +60,7 @@ class TokenBatch:
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> TokenBatch:
+        # Padding is on the right, where a causal model never looks: no attention mask is needed.
         longest = max(t.length for t in turns)
         tokens = np.zeros((len(turns), longest), np.int64)
         mask = np.zeros((len(turns), longest - 1), np.float32)
@@ -76,6 +77,7 @@ class TokenBatch:
             mask[row, written] = 1.0
             behaviour[row, written] = turn.logprobs
             if len(turn.allowed_counts):
+                # A forced token was no choice: its probability is 1 under every policy.
                 mask[row, written] = turn.allowed_counts != 1
                 limited[row, written] = turn.allowed_counts > 0
                 where = np.repeat(np.arange(start - 1, end - 1), turn.allowed_counts)
@@ -98,6 +100,7 @@ class TokenBatch:
         """The tokens that the decoder could not choose, bool [B, T−1, V]; None if it was free."""
         if not self.limited.any():
             return None
+        # Where the decoder was limited, all tokens are barred but those that are listed.
         barred = self.limited[..., None].repeat(1, 1, vocabulary)
         barred[tuple(self.allowed.T)] = False
         return barred
@@ -124,6 +127,7 @@ def micro_batches(turns: Sequence[Turn], most_tokens: int) -> Iterator[list[Turn
     A longer turn is a run of its own.
     """
     run: list[Turn] = []
+    # Sorted: padding costs as much time and memory as tokens do.
     for turn in sorted(turns, key=lambda t: t.length):
         if run and turn.length * (len(run) + 1) > most_tokens:
             yield run

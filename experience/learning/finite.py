@@ -46,11 +46,13 @@ class FiniteSteps:
         weights = [
             p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
+        # With an infinite `longest` nothing is clipped, and the norm is only measured.
         norm = float(nn.utils.clip_grad_norm_(weights, longest))
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
             self._in_a_row = 0
             return norm
+        # One NaN in a moment would stay there for ever: the update is left out as a whole.
         optimizer.zero_grad()
         self.skipped += 1
         self._in_a_row += 1

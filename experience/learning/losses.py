@@ -71,6 +71,7 @@ def clipped_policy_gradient(
     advantage = advantage[:, None]
     gain = ratio * advantage
     bounded = torch.minimum(gain, ratio.clamp(1 - clip.below, 1 + clip.above) * advantage)
+    # For Â < 0 the clipped loss has no upper bound: one stale token could outweigh the batch.
     floored = torch.where(advantage < 0, torch.maximum(bounded, clip.dual * advantage), bounded)
     with torch.no_grad():
         kl = ((ratio - 1 - log_ratio) * mask).sum()
@@ -85,5 +86,6 @@ def k3_divergence(logp: Tensor, logp_reference: Tensor, mask: Tensor) -> Tensor:
 
     logp (of π, whose samples the tokens are), logp_reference and mask: float [B, T].
     """
+    # A token that one policy finds all but impossible would overflow exp.
     log_ratio = _masked(logp_reference - logp, mask).clamp(-10, 10)
     return ((log_ratio.exp() - 1 - log_ratio) * mask).sum()

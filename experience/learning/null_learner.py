@@ -26,6 +26,7 @@ class NullLearner:
         self._bundle = PolicyBundle(Weights(0, b"", ""))
 
     def policy(self) -> PolicyBundle:
+        # The same object while nothing changes: whoever sends bundles sends each object once.
         self._bundle = self._bundle.updated(
             Weights(self.version, b"", ""), self.options, self.planner
         )

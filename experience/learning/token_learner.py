@@ -50,6 +50,7 @@ class Minibatches:
         """The numbers below `turns`, shuffled and cut; one empty minibatch if there are none."""
         wanted = self._wanted
         if imagined and self.real_size:
+            # Equal sizes give equal step lengths: imagined turns must not be worth more each.
             wanted = max(turns // self.real_size, 1)
         if turns and not imagined:  # if a planner chose all actions, there are no turns to weigh
             self.real_size = max(turns // self._wanted, 1)
@@ -59,6 +60,7 @@ class Minibatches:
 
 def imitation_schedule(step: int, steps: int) -> float:
     """The share of the imitation rate at `step`: a short linear rise, then a fall to a tenth."""
+    # The rise gives Adam's moments time to settle; the fall to a tenth averages the noise out.
     warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
     return warm_up * (1 - 0.9 * step / steps)
 

@@ -65,6 +65,7 @@ class Trainer:
         if turns:
             loss, metrics = self._accumulate(turns, self.objective)
         if demonstrations and imitation_weight:
+            # At temperature 1: an expert's tokens were not sampled at any.
             imitation, found = self._accumulate(
                 demonstrations, self._imitation, imitation_weight, temperature=1.0
             )
@@ -92,6 +93,7 @@ class Trainer:
         """Restores the policy's weights, the moments, and the reference."""
         Weights.read(0, saved["policy.safetensors"]).put_into(self.model)
         unpack_optimizer(saved["optimizer.safetensors"], self.optimizer)
+        # So that the bundle of the weights before is not served again.
         self.updates += 1
         if "reference.safetensors" in saved:
             self.keep_reference()
@@ -122,6 +124,7 @@ class Trainer:
                     reference = _score(self._reference, batch, temperature)
                 batch = replace(batch, logp_reference=reference)
             loss, found = objective.loss(logp, batch, counts)
+            # One backward pass for each micro-batch frees its activations before the next.
             (weight * loss).backward()
             total += weight * float(loss.detach())
             for name, value in found.items():

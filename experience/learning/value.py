@@ -41,6 +41,7 @@ class ValueFunction:
         learning_rate: float = 1e-3,
     ) -> None:
         self.trace = trace
+        # The fork leaves torch's own generator as it was: the policy's draws do not depend on it.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._model = _Regressor(
@@ -64,6 +65,7 @@ class ValueFunction:
 
     def __call__(self, observations: Sequence[str]) -> Floats:
         """The value of each observation, float [N], in units of reward."""
+        # Texts of similar length share a batch: padding costs as much as tokens.
         order = sorted(range(len(observations)), key=lambda i: len(observations[i]))
         values = np.zeros(len(observations))
         self._model.eval()
@@ -81,10 +83,7 @@ class ValueFunction:
         A truncated or unfinished episode bootstraps from its last observation; a terminated one
         ends at 0.
         """
-        seen = [
-            [s.obs_text for s in e.steps] + [e.closing.obs_text if e.closing else ""]
-            for e in episodes
-        ]
+        seen = [_observations(episode) for episode in episodes]
         flat = self([text for texts in seen for text in texts])
         values: list[Floats] = []
         returns: list[Floats] = []
@@ -104,12 +103,7 @@ class ValueFunction:
         """Fits the values to `episodes` and twice as many remembered ones; returns metrics."""
         if not episodes:
             return {}
-        older = (
-            self._rng.integers(len(self._recent), size=2 * len(episodes)).tolist()
-            if self._recent
-            else ()
-        )
-        chosen = [*episodes, *(self._recent[i] for i in older)]
+        chosen = [*episodes, *_drawn(self._recent, 2 * len(episodes), self._rng)]
         self.remember(episodes)
         values, returns = self.targets(chosen)
         self._judge(
@@ -140,12 +134,10 @@ class ValueFunction:
 
     def _judge(self, values: Floats, returns: Floats) -> None:
         """Takes the explained variance of new episodes into its running mean."""
-        spread = float(returns.var())
-        if spread > 1e-12:
-            now = 1 - float(((returns - values) ** 2).mean()) / spread
-            if math.isfinite(now):
-                # One bad batch may lie far below −1; it must not outweigh many good ones.
-                self.explained += 0.2 * (max(now, -1.0) - self.explained)
+        now = explained_variance(values, returns)
+        if now is not None:
+            # One bad batch may lie far below −1; it must not outweigh many good ones.
+            self.explained += 0.2 * (max(now, -1.0) - self.explained)
 
     def remember(self, episodes: Sequence[Episode]) -> None:
         """Keeps the newest `_MOST_REMEMBERED` episodes for later fits."""
@@ -177,11 +169,40 @@ class ValueFunction:
 
     def _tokens(self, observations: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens of the observations, int64 [B, T], padded on the right, and ends, int64 [B]."""
-        prompts = [fit(self._tokenizer.prompt(o), self._model.shape.context) for o in observations]
-        tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int64)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
-        return torch.from_numpy(tokens), torch.tensor([len(p) - 1 for p in prompts])
+        return _padded(
+            [fit(self._tokenizer.prompt(o), self._model.shape.context) for o in observations]
+        )
+
+
+def _drawn(recent: Sequence[Episode], n: int, rng: np.random.Generator) -> list[Episode]:
+    """`n` remembered episodes, with replacement; none if none is remembered."""
+    return [recent[i] for i in rng.integers(len(recent), size=n).tolist()] if recent else []
+
+
+def _padded(prompts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """The prompts as int64 [B, T], padded on the right, and the index of each last token, [B]."""
+    tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int64)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    return torch.from_numpy(tokens), torch.tensor([len(p) - 1 for p in prompts])
+
+
+def explained_variance(values: Floats, returns: Floats) -> float | None:
+    """1 − mean (G − v)² / var G; None where it is unknown.
+
+    values, returns: float [N]. It is unknown if all returns are equal, or one is not finite.
+    """
+    spread = float(returns.var())
+    if not spread > 1e-12:
+        return None
+    explained = 1 - float(((returns - values) ** 2).mean()) / spread
+    return explained if math.isfinite(explained) else None
+
+
+def _observations(episode: Episode) -> list[str]:
+    """The text of each turn, and of the closing row; an empty text if a crash left none."""
+    last = episode.closing.obs_text if episode.closing else ""
+    return [*(step.obs_text for step in episode.steps), last]
 
 
 class _Regressor(Transformer):
@@ -193,6 +214,7 @@ class _Regressor(Transformer):
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__(shape)
         self.head = nn.Linear(shape.width, 1)
+        # v = 0 everywhere at first: λ-returns begin as discounted rewards, not as noise.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

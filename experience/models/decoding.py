@@ -94,6 +94,7 @@ def sample(
     ends = {end} if isinstance(end, int) else set(end)
     if isinstance(generator, torch.Generator):
         generator = [generator] * len(prompts)
+    # Any token can pad: `seen` hides it.
     tokens, seen = _padded(prompts, next(iter(ends), 0))
     session = model.session()
     logits = session.read(tokens, seen)
@@ -119,6 +120,7 @@ def sample(
             return [w.sampled() for w in writing]
         if len(going) < len(alive):
             rows = torch.tensor(going)
+            # Finished rows leave the cache: they would cost as much as those that go on.
             session.keep(rows)
             alive = [alive[i] for i in going]
             seen = seen[rows]
@@ -164,6 +166,7 @@ class _Writing:
         return sorted({text[len(self.ids)] for text in self._left if len(text) > len(self.ids)})
 
     def add(self, token: int, logprob: float, allowed: list[int], ended: bool) -> None:
+        # Texts that this token excludes are gone for good: `allowed` looks at the rest only.
         self._left = [
             text
             for text in self._left
@@ -205,6 +208,7 @@ def _listed(
 
 def _padded(prompts: Sequence[np.ndarray], padding: int) -> tuple[Tensor, Tensor]:
     """The prompts as tokens int64 [B, T], padded on the left; and bool [B, T], False at padding."""
+    # On the left: then the last column holds the last token of every prompt.
     longest = max(map(len, prompts))
     tokens = torch.full((len(prompts), longest), padding)
     seen = torch.zeros(len(prompts), longest, dtype=torch.bool)

@@ -31,6 +31,7 @@ class CausalModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.lm(input_ids=tokens, use_cache=False).logits
+        # Log-probabilities in half precision are too coarse for ratios of policies.
         return logits.float()
 
     def session(self) -> CausalSession:
@@ -56,8 +57,10 @@ class CausalSession:
             "past_key_values": self._cache,
         }
         if "position_ids" in self._takes:
+            # Padding on the left must not count as positions.
             asked["position_ids"] = (seen.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         if "logits_to_keep" in self._takes:
+            # Logits over a large vocabulary at every token of the prompts would fill the memory.
             asked["logits_to_keep"] = 1
         answer = self._lm(**asked)
         self._cache = answer.past_key_values

@@ -46,6 +46,7 @@ class Table:
 
         Tensors: `actions` uint8 (the texts as JSON), `keys` int64 [N], `values` float64 [N, A].
         """
+        # The same 64 bits as a signed integer: torch computes with no unsigned ones of that size.
         keys = np.array([_key_of(o) for o in values], np.uint64).view(np.int64)
         table = np.array(list(values.values()), float).reshape(len(values), len(actions))
         names = np.frombuffer(dumps(list(actions)).encode(), np.uint8).copy()

@@ -22,4 +22,5 @@ class ByteTokenizer:
         return np.concatenate([body, [self.END]]).astype(np.int32)
 
     def text(self, ids: np.ndarray) -> str:
+        # Sampled bytes need not be UTF-8. The exact ids are stored beside this text.
         return bytes(int(i) for i in ids if i < 256).decode("utf-8", "replace")

@@ -95,6 +95,7 @@ class Transformer(nn.Module):
         self.norm = nn.RMSNorm(shape.width)
         half = shape.width // shape.heads // 2
         angles = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+        # Not among the weights: they follow from the shape alone.
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         for name, weight in self.named_parameters():
@@ -120,6 +121,7 @@ class Transformer(nn.Module):
 
         mask: bool [B, 1, T, cached + T], True where a token is attended to.
         """
+        # The last token's logits only: no other one is sampled from.
         return self._logits(self._read(tokens, positions, mask, cache)[:, -1])
 
     def _read(
@@ -140,6 +142,7 @@ class Transformer(nn.Module):
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
+        # Tied: a token's vector is learned both where the token is read and where it is written.
         return functional.linear(hidden, self.embedding.weight).float()
 
 

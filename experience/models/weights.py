@@ -60,6 +60,7 @@ class Weights:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name. Raises WeightsError if the bytes are damaged."""
+        # Checked at every read: a damaged weight would act without an error.
         if hashlib.sha256(self.data).hexdigest() != self.sha256:
             raise WeightsError(
                 f"version {self.version}: the bytes do not match their SHA-256",
@@ -100,6 +101,7 @@ class PolicyBundle:
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
     """Writes tensors as safetensors bytes."""
+    # safetensors refuses tensors that are not contiguous, such as transposed views.
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 

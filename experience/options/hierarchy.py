@@ -72,6 +72,7 @@ def levels(episode: Episode, library: Library) -> Levels:
         goal = (
             goals.get(step.option_id) if step.option_id is not None and not step.is_choice else None
         )
+        # A choice carries the id of the subgoal that it starts, yet belongs to the upper level.
         if goal is None:
             upper.append(step)
             continue
@@ -89,6 +90,7 @@ def levels(episode: Episode, library: Library) -> Levels:
                 step,
                 obs_text=goal.shown(step.obs_text),
                 reward=None if step.reward is None else step.reward + REACHED * reached,
+                # Reached is terminated: what comes after is the reward of the next choice.
                 discount=0.0 if reached else step.discount,
             )
         )
@@ -150,6 +152,7 @@ def in_hindsight(episode: Episode, library: Library, write: Write) -> list[Step]
             replace(
                 first,
                 decision=choice,
+                # No time passes in a choice: γ = 1, so that the pursuit's rewards count in full.
                 reward=0.0,
                 discount=1.0,
                 signals=(),
@@ -175,5 +178,6 @@ def _arrival(goal: Subgoal, seen: Sequence[str], start: int) -> int | None:
     """The turn at which a pursuit from `start` first reaches the goal; None if it never does."""
     if not goal.starts(seen[start]):
         return None
+    # A pursuit takes one turn at least, and at most the turns after which β would stop it.
     last = min(start + goal.most, len(seen) - 1)
     return next((t for t in range(start + 1, last + 1) if goal.reached(seen[t])), None)

@@ -79,6 +79,7 @@ class Program:
         return self.precondition(observation)
 
     def act(self, observation: str, age: int) -> str | None:
+        # Ages count the option's own actions: after the last there is none, which ends the option.
         return self.actions[age] if age < len(self.actions) else None
 
     def stops(self, observation: str, age: int) -> float:
@@ -130,6 +131,7 @@ class Subgoal:
     kind: Literal["subgoal"] = "subgoal"
 
     def starts(self, observation: str) -> bool:
+        # Not where it is reached already: the pursuit would end before its first turn.
         return self.precondition(observation) and not self.reached(observation)
 
     def act(self, observation: str, age: int) -> str | None:
@@ -270,6 +272,7 @@ class Library:
             )
         return Library(
             {**self.options, option.name: option},
+            # The old record wins: an option that comes back after it was retired is not new.
             {option.name: Record()} | dict(self.records),
             self.version + 1,
         )
@@ -296,6 +299,7 @@ class Library:
                 "options": [_plain(o) for o in self],
                 "records": {n: asdict(r) for n, r in self.records.items()},
             },
+            # Equal libraries have equal bytes: bundles compare bytes to tell what must be sent.
             sort_keys=True,
         ).encode()
 
@@ -321,6 +325,7 @@ def library_in(data: bytes) -> Library:
 
 def option_id(name: str) -> int:
     """The id that rows carry, int63: a hash of the name, so that all versions and runs agree."""
+    # The column is a signed integer of 64 bits: one bit less keeps the id positive.
     return state_key(f"option/{name}") >> 1
 
 
@@ -337,11 +342,13 @@ def _built(plain: dict[str, object]) -> Stored:
     for name in ("precondition", "until", "reached"):
         if name in plain:
             plain[name] = Condition(**plain[name])  # type: ignore[arg-type]
+    # A closed list of kinds: a file can name no class of its own.
     match plain["kind"]:
         case "campaign":
             return Experiments(**plain)  # type: ignore[arg-type]
         case "program":
-            return Program(**{**plain, "actions": tuple(plain["actions"])})  # type: ignore[arg-type]
+            plain["actions"] = tuple(plain["actions"])  # type: ignore[arg-type]
+            return Program(**plain)  # type: ignore[arg-type]
         case "learned":
             stopping = frozenset(plain["stopping"])  # type: ignore[call-overload]
             return Learned(**{**plain, "stopping": stopping})  # type: ignore[arg-type]

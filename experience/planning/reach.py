@@ -141,6 +141,7 @@ class Reach(Generic[Place]):
         target = np.array(
             [beyond if self._ends(a) else graph.number.get(a.observation, beyond) for a in answers]
         )
+        # From 0, the value of not going on at all; it stays that of what was not laid out.
         values = np.zeros(beyond + 1)
         discount = min(self.discount, LARGEST_DISCOUNT)
         for _ in range(beyond + 1):  # no path without a circle is longer

@@ -53,6 +53,7 @@ class AveragedTransformer:
         for micro in micro_batches(turns, _MICRO_BATCH_TOKENS):
             batch = TokenBatch.of(micro)
             logp = token_logprobs(self._trained(batch.tokens), batch.tokens)
+            # By the tokens of the whole update: the cut into micro-batches changes nothing.
             loss = negative_log_likelihood(logp, batch.mask) / tokens
             loss.backward()
             loss_of_all += float(loss.detach())
@@ -65,6 +66,7 @@ class AveragedTransformer:
 
     def _average(self) -> None:
         self.updates += 1
+        # A plain mean at first: else the random first weights would weigh for hundreds of updates.
         new = max(_SHORTEST_MEAN, 1 / self.updates)
         pairs = zip(self.mean.parameters(), self._trained.parameters(), strict=True)
         with torch.no_grad():
@@ -80,6 +82,7 @@ class AveragedTransformer:
                 prompts[start : start + _TOGETHER],
                 end=end,
                 most_tokens=most_tokens,
+                # Greedy: a prediction is the likeliest change, the same whenever asked for.
                 temperature=0,
                 generator=self._generator,
             )

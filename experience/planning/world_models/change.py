@@ -52,6 +52,7 @@ def event(answer: Outcome) -> str:
     A name is one word of letters, digits and _.-~; other characters are percent-encoded
     (RFC 3986, 2.1).
     """
+    # Two decimals: each further digit is one more byte that must be exact.
     words = {
         quote(name, safe=""): text
         for name, value in sorted(answer.signals.items())
@@ -77,6 +78,7 @@ def apply(before: str, change: str) -> Outcome | None:
     lines = before.split("\n")
     for line in rest:
         found = _LINE.fullmatch(line)
+        # Line n + 2 of n lines would leave a gap that nothing fills.
         if found is None or int(found[1]) > len(lines):
             return None
         number, text = int(found[1]), found[2]

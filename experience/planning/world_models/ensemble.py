@@ -81,6 +81,7 @@ class EnsembleModel:
         for an observation of another form.
         """
         predictions = [Prediction(None, float("inf"))] * len(observations)
+        # Unknown stays unknown: no answer, and an uncertainty that passes no gate.
         nets, seen = self._trainer.nets, self.transitions
         if nets is None:
             return predictions
@@ -121,6 +122,7 @@ class EnsembleModel:
         near = self._tolerance * self.transitions.usual_change()
         right, copied = list[bool](), list[bool]()
         for (observation, _, truth), prediction in zip(held_out, predictions, strict=True):
+            # The baseline: a model that is worth its cost beats "nothing changes".
             copy = Outcome(observation, {}, False)
             is_near = partial(self.transitions.is_near, observation, truth, near)
             right.append(is_near(prediction.answer))
@@ -159,6 +161,7 @@ class EnsembleModel:
 
     def load_weights(self, exported: Mapping[str, bytes]) -> None:
         """Predicts from now on as the model that made `exported` by `export_weights`."""
+        # A model that was never fitted exports nothing; the planner then predicts nothing.
         if "world_model.json" not in exported:
             return
         about = json.loads(exported["world_model.json"])

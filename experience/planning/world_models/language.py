@@ -145,8 +145,10 @@ class LanguageWorldModel:
         predictions = []
         for seen, change in zip(observations, written, strict=True):
             text = self._tokenizer.text(change.ids)
+            # A change that the limit of tokens cut off may still parse: it is no prediction.
             outcome = apply(seen, text) if change.ended else None
             shift = self._event_shift if _is_event(outcome) else 0.0
+            # A sum over the bytes, not a mean: every byte must be right for the change to be right.
             predictions.append(Prediction(outcome, shift - float(change.logprobs.sum())))
         return predictions
 
@@ -178,6 +180,7 @@ class LanguageWorldModel:
         actions = [step.decision.text for step, _ in held_out if step.decision]
         predictions = self.predict([step.obs_text for step, _ in held_out], actions)
         uncertainty, right, events = _compared(predictions, held_out)
+        # The last gate's shift is taken out, or each calibration would add to the one before.
         uncertainty[events] -= self._event_shift
         return uncertainty, right, events
 

@@ -39,9 +39,12 @@ class Networks(nn.Module):
             torch.manual_seed(seed)
             sizes = ((inputs, width), (width, width), (width, outputs + 1))
             self.weights = nn.ParameterList(
-                torch.randn(members, i, o) * (2 / i) ** 0.5 for i, o in sizes
+                # He et al. 2015: the variance stays the same from layer to layer.
+                torch.randn(members, i, o) * (2 / i) ** 0.5
+                for i, o in sizes
             )
             self.biases = nn.ParameterList(torch.zeros(members, 1, o) for _, o in sizes)
+        # Parameters without a gradient, not buffers: weights are sent as parameters.
         self.stats = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.full((size,), torch.nan), requires_grad=False)
@@ -60,6 +63,7 @@ class Networks(nn.Module):
         Until then the column is 0 as an input, and predicted as it always was as a target.
         """
         for rows, centre, spread in ((given, "centre", "spread"), (target, "middle", "usual")):
+            # Without correction: that of a single row is 0, and not NaN.
             mean, deviation = rows.mean(0), rows.std(0, correction=0)
             deviation[deviation <= SINGLE * mean.abs()] = 0.0
             unset = ~(self.stats[spread] > 0)
@@ -121,6 +125,7 @@ class NetworkTrainer:
         of_members = self._rows_of_members(len(rows))
         loss = torch.zeros(())
         for _ in range(steps):
+            # Each member draws for itself: equal batches would make the members alike.
             drawn = [self.rng.choice(own, batch) for own in of_members]
             chosen = torch.from_numpy(np.array(drawn))
             out = nets(given[chosen])

@@ -59,5 +59,6 @@ def _as_written(number: float, decimals: int) -> str:
     if size >= 1e15:
         return f"{number:.15g}"
     of_four = 3 - math.floor(math.log10(size)) if size else 0
+    # More digits than the model can know would be noise that a reader takes for knowledge.
     text = f"{number:.{max(of_four, decimals)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -43,6 +43,7 @@ class NumberTransitions:
     def _add(self, observation: str, action: str, outcome: Outcome) -> None:
         before = self.form.read(observation)
         change = self.form.read(outcome.observation) - before
+        # The networks compute in single precision: what overflows there cannot be fitted.
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(change.astype(np.float32)).all()
         use = use_of(observation, action)

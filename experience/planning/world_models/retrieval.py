@@ -45,6 +45,7 @@ class Memory:
         if not self._keys or k == 0:
             return [[] for _ in texts]
         if self._weighed is None:
+            # The 0.01 keeps a text of common words only from becoming a zero vector.
             weight = np.log((1 + self._seen) / (1 + self._texts_with)).astype(np.float32) + 0.01
             self._weighed = weight, _unit(self._vectors * weight)
         weight, known = self._weighed
@@ -52,6 +53,7 @@ class Memory:
         first = self._keys[0]
         for row, key in enumerate(without):
             if 0 <= key - first < len(self._keys):
+                # Counts are not negative, and so is no cosine of them: −1 is below all.
                 alike[row, key - first] = -1
         k = min(k, len(self._keys) - bool(len(without)))
         order = np.argsort(alike, axis=1, kind="stable")[:, len(self._keys) - k :]
@@ -62,6 +64,7 @@ def _counts(text: str) -> NDArray[np.float32]:
     """float [_WIDTH]: how often each word stands there, by hash; numbers and signs are words."""
     found = np.zeros(_WIDTH, np.float32)
     for word in re.findall(r"\w+|[^\w\s]", text):
+        # crc32 and not hash(): Python's differs from process to process.
         found[zlib.crc32(word.encode()) % _WIDTH] += 1
     return found
 
