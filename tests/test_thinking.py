@@ -335,6 +335,8 @@ def test_an_action_that_was_never_tried_is_worth_the_mixed_value() -> None:
     low, _ = searched([0.0, 0.0], {(0,): -1.0}, simulations=1, value=0.5)
     assert low.policy[0] == pytest.approx(math.exp(-51.0)), "v_mix is −¼, and better than −1"
     assert low.value == pytest.approx(-0.25)
+    thrice, _ = searched([0.0, 0.0], {(0,): -1.0}, simulations=3, value=0.5, considered=1)
+    assert thrice.value == pytest.approx((0.5 - 3 * 1.0) / 4), "three visits weigh three times"
 
 
 def test_where_all_are_worth_the_same_the_improved_policy_is_the_prior() -> None:
