@@ -43,7 +43,10 @@ class Verb(TyperCommand):
 class Verbs(typer.Typer):
     """A group whose commands own stdout."""
 
-    def command(self, name: str | None = None, **how: Any) -> Callable[[F], F]:  # type: ignore[override]
+    # Typer lists each keyword of its own `command`; passing them on needs no list of ours.
+    def command(  # type: ignore[override]
+        self, name: str | None = None, **how: Any
+    ) -> Callable[[F], F]:
         return super().command(name, **{"cls": Verb, **how})
 
 

@@ -16,6 +16,9 @@ from actors.runs.directory import RunDirectory
 from experience.command.output import emit, say
 from experience.errors import IsolationError, XpError
 
+_MOST_WHY = 2000
+"""Characters of an error in run.json: a traceback may be longer than all else there."""
+
 
 class Launch:
     """A block that starts one run. With `as_json`, its last record is a `result` or an `error`."""
@@ -30,24 +33,12 @@ class Launch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, *_: Any
     ) -> None:
-        if (
-            error is None
-            or not self._as_json
-            or (isinstance(error, SystemExit) and not self._about)
-        ):
+        if error is None or not self._as_json:
             return
-        hint = error.hint if isinstance(error, XpError) else ""
-        emit(
-            {
-                "kind": "error",
-                "event": "done",
-                "status": _status(error),
-                "exit": _exit_code(error),
-                "why": str(error)[:2000] or type(error).__name__,
-                "hint": hint,
-                **self._about,
-            }
-        )
+        # Typer ends a command that was called wrongly by SystemExit: no run has begun then.
+        if isinstance(error, SystemExit) and not self._about:
+            return
+        emit(_failed(error) | self._about)
 
     def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
         from actors.commands.doctor import require
@@ -123,7 +114,7 @@ class Launch:
         directory.write_record(
             status=status,
             exit=_exit_code(error),
-            why=str(error)[:2000],
+            why=str(error)[:_MOST_WHY],
             seconds=seconds,
             version=newest.version,
             steps=newest.steps,
@@ -170,6 +161,18 @@ class Launch:
             emit(summary_line(progress, report))
             return
         emit(_result(directory, progress, time.time() - started, report))
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    """The last JSON record of a run that did not succeed."""
+    return {
+        "kind": "error",
+        "event": "done",
+        "status": _status(error),
+        "exit": _exit_code(error),
+        "why": str(error)[:_MOST_WHY] or type(error).__name__,
+        "hint": error.hint if isinstance(error, XpError) else "",
+    }
 
 
 def _held_out_in_words(progress: Progress) -> dict[str, dict[str, str]]:

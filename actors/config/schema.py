@@ -354,7 +354,7 @@ def dump(config: Config) -> str:
 
 
 def _write_out_lists(merged: Node, override: Node) -> None:
-    """Puts a default's list into `merged` where `override` reaches into one that no file has set."""
+    """Puts a default's list into `merged` if `override` reaches into it and no file has set it."""
     for key, node in override.value.items():
         field = Config.model_fields.get(key)
         if (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from experience.shards.redaction.redact import Redactor
 
 _STYLE = """:root{color-scheme:light dark;--ink:#222;--soft:#595959;--line:#ccc;--box:#f5f5f2;
 --bad:#9d1c0d}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e6e1;--soft:#b0aca4;--line:#555;--box:#2a2926;--bad:#ffa394}
+@media(prefers-color-scheme:dark){
+:root{--ink:#e8e6e1;--soft:#b0aca4;--line:#555;--box:#2a2926;--bad:#ffa394}
 body{background:#1c1b19}svg{background:#fff;border-radius:6px;padding:.4em}}
 body{font:1rem/1.5 system-ui,sans-serif;max-width:65rem;margin:2em auto;padding:0 1em;
 color:var(--ink)}
@@ -51,45 +53,119 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The page may fetch nothing and run nothing, whatever a world wrote into it."""
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a report tells of: the run's files, and what was read from its shards."""
+
+    directory: RunDirectory
+    progress: Progress
+    config: Config | None
+    record: Mapping[str, Any]
+    found: Survey
+    counted: Mapping[str, int]
+    damage: str
+    """Why the shards cannot be read; empty where they can."""
+
+    @property
+    def learning(self) -> bool:
+        return learns(self.config)
+
+
 def write_report(directory: RunDirectory, progress: Progress) -> Path:
     """Writes report.html into the run directory and returns its path.
 
     Returns, counts, failures and examples are read from the shards, so that a run that was cut off
     is reported like any other; `progress` adds what the shards do not hold.
     """
-    config = known_config(directory)
-    found = Survey([])
-    damage = ""
+    facts = _read(directory, progress)
+    history = list(figures.in_one_time(directory.metrics()))
+    body = [
+        *_summary(facts),
+        *_curves(facts),
+        *_history(facts, history),
+        _section("Kept", "", _kept(progress, facts.counted, facts.record)),
+        _section(
+            "Examples",
+            "Whole episodes: of each world the best and the worst held-out one of its last "
+            "evaluated version, from the first turn to the closing row.",
+            examples(directory, facts.found),
+        ),
+        _section("Configuration", "", _configuration(directory)),
+    ]
+    path = directory.path / "report.html"
+    # The whole page passes the redactor, since a secret may come from any of its sources.
+    page = Redactor.current().text(_page(directory.name, "".join(body)))
+    replace_file(path, page.encode(errors="replace"))
+    return path
+
+
+def _read(directory: RunDirectory, progress: Progress) -> _Facts:
+    """The facts of a run. A damaged store is one of them: the report of that run must say so."""
+    found, damage = Survey([]), ""
     counted = dict.fromkeys(("rows", "imagined_rows"), 0)
     try:
         found = survey(directory.shards)
         counted = directory.count()
-    except ShardError as error:  # the report of a run that failed for it says so
-        damage = f'<p class="bad">The shards cannot be read: {_text(error)}</p>'
-    history = list(figures.in_one_time(directory.metrics()))
-    record = directory.record
-    learning = learns(config)
-    body = [
-        f"<h1>{_text(directory.name)}</h1>",
+    except ShardError as error:
+        damage = str(error)
+    config = known_config(directory)
+    return _Facts(directory, progress, config, directory.record, found, counted, damage)
+
+
+def _page(title: str, body: str) -> str:
+    """The whole HTML page."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{_text(title)}</title>"
+        '<meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<style>{_STYLE}</style></head><body>{body}</body></html>"
+    )
+
+
+def _summary(facts: _Facts) -> list[str]:
+    """The head of the page: what went wrong first, then one sentence and one table."""
+    damage = ""
+    if facts.damage:
+        damage = f'<p class="bad">The shards cannot be read: {_text(facts.damage)}</p>'
+    # A policy that does not learn is not warned about what only learning needs.
+    warned = warnings(facts.progress) if facts.learning else []
+    sentence = _sentence(facts.directory, facts.record, len(facts.found.episodes), facts.counted)
+    return [
+        f"<h1>{_text(facts.directory.name)}</h1>",
         damage,
-        *_what_happened(directory, record, found),
-        *(f'<p class="bad">{_text(warning)}</p>' for warning in warnings(progress) if learning),
-        f"<p>{_text(_sentence(directory, record, len(found.episodes), counted))}</p>",
-        _table(found, learning, config),
+        *_what_happened(facts.directory, facts.record, facts.found),
+        *(f'<p class="bad">{_text(warning)}</p>' for warning in warned),
+        f"<p>{_text(sentence)}</p>",
+        _table(facts.found, facts.learning, facts.config),
+    ]
+
+
+def _curves(facts: _Facts) -> list[str]:
+    """Returns per policy version, on held-out tasks and while training."""
+    held_out, training = facts.found.held_out(), facts.found.training()
+    first = first_version(facts.config).removesuffix(" (v0)")
+    by_version = {world: returns.versions for world, returns in held_out.items()}
+    return [
         _section(
             "Return on held-out tasks, per policy version",
             "Tasks that training never draws; n of them at each point; bands are 95 % intervals "
             "over the tasks of this one run (Student's t; none for fewer than five). The dotted "
             "line is a policy of well-formed random actions; version 0 is "
-            f"{first_version(config).removesuffix(' (v0)')} alone.",
-            figures.held_out(found.held_out())
-            + _numbers({w: r.versions for w, r in found.held_out().items()}),
+            f"{first} alone.",
+            figures.held_out(held_out) + _numbers(by_version),
         ),
         _section(
             "Return while training",
-            _beside_held_out(config),
-            figures.training(found.training()) + _numbers(found.training()),
+            _beside_held_out(facts.config),
+            figures.training(training) + _numbers(training),
         ),
+    ]
+
+
+def _history(facts: _Facts, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the metrics tell over time: the steps, the world model, the updates."""
+    return [
         _section(
             "Where the data came from",
             "Steps in the shards by source, as the run went on. Acknowledged "
@@ -107,27 +183,9 @@ def write_report(directory: RunDirectory, progress: Progress) -> Path:
             "Of updates on real experience: losses, the gradient's length before it is cut, how "
             "far the policy moved from the one that acted (kl; clipped: share of tokens whose "
             "ratio was), and the age of the experience.",
-            figures.learning(history) if learning else "",
+            figures.learning(history) if facts.learning else "",
         ),
-        _section("Kept", "", _kept(progress, counted, record)),
-        _section(
-            "Examples",
-            "Whole episodes: of each world the best and the worst held-out one of its last "
-            "evaluated version, from the first turn to the closing row.",
-            examples(directory, found),
-        ),
-        _section("Configuration", "", _configuration(directory)),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{_text(directory.name)}</title>"
-        '<meta name="viewport" content="width=device-width">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>"
-    )
-    path = directory.path / "report.html"
-    replace_file(path, Redactor.current().text(page).encode(errors="replace"))
-    return path
 
 
 def _text(value: Any) -> str:

@@ -107,9 +107,8 @@ class Guarded(io.TextIOBase):
     def __init__(self, below: Any) -> None:
         self.below = below
         self._waiting = ""
-        self._lock = (
-            threading.RLock()
-        )  # collectors, watches and logging write from threads of their own
+        # Collectors, watches and logging write from threads of their own.
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
@@ -187,7 +186,8 @@ def _redacted_record(*words: Any, **more: Any) -> logging.LogRecord:
     try:
         record.msg = redactor.text(record.getMessage())
         record.args = ()
-    except Exception:  # noqa: BLE001  a message that cannot be formatted is reported by logging itself
+    # A message that cannot be formatted is reported by logging itself, and must not end a run.
+    except Exception:  # noqa: BLE001
         return record
     if record.exc_info and record.exc_info[0]:
         record.exc_text = redactor.text(

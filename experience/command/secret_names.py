@@ -9,10 +9,11 @@ from experience.shards.redaction.redact import Redactor
 
 _SECRET_KEY = re.compile(
     r"(^|_)(api_?keys?|access_?key(_id)?|private_?key|auth_?key|app_?secret|secrets?|(hf_?)?token|"
-    r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passwort|pass|pass_?(phrase|code|word)|pwd|"
-    r"credentials?|creds|auth|authorization|bearer|jwt|pat|cookies?|session_?id|sas|dsn|mnemonic|connection_string|"
-    r"(account|client|consumer|encryption|function|hmac|license|master|openai|anthropic|azure|secret|shared|signing|ssh|"
-    r"storage|subscription|wandb)_?key)(_value)?(_?\d+)?$"
+    r"(access|auth|api|bearer|refresh|session)_tokens|passw(or)?ds?|passwort|pass|"
+    r"pass_?(phrase|code|word)|pwd|credentials?|creds|auth|authorization|bearer|jwt|pat|cookies?|"
+    r"session_?id|sas|dsn|mnemonic|connection_string|"
+    r"(account|client|consumer|encryption|function|hmac|license|master|openai|anthropic|azure|"
+    r"secret|shared|signing|ssh|storage|subscription|wandb)_?key)(_value)?(_?\d+)?$"
 )
 _NO_SECRET = re.compile(r"(^|_)(eos|bos|pad|unk|sep|cls|mask|stop|end|start|special)_token$")
 _IN_TEXT = re.compile(

@@ -23,6 +23,7 @@ import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from experience.errors import ShardError
@@ -92,9 +93,8 @@ def import_from(source: Path, of: str, store: Path) -> Exchanged:
         if not (entry.is_file() or entry.is_dir()):  # a pipe would hold its reader up
             raise ShardError(f"{entry} is neither a file nor a folder", "remove it")
     kinds = _check(importer.import_from(source), source)
-    made = next(
-        (p for p in reversed(store.parents) if not p.exists()), None
-    )  # the first folder that is not there yet
+    # The first folder that is not there yet: a failed import removes it with all below it.
+    made = next((p for p in reversed(store.parents) if not p.exists()), None)
     draft = store.with_name(f".{store.name}-{secrets.token_hex(4)}")
     try:
         done = _fill(
@@ -115,6 +115,7 @@ def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
     Raises ShardError, with the place, where a stream's t is not gapless, two units are given for
     one signal, a picture is missing, or there is no step at all.
     """
+    folder = _folder(source)
     kinds: dict[str, SignalKind] = {}
     next_t: dict[bytes, int] = defaultdict(int)
     for where, step in found:
@@ -135,7 +136,7 @@ def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
                     "nothing was imported; a signal has one unit and one source",
                 )
         for blob in step.obs_blobs:
-            checked(where, lambda blob=blob: find(_folder(source), blob))  # type: ignore[misc]
+            checked(where, partial(find, folder, blob))
     if not next_t:
         raise ShardError(f"{source}: no step in it", "nothing was imported")
     return kinds
@@ -143,9 +144,11 @@ def _check(found: Iterable[Placed], source: Path) -> dict[str, SignalKind]:
 
 def _fill(journal: Journal, found: Iterable[Placed], source: Path) -> Exchanged:
     done = Exchanged()
+    folder = _folder(source)
     for where, step in found:
         for blob in step.obs_blobs:
-            data = checked(where, lambda blob=blob: find(_folder(source), blob))  # type: ignore[misc]
+            data = checked(where, partial(find, folder, blob))
+            # Queued before its row: the journal commits no row whose picture is not on disk.
             journal.blobs.put(data, blob.media, blob.w, blob.h, role=blob.role)
         journal.append(step)
         done.rows += 1

@@ -178,7 +178,8 @@ def _ids(values: Sequence[bytes | None]) -> pa.Array:
     """A column of 16-byte ids; None becomes null."""
     if None in values:
         return pa.array(values, type=ID)
-    return pa.Array.from_buffers(ID, len(values), [None, pa.py_buffer(b"".join(values))])  # type: ignore[arg-type]
+    together = pa.py_buffer(b"".join(values))  # type: ignore[arg-type]
+    return pa.Array.from_buffers(ID, len(values), [None, together])
 
 
 def _lists(rows: Sequence[Sequence[Any]], of: pa.DataType, columns: Mapping[str, Any]) -> pa.Array:

@@ -15,9 +15,11 @@ _DEPTH = 4
 _HEX = "[0-9a-fA-F]"
 # Each alternative begins with a fixed character, so that a text without it is passed over fast.
 _ESCAPE = re.compile(
-    rf"%u(?P<a>{_HEX}{{4}})|%(?P<b>{_HEX}{{2}})|\\\\{{0,7}}[uU](?P<c>{_HEX}{{4}})|\\\\{{0,7}}u\{{(?P<d>{_HEX}{{1,6}})\}}|"
-    rf"\\\\{{0,7}}[xX](?P<e>{_HEX}{{2}})|&#[xX](?P<f>{_HEX}{{1,6}});?|=(?P<g>{_HEX}{{2}})|&#(?P<decimal>\d{{1,7}});?|"
-    rf"\\\\{{0,7}}(?P<octal>[0-3]?[0-7]{{2}})|&(?P<name>amp|lt|gt|quot|apos|AMP|LT|GT|QUOT);|\\\\{{0,7}}(?P<itself>[\"'\\/])|"
+    rf"%u(?P<a>{_HEX}{{4}})|%(?P<b>{_HEX}{{2}})|"
+    rf"\\\\{{0,7}}[uU](?P<c>{_HEX}{{4}})|\\\\{{0,7}}u\{{(?P<d>{_HEX}{{1,6}})\}}|"
+    rf"\\\\{{0,7}}[xX](?P<e>{_HEX}{{2}})|&#[xX](?P<f>{_HEX}{{1,6}});?|=(?P<g>{_HEX}{{2}})|"
+    rf"&#(?P<decimal>\d{{1,7}});?|\\\\{{0,7}}(?P<octal>[0-3]?[0-7]{{2}})|"
+    rf"&(?P<name>amp|lt|gt|quot|apos|AMP|LT|GT|QUOT);|\\\\{{0,7}}(?P<itself>[\"'\\/])|"
     rf"\\\\{{0,7}}[nrt\n]|=\r?\n|0[xX](?={_HEX}{{2}})"
 )
 _ESCAPES = re.compile("(" + re.sub(r"\(\?P<\w+>", "(?:", _ESCAPE.pattern) + ")")

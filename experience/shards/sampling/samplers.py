@@ -37,9 +37,8 @@ class Recency:
     half_life: float
 
     def propose(self, n: int, rows: int, rng: np.random.Generator) -> np.ndarray:
-        oldest = 0.5 ** (
-            rows / self.half_life
-        )  # the truncated exponential distribution of ages, inverted
+        # The distribution of ages is a truncated exponential one; its inverse maps a uniform draw.
+        oldest = 0.5 ** (rows / self.half_life)
         age = -self.half_life * np.log2(1 - rng.random(n) * (1 - oldest))
         rows_ago: np.ndarray = np.minimum(age.astype(np.int64), rows - 1)
         return rows - 1 - rows_ago
@@ -129,7 +128,10 @@ class Prioritised:
         self._tree.set(at[last], priorities[last].astype(np.float64) ** self._alpha)
 
     def importance(self, at: np.ndarray, beta: float) -> np.ndarray:
-        """The weights that correct a mean over drawn rows: w_i ∝ P(i)^−β, at most 1. float64 [n]."""
+        """The weights that correct a mean over drawn rows, float64 [n].
+
+        w_i ∝ P(i)^−β, at most 1    Schaul et al. 2016, §3.4
+        """
         weights: np.ndarray = self._tree[at] ** -beta
         weights /= weights.max()
         return weights
