@@ -108,6 +108,7 @@ def _reward(world: str, reward: Any) -> float:
 
 
 def _flag(world: str, name: str, value: Any) -> bool:
+    # By value, not by type: numpy.bool_ is no bool, and some worlds answer 0 and 1.
     number = as_number(value)
     if number not in (0.0, 1.0):
         raise EnvironmentFailure(
@@ -161,7 +162,8 @@ def _kinds(answer: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    # Python refuses to write out a whole number of more than 4300 digits: repr would raise.
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 1000:
-        return f"a whole number of {value.bit_length()} bits"  # which Python does not write out
+        return f"a whole number of {value.bit_length()} bits"
     said = repr(value)
     return said if len(said) <= 80 else f"{said[:77]}..."

@@ -88,6 +88,7 @@ class EpisodeReader:
     def take(self, step: Step) -> list[Episode]:
         """The episodes that end with this row: one that a crash cut off, one that it closes."""
         over, rows = [], self._open.setdefault(step.stream_id, [])
+        # A reset on the first row is the ordinary case: only with rows before it was one cut off.
         if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
             over.append(Episode(tuple(rows), None))
             rows.clear()

@@ -47,6 +47,7 @@ def whole(function: Function) -> Function:
             return function(*words, **more)
         finally:
             _here.depth = depth
+            # Python runs signal handlers in the main thread alone, so only its calls may raise.
             if _waiting and not depth and threading.current_thread() is threading.main_thread():
                 _stop(_waiting.pop())
 
@@ -81,6 +82,7 @@ def leave(code: object) -> NoReturn:
         sys.exit(code)  # type: ignore[arg-type]
     if not (code is None or isinstance(code, int)):
         print(code, file=sys.stderr)
+    # os._exit skips what sys.exit would do: the exit handlers (Ray's, coverage's) and the buffers.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

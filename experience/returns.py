@@ -38,6 +38,7 @@ def discounted_returns(rewards: Floats, discounts: Floats, bootstrap: float = 0.
             f"{len(rewards)} rewards but {len(discounts)} discounts", "give one discount a reward"
         )
     result = np.empty(len(rewards))
+    # Backwards: each return needs the one after it, so that T steps cost O(T).
     following = bootstrap
     for t in range(len(rewards) - 1, -1, -1):
         following = rewards[t] + discounts[t] * following

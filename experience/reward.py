@@ -60,6 +60,7 @@ class RewardModel:
 
     @cached_property
     def version(self) -> str:
+        # Sorted: the same weights in another order are the same reward, under the same name.
         canonical = dumps({k: dict(sorted(v.items())) for k, v in sorted(self.weights.items())})
         return "linear-" + hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

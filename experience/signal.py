@@ -66,6 +66,7 @@ def read_signals(
 
 
 def _signal(name: str, reported: Any, catalogue: Mapping[str, SignalKind]) -> Signal:
+    # Only a tuple: a list of two may be what a world wrongly reports as one number.
     has_evidence = isinstance(reported, tuple) and len(reported) == 2
     value, evidence = reported if has_evidence else (reported, "")
     if name not in catalogue:

@@ -42,6 +42,7 @@ def random_action(env: Any, rng: np.random.Generator) -> str:
     listed = actions_of(env)
     if listed:
         return listed[int(rng.integers(len(listed)))]
+    # A space draws from a generator of its own: seeded here, so that a run repeats itself.
     env.action_space.seed(int(rng.integers(2**31)))
     return str(env.action_space.sample())
 

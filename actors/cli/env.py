@@ -76,6 +76,7 @@ def replay(
         for step in found.rows:
             emit(as_record(step) if as_json else described(step))
         if again:
+            # A world of its own for each episode: what one left behind must not help the next.
             made, rewards = _as_it_was(directory, lived.env_id, trusted)
             difference = relive(found.rows, made, rewards)
             made.close()

@@ -78,6 +78,7 @@ def compact(
     before = 0 if keep_days is None else time.time_ns() - int(keep_days * 86_400e9)
     directory = RunDirectory.find(name)
     done = compact_store(directory.shards, to, expire_before_ns=before)  # type: ignore[arg-type]
+    # Imagined steps branch from real ones: without these they tell of nothing.
     imagined = drop_orphans(directory.path) if keep_days is not None else 0
     if as_json:
         emit({"run": directory.name, **vars(done), "imagined_removed": imagined})

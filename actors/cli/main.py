@@ -17,6 +17,7 @@ app = Verbs(
     rich_markup_mode=None,
     help="Agents act, everything is kept, a learner improves, agents get better.",
 )
+# In the order of --help: what is typed first comes first.
 for _family in (running, reading, keeping, machine):  # without a name: its verbs are top-level
     app.add_typer(_family.app)
 app.add_typer(env.app, name="env")

@@ -63,6 +63,7 @@ def run(
     from actors.commands.launch import Launch
 
     words = [*(overrides or []), *([f"budget.steps={limit}"] if limit is not None else [])]
+    # Within Launch: with --json, a configuration that is refused is a record on stdout too.
     with Launch(as_json) as launch:
         checked, origins = load_config(config, words)
         if not dry_run:
@@ -97,6 +98,7 @@ def submit(
     from actors.commands.submit import submit_job
 
     words = overrides or []
+    # Here, where the user looks: on the cluster the same mistake is found minutes later.
     load_config(config, words)
     trust = ["--i-trust-this-code"] if trusted else []
     files = [word for file in config or [] for word in ("-c", str(file))]

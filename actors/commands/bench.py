@@ -20,6 +20,7 @@ def measure(
     write: bool,
 ) -> int:
     """Gives the exit code: 1 where a goal was missed."""
+    # Before the folder changes, which every relative path hangs on.
     plot = plot and absolute(plot)
     os.chdir(ROOT)  # whose pages and results the benchmarks write
     if what == "planning":

@@ -32,6 +32,7 @@ _FIXED = (
     (re.compile(r"learning\.advantage"), "the checkpoint's learner does not fit it"),
 )
 """Keys whose value an existing store fixes, and why."""
+# A run may be renamed and moved; nothing in its rows tells of either.
 _OF_NO_MATTER = ("name", "runs_dir")
 _MISSING = "not set"
 
@@ -80,6 +81,7 @@ def _leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
         here = f"{path}.{key}" if path else key
         if here == "worlds" and isinstance(value, list):
             for world in (w for w in value if isinstance(w, dict)):
+                # By id, not by number: a world that was added first moves all the others.
                 name = f"worlds[{world.get('id')}]"
                 yield name, "listed"
                 for part, inner in world.items():

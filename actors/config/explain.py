@@ -16,6 +16,7 @@ def explained(wanted: str, config: Config, origins: Mapping[str, str]) -> Iterat
 
     Raises ConfigError for a name that is neither a key nor a section.
     """
+    # `worlds[].id` is written `worlds.id`: what is asked about is the key, not one world's value.
     known = {name.replace("[]", ""): field for name, field in keys(Config)}
     found = [
         name for name in known if not wanted or name == wanted or name.startswith(wanted + ".")

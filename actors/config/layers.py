@@ -38,6 +38,7 @@ def _merge_item(items: list[Node], new: Node, problems: Problems, path: str) -> 
                 node.place,
                 f"{here}: an item of a list is named by its number; {_how_many(items, path)}",
             )
+        # The length first: a number of a million digits would keep int() busy for minutes.
         elif len(key) > 9 or int(key) >= len(items):
             problems.add(node.place, f"{here}: {_how_many(items, path)}", f"{path}+=[...] adds one")
         else:

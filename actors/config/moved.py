@@ -41,5 +41,6 @@ def report_moved(read: Node, problems: Problems) -> None:
         value = section.value[key]
         if isinstance(value.value, dict):
             continue  # a section that has the name of an old key
+        # Out of the tree, or it would be reported once more as unknown.
         del section.value[key]
         problems.add(value.place, f"{old}: this key has moved", f"set {new}")

@@ -31,6 +31,7 @@ def read_file(path: Path, problems: Problems) -> Node | None:
     """The mapping that a file holds; None, and a problem, where it holds none."""
     try:
         with open(path, "rb") as file:
+            # One byte more than allowed tells a file that is too long, without reading all of it.
             text = file.read(_MOST_BYTES + 1)
     except OSError as error:
         problems.add(
@@ -86,6 +87,7 @@ def check_secrets(node: Node, problems: Problems, path: str = "", secret: str = 
             is_one = is_secret(key) or (named and key == "value")
             check_secrets(child, problems, here, secret or (key if is_one else ""))
     elif isinstance(node.value, list):
+        # A list may be a command line: the word before names what this word is.
         before = ""
         for i, child in enumerate(node.value):
             text = "" if isinstance(child.value, dict | list) else str(child.value)
@@ -130,6 +132,7 @@ def _check_leaf(node: Node, path: str, secret: str, problems: Problems) -> None:
             f"{path}: a secret does not belong into a configuration",
             _RIGHT.format(key=key),
         )
+    # The password of base_url is moved into the environment by `without_password`.
     elif path != "policy.base_url" and (
         Redactor.current().text(text) != text or _gives_a_secret(text)
     ):

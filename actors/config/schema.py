@@ -319,6 +319,7 @@ def load(
     """
     problems = Problems()
     merged = Node({}, "defaults")
+    # Nothing stops at the first mistake: all are told at once, each with its place.
     for file in files:
         node = read_file(at_home(file), problems)
         if node is not None:
@@ -330,6 +331,7 @@ def load(
             report_moved(node, problems)
             _write_out_lists(merged, node)
             merge(merged, node, problems)
+    # Secrets first: whatever is said afterwards must not quote one.
     check_secrets(merged, problems)
     check_keys(merged, Config, Config, "", problems)
     config = None
@@ -344,6 +346,7 @@ def load(
         check_sense(config, merged, problems)
     if problems.found or config is None:
         raise problems.error()
+    # From here on the values behind these names are redacted, in child processes too.
     name_secrets(names_of_secrets(config.model_dump()))
     return without_password(config), dict(origins(merged))
 

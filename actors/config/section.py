@@ -20,7 +20,7 @@ def absolute(path: str | Path) -> Path:
     """
     try:
         return Path(path).expanduser().absolute()
-    # no such user, or the current folder is gone
+    # No such user, or the current folder is gone.
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}", "give a path that begins with '/'") from error
 
@@ -53,6 +53,7 @@ SEEDS = 2**31
 
 
 class Section(BaseModel):
+    # `validate_default`: a default that its own range forbids would fail only where it is used.
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )

@@ -132,6 +132,7 @@ def without_password(config: Config) -> Config:
     password = unquote(split.password or "")
     if not at or password in ("", HIDDEN):
         return config
+    # Engines in child processes read it there; config.yaml, which is kept, has a mark instead.
     os.environ[PASSWORD] = password
     name_secrets([PASSWORD])
     shown = urlunsplit(split._replace(netloc=f"{split.username}:{HIDDEN}@{host}"))

@@ -109,6 +109,7 @@ def _suggest(key: str, model: type[BaseModel], root: type[BaseModel], path: str)
     everywhere = {name.rpartition(".")[2]: name for name, _ in keys(root)} | {
         n: n for n in root.model_fields
     }
+    # Right name, wrong section: the commonest mistake, and certain where a guess is not.
     if key in everywhere:
         return everywhere[key]
     for known in (here, everywhere):

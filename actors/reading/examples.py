@@ -38,6 +38,7 @@ def _best_and_worst(found: Survey, world: str) -> list[Lived]:
     acted = [e for e in known if e.behaviour != "random" and e.split == "heldout"] or known
     last = max((e.version or 0 for e in acted), default=0)
     ranked = sorted((e for e in acted if (e.version or 0) == last), key=lambda e: e.total or 0.0)
+    # Of a single episode the best is the worst, and is shown once.
     return list(dict.fromkeys([ranked[-1], ranked[0]])) if ranked else []
 
 
@@ -86,6 +87,7 @@ def _shortened(turns: Sequence[str]) -> str:
     left = list(kept)
     room = _MOST_CHARACTERS
     while left and room > 0:
+        # From both ends in turn, the end first: how an episode ended matters most.
         side = tail if len(tail) <= len(head) else head
         side.append(left.pop(-1 if side is tail else 0))
         room -= len(side[-1])
@@ -127,11 +129,13 @@ def _small(data: bytes) -> bytes:
     """The picture encoded again as a small JPEG. Raises ValueError if it has too many pixels."""
     from PIL import Image
 
+    # Three formats only: each further decoder of Pillow is one more that a world could attack.
     picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
     if picture.width * picture.height > _MOST_PIXELS:
         raise ValueError(f"{picture.width} × {picture.height} pixels are too many")
     drawn = picture.convert("RGB")
     drawn.thumbnail((_WIDTH, 2 * _WIDTH))
+    # A page may hold a hundred pictures, and is opened from a mail as often as from a disk.
     for quality in (80, 60, 40, 20):
         out = io.BytesIO()
         drawn.save(out, "JPEG", quality=quality)

@@ -40,6 +40,7 @@ def draw(alt: str, paint: Callable[[Any], None], panels: int = 1, height: float 
     """An SVG of `panels` axes side by side, painted by `paint`; `alt` says what it shows."""
     import matplotlib
 
+    # Without a screen; the library's default would look for one.
     matplotlib.use("svg")
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
@@ -48,6 +49,7 @@ def draw(alt: str, paint: Callable[[Any], None], panels: int = 1, height: float 
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        # Text stays text, so that it can be searched and read aloud.
         "svg.fonttype": "none",
     }
     figure, axes = pyplot.subplots(
@@ -77,6 +79,7 @@ def _short(world: str) -> str:
 def _curve(axis: Any, points: Mapping[int, Mean], colour: str) -> None:
     versions = list(points)
     means = [m.mean for m in points.values()]
+    # Too few tasks give no interval: the band has no width there.
     halves = [m.half or 0.0 for m in points.values()]
     axis.plot(versions, means, "o-", color=colour, ms=4)
     axis.fill_between(
@@ -206,6 +209,7 @@ def learning(history: Sequence[Record]) -> str:
             **{k: record[k] for k in ("lag",) if k in record},
         }
         for name, value in values.items():
+            # A metric that is not finite is null in the file; the line leaves it out.
             if isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((record["version"], value))
     panels = []

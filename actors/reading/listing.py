@@ -160,6 +160,7 @@ def version_of(directory: RunDirectory, record: dict[str, Any], status: str) -> 
         return int(number(record.get("version")) or 0)
     last = next(iter(deque(directory.metrics(), maxlen=1)), {})
     resumed = resumptions(record)
+    # Metrics from before the resume may tell of versions that went with the crash.
     if resumed and (number(last.get("t")) or 0) < resumed[-1]["at"]:
         return int(resumed[-1]["version"] or 0)
     return max(int(number(last.get("version")) or 0), directory.checkpoints.newest_version() or 0)
@@ -170,6 +171,7 @@ def summary(directory: RunDirectory) -> dict[str, Any]:
     record = directory.record
     status = status_of(directory, record)
     steps = record.get("steps")
+    # Only a run that ended well has counted its rows; of the others the shards are asked.
     if status not in ("succeeded", "imported") or not isinstance(steps, dict):
         counted = directory.count()
         steps = {k: n for k, n in counted.items() if n and k not in ("rows", "imagined_rows")}
@@ -187,6 +189,7 @@ def summary(directory: RunDirectory) -> dict[str, Any]:
 def runs(folder: Path) -> Iterator[RunDirectory]:
     """The runs below `folder`, newest last."""
     for record in sorted(folder.glob("*/run.json"), key=lambda p: p.lstat().st_mtime):
+        # `latest` is a link to one of the others.
         if not record.parent.is_symlink():
             yield RunDirectory(record.parent)
 

@@ -38,6 +38,7 @@ class LiveTable:
         self._over = threading.Event()
         self._live: Any = None
         self._clock = threading.Thread(target=self._tick, daemon=True)
+        # In a CI job's log, which may be a terminal, a redrawn table is thousands of lines.
         self._fancy = sys.stderr.isatty() and not os.environ.get("CI")
 
     def __enter__(self) -> LiveTable:
@@ -62,7 +63,7 @@ class LiveTable:
             self._live.__exit__(*exc)
 
     def update(self, progress: Progress) -> None:
-        # the run goes on while this is drawn
+        # A copy: the run changes its own while the clock's thread draws.
         self._shown = deepcopy(progress)
         self._at = time.monotonic()
         self._tell()
@@ -221,6 +222,7 @@ def warnings(progress: Progress) -> list[str]:
             "a higher --limit, or a smaller collecting.group_size"
         )
     for world, returns in progress.training.items():
+        # Eight equal returns by chance are rare enough to speak; three are not.
         if len(returns) > 7 and max(returns) - min(returns) < 1e-9:
             found.append(
                 f"{world}: the last {len(returns)} training episodes all earned {returns[0]:g}, "
@@ -235,6 +237,7 @@ def check_learned(config: Config, progress: Progress) -> None:
 
     A run whose limit of steps left room for only one update has done what it was asked.
     """
+    # With a limit of steps there may be one update at most: too few to judge learning by.
     limited = config.budget.steps is not None and progress.training_steps >= config.budget.steps
     if not config.budget.updates or (limited and progress.version < 2):
         return

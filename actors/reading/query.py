@@ -93,6 +93,7 @@ def run_query(tables: Mapping[str, Path], sql: str, as_json: bool, *, checked: b
             for row in answer.fetchall():
                 emit(dumps(dict(zip(answer.columns, row, strict=True)), default=_plain))
         else:
+            # DuckDB prints a table itself, past the redactor: it is caught and emitted.
             with contextlib.redirect_stdout(io.StringIO()) as table:
                 answer.show(max_width=200, max_rows=1000)
             emit(table.getvalue(), end="")
@@ -132,6 +133,7 @@ def connect(tables: Mapping[str, Path], *, checked: bool = True) -> duckdb.DuckD
         )
     if "steps" in tables:
         connection.execute(EPISODES)
+    # Last: the SQL of a user must not open again what was closed above.
     connection.execute("set lock_configuration = true")
     return connection
 

@@ -61,6 +61,7 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
 
     `rewards` computes the rewards of the replayed signals.
     """
+    # Rewards of two versions differ by design: a comparison would blame the world.
     if steps[0].reward_version != rewards.version:
         return (
             f"its rewards are of version {steps[0].reward_version}, "
@@ -72,6 +73,7 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
             return f"turn {step.step_in_episode} shows something else"
         if step.decision is None:
             return ""
+        # The row only chose an option: the world was not acted in.
         if step.is_choice:
             continue
         observation, given, _, _, info = world.step(step.decision.text)

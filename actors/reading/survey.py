@@ -95,6 +95,7 @@ class Survey:
         found: dict[str, tuple[Mean, Mean]] = {}
         for world, returns in self.held_out().items():
             by_task: dict[int, list[float]] = defaultdict(list)
+            # A task lived again in every round of evaluation is still one task of the n.
             for episode in self._acted(world, "heldout"):
                 by_task[episode.seed].append(episode.total or 0.0)
             found[world] = (
@@ -139,6 +140,7 @@ def _returns(episodes: Sequence[Lived]) -> Returns:
     first, last = (
         (by_version[min(versions)], by_version[max(versions)]) if len(versions) > 1 else ({}, {})
     )
+    # Task by task: tasks differ more than versions do, and a paired gain leaves that out.
     gain = mean_with_interval(
         [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
     )

@@ -55,6 +55,7 @@ def _check(
     Raises RecordError for an amendment that does not fit the store, and for a label that holds a
     secret.
     """
+    # Before anything is said of the amendment: an error's text may end up in a log.
     given = replace(given, evidence=clean(given.evidence))
     where = f"amendment {clean(given.name)!r} of step {given.t} of stream {given.stream_id.hex()}"
     for label in ("name", "unit", "reward_version"):
@@ -127,6 +128,7 @@ def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
         raise RecordError("there is nothing to amend", "give at least one amendment")
     now = time.time_ns()
     table = pa.Table.from_pylist([{**vars(a), "t_ns": now} for a in checked], SCHEMA)
+    # One past the highest, not the count: forgetting may have removed files in between.
     number = 1 + max((number_of(path) for path in files(store, disk)), default=-1)
     return publish(store, number, table, disk)
 
@@ -141,6 +143,7 @@ def follow_amended(
     """
     signals: dict[tuple[bytes, int], dict[str, Signal]] = defaultdict(dict)
     rewards: dict[tuple[bytes, int], tuple[float | None, str]] = {}
+    # Oldest first, so that in both dictionaries the last word on a step overwrites the others.
     for row in amendments(store, disk).to_pylist():
         key = (row["stream_id"], row["t"])
         if not row["reward_version"]:
@@ -169,6 +172,7 @@ def _rewarded_as(
     given = rewards.get((step.stream_id, step.t))
     if given is not None:
         return replace(step, reward=given[0], reward_version=given[1])
+    # Unknown, not the reward of another version: two versions never mix in one answer.
     if version and step.decision is not None and version != step.reward_version:
         return replace(step, reward=None, reward_version=version)
     return step
@@ -227,6 +231,7 @@ def in_force(store: Path, disk: Disk = REAL) -> InForce:
             rewards[key] = (row["value"], row["reward_version"])
         else:
             signals[key][row["name"]] = {
+                # An amended signal may be in no shard's catalogue, so that it has no code.
                 "code": None,
                 "name": row["name"],
                 "value": row["value"],

@@ -152,6 +152,7 @@ def _rows_of(directory: Path) -> dict[bytes, list[int]]:
         if follower.passes == 1:
             break
         check_patience(directory, deadline)
+    # Retention took these rows: they were acknowledged, and are not lost.
     for stream, spans in follower.snapshot.removed_spans.items():
         for first, end in spans:
             found[stream] += range(first, end + 1)

@@ -54,6 +54,8 @@ class Follower:
 
     def steps(self) -> Iterator[list[Step]]:
         """The new steps, a block at a time. Raises ShardError if one is missing."""
+        # A prompt is stored as what is new since the row before it in the same file. Each file
+        # therefore has its own deltas; those of growing segments live on between two calls.
         of_part: dict[str, PromptDeltas] = defaultdict(PromptDeltas)
         for found in self.found():
             if found.reader is not None:
@@ -131,6 +133,7 @@ class Follower:
         for writer, streams in part.streams.items():
             if self._writer in ("", writer):
                 lasts |= {bytes.fromhex(stream): last for stream, (_, last) in streams.items()}
+        # Rows that were given hot are in the part too: a part without news is not read at all.
         if any(last > self.given.get(stream, -1) for stream, last in lasts.items()):
             for batch in part.batches(self._store, self._disk):
                 rows = _of_streams(batch, set(lasts)) if self._writer else batch
@@ -138,6 +141,7 @@ class Follower:
         self._parts_given.add(part.file)
 
     def _of_segment(self, segment: Segment) -> Iterator[Found]:
+        # By stem: the segment keeps its reader, and so its place, when it is sealed and renamed.
         key = f"{segment.path.parent.name}/{segment.path.stem}"
         if key not in self._readers:
             self._readers[key] = BlockReader(segment.path, self._disk)

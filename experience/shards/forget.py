@@ -81,8 +81,10 @@ def forget(
             "nothing was changed; look for it: ./xp query RUN "
             "'select distinct subject, hex(stream_id) from steps'",
         )
+    # The imagined store first: branches are found by their real rows, while these are there.
     for name, store in reversed(_stores(run)):
         if found.keys[name]:
+            # No grace: whoever asked to be forgotten is gone when this call returns.
             compact(store, removes=_these(found.keys[name]), grace_seconds=0)
     return found
 
@@ -138,6 +140,7 @@ def _rows(
                 all_keys.setdefault(stream, set()).add((stream, t))
             if stream in streams or (subject is not None and whom == subject):
                 keys.add((stream, t))
+    # Until nothing is added: branches of branches fall too, in whatever order they were read.
     grown = True
     while grown:
         grown = False

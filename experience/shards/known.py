@@ -53,6 +53,7 @@ class Known:
 
     def holds(self, stream: bytes, t: int) -> bool:
         """Whether step t of `stream` is committed, and was not removed."""
+        # Newest first: a step that is amended was lived lately, so that one segment mostly does.
         while self._last.get(stream, -1) < t and self._read_next():
             pass
         was_removed = any(
@@ -104,6 +105,7 @@ class Known:
             self._look()
             return True
         for name, unit, source in signal_names(schema) if schema is not None else ():
+            # setdefault: what was read before is newer, and the newest shard says the kind.
             self._signals.setdefault(name, SignalKind(unit, source))  # type: ignore[arg-type]
         for stream, t in last.items():
             self._note(stream, t)

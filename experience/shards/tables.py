@@ -64,6 +64,7 @@ def _of_view(
         [part.expected(store) for part in parts if not part.is_lance], disk, checked
     ):
         found[names].append(datasets.FileSystemDataset(fragments, PLAIN, _PARQUET))
+    # Neither Lance's parts nor open segments are files that a dataset could map.
     lance = [part.batches(store, disk, checked=checked) for part in parts if part.is_lance]
     open_ = [s for s in segments if growing and not s.is_sealed]
     read = [read_blocks(segment.path, disk, segment.rows) for segment in open_]
@@ -138,6 +139,7 @@ def _check_columns(wanted: Sequence[str], known: Collection[str], store: Path) -
 def _scan(rows: Dataset, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     columns = [c for c in wanted if c in PLAIN.names]
     if len(columns) < len(wanted) and "signals" not in columns:
+        # The signals' own columns are computed from this one.
         columns.append("signals")
     yield from rows.to_batches(columns=columns)
 

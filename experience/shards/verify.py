@@ -79,8 +79,10 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
     snapshot = Snapshot()
     with _noted(result.problems, str(store / "snapshots")):
         snapshot = read_snapshot(store, disk)
+    # Without the snapshot nobody can tell a lost shard from one that went cold.
     if result.problems:
         return result
+    # In this order: reading the rows fills `streams` and `named`, which the last three compare.
     looked = [
         (writer, _writer(writer, snapshot.replaced, deep, disk, result, streams, named))
         for writer in disk.directories(store)
@@ -214,6 +216,7 @@ def _writer(
     listed = {line["file"]: line for line in lines if line["file"] not in gone}
     names = disk.names(directory)
     for name in sorted(listed.keys() - set(names)):
+        # The line comes before the sealed name: between the two a shard is still called `.open`.
         if name.replace(".arrow", ".open") not in names:
             yield Problem(
                 str(directory / name),

@@ -74,6 +74,7 @@ class Viewer:
                 if self.is_newest(snapshot):
                     raise
                 continue  # what was missed went cold under our eyes
+            # Asked again after the listing: only then do both belong to one instant.
             if self.is_newest(snapshot):
                 return View(snapshot, writers)
         raise ShardError(f"{self.store} changes faster than it can be read", "try again")
@@ -140,6 +141,7 @@ class Viewer:
         if known is not None and known[0] == identity:
             return known[1]
         lines = read_manifest(directory, self.disk)
+        # None: an object store tells no change of a file, so that it is read each time.
         if identity is not None:
             self._manifests[path] = (identity, lines)
         return lines

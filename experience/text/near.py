@@ -40,6 +40,7 @@ def _likeness(env_id: str, known: str) -> float:
         env_id.rpartition(":"),
         known.rpartition(":"),
     )
+    # Without the version: `Reactor-v1` means the Reactor that there is.
     bare, other_bare = (_VERSION.sub("", n).lower() for n in (name, other_name))
     names = SequenceMatcher(None, bare, other_bare).ratio()
     return min(names, SequenceMatcher(None, package, other_package).ratio() if package else 1.0)

@@ -35,9 +35,11 @@ def dumps(
             ensure_ascii=ensure_ascii,
             default=default,
         )
+    # Nearly all values are finite: only one that is refused is walked through and mended.
     try:
         return encoder.encode(value)
-    except (ValueError, TypeError):  # a number that is not finite, or a key that is no string
+    # A number that is not finite, or a key that is no string.
+    except (ValueError, TypeError):
         return encoder.encode(_finite(value))
 
 

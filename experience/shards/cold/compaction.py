@@ -32,6 +32,7 @@ from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.manifest import read_manifest
 
 _PART_BYTES = 256 << 20
+# Longer than a pass of a follower, which may have listed the old files already.
 GRACE_SECONDS = 300.0
 Shard = tuple[Path, list[pa.RecordBatch]]
 
@@ -186,6 +187,7 @@ def _delete_leftovers(store: Path, snapshot: Snapshot, grace_seconds: float, dis
     These are shards that a part stands for, snapshots that were replaced more than `grace_seconds`
     ago, and cold files that no snapshot left names.
     """
+    # No grace for shards: whoever follows them goes on in the part, and looks again by itself.
     _delete_replaced_shards(store, snapshot, disk)
     kept = {part.file for part in snapshot.parts}
     waiting, replaced_at = 0, snapshot.published_ns

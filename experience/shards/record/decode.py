@@ -101,6 +101,7 @@ def first_decoding(decoder: str, token_exact: bool) -> dict[str, Any]:
 
 
 def _decoding(row: Mapping[str, Any]) -> dict[str, Any]:
+    # Null in files of the first two formats, which had no such column.
     if row["sampled"] is None:
         return first_decoding(row["decoder"], row["token_exact"])
     return {name: row[name] for name in ("sampled", "temperature", "prompt_cut", "action_cut")}

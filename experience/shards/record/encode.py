@@ -59,6 +59,7 @@ _step_values, _decision_values = attrgetter(*_OF_STEP), attrgetter(*_OF_DECISION
 
 def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> pa.RecordBatch:
     """One record batch of `steps`, columns built from numpy."""
+    # A closing row has no decision: an empty one in its place keeps all columns equally long.
     decisions = [s.decision or _NO_DECISION for s in steps]
     columns: dict[str, Any] = dict(
         zip(_OF_STEP, zip(*map(_step_values, steps), strict=True), strict=True)
@@ -153,6 +154,7 @@ def _offsets(lengths: Sequence[int]) -> pa.Array:
 
 
 def _ragged(parts: Sequence[np.ndarray], dtype: Any, value_type: pa.DataType) -> pa.Array:
+    # One copy of all rows' numbers: as Python lists they would cost twenty times as much.
     flat = np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
     return pa.ListArray.from_arrays(
         _offsets([len(p) for p in parts]), pa.array(flat, type=value_type)

@@ -30,6 +30,7 @@ class PromptDeltas:
         """How many tokens are kept of the last context, and the tokens after them, int32."""
         context = self._context.get(stream)
         kept = 0
+        # An empty prompt is that of an engine that cannot tell its tokens: it shares nothing.
         if context is not None and len(prompt):
             kept = common_prefix(np.concatenate(context), prompt)
         self._context[stream] = prompt, action

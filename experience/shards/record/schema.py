@@ -37,6 +37,7 @@ def schema(catalogue: Mapping[str, SignalKind], **metadata: Any) -> pa.Schema:
     """The schema, with the signal catalogue (its order gives the codes) and `metadata`."""
     described = {
         "schema_id": SCHEMA_ID,
+        # Sorted: equal catalogues then give equal bytes, and their shards may share a cold part.
         "signals": [[name, kind.unit, kind.source] for name, kind in sorted(catalogue.items())],
         **metadata,
     }
@@ -115,9 +116,8 @@ def signal_values(
     values = value.fill_null(0.0).to_numpy(zero_copy_only=False)
     found = []
     for name in names:
-        at = np.flatnonzero((code == codes.get(name, -1)) & known)[
-            ::-1
-        ]  # backwards: of two in one row the first holds
+        # Backwards: numpy keeps the last of two writes to one row, and the first signal holds.
+        at = np.flatnonzero((code == codes.get(name, -1)) & known)[::-1]
         column, missing = np.zeros(batch.num_rows), np.ones(batch.num_rows, bool)
         column[rows[at]], missing[rows[at]] = values[at], False
         found.append(pa.array(column, mask=missing))

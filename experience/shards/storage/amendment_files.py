@@ -51,6 +51,7 @@ def publish(store: Path, number: int, table: pa.Table, disk: Disk) -> Path:
     parquet.write_table(table, sink, compression="zstd")
     folder = store / FOLDER
     disk.make_directory(folder)
+    # A name of its own: two processes may amend one store at once.
     draft = folder / f".draft-{secrets.token_hex(4)}"
     disk.write_file(draft, [sink.getvalue()])
     final = folder / f"{number:06d}-{hashlib.sha256(sink.getvalue()).hexdigest()}{_ENDINGS[0]}"
@@ -104,6 +105,7 @@ def _table(data: bytes) -> pa.Table:
     """The table of a file, refused if it would take too much memory: it may be a stranger's."""
     words = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
     file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=words)
+    # Sizes by the metadata come first: a group that lies about nothing is refused unread.
     groups = (
         file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups)
     )
@@ -148,6 +150,7 @@ def drop_amendments(
         if stays.all():
             continue
         dropped += int((~stays).sum())
+        # The new file before the old one goes: a crash in between leaves both, never neither.
         if stays.any():
             publish(store, number_of(path), table.filter(pa.array(stays)), disk)
         disk.remove(path)

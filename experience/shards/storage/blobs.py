@@ -60,6 +60,7 @@ class Packer:
                 f"a blob of {len(data)} bytes", f"keep blobs under {MOST_BYTES >> 20} MiB"
             )
         digest = hashlib.sha256(data).digest()
+        # By content: a screen that does not change costs its bytes once, however long it is seen.
         if digest not in self._known:
             self._pending[digest] = data
         return Blob(digest, media, len(data), width, height, role)
@@ -86,6 +87,7 @@ class Packer:
             if self._durable:
                 self._disk.sync(self._pack)
         except OSError:
+            # After a failed sync the kernel may drop what it had not written: a new pack is begun.
             self._end_pack()
             raise
         self._known |= self._pending.keys()
@@ -190,6 +192,7 @@ def _head(digest: bytes, size: int) -> bytes:
 
 def _next_mark(pack: Path, start: int, end: int, disk: Disk) -> int:
     while start < end:
+        # Windows overlap by a mark, which may lie across their border.
         window = disk.read(pack, start, start + (1 << 20) + len(MARK))
         found = window.find(MARK)
         if found >= 0:

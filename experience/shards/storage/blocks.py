@@ -185,6 +185,7 @@ class BlockReader:
         for commit in list(read_commits(log, self._start, self._last_seq, str(self._log))):
             skip = min(max(self._given - (commit.last_seq - commit.rows), 0), commit.rows)
             block = None
+            # The first block is read even if all its rows are known: it holds the schema.
             if skip < commit.rows or self._schema is None:
                 block = self.parse(self.block(commit), commit, skip)
             self._start, self._last_seq, self._records = (
@@ -229,6 +230,7 @@ class BlockReader:
 
     def block(self, commit: Commit) -> bytes:
         """The bytes of one block. Raises ShardError if they are not what was committed."""
+        # Compared before Arrow parses it: Arrow takes flipped bytes for data, or crashes.
         data = self._disk.read(self.path, commit.start, commit.end)
         if not commit.matches(data):
             raise ShardError(

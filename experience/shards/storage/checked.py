@@ -41,6 +41,7 @@ def open_checked(expected: Expected, disk: Disk = REAL, *, checked: bool = True)
 
     With `checked` False only the size is held against what is known.
     """
+    # Before the bytes: if the file changes in between, a later look finds another identity.
     identity = disk.identity(expected.path)
     buffer = disk.mapped(expected.path)
     if buffer.size != expected.bytes:

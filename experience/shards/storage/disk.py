@@ -48,6 +48,7 @@ class Disk:
         os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
+        # Data and size, not the times of the file, which would need a write of their own.
         os.fdatasync(descriptor)
 
     def close(self, descriptor: int) -> None:

@@ -58,6 +58,7 @@ def given_store(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return find_store(path)
+    # An empty folder is taken as it is: a run that has only just begun has no shard yet.
     return path / "shards" if (path / "run.json").exists() and (path / "shards").is_dir() else path
 
 

@@ -43,6 +43,7 @@ def append_manifest(sealed: Path, rows: int, size: int, sha256: str, disk: Disk 
     """
     directory = sealed.parent
     lines = _lines(directory, disk)
+    # The line may be there though its rename failed afterwards; sealing comes here again.
     if lines and lines[-1][0]["file"] == sealed.name:
         lines.pop()
     for earlier, _ in lines:

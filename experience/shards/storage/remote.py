@@ -143,6 +143,7 @@ def mirror(
             if name.endswith(suffix)
             and (suffix != ".commit" or name.replace(".commit", ".arrow") in names)
         ]
+        # A pack of blobs grows while its segment is open, so that it is weighed again each time.
         for name in [
             *(n for n in sealed if n not in present or n.endswith(".blobs")),
             *(n for n in names if n.endswith(_NAMES)),

@@ -30,6 +30,7 @@ def check_unpacked(buffer: pa.Buffer, path: Path) -> None:
     metadata = parquet.ParquetFile(pa.BufferReader(buffer)).metadata
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
+        # A dictionary's word counts once in the metadata, however many rows hold it.
         suspicious = [
             chunk.path_in_schema
             for chunk in map(group.column, range(group.num_columns))
