@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from actors.config.reader import OVERRIDE
 from actors.config.section import Section
 from experience.command.plain_yaml import Node, Problems
 
@@ -65,9 +66,18 @@ def note_places(section: Section, given: Node) -> None:
 
 
 def origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, file:line or override) of every leaf."""
+    """(dotted key, who set it) of every leaf: file:line or override; of a list all who did."""
     if isinstance(node.value, dict) and node.value:
         for key, child in node.value.items():
             yield from origins(child, f"{path}.{key}" if path else key)
     elif path:
-        yield path, node.place
+        yield path, ", ".join(dict.fromkeys([node.place, *_overrides_in(node)]))
+
+
+def _overrides_in(node: Node) -> Iterator[str]:
+    """The overrides that reached into a list, which may be of a file or of the defaults."""
+    if node.place.startswith(OVERRIDE):
+        yield node.place
+    inner = node.value.values() if isinstance(node.value, dict) else node.value
+    for child in inner if isinstance(node.value, dict | list) else ():
+        yield from _overrides_in(child)

@@ -13,6 +13,8 @@ from experience.command.secret_names import is_secret, shown
 from experience.shards.redaction.redact import Redactor
 
 _MOST_BYTES = 1 << 20
+OVERRIDE = "override"
+"""Begins the place of a value that the command line set."""
 _SHORTEST_KEY = 6
 """Letters of a key below a secret that may itself be one: "id" is not masked everywhere."""
 _GIVEN = re.compile(
@@ -59,7 +61,7 @@ def read_override(text: str, problems: Problems) -> Node | None:
     key, equals, value = text.partition("=")
     appends = key.endswith("+")
     names = key.rstrip("+").strip().split(".")
-    place = f"override '{shown(text)}'"
+    place = f"{OVERRIDE} '{shown(text)}'"
     if not equals or not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", n) for n in names):
         problems.add(
             place,
