@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from experience.errors import EnvironmentFailure, RecordError
+from experience.shards.storage.pictures import is_picture, png
 from experience.signal import Signal, SignalKind, as_number, read_signals
 
 _TEXTS = ("state", "subject", "task_id", "split")
 """Keys of `info` that a step keeps as text."""
+KEPT = (*_TEXTS, "images")
+"""Keys of `info` that a step keeps; signals apart, which the answer holds by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,11 @@ def _observation(world: str, observation: Any) -> str:
 def _info(world: str, info: dict[str, Any]) -> dict[str, Any]:
     """`info`, the texts that a step keeps of it as texts."""
     images = info.get("images", {})
+    if isinstance(images, Mapping):
+        images = {
+            role: png(picture) if is_picture(picture) else picture
+            for role, picture in images.items()
+        }
     if not isinstance(images, Mapping) or not all(
         isinstance(data, bytes) for data in images.values()
     ):
@@ -137,6 +145,8 @@ def _info(world: str, info: dict[str, Any]) -> dict[str, Any]:
             f"{world}: info['images'] is {_shown(images)}; images are bytes by name",
             "give {role: the bytes of a PNG}, or another name to what is no image",
         )
+    if images:
+        info = info | {"images": images}
     texts = {
         name: _text(world, f"info[{name!r}]", str(info[name])) for name in _TEXTS if name in info
     }

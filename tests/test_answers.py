@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from actors.collecting.collector import Collector, Work
+from actors.collecting.work import Work
 from actors.config.schema import load
+from experience.answers import read_reset
 from experience.shards.catalog import Catalog
 from experience.step import Step
+from tests.alone import Alone
 
 WORLD = "tests.answering_world:Answers-v0"
 
@@ -31,12 +35,12 @@ def lived(how: str, folder: Path, world: str = WORLD) -> list[list[Step]]:
             "collecting.group_size=2",
         ],
     )[0]
-    one = Collector(config, "r", folder, 0, 1)
+    one = Alone(config, folder)
     one.order(
         [Work.named(f"{n}", env_id=world, lane="random", seed=n, split="heldout") for n in range(3)]
     )
     deadline = time.monotonic() + 300
-    while not one.idle:
+    while not one.is_done:
         assert time.monotonic() < deadline
         one.pump()
     one.close()
@@ -132,3 +136,35 @@ def test_gymnasiums_own_wrappers_change_nothing_in_that(how: str, tmp_path: Path
         "env_error",
         "terminated",
     ]
+
+
+def test_an_array_is_kept_as_the_picture_that_it_is() -> None:
+    from PIL import Image
+
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    for shown in (
+        picture,
+        picture[:, :, :1],
+        picture[:, :, 0],
+        np.dstack([picture, picture])[..., :4],
+    ):
+        info = {"images": {"screenshot": shown, "page": b"as it is"}}
+        _, kept = read_reset("w", ("start", info))
+        assert kept["images"]["page"] == b"as it is"
+        read = np.asarray(Image.open(io.BytesIO(kept["images"]["screenshot"])))
+        assert np.array_equal(read, shown.squeeze())
+
+
+def test_a_split_that_is_none_of_the_worlds_is_the_worlds_own_affair(tmp_path: Path) -> None:
+    config = load([], ["worlds=[{id: 'tests.strange_world:Strange-v0', arguments: {how: split}}]"])[
+        0
+    ]
+    one = Alone(config, tmp_path / "shards")
+    one.order([Work.named("w", env_id=config.worlds[0].id, lane="random", seed=1, split="heldout")])
+    deadline = time.monotonic() + 100
+    while not one.is_done:
+        assert time.monotonic() < deadline
+        one.pump()
+    one.close()
+    rows = [row for block in Catalog(tmp_path / "shards").follow() for row in block]
+    assert len(rows) == 4 and {row.split for row in rows} == {"heldout"}
