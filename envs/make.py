@@ -1,6 +1,6 @@
 """Makes a world by its id. An error names the next step, and the frames of a world that raised.
 
-`python -m envs` and the checks use this file. A run makes its worlds in actors/worlds.py, with the
+`python -m envs` and the checks use this file. A run makes its worlds in actors/making.py, with the
 same errors (experience/command/failures.py).
 """
 

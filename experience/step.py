@@ -14,17 +14,20 @@ from experience.errors import RecordError
 from experience.policy import Decision
 from experience.signal import Signal
 
-Ending = Literal["none", "terminated", "truncated", "env_error", "timeout", "cancelled"]
+Ending = Literal[
+    "none", "terminated", "truncated", "env_error", "engine_error", "timeout", "cancelled"
+]
 Source = Literal["real", "imagined", "demonstration", "human"]
 ENDINGS: tuple[Ending, ...] = (
     "none",
     "terminated",
     "truncated",
     "env_error",
+    "engine_error",
     "timeout",
     "cancelled",
 )
-FAILED: frozenset[Ending] = frozenset({"env_error", "timeout", "cancelled"})
+FAILED: frozenset[Ending] = frozenset({"env_error", "engine_error", "timeout", "cancelled"})
 """Endings by a failure of the machinery. They carry no reward, and learning leaves them out."""
 SOURCES: tuple[Source, ...] = ("real", "imagined", "demonstration", "human")
 

@@ -48,6 +48,30 @@ def random_action(env: Any, rng: np.random.Generator) -> str:
 
 
 @dataclass(frozen=True)
+class WorldView:
+    """What a world shows at one turn beside its observation: all that an agent reads of it.
+
+    Plain data, so that the agent and the world need not share a thread, a process or a machine.
+    """
+
+    instructions: str = ""
+    actions: tuple[str, ...] = ()
+    scripted: str | None = None
+    """The action of the world's expert, or one at random, where a script acts in place of a
+    policy."""
+    snapshot: bytes | None = None
+    """The whole state, where a planner tries actions in forks of it."""
+    experiment: tuple[str, float, float] | None = None
+    """(action, value of the best recipe, weight of the simulation) of the next experiment, where a
+    campaign is under way in a laboratory."""
+
+    @classmethod
+    def of(cls, env: Any) -> WorldView:
+        """Reads the rules and the listed actions of an unwrapped environment."""
+        return cls(instructions_of(env), actions_of(env))
+
+
+@dataclass(frozen=True)
 class WorldCard:
     """What a world offers that does not change while it lives. `instructions_of` and `actions_of`
     read the two that may."""

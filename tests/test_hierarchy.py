@@ -24,6 +24,7 @@ from experience.options.hierarchy import best_pursuits, in_hindsight, levels
 from experience.options.option import Condition, Library, Subgoal, option_id
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
+from experience.world import WorldView
 from tests.conftest import make_step
 
 GOALS = (
@@ -130,8 +131,8 @@ def test_a_subgoal_comes_first_where_one_may_be_chosen_and_primitive_actions_wit
     seen = str(world.reset(seed=1)[0])
     slot = Slot(
         b"s" * 16,
-        {"envs:KeyDoor-v0": world},
-        Work.named("w", env_id="envs:KeyDoor-v0", seed=1, lane="train"),
+        work=Work.named("w", env_id="envs:KeyDoor-v0", seed=1, lane="train"),
+        view=WorldView.of(world.unwrapped),
     )
     slot.observation = seen
     asked = situation(slot, goals)

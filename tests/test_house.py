@@ -30,7 +30,7 @@ HOMES = {
         "experience/learning/",
         "experience/planning/",
         "actors/engines/",
-        "actors/pool/ray_pool.py",
+        "actors/pool/ray_actors.py",
         "actors/running/assembly.py",
         "actors/commands/doctor.py",
     ),

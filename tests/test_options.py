@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -48,6 +47,7 @@ from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.signal import Signal
 from experience.step import Boundary, Step
+from experience.world import WorldView
 from tests.conftest import make_step
 
 RNG = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_a_name_that_is_taken_or_cannot_be_written_is_refused() -> None:
 class EnvSlot:
     """A stream of a scripted world, as the collector holds it."""
 
-    env: Any
+    view = WorldView()
     draw = 0
 
     def __init__(self, observation: str) -> None:
@@ -425,7 +425,7 @@ def test_a_skill_is_offered_and_judged_in_the_world_it_was_found_in_only() -> No
         text for text, _, _ in lived(kept, [f"use {name}", "up"], ["task 3 at 0", "b", "c"])
     ] == [f"use {name}", "up"]
     slot = EnvSlot("task 3 at 0")
-    slot.env = gymnasium.make("envs:KeyDoor-v0")
+    slot.view = WorldView.of(gymnasium.make("envs:KeyDoor-v0").unwrapped)
     assert not [a for a in situation(slot, kept).actions if a.startswith("use")]
     with_it = [episode("abc", 0.5, n, option_id(name)) for n in range(10, 20)]
     assert (

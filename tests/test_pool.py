@@ -103,11 +103,11 @@ def test_what_is_dropped_is_not_lived_and_its_episodes_under_way_end_as_cancelle
 ) -> None:
     pool = pool_of(tmp_path)
     pool.order(works("random", *range(10)))
-    while any(slot.turn < 1 for slot in pool._collector._slots):
-        pool._collector.pump()
+    while any(slot.turn < 1 for slot in pool.collector._slots):
+        pool.collector.pump()
     pool.drop()
     while not pool.status()[0]["idle"]:
-        pool._collector.pump()
+        pool.collector.pump()
     pool.close()
     rows = [row for block in Catalog(tmp_path).follow() for row in block]
     endings = [row.ending for row in rows if row.is_closing]
@@ -137,13 +137,13 @@ def test_a_collector_whose_engine_fails_for_good_ends_the_run_with_the_engines_e
         asked.append(1)
         raise EngineError("the server is away")
 
-    pool._collector._lanes._engine.act = mute  # type: ignore[method-assign, assignment]
+    pool.collector._desk._lanes._engine.act = mute  # type: ignore[method-assign, assignment]
     pool.push(policy(1), quota=50)
     with pytest.raises(EngineError, match="the server is away"):
         lived(pool, 50)
-    assert len(asked) == 5, "five rounds in a row"
+    assert len(asked) == 18, "six answers in a row, each asked for three times"
     pool.close()
     rows = [row for block in Catalog(tmp_path).follow() for row in block]
     failed = [row for row in rows if row.is_closing]
-    assert [row.ending for row in failed[:4]] == ["env_error"] * 4
+    assert [row.ending for row in failed[:4]] == ["engine_error"] * 4
     assert all(row.reward is None for row in failed), "a failure is no reward of zero"

@@ -489,7 +489,7 @@ def test_what_a_configuration_names_as_secret_leaves_by_no_exit(tmp_path: Path) 
     (run,) = (p for p in (tmp_path / "runs").iterdir() if not p.is_symlink())
     assert {"report.html", "config.yaml", "run.json", "metrics"} <= {p.name for p in run.iterdir()}
     assert "user:***@127.0.0.1" in (run / "config.yaml").read_text()
-    assert MARK in done.stderr, "what the world printed is there, without"
+    assert MARK in (run / "logs" / "worlds.log").read_text(), "what the world printed, without"
 
 
 @pytest.mark.parametrize(

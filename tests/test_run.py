@@ -217,7 +217,7 @@ def test_a_run_killed_anywhere_resumes_and_loses_nothing(tmp_path: Path) -> None
 
 
 def test_a_slow_world_ends_its_episode_as_timeout_without_a_reward(tmp_path: Path) -> None:
-    from actors.collecting.collector import Collector
+    from tests.alone import Alone
 
     config, directory = configured(
         tmp_path,
@@ -225,7 +225,7 @@ def test_a_slow_world_ends_its_episode_as_timeout_without_a_reward(tmp_path: Pat
         "collecting.step_timeout_seconds=0.2",
         "collecting.slots=2",
     )
-    collector = Collector(config, "r", directory.shards, 0, 1)
+    collector = Alone(config, directory.shards)
     collector.load(None, 1)
     deadline = time.monotonic() + 300
     # two rows an episode; which slot lives the next one is not said
@@ -279,7 +279,8 @@ def test_a_killed_ray_collector_comes_back_and_its_streams_go_on(
 def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts(
     tmp_path: Path,
 ) -> None:
-    from actors.collecting.collector import Collector, Work
+    from actors.collecting.work import Work
+    from tests.alone import Alone
 
     config, directory = configured(
         tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2"
@@ -289,10 +290,10 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
         for i in range(3)
     ]
     for _ in range(2):
-        collector = Collector(config, "r", directory.shards, 0, 1)
+        collector = Alone(config, directory.shards)
         collector.order(works)
         deadline = time.monotonic() + 300
-        while not collector.idle and time.monotonic() < deadline:
+        while not collector.is_done and time.monotonic() < deadline:
             collector.order(works)  # those under way and those done are known
             collector.pump()
         collector.close()
@@ -301,14 +302,15 @@ def test_work_is_done_once_though_it_is_ordered_again_and_the_collector_restarts
 
 
 def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path: Path) -> None:
-    from actors.collecting.collector import Collector, Work
+    from actors.collecting.work import Work
     from actors.engines.registry import make_model
     from experience.models.weights import PolicyBundle, Weights
+    from tests.alone import Alone
 
     config, directory = configured(
         tmp_path, "worlds=[{id: 'envs:PythonTask-v0', groups: 1}]", "collecting.slots=2"
     )
-    collector = Collector(config, "r", directory.shards, 0, 1)
+    collector = Alone(config, directory.shards)
     texts = {}
     for version, seed in ((0, 5), (1, 6)):  # untrained, and different: each babbles in its own way
         model = make_model(config.policy, seed).model
@@ -327,7 +329,7 @@ def test_an_evaluation_is_lived_by_the_weights_that_it_was_ordered_for(tmp_path:
             PolicyBundle(Weights.of(model, version)),
         )
     deadline = time.monotonic() + 300
-    while not collector.idle and time.monotonic() < deadline:
+    while not collector.is_done and time.monotonic() < deadline:
         collector.pump()
     collector.close()
     for step in steps_of(directory):

@@ -36,6 +36,7 @@ from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.step import Step
+from experience.world import WorldView
 
 
 def corridor() -> TabularModel:
@@ -322,6 +323,11 @@ class Slot:
         self.env_id, self.option_stack, self.env = env_id, OptionStack(), gymnasium.make(env_id)
         self.observation, _ = self.env.reset(seed=seed)
 
+    @property
+    def view(self) -> WorldView:
+        campaign = experiment(self.env.unwrapped.laboratory())
+        return replace(WorldView.of(self.env.unwrapped), experiment=campaign)
+
 
 def test_the_option_campaign_hands_over_to_the_planner_until_the_episode_ends() -> None:
     pytest.importorskip("cantera")
@@ -541,7 +547,11 @@ def test_a_model_that_believes_nothing_leaves_the_policy_alone(tmp_path: Path) -
     planner.load(exported)
     assert (
         planner.decide(
-            "envs:KeyDoor-v0", [None], ["you 1 1"], Both(), lambda _, action: Decision(action, 0)
+            "envs:KeyDoor-v0",
+            [WorldView()],
+            ["you 1 1"],
+            Both(),
+            lambda _, action: Decision(action, 0),
         )
         == []
     )

@@ -89,7 +89,8 @@ def test_a_world_that_is_not_set_up_says_where_it_was_asked_for_and_what_to_type
     with pytest.raises(
         MissingPartError, match=r"override 'worlds=.*envs:Mcp-v0.*worlds\[0\]: this needs mcp"
     ) as raised:
-        check_worlds(load([], ["worlds=[{id: 'envs:Mcp-v0', arguments: {command: [true]}}]"])[0])
+        world = "{id: 'envs:Mcp-v0', isolation: inside, arguments: {command: [true]}}"
+        check_worlds(load([], [f"worlds=[{world}]"])[0])
     assert raised.value.hint == "./xp setup worlds"
 
 
@@ -169,7 +170,7 @@ def test_a_world_that_hangs_at_the_start_is_named_with_its_seconds_and_the_proce
         "collecting: {step_timeout_seconds: 2}\n"
     )
     program = (
-        "import sys, actors.worlds as w; w._LEAST_SECONDS = w._SILENT_SECONDS = 1; "
+        "import sys, actors.collecting.hosts.look as w; w.LEAST_SECONDS = w._SILENT_SECONDS = 1; "
         "sys.argv[1:] = ['run', '-c', 'a.yaml']\n"
         "from actors.cli.main import main; main()"
     )

@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-import numpy as np
 
 from actors.agents.options import EnvSlot, choose
 from actors.agents.planner import Planner, next_experiment
 from actors.engines.engine import Engine, Situation
-from experience.errors import ConfigError
+from experience.errors import ConfigError, EnvironmentFailure
 from experience.models.weights import PolicyBundle
 from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
-from experience.world import actions_of, instructions_of, random_action
+from experience.world import WorldView
 
 NO_OPTIONS = Library()
 
@@ -27,7 +24,7 @@ NO_OPTIONS = Library()
 def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
     """What the policy must answer. While no option is under way, one may be started; if
     subgoals may be started, one of them must be."""
-    context = prompt_context(slot.env.unwrapped)
+    context = prompt_context(slot.view)
     options = options.within(slot.env_id)
     actions = context.actions
     if actions and not slot.option_stack.running:
@@ -41,9 +38,9 @@ def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
     )
 
 
-def prompt_context(env: Any) -> Situation:
+def prompt_context(view: WorldView) -> Situation:
     """What a model reads in a world whatever it observes: the rules, and the actions if listed."""
-    return Situation("", instructions_of(env), actions_of(env))
+    return Situation("", view.instructions, view.actions)
 
 
 class Agent:
@@ -86,9 +83,8 @@ class Agent:
             if slot.option_stack.running and isinstance(
                 slot.option_stack.running[-1].option, Experiments
             ):
-                world = slot.env.unwrapped
                 planned = next_experiment(
-                    world, slot.observation, partial(self._write, prompt_context(world))
+                    slot.view, slot.observation, partial(self._write, prompt_context(slot.view))
                 )
                 if planned is not None:
                     decisions[id(slot)], slot.option_stack.value_estimate = planned
@@ -102,7 +98,7 @@ class Agent:
         decisions: dict[int, Decision] = {}
         for env_id in dict.fromkeys(slot.env_id for slot in slots):
             here = [slot for slot in slots if slot.env_id == env_id]
-            context = prompt_context(here[0].env.unwrapped)
+            context = prompt_context(here[0].view)
 
             def ask(seen: Sequence[str], context: Situation = context) -> list[Decision]:
                 # a plan needs candidates that differ, also where the agent itself acts greedily
@@ -110,7 +106,7 @@ class Agent:
 
             found = planner.decide(
                 env_id,
-                [slot.env.unwrapped for slot in here],
+                [slot.view for slot in here],
                 [slot.observation for slot in here],
                 ask,
                 partial(self._write, context),
@@ -166,6 +162,16 @@ def check_room(
             engine.encode(context, action)
 
 
+def scripted(slot: EnvSlot) -> str:
+    """The action that the world's own script has here. Raises EnvironmentFailure without one."""
+    if slot.view.scripted is None:
+        raise EnvironmentFailure(
+            f"{slot.env_id} has no action of its own here",
+            "its expert_action() or random_action(rng) gives a text at every turn",
+        )
+    return slot.view.scripted
+
+
 class Expert:
     """The world's scripted expert. Its actions are certain: their log-probability is 0."""
 
@@ -175,7 +181,7 @@ class Expert:
     def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
         return [
             replace(
-                written(self._engine, situation(slot), slot.env.unwrapped.expert_action(), 0),
+                written(self._engine, situation(slot), scripted(slot), 0),
                 behaviour_id="expert",
             )
             for slot in slots
@@ -188,7 +194,7 @@ class Random:
     def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
         return [
             Decision(
-                random_action(s.env.unwrapped, np.random.default_rng(s.draw)),
+                scripted(s),
                 policy_version=0,
                 behaviour_id="random",
             )

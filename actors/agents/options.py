@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from experience.errors import EngineError
-from experience.options.option import Library, Pursued, Stored, Subgoal, option_id
+from experience.options.option import Experiments, Library, Pursued, Stored, Subgoal, option_id
 from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
+from experience.world import WorldView
 
 _REMEMBERED = 500
 """Most turns of an episode whose outcomes a planner is given."""
@@ -49,6 +50,11 @@ class OptionStack:
             return None, None
         innermost = self.running[-1]
         return option_id(innermost.option.name), 0 if self.is_choice else innermost.age
+
+    @property
+    def experiments(self) -> bool:
+        """Whether a campaign of experiments is under way."""
+        return any(isinstance(running.option, Experiments) for running in self.running)
 
     def remember(self, observation: str, action: str, answer: Outcome) -> None:
         self.lived[observation, action] = answer
@@ -92,7 +98,7 @@ class EnvSlot(Protocol):
     def env_id(self) -> str: ...
 
     @property
-    def env(self) -> Any: ...
+    def view(self) -> WorldView: ...
 
     @property
     def observation(self) -> str: ...

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from actors.config.schema import Config
-from actors.worlds import make_world
+from actors.making import make_world
 from experience.learning.value import ValueFunction
-from experience.planning.campaign import experiment
 from experience.planning.lookahead import Search, Try, in_model
 from experience.planning.reach import Reach, could_do, worth
 from experience.planning.search import TreeSearch
@@ -22,7 +21,7 @@ from experience.planning.world_models.language import LanguageWorldModel
 from experience.planning.world_models.world_model import LearnedModel, Prediction
 from experience.policy import Decision
 from experience.reward import RewardModel
-from experience.world import WorldCard, actions_of
+from experience.world import WorldView
 
 Ask = Callable[[Sequence[str]], list[Decision]]
 Write = Callable[[str, str], Decision]
@@ -63,12 +62,12 @@ def make_value(config: Config) -> ValueFunction:
     )
 
 
-def next_experiment(world: Any, seen: str, write: Write) -> tuple[Decision, float] | None:
+def next_experiment(view: WorldView, seen: str, write: Write) -> tuple[Decision, float] | None:
     """The next experiment of a laboratory, and the expected value of its best recipe; None in a
     world without a laboratory."""
-    if not WorldCard.of(world).has_laboratory:
+    if view.experiment is None:
         return None
-    action, value, share = experiment(world.laboratory())
+    action, value, share = view.experiment
     return replace(write(seen, action), decoder=f"campaign rho={share:.2f}"), value
 
 
@@ -101,7 +100,7 @@ class Planner:
     def decide(
         self,
         env_id: str,
-        worlds: Sequence[Any],
+        views: Sequence[WorldView],
         observations: Sequence[str],
         ask: Ask,
         write: Write,
@@ -118,20 +117,21 @@ class Planner:
         settings = self._settings
         if settings.search == "campaign":
             return [
-                next_experiment(w, seen, write)
-                for w, seen in zip(worlds, observations, strict=True)
+                next_experiment(view, seen, write)
+                for view, seen in zip(views, observations, strict=True)
             ]
-        forks = settings.simulator == "fork" and WorldCard.of(worlds[0]).goes_back
+        snapshots = [view.snapshot for view in views if view.snapshot is not None]
+        forks = settings.simulator == "fork" and len(snapshots) == len(views)
         believes = settings.simulator == "model" and self._model.threshold > -np.inf
         if not self._loaded or not (forks or believes):
             return []
 
         reward = partial(worth, self._rewards, env_id)
-        places: Sequence[Any] = [world.snapshot() for world in worlds] if forks else observations
+        places: Sequence[Any] = snapshots if forks else observations
         tries: Try[Any] = partial(self._fork, env_id) if forks else in_model(self._model, lived)
         threshold = float("inf") if forks else self._model.threshold
         where = "in forks" if forks else "in the model"
-        listed = actions_of(worlds[0])
+        listed = views[0].actions
         if settings.search == "sweeps":
             choices = Reach(
                 partial(could_do, listed, ask, settings.candidates),

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.agents.agent import prompt_context
 from actors.engines.engine import Engine
-from actors.worlds import make_world
+from actors.making import make_world
 from experience.episode import Episode
 from experience.errors import ConfigError, RecordError
 from experience.learning.advantages import of_decision
@@ -19,6 +19,7 @@ from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.reward import RewardModel
 from experience.shards.redaction.redact import Redactor
 from experience.signal import SignalKind, read_signals
+from experience.world import WorldView
 
 
 def library_from(path: str) -> Library:
@@ -92,9 +93,8 @@ class Skills:
                     )
                     if actions != option.actions or not option.starts(seen):
                         continue
-                    asked = replace(
-                        prompt_context(self._world(episode.first.env_id)), observation=seen
-                    )
+                    view = WorldView.of(self._world(episode.first.env_id))
+                    asked = replace(prompt_context(view), observation=seen)
                     encoded = engine.encode(asked, USE + option.name)
                     if encoded is not None:
                         found.append(of_decision(encoded))

@@ -96,10 +96,10 @@ def _title(lived: Lived) -> str:
 
 def _as_it_was(directory: RunDirectory, env_id: str, trusted: bool) -> tuple[Any, Any]:
     """(world, rewards) as the run's configuration describes them."""
-    from actors.collecting.described import describe_worlds
+    from actors.collecting.hosts.described import describe_worlds
     from actors.commands.doctor import require
     from actors.commands.launch import check_origin
-    from actors.worlds import make_world
+    from actors.making import make_world
     from experience.reward import RewardModel
 
     config = directory.config()

@@ -21,7 +21,7 @@ app = Verbs()
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="store, worlds, browser or planning")],
+    what: Annotated[str, typer.Argument(help="store, collecting, worlds, browser or planning")],
     as_json: Json = False,
     rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
     rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
@@ -40,7 +40,7 @@ def bench(
         ),
     ] = False,
 ) -> None:
-    """Measures the store against its peers, the worlds, the browser, or planning.
+    """Measures the store against its peers, a collector, the worlds, the browser, or planning.
 
     Takes minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was
     missed.

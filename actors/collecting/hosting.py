@@ -1,117 +1,149 @@
-"""Hosting: makes, resets, steps and closes worlds in threads, so that none waits for another."""
+"""Hosting: gives each slot the world that its work is lived in, and every call a deadline."""
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from actors.collecting.hosts.housing import Host, make_host
+from actors.collecting.hosts.look import LEAST_SECONDS
+from actors.collecting.hosts.mailbox import Mailbox
+from actors.collecting.hosts.messages import (
+    Act,
+    Failed,
+    Look,
+    Reply,
+    Request,
+    Reset,
+    Wants,
+)
+from actors.collecting.hosts.process import Nursery
 from actors.collecting.slot import Slot
-from actors.collecting.work import Work
-from actors.worlds import close_worlds, make_world
-from experience.answers import StepAnswer, read_reset, read_step
+from actors.collecting.work import Lane, Work
+from actors.config.schema import Config
+from actors.config.sense import names_of_secrets
+from experience.answers import StepAnswer
 from experience.errors import EnvironmentFailure
 from experience.reward import RewardModel
 from experience.signal import SignalKind
-from experience.step import Ending
-from experience.world import WorldCard
 
-
-@dataclass(frozen=True)
-class Failed:
-    """A call that gave no answer: it raised `error`, or was not over by its deadline."""
-
-    ending: Ending
-    error: BaseException
+_CLOSE_SECONDS = 5.0
+"""How long worlds may take to close at the end, all of them together."""
+_SCRIPTS: dict[Lane, Any] = {"demonstration": "expert", "random": "random"}
 
 
 class Hosting:
-    """The threads of a collector's worlds, one for each slot. Every call has a deadline."""
+    """The hosts of a collector's slots. What they answer is put into the mailbox as
+    (slot, ticket, reply)."""
 
     def __init__(
         self,
-        name: str,
-        slots: int,
-        arguments: Mapping[str, Mapping[str, Any]],
-        catalogue: Mapping[str, SignalKind],
+        config: Config,
+        mailbox: Mailbox,
+        catalogue: dict[str, SignalKind],
         rewards: RewardModel,
-        timeout_seconds: float,
+        log: Path,
     ) -> None:
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix=name)
-        self._arguments = arguments
+        self._worlds = {world.id: world for world in config.worlds}
+        self._mailbox = mailbox
         self._catalogue = catalogue
         self._rewards = rewards
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = config.collecting.step_timeout_seconds
+        lookahead = config.planning.lookahead
+        self._forks = lookahead.candidates > 0 and lookahead.simulator == "fork"
+        self._campaigns = lookahead.candidates > 0 and lookahead.search == "campaign"
+        self._nursery = Nursery(mailbox, log, frozenset(names_of_secrets(config.model_dump())))
+        self._deadlines: list[tuple[float, int, int]] = []
+        """Heap of (deadline, slot's number, ticket) of calls, those that are over included."""
 
     def reset(self, slot: Slot, work: Work) -> None:
         """Begins a reset to the task of `work`; makes the world if the slot has none."""
-        self._submit(slot, self._reset, slot, work)
+        host = slot.hosts.get(work.env_id)
+        is_new = host is None or host.is_dead
+        if host is None or host.is_dead:
+            host = self._make(slot, work.env_id)
+        wants = self._wants(slot, slot.turn)
+        seconds = LEAST_SECONDS if is_new else 0.0  # for making it, which is no step
+        self._send(slot, host, Reset(work.seed, work.split, wants), seconds)
 
     def step(self, slot: Slot, action: str) -> None:
         """Begins a step."""
-        self._submit(slot, self._step, slot.env, slot.env_id, action)
+        wants = self._wants(slot, slot.turn + 1)
+        self._send(slot, slot.hosts[slot.env_id], Act(action, wants), 0.0)
 
-    def wait(self, slots: Sequence[Slot], patience_seconds: float, for_all: bool) -> None:
-        """Waits for all worlds that are busy, each until its deadline; or, if no slot is ready, for
-        the first of them, at most `patience_seconds`."""
-        pending = [slot.future for slot in slots if slot.future is not None]
-        if pending and for_all:
-            latest = max(slot.deadline for slot in slots)
-            wait(pending, latest - time.monotonic(), ALL_COMPLETED)
-        elif pending and not any(slot.is_ready for slot in slots):
-            wait(pending, patience_seconds, FIRST_COMPLETED)
+    def overdue(self, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Failed]]:
+        """The slots whose world has not answered by its deadline."""
+        now = time.monotonic()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number, ticket = heapq.heappop(self._deadlines)
+            slot = slots[number]
+            if slot.waits_for == "world" and slot.ticket == ticket:
+                why = f"no answer in {self._timeout_seconds:g} s"
+                yield slot, Failed("timeout", "TimeoutError", why)
 
-    def finished(self, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Any]]:
-        """(slot, what its call returned, or Failed) of every call that is over. A call past its
-        deadline is left to itself: its thread cannot be stopped."""
-        for slot in slots:
-            future = slot.future
-            if future is None:
-                continue
-            if future.done():
-                slot.future = None
-                error = future.exception()
-                yield slot, future.result() if error is None else Failed("env_error", error)
-            elif time.monotonic() >= slot.deadline:
-                slot.future = None
-                late = TimeoutError(f"no answer in {self._timeout_seconds:g} s")
-                yield slot, Failed("timeout", late)
+    @property
+    def seconds_left(self) -> float:
+        """Until the next deadline; infinite if no world is busy."""
+        return self._deadlines[0][0] - time.monotonic() if self._deadlines else math.inf
 
     def discard(self, slot: Slot, env_id: str) -> None:
-        """Closes a world that failed: the slot makes another when it needs one."""
+        """Ends a world that failed: the slot makes another when it needs one."""
         slot.cards.pop(env_id, None)
-        env = slot.envs.pop(env_id, None)
-        if env is not None:
-            self._threads.submit(env.close)
+        host = slot.hosts.pop(env_id, None)
+        if host is not None:
+            host.kill()
+
+    def reward(self, env_id: str, step: StepAnswer) -> float | None:
+        """The reward of a step; None if it is unknown. Raises EnvironmentFailure if the weighted
+        sum of the signals is no number."""
+        reward = self._rewards.reward(env_id, step.signals)
+        if reward is None or math.isfinite(reward):
+            return reward
+        raise EnvironmentFailure(
+            f"{env_id}: the weighted sum of its signals is {reward}; a reward is a finite number",
+            "measure in a larger unit",
+        )
+
+    def look(self, slot: Slot) -> None:
+        """Begins to read what is wanted for the decision of the present turn."""
+        self._send(slot, slot.hosts[slot.env_id], Look(self._wants(slot, slot.turn)), 0.0)
 
     def close(self, slots: Sequence[Slot]) -> list[str]:
-        """Closes all worlds; what went wrong, by the type of the error."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        return close_worlds([env for slot in slots for env in slot.envs.values()])
+        """Closes all worlds, and kills what does not close in time; what went wrong, by type."""
+        hosts: list[Host] = [host for slot in slots for host in slot.hosts.values()]
+        for host in hosts:
+            host.close()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while any(not host.has_ended for host in hosts) and time.monotonic() < deadline:
+            self._mailbox.take(0.02)
+        wrong = ["TimeoutError" for host in hosts if not host.has_ended]
+        self._nursery.close()
+        return wrong
 
-    def _submit(self, slot: Slot, call: Callable[..., Any], *arguments: Any) -> None:
-        slot.deadline = time.monotonic() + self._timeout_seconds
-        slot.future = self._threads.submit(call, *arguments)
+    def _make(self, slot: Slot, env_id: str) -> Host:
+        deliver = partial(self._deliver, slot)
+        host = make_host(self._worlds[env_id], self._catalogue, self._nursery, deliver)
+        slot.hosts[env_id] = host
+        return host
 
-    def _reset(self, slot: Slot, work: Work) -> Any:
-        if work.env_id not in slot.envs:
-            env = make_world(work.env_id, self._arguments[work.env_id])
-            slot.envs[work.env_id] = env
-            slot.cards[work.env_id] = WorldCard.of(env.unwrapped)
-        answer = slot.envs[work.env_id].reset(seed=work.seed, options={"split": work.split})
-        return read_reset(work.env_id, answer)
+    def _deliver(self, slot: Slot, ticket: int, reply: Reply) -> None:
+        self._mailbox.put((slot, ticket, reply))
 
-    def _step(self, env: Any, env_id: str, action: str) -> tuple[StepAnswer, float | None]:
-        """The world's answer and its reward. Raises EnvironmentFailure if the answer is none."""
-        answer = read_step(env_id, env.step(action), self._catalogue)
-        reward = self._rewards.reward(env_id, answer.signals)
-        if reward is not None and not math.isfinite(reward):
-            raise EnvironmentFailure(
-                f"{env_id}: the weighted sum of its signals is {reward}; a reward is a finite "
-                "number",
-                "measure in a larger unit",
-            )
-        return answer, reward
+    def _send(self, slot: Slot, host: Host, request: Request, more_seconds: float) -> None:
+        ticket = slot.wait_for("world")
+        deadline = time.monotonic() + self._timeout_seconds + more_seconds
+        heapq.heappush(self._deadlines, (deadline, slot.number, ticket))
+        host.send(ticket, request)
+
+    def _wants(self, slot: Slot, turn: int) -> Wants:
+        """What is read beside the answer, for the decision of `turn`."""
+        assert slot.work is not None
+        script = _SCRIPTS.get(slot.work.lane, "")
+        draw = slot.draw_of(turn) if script == "random" else 0
+        plans = not script and (self._campaigns or slot.option_stack.experiments)
+        return Wants(script, draw, snapshot=self._forks and not script, experiment=plans)

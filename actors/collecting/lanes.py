@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from actors.agents.agent import Agent, Expert, Random
 from actors.agents.planner import Planner
+from actors.collecting.hosts.messages import Failed
 from actors.collecting.slot import Slot
 from actors.collecting.work import Lane
 from actors.config.schema import Config
 from actors.engines.engine import Engine
 from actors.engines.registry import make_engine
-from experience.errors import EngineError, XpError
+from experience.errors import EngineError, EnvironmentFailure
 from experience.models.weights import PolicyBundle
 from experience.policy import Decision
 from experience.reward import RewardModel
 
+_TRIES = 3
+"""How often an engine is asked for one answer that fails, before that episode ends."""
+
 _PATIENCE = 5
-"""Rounds in a row that an engine may fail before the collector gives up."""
+"""Answers in a row that may fail for good, and none between them succeed, beside one of every
+slot: then nobody answers any more, and the run ends."""
 
 _MOST_PAUSE_SECONDS = 3.0
 
@@ -38,20 +44,17 @@ class Lanes:
             "random": Random(),
         }
         self._failures = 0
+        self._plans = config.planning.lookahead.candidates > 0
 
     @property
     def version(self) -> int:
         """The policy version that training steps are taken with."""
         return self._engine.version
 
-    @property
-    def pause_seconds(self) -> float:
-        """How long to leave an engine alone that has just failed: longer after each failure."""
-        return min(2.0**self._failures / 10, _MOST_PAUSE_SECONDS)
-
     def load(self, policy: PolicyBundle) -> None:
-        """The policy for training steps from now on."""
-        if self._config.policy.learns:
+        """The policy for training steps from now on. One that is older than the present policy
+        came late, and is ignored."""
+        if self._config.policy.learns and policy.version >= self._engine.version:
             self._acting.load(policy)
 
     def pin(self, policy: PolicyBundle) -> None:
@@ -65,24 +68,31 @@ class Lanes:
         """Drops the policies of every other version."""
         self._pinned = {v: pinned for v, pinned in self._pinned.items() if v in versions}
 
-    def decide(self, lane: Lane, version: int, slots: Sequence[Slot]) -> list[Decision | Exception]:
-        """For each slot a decision, or the error that ends its episode.
+    @property
+    def answers_alone(self) -> bool:
+        """Whether the engine is a server, which is asked about each slot by itself."""
+        return bool(getattr(self._engine, "answers_alone", False)) and not self._plans
 
-        Raises EngineError after several rounds in a row in which the engine did not answer.
+    def decide(self, lane: Lane, version: int, slots: Sequence[Slot]) -> list[Decision | Failed]:
+        """For each slot a decision, or why its episode ends.
+
+        Raises EngineError when the engine has not answered for so long that it may be gone.
         """
-        if not slots:
-            return []
         if lane in self._scripted:
             return [_ask(self._scripted[lane], slot) for slot in slots]
-        try:
-            answers = self._policy(lane, version).act(slots)
-        except EngineError as error:
-            self._failures += 1
-            if self._failures >= _PATIENCE:
-                raise
-            return [error] * len(slots)
-        self._failures = 0
-        return [*answers]
+        for tried in range(_TRIES):
+            try:
+                decisions = self._policy(lane, version).act(slots)
+            except EngineError as error:
+                failed = error
+                time.sleep(min(2.0**tried / 10, _MOST_PAUSE_SECONDS))
+                continue
+            self._failures = 0
+            return [*decisions]
+        self._failures += len(slots)
+        if self._failures >= _PATIENCE + self._config.collecting.slots:
+            raise failed
+        return [Failed.of(failed, "engine_error")] * len(slots)
 
     def close(self) -> None:
         self._acting.close()
@@ -107,12 +117,12 @@ class Lanes:
         return Agent(engine, temperature, planner)
 
 
-def _ask(agent: Expert | Random, slot: Slot) -> Decision | Exception:
+def _ask(agent: Expert | Random, slot: Slot) -> Decision | Failed:
     """The action of a script. If the world's own script fails, the world failed."""
+    if slot.script_failed is not None:
+        return slot.script_failed
     try:
         (decision,) = agent.act([slot])
-    except XpError:
-        raise
-    except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
-        return error
+    except EnvironmentFailure as error:
+        return Failed.of(error)
     return decision

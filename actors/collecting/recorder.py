@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-import traceback
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from actors.agents.options import OptionStack
+from actors.collecting.hosts.messages import Failed
 from actors.collecting.slot import Slot
 from experience.answers import StepAnswer
 from experience.planning.world_models.change import Outcome
@@ -25,7 +26,7 @@ _MOST_ERROR_CHARACTERS = 500
 class Recorder:
     """Appends the rows of many slots to one journal.
 
-    steps_left: real training steps that may still be taken; infinite if nothing limits them.
+    steps_allowed: real training steps that may be taken in all; infinite if nothing limits them.
     remembers: whether a slot keeps the outcomes of its turns, for a planner.
     """
 
@@ -34,19 +35,40 @@ class Recorder:
         journal: Journal,
         reward_version: str,
         discount: float,
-        steps_left: float,
         remembers: bool,
-        done: set[bytes],
     ) -> None:
-        self.steps_left = steps_left
+        self.steps_allowed = 0.0
+        self.steps_taken = 0
         self.closed = 0
         """Episodes closed so far."""
+        self._closed: deque[tuple[bytes, Ending, bytes, int]] = deque()
+        """Work that was closed, its ending, and the stream and t of its last row (-1: no row)."""
+        self.failures: Counter[str] = Counter()
+        """Of the machinery around the worlds; what a world failed in stands in its rows."""
         self._journal = journal
         self._reward_version = reward_version
         self._discount = discount
         self._remembers = remembers
-        self._done = done
         self._failed: set[str] = set()
+
+    @property
+    def steps_left(self) -> float:
+        return self.steps_allowed - self.steps_taken
+
+    def take_kept(self) -> list[tuple[bytes, Ending]]:
+        """The work that was closed, with its ending, as far as its rows are acknowledged. Each is
+        given once."""
+        kept = []
+        acknowledged = self._journal.acknowledged
+        while self._closed and self._closed[0][3] <= acknowledged.get(self._closed[0][2], -1):
+            work_id, ending, _, _ = self._closed.popleft()
+            kept.append((work_id, ending))
+        return kept
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the journal waits for room on its disk."""
+        return self._journal.paused
 
     def choice(self, slot: Slot) -> None:
         """An option was started: a row of its own, in which nothing was measured and no time
@@ -85,29 +107,38 @@ class Recorder:
         if ending != "none":
             self._close_episode(slot, ending, {})
 
-    def failure(self, slot: Slot, ending: Ending, error: BaseException) -> None:
-        """The world broke: the turn is kept without a reward, and the episode closed."""
-        what = f"{type(error).__name__}: {error}"[:_MOST_ERROR_CHARACTERS]
+    def failure(self, slot: Slot, failed: Failed) -> None:
+        """The world or the model broke: the turn is kept without a reward, the episode closed."""
+        what = f"{failed.kind}: {failed.what}"[:_MOST_ERROR_CHARACTERS]
         why = {"error": what}
         if slot.decision is not None:
-            self._append(slot, slot.decision, ending=ending, info=why)
+            self._append(slot, slot.decision, ending=failed.ending, info=why)
             slot.turn += 1
-        self._close_episode(slot, ending, why | self._traceback(slot, error))
+        self._close_episode(slot, failed.ending, why | self._traceback(slot, failed))
 
-    def _traceback(self, slot: Slot, error: BaseException) -> dict[str, str]:
+    def _traceback(self, slot: Slot, failed: Failed) -> dict[str, str]:
         """The traceback of an error, the first time that it is met in a world: it is long."""
-        name = f"{slot.env_id}: {type(error).__name__}"
-        if name in self._failed:
+        name = f"{slot.env_id}: {failed.kind}"
+        if name in self._failed or not failed.traceback:
             return {}
         self._failed.add(name)
-        return {"traceback": "".join(traceback.format_exception(error))}
+        return {"traceback": failed.traceback}
+
+    def abandon(self, slot: Slot) -> None:
+        """Leaves an episode that another collector lives again: its rows here have no end."""
+        slot.boundary |= Boundary.GAP
+        slot.decision = None
+        slot.option_stack = OptionStack()
+        slot.free()
 
     def cancel(self, slot: Slot) -> None:
         """Ends an episode that nobody waits for; an episode without a turn leaves no row."""
         if slot.turn:
             self._close_episode(slot, "cancelled", {})
-        else:
-            slot.free()
+            return
+        assert slot.work is not None
+        self._closed.append((slot.work.work_id, "cancelled", slot.stream_id, -1))
+        slot.free()
 
     def _close_episode(self, slot: Slot, ending: Ending, info: Mapping[str, Any]) -> None:
         """Appends the closing row, which has no action, and frees the slot."""
@@ -116,7 +147,8 @@ class Recorder:
         slot.option_stack = OptionStack()
         slot.boundary |= _ENDINGS.get(ending, Boundary.NONE)
         self._append(slot, None, ending=ending, info=info)
-        self._done.add(slot.work.work_id)
+        last = self._journal.next_t(slot.stream_id) - 1
+        self._closed.append((slot.work.work_id, ending, slot.stream_id, last))
         self.closed += 1
         slot.free()
 
@@ -167,7 +199,7 @@ class Recorder:
             boundary=boundary,
             **answer,
         )
-        self.steps_left -= row.is_training
+        self.steps_taken += row.is_training
         self._journal.append(row)
 
 

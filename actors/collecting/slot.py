@@ -1,29 +1,40 @@
-"""A slot of a collector: an environment, and the episode that is under way in it."""
+"""A slot of a collector: a stream, the hosts of its worlds, and the episode that is under way."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.agents.options import OptionStack
+from actors.collecting.hosts.housing import Host
+from actors.collecting.hosts.messages import Failed
 from actors.collecting.work import Work
 from experience.policy import Decision
 from experience.step import Boundary
-from experience.world import WorldCard
+from experience.world import WorldCard, WorldView
+
+Waits = Literal["", "world", "model"]
+"""For whom a slot waits: for nobody, so that it may go on; or for an answer."""
 
 
 @dataclass
 class Slot:
-    """One environment at a time, and one stream without an end."""
+    """One episode at a time, in a stream without an end."""
 
     stream_id: bytes
-    envs: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+    """Its place among the collector's slots."""
+    hosts: dict[str, Host] = field(default_factory=dict)
+    """The worlds that it has made, by environment id."""
     work: Work | None = None
-    future: Future[Any] | None = None
-    deadline: float = 0.0
+    waits_for: Waits = ""
+    ticket: int = 0
+    """Of the last request: an answer to an earlier one is too late, and ignored."""
+    view: WorldView = field(default_factory=WorldView)
+    script_failed: Failed | None = None
+    """Why the world's own script has no action for the present turn."""
     observation: str = ""
     state: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -48,6 +59,12 @@ class Slot:
         self.state = info.get("state", observation)
         self.subject = info.get("subject", "")
 
+    def wait_for(self, whom: Waits) -> int:
+        """Begins to wait. Returns the ticket that the answer must carry."""
+        self.waits_for = whom
+        self.ticket += 1
+        return self.ticket
+
     def free(self) -> None:
         """The episode is over: the slot is ready for other work."""
         self.work = None
@@ -62,17 +79,25 @@ class Slot:
         return self.work.env_id
 
     @property
-    def env(self) -> Any:
-        assert self.work is not None
-        return self.envs[self.work.env_id]
-
-    @property
     def draw(self) -> int:
-        """The seed of this turn's random numbers, from the run's seed, work and turn. 63 bits."""
+        """The seed of the present turn's random numbers."""
+        return self.draw_of(self.turn)
+
+    def draw_of(self, turn: int) -> int:
+        """The seed of a turn's random numbers, from the run's seed, work and turn. 63 bits."""
         assert self.work is not None
-        name = f"{self.seed}/{self.work.work_id.hex()}/{self.turn}"
+        name = f"{self.seed}/{self.work.work_id.hex()}/{turn}"
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
     @property
     def is_ready(self) -> bool:
-        return self.work is not None and self.future is None
+        return self.work is not None and not self.waits_for
+
+    @property
+    def is_training(self) -> bool:
+        return self.work is not None and self.work.lane == "train"
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether a training step is under way: its decision is asked for, or taken."""
+        return self.is_training and (self.waits_for == "model" or self.decision is not None)

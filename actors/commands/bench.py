@@ -36,8 +36,14 @@ def measure(
 
         measure_worlds(as_json, write)
         return 0
+    if what == "collecting":
+        from benchmarks.collecting.bench import main as measure_collecting
+
+        return 0 if measure_collecting(as_json) else 1
     if what != "store":
-        raise ConfigError(f"no benchmark {what!r}", "there are: store, worlds, browser, planning")
+        raise ConfigError(
+            f"no benchmark {what!r}", "there are: store, collecting, worlds, browser, planning"
+        )
     try:
         import datasets  # noqa: F401
         import lance  # noqa: F401

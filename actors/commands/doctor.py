@@ -83,7 +83,7 @@ def require(config: Config, trusted: bool = False) -> None:
 
 def _require_parts(env_id: str) -> None:
     """Raises IsolationError or MissingPartError if a world lacks a part that its package names."""
-    from actors.worlds import package_of
+    from actors.making import package_of
 
     if ":" not in env_id or not hasattr(package := package_of(env_id), "parts_of"):
         return
@@ -102,7 +102,7 @@ def _package(name: str, optional: bool = False) -> Finding:
 
 
 def _parts_of_worlds() -> Iterator[Finding]:
-    from actors.worlds import package_of
+    from actors.making import package_of
 
     package = package_of()
     for part, optional in package.PARTS.items():

@@ -226,7 +226,7 @@ def _result(
 
 def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None:
     """Raises IsolationError if a run directory from elsewhere names code or servers to be used."""
-    from actors.worlds import package_of
+    from actors.making import package_of
 
     # The bundled package only: to import another is to run its code.
     strange = {f"envs:{name}" for name in package_of().STRANGERS}

@@ -40,6 +40,11 @@ class World(Section):
         description="given to the environment's constructor: texts, numbers, lists and mappings, "
         "e.g. {screenshots: true}",
     )
+    isolation: Literal["process", "inside"] | None = Field(
+        None,
+        description="where its code runs: process can be killed, inside is a thread of the "
+        "collector; null is inside for bundled worlds, and process for all others",
+    )
     groups: int = Field(2, ge=0, le=10_000, description="groups of this world in every update")
     demonstrations: int = Field(
         100, ge=0, le=1_000_000, description="episodes of the world's scripted expert, stored once"

@@ -55,7 +55,11 @@ def parse_action(text: str) -> str:
 
 
 class Engine(Protocol):
-    """Samples actions from a policy. What a learner updates is another thing: a TrainedModel."""
+    """Samples actions from a policy. What a learner updates is another thing: a TrainedModel.
+
+    An engine with an attribute `answers_alone` that is true is asked about one situation a call, by
+    many threads at once, so that nobody waits for the slowest answer: a server is such an engine.
+    """
 
     version: int
     """The version of the weights that it samples from."""

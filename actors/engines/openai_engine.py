@@ -36,6 +36,7 @@ class OpenAIServer:
     errors, 429 and 5xx."""
 
     behaviour_id = "openai"
+    answers_alone = True
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class OpenAIServer:
 
     def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
         """Raises EngineError when a request failed for good."""
+        if len(situations) == 1:  # the caller has a thread for each of its own
+            return [self._ask(situations[0], temperature)]
         return list(self._threads.map(lambda s: self._ask(s, temperature), situations))
 
     def check(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.collecting.collector import Collector
-from actors.collecting.work import Work, in_step
+from actors.collecting.dispatcher import Dispatcher
+from actors.collecting.leases import DirectLine
+from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
 from actors.pool.pool import all_new
 from experience.models.weights import PolicyBundle
@@ -30,36 +33,52 @@ class LocalPool:
 
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._in_step = in_step(config)
-        self._collector = Collector(config, run_id, directory, 0, 1)
+        done = done_before(directory, config.collecting.group_size)
+        # no other collector is there to take over: a lease may last while the learner learns
+        self._dispatcher = Dispatcher(config, done, lease_seconds=math.inf)
+        self.collector = Collector(config, run_id, directory, 0, DirectLine(self._dispatcher))
+        self._dispatcher.on_news = self.collector.leases.hear
 
     def push(self, policy: PolicyBundle, quota: int) -> None:
-        self._collector.load(policy, quota)
+        self._dispatcher.publish(policy.version, quota, policy)
+
+    def stop(self) -> None:
+        self._dispatcher.hold_back()
 
     def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
-        self._collector.order(works, policy)
+        version = -1 if policy is None else policy.version
+        self._dispatcher.order(works, version, policy)
 
     def drop(self) -> None:
-        self._collector.drop()
+        self._dispatcher.drop()
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         held_rounds = 0
         while not until():
-            closed = self._collector.closed
-            busy = self._collector.pump()
+            closed = self.collector.closed
+            busy = self.collector.pump()
             held_rounds += 1
-            no_episode_ended = closed == self._collector.closed
-            if self._in_step and busy and no_episode_ended and held_rounds < _MAX_HELD_ROUNDS:
+            no_episode_ended = closed == self.collector.closed
+            if (
+                self.collector.in_step
+                and busy
+                and no_episode_ended
+                and held_rounds < _MAX_HELD_ROUNDS
+            ):
                 yield []
                 continue
             held_rounds = 0
-            if self._in_step or not busy:
-                self._collector.journal.commit()
+            if self.collector.in_step or not busy:
+                self.collector.journal.commit()
             yield all_new(self._catalog)
 
     def status(self) -> list[dict[str, Any]]:
-        return [self._collector.status()]
+        self.collector.leases.tell()
+        return self._dispatcher.status()
+
+    @property
+    def quarantined(self) -> list[tuple[str, int]]:
+        return self._dispatcher.quarantined
 
     def close(self) -> dict[bytes, int]:
-        self._collector.close()
-        return dict(self._collector.journal.acknowledged)
+        return self.collector.close()

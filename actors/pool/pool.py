@@ -20,7 +20,11 @@ class Pool(Protocol):
     """Collectors that live episodes, wherever they run."""
 
     def push(self, policy: PolicyBundle, quota: int) -> None:
-        """Sends a new policy to the collectors. quota: groups that each may have started in all."""
+        """Offers a new policy to the collectors. quota: training groups that may have been begun
+        in all, by all of them; it only ever rises."""
+
+    def stop(self) -> None:
+        """No further training group is begun until `push` allows more than ever before."""
 
     def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
         """Shares out episodes that must be lived before training goes on.
@@ -43,6 +47,10 @@ class Pool(Protocol):
 
     def status(self) -> list[dict[str, Any]]:
         """One record per collector, for progress and metrics."""
+
+    @property
+    def quarantined(self) -> list[tuple[str, int]]:
+        """Tasks (world, seed) that ended too many processes, and are not lived any more."""
 
     def close(self) -> dict[bytes, int]:
         """Seals all journals. Returns the last acknowledged t of each stream."""

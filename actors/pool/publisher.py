@@ -1,4 +1,4 @@
-"""The publisher sends the newest policy to all collectors, with a quota of groups."""
+"""The publisher offers the newest policy to all collectors, with a quota of groups."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ class Publisher:
         learner: Learner,
         world: LearnedModel | None,
         limiter: RateLimiter,
-        collectors: int,
         plans_while_acting: bool,
     ) -> None:
         self._pool = pool
         self._learner = learner
         self._world = world
         self._limiter = limiter
-        self._collectors = max(collectors, 1)
         self._plans_while_acting = plans_while_acting
         self._exported = -1
         """The last version whose planning models were serialised."""
@@ -39,10 +37,8 @@ class Publisher:
             self._exported = self._learner.version
             model = self._world.export_weights() if self._world else {}
             self._learner.planner = value.export_weights() | model
-        # Rounded up, so that a small allowance still lets every collector start a group.
-        share = -(-self._limiter.inserts_allowed(rounds) // self._collectors)
-        self._pool.push(self._learner.policy(), share)
+        self._pool.push(self._learner.policy(), self._limiter.inserts_allowed(rounds))
 
     def stop(self) -> None:
-        """Pushes the present policy with a quota of 0, so that no new group is started."""
-        self._pool.push(self._learner.policy(), 0)
+        """Has no new training group begun."""
+        self._pool.stop()

@@ -1,83 +1,32 @@
-"""The pool on a Ray cluster: each collector is a Ray actor.
+"""The pool on a Ray cluster: each collector is a Ray actor, and so is the dispatcher.
 
-Ray restarts a collector that died. The collector then rebuilds itself from its journal, and the
-pool sends it the policy and the orders again.
+Work is pulled, so that the pool directs nobody: it tells the dispatcher what is to be lived, and
+watches that there are collectors. Ray restarts a collector that died; it rebuilds itself from its
+journal, and asks for work again. One that fails by an error is set aside, with its node.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.collecting.collector import Collector
 from actors.collecting.work import Work
 from actors.config.schema import Config
-from actors.config.sense import names_of_secrets
 from actors.pool.pool import all_new
-from actors.pool.ray_start import log_ray_to, session_logs, start_ray
-from experience.command.output import guard
-from experience.errors import XpError
+from actors.pool.ray_actors import RayDispatcher
+from actors.pool.ray_collectors import RayCollectors
+from actors.pool.ray_start import log_ray_to, start_ray
+from experience.command.output import say
 from experience.models.weights import PolicyBundle
 from experience.shards.catalog import Catalog
-from experience.shards.redaction.redact import name_secrets
 from experience.step import Step
 
-
-class _RayCollector:
-    """A collector as a Ray actor. It answers other calls while its rounds run.
-
-    The actor has several threads. The lock is held for one round at most, so that a call waits for
-    the end of the present round only.
-    """
-
-    def __init__(
-        self, config: Config, run_id: str, directory: Path, index: int, collectors: int
-    ) -> None:
-        import torch
-
-        # The driver named the secrets when it read the configuration. This process did not read it.
-        name_secrets(names_of_secrets(config.model_dump()))
-        guard()
-        torch.set_num_threads(1)
-        self._collector = Collector(config, run_id, directory, index, collectors)
-        self._lock = threading.Lock()
-        self._stopping = False
-
-    def work(self) -> None:
-        """Collects until `close`. An error ends this call, and so reaches the driver."""
-        while not self._stopping:
-            with self._lock:
-                busy = self._collector.pump()
-                if not busy:
-                    self._collector.journal.commit()
-            time.sleep(0.0 if busy else 0.02)
-
-    def load(self, policy: PolicyBundle | None, quota: int) -> None:
-        with self._lock:
-            self._collector.load(policy, quota)
-
-    def order(self, works: Sequence[Work], policy: PolicyBundle | None) -> None:
-        with self._lock:
-            self._collector.order(works, policy)
-
-    def drop(self) -> None:
-        with self._lock:
-            self._collector.drop()
-
-    def status(self) -> dict[str, Any]:
-        with self._lock:
-            return {**self._collector.status(), "pid": os.getpid(), "index": self._collector.index}
-
-    def close(self) -> dict[bytes, int]:
-        self._stopping = True
-        with self._lock:
-            self._collector.close()
-        return dict(self._collector.journal.acknowledged)
+_LOOK_SECONDS = 0.5
+"""How often the pool looks whether collectors and dispatcher are well."""
+_CLOSE_SECONDS = 60.0
 
 
 class RayPool:
@@ -85,58 +34,46 @@ class RayPool:
 
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
         self._ray = start_ray(config.address)
+        self._config = config
+        self._directory = directory.resolve()
         self._catalog = catalog
         log_ray_to(directory.parent / "logs" / "ray.log")
-        self._directory = directory
-        # Every start of a collector makes one incarnation; those above this number are restarts.
-        self._incarnations = _incarnations(directory) + config.workers
-        actor = self._ray.remote(
-            num_cpus=0.5,
-            max_restarts=-1,
-            max_task_retries=0,  # `_revive` repeats what a restarted collector must know
-            max_concurrency=4,
-            scheduling_strategy="SPREAD",
-        )(_RayCollector)
-        self._actors = [
-            actor.remote(config, run_id, directory.resolve(), i, config.workers)
-            for i in range(config.workers)
-        ]
-        self._policy: tuple[Any, int] | None = None
-        """Reference of the newest policy, and its quota."""
+        self._dispatcher = self._start_dispatcher()
+        self._collectors = RayCollectors(
+            self._ray, config, run_id, self._directory, self._dispatcher
+        )
+        self._born: str | None = None
+        """Which start of the dispatcher was told everything."""
         self._shared: tuple[PolicyBundle, Any] | None = None
         """The bundle that was put into the object store last, and its reference."""
-        self._orders: list[tuple[list[Work], Any]] = []
-        """Everything ordered since the last `drop`: works, and the reference of their policy."""
-        self._working = {i: a.work.remote() for i, a in enumerate(self._actors)}
+        self._published: tuple[int, int, Any] | None = None
+        self._orders: list[tuple[list[Work], int, Any]] = []
+        """Everything ordered since the last `drop`, for a dispatcher that starts again."""
+        self._status: list[dict[str, Any]] = []
+        self.quarantined: list[tuple[str, int]] = []
+        self._looked = 0.0
+        self._asked: Any = None
 
     def push(self, policy: PolicyBundle, quota: int) -> None:
-        self._policy = (self._reference(policy), quota)
-        for actor in self._actors:
-            actor.load.remote(*self._policy)
+        self._published = (policy.version, quota, [self._reference(policy)])
+        self._dispatcher.publish.remote(*self._published)
+
+    def stop(self) -> None:
+        self._dispatcher.hold_back.remote()
 
     def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
-        reference = None if policy is None else self._reference(policy)
-        self._orders.append((list(works), reference))
-        for i in range(len(self._actors)):
-            self._send_order(i, list(works), reference)
-
-    def _reference(self, policy: PolicyBundle) -> Any:
-        """The bundle's reference in Ray's object store. A bundle is put there once, for all."""
-        if self._shared is None or self._shared[0] is not policy:
-            self._shared = (policy, self._ray.put(policy))
-        return self._shared[1]
+        version = -1 if policy is None else policy.version
+        reference = None if policy is None else [self._reference(policy)]
+        self._orders.append((list(works), version, reference))
+        self._dispatcher.order.remote(*self._orders[-1])
 
     def drop(self) -> None:
         self._orders.clear()
-        for actor in self._actors:
-            actor.drop.remote()
-
-    def _send_order(self, index: int, works: list[Work], reference: Any) -> None:
-        self._actors[index].order.remote(works[index :: len(self._actors)], reference)
+        self._dispatcher.drop.remote()
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         while not until():
-            self._revive()
+            self._look()
             steps = all_new(self._catalog)
             if not steps:
                 time.sleep(0.05)
@@ -144,72 +81,77 @@ class RayPool:
 
     @property
     def restarts(self) -> int:
-        """How often a collector came back, counted by the incarnations of the journals."""
-        return max(_incarnations(self._directory) - self._incarnations, 0)
+        """How often a collector came back."""
+        return self._collectors.restarts
 
-    def _revive(self) -> None:
-        """Sends restarted collectors the policy and all orders, and starts their rounds again.
+    def acknowledged(self, seconds: float) -> dict[int, tuple[int, dict[bytes, int]]]:
+        """Of each collector that answers in time, by index: its process id, and the highest
+        acknowledged t of each of its streams."""
+        return self._collectors.acknowledged(seconds)
 
-        A collector skips the works that its journal holds as done. Raises XpError for a collector
-        that failed by an error, or that Ray cannot start.
-        """
-        running = list(self._working.values())
-        ended, _ = self._ray.wait(running, num_returns=len(running), timeout=0)
-        for index in [i for i, reference in self._working.items() if reference in ended]:
-            self._check_death(index)
-            actor = self._actors[index]
-            if self._policy is not None:
-                actor.load.remote(*self._policy)
-            for works, reference in self._orders:
-                self._send_order(index, works, reference)
-            self._working[index] = actor.work.remote()
-
-    def _check_death(self, index: int) -> None:
-        """Raises XpError unless the collector's rounds ended by the death of its process."""
-        exceptions = self._ray.exceptions
-        try:
-            self._ray.get(self._working[index])
-        except exceptions.RayTaskError as error:
-            raise XpError(
-                f"collector {index} failed: {error.cause or error}",
-                "logs/ray.log in the run directory has what Ray said; the run can be resumed",
-            ) from error
-        except exceptions.ActorUnschedulableError as error:
-            raise XpError(
-                f"collector {index} could not be started: {str(error).splitlines()[0]}",
-                "Ray's own logs say why: raylet.err and worker-*.err in the logs of its session "
-                f"({session_logs(self._ray)})",
-            ) from error
-        except exceptions.RayActorError:
-            # The process is dead or on its way back. Calls to a dead actor are lost, so `_revive`
-            # repeats them at every turn until the collector works.
-            pass
-
-    def status(self, seconds: float = 5.0) -> list[dict[str, Any]]:
-        """One record per collector that answers within `seconds`; a restarting one is left out."""
-        asked = [a.status.remote() for a in self._actors]
-        found: list[dict[str, Any]] = []
-        deadline = time.monotonic() + seconds
-        for reference in asked:
-            remaining = max(deadline - time.monotonic(), 0.01)
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                found.append(self._ray.get(reference, timeout=remaining))
-        return found
+    def status(self) -> list[dict[str, Any]]:
+        """What the dispatcher last heard of each collector."""
+        return self._status
 
     def close(self) -> dict[bytes, int]:
         """Seals the journals and ends the collectors. Returns the last acknowledged t per stream.
 
         The journal of a dead collector stays open; the next resume seals it.
         """
-        acknowledged: dict[bytes, int] = {}
-        for reference in [a.close.remote() for a in self._actors]:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                acknowledged |= self._ray.get(reference, timeout=60)
-        for actor in self._actors:
-            self._ray.kill(actor)
+        acknowledged = self._collectors.close()
+        self._asked = self._dispatcher.status.remote()
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._hear(self._ray.get(self._asked, timeout=5))
+        self._ray.kill(self._dispatcher)
         return acknowledged
 
+    def _reference(self, policy: PolicyBundle) -> Any:
+        """The bundle's reference in Ray's object store. A bundle is put there once, for all."""
+        if self._shared is None or self._shared[0] is not policy:
+            self._shared = (policy, self._ray.put(policy))
+        return self._shared[1]
 
-def _incarnations(directory: Path) -> int:
-    """How often collectors were started on this directory: each start makes one epoch's folder."""
-    return len(list(directory.glob("*/epoch-*")))
+    def _start_dispatcher(self) -> Any:
+        """On this node, where the store is that it reads when it starts."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = self._ray.get_runtime_context().get_node_id()
+        return (
+            self._ray.remote(RayDispatcher)
+            .options(
+                num_cpus=0,
+                max_restarts=-1,
+                max_task_retries=-1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            )
+            .remote(self._config, self._directory)
+        )
+
+    def _look(self) -> None:
+        """Looks after the collectors, and hears what the dispatcher knows of them. Raises XpError
+        where no collector is left."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self._collectors.look()
+        if self._asked is None:
+            self._asked = self._dispatcher.status.remote()
+            return
+        done, _ = self._ray.wait([self._asked], timeout=0)
+        if done:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._hear(self._ray.get(self._asked))
+            self._asked = None
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        """Takes the dispatcher's news. One that was started again is told everything again."""
+        self._status = said["collectors"]
+        for world, seed in set(said["quarantined"]) - set(self.quarantined):
+            say(f"{world}, seed {seed}: ended its process too often, and is not lived any more")
+        self.quarantined = said["quarantined"]
+        if self._born not in (None, said["born"]):
+            if self._published is not None:
+                self._dispatcher.publish.remote(*self._published)
+            for order in self._orders:
+                self._dispatcher.order.remote(*order)
+        self._born = said["born"]

@@ -151,7 +151,7 @@ _EPISODES = """select stream_id, t, turns, env_id, split, source, coalesce(behav
     policy_version, seed, task_id, total_reward, ending, whole from episodes
     order by ended_ns, stream_id, t"""
 _FAILURES = """select env_id, ending, decode(info) from steps where action_text is null
-    and ending in ('env_error', 'timeout') order by t_end_ns, stream_id, t"""
+    and ending in ('env_error', 'engine_error', 'timeout') order by t_end_ns, stream_id, t"""
 
 
 def survey(shards: Path) -> Survey:

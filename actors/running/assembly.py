@@ -12,7 +12,7 @@ import torch
 from actors.agents.agent import check_room
 from actors.agents.planner import make_value, make_world_model
 from actors.agents.skills import Skills, library_from
-from actors.collecting.described import describe_worlds, listed_actions
+from actors.collecting.hosts.described import describe_worlds, listed_actions
 from actors.config.schema import Config
 from actors.engines.model import TrainedModel
 from actors.engines.registry import check_engine, make_engine, make_model
@@ -75,7 +75,12 @@ class Parts:
         trained = make_model(config.policy, config.seed)
         engine = make_engine(config.policy, config.seed, trained)
         self.learner = make_learner(config, trained, rewards)
-        self.replay = Replay(config.collecting.group_size, config.learning.max_lag, config.seed)
+        self.replay = Replay(
+            config.collecting.group_size,
+            config.learning.max_lag,
+            config.seed,
+            takes_work_once=True,
+        )
         world = make_world(config, list(worlds.catalogue))
         self.skills = make_skills(config, worlds.catalogue, rewards, self.learner)
         self.thought = Thought(
@@ -137,7 +142,6 @@ class Parts:
             self.learner,
             world,
             limiter,
-            config.workers,
             plans_while_acting=bool(config.planning.lookahead.candidates),
         )
         self.checkpoints = Checkpoints(
@@ -239,11 +243,13 @@ class Parts:
     def close(self) -> None:
         """Seals everything, and holds the shards against what was acknowledged."""
         self.metrics.closing()
+        acknowledged = self.pool.close()
         for status in self.pool.status():
             self.progress.failures.update(status["failures"])
+        for world, seed in self.pool.quarantined:
+            self.progress.failures[f"quarantined: {world} seed {seed}"] += 1
         self.directory.write_failures(vars(failure) for failure in self.progress.broken.values())
         self.progress.restarts = self.pool.restarts
-        acknowledged = self.pool.close()
         self.skills.close()
         self.thought.close()
         self.take(all_new(self._catalog))  # what the collectors committed while they ended

@@ -21,6 +21,7 @@ class Dropped:
     failed: int = 0
     unknown_reward: int = 0
     alone: int = 0
+    lived_twice: int = 0
 
 
 class GroupQueue:

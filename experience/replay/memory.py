@@ -22,19 +22,25 @@ class Replay:
     """All steps read so far, and the samples taken from them.
 
     `transitions`: (row, next row) of real and demonstrated training episodes, for world models.
-    `finished`: the work that was lived to an end.
+    `finished`: the work that was lived to an end. `takes_work_once`: of work that two streams lived
+    to an end, the first is taken and the others are counted.
     Invariants: only split `train` is ever given out; sources never mix unless asked for; a window
     never crosses an episode's end, a restart or a gap.
     """
 
-    def __init__(self, group_size: int, max_lag: int, seed: int = 0) -> None:
+    def __init__(
+        self, group_size: int, max_lag: int, seed: int = 0, takes_work_once: bool = False
+    ) -> None:
         self.steps_by_source: dict[str, int] = defaultdict(int)
         self.training_steps = 0
         self.episodes: dict[Source, list[Episode]] = defaultdict(list)
         self.transitions: list[tuple[Step, Step]] = []
         self.finished: set[bytes] = set()
         self._groups = GroupQueue(group_size, max_lag)
+        self._takes_work_once = takes_work_once
         self._reader = EpisodeReader()
+        self._lived_in: dict[bytes, bytes] = {}
+        """Finished work -> the stream in which it was lived."""
         self._held_out: list[Episode] = []
         self._rng = np.random.default_rng(seed)
 
@@ -52,9 +58,15 @@ class Replay:
         if closing is None:
             self.dropped.cut_off += 1  # it has no return
             return
+        lived_in = self._lived_in.get(closing.work_id, closing.stream_id)
+        if self._takes_work_once and lived_in != closing.stream_id:
+            # by a collector that was cut off, and by another that had its work meanwhile
+            self.dropped.lived_twice += 1
+            return
         # Cancelled work is not finished: it is lived again, if it is ordered again.
         if episode.ending != "cancelled":
             self.finished.add(closing.work_id)
+            self._lived_in[closing.work_id] = closing.stream_id
         first = episode.first
         if first.split != "train":
             self._held_out.append(episode)

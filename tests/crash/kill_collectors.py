@@ -66,14 +66,14 @@ def main(kills: int, where: str) -> None:
             finished.set()
         if time.monotonic() < next_kill or killed == kills or len(away) == config.workers:
             continue
-        answers = {status["index"]: status for status in pool.status(seconds=1)}
-        for index, status in answers.items():
-            for stream, t in status["acknowledged"].items():
+        answers = pool.acknowledged(seconds=1)
+        for index, (_, acknowledged_now) in answers.items():
+            for stream, t in acknowledged_now.items():
                 told[stream], of_stream[stream] = max(t, told.get(stream, -1)), index
-        ready = [index for index in answers if index not in away and answers[index]["acknowledged"]]
+        ready = [index for index in answers if index not in away and answers[index][1]]
         if ready:
             victim = rng.choice(ready)
-            os.kill(answers[victim]["pid"], signal.SIGKILL)
+            os.kill(answers[victim][0], signal.SIGKILL)
             killed += 1
             away.add(victim)
         next_kill = time.monotonic() + 0.5 * rng.random()

@@ -267,7 +267,8 @@ COLUMNS: tuple[Column, ...] = (
         pa.string(),
         False,
         "answered",
-        "`none`, `terminated`, `truncated`, or a failure: `env_error`, `timeout`, `cancelled`.",
+        "`none`, `terminated`, `truncated`, or a failure: `env_error`, `engine_error`, `timeout`, "
+        "`cancelled`.",
     ),
     Column(
         "boundary",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from actors.agents.agent import prompt_context
+from actors.collecting.hosts.look import look_at
 from actors.config.schema import Config
 from actors.engines.engine import Situation
-from actors.worlds import look_at
 from experience.errors import ConfigError
 from experience.signal import SignalKind
-from experience.world import PLAIN_SIGNALS, WorldCard, actions_of
+from experience.world import PLAIN_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,12 @@ def describe_worlds(config: Config) -> Described:
     found = Described(dict(PLAIN_SIGNALS), {}, {})
     for world in config.worlds:
         seconds = config.collecting.step_timeout_seconds
-        card, situation = look_at(world.id, world.arguments, seconds, _described)
-        found.catalogue.update(card.signals)
-        found.weights[world.id] = card.rewards if world.rewards is None else world.rewards
-        found.prompt_contexts[world.id] = situation
+        seen = look_at(world, seconds)
+        found.catalogue.update(seen.card.signals)
+        weights = seen.card.rewards if world.rewards is None else world.rewards
+        found.weights[world.id] = weights
+        found.prompt_contexts[world.id] = prompt_context(seen.view)
     return found
-
-
-def _described(world: Any) -> tuple[WorldCard, Situation]:
-    return WorldCard.of(world.unwrapped), prompt_context(world.unwrapped)
 
 
 def listed_actions(config: Config) -> tuple[str, ...]:
@@ -50,10 +46,7 @@ def listed_actions(config: Config) -> tuple[str, ...]:
     Raises ConfigError if the worlds have no such list, or different ones.
     """
     seconds = config.collecting.step_timeout_seconds
-    lists = {
-        look_at(world.id, world.arguments, seconds, lambda made: actions_of(made.unwrapped))
-        for world in config.worlds
-    }
+    lists = {look_at(world, seconds).view.actions for world in config.worlds}
     if len(lists) != 1 or not (actions := lists.pop()):
         raise ConfigError(
             "policy.engine=table and planning.model.kind=ensemble need one list of actions, and "

@@ -1,0 +1,65 @@
+"""Where a world lives: in a process of its own, or on a thread of this one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from actors.collecting.hosts.inside import InsideHost
+from actors.collecting.hosts.messages import Reply, Request
+from actors.collecting.hosts.process import Nursery
+from actors.collecting.hosts.resident import Resident
+from actors.config.acting import World
+from actors.making import AS_TEXT, BUNDLED, module_of, package_of
+from experience.signal import SignalKind
+
+
+class Host(Protocol):
+    """Where one world lives: one thread makes it, steps it and closes it."""
+
+    is_dead: bool
+    """Nothing can be asked of it any more."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread or process is gone."""
+
+    def send(self, ticket: int, request: Request) -> None:
+        """Asks the world. The reply is delivered with the ticket. One request at a time."""
+
+    def kill(self) -> None:
+        """Ends it at once, as far as that can be done."""
+
+    def close(self) -> None:
+        """Begins to close the world."""
+
+
+def is_isolated(world: World) -> bool:
+    """Whether a world lives in a process of its own.
+
+    By default all do, but for the bundled worlds: what an agent writes in them runs behind walls of
+    their own, and their slots share what is dear, such as a browser. A bundled world that runs a
+    stranger's code here is isolated.
+    """
+    if world.isolation is not None:
+        return world.isolation == "process"
+    if not sys.platform.startswith("linux"):  # the template needs what Linux alone has
+        return False
+    if ":" not in world.id and not module_of(world.id):
+        return False  # registered by this process, from a class that no other can find
+    package, _, name = world.id.partition(":")
+    strangers = (AS_TEXT.partition(":")[2], *package_of().STRANGERS)
+    return package != BUNDLED or name in strangers
+
+
+def make_host(
+    world: World,
+    catalogue: Mapping[str, SignalKind] | None,
+    nursery: Nursery,
+    deliver: Callable[[int, Reply], None],
+) -> Host:
+    """A host for a world that is not made yet: the first request makes it."""
+    if is_isolated(world):
+        return nursery.fork(world.id, world.arguments, catalogue, deliver)
+    return InsideHost(Resident(world.id, world.arguments, catalogue), deliver)

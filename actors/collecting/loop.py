@@ -1,0 +1,193 @@
+"""The loop of a collector: every slot waits for its own answer, and for nobody else's."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from actors.collecting.desk import Desk
+from actors.collecting.hosting import Hosting
+from actors.collecting.hosts.mailbox import Mailbox
+from actors.collecting.hosts.messages import WORLD_ENDED, Answered, Arrived, Failed, Seen
+from actors.collecting.inbox import Inbox
+from actors.collecting.leases import Leases
+from actors.collecting.recorder import Recorder
+from actors.collecting.slot import Slot
+from actors.collecting.work import Work
+from experience.errors import EnvironmentFailure
+from experience.policy import Decision
+
+_QUARANTINED = Failed(
+    "env_error",
+    "Quarantined",
+    "this task has ended the process of its world too often, and is not lived any more",
+)
+
+
+class SlotLoop:
+    """Keeps the slots going: gives them work, records their worlds' answers, asks the agents.
+
+    Worlds and agents put their answers into one mailbox, and the loop sleeps until one is there. In
+    step, it waits for all worlds, and goes on in the order of the slots.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        leases: Leases,
+        recorder: Recorder,
+        desk: Desk,
+        hosting: Hosting,
+        mailbox: Mailbox,
+        in_step: bool,
+    ) -> None:
+        self._slots = slots
+        self._leases = leases
+        leases.on_lost = self.give_up
+        self._recorder = recorder
+        self._desk = desk
+        self._hosting = hosting
+        self._in_step = in_step
+        self._inbox = Inbox(slots, hosting, mailbox, in_step)
+        self._free = list(slots)
+        """Slots without work."""
+        self._ready: dict[int, Slot] = {}
+        """Slots that need a decision, by number."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no slot has work."""
+        return len(self._free) == len(self._slots)
+
+    def round(self, patience_seconds: float) -> None:
+        """What follows from all answers that are there; waits for a first one if none is."""
+        self._begin()
+        for slot, answer in self._inbox.answers(patience_seconds):
+            self._take(slot, answer)
+        if self._leases.is_last_step and self._recorder.steps_left <= 0:
+            # the limit of steps is reached: no further action of a training episode is taken
+            self._leases.drop_training()
+            self.cancel(lambda work: work.lane == "train")
+        self._ask()
+
+    def cancel(self, is_unwanted: Callable[[Work], bool]) -> None:
+        """Ends the episodes of unwanted work; those that wait end when they are answered."""
+        for slot in self._slots:
+            if slot.work is not None and is_unwanted(slot.work):
+                slot.unwanted = True
+                if slot.is_ready:
+                    self._settle(slot)
+
+    def give_up(self, work_ids: Iterable[bytes]) -> None:
+        """Leaves work that is not this collector's any more."""
+        lost = set(work_ids)
+        if lost:
+            self.cancel(lambda work: work.work_id in lost)
+
+    def _begin(self) -> None:
+        """Gives free slots work, the first slots first."""
+        self._leases.keep(len(self._free))
+        if self._in_step:
+            self._free.sort(key=lambda slot: slot.number)
+        free, self._free = self._free, []
+        for place, slot in enumerate(free):
+            work = self._leases.next()
+            if work is None:
+                self._free += free[place:]
+                return
+            slot.work = work
+            slot.turn = 0
+            slot.episode += 1
+            slot.t_start_ns = time.time_ns()
+            if work.is_quarantined:
+                self._fail(slot, _QUARANTINED)
+                self._settle(slot)
+            else:
+                self._hosting.reset(slot, work)
+
+    def _take(self, slot: Slot, answer: Any) -> None:
+        """What a slot's world or agent answered."""
+        if slot.work is None or not self._leases.is_held(slot.work):
+            slot.unwanted = True  # another lives this episode now
+            self._settle(slot)
+            return
+        match answer:
+            case Failed():
+                self._fail(slot, answer)
+            case Decision():
+                self._act(slot, answer)
+            case Arrived():
+                slot.cards[slot.env_id] = answer.card
+                slot.observe(answer.observation, answer.info)
+                slot.view, slot.script_failed = answer.view, answer.script_failed
+            case Answered():
+                try:
+                    reward = self._hosting.reward(slot.env_id, answer.step)
+                except EnvironmentFailure as error:
+                    self._fail(slot, Failed.of(error))
+                else:
+                    self._recorder.turn(slot, answer.step, reward)
+                    slot.view, slot.script_failed = answer.view, answer.script_failed
+            case Seen():
+                slot.view, slot.script_failed = answer.view, answer.script_failed
+        self._settle(slot)
+
+    def _settle(self, slot: Slot) -> None:
+        """Notes what the slot needs next."""
+        if slot.unwanted and slot.is_ready:
+            self._end(slot)
+        self._ready.pop(slot.number, None)
+        if slot.work is None:
+            self._free.append(slot)
+        elif slot.is_ready:
+            self._ready[slot.number] = slot
+
+    def _end(self, slot: Slot) -> None:
+        """Ends an episode that is unwanted: as cancelled, or without an end if others live it."""
+        work = slot.work
+        assert work is not None
+        if work.lane == "train" and not self._leases.is_held(work):
+            self._recorder.abandon(slot)
+        else:
+            self._recorder.cancel(slot)
+
+    def _ask(self) -> None:
+        asked = self._within_limit([self._ready[number] for number in sorted(self._ready)])
+        for slot in asked:
+            del self._ready[slot.number]
+        self._desk.ask(asked)
+        if self._in_step:  # the decisions are there
+            for slot, decision in self._inbox.arrived(0.0):
+                self._take(slot, decision)
+
+    def _within_limit(self, ready: list[Slot]) -> list[Slot]:
+        """The slots that may act without the steps under way passing the limit of steps."""
+        if math.isinf(self._recorder.steps_left):
+            return ready
+        under_way = sum(slot.is_acting for slot in self._slots)
+        left = max(int(self._recorder.steps_left) - under_way, 0)
+        training = [slot for slot in ready if slot.is_training]
+        held_back = {slot.number for slot in training[left:]}
+        return [slot for slot in ready if slot.number not in held_back]
+
+    def _act(self, slot: Slot, decision: Decision) -> None:
+        slot.decision = decision
+        slot.t_start_ns = time.time_ns()
+        if not slot.option_stack.is_choice:
+            self._hosting.step(slot, decision.text)
+            return
+        self._recorder.choice(slot)
+        if slot.option_stack.experiments:
+            self._hosting.look(slot)  # the campaign that begins needs its first experiment
+
+    def _fail(self, slot: Slot, failed: Failed) -> None:
+        """The world broke, or nobody acts in it: its episode ends. A world that broke is made anew."""
+        work = slot.work
+        assert work is not None
+        if failed.kind == WORLD_ENDED:
+            self._leases.ended_a_process(work)
+        self._recorder.failure(slot, failed)
+        if failed.ending != "engine_error":
+            self._hosting.discard(slot, work.env_id)

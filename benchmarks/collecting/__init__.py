@@ -1,0 +1,1 @@
+"""What one collector costs, and how well it waits."""
