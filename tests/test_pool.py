@@ -14,7 +14,7 @@ from actors.pool.local import LocalPool
 from experience.errors import EngineError
 from experience.models.weights import PolicyBundle, Weights
 from experience.shards.catalog import Catalog
-from experience.step import Step
+from experience.step import Boundary, Step
 
 WORLD = "envs:KeyDoor-v0"
 
@@ -147,3 +147,23 @@ def test_a_collector_whose_engine_fails_for_good_ends_the_run_with_the_engines_e
     failed = [row for row in rows if row.is_closing]
     assert [row.ending for row in failed[:4]] == ["engine_error"] * 4
     assert all(row.reward is None for row in failed), "a failure is no reward of zero"
+
+
+@pytest.mark.parametrize("lane", ["random", "train"])
+def test_a_collector_that_was_stopped_leaves_its_episodes_and_their_work_is_leased_again(
+    lane: str, tmp_path: Path
+) -> None:
+    pool = pool_of(tmp_path)
+    pool.push(policy(1), quota=2 if lane == "train" else 0)
+    if lane == "random":
+        pool.order(works("random", 1, 2, 3, 4))
+    while any(slot.turn < 1 for slot in pool.collector._slots):
+        pool.collector.pump()
+    pool.collector.leases._ends_at = 0.0  # as after a silence longer than its lease
+    closings = 4 if lane == "train" else 6  # two of them cancelled
+    rows = [row for row in lived(pool, closings) if row.ending != "cancelled"]
+    pool.close()
+    closed = [row.work_id for row in rows if row.is_closing]
+    assert len(closed) == len(set(closed)) == 4
+    gaps = [row for row in rows if row.boundary & Boundary.GAP]
+    assert bool(gaps) == (lane == "train"), "a stream goes on after an episode without an end"

@@ -132,6 +132,11 @@ class Leases:
         """Whether the work is still this collector's: after a silence, it may be another's."""
         return work.work_id in self._held and _now() < self._ends_at
 
+    def give_back(self, work: Work) -> None:
+        """The work is left unlived here: the next report does not name it, so that it is leased
+        again."""
+        self._held.pop(work.work_id, None)
+
     def ended_a_process(self, work: Work) -> None:
         """The work's task ended the process of its world."""
         self._ended.append((work.env_id, work.seed))
@@ -150,7 +155,8 @@ class Leases:
         self._ends_at = asked_at + lease.seconds * _SAFE_SHARE
         self._recorder.steps_allowed = lease.steps
         self.is_last_step = lease.is_last_step
-        self._was_in_vain = not lease.works
+        if report.wants:
+            self._was_in_vain = not lease.works
         lost = [work_id for work_id in lease.lost if work_id in self._held]
         for work_id in lost:
             del self._held[work_id]

@@ -148,7 +148,10 @@ class SlotLoop:
         """Ends an episode that is unwanted: as cancelled, or without an end if others live it."""
         work = slot.work
         assert work is not None
-        if work.lane == "train" and not self._leases.is_held(work):
+        is_held = self._leases.is_held(work)
+        if not is_held:
+            self._leases.give_back(work)
+        if work.lane == "train" and not is_held:
             self._recorder.abandon(slot)
         else:
             self._recorder.cancel(slot)
