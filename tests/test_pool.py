@@ -160,10 +160,14 @@ def test_a_collector_that_was_stopped_leaves_its_episodes_and_their_work_is_leas
     while any(slot.turn < 1 for slot in pool.collector._slots):
         pool.collector.pump()
     pool.collector.leases._ends_at = 0.0  # as after a silence longer than its lease
-    closings = 4 if lane == "train" else 6  # two of them cancelled
-    rows = [row for row in lived(pool, closings) if row.ending != "cancelled"]
+    rows: list[Step] = []
+
+    def closed() -> list[bytes]:
+        return [row.work_id for row in rows if row.is_closing and row.ending != "cancelled"]
+
+    for block in pool.shards(until=lambda: len(closed()) >= 4):
+        rows.extend(block)
     pool.close()
-    closed = [row.work_id for row in rows if row.is_closing]
-    assert len(closed) == len(set(closed)) == 4
+    assert len(closed()) == len(set(closed())) == 4
     gaps = [row for row in rows if row.boundary & Boundary.GAP]
     assert bool(gaps) == (lane == "train"), "a stream goes on after an episode without an end"
