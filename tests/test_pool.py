@@ -92,7 +92,9 @@ def test_what_was_ordered_is_lived_before_training_and_only_once(tmp_path: Path)
     names = {work.work_id for work in ordered}
     assert len(closed) == len(set(closed)) == 5 and names < set(closed)
     began = [(row.t_start_ns, row.work_id in names) for row in rows if row.step_in_episode == 0]
-    assert [is_ordered for _, is_ordered in sorted(began)] == [True] * 3 + [False] * 2
+    in_turn = [is_ordered for _, is_ordered in sorted(began)]
+    # of two slots that begin together, one with the last ordered work, either may act first
+    assert in_turn[:2] == [True, True] and not in_turn[-1]
     pool.order(ordered)
     assert pool.status()[0]["idle"], "work that is done is not lived again"
     pool.close()

@@ -131,7 +131,8 @@ def test_a_world_whose_experts_never_end_is_left_after_the_budget_of_its_phase(
 
 def test_a_run_goes_on_with_what_a_phase_gave_and_says_what_was_cut(tmp_path: Path) -> None:
     """Here the baseline and every evaluation are endless, and the experts are not."""
-    world = '[{id: "tests.broken_worlds:Endless-v0", groups: 0, demonstrations: 2, arguments: {expert_ends: true}}]'
+    # inside: to start a process of its own would take up the phase's second on a busy machine
+    world = '[{id: "tests.broken_worlds:Endless-v0", isolation: inside, groups: 0, demonstrations: 2, arguments: {expert_ends: true}}]'
     run = started(
         tmp_path,
         "run",
