@@ -6,9 +6,7 @@ Beside its ids, a package of worlds may offer what `package_of` lists.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -28,8 +26,6 @@ AS_TEXT = "envs:Text-v0"
 """The world that shows any other world as text."""
 BUNDLED = AS_TEXT.partition(":")[0]
 """The package of the bundled worlds, whose ids are suggested for a mistyped one."""
-CLOSE_SECONDS = 5.0
-"""How long a world may take to close before it is left behind."""
 
 
 def make_world(env_id: str, arguments: Mapping[str, Any]) -> Any:
@@ -94,28 +90,6 @@ def package_of(env_id: str = "") -> Any:
         parts_of    name of a world -> the parts that it needs
     """
     return import_module(env_id.partition(":")[0] or BUNDLED)
-
-
-def close_worlds(worlds: Sequence[Any]) -> list[str]:
-    """Closes all worlds in parallel; returns the types of the errors.
-
-    A world that does not return in time is left behind, so that the run ends whatever it waits for.
-    """
-    wrong: list[str] = []
-
-    def close(world: Any) -> None:
-        try:
-            world.close()
-        except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
-            wrong.append(type(error).__name__)
-
-    closing = [threading.Thread(target=close, args=(world,), daemon=True) for world in worlds]
-    for thread in closing:
-        thread.start()
-    deadline = time.monotonic() + CLOSE_SECONDS
-    for thread in closing:
-        thread.join(max(deadline - time.monotonic(), 0))
-    return wrong + ["TimeoutError" for thread in closing if thread.is_alive()]
 
 
 def unknown(env_id: str) -> tuple[str, str] | None:

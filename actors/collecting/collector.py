@@ -118,6 +118,7 @@ class Collector:
         wrong = self._hosting.close(self._slots)
         self._recorder.failures.update(f"close: {why}" for why in wrong)
         self.leases.tell()
+        self.mailbox.close()
         return dict(self.journal.acknowledged)
 
 

@@ -36,12 +36,12 @@ class Asked:
 
 
 class Desk:
-    """Gives decisions to slots, one thread for everything that touches the engine.
+    """Asks the agents for the decisions of slots, and puts each decision into the mailbox.
 
-    in_step: all decisions are taken at once, by the caller, so that a repeated run is the same.
-    Otherwise whoever waits when the engine is free is answered together; a server is asked about
-    each slot by itself, so that nobody waits for the slowest answer. Decisions are put into the
-    mailbox as (slot, ticket, decision or Failed).
+    In step, the caller's thread asks about all slots at once, so that a repeated run is the same.
+    Otherwise an engine in this process has one thread, which answers all slots that wait when the
+    engine is free. A server is asked about each slot on a thread of its own, so that no slot waits
+    for the slowest answer. What is put is (slot, ticket, decision or Failed).
     """
 
     def __init__(self, lanes: Lanes, mailbox: Mailbox, in_step: bool, slots: int) -> None:
@@ -54,11 +54,6 @@ class Desk:
             self._servers = ThreadPoolExecutor(min(slots, _MOST_AT_ONCE), "server")
         elif not in_step:
             threading.Thread(target=self._serve, daemon=True, name="engine").start()
-
-    @property
-    def version(self) -> int:
-        """The policy version that training steps are taken with."""
-        return self._lanes.version
 
     def load(self, policy: PolicyBundle) -> None:
         """The policy for training steps from now on. An older one than the present is ignored."""

@@ -33,7 +33,8 @@ _STEPS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Report:
-    """What a collector says when it asks. Everything is counted since its start.
+    """What a collector says when it asks for work. `steps` and `failures` are counted since its
+    start.
 
     collector: its name, with a number that each start makes anew. holds: ids of the work that it
     has and wants to keep. done: ids that were lived to an end since the last report. cancelled: ids
@@ -59,9 +60,9 @@ class Lease:
 
     works: new work, its own for `seconds` from the moment at which it asked, as is what it holds.
     lost: what it holds and is not its own: another has it, or nobody is to live it. steps: training
-    steps that it may have taken in all; is_last_step: nobody will be allowed more. version and policy:
-    the newest policy, None where the collector has it. pins: policies that evaluations among its
-    work are pinned to, by version.
+    steps that it may have taken in all. is_last_step: no collector will be allowed more. version and
+    policy: the newest policy, None where the collector has it. pins: policies that evaluations
+    among its work are pinned to, by version.
     """
 
     works: tuple[Work, ...]
@@ -205,10 +206,6 @@ class Dispatcher:
             holder.works = {i: w for i, w in holder.works.items() if w.lane == "train"}
         self.on_news()
 
-    def leave(self, collector: str) -> None:
-        """A collector is gone for good: what it holds goes to others now."""
-        self._take_back(collector)
-
     # what collectors ask
 
     def renew(self, report: Report) -> Lease:
@@ -221,9 +218,10 @@ class Dispatcher:
         for work_id in (*report.done, *report.cancelled):
             holder.works.pop(work_id, None)
         self._deaths.of_hosts(report.ended)
-        lost = frozenset(report.holds) - holder.works.keys()
+        holds = frozenset(report.holds)
+        lost = holds - holder.works.keys()
         # what it was leased and does not name was lost on the way: it is leased again
-        for work_id in holder.works.keys() - set(report.holds):
+        for work_id in holder.works.keys() - holds:
             self._return(holder.works.pop(work_id))
         self._limit.allow(holder, self._holders.values())
         works = tuple(self._next(holder, report.wants))

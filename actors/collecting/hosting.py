@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.collecting.hosts.housing import Host, make_host
+from actors.collecting.hosts.housing import Host, close_hosts, make_host
 from actors.collecting.hosts.look import LEAST_SECONDS
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import (
@@ -32,8 +32,6 @@ from experience.errors import EnvironmentFailure
 from experience.reward import RewardModel
 from experience.signal import SignalKind
 
-_CLOSE_SECONDS = 5.0
-"""How long worlds may take to close at the end, all of them together."""
 _SCRIPTS: dict[Lane, Any] = {"demonstration": "expert", "random": "random"}
 
 
@@ -115,15 +113,10 @@ class Hosting:
 
     def close(self, slots: Sequence[Slot]) -> list[str]:
         """Closes all worlds, and kills what does not close in time; what went wrong, by type."""
-        hosts: list[Host] = [host for slot in slots for host in slot.hosts.values()]
-        for host in hosts:
-            host.close()
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while any(not host.has_ended for host in hosts) and time.monotonic() < deadline:
-            self._mailbox.take(0.02)
-        wrong = ["TimeoutError" for host in hosts if not host.has_ended]
+        hosts = [host for slot in slots for host in slot.hosts.values()]
+        late = close_hosts(hosts, self._mailbox)
         self._nursery.close()
-        return wrong
+        return ["TimeoutError"] * late
 
     def _make(self, slot: Slot, env_id: str) -> Host:
         deliver = partial(self._deliver, slot)

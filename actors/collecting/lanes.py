@@ -46,11 +46,6 @@ class Lanes:
         self._failures = 0
         self._plans = config.planning.lookahead.candidates > 0
 
-    @property
-    def version(self) -> int:
-        """The policy version that training steps are taken with."""
-        return self._engine.version
-
     def load(self, policy: PolicyBundle) -> None:
         """The policy for training steps from now on. One that is older than the present policy
         came late, and is ignored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +60,16 @@ class RayCollectors:
     def acknowledged(self, seconds: float) -> dict[int, tuple[int, dict[bytes, int]]]:
         """Of each collector that answers in time: its process id, and the highest acknowledged t
         of each of its streams."""
-        asked = {actor.acknowledged.remote(): index for index, actor in self._actors.items()}
-        done, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
-        found = {}
-        for reference in done:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                found[asked[reference]] = self._ray.get(reference)
-        return found
+        asked = {index: actor.acknowledged.remote() for index, actor in self._actors.items()}
+        return self._answers(asked, seconds)
 
     def close(self) -> dict[bytes, int]:
         """Ends the collectors. Returns the last acknowledged t of each stream, of those that
         answered in time."""
+        closing = {index: actor.close.remote() for index, actor in self._actors.items()}
         acknowledged: dict[bytes, int] = {}
-        closing = [actor.close.remote() for actor in self._actors.values()]
-        closed, _ = self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
-        for reference in closed:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                acknowledged |= self._ray.get(reference)
+        for last in self._answers(closing, _CLOSE_SECONDS).values():
+            acknowledged |= last
         for actor in self._actors.values():
             self._ray.kill(actor)
         return acknowledged
@@ -99,6 +93,15 @@ class RayCollectors:
         )
         self._actors[index] = actor
         self._working[actor.work.remote()] = index
+
+    def _answers(self, asked: Mapping[int, Any], seconds: float) -> dict[int, Any]:
+        """What the collectors answered within `seconds`, by index; the dead are left out."""
+        self._ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
+        found = {}
+        for index, reference in asked.items():
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                found[index] = self._ray.get(reference, timeout=0)
+        return found
 
     def _failure(self, reference: Any) -> XpError | None:
         """Why a collector's rounds ended; None if its process died."""

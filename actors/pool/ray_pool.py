@@ -26,7 +26,6 @@ from experience.step import Step
 
 _LOOK_SECONDS = 0.5
 """How often the pool looks whether collectors and dispatcher are well."""
-_CLOSE_SECONDS = 60.0
 
 
 class RayPool:

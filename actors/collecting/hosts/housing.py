@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from actors.collecting.hosts.inside import InsideHost
+from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Reply, Request
 from actors.collecting.hosts.process import Nursery
 from actors.collecting.hosts.resident import Resident
 from actors.config.acting import World
 from actors.making import AS_TEXT, BUNDLED, module_of, package_of
 from experience.signal import SignalKind
+
+_CLOSE_SECONDS = 5.0
+"""How long worlds may take to close, all of them together, before they are killed or left."""
 
 
 class Host(Protocol):
@@ -51,6 +56,16 @@ def is_isolated(world: World) -> bool:
     package, _, name = world.id.partition(":")
     strangers = (AS_TEXT.partition(":")[2], *package_of().STRANGERS)
     return package != BUNDLED or name in strangers
+
+
+def close_hosts(hosts: Sequence[Host], mailbox: Mailbox) -> int:
+    """Closes worlds side by side. Returns how many are not closed after `_CLOSE_SECONDS`."""
+    for host in hosts:
+        host.close()
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    while any(not host.has_ended for host in hosts) and time.monotonic() < deadline:
+        mailbox.take(0.02)
+    return sum(not host.has_ended for host in hosts)
 
 
 def make_host(

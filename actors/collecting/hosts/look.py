@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from actors.collecting.hosts.housing import make_host
+from actors.collecting.hosts.housing import close_hosts, make_host
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Failed, Open, Opened, Reply
 from actors.collecting.hosts.process import Nursery
@@ -17,7 +17,6 @@ LEAST_SECONDS = 60.0
 """What a world has to be made at the start at least: the first one of its kind imports its
 libraries too."""
 _SILENT_SECONDS = 10.0
-_CLOSE_SECONDS = 5.0
 
 
 def look_at(world: World, timeout_seconds: float) -> Opened:
@@ -33,10 +32,7 @@ def look_at(world: World, timeout_seconds: float) -> Opened:
     try:
         host.send(1, Open())
         reply = _first(mailbox, world.id, max(timeout_seconds, LEAST_SECONDS))
-        host.close()
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while not host.has_ended and time.monotonic() < deadline:
-            mailbox.take(0.02)
+        close_hosts([host], mailbox)
     finally:
         nursery.close()
         mailbox.close()

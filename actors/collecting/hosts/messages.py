@@ -6,6 +6,7 @@ nothing but numbers, texts, bytes, lists and mappings; unpickling would run what
 
 from __future__ import annotations
 
+import struct
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ from experience.step import Ending
 from experience.world import WorldCard, WorldView
 
 Script = Literal["", "expert", "random"]
+HEAD = struct.Struct("<IQ")
+"""The head of a frame, before the bytes of a message: how many bytes follow the length, u32, and
+the ticket, u64, which is among them."""
+_TICKET_BYTES = 8
 WORLD_ENDED = "WorldEnded"
 """The kind of failure of a world whose process is gone."""
 
@@ -142,6 +147,11 @@ def to_bytes(message: Request | Reply) -> bytes:
         default=lambda number: number.item(),  # numpy's
     )
     return packed
+
+
+def frame(ticket: int, message: bytes) -> bytes:
+    """A message as it goes through a socket, in either direction."""
+    return HEAD.pack(_TICKET_BYTES + len(message), ticket) + message
 
 
 def request_of(data: bytes) -> Request:

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -21,11 +20,13 @@ from typing import IO, Any
 
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import (
+    HEAD,
     WORLD_ENDED,
     Close,
     Failed,
     Reply,
     Request,
+    frame,
     reply_of,
     to_bytes,
 )
@@ -37,8 +38,6 @@ from experience.text.strict_json import dumps
 _MOST_REPLY_BYTES = 256 << 20
 _MOST_LOG_BYTES = 16 << 20
 _MOST_LINE_BYTES = 1 << 16
-_HEAD = struct.Struct("<IQ")
-"""Length of what follows it, and the ticket, which counts as part of what follows."""
 
 
 class Nursery:
@@ -190,8 +189,7 @@ class ProcessHost:
             self._deliver(ticket, Failed("env_error", WORLD_ENDED, "its process is dead"))
             return
         self._ticket = ticket
-        data = to_bytes(request)
-        self._outgoing += _HEAD.pack(len(data) + 8, ticket) + data
+        self._outgoing += frame(ticket, to_bytes(request))
         self._write()
 
     def kill(self) -> None:
@@ -256,15 +254,15 @@ class ProcessHost:
             # The process is ending, as the template will say. Or its world has closed what it did
             # not open: then no answer comes, until the deadline.
             self._mailbox.unwatch(self._connection.fileno())
-        while len(self._incoming) >= _HEAD.size:
-            length, ticket = _HEAD.unpack_from(self._incoming)
+        while len(self._incoming) >= HEAD.size:
+            length, ticket = HEAD.unpack_from(self._incoming)
             if not 8 <= length <= _MOST_REPLY_BYTES:
                 self._incoming.clear()
                 self._kill(self._number)
                 return
             if len(self._incoming) < 4 + length:
                 return
-            data = bytes(self._incoming[_HEAD.size : 4 + length])
+            data = bytes(self._incoming[HEAD.size : 4 + length])
             del self._incoming[: 4 + length]
             if ticket == self._ticket:
                 self._ticket = None
@@ -273,12 +271,14 @@ class ProcessHost:
 
 def _keep(said: IO[bytes], log: Path) -> None:
     """Writes what worlds print to a file, without secrets, until it is full or they all are gone."""
-    redactor, left = Redactor.current(), _MOST_LOG_BYTES
-    while line := said.readline(_MOST_LINE_BYTES):
-        if left > 0:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a", encoding="utf-8") as file:
-                left -= file.write(redactor.text(line.decode("utf-8", "replace")))
+    redactor = Redactor.current()
+    left = _MOST_LOG_BYTES
+    with said:
+        while line := said.readline(_MOST_LINE_BYTES):
+            if left > 0:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("a", encoding="utf-8") as file:
+                    left -= file.write(redactor.text(line.decode("utf-8", "replace")))
 
 
 def _reply(data: bytes) -> Reply:

@@ -74,7 +74,8 @@ class Resident:
         if isinstance(request, Act):
             catalogue = card.signals if self._catalogue is None else self._catalogue
             step = read_step(self._env_id, self._env.step(request.action), catalogue)
-            step = replace(step, info=_without_a_split_of_its_own(step.info, card))
+            if "split" in step.info:
+                step = replace(step, info=_without_a_split_of_its_own(step.info, card))
             if step.terminated or step.truncated:
                 return Answered(step)
             return Answered(step, *self._view(card, request.wants))

@@ -21,7 +21,6 @@ import random
 import select
 import signal
 import socket
-import struct
 import sys
 import traceback
 from importlib import import_module
@@ -30,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.collecting.hosts.messages import Close, Failed, request_of, to_bytes
+from actors.collecting.hosts.messages import HEAD, Close, Failed, frame, request_of, to_bytes
 from actors.collecting.hosts.resident import Resident
 from experience.signal import SignalKind
 from experience.text.strict_json import dumps
@@ -156,23 +155,20 @@ class Template:
 def serve_host(
     control: socket.socket, world: str, arguments: dict[str, Any], catalogue: dict[str, Any]
 ) -> None:
-    """Answers requests until one closes the world, or the collector is gone. Ends the process.
-
-    Frames: u32 length, then a message.
-    """
+    """Answers requests until one closes the world, or the collector is gone. Ends the process."""
     kinds = {name: SignalKind(*kind) for name, kind in catalogue.items()} or None
     resident = Resident(world, arguments, kinds)
     control.setblocking(True)
     stream = control.makefile("rb")
-    while head := stream.read(4):
-        data = stream.read(struct.unpack("<I", head)[0])
-        request = request_of(data[8:])
+    while head := stream.read(HEAD.size):
+        length, ticket = HEAD.unpack(head)
+        request = request_of(stream.read(length + 4 - HEAD.size))
         reply = resident.reply(request)
         try:
             packed = to_bytes(reply)
         except BaseException as error:  # noqa: BLE001  a world's answer may be of any kind
             packed = to_bytes(Failed.of(error))
-        control.sendall(struct.pack("<I", len(packed) + 8) + data[:8] + packed)
+        control.sendall(frame(ticket, packed))
         if isinstance(request, Close):
             break
     os._exit(0)  # at once: what a world registered for the end of its process may hang, too
