@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -190,6 +191,27 @@ def test_no_process_is_left_when_the_collectors_process_is_killed(tmp_path: Path
     while any(is_alive(process) for process in started):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_what_a_world_started_ends_though_a_host_died_as_the_collector_did(tmp_path: Path) -> None:
+    mailbox, nursery, _ = hosted()
+    mark = tmp_path / "mark"
+    arguments = {"how": "child", "mark": str(mark)}
+    host = nursery.fork(WORLD, arguments, None, lambda *reply: mailbox.put(reply))
+    for ticket, request in enumerate(
+        (Reset(1, "train", Wants()), Act("left", Wants()), Act("left", Wants()))
+    ):
+        host.send(ticket, request)
+        first(mailbox)
+    template, control = nursery._template, nursery._control
+    assert template is not None and control is not None
+    control.shutdown(socket.SHUT_RD)  # as if it died between two calls of the template
+    children = Path(f"/proc/{template.pid}/task/{template.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    while is_alive(int(children[0])):
+        time.sleep(0.01)
+    nursery.close()
+    assert not any(is_alive(int(process)) for process in mark.read_text().split())
 
 
 def test_an_agents_key_is_not_in_the_environment_of_a_worlds_process() -> None:

@@ -12,6 +12,7 @@ Sent: {"ended": number, "status": wait status}.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import io
@@ -57,7 +58,15 @@ class Template:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the collector decides when hosts end
 
     def serve(self) -> None:
-        """Until the collector is gone."""
+        """Until the collector is gone. Then, and after any error, all hosts are killed."""
+        try:
+            self._serve()
+        finally:
+            for process in self._hosts:
+                _kill(process)
+            self._bury(all_of_them=True)
+
+    def _serve(self) -> None:
         while True:
             control = self._control.fileno()
             readable, _, _ = select.select([control, self._wake], [], [])
@@ -67,11 +76,8 @@ class Template:
             if control in readable:
                 data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 1)
                 if not data:
-                    break
+                    return
                 self._obey(json.loads(data), descriptors)
-        for process in self._hosts:
-            _kill(process)
-        self._bury(all_of_them=True)
 
     def _obey(self, order: dict[str, Any], descriptors: list[int]) -> None:
         if "kill" in order:
@@ -149,7 +155,8 @@ class Template:
             for orphan in _children() - self._hosts.keys():
                 _kill(orphan)
             if number is not None and not all_of_them:
-                self._control.send(dumps({"ended": number, "status": status}).encode())
+                with contextlib.suppress(OSError):  # the collector is gone: `_serve` will see it
+                    self._control.send(dumps({"ended": number, "status": status}).encode())
 
 
 def serve_host(
