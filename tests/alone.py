@@ -13,6 +13,15 @@ from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
 from experience.models.weights import PolicyBundle
 
+SMALLEST_POLICY = (
+    "policy.layers=1",
+    "policy.width=16",
+    "policy.heads=2",
+    "policy.max_tokens=4",
+    "policy.context=64",
+)
+"""Settings of a policy that is made in milliseconds, where it does not matter what it does."""
+
 
 class Alone(Collector):
     """Is told what to live by the test, as a pool tells its dispatcher."""

@@ -14,7 +14,7 @@ from actors.config.schema import load
 from experience.answers import read_reset
 from experience.shards.catalog import Catalog
 from experience.step import Step
-from tests.alone import Alone
+from tests.alone import SMALLEST_POLICY, Alone
 
 WORLD = "tests.answering_world:Answers-v0"
 
@@ -26,11 +26,7 @@ def lived(how: str, folder: Path, world: str = WORLD) -> list[list[Step]]:
         [],
         [
             f"worlds={told}",
-            "policy.layers=1",
-            "policy.width=16",
-            "policy.heads=2",
-            "policy.max_tokens=4",
-            "policy.context=64",
+            *SMALLEST_POLICY,
             "collecting.slots=1",
             "collecting.group_size=2",
         ],

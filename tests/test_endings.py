@@ -25,7 +25,7 @@ from experience.replay.memory import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import Rows, export
 from experience.step import ENDINGS
-from tests.alone import Alone
+from tests.alone import SMALLEST_POLICY, Alone
 from tests.conftest import make_step
 
 WORLD = "tests.endings_world:Ends-v0"
@@ -47,11 +47,7 @@ def configuration() -> Config:
         [],
         [
             f"worlds=[{{id: '{WORLD}', groups: 1, demonstrations: 0}}]",
-            "policy.layers=1",
-            "policy.width=16",
-            "policy.heads=2",
-            "policy.max_tokens=4",
-            "policy.context=64",
+            *SMALLEST_POLICY,
             "collecting.slots=4",
             "collecting.group_size=4",
             "collecting.step_timeout_seconds=1.5",

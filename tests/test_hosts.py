@@ -16,13 +16,13 @@ import pytest
 from actors.collecting.hosts.housing import is_isolated
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Act, Failed, Open, Opened, Reset, Wants
-from actors.collecting.hosts.process import Nursery, ProcessHost
+from actors.collecting.hosts.process import HostProcesses, ProcessHost
 from actors.collecting.work import Work
 from actors.config.acting import World
 from actors.config.schema import load
 from experience.shards.catalog import Catalog
 from experience.step import Step
-from tests.alone import Alone
+from tests.alone import SMALLEST_POLICY, Alone
 
 WORLD = "tests.strange_world:Strange-v0"
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,11 +34,7 @@ def collector(folder: Path, how: str, *settings: str) -> Alone:
         [],
         [
             f"worlds=[{{id: '{WORLD}', groups: 1, demonstrations: 0, arguments: {arguments}}}]",
-            "policy.layers=1",
-            "policy.width=16",
-            "policy.heads=2",
-            "policy.max_tokens=4",
-            "policy.context=64",
+            *SMALLEST_POLICY,
             "collecting.slots=2",
             "collecting.group_size=2",
             "collecting.step_timeout_seconds=1",
@@ -124,14 +120,14 @@ def test_processes_that_a_world_started_end_with_its_host(how: str, tmp_path: Pa
         time.sleep(0.05)
 
 
-def hosted(how: str = "none") -> tuple[Mailbox, Nursery, ProcessHost]:
+def hosted(how: str = "none") -> tuple[Mailbox, HostProcesses, ProcessHost]:
     mailbox = Mailbox()
-    nursery = Nursery(mailbox)
-    host = nursery.fork(WORLD, {"how": how}, None, lambda *reply: mailbox.put(reply))
+    processes = HostProcesses(mailbox)
+    host = processes.fork(WORLD, {"how": how}, None, lambda *reply: mailbox.put(reply))
     host.send(1, Open())
     (found,) = first(mailbox)
     assert isinstance(found[1], Opened)
-    return mailbox, nursery, host
+    return mailbox, processes, host
 
 
 def first(mailbox: Mailbox) -> list[tuple[int, object]]:
@@ -142,34 +138,34 @@ def first(mailbox: Mailbox) -> list[tuple[int, object]]:
 
 
 def test_a_host_that_is_killed_from_outside_fails_the_call_that_it_had(tmp_path: Path) -> None:
-    mailbox, nursery, host = hosted("hang")
+    mailbox, processes, host = hosted("hang")
     host.send(2, Reset(1, "train", Wants()))
     first(mailbox)
     host.send(3, Act("left", Wants()))
     first(mailbox)
     host.send(4, Act("left", Wants()))
-    template = nursery._template
+    template = processes._template
     assert template is not None
     (process,) = Path(f"/proc/{template.pid}/task/{template.pid}/children").read_text().split()
     os.kill(int(process), signal.SIGKILL)
     ((ticket, failed),) = first(mailbox)
     assert ticket == 4 and isinstance(failed, Failed) and "SIGKILL" in failed.what
-    nursery.close()
+    processes.close()
 
 
 def test_hosts_that_lose_their_template_fail_and_the_next_host_has_a_new_one() -> None:
-    mailbox, nursery, host = hosted()
-    template = nursery._template
+    mailbox, processes, host = hosted()
+    template = processes._template
     assert template is not None
     template.kill()
     while not host.is_dead:
         mailbox.take(1.0)
     host.send(2, Reset(2, "train", Wants()))
     assert isinstance(first(mailbox)[0][1], Failed)
-    again = nursery.fork(WORLD, {}, None, lambda *reply: mailbox.put(reply))
+    again = processes.fork(WORLD, {}, None, lambda *reply: mailbox.put(reply))
     again.send(3, Open())
     assert isinstance(first(mailbox)[-1][1], Opened)
-    nursery.close()
+    processes.close()
 
 
 def test_no_process_is_left_when_the_collectors_process_is_killed(tmp_path: Path) -> None:
@@ -179,7 +175,7 @@ def test_no_process_is_left_when_the_collectors_process_is_killed(tmp_path: Path
         "one = collector(Path(sys.argv[1]), 'daemon')\n"
         "one.order(works(1, 3, 5, 7))\n"
         "while one.closed < 2: one.pump()\n"
-        "print(one._hosting._nursery._template.pid, flush=True)\n"
+        "print(one._hosting._processes._template.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
@@ -194,23 +190,23 @@ def test_no_process_is_left_when_the_collectors_process_is_killed(tmp_path: Path
 
 
 def test_what_a_world_started_ends_though_a_host_died_as_the_collector_did(tmp_path: Path) -> None:
-    mailbox, nursery, _ = hosted()
+    mailbox, processes, _ = hosted()
     mark = tmp_path / "mark"
     arguments = {"how": "child", "mark": str(mark)}
-    host = nursery.fork(WORLD, arguments, None, lambda *reply: mailbox.put(reply))
+    host = processes.fork(WORLD, arguments, None, lambda *reply: mailbox.put(reply))
     for ticket, request in enumerate(
         (Reset(1, "train", Wants()), Act("left", Wants()), Act("left", Wants()))
     ):
         host.send(ticket, request)
         first(mailbox)
-    template, control = nursery._template, nursery._control
+    template, control = processes._template, processes._control
     assert template is not None and control is not None
     control.shutdown(socket.SHUT_RD)  # as if it died between two calls of the template
     children = Path(f"/proc/{template.pid}/task/{template.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
     while is_alive(int(children[0])):
         time.sleep(0.01)
-    nursery.close()
+    processes.close()
     assert not any(is_alive(int(process)) for process in mark.read_text().split())
 
 
@@ -218,14 +214,14 @@ def test_an_agents_key_is_not_in_the_environment_of_a_worlds_process() -> None:
     os.environ["XP_TEST_KEY"] = "a secret"
     try:
         mailbox = Mailbox()
-        nursery = Nursery(mailbox, secrets={"XP_TEST_KEY"})
-        nursery.fork(WORLD, {}, None, lambda *reply: mailbox.put(reply)).send(1, Open())
+        processes = HostProcesses(mailbox, secrets={"XP_TEST_KEY"})
+        processes.fork(WORLD, {}, None, lambda *reply: mailbox.put(reply)).send(1, Open())
         first(mailbox)
-        template = nursery._template
+        template = processes._template
         assert template is not None
         environment = Path(f"/proc/{template.pid}/environ").read_bytes()
         assert b"XP_TEST_KEY" not in environment and b"PATH=" in environment
-        nursery.close()
+        processes.close()
     finally:
         del os.environ["XP_TEST_KEY"]
 

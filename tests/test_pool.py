@@ -15,6 +15,7 @@ from experience.errors import EngineError
 from experience.models.weights import PolicyBundle, Weights
 from experience.shards.catalog import Catalog
 from experience.step import Boundary, Step
+from tests.alone import SMALLEST_POLICY
 
 WORLD = "envs:KeyDoor-v0"
 
@@ -22,11 +23,7 @@ WORLD = "envs:KeyDoor-v0"
 def configuration(*more: str) -> Config:
     words = [
         f"worlds=[{{id: '{WORLD}', groups: 1, demonstrations: 0}}]",
-        "policy.layers=1",
-        "policy.width=16",
-        "policy.heads=2",
-        "policy.max_tokens=4",
-        "policy.context=64",
+        *SMALLEST_POLICY,
         "collecting.slots=2",
         "collecting.group_size=2",
         *more,

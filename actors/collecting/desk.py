@@ -122,7 +122,7 @@ class Desk:
         for (lane, version), those in groups.items():
             try:
                 found = self._lanes.decide(lane, version, [one.slot for one in those])
-            except BaseException as error:  # noqa: BLE001  the collector's own thread raises it again
+            except BaseException as error:  # noqa: BLE001  the loop's thread raises it again
                 self._mailbox.put(Broken(error))
                 return
             self._deliver(those, found)

@@ -59,10 +59,11 @@ class Lease:
     """What a collector is given.
 
     works: new work, its own for `seconds` from the moment at which it asked, as is what it holds.
-    lost: what it holds and is not its own: another has it, or nobody is to live it. steps: training
-    steps that it may have taken in all. is_last_step: no collector will be allowed more. version and
-    policy: the newest policy, None where the collector has it. pins: policies that evaluations
-    among its work are pinned to, by version.
+    lost: what it holds and is not its own: another has it, or nobody is to live it.
+    steps: training steps that it may have taken in all.
+    is_last_step: no collector will be allowed further training steps.
+    version, policy: the newest policy; None where the collector has it.
+    pins: policies that evaluations among its work are pinned to, by version.
     """
 
     works: tuple[Work, ...]

@@ -22,7 +22,7 @@ from actors.collecting.hosts.messages import (
     Reset,
     Wants,
 )
-from actors.collecting.hosts.process import Nursery
+from actors.collecting.hosts.process import HostProcesses
 from actors.collecting.slot import Slot
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
@@ -55,7 +55,8 @@ class Hosting:
         lookahead = config.planning.lookahead
         self._forks = lookahead.candidates > 0 and lookahead.simulator == "fork"
         self._campaigns = lookahead.candidates > 0 and lookahead.search == "campaign"
-        self._nursery = Nursery(mailbox, log, frozenset(names_of_secrets(config.model_dump())))
+        secrets = frozenset(names_of_secrets(config.model_dump()))
+        self._processes = HostProcesses(mailbox, log, secrets)
         self._deadlines: list[tuple[float, int, int]] = []
         """Heap of (deadline, slot's number, ticket) of calls, those that are over included."""
 
@@ -115,12 +116,12 @@ class Hosting:
         """Closes all worlds, and kills what does not close in time; what went wrong, by type."""
         hosts = [host for slot in slots for host in slot.hosts.values()]
         late = close_hosts(hosts, self._mailbox)
-        self._nursery.close()
+        self._processes.close()
         return ["TimeoutError"] * late
 
     def _make(self, slot: Slot, env_id: str) -> Host:
         deliver = partial(self._deliver, slot)
-        host = make_host(self._worlds[env_id], self._catalogue, self._nursery, deliver)
+        host = make_host(self._worlds[env_id], self._catalogue, self._processes, deliver)
         slot.hosts[env_id] = host
         return host
 

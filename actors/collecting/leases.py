@@ -20,7 +20,7 @@ _SAFE_SHARE = 0.7
 
 
 class Line(Protocol):
-    """The way to the dispatcher, wherever it is. Replies come back on the collector's own thread."""
+    """The way to the dispatcher. Replies are given on the collector's own thread."""
 
     def ask(self, report: Report, reply: Callable[[Lease], None]) -> None:
         """Sends a report. If the dispatcher is out of reach, nothing comes back for a while, and

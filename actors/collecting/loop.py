@@ -62,7 +62,7 @@ class SlotLoop:
         return len(self._free) == len(self._slots)
 
     def round(self, patience_seconds: float) -> None:
-        """What follows from all answers that are there; waits for a first one if none is."""
+        """Processes all answers that have come; waits for a first one if none has."""
         self._begin()
         for slot, answer in self._inbox.answers(patience_seconds):
             self._take(slot, answer)
@@ -108,7 +108,7 @@ class SlotLoop:
                 self._hosting.reset(slot, work)
 
     def _take(self, slot: Slot, answer: Any) -> None:
-        """What a slot's world or agent answered."""
+        """Processes one answer of a slot's world or agent."""
         if slot.work is None or not self._leases.is_held(slot.work):
             slot.unwanted = True  # another lives this episode now
             self._settle(slot)
@@ -186,7 +186,7 @@ class SlotLoop:
             self._hosting.look(slot)  # the campaign that begins needs its first experiment
 
     def _fail(self, slot: Slot, failed: Failed) -> None:
-        """The world broke, or nobody acts in it: its episode ends. A world that broke is made anew."""
+        """Ends the episode whose world or model failed. A world that failed is made anew."""
         work = slot.work
         assert work is not None
         if failed.kind == WORLD_ENDED:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from actors.collecting.hosts.hosted_world import HostedWorld
 from actors.collecting.hosts.inside import InsideHost
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Reply, Request
-from actors.collecting.hosts.process import Nursery
-from actors.collecting.hosts.resident import Resident
+from actors.collecting.hosts.process import HostProcesses
 from actors.config.acting import World
 from actors.making import AS_TEXT, BUNDLED, module_of, package_of
 from experience.signal import SignalKind
@@ -71,10 +71,10 @@ def close_hosts(hosts: Sequence[Host], mailbox: Mailbox) -> int:
 def make_host(
     world: World,
     catalogue: Mapping[str, SignalKind] | None,
-    nursery: Nursery,
+    processes: HostProcesses,
     deliver: Callable[[int, Reply], None],
 ) -> Host:
     """A host for a world that is not made yet: the first request makes it."""
     if is_isolated(world):
-        return nursery.fork(world.id, world.arguments, catalogue, deliver)
-    return InsideHost(Resident(world.id, world.arguments, catalogue), deliver)
+        return processes.fork(world.id, world.arguments, catalogue, deliver)
+    return InsideHost(HostedWorld(world.id, world.arguments, catalogue), deliver)

@@ -1,4 +1,4 @@
-"""A host inside this process: a thread. For worlds whose code is trusted not to hang or to crash."""
+"""A host inside this process: a thread, for worlds that are trusted not to hang or to crash."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from actors.collecting.hosts.hosted_world import HostedWorld
 from actors.collecting.hosts.messages import Close, Reply, Request
-from actors.collecting.hosts.resident import Resident
 
 
 class InsideHost:
@@ -16,8 +16,8 @@ class InsideHost:
     deliver: is given the ticket of each request with its reply, on the world's thread.
     """
 
-    def __init__(self, resident: Resident, deliver: Callable[[int, Reply], None]) -> None:
-        self._resident = resident
+    def __init__(self, hosted: HostedWorld, deliver: Callable[[int, Reply], None]) -> None:
+        self._hosted = hosted
         self._deliver = deliver
         self._requests: queue.SimpleQueue[tuple[int, Request]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, daemon=True, name="world")
@@ -28,7 +28,7 @@ class InsideHost:
         self._requests.put((ticket, request))
 
     def kill(self) -> None:
-        """Lets go of the world; it is closed when its thread comes back from what it does."""
+        """Gives the world up. Its thread closes it when the present call returns."""
         self.is_dead = True
         self.send(0, Close())
 
@@ -43,7 +43,7 @@ class InsideHost:
     def _serve(self) -> None:
         while True:
             ticket, request = self._requests.get()
-            reply = self._resident.reply(request)
+            reply = self._hosted.reply(request)
             if isinstance(request, Close):
                 return
             self._deliver(ticket, reply)

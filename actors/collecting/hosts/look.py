@@ -7,7 +7,7 @@ import time
 from actors.collecting.hosts.housing import close_hosts, make_host
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Failed, Open, Opened, Reply
-from actors.collecting.hosts.process import Nursery
+from actors.collecting.hosts.process import HostProcesses
 from actors.config.acting import World
 from experience import errors
 from experience.command.output import say
@@ -27,14 +27,14 @@ def look_at(world: World, timeout_seconds: float) -> Opened:
     EnvironmentFailure for a world that raises, ends its process, or hangs.
     """
     mailbox = Mailbox()
-    nursery = Nursery(mailbox)
-    host = make_host(world, None, nursery, lambda _, reply: mailbox.put(reply))
+    processes = HostProcesses(mailbox)
+    host = make_host(world, None, processes, lambda _, reply: mailbox.put(reply))
     try:
         host.send(1, Open())
         reply = _first(mailbox, world.id, max(timeout_seconds, LEAST_SECONDS))
         close_hosts([host], mailbox)
     finally:
-        nursery.close()
+        processes.close()
         mailbox.close()
     if isinstance(reply, Failed):
         raise _as_error(world.id, reply)
@@ -66,6 +66,7 @@ def _as_error(env_id: str, failed: Failed) -> XpError:
     if isinstance(kind, type) and issubclass(kind, XpError):
         return kind(failed.what.removesuffix(failed.hint).rstrip(), failed.hint)
     return EnvironmentFailure(
-        f"{env_id} raised {failed.kind} when it was made: {failed.what}\n{failed.traceback}".rstrip(),
+        f"{env_id} raised {failed.kind} when it was made: "
+        f"{failed.what}\n{failed.traceback}".rstrip(),
         f"mend the world; ./xp env check {env_id} tries it",
     )

@@ -1,4 +1,4 @@
-"""The mailbox of a collector: everything that it waits for is delivered here, and nothing is polled.
+"""The mailbox of a collector: what the collector waits for is delivered here; nothing is polled.
 
 Threads put what they have done (`put`); descriptors are read when they have something (`watch`).
 """

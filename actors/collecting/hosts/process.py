@@ -40,7 +40,7 @@ _MOST_LOG_BYTES = 16 << 20
 _MOST_LINE_BYTES = 1 << 16
 
 
-class Nursery:
+class HostProcesses:
     """Forks host processes from a template, which starts with the first of them.
 
     log: file that gets what worlds print; None: nothing does. secrets: names of environment
@@ -270,7 +270,7 @@ class ProcessHost:
 
 
 def _keep(said: IO[bytes], log: Path) -> None:
-    """Writes what worlds print to a file, without secrets, until it is full or they all are gone."""
+    """Writes what worlds print to `log`, without secrets, up to `_MOST_LOG_BYTES`."""
     redactor = Redactor.current()
     left = _MOST_LOG_BYTES
     with said:

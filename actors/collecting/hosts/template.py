@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
+from actors.collecting.hosts.hosted_world import HostedWorld
 from actors.collecting.hosts.messages import HEAD, Close, Failed, frame, request_of, to_bytes
-from actors.collecting.hosts.resident import Resident
 from experience.signal import SignalKind
 from experience.text.strict_json import dumps
 
@@ -41,7 +41,7 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Template:
-    """Forks hosts when it is told to, and buries them."""
+    """Forks hosts when it is told to, and reaps them."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -64,7 +64,7 @@ class Template:
         finally:
             for process in self._hosts:
                 _kill(process)
-            self._bury(all_of_them=True)
+            self._reap(all_of_them=True)
 
     def _serve(self) -> None:
         while True:
@@ -72,7 +72,7 @@ class Template:
             readable, _, _ = select.select([control, self._wake], [], [])
             if self._wake in readable:
                 os.read(self._wake, 4096)
-                self._bury()
+                self._reap()
             if control in readable:
                 data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 1)
                 if not data:
@@ -142,7 +142,7 @@ class Template:
             order["catalogue"],
         )
 
-    def _bury(self, all_of_them: bool = False) -> None:
+    def _reap(self, all_of_them: bool = False) -> None:
         """Takes note of every process that ended, and kills what ended hosts have left behind."""
         while True:
             try:
@@ -164,13 +164,13 @@ def serve_host(
 ) -> None:
     """Answers requests until one closes the world, or the collector is gone. Ends the process."""
     kinds = {name: SignalKind(*kind) for name, kind in catalogue.items()} or None
-    resident = Resident(world, arguments, kinds)
+    hosted = HostedWorld(world, arguments, kinds)
     control.setblocking(True)
     stream = control.makefile("rb")
     while head := stream.read(HEAD.size):
         length, ticket = HEAD.unpack(head)
         request = request_of(stream.read(length + 4 - HEAD.size))
-        reply = resident.reply(request)
+        reply = hosted.reply(request)
         try:
             packed = to_bytes(reply)
         except BaseException as error:  # noqa: BLE001  a world's answer may be of any kind
@@ -199,7 +199,7 @@ def _children() -> set[int]:
 
 
 def _kill(process: int) -> None:
-    """Kills a host and its session's group; what is left is found when it is buried."""
+    """Kills a host and its session's group; what is left is found when it is reaped."""
     for kill in (os.killpg, os.kill):
         try:
             kill(process, signal.SIGKILL)

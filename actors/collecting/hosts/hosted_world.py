@@ -30,10 +30,10 @@ from experience.signal import SignalKind
 from experience.world import WorldCard, WorldView, random_action
 
 
-class Resident:
+class HostedWorld:
     """One world, made at the first request and kept until it is closed.
 
-    Whatever the world raises becomes the reply; nothing that it does leaves this class but that.
+    What the world raises becomes a reply, so that `reply` itself raises nothing.
     catalogue: the signals of all worlds of the run; None: the world's own.
     """
 
@@ -53,7 +53,7 @@ class Resident:
         """What the world answers."""
         try:
             return self._reply(request)
-        except BaseException as error:  # noqa: BLE001  a world's code may raise anything, SystemExit too
+        except BaseException as error:  # noqa: BLE001  also SystemExit, from a world's code
             return Failed.of(error)
 
     def _reply(self, request: Request) -> Reply:
