@@ -149,6 +149,17 @@ def test_an_evaluations_policy_comes_with_its_work_and_only_with_it() -> None:
     assert one.renew(Report("c1", 1)).pins == {4: "pinned 4"}
 
 
+def test_a_policy_that_no_work_is_pinned_to_is_not_kept() -> None:
+    one, _ = dispatcher()
+    one.order(works("a", version=3), 3, "pinned 3")
+    one.order(works("b", version=4), 4, "pinned 4")
+    lease = one.renew(Report("c0", 2))
+    assert lease.pins.keys() == {3, 4}
+    one.renew(Report("c0", 0, ids(lease)[1:], done=ids(lease)[:1]))
+    one.order(works("c", version=5), 5, "pinned 5")
+    assert one._pins.keys() == {4, 5}
+
+
 def test_a_task_that_ends_three_processes_is_leased_as_quarantined_and_said() -> None:
     one, _ = dispatcher()
     for number in range(3):

@@ -192,12 +192,14 @@ class Dispatcher:
 
     def order(self, works: Sequence[Work], version: int = -1, policy: Any = None) -> None:
         """Work to be leased before training goes on; what is known already is passed over."""
+        leased = [work for holder in self._holders.values() for work in holder.works.values()]
+        known = self._finished | {work.work_id for work in (*self._orders, *leased)}
+        self._orders.extend(work for work in works if work.work_id not in known)
         if policy is not None:
             self._pins[version] = policy
-        known = {work.work_id for work in self._orders}
-        known |= {work_id for holder in self._holders.values() for work_id in holder.works}
-        known |= self._finished
-        self._orders.extend(work for work in works if work.work_id not in known)
+        # weights that no work is pinned to any more would stay in memory as long as the run
+        wanted = {work.version for work in (*self._orders, *leased)}
+        self._pins = {version: pin for version, pin in self._pins.items() if version in wanted}
         self.on_news()
 
     def drop(self) -> None:
