@@ -39,6 +39,7 @@ def submit_job(words: Sequence[str], address: str | None, wait: bool) -> int:
     _check_size(ROOT)
     command = [
         sys.executable,
+        "-P",
         "-m",
         "ray.scripts.scripts",
         "job",

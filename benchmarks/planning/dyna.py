@@ -84,10 +84,11 @@ def _live(
     pool = LocalPool(config, "bench", folder, Catalog(folder))
     rewards = RewardModel({WORLD: {"env_reward": 1.0}})
     found: dict[bytes, Life] = {}
+    shards = pool.shards(
+        lambda: len(found) == config.collecting.slots and all(map(until, found.values()))
+    )
     try:
-        for shard in pool.shards(
-            lambda: len(found) == config.collecting.slots and all(map(until, found.values()))
-        ):
+        for version, shard in enumerate(shards):
             for step in shard:
                 if step.stream_id not in found:
                     own = replace(settings, seed=settings.seed + len(found))
@@ -95,7 +96,7 @@ def _live(
                 found[step.stream_id].take(step)
             values = {o: v for life in found.values() for o, v in life.learner.values.items()}
             # One table for all lives: each life's observations name it, so none reads another's.
-            pool.push(PolicyBundle(Table.weights(ACTIONS, values, 0)), 10**9)
+            pool.push(PolicyBundle(Table.weights(ACTIONS, values, version)), 10**9)
     finally:
         pool.close()
     yield from found.values()

@@ -232,7 +232,8 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
     with tempfile.TemporaryDirectory() as folder:
         pool = LocalPool(config, "bench", Path(folder), Catalog(Path(folder)))
         try:
-            for shard in pool.shards(lambda: len(lengths) >= episodes):
+            shards = pool.shards(lambda: len(lengths) >= episodes)
+            for version, shard in enumerate(shards):
                 for step in shard:
                     if last is not None and last.decision is not None:
                         learner.learn(last, step)
@@ -245,7 +246,8 @@ def _lengths(library: Library, intra: bool, seed: int, episodes: int) -> list[in
                 if shard or not lengths:
                     pool.push(
                         PolicyBundle(
-                            Table.weights(learner.actions, learner.values, 0), library.dump()
+                            Table.weights(learner.actions, learner.values, version),
+                            library.dump(),
                         ),
                         10**9,
                     )

@@ -110,7 +110,8 @@ class HostProcesses:
         environment = {k: v for k, v in os.environ.items() if k not in self._secrets}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         self._template = subprocess.Popen(
-            [sys.executable, "-m", "actors.collecting.hosts.template", str(theirs.fileno())],
+            # -P: modules of the folder in which we are do not stand in for the standard ones
+            [sys.executable, "-P", "-m", "actors.collecting.hosts.template", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL if self._log is None else subprocess.PIPE,
