@@ -218,7 +218,7 @@ def test_a_version_is_not_made_of_nothing(tmp_path: Path) -> None:
     assert "the simulator is not up" in str(records[-1]["why"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_a_limit_of_steps_is_kept_to_the_step(tmp_path: Path, workers: int) -> None:
     run = started(
         tmp_path,

@@ -108,7 +108,7 @@ class HostProcesses:
             return self._control
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {k: v for k, v in os.environ.items() if k not in self._secrets}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._template = subprocess.Popen(
             # -P: modules of the folder in which we are do not stand in for the standard ones
             [sys.executable, "-P", "-m", "actors.collecting.hosts.template", str(theirs.fileno())],
