@@ -30,6 +30,7 @@ WORLDS = {
     "Metamath-v0": "envs.proof.metamath:Metamath",
     "Text-v0": "envs.text:Text",
     "KeyDoor-v0": "envs.grid:KeyDoor",
+    "Recall-v0": "envs.recall:Recall",
     "Reasoning-v0": "envs.bridges.reasoning:Reasoning",
     "Household-v0": "envs.bridges.text_world:Household",
     "Science-v0": "envs.bridges.science_world:Science",

@@ -52,8 +52,8 @@ class Episode:
 
     @property
     def acted(self) -> list[tuple[str, str]]:
-        """What was seen and done in the world, turn by turn: choices of options left out."""
-        return [(s.obs_text, s.decision.text) for s in self.steps if s.decision and not s.is_choice]
+        """What was seen and done in the world, turn by turn, without asides."""
+        return [(s.obs_text, s.decision.text) for s in self.steps if s.decision and not s.is_aside]
 
     @property
     def total_reward(self) -> float | None:

@@ -150,3 +150,10 @@ class Step:
     def is_choice(self) -> bool:
         """Whether this row only starts an option: a decision without an action in the world."""
         return self.decision is not None and self.option_step == 0
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether this row is no turn of the world: it starts an option, or the agent wrote a
+        summary of its context or a note to itself."""
+        is_own = bool(self.boundary & Boundary.CONTEXT_COMPACTED)
+        return self.decision is not None and (self.option_step == 0 or is_own)

@@ -7,6 +7,7 @@ run what a setup has made possible.
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections import Counter
@@ -20,6 +21,9 @@ from experience.errors import MissingPartError
 from experience.policy import Decision, VersionSpan
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Step
+
+# two workers whose threads wait for each other on two cores take up to 50 times as long
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CATALOGUE = {"done": SignalKind("fraction", "env_state"), "cost": SignalKind("count", "env_state")}
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from actors.agents.agent import situation
+from actors.agents.context import Context
 from actors.agents.options import OptionStack, choose
 from actors.agents.skills import Skills
 from actors.config.schema import load
@@ -110,6 +111,7 @@ class EnvSlot:
     draw = 0
 
     def __init__(self, observation: str) -> None:
+        self.context = Context()
         self.env_id, self.observation, self.option_stack = (
             "envs:KeyDoor-v0",
             observation,

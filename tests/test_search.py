@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from actors.agents.agent import Agent
+from actors.agents.context import Context
 from actors.agents.options import OptionStack
 from actors.agents.planner import Planner
 from actors.collecting.work import Lane, Work
@@ -321,6 +322,7 @@ class Slot:
 
     def __init__(self, env_id: str, seed: int) -> None:
         self.env_id, self.option_stack, self.env = env_id, OptionStack(), gymnasium.make(env_id)
+        self.context = Context()
         self.observation, _ = self.env.reset(seed=seed)
 
     @property

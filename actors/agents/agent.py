@@ -60,8 +60,18 @@ class Agent:
 
     def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
         """The next decision of each slot: of the option under way, else of the policy, which may
-        start an option."""
-        return choose(slots, self.options, self._ask, self.engine.version)
+        start an option. Where an agent's context is nearly full, the decision is a summary of it.
+        """
+        full = [slot for slot in slots if self._is_nearly_full(slot)]
+        if not full:
+            return choose(slots, self.options, self._ask, self.engine.version)
+        summaries = iter(self._summarise(full))
+        rest = [slot for slot in slots if not any(slot is other for other in full)]
+        chosen = iter(choose(rest, self.options, self._ask, self.engine.version))
+        return [
+            next(summaries) if any(slot is other for other in full) else next(chosen)
+            for slot in slots
+        ]
 
     def close(self) -> None:
         if self._planner is not None:
@@ -121,7 +131,23 @@ class Agent:
     def _by_policy(self, slots: Sequence[EnvSlot]) -> list[Decision]:
         if not slots:
             return []
-        return self.engine.act([situation(s, self.options) for s in slots], self.temperature)
+        asked = [s.context.situation(situation(s, self.options), self.engine) for s in slots]
+        return self.engine.act(asked, self.temperature)
+
+    def _is_nearly_full(self, slot: EnvSlot) -> bool:
+        return slot.context.history.kind == "compact" and slot.context.is_nearly_full(
+            situation(slot, self.options), self.engine
+        )
+
+    def _summarise(self, slots: Sequence[EnvSlot]) -> list[Decision]:
+        asked = [
+            slot.context.request_for_summary(situation(slot, self.options), self.engine)
+            for slot in slots
+        ]
+        decisions = self.engine.act(asked, self.temperature)
+        for slot, decision in zip(slots, decisions, strict=True):
+            slot.context.summarised(decision)
+        return decisions
 
 
 def written(engine: Engine, asked: Situation, text: str, version: int) -> Decision:
@@ -179,13 +205,11 @@ class Expert:
         self._engine = engine
 
     def act(self, slots: Sequence[EnvSlot]) -> list[Decision]:
-        return [
-            replace(
-                written(self._engine, situation(slot), scripted(slot), 0),
-                behaviour_id="expert",
-            )
-            for slot in slots
-        ]
+        return [self._do(slot) for slot in slots]
+
+    def _do(self, slot: EnvSlot) -> Decision:
+        asked = slot.context.situation(situation(slot), self._engine)
+        return replace(written(self._engine, asked, scripted(slot), 0), behaviour_id="expert")
 
 
 class Random:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from actors.agents.context import Context
 from experience.errors import EngineError
 from experience.options.option import Experiments, Library, Pursued, Stored, Subgoal, option_id
 from experience.planning.world_models.change import Outcome
@@ -93,6 +94,7 @@ class EnvSlot(Protocol):
     """An environment of a collector, as an agent sees it."""
 
     option_stack: OptionStack
+    context: Context
 
     @property
     def env_id(self) -> str: ...

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from actors.agents.context import Context, History
 from actors.collecting.desk import Desk
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.described import describe_worlds
@@ -27,6 +28,7 @@ from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.collecting.work import in_step, next_episodes
 from actors.config.schema import Config
+from actors.config.sense import history_of
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
 from experience.step import Boundary
@@ -131,6 +133,8 @@ def make_slots(
         uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
         for n in range(config.collecting.slots)
     ]
+    policy = config.policy
+    history = History.of(history_of(config), policy.context - policy.max_tokens, config.agent.notes)
     return [
         Slot(
             stream,
@@ -138,6 +142,7 @@ def make_slots(
             boundary=restart,
             episode=next_episode.get(stream, 0) - 1,
             seed=config.seed,
+            context=Context(history),
         )
         for number, stream in enumerate(streams)
     ]

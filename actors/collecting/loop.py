@@ -120,6 +120,7 @@ class SlotLoop:
                 self._act(slot, answer)
             case Arrived():
                 slot.cards[slot.env_id] = answer.card
+                slot.context.begin()
                 slot.observe(answer.observation, answer.info)
                 slot.view, slot.script_failed = answer.view, answer.script_failed
             case Answered():
@@ -178,11 +179,14 @@ class SlotLoop:
     def _act(self, slot: Slot, decision: Decision) -> None:
         slot.decision = decision
         slot.t_start_ns = time.time_ns()
-        if not slot.option_stack.is_choice:
+        if not slot.context.is_aside:  # a summary is in its place already
+            slot.context.acted(slot.observation, decision)
+        is_choice = slot.option_stack.is_choice
+        if not is_choice and not slot.context.is_aside:
             self._hosting.step(slot, decision.text)
             return
-        self._recorder.choice(slot)
-        if slot.option_stack.experiments:
+        self._recorder.aside(slot)
+        if is_choice and slot.option_stack.experiments:
             self._hosting.look(slot)  # the campaign that begins needs its first experiment
 
     def _fail(self, slot: Slot, failed: Failed) -> None:

@@ -70,9 +70,12 @@ class Recorder:
         """Whether the journal waits for room on its disk."""
         return self._journal.paused
 
-    def choice(self, slot: Slot) -> None:
-        """An option was started: a row of its own, in which nothing was measured and no time
-        passed."""
+    def aside(self, slot: Slot) -> None:
+        """An option was started, or the agent wrote a summary or a note: a row of its own, in which
+        nothing was measured and no time passed."""
+        if slot.context.is_aside:
+            slot.boundary |= Boundary.CONTEXT_COMPACTED
+            slot.context.is_aside = False
         self._append(slot, slot.decision, reward=0.0, discount=1.0)
         slot.turn += 1
         slot.decision = None
@@ -171,9 +174,12 @@ class Recorder:
             self._journal.blobs.put(data, *media_and_size(data), role=role)
             for role, data in slot.info.get("images", {}).items()
         )
+        t = self._journal.next_t(slot.stream_id)
+        forks = decision is not None and slot.context.forks
         row = Step(
             stream_id=slot.stream_id,
-            t=self._journal.next_t(slot.stream_id),
+            t=t,
+            parent=(slot.stream_id, slot.last_t) if forks else None,
             env_id=work.env_id,
             obs_text=slot.observation,
             obs_blobs=seen,
@@ -199,6 +205,8 @@ class Recorder:
             boundary=boundary,
             **answer,
         )
+        if decision is not None:
+            slot.last_t = t
         self.steps_taken += row.is_training
         self._journal.append(row)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from actors.agents.context import Context
 from actors.agents.options import OptionStack
 from actors.collecting.hosts.housing import Host
 from actors.collecting.hosts.messages import Failed
@@ -45,6 +46,9 @@ class Slot:
     t_start_ns: int = 0
     boundary: Boundary = Boundary.NONE
     option_stack: OptionStack = field(default_factory=OptionStack)
+    context: Context = field(default_factory=Context)
+    last_t: int = -1
+    """Of the last row with a decision; a row whose prompt does not continue it names it."""
     unwanted: bool = False
     """Its episode ends as cancelled as soon as the world has answered."""
     seed: int = 0

@@ -82,6 +82,26 @@ class Collecting(Section):
     )
 
 
+class AgentSection(Section):
+    """What the agent remembers."""
+
+    history: str = Field(
+        "auto",
+        pattern=r"^(auto|none|full|newest_screen|compact|last\([1-9][0-9]{0,3}\))$",
+        description="earlier turns that the model reads again: none; full, which drops the older "
+        "half when the context is full; last(k); newest_screen, all answers and the newest "
+        "observation; compact, where the model writes a summary when the context is nearly full; "
+        "auto is full for chat models without planning, else none",
+        examples=["last(8)"],
+    )
+    notes: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="characters of notes that the model may keep beyond an episode; 0 is none",
+    )
+
+
 class SandboxSection(Section):
     min_tier: Literal["none", "landlock", "namespaces", "gvisor"] = Field(
         "namespaces",

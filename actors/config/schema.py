@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from actors.config.acting import Budget, Collecting, Evaluation, SandboxSection, World
+from actors.config.acting import AgentSection, Budget, Collecting, Evaluation, SandboxSection, World
 from actors.config.layers import merge, note_places, origins
 from actors.config.moved import report_moved
 from actors.config.reader import check_secrets, read_file, read_override
@@ -297,6 +297,7 @@ class Config(Section):
     )
     budget: Budget = Budget()
     policy: Policy = Policy()
+    agent: AgentSection = AgentSection()
     sandbox: SandboxSection = SandboxSection()
     collecting: Collecting = Collecting()
     learning: Learning = Learning()

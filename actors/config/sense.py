@@ -29,6 +29,9 @@ def check_sense(config: Config, merged: Node, problems: Problems) -> None:
         )
     for what, hint in [*_policy_problems(policy), *_server_problems(policy)]:
         problems.add(place, what, hint)
+    for what, hint in _history_problems(config):
+        where = merged.value["agent"].place if "agent" in merged.value else "defaults"
+        problems.add(where, what, hint)
     ids = [world.id for world in config.worlds]
     for i, env_id in enumerate(ids):
         if env_id in ids[:i]:
@@ -53,6 +56,48 @@ def _policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
         yield (
             "policy.temperature: 0 is greedy, and a greedy action is no sample to learn from",
             "set policy.temperature=1, or policy.learns=false; evaluation.temperature is another",
+        )
+
+
+def history_of(config: Config) -> str:
+    """`agent.history` as it is in force: `auto` is full for chat models without planning."""
+    if config.agent.history != "auto":
+        return config.agent.history
+    is_chat = config.policy.engine in ("hugging_face", "openai")
+    return "full" if is_chat and not any(_plans_without_history(config)) else "none"
+
+
+def _plans_without_history(config: Config) -> Iterator[str]:
+    """The keys by which a run asks the policy about turns that nobody has lived: they have no
+    history to read."""
+    planning = config.planning
+    if planning.lookahead.candidates:
+        yield "planning.lookahead.candidates"
+    if not planning.enabled or not config.policy.learns:
+        return
+    if planning.branches.groups:
+        yield "planning.branches.groups"
+    if planning.sweeps.roots:
+        yield "planning.sweeps.roots"
+    if planning.options.skills:
+        yield "planning.options.skills"
+
+
+def _history_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """(what is wrong, what to do) with what the agent is to read again."""
+    history = config.agent.history
+    wants_memory = history not in ("auto", "none") or config.agent.notes > 0
+    if wants_memory and config.policy.engine == "table":
+        yield (
+            "agent: policy.engine=table looks up one observation, and reads no history or notes",
+            "use policy.engine=small or a language model",
+        )
+        return
+    for key in _plans_without_history(config) if history not in ("auto", "none") else ():
+        yield (
+            f"agent.history: {history} and {key} exclude each other: the policy would be asked "
+            "about imagined turns without the history that it is used to",
+            f"set {key}=0 or agent.history=none",
         )
 
 

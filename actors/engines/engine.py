@@ -7,11 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from experience.models.weights import Weights
 from experience.policy import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An earlier turn, as a policy reads it again: what was seen, and the answer to it.
+
+    answer_ids int32 [A]: the tokens of the answer; empty if nobody knows them.
+    """
+
+    observation: str
+    answer: str
+    answer_ids: np.ndarray = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +36,43 @@ class Situation:
     actions: all actions that there are, if the world lists them.
     draw: the seed of the random numbers that this situation is answered by, so that the answer
     does not depend on what else is asked beside it; None: the engine's own generator goes on.
+    memory: what the policy keeps from before `earlier`: a summary of it, and its own notes.
+    earlier: the turns before this one that the policy reads again, the oldest first.
+    before: int32 [P], or None. The exact tokens that the model has read and written so far, if they
+    are those of `earlier`: the prompt is these tokens and what is new, and nothing is encoded twice.
     """
 
     observation: str
     instructions: str = ""
     actions: tuple[str, ...] = ()
     draw: int | None = None
+    memory: str = ""
+    earlier: tuple[Exchange, ...] = ()
+    before: np.ndarray | None = field(default=None, compare=False)
+
+    @property
+    def observations(self) -> list[str]:
+        """All that is seen in turn, the present observation last; memory stands before the first."""
+        seen = [*(exchange.observation for exchange in self.earlier), self.observation]
+        if self.memory:
+            seen[0] = f"{self.memory}\n\n{seen[0]}"
+        return seen
 
 
 def messages(situation: Situation) -> list[dict[str, str]]:
-    """The chat that asks a model: the rules as system message, the observation as the user's."""
-    return [
+    """The chat that asks a model: the rules as the system's message, then observations of the user
+    and answers of the assistant in turn."""
+    first, *later = situation.observations
+    chat = [
         {"role": "system", "content": situation.instructions},
-        {"role": "user", "content": situation.observation},
+        {"role": "user", "content": first},
     ]
+    for exchange, seen in zip(situation.earlier, later, strict=True):
+        chat += [
+            {"role": "assistant", "content": exchange.answer},
+            {"role": "user", "content": seen},
+        ]
+    return chat
 
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)

@@ -20,6 +20,8 @@ from experience.errors import ConfigError
 from experience.models.hugging_face import load
 
 _LEFT_OUT = " […] "
+_ANSWER = "<the answer of the turn before>"
+"""Stands for an answer when the template is asked what it writes after one."""
 
 
 class ChatTurns:
@@ -29,6 +31,7 @@ class ChatTurns:
     def __init__(self, tokenizer: Any, lm: Any) -> None:
         self._tokenizer = tokenizer
         self.ends: Sequence[int] = _end_tokens(tokenizer, lm)
+        self._end_text = str(tokenizer.decode(self.ends[:1])) if self.ends else ""
 
     def prompt(self, situation: Situation, most_tokens: int) -> Prompt:
         whole = self._render(situation, situation.observation)
@@ -54,6 +57,28 @@ class ChatTurns:
             tail = seen[len(seen) - (kept + 1) // 2 :]
             ids = self._render(situation, self._decode(head) + _LEFT_OUT + self._decode(tail))
         return ids
+
+    def further(self, answer: np.ndarray, observation: str) -> np.ndarray:
+        """What the template writes between an answer and the place of the next one."""
+        has_end = len(answer) > 0 and int(answer[-1]) in self.ends
+        text = self._after_an_answer(observation)
+        if self._end_text and text.startswith(self._end_text):
+            text = text.removeprefix(self._end_text) if has_end else text
+        elif not has_end:
+            text = self._end_text + text
+        return np.array(self._encode(text), np.int32)
+
+    def _after_an_answer(self, observation: str) -> str:
+        if self._tokenizer.chat_template is None:
+            return f"\n\n{observation}\n"
+        chat = [
+            {"role": "user", "content": "…"},
+            {"role": "assistant", "content": _ANSWER},
+            {"role": "user", "content": observation},
+        ]
+        text = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        # the observation may hold the mark too, and comes after the answer: the first one counts
+        return str(text).partition(_ANSWER)[2]
 
     def action(self, text: str) -> np.ndarray:
         return np.array([*self._encode(text), *self.ends[:1]], np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ class TokenLimits:
         return cls(
             policy.context, policy.max_tokens, policy.place("context"), policy.place("max_tokens")
         )
+
+
+_ANY_LENGTH = 1 << 30
 
 
 class LocalEngine:
@@ -124,11 +127,38 @@ class LocalEngine:
             action_cut=not written.ended,
         )
 
+    def length(self, situation: Situation) -> int:
+        """The number of tokens of a prompt from which nothing is left out."""
+        return len(self._whole(situation))
+
     def _prompt(self, situation: Situation) -> Prompt:
+        room = self._limits.context - self._limits.most_tokens
+        if situation.earlier:
+            whole = self._whole(situation)
+            if len(whole) <= room:
+                return Prompt(whole)
+        return self._first_prompt(situation, room)
+
+    def _whole(self, situation: Situation) -> np.ndarray:
+        """The whole prompt, however long: what was read and written before, and what is new."""
+        if situation.before is not None:
+            last = situation.earlier[-1].answer_ids
+            new = self._tokenizer.further(last, situation.observation)
+            return np.concatenate([situation.before, new])
+        first, *later = situation.observations
+        opening = replace(situation, observation=first, memory="", earlier=())
+        parts = [self._first_prompt(opening, _ANY_LENGTH).ids]
+        for exchange, seen in zip(situation.earlier, later, strict=True):
+            answer = exchange.answer_ids
+            if not len(answer):
+                answer = self._tokenizer.action(exchange.answer)
+            parts += [answer, self._tokenizer.further(answer, seen)]
+        return np.concatenate(parts)
+
+    def _first_prompt(self, situation: Situation, room: int) -> Prompt:
+        (observation,) = replace(situation, earlier=()).observations
         try:
-            return self._tokenizer.prompt(
-                situation, self._limits.context - self._limits.most_tokens
-            )
+            return self._tokenizer.prompt(replace(situation, observation=observation), room)
         except ConfigError as error:
             raise ConfigError(
                 f"{self._limits.where_context}: policy.context: {error}",

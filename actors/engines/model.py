@@ -26,7 +26,12 @@ class TurnTokenizer(Protocol):
     """The tokens that end an action."""
 
     def prompt(self, situation: Situation, most_tokens: int) -> Prompt:
-        """A prompt of at most `most_tokens`. Raises ConfigError if the rules alone are longer."""
+        """The prompt of a first turn, of at most `most_tokens`: `earlier` is not looked at. Raises
+        ConfigError if the rules alone are longer."""
+
+    def further(self, answer: np.ndarray, observation: str) -> np.ndarray:
+        """The tokens that follow `answer` in the prompt of the next turn, which shows
+        `observation`: int32 [P]. They close an answer that has no end token."""
 
     def action(self, text: str) -> np.ndarray:
         """The tokens of an action, its end token included: int32 [A]."""

@@ -31,6 +31,12 @@ class ByteTurns:
         whole = self._tokenizer.prompt(situation.observation)
         return Prompt(fit(whole, most_tokens), max(len(whole) - most_tokens, 0))
 
+    def further(self, answer: np.ndarray, observation: str) -> np.ndarray:
+        shown = self._tokenizer.prompt(observation)
+        if len(answer) and int(answer[-1]) == ByteTokenizer.END:
+            return shown
+        return np.concatenate([[ByteTokenizer.END], shown]).astype(np.int32)
+
     def action(self, text: str) -> np.ndarray:
         return self._tokenizer.action(text)
 

@@ -73,8 +73,8 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
             return f"turn {step.step_in_episode} shows something else"
         if step.decision is None:
             return ""
-        # The row only chose an option: the world was not acted in.
-        if step.is_choice:
+        # The row chose an option, or is a note: the world was not acted in.
+        if step.is_aside:
             continue
         observation, given, _, _, info = world.step(step.decision.text)
         reward = rewards.reward(step.env_id, answered(given, info, world))

@@ -321,7 +321,7 @@ def learned_models(
     r = np.zeros((ages, n))
     p = np.zeros((ages, n, n))
     for step, following in steps:
-        if step.decision is None or step.reward is None or step.is_choice:
+        if step.decision is None or step.reward is None or step.is_aside:
             continue
         s = index[step.obs_text]
         ended = step.ending == "terminated"

@@ -73,8 +73,8 @@ class Replay:
             return
         self.episodes[first.source].append(episode)
         if not episode.failed and first.source in ("real", "demonstration"):
-            # The choice of an option changes nothing in the world: there is nothing to predict.
-            self.transitions += [p for p in episode.transitions if not p[0].is_choice]
+            # What is no turn of the world changes nothing in it: there is nothing to predict.
+            self.transitions += [p for p in episode.transitions if not p[0].is_aside]
         if first.source == "real" and first.group_id:
             self._groups.add(episode)
 

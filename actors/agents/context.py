@@ -1,0 +1,199 @@
+"""The context: what an agent has seen and done in its episode, as its model reads it again.
+
+Tokens are appended: the prompt of a turn is the prompt before it, the answer to that, and what is
+new, exactly as they were sampled. Where something is left out, or replaced by a summary, the next
+row starts a new lineage, which names the row that it comes from as its parent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from actors.engines.engine import Engine, Exchange, Situation
+from experience.policy import Decision
+from experience.replay.lineages import continues
+
+LEFT_OUT = "(an earlier screen, left out)"
+"""Stands for an earlier observation under `newest_screen`."""
+SUMMARISE = (
+    "Your memory is nearly full. Write a short summary of what you have seen, done and learned in "
+    "this task so far, with all that you need to go on. You will read only this summary."
+)
+NOTES = (
+    "You may answer with a line `note: TEXT` to keep TEXT for later, also for later tasks; you are "
+    "then asked again."
+)
+_NOTE = re.compile(r"note:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+_MOST_ASIDES = 2
+"""Notes in a row, before an answer goes to the world whatever it is."""
+_MOST_EXCHANGES = 4096
+"""Turns that are kept at most, such as those of a script, which reads nothing again."""
+_CHARACTERS_A_TOKEN = 3
+"""For engines that do not count tokens. Few, so that a prompt is rather too short than too long."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What an agent reads again.
+
+    kind: none; full (what fits: when the context is full, its older half is dropped); last (the
+    last `turns` turns); newest_screen (all answers, and the present observation alone); compact
+    (when the context is nearly full, the model writes a summary, which stands for it).
+    room: tokens of a prompt. notes: characters of notes that outlive an episode; 0 is no notes.
+    """
+
+    kind: str = "none"
+    turns: int = 0
+    room: int = 1 << 30
+    notes: int = 0
+
+    @classmethod
+    def of(cls, name: str, room: int, notes: int) -> History:
+        """From a setting such as `full` or `last(8)`."""
+        kind, _, turns = name.rstrip(")").partition("(")
+        return cls(kind, int(turns or 0), room, notes)
+
+
+def length(engine: Engine, situation: Situation) -> int:
+    """The tokens of a whole prompt: counted by the engine, or estimated from its characters."""
+    measure: Any = getattr(engine, "length", None)
+    if measure is not None:
+        return int(measure(situation))
+    answers = sum(len(exchange.answer) for exchange in situation.earlier)
+    seen = sum(map(len, situation.observations))
+    return (len(situation.instructions) + seen + answers) // _CHARACTERS_A_TOKEN
+
+
+@dataclass
+class Context:
+    """The memory of one stream. Invariant: `_before` holds the exact tokens of `_earlier`, or None.
+
+    is_aside: the present decision is a summary or a note, and no action in the world.
+    forks: the prompt of the present decision does not continue that of the decision before it.
+    """
+
+    history: History = field(default_factory=History)
+    is_aside: bool = False
+    forks: bool = False
+    _earlier: list[Exchange] = field(default_factory=list)
+    _before: np.ndarray | None = None
+    _lineage: np.ndarray | None = None
+    """The tokens that the last decision's row ended with, whatever was left out since."""
+    _summary: str = ""
+    _notes: list[str] = field(default_factory=list)
+    _read: str | None = None
+    """The observation of the present turn, as the policy was shown it."""
+    _asides: int = 0
+
+    def begin(self) -> None:
+        """A new episode: nothing but the notes is kept."""
+        self._earlier = []
+        self._before = self._lineage = self._read = None
+        self._summary = ""
+        self._asides = 0
+        self.is_aside = self.forks = False
+
+    def situation(self, asked: Situation, engine: Engine) -> Situation:
+        """`asked`, with what the policy reads again. What has no room any more is forgotten."""
+        self._read = asked.observation
+        if self.history.kind == "none" and not self.history.notes:
+            return asked
+        if self.history.kind == "last":
+            self._forget(len(self._earlier) - self.history.turns)
+        found = self._with_earlier(asked)
+        while self._earlier and length(engine, found) > self.history.room:
+            self._forget((len(self._earlier) + 1) // 2)
+            found = self._with_earlier(asked)
+        return found
+
+    def is_nearly_full(self, asked: Situation, engine: Engine) -> bool:
+        """Whether a summary is to be written before the next action."""
+        if self.history.kind != "compact" or len(self._earlier) < 2:
+            return False
+        request = replace(self._with_earlier(asked), observation=asked.observation + SUMMARISE)
+        return length(engine, request) > self.history.room
+
+    def request_for_summary(self, asked: Situation, engine: Engine) -> Situation:
+        """What the model is asked so that its answer is the summary."""
+        return self.situation(replace(asked, observation=SUMMARISE, actions=()), engine)
+
+    def summarised(self, decision: Decision) -> None:
+        """The decision is a summary: it stands for all that was read until now."""
+        self._note_lineage(decision)
+        self.is_aside = True
+        self._earlier = []
+        self._before = None
+        self._summary = decision.text
+        self._read = None
+
+    def acted(self, observation: str, decision: Decision) -> None:
+        """The decision was taken, in the world unless it is a note."""
+        self.is_aside = False
+        if self.history.kind == "none" and not self.history.notes:
+            return
+        self._note_lineage(decision)
+        self.is_aside = self._keep_note(decision.text)
+        if self.history.kind != "none":
+            seen = observation if self._read is None else self._read
+            self._earlier.append(Exchange(seen, decision.text, decision.action_ids))
+            is_known = decision.token_exact and len(decision.prompt_ids) > 0
+            self._before = self._lineage if is_known else None
+            self._forget(len(self._earlier) - _MOST_EXCHANGES)
+        self._read = None
+
+    def _keep_note(self, answer: str) -> bool:
+        """Keeps a note. False if the answer is none, or one too many: then the world gets it."""
+        found = _NOTE.match(answer.strip()) if self.history.notes else None
+        if found is None or self._asides >= _MOST_ASIDES:
+            self._asides = 0
+            return False
+        self._asides += 1
+        self._notes.append(" ".join(found[1].split()))
+        while len("\n".join(self._notes)) > self.history.notes:
+            self._notes.pop(0)
+        return True
+
+    def _note_lineage(self, decision: Decision) -> None:
+        if self.history.kind == "none":
+            return
+        before = self._lineage
+        prompt = decision.prompt_ids
+        self.forks = before is not None and not continues(before, prompt)
+        self._lineage = None
+        if decision.token_exact and len(prompt):
+            self._lineage = np.concatenate([prompt, decision.action_ids])
+
+    def _with_earlier(self, asked: Situation) -> Situation:
+        earlier = tuple(self._earlier)
+        before = self._before
+        if self.history.kind == "newest_screen" and earlier:
+            earlier = tuple(replace(exchange, observation=LEFT_OUT) for exchange in earlier)
+            before = None
+        instructions = asked.instructions
+        if self.history.notes:
+            instructions = f"{instructions}\n\n{NOTES}".strip()
+        return replace(
+            asked,
+            instructions=instructions,
+            memory=self._memory(),
+            earlier=earlier,
+            before=before if earlier else None,
+        )
+
+    def _memory(self) -> str:
+        """What stands before the first observation that is read."""
+        parts = []
+        if self._notes:
+            parts.append("Your notes:\n" + "\n".join(f"- {note}" for note in self._notes))
+        if self._summary:
+            parts.append(f"What happened before: {self._summary}")
+        return "\n\n".join(parts)
+
+    def _forget(self, turns: int) -> None:
+        if turns > 0:
+            del self._earlier[:turns]
+            self._before = None

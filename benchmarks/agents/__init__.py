@@ -1,0 +1,1 @@
+"""What agents are worth: memory, tools, sight."""
