@@ -6,7 +6,7 @@ stand in experience/command/ending.py.
 
 from __future__ import annotations
 
-from actors.cli import config, env, keeping, machine, reading, running
+from actors.cli import config, env, gathering, keeping, machine, reading, running
 from actors.cli.verbs import Verbs
 from experience.command.ending import run_command
 
@@ -18,7 +18,13 @@ app = Verbs(
     help="Agents act, everything is kept, a learner improves, agents get better.",
 )
 # In the order of --help: what is typed first comes first.
-for _family in (running, reading, keeping, machine):  # without a name: its verbs are top-level
+for _family in (
+    running,
+    gathering,
+    reading,
+    keeping,
+    machine,
+):  # without a name: its verbs are top-level
     app.add_typer(_family.app)
 app.add_typer(env.app, name="env")
 app.add_typer(config.app, name="config")

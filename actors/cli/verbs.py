@@ -64,6 +64,22 @@ def load_config(files: list[Path] | None, words: list[str] | None) -> tuple[Conf
     return load(found, [w for w in words if Path(w) not in named])
 
 
+def load_run_config(
+    policy: str, words: list[str] | None, trusted: bool
+) -> tuple[Config, dict[str, str]]:
+    """The configuration of the run that `policy` names, with overrides; likewise.
+
+    Raises IsolationError for a run from elsewhere that names code or servers to be used.
+    """
+    from actors.commands.launch import check_origin
+    from actors.gathering.acting import run_of
+
+    run, _ = run_of(policy)
+    config, origins = load_config([run.path / "config.yaml"], words)
+    check_origin(config, run, trusted)
+    return config, origins
+
+
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML."""
     from actors.config.schema import dump

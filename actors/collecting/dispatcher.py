@@ -193,8 +193,13 @@ class Dispatcher:
     def order(self, works: Sequence[Work], version: int = -1, policy: Any = None) -> None:
         """Work to be leased before training goes on; what is known already is passed over."""
         leased = [work for holder in self._holders.values() for work in holder.works.values()]
-        known = self._finished | {work.work_id for work in (*self._orders, *leased)}
-        self._orders.extend(work for work in works if work.work_id not in known)
+        known = {work.work_id for work in (*self._orders, *leased)}
+        # no union of the two sets: what is finished may be millions, and orders come in blocks
+        self._orders.extend(
+            work
+            for work in works
+            if work.work_id not in known and work.work_id not in self._finished
+        )
         if policy is not None:
             self._pins[version] = policy
         # weights that no work is pinned to any more would stay in memory as long as the run

@@ -73,6 +73,9 @@ class Leases:
         self._ends_at = float("inf")
         self._fetched = -1
         """The newest version of a policy that was fetched, or is being fetched."""
+        self._awaits_policy = False
+        """Whether the first policy is being fetched: what the engine has until then is no policy
+        of anybody, and would act under the number of one."""
         self._was_in_vain = False
         self._pinned: set[int] = set()
         self.has_news = True
@@ -88,7 +91,10 @@ class Leases:
         return not self._queue
 
     def next(self) -> Work | None:
-        return self._queue.popleft() if self._queue else None
+        """The work to be begun next; None if there is none, or its policy is on its way here."""
+        if not self._queue or (self._awaits_policy and self._queue[0].lane == "train"):
+            return None
+        return self._queue.popleft()
 
     def keep(self, free: int) -> None:
         """Asks the dispatcher if there is a reason to. free: slots without work."""
@@ -165,9 +171,14 @@ class Leases:
             self.on_lost(lost)
         self._held |= {work.work_id: work for work in lease.works}
         if lease.policy is not None and lease.version > self._fetched:
+            self._awaits_policy |= self._fetched < 0
             self._fetched = lease.version
-            self._line.fetch(lease.policy, self._desk.load)
+            self._line.fetch(lease.policy, self._load)
         self._pin(lease)
+
+    def _load(self, policy: Any) -> None:
+        self._desk.load(policy)
+        self._awaits_policy = False
 
     def _pin(self, lease: Lease) -> None:
         """Fetches the policies that the new work is pinned to; the work waits for them."""

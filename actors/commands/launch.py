@@ -6,6 +6,8 @@ import ipaddress
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,17 +16,34 @@ from actors.config.schema import Config
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.command.output import emit, say
-from experience.errors import IsolationError, XpError
+from experience.errors import ConfigError, IsolationError, XpError
 
 _MOST_WHY = 2000
 """Characters of an error in run.json: a traceback may be longer than all else there."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is done in a run directory, once from its start or from where it was left.
+
+    live: does it, and tells its progress on the way. end: is called where that ended well, with
+    the seconds that it took. go_on: the command that goes on after an interruption. report: writes
+    the report of an attempt that failed, too, and returns its path.
+    """
+
+    directory: RunDirectory
+    live: Callable[[Callable[[Progress], None]], Progress]
+    end: Callable[[Progress, float], None]
+    go_on: str
+    report: Callable[[Progress], Path] | None = None
+    learns: bool = False
 
 
 class Launch:
     """A block that starts one run. With `as_json`, its last record is a `result` or an `error`."""
 
     def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
+        self.as_json = as_json
         self._about: dict[str, Any] = {}
 
     def __enter__(self) -> Launch:
@@ -33,7 +52,7 @@ class Launch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, *_: Any
     ) -> None:
-        if error is None or not self._as_json:
+        if error is None or not self.as_json:
             return
         # Typer ends a command that was called wrongly by SystemExit: no run has begun then.
         if isinstance(error, SystemExit) and not self._about:
@@ -43,7 +62,7 @@ class Launch:
     def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
         from actors.commands.doctor import require
 
-        _say_where_key_goes(config)
+        say_where_key_goes(config)
         require(config, trusted)
         directory = RunDirectory.create(config, origins, sys.argv[1:])
         directory.hold()
@@ -55,13 +74,18 @@ class Launch:
         from actors.reading.listing import seconds_of
 
         directory = RunDirectory.find(name)
+        if verb := directory.record.get("verb"):
+            raise ConfigError(
+                f"{directory.name} is no run that learns: ./xp {verb} made it",
+                f"./xp {verb} goes on with it, called as before",
+            )
         config = directory.config()
         changed = directory.changes()
         for change in changed:
             say(f"config.yaml differs from what the run was made with: {change}")
         refuse(changed, str(directory.path / "config.yaml"))
         check_origin(config, directory, trusted)
-        _say_where_key_goes(config)
+        say_where_key_goes(config)
         require(config, trusted)
         directory.begin_again(
             seconds=seconds_of(directory), changed=[str(change) for change in changed]
@@ -69,15 +93,34 @@ class Launch:
         self._live(config, directory)
 
     def _live(self, config: Config, directory: RunDirectory) -> None:
-        """Runs `config` with a live table on stderr; writes run.json and report.html.
-
-        Prints a summary, or JSON records.
-        """
-        from actors.reading.live import LiveTable, check_learned
+        """Runs `config`; writes run.json and report.html, prints a summary or JSON records."""
+        from actors.reading.live import check_learned
+        from actors.reading.report import write_report
         from actors.run import run
 
+        def live(report: Callable[[Progress], None]) -> Progress:
+            progress = run(config, directory, report)
+            check_learned(config, progress)
+            return progress
+
+        self.attempt(
+            Attempt(
+                directory,
+                live,
+                lambda progress, seconds: self._end(directory, progress, seconds),
+                f"./xp resume {directory.name}",
+                lambda progress: write_report(directory, progress),
+                config.policy.learns,
+            )
+        )
+
+    def attempt(self, attempt: Attempt) -> None:
+        """Makes one attempt with a live table on stderr; however it ends, run.json says so."""
+        from actors.reading.live import LiveTable
+
+        directory = attempt.directory
         self._about = {"run": directory.name}
-        if self._as_json:
+        if self.as_json:
             emit(
                 {
                     "kind": "progress",
@@ -88,7 +131,7 @@ class Launch:
                 }
             )
         started = time.time()
-        newest = Progress(directory.name, learns=config.policy.learns)
+        newest = Progress(directory.name, learns=attempt.learns)
         spent = float(directory.record.get("seconds") or 0.0)  # of earlier attempts
 
         def seen(progress: Progress) -> None:
@@ -97,49 +140,11 @@ class Launch:
             table.update(progress)
 
         try:
-            with LiveTable(directory.name, self._as_json) as table:
-                progress = run(config, directory, seen)
-            check_learned(config, progress)
+            with LiveTable(directory.name, self.as_json) as table:
+                progress = attempt.live(seen)
         except BaseException as error:
-            self._fail(directory, newest, error, spent + time.time() - started)
+            self._fail(attempt, newest, error, spent + time.time() - started)
             raise
-        self._succeed(directory, progress, started, spent)
-
-    def _fail(
-        self, directory: RunDirectory, newest: Progress, error: BaseException, seconds: float
-    ) -> None:
-        from actors.reading.report import write_report
-
-        status = _status(error)
-        directory.write_record(
-            status=status,
-            exit=_exit_code(error),
-            why=str(error)[:_MOST_WHY],
-            seconds=seconds,
-            version=newest.version,
-            steps=newest.steps,
-            episodes=newest.episodes,
-            failures=dict(newest.failures),
-            cut_short=newest.cut_short,
-        )
-        report = write_report(directory, newest)
-        self._about |= {"version": newest.version, "steps": newest.steps, "report": str(report)}
-        say(f"report {report}")
-        if status == "interrupted":
-            newest_name = directory.checkpoints.newest_name
-            saved = f" and {newest_name}" if newest_name else ""
-            say(
-                f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
-                f"Go on with: ./xp resume {directory.name}"
-            )
-            error.add_note("told")
-
-    def _succeed(
-        self, directory: RunDirectory, progress: Progress, started: float, spent: float
-    ) -> None:
-        from actors.reading.live import summary_line, warnings
-        from actors.reading.report import write_report
-
         directory.write_record(
             status="succeeded",
             exit=0,
@@ -152,15 +157,51 @@ class Launch:
             failures=dict(progress.failures),
             cut_short=progress.cut_short,
             restarts=progress.restarts,
-            held_out=_held_out_in_words(progress),
         )
+        attempt.end(progress, time.time() - started)
+
+    def _fail(
+        self, attempt: Attempt, newest: Progress, error: BaseException, seconds: float
+    ) -> None:
+        status = _status(error)
+        directory = attempt.directory
+        directory.write_record(
+            status=status,
+            exit=_exit_code(error),
+            why=str(error)[:_MOST_WHY],
+            seconds=seconds,
+            version=newest.version,
+            steps=newest.steps,
+            episodes=newest.episodes,
+            failures=dict(newest.failures),
+            cut_short=newest.cut_short,
+        )
+        self._about |= {"version": newest.version, "steps": newest.steps}
+        if attempt.report is not None:
+            report = attempt.report(newest)
+            self._about["report"] = str(report)
+            say(f"report {report}")
+        if status == "interrupted":
+            newest_name = directory.checkpoints.newest_name
+            saved = f" and {newest_name}" if newest_name else ""
+            say(
+                f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
+                f"Go on with: {attempt.go_on}"
+            )
+            error.add_note("told")
+
+    def _end(self, directory: RunDirectory, progress: Progress, seconds: float) -> None:
+        from actors.reading.live import summary_line, warnings
+        from actors.reading.report import write_report
+
+        directory.write_record(held_out=_held_out_in_words(progress))
         report = write_report(directory, progress)
         for warning in warnings(progress):
             say(f"warning: {warning}")
-        if not self._as_json:
+        if not self.as_json:
             emit(summary_line(progress, report))
             return
-        emit(_result(directory, progress, time.time() - started, report))
+        emit(_result(directory, progress, seconds, report))
 
 
 def _failed(error: BaseException) -> dict[str, Any]:
@@ -250,7 +291,7 @@ def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None
         )
 
 
-def _say_where_key_goes(config: Config) -> None:
+def say_where_key_goes(config: Config) -> None:
     """Says, before anything is sent, which environment variable's value goes to which host, unless
     that is this one."""
     policy = config.policy

@@ -133,4 +133,4 @@ def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None)
     return LocalEngine(trained, TokenLimits.of(policy), seed, "hugging_face", policy.listed)
 
 
-KIND = EngineKind(make_engine, make_model)
+KIND = EngineKind(make_engine, make_model, is_pretrained=True)

@@ -37,6 +37,8 @@ class EngineKind:
     """(settings, seed) -> the model that a learner may update; None if there is no such model."""
     check: Callable[[PolicySettings], None] | None = None
     """Raises EngineError, within seconds, if the engine could not answer."""
+    is_pretrained: bool = False
+    """Whether a new model is the same for every seed: each process may load its own."""
 
 
 def names() -> list[str]:
@@ -68,6 +70,12 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel | None:
     """The model that a learner may update, before its first update; None if there is none."""
     make = find(policy.engine).make_model
     return None if make is None else make(policy, seed)
+
+
+def is_pretrained(policy: PolicySettings) -> bool:
+    """Whether all processes that make this engine have the same model, whatever the seed."""
+    kind = find(policy.engine)
+    return kind.make_model is None or kind.is_pretrained
 
 
 def check_engine(policy: PolicySettings) -> None:

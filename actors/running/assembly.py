@@ -244,17 +244,13 @@ class Parts:
         """Seals everything, and holds the shards against what was acknowledged."""
         self.metrics.closing()
         acknowledged = self.pool.close()
-        for status in self.pool.status():
-            self.progress.failures.update(status["failures"])
-        for world, seed in self.pool.quarantined:
-            self.progress.failures[f"quarantined: {world} seed {seed}"] += 1
+        pool = self.pool
+        self.progress.count_collectors(pool.status(), pool.quarantined, pool.restarts, acknowledged)
         self.directory.write_failures(vars(failure) for failure in self.progress.broken.values())
-        self.progress.restarts = self.pool.restarts
         self.skills.close()
         self.thought.close()
         self.take(all_new(self._catalog))  # what the collectors committed while they ended
         self.progress.steps = dict(self.replay.steps_by_source)
-        self.progress.acknowledged = sum(t + 1 for t in acknowledged.values())
         check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,24 @@ class Progress:
         first = self.broken.setdefault(name, Failure(world, what))
         first.count += 1
         first.traceback = first.traceback or traceback
+
+    def count_collectors(
+        self,
+        collectors: Sequence[Mapping[str, Any]],
+        quarantined: Sequence[tuple[str, int]],
+        restarts: int,
+        acknowledged: Mapping[bytes, int],
+    ) -> None:
+        """Counts what a pool knows at its end.
+
+        acknowledged: the last acknowledged t of each stream.
+        """
+        for status in collectors:
+            self.failures.update(status["failures"])
+        for world, seed in quarantined:
+            self.failures[f"quarantined: {world} seed {seed}"] += 1
+        self.restarts = restarts
+        self.acknowledged = sum(t + 1 for t in acknowledged.values())
 
     @property
     def training_means(self) -> dict[str, float | None]:

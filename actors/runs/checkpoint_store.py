@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from actors.runs.writing import replace_file
-from experience.errors import ShardError
+from experience.errors import ConfigError, ShardError
 from experience.shards.storage import sums
 from experience.shards.storage.disk import REAL
 
@@ -71,13 +71,18 @@ class CheckpointStore:
         before = "begin again from the rows: it is the only one"
         if len(found) > 1:
             before = f"go on from {found[-2].name}"
-        hint = f"restore {newest} from a copy, or remove it to {before}"
-        try:
-            return _Files(sums.read_checked(newest), f"checkpoint {newest}", hint)
-        except ShardError as error:
-            raise ShardError(
-                f"checkpoint {newest.name}: {str(error).splitlines()[0]}", hint
-            ) from error
+        return _read(newest, f"restore {newest} from a copy, or remove it to {before}")
+
+    def of_version(self, version: int) -> dict[str, bytes]:
+        """The files by name of the checkpoint of a policy version. Raises ConfigError where that
+        version has none, ShardError if a byte differs from what was saved."""
+        kept = {_number_of(path): path for path in self._of_kind(_VERSIONS)}
+        if version not in kept:
+            raise ConfigError(
+                f"{self.folder.parent.name} has no checkpoint of version {version}",
+                f"kept are: {', '.join(map(str, kept)) or 'none yet'}",
+            )
+        return _read(kept[version], f"restore {kept[version]} from a copy")
 
     @property
     def newest_name(self) -> str:
@@ -98,6 +103,15 @@ class CheckpointStore:
         """Sorted by number, not by name: version 1000000 has a digit more than 999999."""
         folders = self.folder.glob(f"{kind}-*")
         return sorted((p for p in folders if p.name[len(kind) + 1 :].isdigit()), key=_number_of)
+
+
+def _read(checkpoint: Path, hint: str) -> _Files:
+    try:
+        return _Files(sums.read_checked(checkpoint), f"checkpoint {checkpoint}", hint)
+    except ShardError as error:
+        raise ShardError(
+            f"checkpoint {checkpoint.name}: {str(error).splitlines()[0]}", hint
+        ) from error
 
 
 class _Files(dict[str, bytes]):

@@ -28,17 +28,28 @@ class RunDirectory(RunFiles):
     """A run: its beginning, its attempts, and what it may be trusted for."""
 
     @classmethod
-    def create(cls, config: Config, origins: dict[str, str], argv: list[str]) -> RunDirectory:
+    def create(
+        cls,
+        config: Config,
+        origins: dict[str, str],
+        argv: list[str],
+        path: Path | None = None,
+    ) -> RunDirectory:
         """Makes the directory of a new run, with its settings and a signature of them.
 
-        origins: key of the configuration -> where its value comes from. Raises XpError where
-        `runs_dir` cannot be written.
+        origins: key of the configuration -> where its value comes from. path: a folder that is not
+        there yet; None makes one in `runs_dir`. Raises XpError where it cannot be written.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = Path(config.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
+        new = Path(config.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
+        path = path or new
         try:
             for folder in ("shards", "imagined", "checkpoints", "metrics", "logs"):
                 (path / folder).mkdir(parents=True)
+        except FileExistsError as error:
+            raise ConfigError(
+                f"{path} is there already, and is no run", "choose another name"
+            ) from error
         except OSError as error:
             raise XpError(
                 f"{path} cannot be made: {error.strerror}", "set runs_dir to a folder you may write"
@@ -60,7 +71,8 @@ class RunDirectory(RunFiles):
             attempts=1,
             made_with=text,
         )
-        replace_link(path.parent / "latest", path.name)
+        if path.parent == new.parent:
+            replace_link(path.parent / "latest", path.name)
         return run
 
     @classmethod

@@ -1,0 +1,111 @@
+"""Verbs that have episodes lived, and learn nothing: collect, eval."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from actors.cli.running import RunJson
+from actors.cli.verbs import Files, Overrides, Trusted, Verbs, load_config, load_run_config
+from experience.errors import ConfigError
+
+app = Verbs()
+
+_POLICIES = "random, expert, engine (the configuration's, untrained), a run, RUN@VERSION, or a file of weights"
+
+
+@app.command()
+def collect(
+    overrides: Overrides = None,
+    config: Files = None,
+    policy: Annotated[str, typer.Option(help=f"who acts: {_POLICIES}")] = "engine",
+    episodes: Annotated[
+        int, typer.Option(min=1, help="how many more episodes; groups are collecting.group_size")
+    ] = 100,
+    to: Annotated[
+        str,
+        typer.Option(help="the store: a name in runs_dir, or a path; default NAME-collected"),
+    ] = "",
+    as_json: RunJson = False,
+    trusted: Trusted = False,
+) -> None:
+    """Lives episodes and keeps them, without learning. Called again, it adds more.
+
+    The same command goes on with what was interrupted. budget.minutes and budget.steps hold for
+    each call.
+    """
+    from actors.commands.gather import collect as collect_episodes
+    from actors.commands.launch import Launch
+
+    with Launch(as_json) as launch:
+        checked, origins = load_config(config, overrides)
+        collect_episodes(launch, checked, origins, policy, episodes, to, trusted)
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[str, typer.Argument(help=f"who is evaluated: {_POLICIES}")],
+    overrides: Overrides = None,
+    config: Files = None,
+    split: Annotated[str, typer.Option(help="heldout or train")] = "heldout",
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="tasks of each world; default evaluation.final_episodes"),
+    ] = None,
+    k: Annotated[str, typer.Option(help="pass@k for these k, e.g. 1,4,8; needs --success-at")] = "",
+    attempts: Annotated[
+        int | None, typer.Option(min=1, help="attempts at each task; default the largest k")
+    ] = None,
+    success_at: Annotated[
+        float | None, typer.Option(help="the return from which on an episode is a success")
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(help="the store: a name in runs_dir, or a path; default RUN-evaluated"),
+    ] = "",
+    as_json: RunJson = False,
+    trusted: Trusted = False,
+) -> None:
+    """How well a policy does on tasks that no training draws: returns, success, pass@k.
+
+    Without -c, a run is evaluated in its own worlds. The same command goes on with what was
+    interrupted, and lives nothing twice.
+    """
+    from actors.commands.gather import evaluate as evaluate_policy
+    from actors.commands.launch import Launch
+    from actors.gathering.acting import is_run
+    from actors.gathering.orders import Exam
+
+    with Launch(as_json) as launch:
+        if split not in ("heldout", "train"):
+            raise ConfigError(f"--split {split}: no such split", "choose heldout or train")
+        ks = _numbers(k)
+        tries = attempts or max(ks, default=1)
+        if ks and max(ks) > tries:
+            raise ConfigError(
+                f"--k {k}: pass@{max(ks)} needs {max(ks)} attempts at a task, not {tries}",
+                "raise --attempts",
+            )
+        if is_run(policy) and not config:
+            checked, origins = load_run_config(policy, overrides, trusted)
+        else:
+            checked, origins = load_config(config, overrides)
+        tasks = episodes or checked.evaluation.final_episodes
+        if not tasks:
+            raise ConfigError(
+                "no task is to be tried: evaluation.final_episodes is 0", "give --episodes N"
+            )
+
+        def exam(label: str) -> Exam:
+            return Exam(label, split, tasks, tries, checked.evaluation.temperature)
+
+        evaluate_policy(launch, checked, origins, policy, exam, ks, success_at, to, trusted)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """`1,4,8` as numbers, ascending. Raises ConfigError for anything else."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() and 0 < len(word) < 7 and int(word) for word in words):
+        raise ConfigError(f"--k {text}: not numbers above 0", "write for example --k 1,4,8")
+    return tuple(sorted({int(word) for word in words}))

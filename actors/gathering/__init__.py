@@ -1,0 +1,1 @@
+"""Collecting without learning: episodes of any policy for a store, and evaluations."""

@@ -1,0 +1,148 @@
+"""Who acts where nothing learns: a script, the configuration's engine, or a checkpoint of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.collecting.work import Lane
+from actors.config.schema import Config
+from actors.config.section import absolute
+from actors.engines import scripted
+from actors.engines.registry import is_pretrained, make_model
+from actors.runs.directory import RunDirectory
+from actors.runs.trust import read_bounded
+from experience.errors import ConfigError
+from experience.models.weights import PolicyBundle, Weights
+from experience.options.option import Library
+
+ENGINE = "engine"
+"""The policy of the configuration as it is, without any training."""
+_SCRIPTS: dict[str, Lane] = {"random": "random", "expert": "demonstration"}
+_WEIGHTS = ".safetensors"
+_SHAPE = ("engine", "model", "layers", "width", "heads", "context", "base_url")
+"""Keys of `policy` that belong to a checkpoint. The others are how it is sampled."""
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A policy that does not change.
+
+    label: its name, which names the work too. lane: who answers. config: the configuration with
+    this policy in it. bundle: the weights to be sent to the collectors; None where each engine has
+    them already, or where a script acts.
+    """
+
+    label: str
+    lane: Lane
+    config: Config
+    bundle: PolicyBundle | None = None
+
+    @property
+    def version(self) -> int:
+        return 0 if self.bundle is None else self.bundle.version
+
+    @property
+    def is_script(self) -> bool:
+        return self.lane != "train"
+
+    def at(self, temperature: float) -> Config:
+        """The configuration of collectors in which this policy alone acts, at `temperature`."""
+        policy: dict[str, Any] = {"temperature": temperature, "learns": self.bundle is not None}
+        if self.is_script:
+            policy |= {"engine": scripted.NAME, "learns": False}
+        config = self.config
+        updates: dict[str, Any] = {
+            "policy": config.policy.model_copy(update=policy),
+            # a run shares out exactly the steps that it may learn from; here the caller counts
+            "budget": config.budget.model_copy(update={"steps": None}),
+        }
+        if config.planning.lookahead.search != "campaign":
+            # its models of the world and of values are the learner's, and there is none
+            lookahead = config.planning.lookahead.model_copy(update={"candidates": 0})
+            updates["planning"] = config.planning.model_copy(update={"lookahead": lookahead})
+        return config.model_copy(update=updates)
+
+
+def is_run(policy: str) -> bool:
+    """Whether a policy is named by a run: not a script, an engine or a file of weights."""
+    return policy not in (ENGINE, *_SCRIPTS) and not policy.endswith(_WEIGHTS)
+
+
+def run_of(policy: str) -> tuple[RunDirectory, int | None]:
+    """The run that `RUN` or `RUN@VERSION` names, and the version; None is the newest."""
+    name, at, version = policy.rpartition("@")
+    if not at or not version.isdecimal() or len(version) > 9:
+        return RunDirectory.find(policy), None
+    return RunDirectory.find(name), int(version)
+
+
+def acting(policy: str, config: Config) -> Acting:
+    """The policy that is called `policy`: random, expert, engine, RUN, RUN@VERSION, or a file of
+    weights.
+
+    A run's policy is of the shape that the run gave it; how it is sampled is what `config` sets,
+    else as the run did. Raises ConfigError where there is no such policy, run or checkpoint;
+    ShardError or WeightsError where its bytes are damaged.
+    """
+    if policy in _SCRIPTS:
+        return Acting(policy, _SCRIPTS[policy], config)
+    if policy == ENGINE:
+        return _engine(config)
+    if policy.endswith(_WEIGHTS):
+        return _file(absolute(policy), config)
+    return _checkpoint(*run_of(policy), config)
+
+
+def _engine(config: Config) -> Acting:
+    settings = config.policy
+    label = f"{settings.engine}-{settings.model.rpartition('/')[2]}".rstrip("-")
+    if is_pretrained(settings):
+        return Acting(label, "train", config)
+    # The seed decides the weights: all collectors must have the same, of one model made here.
+    trained = make_model(settings, config.seed)
+    assert trained is not None, "an engine that is not pretrained has a model"
+    return Acting(label, "train", config, PolicyBundle(Weights.of(trained.model, 0)))
+
+
+def _file(path: Path, config: Config) -> Acting:
+    weights = Weights.read(0, read_bounded(path))
+    label = f"{path.stem}-{weights.sha256[:8]}"
+    return Acting(label, "train", config, PolicyBundle(weights))
+
+
+def _checkpoint(run: RunDirectory, version: int | None, config: Config) -> Acting:
+    config = config.model_copy(update={"policy": _policy_of(run, config)})
+    if not config.policy.learns:  # such as a server: its checkpoints hold no weights
+        return Acting(f"{run.name}", "train", config)
+    saved = run.checkpoints.newest() if version is None else run.checkpoints.of_version(version)
+    if saved is None:
+        raise ConfigError(
+            f"{run.name} has no checkpoint yet",
+            "wait for its first one, or name another run; `engine` is the policy untrained",
+        )
+    number = (run.checkpoints.newest_version() or 0) if version is None else version
+    options = saved.get("options.json", b"")
+    if options and not len(Library.load(options)):
+        options = b""
+    weights = Weights.read(number, saved["policy.safetensors"])
+    return Acting(f"{run.name}@{number}", "train", config, PolicyBundle(weights, options))
+
+
+def _policy_of(run: RunDirectory, config: Config) -> Any:
+    """The run's section `policy`, sampled as `config` says where it says so."""
+    own = run.config().policy
+    given = {
+        name: getattr(config.policy, name)
+        for name in config.policy.model_fields_set
+        if name not in _SHAPE and name != "learns"
+    }
+    return own.model_copy(update=given)
+
+
+def short(text: str) -> str:
+    """A name of a file for any text: its plain characters, and a hash of all of it."""
+    plain = "".join(c if c.isalnum() or c in "@-_." else "-" for c in text).strip(".-")[:60]
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
