@@ -25,7 +25,7 @@ def collect(
     ] = 100,
     to: Annotated[
         str,
-        typer.Option(help="the store: a name in runs_dir, or a path; default NAME-collected"),
+        typer.Option(help="the store: a name in runs_dir, or a path; default collected-NAME"),
     ] = "",
     as_json: RunJson = False,
     trusted: Trusted = False,
@@ -62,7 +62,7 @@ def evaluate(
     ] = None,
     to: Annotated[
         str,
-        typer.Option(help="the store: a name in runs_dir, or a path; default RUN-evaluated"),
+        typer.Option(help="the store: a name in runs_dir, or a path; default evaluated-RUN"),
     ] = "",
     as_json: RunJson = False,
     trusted: Trusted = False,

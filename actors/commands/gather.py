@@ -41,7 +41,7 @@ def collect(
     if not any(world.groups for world in config.worlds):
         raise ConfigError("no world has groups: nothing is to be lived", "set worlds.0.groups=1")
     who = _prepared(policy, config, trusted)
-    directory = open_store(to or f"{config.name}-collected", "collect", config, origins)
+    directory = open_store(to or f"collected-{config.name}", "collect", config, origins)
     tally = Tally()
     added = [0, 0]  # episodes of this call, and those of them that failed
 
@@ -89,7 +89,7 @@ def evaluate(
     """
     who = _prepared(policy, config, trusted)
     name = run_of(policy)[0].name if is_run(policy) else config.name
-    directory = open_store(to or f"{name}-evaluated", "eval", config, origins)
+    directory = open_store(to or f"evaluated-{name}", "eval", config, origins)
     asked = exam(who.label)
     tally = Tally(keeps=True)
 
