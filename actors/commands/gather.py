@@ -96,11 +96,15 @@ def evaluate(
     def live(show: Show) -> Progress:
         with gathering(who, asked.temperature, directory, tally, show, "evaluating") as gathered:
             gathered.live(lambda: (work for _, work in asked.works(config, who.lane)))
+        found = results(config, who, asked, tally, ks, bar)
+        _keep(directory, config, found)
+        tried = len(found.attempts) * asked.attempts - found.missing
+        if tried and not any(of.episodes or of.unknown for of in found.scores.values()):
+            raise _nothing(tried, gathered.progress)
         return gathered.progress
 
     def end(progress: Progress, seconds: float) -> None:
         found = results(config, who, asked, tally, ks, bar)
-        _keep(directory, config, found)
         for warning in _warnings(found, who, bool(ks)):
             say(f"warning: {warning}")
         _say_cut(progress)
@@ -108,8 +112,6 @@ def evaluate(
             emit(_result(directory, progress, seconds) | {"evaluation": as_record(found)})
         else:
             _print(found, directory)
-        if not any(score.episodes for score in found.scores.values()):
-            raise _nothing(len(found.attempts), progress)
 
     launch.attempt(Attempt(directory, live, end, "the same command"))
 

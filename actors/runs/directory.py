@@ -37,19 +37,17 @@ class RunDirectory(RunFiles):
     ) -> RunDirectory:
         """Makes the directory of a new run, with its settings and a signature of them.
 
-        origins: key of the configuration -> where its value comes from. path: a folder that is not
-        there yet; None makes one in `runs_dir`. Raises XpError where it cannot be written.
+        origins: key of the configuration -> where its value comes from. path: a folder that is empty
+        or not there yet; None makes one in `runs_dir`. Raises XpError where it cannot be written.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         new = Path(config.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
         path = path or new
+        if path.is_dir() and any(path.iterdir()):
+            raise ConfigError(f"{path} is there already, and is no run", "choose another name")
         try:
             for folder in ("shards", "imagined", "checkpoints", "metrics", "logs"):
                 (path / folder).mkdir(parents=True)
-        except FileExistsError as error:
-            raise ConfigError(
-                f"{path} is there already, and is no run", "choose another name"
-            ) from error
         except OSError as error:
             raise XpError(
                 f"{path} cannot be made: {error.strerror}", "set runs_dir to a folder you may write"
