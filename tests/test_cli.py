@@ -28,6 +28,8 @@ def test_help_names_the_verbs_that_work_and_no_others() -> None:
     for verb in (
         "demo",
         "run",
+        "collect",
+        "eval",
         "resume",
         "submit",
         "ls",

@@ -71,9 +71,22 @@ def test_a_store_grows_by_each_call_and_every_reading_verb_reads_it(
     assert xp(here, "verify", "collected-keys", "--deep").code == 0
     assert "succeeded" in xp(here, "show", "collected-keys").out
     asked = "select count(*) as n from episodes where ending = 'terminated' or whole"
-    assert json.loads(xp(here, "query", "latest", asked, "--json").out)["n"] == 11
+    assert json.loads(xp(here, "query", "collected-keys", asked, "--json").out)["n"] == 11
     out = xp(here, "export", "collected-keys", "--to", "jsonl", "--out", "out")
     assert out.code == 0, out.err
+
+
+def test_what_was_removed_from_a_store_is_not_lived_again(xp: Commands, here: Path) -> None:
+    words = ("collect", "-c", "keys.yaml", "--policy", "random", "--episodes", "4", "--json")
+    result(xp(here, *words))
+    store = here / "runs/collected-keys"
+    stream = rows(store)[0].stream_id.hex()
+    removed = set(works(store))
+    assert xp(here, "forget", "collected-keys", "--stream", stream, "--yes").code == 0
+    kept = set(works(store))
+    assert kept < removed
+    assert result(xp(here, *words))["new"] == 4
+    assert len(set(works(store)) - removed) == 4
 
 
 def test_a_store_of_other_tasks_or_of_another_kind_is_refused_with_what_differs(
@@ -153,7 +166,8 @@ def test_where_no_episode_can_be_lived_the_verb_fails_with_the_worlds_own_words(
         last = json.loads(told.out.splitlines()[-1])
         assert told.code == 1 and last["kind"] == "error"
         assert "the simulator is not up" in last["why"]
-        assert json.loads((here / "runs/latest/run.json").read_text())["status"] == "failed"
+        (record,) = here.glob(f"runs/*{verb[0][:3]}*-keys/run.json")
+        assert json.loads(record.read_text())["status"] == "failed"
 
 
 def started(here: Path, *words: str) -> subprocess.Popen[str]:

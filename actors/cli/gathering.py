@@ -12,7 +12,9 @@ from experience.errors import ConfigError
 
 app = Verbs()
 
-_POLICIES = "random, expert, engine (the configuration's, untrained), a run, RUN@VERSION, or a file of weights"
+_POLICIES = (
+    "random, expert, engine (the configuration's, untrained), RUN, RUN@VERSION, or FILE.safetensors"
+)
 
 
 @app.command()

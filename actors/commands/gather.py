@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from actors.commands.launch import Attempt, Launch, check_origin, say_where_key_goes
@@ -12,6 +12,7 @@ from actors.gathering.acting import Acting, acting, is_run, run_of, short
 from actors.gathering.exam import Results, as_record, results, table, tasks_as_csv
 from actors.gathering.gathering import gathering
 from actors.gathering.orders import Call, Exam, next_call, read_calls
+from actors.gathering.orders import as_record as calls_as_record
 from actors.gathering.store import open_store
 from actors.gathering.tally import Tally
 from actors.running.progress import Progress
@@ -52,6 +53,8 @@ def collect(
             call = _call_of(directory, who, config, episodes, tally)
             before = len(tally.finished), tally.failed
             gathered.live(lambda: call.works(config, who.lane))
+        if not gathered.progress.cut_short:
+            _end_call(directory, call)
         added[:] = len(tally.finished) - before[0], tally.failed - before[1]
         if added[0] and added[0] == added[1]:
             raise _nothing(added[0], gathered.progress)
@@ -95,7 +98,8 @@ def evaluate(
 
     def live(show: Show) -> Progress:
         with gathering(who, asked.temperature, directory, tally, show, "evaluating") as gathered:
-            gathered.live(lambda: (work for _, work in asked.works(config, who.lane)))
+            failed = frozenset(tally.broken)  # before this call
+            gathered.live(lambda: asked.works(config, who.lane, failed))
         found = results(config, who, asked, tally, ks, bar)
         _keep(directory, config, found)
         tried = len(found.attempts) * asked.attempts - found.missing
@@ -128,23 +132,36 @@ def _prepared(policy: str, config: Config, trusted: bool) -> Acting:
     if not who.is_script:
         say_where_key_goes(who.config)
     require(config, trusted)
+    lookahead = config.planning.lookahead
+    if lookahead.candidates and lookahead.search != "campaign" and not who.is_script:
+        say("planning.lookahead is left out: its models are those of a learner, which is not here")
     return who
 
 
 def _call_of(
     directory: RunDirectory, who: Acting, config: Config, episodes: int, tally: Tally
 ) -> Call:
-    """The unfinished call of this policy, or a new one, which is written down first."""
+    """The interrupted call of this policy, or a new one, which is written down first."""
     calls = read_calls(directory.record)
-    for call in reversed([call for call in calls if call.policy == who.label]):
+    for call in [call for call in calls if call.policy == who.label and not call.is_done]:
         of = call.until - call.first
         done = sum(work.work_id in tally.finished for work in call.works(config, who.lane))
         if done < of:
             say(f"goes on with an interrupted call: {done} of its {of} episodes are there")
             return call
+        _end_call(directory, call)
+    calls = read_calls(directory.record)
     call = next_call(calls, who.label, episodes, config.collecting.group_size)
-    directory.write_record(collected=[asdict(known) for known in [*calls, call]])
+    directory.write_record(collected=calls_as_record([*calls, call]))
     return call
+
+
+def _end_call(directory: RunDirectory, ended: Call) -> None:
+    calls = [
+        replace(call, is_done=True) if call == ended else call
+        for call in read_calls(directory.record)
+    ]
+    directory.write_record(collected=calls_as_record(calls))
 
 
 def _keep(directory: RunDirectory, config: Config, found: Results) -> None:

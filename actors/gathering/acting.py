@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.agents.skills import library_from
 from actors.collecting.work import Lane
 from actors.config.schema import Config
 from actors.config.section import absolute
@@ -104,7 +105,9 @@ def _engine(config: Config) -> Acting:
     # The seed decides the weights: all collectors must have the same, of one model made here.
     trained = make_model(settings, config.seed)
     assert trained is not None, "an engine that is not pretrained has a model"
-    return Acting(label, "train", config, PolicyBundle(Weights.of(trained.model, 0)))
+    file = config.planning.options.library
+    options = library_from(file).dump() if file else b""
+    return Acting(label, "train", config, PolicyBundle(Weights.of(trained.model, 0), options))
 
 
 def _file(path: Path, config: Config) -> Acting:

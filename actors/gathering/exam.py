@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.config.schema import Config
 from actors.gathering.acting import Acting
-from actors.gathering.orders import Exam, task_seed
+from actors.gathering.orders import Exam, Task, task_seed
 from actors.gathering.tally import Tally
 from experience.evaluation.attempts import Attempts, Score, score
 from experience.evaluation.statistics import Mean
-
-Task = tuple[str, int]
-"""A world and the number of one of its tasks."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +42,18 @@ def results(
 ) -> Results:
     """Reads the results of an exam from all that its store holds."""
     returns: dict[Task, list[float]] = defaultdict(list)
-    failed: dict[Task, int] = defaultdict(int)
-    unknown: dict[Task, int] = defaultdict(int)
+    failed: Counter[Task] = Counter()
+    unknown: Counter[Task] = Counter()
     missing, tasks = 0, dict[Task, None]()
-    for task, work in exam.works(config, who.lane):
+    for task, tries in exam.tries(config, who.lane):
         tasks[task] = None
-        lived = tally.lived.get(work.work_id)
-        if lived is None:
-            missing += 1
-        elif lived.failed:
-            failed[task] += 1
-        elif lived.total is None:
-            unknown[task] += 1
-        else:
-            returns[task].append(lived.total)
+        found = [*itertools.takewhile(bool, (tally.lived.get(w.work_id) for w in tries))]
+        missing += not found
+        failed[task] += sum(lived.failed for lived in found if lived)
+        last = found[-1] if found else None
+        if last is not None and not last.failed:
+            unknown[task] += last.total is None
+            returns[task] += [] if last.total is None else [last.total]
     attempts = {t: Attempts(tuple(returns[t]), failed[t], unknown[t]) for t in tasks}
     by_world: dict[str, list[Attempts]] = defaultdict(list)
     for (world, _), tried in attempts.items():

@@ -5,7 +5,8 @@ A work's name says all that it is, so that the same call finds what an earlier o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ import numpy as np
 
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
+from experience.errors import ShardError
+
+Task = tuple[str, int]
+"""A world and the number of one of its tasks."""
 
 _TRAIN, _HELDOUT = 1, 2
 """Which series of tasks a seed is of; a run's dispatcher and evaluator draw from the same two."""
@@ -26,11 +31,15 @@ def task_seed(seed: int, split: str, number: int) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of `collect`: episodes `first` to `until` (exclusive) of the store, by `policy`."""
+    """One call of `collect`: episodes `first` to `until` (exclusive) of the store, by `policy`.
+
+    is_done: whether all were lived. Rows may be removed from a store, and are not lived again.
+    """
 
     policy: str
     first: int
     until: int
+    is_done: bool = False
 
     def works(self, config: Config, lane: Lane) -> Iterator[Work]:
         """The works of this call. Episode n is one of group n // group_size: the same task."""
@@ -50,8 +59,13 @@ class Call:
 
 
 def read_calls(record: Mapping[str, Any]) -> list[Call]:
-    """The calls of a store so far, in order, from its run.json."""
-    return [Call(**call) for call in record.get("collected", [])]
+    """The calls of a store so far, in order, from its run.json. Raises ShardError for others."""
+    try:
+        return [Call(**call) for call in record.get("collected", [])]
+    except TypeError as error:
+        raise ShardError(
+            f"run.json: collected: not a list of calls: {error}", "restore it from a copy"
+        ) from error
 
 
 def as_record(calls: Sequence[Call]) -> list[dict[str, Any]]:
@@ -79,19 +93,30 @@ class Exam:
     attempts: int
     temperature: float
 
-    def works(self, config: Config, lane: Lane) -> Iterator[tuple[tuple[str, int], Work]]:
-        """Each work with its task (world, number). First attempts come first, so that an
-        evaluation that is cut short has met as many tasks as it could."""
-        how = f"{config.seed}/eval/{self.policy}/{self.temperature:g}/{self.split}"
+    def tries(self, config: Config, lane: Lane) -> Iterator[tuple[Task, Iterator[Work]]]:
+        """Each attempt, by its task: the work of its first try, of its second if that failed, …
+
+        The first attempts of all tasks come first, so that an evaluation that is cut short has met
+        as many tasks as it could.
+        """
+        seeds = [task_seed(config.seed, self.split, number) for number in range(self.tasks)]
         for attempt in range(self.attempts):
-            for number in range(self.tasks):
-                seed = task_seed(config.seed, self.split, number)
+            for number, seed in enumerate(seeds):
                 for world in config.worlds:
-                    work = Work.named(
-                        f"{how}/{world.id}/{number}/{attempt}",
-                        env_id=world.id,
-                        seed=seed,
-                        lane=lane,
-                        split=self.split,
+                    name = f"{self.policy}/{self.temperature:g}/{self.split}/{world.id}/{number}"
+                    yield (
+                        (world.id, number),
+                        self._works(f"{config.seed}/eval/{name}/{attempt}", world.id, seed, lane),
                     )
-                    yield (world.id, number), work
+
+    def works(self, config: Config, lane: Lane, failed: Container[bytes]) -> Iterator[Work]:
+        """The work of each attempt: another than those that `failed` in an earlier call, which say
+        nothing of the policy."""
+        for _, tries in self.tries(config, lane):
+            yield next(work for work in tries if work.work_id not in failed)
+
+    def _works(self, name: str, env_id: str, seed: int, lane: Lane) -> Iterator[Work]:
+        for number in itertools.count():
+            yield Work.named(
+                f"{name}/{number}", env_id=env_id, seed=seed, lane=lane, split=self.split
+            )

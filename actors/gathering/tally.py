@@ -35,12 +35,16 @@ class Tally:
         self.steps: Counter[str] = Counter()
         """Answered turns by source."""
         self.training_steps = 0
-        self.failed = 0
-        """Episodes that the world, the engine or the machine ended."""
         self.newest: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_NEWEST))
         """Newest returns by world."""
+        self.broken: set[bytes] = set()
+        """Works whose episodes the world, the engine or the machine ended."""
         self._keeps = keeps
         self._reader = EpisodeReader()
+
+    @property
+    def failed(self) -> int:
+        return len(self.broken)
 
     def take(self, rows: Iterable[Step]) -> None:
         for row in rows:
@@ -58,7 +62,8 @@ class Tally:
             return  # two collectors lived it, one of which was cut off meanwhile
         self.finished.add(work_id)
         total = None if episode.failed else episode.total_reward
-        self.failed += episode.failed
+        if episode.failed:
+            self.broken.add(work_id)
         first = episode.first
         if total is not None:
             self.newest[first.env_id].append(total)

@@ -37,12 +37,13 @@ class RunDirectory(RunFiles):
     ) -> RunDirectory:
         """Makes the directory of a new run, with its settings and a signature of them.
 
-        origins: key of the configuration -> where its value comes from. path: a folder that is empty
-        or not there yet; None makes one in `runs_dir`. Raises XpError where it cannot be written.
+        origins: key of the configuration -> where its value comes from. path: a folder that is
+        empty or not there yet; None makes one in `runs_dir`, which is the latest then. Raises
+        XpError where it cannot be written.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        new = Path(config.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
-        path = path or new
+        is_latest = path is None
+        path = path or Path(config.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
         if path.is_dir() and any(path.iterdir()):
             raise ConfigError(f"{path} is there already, and is no run", "choose another name")
         try:
@@ -69,7 +70,7 @@ class RunDirectory(RunFiles):
             attempts=1,
             made_with=text,
         )
-        if path.parent == new.parent:
+        if is_latest:
             replace_link(path.parent / "latest", path.name)
         return run
 
