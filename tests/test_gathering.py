@@ -309,6 +309,15 @@ def test_an_untrained_policy_has_the_weights_that_the_seed_decides_in_every_coll
     assert who.bundle.weights == Weights.of(trained.model, 0)
 
 
+def test_a_policy_is_named_by_all_that_decides_what_it_answers(tmp_path: Path) -> None:
+    names = [
+        acting("engine", configuration(tmp_path, *words)).name
+        for words in ((), ("policy.temperature=2",), ("policy.width=32",), ("policy.listed=true",))
+    ]
+    assert names[0] == names[1] and len(set(names)) == 3
+    assert acting("random", configuration(tmp_path, "policy.width=32")).name == "random"
+
+
 def test_training_work_waits_for_the_first_policy(tmp_path: Path) -> None:
     """What the engine has before is nobody's policy, and its rows would bear a version's number."""
     fetched: list[Callable[[], None]] = []

@@ -99,8 +99,8 @@ def evaluate(
                 "no task is to be tried: evaluation.final_episodes is 0", "give --episodes N"
             )
 
-        def exam(label: str) -> Exam:
-            return Exam(label, split, tasks, tries, checked.evaluation.temperature)
+        def exam(name: str) -> Exam:
+            return Exam(name, split, tasks, tries, checked.evaluation.temperature)
 
         evaluate_policy(launch, checked, origins, policy, exam, ks, success_at, to, trusted)
 

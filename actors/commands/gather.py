@@ -88,12 +88,12 @@ def evaluate(
 ) -> None:
     """Has a policy try tasks, and writes the scores into the store `to`.
 
-    exam: makes the exam for the policy's label. Attempts that the store holds are not made again.
+    exam: makes the exam for the policy's name. Attempts that the store holds are not made again.
     """
     who = _prepared(policy, config, trusted)
     name = run_of(policy)[0].name if is_run(policy) else config.name
     directory = open_store(to or f"evaluated-{name}", "eval", config, origins)
-    asked = exam(who.label)
+    asked = exam(who.name)
     tally = Tally(keeps=True)
 
     def live(show: Show) -> Progress:
@@ -143,7 +143,7 @@ def _call_of(
 ) -> Call:
     """The interrupted call of this policy, or a new one, which is written down first."""
     calls = read_calls(directory.record)
-    for call in [call for call in calls if call.policy == who.label and not call.is_done]:
+    for call in [call for call in calls if call.policy == who.name and not call.is_done]:
         of = call.until - call.first
         done = sum(work.work_id in tally.finished for work in call.works(config, who.lane))
         if done < of:
@@ -151,7 +151,7 @@ def _call_of(
             return call
         _end_call(directory, call)
     calls = read_calls(directory.record)
-    call = next_call(calls, who.label, episodes, config.collecting.group_size)
+    call = next_call(calls, who.name, episodes, config.collecting.group_size)
     directory.write_record(collected=calls_as_record([*calls, call]))
     return call
 

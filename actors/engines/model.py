@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from actors.engines.engine import Situation
 
@@ -49,3 +50,9 @@ class TrainedModel:
 
     model: Any
     tokenizer: TurnTokenizer
+
+
+def limit_threads(threads: int) -> None:
+    """Lets models in this process use so many CPU threads. With more, small models that share the
+    cores with worlds are many times slower: their threads wait for each other."""
+    torch.set_num_threads(threads)

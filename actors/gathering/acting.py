@@ -18,11 +18,14 @@ from actors.runs.trust import read_bounded
 from experience.errors import ConfigError
 from experience.models.weights import PolicyBundle, Weights
 from experience.options.option import Library
+from experience.text.strict_json import dumps
 
 ENGINE = "engine"
 """The policy of the configuration as it is, without any training."""
 _SCRIPTS: dict[str, Lane] = {"random": "random", "expert": "demonstration"}
 _WEIGHTS = ".safetensors"
+_OF_NO_MATTER = {"temperature", "learns", "timeout_seconds", "retries", "api_key_env"}
+"""Keys of `policy` that do not make it another policy; the temperature is named beside it."""
 _SHAPE = ("engine", "model", "layers", "width", "heads", "context", "base_url")
 """Keys of `policy` that belong to a checkpoint. The others are how it is sampled."""
 
@@ -31,7 +34,7 @@ _SHAPE = ("engine", "model", "layers", "width", "heads", "context", "base_url")
 class Acting:
     """A policy that does not change.
 
-    label: its name, which names the work too. lane: who answers. config: the configuration with
+    label: what it is called. lane: who answers. config: the configuration with
     this policy in it. bundle: the weights to be sent to the collectors; None where each engine has
     them already, or where a script acts.
     """
@@ -44,6 +47,18 @@ class Acting:
     @property
     def version(self) -> int:
         return 0 if self.bundle is None else self.bundle.version
+
+    @property
+    def name(self) -> str:
+        """The label, and for a model a hash of all that decides what it answers. It names the
+        work, so that another policy never gets the results of this one."""
+        if self.is_script:
+            return self.label
+        settings = self.config.policy.model_dump(exclude=_OF_NO_MATTER)
+        parts = [dumps(settings, sort_keys=True)]
+        if self.bundle is not None:
+            parts += [self.bundle.weights.sha256, self.bundle.options.hex()]
+        return f"{self.label}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:8]}"
 
     @property
     def is_script(self) -> bool:
@@ -112,14 +127,13 @@ def _engine(config: Config) -> Acting:
 
 def _file(path: Path, config: Config) -> Acting:
     weights = Weights.read(0, read_bounded(path))
-    label = f"{path.stem}-{weights.sha256[:8]}"
-    return Acting(label, "train", config, PolicyBundle(weights))
+    return Acting(path.stem, "train", config, PolicyBundle(weights))
 
 
 def _checkpoint(run: RunDirectory, version: int | None, config: Config) -> Acting:
     config = config.model_copy(update={"policy": _policy_of(run, config)})
     if not config.policy.learns:  # such as a server: its checkpoints hold no weights
-        return Acting(f"{run.name}", "train", config)
+        return Acting(run.name, "train", config)
     saved = run.checkpoints.newest() if version is None else run.checkpoints.of_version(version)
     if saved is None:
         raise ConfigError(

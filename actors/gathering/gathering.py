@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from actors.collecting.work import Work
+from actors.engines.model import limit_threads
 from actors.engines.registry import check_engine
 from actors.gathering.acting import Acting
 from actors.gathering.tally import Tally
@@ -91,6 +92,7 @@ class Gathering:
 
     def _start(self) -> None:
         if not self._who.is_script:
+            limit_threads(self._config.learning.threads)  # as in a run, whose learner has them
             check_engine(self._config.policy)
         directory = self._directory
         self._pool = make_pool(self._config, directory.name, directory.shards, self._catalog)

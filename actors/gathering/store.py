@@ -13,8 +13,8 @@ from actors.runs.directory import RunDirectory
 from actors.runs.finding import find_run, is_run_name
 from experience.errors import ConfigError
 
-_FIXED = re.compile(r"seed|collecting\.group_size|worlds\[.*\](\.arguments.*|\.groups)?")
-"""Keys that say which tasks are lived, and in which world."""
+_FIXED = re.compile(r"seed|collecting\.group_size|worlds\[.*\](\.(arguments|rewards).*|\.groups)?")
+"""Keys that say which tasks are lived, in which world, and what they earn."""
 
 
 def open_store(to: str, verb: str, config: Config, origins: dict[str, str]) -> RunDirectory:
