@@ -9,25 +9,8 @@ from gymnasium import spaces
 
 from envs.bridges.science_world import in_order, numbered
 from envs.bridges.text_world import GAMES, Household
-from envs.text import Text, read, shown, written
+from envs.text import Text, read, shown
 from experience.errors import MissingPartError
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Discrete(4),
-        spaces.Discrete(3, start=-1),
-        spaces.Box(-1, 1, (3,)),
-        spaces.MultiDiscrete([3, 4]),
-        spaces.MultiBinary(3),
-    ],
-)
-def test_an_action_survives_being_written_and_read(space: spaces.Space) -> None:
-    space.seed(0)
-    for _ in range(20):
-        value = space.sample()
-        assert np.allclose(read(space, shown(space, value)), value, atol=1e-3)
 
 
 @pytest.mark.parametrize("text", ["", "x", "9", "-1", "1.5", "1 1", "nan", "1e99"])
@@ -123,28 +106,12 @@ def test_every_game_of_the_house_can_be_won_in_time(game: str) -> None:
     assert earned >= world.oracle_target
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Dict(which=spaces.Discrete(3), where=spaces.Box(-1, 1, (2,))),
-        spaces.Tuple((spaces.Discrete(2), spaces.MultiDiscrete([3, 4]))),
-        spaces.Dict(inner=spaces.Tuple((spaces.Text(5), spaces.Discrete(2)))),
-    ],
-)
-def test_a_composed_action_survives_being_written_and_read(space: spaces.Space) -> None:
-    space.seed(0)
-    for _ in range(20):
-        value = space.sample()
-        text = written(space, value)
-        again = read(space, text)
-        assert space.contains(again)
-        assert written(space, again) == text
-
-
 @pytest.mark.parametrize("text", ["", "[]", "3", '{"which": 1}', '{"which": 9, "where": [0, 0]}'])
 def test_a_composed_action_outside_the_space_is_refused(text: str) -> None:
     space = spaces.Dict(which=spaces.Discrete(3), where=spaces.Box(-1, 1, (2,)))
-    with pytest.raises(ValueError, match="write an action of Dict"):
+    with pytest.raises(
+        ValueError, match=r"one line of JSON, for example .*which: one whole number"
+    ):
         read(space, text)
 
 
@@ -170,11 +137,6 @@ def test_random_actions_of_a_composed_space_are_not_refused() -> None:
     for _ in range(10):
         _, _, _, _, info = world.step(world.random_action(np.random.default_rng(1)))
         assert "invalid_action" not in info["signals"]
-
-
-def test_a_large_array_is_shown_by_its_shape_and_mean() -> None:
-    space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
-    assert shown(space, np.full((64, 64, 3), 7, np.uint8)) == "array of 64x64x3, mean 7"
 
 
 def test_each_key_of_a_dictionary_is_one_line() -> None:
