@@ -22,7 +22,7 @@ from envs.text.reading import read
 from envs.text.writing import Style, shown, written
 from experience.errors import ConfigError, EnvironmentFailure
 from experience.shards.storage.pictures import is_picture, png
-from experience.signal import SignalKind
+from experience.signal import SignalKind, as_number
 
 _LEAST_CHARACTERS = 2000
 _FOR_A_NOTE = 1000
@@ -110,7 +110,16 @@ class Text(World[int]):
         except Exception as error:  # a stranger's world may raise anything
             raise EnvironmentFailure(f"{self._name()}: {error}") from error
         self.cut_off = bool(truncated)
-        return {"env_reward": float(reward)}, bool(terminated)
+        return {"env_reward": self._one_number(reward)}, bool(terminated)
+
+    def _one_number(self, reward: Any) -> float:
+        number = as_number(reward)
+        if number is None:
+            raise EnvironmentFailure(
+                f"{self._name()}: its reward is {str(reward)[:80]}; envs:Text-v0 takes one number",
+                "wrap it so that it pays one number a step, such as a weighted sum",
+            )
+        return number
 
     def _name(self) -> str:
         return str(self.inner.spec.id if self.inner.spec else self.inner)
@@ -189,6 +198,8 @@ def action_names(inner: Any) -> dict[int, str]:
     elif isinstance(listed, EnumMeta):
         names = {int(member.value): name for name, member in listed.__members__.items()}
     else:
+        return {}
+    if all(name == str(number) for number, name in names.items()):
         return {}
     return {number: name for number, name in names.items() if space.contains(number)}
 
