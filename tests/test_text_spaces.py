@@ -8,8 +8,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import yaml
 from gymnasium import spaces
 
+from actors.making import make_world
 from envs.text import described, parsed, read, shown, written
 from envs.text.numerals import array_of, numerals
 from envs.text.world import Text
@@ -322,6 +324,25 @@ def test_instructions_say_what_to_reply_what_is_rounded_and_what_actions_are_cal
     example = Text("Shows-v0", name="dict").instructions.partition("example ")[2]
     line = example[: example.index("} (") + 1]
     assert SPACES["dict"].contains(read(SPACES["dict"], line)) and json.loads(line)
+
+
+def test_a_world_used_directly_is_told_the_line_that_shows_it_as_text() -> None:
+    gymnasium.register(id="Types-v0", entry_point=Types, disable_env_checker=True)
+    with pytest.raises(ConfigError) as refused:
+        make_world("Types-v0", {"speed": 2})
+    assert "Types-v0 shows Text and takes Dict" in str(refused.value)
+    line = yaml.safe_load(refused.value.hint.partition(": ")[2])
+    world = make_world(line["id"], line["arguments"])
+    assert world.reset(seed=0)[0] and world.unwrapped.inner.unwrapped.speed == 2
+
+
+class Types(Shows):
+    """Shows text, and takes a dictionary."""
+
+    def __init__(self, speed: int) -> None:
+        super().__init__("dict")
+        self.speed = speed
+        self.observation_space = SPACES["text"]
 
 
 def test_only_actions_of_numbers_need_no_sandbox() -> None:

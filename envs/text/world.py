@@ -35,9 +35,11 @@ class Text(World[int]):
 
     digits: significant digits of the floats that are shown; None for all that it takes.
     pictures: whether the environment's rendering is a picture of each step.
+    render_mode: "rgb_array" if `render` is to give the environment's rendering, as RecordVideo asks.
     All other arguments are the environment's own.
     """
 
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
@@ -52,6 +54,7 @@ class Text(World[int]):
         max_turns: int = 200,
         digits: int | None = None,
         pictures: bool = False,
+        render_mode: str | None = None,
         observation_characters: int = 20_000,
         **arguments: Any,
     ) -> None:
@@ -61,8 +64,10 @@ class Text(World[int]):
         self.observation_characters = observation_characters  # type: ignore[misc]
         self.action_characters = observation_characters
         super().__init__()
-        self.inner = make_rendering(world, arguments) if pictures else make(world, arguments)
+        self.render_mode = render_mode
         self.pictures = pictures
+        rendered = pictures or render_mode is not None
+        self.inner = make_rendering(world, arguments) if rendered else make(world, arguments)
         self.max_turns = max_turns
         self.style = Style(digits, pictures=True)
         space = self.inner.action_space
@@ -92,16 +97,21 @@ class Text(World[int]):
     def images(self) -> dict[str, bytes]:
         """The pixels of the observation, and with `pictures` the rendering, as PNG files."""
         found = pictures_of(self.inner.observation_space, self._seen_inside)
-        return found | {"rendering": self._rendering()} if self.pictures else found
+        return found | {"rendering": png(self._rendering())} if self.pictures else found
 
-    def _rendering(self) -> bytes:
+    def render(self) -> Any:
+        """The environment's rendering, uint8 [H, W, 3]; None unless it was made with a
+        render_mode."""
+        return None if self.render_mode is None else self._rendering()
+
+    def _rendering(self) -> np.ndarray:
         frame = self.inner.render()
         if not is_picture(frame):
             raise EnvironmentFailure(
                 f"{self._name()} rendered {type(frame).__name__} instead of an array of pixels",
                 "leave out `pictures`",
             )
-        return png(frame)
+        return frame
 
     def act(self, action: str) -> Outcome:
         chosen = read(self.inner.action_space, action)
