@@ -278,6 +278,28 @@ def test_pixels_are_pictures_of_the_step_and_the_text_names_them() -> None:
     assert info["images"]["observation.3"] == png(world._seen_inside[3])
 
 
+def test_codes_of_characters_are_shown_as_these_where_a_part_is_named() -> None:
+    byte = spaces.Box(0, 255, (2, 6), np.uint8)
+    space = spaces.Dict(map=byte, hp=spaces.Discrete(9))
+    value = {"map": np.array([[35, 46, 64, 32, 0, 0], [34, 233, 0, 7, 92, 1]], np.uint8), "hp": 3}
+    seen = shown(space, value, Style(codes=frozenset({"observation.map"})))
+    assert seen.split("\n") == [
+        "map:",
+        '  "#.@ "',
+        '  "\\"\\u00e9\\u0000\\u0007\\\\\\u0001"',
+        "hp: 3",
+    ]
+    rows = [json.loads(line).encode("latin-1").ljust(6, b"\0") for line in seen.split("\n")[1:3]]
+    assert b"".join(rows) == value["map"].tobytes(), "nothing is lost"
+    SPACES["a map"] = space
+    try:
+        assert Text("Shows-v0", name="a map", codes=["map"]).reset(seed=0)[0].count('"') >= 4
+        with pytest.raises(ConfigError, match=r"codes: 'hp' is no part .*\n.*there are: map"):
+            Text("Shows-v0", name="a map", codes=["hp"])
+    finally:
+        del SPACES["a map"]
+
+
 def test_a_rendering_is_a_picture_of_the_step_where_it_is_asked_for() -> None:
     world = Text("Shows-v0", name="discrete", pictures=True)
     assert world.reset(seed=0)[1]["images"] == {"rendering": png(np.zeros((4, 4, 3), np.uint8))}

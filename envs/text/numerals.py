@@ -31,7 +31,7 @@ def numerals(array: np.ndarray, digits: int | None = None) -> list[str]:
     """
     flat = array.ravel()
     if array.dtype.kind in "bui":
-        return [str(int(number)) for number in flat.tolist()]
+        return list(map(str, (flat.astype(np.uint8) if array.dtype == bool else flat).tolist()))
     if array.dtype.kind != "f":
         raise TypeError(f"an array of {array.dtype} holds no numbers")
     if digits is not None:
@@ -45,7 +45,7 @@ def laid_out(array: np.ndarray, digits: int | None = None) -> str:
     """An array as lines of text; see the head of this file."""
     if not array.size:
         return EMPTY
-    cells = np.array(numerals(array, digits), dtype=object).reshape(array.shape)
+    cells: np.ndarray = np.array(numerals(array, digits), dtype=object).reshape(array.shape)
     if cells.ndim >= 3 and cells.shape[-1] <= _CELL:
         joined = [",".join(cell) for cell in cells.reshape(-1, cells.shape[-1])]
         cells = np.array(joined, dtype=object).reshape(cells.shape[:-1])

@@ -28,7 +28,8 @@ def sequence_of(space: spaces.Sequence, items: Items[Any]) -> Any:
 
 def stacked(space: spaces.Space[Any], items: Items[Any]) -> Any:
     """Values of `space` in one value, as Gymnasium batches them."""
-    return concatenate(space, items, create_empty_array(space, len(items)))
+    empty: Any = create_empty_array(space, len(items))
+    return concatenate(space, items, empty)
 
 
 def nodes_of(space: spaces.Graph, graph: GraphInstance) -> list[Any]:

@@ -27,6 +27,8 @@ from envs.text.pixels import is_pixels, said
 
 _PLAIN_LABEL = re.compile(r"\w[^:\n]*")
 _INDENT = "  "
+OBSERVATION = "observation"
+"""The path of a whole observation, which names its picture."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,20 @@ class Style:
     """Significant digits of a float; None for as many as it takes to read it back."""
     pictures: bool = False
     """Whether the text only names pixels, because the reader gets them as pictures."""
+    codes: frozenset[str] = frozenset()
+    """Paths of arrays whose numbers are codes of characters, and are shown as these."""
+
+
+def parts_of_codes(space: spaces.Space[Any]) -> set[str]:
+    """Keys of a dictionary's parts that may be codes of characters: arrays of uint8."""
+    if not isinstance(space, spaces.Dict):
+        return set()
+    parts = space.spaces.items()
+    return {str(key) for key, part in parts if isinstance(part, Arrays) and part.dtype == np.uint8}
 
 
 def shown(
-    space: spaces.Space[Any], value: Any, style: Style | None = None, path: str = "observation"
+    space: spaces.Space[Any], value: Any, style: Style | None = None, path: str = OBSERVATION
 ) -> str:
     """A value of `space`, laid out in lines. `path` names the value's own picture."""
     style = style or Style()
@@ -49,6 +61,8 @@ def shown(
             return text_as_shown(str(value))
         case spaces.Discrete():
             return laid_out(np.asarray(value))
+        case spaces.Box() if path in style.codes:
+            return as_characters(np.asarray(value))
         case spaces.Box() if style.pictures and is_pixels(space):
             return said(space, path)
         case spaces.Box() | spaces.MultiDiscrete() | spaces.MultiBinary():
@@ -62,6 +76,13 @@ def shown(
     if isinstance(space, spaces.Graph):
         entries += _edges(space, value, style, path)
     return "\n".join(entries) or EMPTY
+
+
+def as_characters(array: np.ndarray) -> str:
+    """Codes of characters as JSON strings, one a row; zeros at a row's end are left out."""
+    rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
+    texts = [row.astype(np.uint8).tobytes().rstrip(b"\0").decode("latin-1") for row in rows]
+    return "\n".join(_quoted(text) for text in texts) or EMPTY
 
 
 def _labelled(space: spaces.Space[Any], value: Any) -> Iterable[tuple[str, spaces.Space[Any], Any]]:
