@@ -1,9 +1,9 @@
-"""`python -m benchmarks.worlds.strangers [--write]`: environments of others through envs:Text-v0.
+"""`python -m benchmarks.worlds.strangers [--write] [PACKAGE …]`: environments of others through envs:Text-v0.
 
 Each is what its package on PyPI installs into .peers/strangers (`./xp setup peers`), unmodified,
 and gets a process of its own. A row has its spaces, the result of `./xp env check`, what a step
 costs as text, and the mean return of ten random episodes of at most 200 turns, with its standard
-error. `--write` puts the table into docs/text.md.
+error. `--write` puts the rows into docs/text.md; rows of packages that are not named stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ _TIMEOUT_SECONDS = 600
 _EPISODES = 10
 
 _SOKOBAN = {"env_id": "gym_sokoban:Sokoban-small-v0", "make_kwargs": {"disable_env_checker": True}}
+_NETHACK = {
+    "world": "nle:NetHackScore-v0",
+    "observation_keys": ["blstats", "chars", "message"],
+    "codes": ["chars", "message"],
+}
 STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "minigrid": ("minigrid:MiniGrid-DoorKey-5x5-v0", {}),
     "minigrid (BabyAI)": ("minigrid:BabyAI-GoToRedBall-v0", {}),
@@ -41,10 +46,10 @@ STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gymnasium[box2d], pixels": ("CarRacing-v3", {}),
     "gymnasium[toy-text]": ("Blackjack-v1", {}),
     "gymnasium-robotics": ("gymnasium_robotics:PointMaze_UMaze-v3", {}),
-    "nle": ("nle:NetHackScore-v0", {}),
+    "nle": ("envs:Text-v0", _NETHACK),
     "popgym": ("popgym:popgym-RepeatPreviousEasy-v0", {}),
     "bsuite, by shimmy": ("shimmy:bsuite/catch-v0", {}),
-    "flappy-bird-gymnasium": ("flappy_bird_gymnasium:FlappyBird-v0", {}),
+    "flappy-bird-gymnasium": ("flappy_bird_gymnasium:FlappyBird-v0", {"use_lidar": False}),
     "tetris-gymnasium": ("tetris_gymnasium.envs:tetris_gymnasium/Tetris", {}),
     "gym-sokoban, by shimmy": ("shimmy:GymV21Environment-v0", _SOKOBAN),
     "vizdoom": ("vizdoom.gymnasium_wrapper:VizdoomBasic-v1", {}),
@@ -141,16 +146,20 @@ def played(words: list[str], seconds: float) -> subprocess.CompletedProcess[str]
         )
 
 
-def rows() -> Iterator[dict[str, Any]]:
+def rows(packages: Sequence[str]) -> Iterator[dict[str, Any]]:
     if not PYTHON.exists():
         sys.exit(f"error: there is no {PYTHON}\n  type: ./xp setup peers")
-    for package in STRANGERS:
+    if unknown := set(packages) - set(STRANGERS):
+        sys.exit(f"error: no stranger {min(unknown)!r}\n  there are: {', '.join(STRANGERS)}")
+    for package in packages or STRANGERS:
         yield row_of(package)
 
 
 def line(row: dict[str, Any]) -> str:
     """A row as Markdown."""
-    head = f"| {row['package']} | {row['id'].rpartition(':')[2]} |"
+    arguments = STRANGERS[row["package"]][1]
+    world = arguments.get("world") or arguments.get("env_id") or row["id"]
+    head = f"| {row['package']} | {world.rpartition(':')[2]} |"
     if "missing" in row:
         return f"{head} {row['missing'].replace('|', '/')} | | | | | | |"
     check = row["check"]
@@ -162,19 +171,28 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def main(write: bool) -> None:
+def main(packages: Sequence[str], write: bool) -> None:
     print(HEAD)
-    found = []
-    for row in rows():
-        found.append(line(row))
-        print(found[-1], flush=True)
+    found = {}
+    for row in rows(packages):
+        found[row["package"]] = line(row)
+        print(found[row["package"]], flush=True)
     if write:
-        head, _, rest = PAGE.read_text().partition(_BEGIN)
-        PAGE.write_text("\n".join([head + _BEGIN, HEAD, *found, _END + rest.partition(_END)[2]]))
+        PAGE.write_text(written_into(PAGE.read_text(), found))
+
+
+def written_into(page: str, found: Mapping[str, str]) -> str:
+    """The page with these lines by package in its table, which keeps its other lines."""
+    before, _, rest = page.partition(_BEGIN)
+    table, _, after = rest.partition(_END)
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if "|" in line}
+    lines |= found
+    kept = [lines[package] for package in STRANGERS if package in lines]
+    return "\n".join([before + _BEGIN, HEAD, *kept, _END + after])
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         print(dumps(measured(sys.argv[2], json.loads(sys.argv[3]))))
     else:
-        main("--write" in sys.argv[1:])
+        main([word for word in sys.argv[1:] if word != "--write"], "--write" in sys.argv)
