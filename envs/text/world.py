@@ -6,6 +6,7 @@ reset with the same seed and does the same actions again, so it must be determin
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from enum import EnumMeta
 from typing import Any, ClassVar
@@ -84,6 +85,7 @@ class Text(World[int]):
         return int(rng.integers(2**31))
 
     def begin(self) -> None:
+        seed_of_old(self.inner.unwrapped, self.task)
         self._seen_inside, _ = self.inner.reset(seed=self.task)
         self._text = ""
 
@@ -156,6 +158,18 @@ class Text(World[int]):
     def close(self) -> None:
         self.inner.close()
         super().close()
+
+
+def seed_of_old(env: Any, seed: int) -> None:
+    """Seeds an environment that has a method `seed`, as before Gymnasium, for its next reset.
+
+    NetHack's ignores the seed that `reset` gives, and takes two: of its rules and of its display.
+    """
+    method = getattr(env, "seed", None)
+    if callable(method):
+        known = {"seed", "core", "disp"} & set(inspect.signature(method).parameters)
+        if known:
+            method(**dict.fromkeys(known, seed))
 
 
 def _check_limits(digits: int | None, observation_characters: int) -> None:
