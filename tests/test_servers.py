@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from actors.config.schema import Policy
-from actors.engines.registry import check_engine
+from actors.engines.engine import Situation
+from actors.engines.openai_engine import OpenAIServer
+from actors.engines.registry import check_engine, make_engine
 from experience.errors import EngineError
 from tests.test_house import ROOT
 
@@ -151,3 +153,80 @@ def test_a_run_with_a_dead_server_ends_at_once_and_show_says_why(tmp_path: Path)
         [*words, "show"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert "failed" in shown.stdout and "no connection" in shown.stdout, shown.stdout
+
+
+TOLD = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "prompt_token_ids": [5, 6, 7],
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "left"},
+            "token_ids": [8, 9],
+            "logprobs": {
+                "content": [
+                    {"token": "le", "logprob": -0.5, "bytes": [], "top_logprobs": []},
+                    {"token": "ft", "logprob": -0.25, "bytes": [], "top_logprobs": []},
+                ]
+            },
+        }
+    ],
+}
+
+
+def engine_at(url: str) -> OpenAIServer:
+    policy = Policy(engine="openai", model="m", base_url=url, learns=False, retries=0)
+    made = make_engine(policy, 0)
+    assert isinstance(made, OpenAIServer)
+    return made
+
+
+@pytest.mark.parametrize("temperature, sampled", [(1.0, True), (0.5, False), (0.0, False)])
+def test_a_server_that_tells_its_tokens_gives_exact_steps_and_samples_at_temperature_1(
+    temperature: float, sampled: bool
+) -> None:
+    with server(body=json.dumps(TOLD)) as url:
+        (decision,) = engine_at(url).act([Situation("seen")], temperature)
+    assert decision.token_exact and decision.sampled is sampled
+    assert (decision.prompt_ids.tolist(), decision.action_ids.tolist()) == ([5, 6, 7], [8, 9])
+    assert decision.logprobs.tolist() == [-0.5, -0.25]
+    assert [(span.version, span.tokens) for span in decision.version_spans] == [(0, 2)]
+
+
+def test_a_server_that_tells_a_part_of_its_tokens_is_believed_for_its_text_alone() -> None:
+    told = json.loads(json.dumps(TOLD))
+    del told["choices"][0]["logprobs"]["content"][0]
+    with server(body=json.dumps(told)) as url:
+        (decision,) = engine_at(url).act([Situation("seen")], 1.0)
+    assert decision.text == "left" and not decision.token_exact
+
+
+def test_a_server_that_refuses_to_be_asked_for_tokens_is_asked_without() -> None:
+    refused = []
+
+    class Strict(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            strange = "return_token_ids" in asked
+            refused.append(strange)
+            body = json.dumps({"error": {"message": "unknown"}} if strange else TOLD).encode()
+            self.send_response(400 if strange else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Strict)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    engine = engine_at(f"http://127.0.0.1:{found.server_port}/v1")
+    decisions = [engine.act([Situation("seen")], 1.0)[0] for _ in range(3)]
+    found.shutdown()
+    assert [d.text for d in decisions] == ["left"] * 3
+    assert not any(d.token_exact for d in decisions), "it was asked for text alone"
+    assert refused == [True, False, False, False], "it is asked for its tokens once"

@@ -1,7 +1,9 @@
 """The engine `openai`: any server of the OpenAI chat protocol: vLLM, llama.cpp, a hosted model.
 
-Such a server gives text, not the exact tokens that were sampled. So its steps are marked as not
-token-exact: they are kept, evaluated and imitated as text, and no policy gradient is taken on them.
+A server that tells the tokens that it read and wrote, as vLLM does, gives exact steps. Others give
+text: their steps are marked as not token-exact, kept, evaluated and imitated as text, and no policy
+gradient is taken on them. Servers tell log-probabilities before temperature, so that only an answer
+at temperature 1 counts as a sample.
 """
 
 from __future__ import annotations
@@ -9,16 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from actors.engines.engine import Situation, messages, parse_action
 from actors.engines.model import TrainedModel
 from actors.engines.passwords import with_password
 from actors.engines.registry import EngineKind
+from actors.engines.served_tokens import ASKED, ServedTokens, served_tokens
 from actors.engines.settings import PolicySettings
 from experience.errors import EngineError
 from experience.models.weights import Weights
-from experience.policy import Decision
+from experience.policy import Decision, VersionSpan
 from experience.shards.redaction.redact import Redactor
 
 _FIRST_SECONDS = 10.0
@@ -52,6 +56,8 @@ class OpenAIServer:
         self.version = 0
         self._openai = openai
         self._model = model
+        self._tells_tokens: bool | None = None
+        """Whether the server tells exact tokens; None until it has answered."""
         self._most_tokens = most_tokens
         self._base_url = base_url
         self._timeout = timeout_seconds
@@ -106,11 +112,13 @@ class OpenAIServer:
 
     def _ask(self, situation: Situation, temperature: float) -> Decision:
         try:
-            text, ending = self._create(self._client, situation, temperature, self._most_tokens)
+            answer = self._answer(situation, temperature)
+            text, ending = _read(answer)
+            tokens = served_tokens(answer) if self._tells_tokens else None
         except (self._openai.OpenAIError, *_NO_ANSWER) as error:
             # `from None`: the SDK's error holds the request, and the request holds the key
             raise self._failure(error) from None
-        return Decision(
+        decision = Decision(
             text=parse_action(text),
             policy_version=self.version,
             token_exact=False,
@@ -119,20 +127,41 @@ class OpenAIServer:
             action_cut=ending == "length",
             behaviour_id=f"openai:{self._model}",
         )
+        return decision if tokens is None else _exact(decision, tokens)
+
+    def _answer(self, situation: Situation, temperature: float) -> Any:
+        """An answer, with its tokens if the server tells them. The first answers decide that."""
+        if self._tells_tokens is not False:
+            try:
+                answer = self._create(
+                    self._client, situation, temperature, self._most_tokens, **ASKED
+                )
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError):
+                if self._tells_tokens:
+                    raise
+            else:
+                if self._tells_tokens is None:
+                    self._tells_tokens = served_tokens(answer) is not None
+                return answer
+        answer = self._create(self._client, situation, temperature, self._most_tokens)
+        if self._tells_tokens is None:
+            self._tells_tokens = False  # it refuses to be asked for them, and answers otherwise
+        return answer
 
     def _create(
-        self, client: Any, situation: Situation, temperature: float, most_tokens: int
-    ) -> tuple[str, str]:
-        """(text, why it ended). Raises what the SDK raises, or one of `_NO_ANSWER` if the answer is
-        no chat completion."""
+        self, client: Any, situation: Situation, temperature: float, most_tokens: int, **also: Any
+    ) -> Any:
+        """A chat completion. Raises what the SDK raises, or one of `_NO_ANSWER` if the answer is no
+        chat completion."""
         answer = client.chat.completions.create(
             model=self._model,
             messages=messages(situation),
             temperature=temperature,
             max_tokens=most_tokens,
+            **also,
         )
-        choice = answer.choices[0]
-        return str(choice.message.content or ""), str(choice.finish_reason)
+        _read(answer)
+        return answer
 
     def _failure(self, error: Exception, hint: str = "") -> EngineError:
         """What went wrong at which server, without the secrets that the SDK's message may hold."""
@@ -150,6 +179,24 @@ class OpenAIServer:
             or "is the server up, is policy.base_url its address (most end with /v1), "
             "and does it serve policy.model?",
         )
+
+
+def _read(answer: Any) -> tuple[str, str]:
+    """(text, why it ended). Raises one of `_NO_ANSWER` if there is no such thing."""
+    choice = answer.choices[0]
+    return str(choice.message.content or ""), str(choice.finish_reason)
+
+
+def _exact(decision: Decision, tokens: ServedTokens) -> Decision:
+    return replace(
+        decision,
+        prompt_ids=tokens.prompt_ids,
+        action_ids=tokens.action_ids,
+        logprobs=tokens.logprobs,
+        version_spans=(VersionSpan(decision.policy_version, len(tokens.action_ids)),),
+        token_exact=True,
+        sampled=decision.temperature == 1.0,
+    )
 
 
 def _client_of(policy: PolicySettings) -> OpenAIServer:
