@@ -41,6 +41,7 @@ import gymnasium
 import numpy as np
 
 from envs.contract import INVALID, Outcome, Task, World
+from envs.unicode_text import UnicodeText
 from experience.signal import SignalKind
 
 Answer = Outcome
@@ -138,7 +139,7 @@ class Parameter:
         if self.type is float:
             bounds = self.range or Range(-np.inf, np.inf)
             return gymnasium.spaces.Box(bounds.low, bounds.high, (), np.float64)
-        return gymnasium.spaces.Text(2000, min_length=0)
+        return UnicodeText(World.action_characters)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ A stranger's environment needs none of it. The framework uses these names where 
                       a well-formed action at random: the baseline to beat
     spells_out        True if the first observation says what to write, as an instruction does
     step_seconds      the median duration of a step, if longer than one second
+    observation_characters, action_characters
+                      the longest observation (cut off there) and action (refused beyond)
     cheats            what a dishonest agent would try; `./xp env check` expects no reward for it
     laboratory()      possible experiments and known results: for campaigns of experiments
     snapshot(), restore(bytes)
@@ -27,16 +29,16 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import string
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Text
 
+from envs.unicode_text import UnicodeText
 from experience.reward import weighted_sum
 from experience.signal import SignalKind
+from experience.text.characters import readable
 
 Task = TypeVar("Task")
 Split = Literal["train", "heldout"]
@@ -89,17 +91,25 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
     For a page, a process or a stranger's environment: its state cannot be copied, but the same
     actions lead to it again.
     """
-    observation_characters: ClassVar[int] = 4000
+    observation_characters: int = 4000
+    """An observation is cut off after this number of characters."""
+    action_characters: int = 20_000
+    """An action with more characters is refused, as one that cannot be read."""
     cut_off: bool = False
     """`act` sets this if something other than `max_turns` truncates the episode."""
 
     task: Task
 
-    def __init__(self) -> None:
-        self.observation_space = Text(
-            max_length=self.observation_characters, charset=string.printable, min_length=0
-        )
-        self.action_space = Text(max_length=2000, charset=string.printable, min_length=0)
+    def __init__(
+        self, *, observation_characters: int | None = None, action_characters: int | None = None
+    ) -> None:
+        """Both limits are the class's own unless they are given."""
+        if observation_characters is not None:
+            self.observation_characters = observation_characters
+        if action_characters is not None:
+            self.action_characters = action_characters
+        self.observation_space = UnicodeText(self.observation_characters)
+        self.action_space = UnicodeText(self.action_characters)
 
     def draw(self, rng: np.random.Generator) -> Task:
         """A random task of either split."""
@@ -160,9 +170,10 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
 class World(WorldDefinition[Task], Generic[Task]):
     """A text world with tasks in two splits: the turns of its episodes, and going back.
 
-    Observations and actions are printable text. An action that cannot be read costs a turn, is
-    reported as the signal `invalid_action`, and changes nothing else. After `max_turns` the episode
-    is truncated. Subclasses define what `WorldDefinition` names.
+    Observations and actions are text in any script; a control character or a lone surrogate in an
+    observation is shown as an escape, such as `\\x1b`. An action that cannot be read costs a turn,
+    is reported as the signal `invalid_action`, and changes nothing else. After `max_turns` the
+    episode is truncated. Subclasses define what `WorldDefinition` names.
     """
 
     def reset(
@@ -197,10 +208,11 @@ class World(WorldDefinition[Task], Generic[Task]):
         self._note = ""
         self.cut_off = False
         try:
+            self._check_length(action)
             signals, terminated = self.act(action.strip() or "(nothing)")
         except ValueError as unreadable:
             self._note = f"\n! {unreadable}"
-            signals = {INVALID: (1.0, action[:80])}
+            signals = {INVALID: (1.0, readable(action[:80]))}
             terminated = False
         truncated = not terminated and (self.cut_off or self._turn >= self.max_turns)
         self._ended = terminated or truncated
@@ -210,6 +222,12 @@ class World(WorldDefinition[Task], Generic[Task]):
         # Gymnasium has no word for an unknown reward: NaN stands for it, never zero.
         reward = float("nan") if known is None else known
         return self._seen(), reward, terminated, truncated, self._info(signals)
+
+    def _check_length(self, action: str) -> None:
+        if len(action) > self.action_characters:
+            raise ValueError(
+                f"{len(action)} characters; an action has at most {self.action_characters}"
+            )
 
     def snapshot(self) -> bytes:
         """The whole state of the world as bytes, for `restore`.
@@ -245,21 +263,13 @@ class World(WorldDefinition[Task], Generic[Task]):
         return self._seen(), self._info({})
 
     def _seen(self) -> str:
-        return _printable(self.observe() + self._note, self.observation_characters)
+        return readable(self.observe() + self._note)[: self.observation_characters]
 
     def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
         return {
             "signals": signals,
             "task_id": self.signature(self.task),
             "split": self.split,
-            "state": self.observe(),
+            "state": readable(self.observe()),
             "images": self.images(),
         }
-
-
-def _printable(text: str, most: int) -> str:
-    """The first `most` characters of `text`; '?' replaces all outside printable ASCII.
-
-    The observation space allows nothing else.
-    """
-    return "".join(c if c in string.printable else "?" for c in text)[:most]

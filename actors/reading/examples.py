@@ -13,6 +13,7 @@ from experience.episode import Episode
 from experience.errors import ShardError
 from experience.shards.storage.blobs import BlobReader
 from experience.step import Blob, Step
+from experience.text.characters import readable
 
 _MOST_CHARACTERS = 20_000
 """Of one episode's text; what is longer loses turns in its middle, and says how many."""
@@ -57,7 +58,7 @@ def _example(lived: Lived, episode: Episode, blobs: BlobReader) -> str:
     return (
         f"<h3>{html.escape(lived.env_id)}</h3><p>{html.escape(head)}</p>"
         f"{_pictures(episode.rows, blobs)}"
-        f"<pre>{html.escape(_shortened([_turn(s) for s in episode.rows]))}</pre>"
+        f"<pre>{html.escape(_shortened([readable(_turn(s)) for s in episode.rows]))}</pre>"
     )
 
 

@@ -10,6 +10,7 @@ from experience.errors import XpError
 from experience.reward import RewardModel
 from experience.signal import Signal, read_signals
 from experience.step import Step
+from experience.text.characters import readable
 
 
 def choose(
@@ -93,8 +94,12 @@ def answered(reward: float, info: Mapping[str, Any], world: Any) -> tuple[Signal
 
 
 def described(step: Step) -> str:
-    """A turn for reading: what was seen, done and measured, and what it was worth."""
+    """A turn for reading: what was seen, done and measured, and what it was worth.
+
+    Control characters are escaped, which could move the cursor of a terminal.
+    """
     head = f"--- {step.env_id} turn {step.step_in_episode}, {step.task_id}\n{step.obs_text}"
+    head = readable(head)
     if step.decision is None:
         return f"{head}\n    the episode's end: {step.ending}" + (
             f", {step.info['error']}" if "error" in step.info else ""
@@ -103,7 +108,7 @@ def described(step: Step) -> str:
         f"  {s.name} {'unknown' if s.value is None else f'{s.value:g}'}" for s in step.signals
     )
     reward = "unknown" if step.reward is None else f"{step.reward:g}"
-    return f"{head}\n> {step.decision.text}\n    reward {reward}{signals}"
+    return f"{head}\n> {readable(step.decision.text)}\n    reward {reward}{signals}"
 
 
 def as_record(step: Step) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class LiveWorld(ToolWorld[Task], Generic[Task]):
     Subclasses define `goal`, `begin`, which calls `open`, and an action that ends the episode.
     """
 
-    observation_characters: ClassVar[int] = 8000
+    observation_characters: int = 8000
     sandbox_tier = "namespaces+chromium"
 
     def __init__(self, hosts: Sequence[str], files: str = "", screenshots: bool = False) -> None:

@@ -128,7 +128,7 @@ KINDS: tuple[Callable[[np.random.Generator], WikiTask], ...] = (_rewrite, _creat
 
 class Wiki(SiteTools[WikiTask]):
     max_turns = 12
-    observation_characters: ClassVar[int] = 8000
+    observation_characters: int = 8000
     places = (
         "/index.php?title=Main_Page",
         "/index.php?title=Special:AllPages",

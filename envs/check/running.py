@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 import time
 
 import numpy as np
@@ -12,11 +11,11 @@ from envs.check.subject import Failed, Skipped, Subject, check
 from envs.contract import INVALID
 from envs.episode import Episode, begin, replay, take
 from experience.reward import RewardModel
+from experience.text.characters import is_readable
 from experience.world import instructions_of
 
 _REFUSALS = 6
 """The least number of episodes that are repeated with a refused action added."""
-_BLANK = frozenset("\n\t\r")
 
 
 @check
@@ -42,23 +41,17 @@ def gymnasium_checker(subject: Subject) -> str:
 
 @check
 def observation_schema(subject: Subject) -> str:
-    """Every observation lies in its space and can be printed."""
+    """Every observation lies in its space and holds no control characters."""
     episodes = subject.explored
     outside = [what for episode in episodes for what in episode.outside]
     if outside:
         raise Failed(f"outside observation_space: {outside[0]}")
     seen = [text for episode in episodes for text in episode.seen]
     for text in seen:
-        strange = [c for c in text if not _can_be_printed(c)]
-        if strange:
-            raise Failed(f"{strange[0]!r} cannot be printed, in {text[:60]!r}")
+        if not is_readable(text):
+            strange = next(c for c in text if not is_readable(c))
+            raise Failed(f"{strange!r} cannot be printed, in {text[:60]!r}")
     return f"{len(seen)} observations, up to {max(map(len, seen))} characters"
-
-
-def _can_be_printed(character: str) -> bool:
-    if character in "\x0b\x0c":  # a form feed or a vertical tab breaks the page
-        return False
-    return character.isprintable() or character in _BLANK or character in string.printable
 
 
 @check

@@ -9,6 +9,7 @@ from typing import Any
 
 from envs.play.page import serve
 from experience.command.output import emit
+from experience.text.characters import readable
 from experience.text.strict_json import dumps
 from experience.world import WorldCard, instructions_of
 
@@ -75,13 +76,13 @@ def in_terminal(game: Game) -> None:
         "(:oracle :back :new :quit)",
         file=sys.stderr,
     )
-    emit(str(game.seen))
+    emit(readable(str(game.seen)))
     for line in sys.stdin:
         command = line.strip()
         if command == ":quit":
             return
         emit(game.do(command))
-        emit(str(game.seen))
+        emit(readable(str(game.seen)))
 
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>

@@ -36,7 +36,7 @@ class DesktopOffice(Computer13[DesktopTask]):
     env_version: ClassVar[str] = "1"
     max_turns = 15
     goes_back: ClassVar[bool] = False
-    observation_characters: ClassVar[int] = 6000
+    observation_characters: int = 6000
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "done": SignalKind("fraction", "env_state"),
         "harm": SignalKind("count", "env_state"),

@@ -167,7 +167,7 @@ def _is_objection(message: dict[str, Any]) -> bool:
 
 
 def in_ascii(text: str) -> str:
-    """Lean's symbols spelt in ASCII: observations hold nothing else."""
+    """Lean's symbols spelt in ASCII, as an agent with few tokens types them."""
     for symbol, word in _ASCII.items():
         text = text.replace(symbol, word)
     return text
