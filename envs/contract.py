@@ -14,6 +14,8 @@ A stranger's environment needs none of it. The framework uses these names where 
                       a well-formed action at random: the baseline to beat
     spells_out        True if the first observation says what to write, as an instruction does
     step_seconds      the median duration of a step, if longer than one second
+    max_turns, segment_turns
+                      an endless world has max_turns None, and is lived in segments
     observation_characters, action_characters
                       the longest observation (cut off there) and action (refused beyond)
     cheats            what a dishonest agent would try; `./xp env check` expects no reward for it
@@ -64,7 +66,11 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
 
     env_version: ClassVar[str] = "1"
     sandbox_tier: str = "none-needed"
-    max_turns: int = 4
+    max_turns: int | None = 4
+    """After so many turns an episode is truncated. None: the world is endless, a stream."""
+    segment_turns: int = 0
+    """An endless world is lived in segments of so many turns; 0 means 100. A segment ends as
+    truncated, and the next one goes on in the same state, without a reset."""
     instructions: ClassVar[str] = ""
     actions: tuple[str, ...] = ()
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {}
@@ -204,7 +210,8 @@ class World(WorldDefinition[Task], Generic[Task]):
             raise RuntimeError("step() after the episode ended; call reset() first")
         self._turn += 1
         # A refused action is kept too: it costs a turn, and a repetition must spend that turn.
-        self._acted.append(action)
+        if self.repeats:  # an endless world that never repeats must not keep them
+            self._acted.append(action)
         self._note = ""
         self.cut_off = False
         try:
@@ -214,7 +221,8 @@ class World(WorldDefinition[Task], Generic[Task]):
             self._note = f"\n! {unreadable}"
             signals = {INVALID: (1.0, readable(action[:80]))}
             terminated = False
-        truncated = not terminated and (self.cut_off or self._turn >= self.max_turns)
+        is_last = self.max_turns is not None and self._turn >= self.max_turns
+        truncated = not terminated and (self.cut_off or is_last)
         self._ended = terminated or truncated
         # A signal is its value alone, or a pair (value, evidence).
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}

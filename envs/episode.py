@@ -110,7 +110,9 @@ def actor_rng(seed: int) -> np.random.Generator:
 def live(
     world: Any, seed: int, choose: Choose, split: str = "train", most: int = MOST_STEPS
 ) -> Episode:
-    """The log of one episode, in which `choose` picks each action; at most `most` steps."""
+    """The log of one episode, in which `choose` picks each action; at most `most` steps, and of an
+    endless world one segment."""
+    most = min(most, WorldCard.of(world).segment_turns or most)
     episode = begin(world, seed, split)
     rng = actor_rng(seed)
     while not episode.ended and len(episode.actions) < most:

@@ -43,6 +43,9 @@ class Boundary(IntFlag):
     CONTEXT_COMPACTED = 16
     WORKER_RESTART = 32
     GAP = 64
+    CONTINUES = 128
+    """On the first row of an episode in place of RESET: it goes on from the state in which the
+    world's last training episode in this stream stopped, without a reset."""
 
 
 def state_key(state: str) -> int:

@@ -19,6 +19,9 @@ PLAIN_SIGNALS: Mapping[str, SignalKind] = {"env_reward": SignalKind("1", "env_st
 
 PLAIN_REWARDS: Mapping[str, float] = {"env_reward": 1.0}
 
+SEGMENT_TURNS = 100
+"""The length of the segments of a world that says that it is endless, and no length."""
+
 
 def instructions_of(env: Any) -> str:
     """The rules of the world, empty if it has none. They may change from episode to episode."""
@@ -91,6 +94,8 @@ class WorldCard:
     """Whether it has oracle_action(), which knows the hidden state."""
     has_laboratory: bool
     """Whether it has laboratory(), for campaigns of experiments."""
+    segment_turns: int = 0
+    """An endless world is lived in segments of so many turns; 0: its episodes end by themselves."""
 
     @classmethod
     def of(cls, env: Any) -> WorldCard:
@@ -105,12 +110,20 @@ class WorldCard:
             goes_back=getattr(env, "goes_back", False) is True,
             has_oracle=callable(getattr(env, "oracle_action", None)),
             has_laboratory=callable(getattr(env, "laboratory", None)),
+            segment_turns=_segment_turns(env),
         )
 
 
 def _mapping(env: Any, name: str, absent: Mapping[str, Any]) -> Mapping[str, Any]:
     value = getattr(env, name, None)
     return value if isinstance(value, Mapping) else absent
+
+
+def _segment_turns(env: Any) -> int:
+    value = getattr(env, "segment_turns", 0)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    return SEGMENT_TURNS if getattr(env, "max_turns", 0) is None else 0
 
 
 def _text(env: Any, name: str) -> str:

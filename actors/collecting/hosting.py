@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _SCRIPTS: dict[Lane, Any] = {"demonstration": "expert", "random": "random"}
 
 class Hosting:
     """The hosts of a collector's slots. What they answer is put into the mailbox as
-    (slot, ticket, reply)."""
+    (slot, ticket, reply). segment_turns: of endless worlds, by environment id."""
 
     def __init__(
         self,
@@ -46,11 +46,13 @@ class Hosting:
         catalogue: dict[str, SignalKind],
         rewards: RewardModel,
         log: Path,
+        segment_turns: Mapping[str, int],
     ) -> None:
         self._worlds = {world.id: world for world in config.worlds}
         self._mailbox = mailbox
         self._catalogue = catalogue
         self._rewards = rewards
+        self._segment_turns = segment_turns
         self._timeout_seconds = config.collecting.step_timeout_seconds
         lookahead = config.planning.lookahead
         self._forks = lookahead.candidates > 0 and lookahead.simulator == "fork"
@@ -62,18 +64,26 @@ class Hosting:
 
     def reset(self, slot: Slot, work: Work) -> None:
         """Begins a reset to the task of `work`; makes the world if the slot has none."""
-        host = slot.hosts.get(work.env_id)
+        host = slot.hosts.get(self._name(work))
         is_new = host is None or host.is_dead
         if host is None or host.is_dead:
-            host = self._make(slot, work.env_id)
+            host = self._make(slot, work)
         wants = self._wants(slot, slot.turn)
         seconds = LEAST_SECONDS if is_new else 0.0  # for making it, which is no step
         self._send(slot, host, Reset(work.seed, work.split, wants), seconds)
 
+    def resume(self, slot: Slot) -> bool:
+        """Whether the slot's work goes on in an endless world as it stands; else it needs a
+        reset."""
+        assert slot.work is not None
+        slot.segment_turns = self._segment_turns.get(slot.env_id, 0)
+        host = slot.hosts.get(self._name(slot.work))
+        return host is not None and not host.is_dead and slot.resume()
+
     def step(self, slot: Slot, action: str) -> None:
         """Begins a step."""
         wants = self._wants(slot, slot.turn + 1)
-        self._send(slot, slot.hosts[slot.env_id], Act(action, wants), 0.0)
+        self._send(slot, self._host(slot), Act(action, wants), 0.0)
 
     def overdue(self, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Failed]]:
         """The slots whose world has not answered by its deadline."""
@@ -90,10 +100,10 @@ class Hosting:
         """Until the next deadline; infinite if no world is busy."""
         return self._deadlines[0][0] - time.monotonic() if self._deadlines else math.inf
 
-    def discard(self, slot: Slot, env_id: str) -> None:
+    def discard(self, slot: Slot, work: Work) -> None:
         """Ends a world that failed: the slot makes another when it needs one."""
-        slot.cards.pop(env_id, None)
-        host = slot.hosts.pop(env_id, None)
+        slot.cards.pop(work.env_id, None)
+        host = slot.hosts.pop(self._name(work), None)
         if host is not None:
             host.kill()
 
@@ -110,7 +120,7 @@ class Hosting:
 
     def look(self, slot: Slot) -> None:
         """Begins to read what is wanted for the decision of the present turn."""
-        self._send(slot, slot.hosts[slot.env_id], Look(self._wants(slot, slot.turn)), 0.0)
+        self._send(slot, self._host(slot), Look(self._wants(slot, slot.turn)), 0.0)
 
     def close(self, slots: Sequence[Slot]) -> list[str]:
         """Closes all worlds, and kills what does not close in time; what went wrong, by type."""
@@ -119,11 +129,21 @@ class Hosting:
         self._processes.close()
         return ["TimeoutError"] * late
 
-    def _make(self, slot: Slot, env_id: str) -> Host:
+    def _make(self, slot: Slot, work: Work) -> Host:
         deliver = partial(self._deliver, slot)
-        host = make_host(self._worlds[env_id], self._catalogue, self._processes, deliver)
-        slot.hosts[env_id] = host
+        host = make_host(self._worlds[work.env_id], self._catalogue, self._processes, deliver)
+        slot.hosts[self._name(work)] = host
         return host
+
+    def _host(self, slot: Slot) -> Host:
+        assert slot.work is not None
+        return slot.hosts[self._name(slot.work)]
+
+    def _name(self, work: Work) -> str:
+        """The key of the work's host. An endless world has one for training and one for all else:
+        an evaluation, which begins with a reset, must not end what training goes on with."""
+        is_apart = self._segment_turns.get(work.env_id) and work.lane == "train"
+        return f"{work.env_id} in training" if is_apart else work.env_id
 
     def _deliver(self, slot: Slot, ticket: int, reply: Reply) -> None:
         self._mailbox.put((slot, ticket, reply))

@@ -104,6 +104,8 @@ class SlotLoop:
             if work.is_quarantined:
                 self._fail(slot, _QUARANTINED)
                 self._settle(slot)
+            elif self._hosting.resume(slot):
+                self._settle(slot)
             else:
                 self._hosting.reset(slot, work)
 
@@ -129,8 +131,8 @@ class SlotLoop:
                 except EnvironmentFailure as error:
                     self._fail(slot, Failed.of(error))
                 else:
-                    self._recorder.turn(slot, answer.step, reward)
                     slot.view, slot.script_failed = answer.view, answer.script_failed
+                    self._recorder.turn(slot, answer.step, reward)
             case Seen():
                 slot.view, slot.script_failed = answer.view, answer.script_failed
         self._settle(slot)
@@ -155,6 +157,7 @@ class SlotLoop:
         if work.lane == "train" and not is_held:
             self._recorder.abandon(slot)
         else:
+            slot.stand()
             self._recorder.cancel(slot)
 
     def _ask(self) -> None:
@@ -195,6 +198,8 @@ class SlotLoop:
         assert work is not None
         if failed.kind == WORLD_ENDED:
             self._leases.ended_a_process(work)
+        if failed.ending == "engine_error":
+            slot.stand()
+        else:
+            self._hosting.discard(slot, work)
         self._recorder.failure(slot, failed)
-        if failed.ending != "engine_error":
-            self._hosting.discard(slot, work.env_id)

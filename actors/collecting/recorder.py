@@ -82,7 +82,8 @@ class Recorder:
 
     def turn(self, slot: Slot, answer: StepAnswer, reward: float | None) -> None:
         """The world answered the slot's decision; closes the episode if it ended."""
-        ending = _ending(answer)
+        is_cut = not (answer.terminated or answer.truncated) and slot.is_segment_over
+        ending = "truncated" if is_cut else _ending(answer)
         marks = slot.option_stack.mark  # of the option that acted: it may end below
         if slot.option_stack.running and (  # a generator costs as much as the row
             slot.option_stack.arrived(answer.observation, np.random.default_rng([slot.draw, 1]))
@@ -107,6 +108,8 @@ class Recorder:
         slot.observation = answer.observation
         slot.info = answer.info
         slot.state = answer.info.get("state", answer.observation)
+        if is_cut:
+            slot.stand()
         if ending != "none":
             self._close_episode(slot, ending, {})
 
@@ -167,7 +170,9 @@ class Recorder:
         assert work is not None
         option_id, option_step = marks or slot.option_stack.mark
         source: Source = "demonstration" if work.lane == "demonstration" else "real"
-        boundary = slot.boundary | (Boundary.RESET if slot.turn == 0 else Boundary.NONE)
+        boundary = slot.boundary
+        if slot.turn == 0:
+            boundary |= Boundary.CONTINUES if slot.continues else Boundary.RESET
         slot.boundary = Boundary.NONE
         card = slot.cards.get(work.env_id)
         seen = tuple(

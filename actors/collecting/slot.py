@@ -20,6 +20,15 @@ Waits = Literal["", "world", "model"]
 """For whom a slot waits: for nobody, so that it may go on; or for an answer."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What an endless world showed last, between two segments."""
+
+    observation: str
+    info: Mapping[str, Any]
+    view: WorldView
+
+
 @dataclass
 class Slot:
     """One episode at a time, in a stream without an end."""
@@ -28,7 +37,7 @@ class Slot:
     number: int = 0
     """Its place among the collector's slots."""
     hosts: dict[str, Host] = field(default_factory=dict)
-    """The worlds that it has made, by environment id."""
+    """The worlds that it has made, by the name that hosting gives them."""
     work: Work | None = None
     waits_for: Waits = ""
     ticket: int = 0
@@ -56,12 +65,40 @@ class Slot:
     cards: dict[str, WorldCard] = field(default_factory=dict)
     """What each of the environments offers, by environment id."""
 
+    segment_turns: int = 0
+    """Of the work's world where it is endless, else 0."""
+    continues: bool = False
+    """Whether the present segment goes on in the state in which the last one stopped."""
+    standing: dict[str, Standing] = field(default_factory=dict)
+    """Endless worlds whose training goes on without a reset, by environment id."""
+
     def observe(self, observation: str, info: Mapping[str, Any]) -> None:
         """The world was reset, and shows its first observation."""
         self.observation = observation
         self.info = info
         self.state = info.get("state", observation)
         self.subject = info.get("subject", "")
+
+    @property
+    def is_segment_over(self) -> bool:
+        """Whether the turn that was just answered is the last of a segment."""
+        return 0 < self.segment_turns <= self.turn + 1
+
+    def stand(self) -> None:
+        """Keeps what the endless world shows now for the next training segment. A world whose
+        episodes end, and one that is evaluated, is reset instead."""
+        if self.segment_turns and self.is_training:
+            self.standing[self.env_id] = Standing(self.observation, self.info, self.view)
+
+    def resume(self) -> bool:
+        """Begins a segment where the last one stopped; False if none did."""
+        standing = self.standing.pop(self.env_id, None) if self.is_training else None
+        if standing is None:
+            return False
+        self.observe(standing.observation, standing.info)
+        self.view, self.script_failed = standing.view, None
+        self.continues = True
+        return True
 
     def wait_for(self, whom: Waits) -> int:
         """Begins to wait. Returns the ticket that the answer must carry."""
@@ -76,6 +113,7 @@ class Slot:
         self.info = {}
         self.subject = ""
         self.unwanted = False
+        self.continues = False
 
     @property
     def env_id(self) -> str:

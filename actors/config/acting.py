@@ -49,6 +49,13 @@ class World(Section):
     demonstrations: int = Field(
         100, ge=0, le=1_000_000, description="episodes of the world's scripted expert, stored once"
     )
+    segment_turns: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="an endless world: turns of a segment, which ends as truncated and goes on "
+        "without a reset; null takes the world's own, 0 if its episodes end by themselves",
+    )
     rewards: dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None = Field(
         None, description="weights of signals; null takes the world's own"
     )

@@ -9,7 +9,7 @@ from actors.reading.survey import Lived
 from experience.errors import XpError
 from experience.reward import RewardModel
 from experience.signal import Signal, read_signals
-from experience.step import Step
+from experience.step import Boundary, Step
 from experience.text.characters import readable
 
 
@@ -68,6 +68,8 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
             f"its rewards are of version {steps[0].reward_version}, "
             f"and the run's configuration gives {rewards.version}: they cannot be compared"
         )
+    if steps[0].boundary & Boundary.CONTINUES:
+        return "it goes on where another segment of its stream stopped: a reset does not lead there"
     observation, _ = world.reset(seed=steps[0].seed, options={"split": steps[0].split})
     for step in steps:
         if observation != step.obs_text:

@@ -80,7 +80,9 @@ def _rivals(subject: Subject) -> Iterator[tuple[str, Episode]]:
         kept = int(rng.integers(len(started.actions) + 1))
         log = {"seed": started.seed, "split": started.split, "actions": started.actions[:kept]}
         episode = replay(subject.world, log)
-        while not episode.ended and len(episode.actions) < 4 * len(started.actions) + 20:
+        # an episode that no end cut short, of an endless world, is compared over as many turns
+        most = 4 * len(started.actions) + 20 if started.ended else len(started.actions)
+        while not episode.ended and len(episode.actions) < most:
             take(subject.world, episode, do_random(subject.world, rng))
         yield f"the oracle's first {kept} actions, then random ones,", episode
         number += 1

@@ -18,18 +18,20 @@ from experience.world import PLAIN_SIGNALS
 class Described:
     """What the worlds of a run offer.
 
-    catalogue: the union of their signals. weights and prompt_contexts are by environment id: the
-    reward weights in force, and what the policy reads there whatever it observes.
+    catalogue: the union of their signals. The others are by environment id. weights: the reward
+    weights in force. prompt_contexts: what the policy reads there whatever it observes.
+    segment_turns: turns of a segment where the world is endless, else 0.
     """
 
     catalogue: dict[str, SignalKind]
     weights: dict[str, Mapping[str, float]]
     prompt_contexts: dict[str, Situation]
+    segment_turns: dict[str, int]
 
 
 def describe_worlds(config: Config) -> Described:
     """Makes each world of the run once, reads what it offers, and closes it."""
-    found = Described(dict(PLAIN_SIGNALS), {}, {})
+    found = Described(dict(PLAIN_SIGNALS), {}, {}, {})
     for world in config.worlds:
         seconds = config.collecting.step_timeout_seconds
         seen = look_at(world, seconds)
@@ -37,6 +39,7 @@ def describe_worlds(config: Config) -> Described:
         weights = seen.card.rewards if world.rewards is None else world.rewards
         found.weights[world.id] = weights
         found.prompt_contexts[world.id] = prompt_context(seen.view)
+        found.segment_turns[world.id] = world.segment_turns or seen.card.segment_turns
     return found
 
 

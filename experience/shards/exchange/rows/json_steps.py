@@ -67,7 +67,7 @@ def from_plain(plain: Mapping[str, Any]) -> Step:
     for name in ("stream_id", "work_id", "action_struct"):
         if name in said:
             said[name] = _bytes(said[name], name)
-    said["boundary"] = Boundary(_integer(said.get("boundary", 0), "boundary", 0, 127))
+    said["boundary"] = Boundary(_integer(said.get("boundary", 0), "boundary", 0, 255))
     said["info"] = _an(dict, said.get("info", {}), "info")
     dumps(said["info"])  # what is nested too deep for us raises here, where its place is known
     for name, value in said.items():
