@@ -14,6 +14,8 @@ A stranger's environment needs none of it. The framework uses these names where 
                       a well-formed action at random: the baseline to beat
     spells_out        True if the first observation says what to write, as an instruction does
     step_seconds      the median duration of a step, if longer than one second
+    info["late"], info["tag"]
+                      signals of earlier steps that are measured only now; see docs
     max_turns, segment_turns
                       an endless world has max_turns None, and is lived in segments
     observation_characters, action_characters
@@ -39,10 +41,12 @@ import numpy as np
 
 from envs.unicode_text import UnicodeText
 from experience.reward import weighted_sum
-from experience.signal import SignalKind
+from experience.signal import LATE, SignalKind
 from experience.text.characters import readable
 
 Task = TypeVar("Task")
+__all__ = ["INVALID", "LATE", "Outcome", "Split", "Task", "World", "WorldDefinition", "is_held_out"]
+
 Split = Literal["train", "heldout"]
 Outcome = tuple[dict[str, Any], bool]
 INVALID = "invalid_action"
@@ -101,6 +105,11 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
     """An observation is cut off after this number of characters."""
     action_characters: int = 20_000
     """An action with more characters is refused, as one that cannot be read."""
+    late: dict[int | str, dict[str, Any]]
+    """`act` sets this to signals of earlier steps that it measures only now: {tag or number of the
+    step since the reset, from 0: signals}. The step itself reports them as `LATE`."""
+    tag: str = ""
+    """`act` sets this to name its step, so that a later step can report late signals of it."""
     cut_off: bool = False
     """`act` sets this if something other than `max_turns` truncates the episode."""
 
@@ -200,6 +209,7 @@ class World(WorldDefinition[Task], Generic[Task]):
         self._turn = 0
         self._note = ""
         self._ended = False
+        self.late, self.tag = {}, ""
         # A snapshot of a world that repeats needs the random state and the actions since here.
         self._drawn_with = self.np_random.bit_generator.state
         self._acted = list[str]()
@@ -214,6 +224,7 @@ class World(WorldDefinition[Task], Generic[Task]):
             self._acted.append(action)
         self._note = ""
         self.cut_off = False
+        self.late, self.tag = {}, ""
         try:
             self._check_length(action)
             signals, terminated = self.act(action.strip() or "(nothing)")
@@ -274,7 +285,8 @@ class World(WorldDefinition[Task], Generic[Task]):
         return readable(self.observe() + self._note)[: self.observation_characters]
 
     def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
-        return {
+        named = {"late": self.late, "tag": self.tag} if self.late or self.tag else {}
+        return named | {
             "signals": signals,
             "task_id": self.signature(self.task),
             "split": self.split,

@@ -29,7 +29,7 @@ ANSWER_SECONDS = 120.0
 """How long one reset or step may take before the world counts as hung."""
 _ACTOR = 0xAC7
 """Mixed into the seed of an actor, so that it never shares random numbers with the world."""
-_OURS = frozenset({"signals", "task_id", "split", "state", "images"})
+_OURS = frozenset({"signals", "late", "tag", "task_id", "split", "state", "images"})
 """Keys of `info` that the framework reads; all other keys are the world's own."""
 
 

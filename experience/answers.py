@@ -14,7 +14,7 @@ from typing import Any
 
 from experience.errors import EnvironmentFailure, RecordError
 from experience.shards.storage.pictures import is_picture, png
-from experience.signal import Signal, SignalKind, as_number, read_signals
+from experience.signal import LateSignals, Signal, SignalKind, as_number, read_signals
 
 _TEXTS = ("state", "subject", "task_id", "split")
 """Keys of `info` that a step keeps as text."""
@@ -31,6 +31,9 @@ class StepAnswer:
     terminated: bool
     truncated: bool
     info: Mapping[str, Any]
+    late: tuple[LateSignals, ...] = ()
+    tag: str = ""
+    """A name of this step, by which its late signals may be reported."""
 
 
 def reset_parts(world: str, answer: Any) -> tuple[Any, dict[str, Any]]:
@@ -84,7 +87,33 @@ def read_step(world: str, answer: Any, catalogue: Mapping[str, SignalKind]) -> S
         _flag(world, "terminated", terminated),
         _flag(world, "truncated", truncated),
         _info(world, info),
+        read_late(world, info, catalogue),
+        _text(world, "info['tag']", str(info.get("tag", ""))),
     )
+
+
+def read_late(
+    world: str, info: Mapping[str, Any], catalogue: Mapping[str, SignalKind]
+) -> tuple[LateSignals, ...]:
+    """The signals of earlier steps in `info["late"]`, {tag or number of the step: signals}.
+
+    Raises EnvironmentFailure for anything else, and for signals that are not in the catalogue.
+    """
+    late = info.get("late", {})
+    if not isinstance(late, Mapping) or not all(_names_a_step(of) for of in late):
+        raise EnvironmentFailure(
+            f"{world}: info['late'] is {_shown(late)}; late signals are "
+            "{tag or number of the step: {signal: value}}",
+            "name a step by the info['tag'] of its answer, or by its number since the reset",
+        )
+    return tuple(
+        LateSignals(of, _signals(world, {"signals": signals}, catalogue))
+        for of, signals in late.items()
+    )
+
+
+def _names_a_step(of: Any) -> bool:
+    return isinstance(of, str | int) and not isinstance(of, bool)
 
 
 def _signals(

@@ -71,6 +71,11 @@ class Episode:
         return ending_of(self.steps[-1] if self.steps else None, self.closing)
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a reward is unknown now, and the world said that it will measure it later."""
+        return self.total_reward is None and any(step.is_awaited for step in self.steps)
+
+    @property
     def failed(self) -> bool:
         """Whether the episode says nothing about the agent: a crash or the world ended it."""
         return not self.steps or self.ending is None or self.ending in FAILED
@@ -97,6 +102,17 @@ class EpisodeReader:
         else:
             rows.append(step)
         return over
+
+    def find(self, stream: bytes, t: int) -> Step | None:
+        """The row of an open episode; None if no open episode holds it."""
+        rows = self._open.get(stream, [])
+        place = t - rows[0].t if rows else -1
+        return rows[place] if 0 <= place < len(rows) and rows[place].t == t else None
+
+    def amend(self, step: Step) -> None:
+        """Takes `step` in place of the row of the same t, which an open episode holds."""
+        rows = self._open[step.stream_id]
+        rows[step.t - rows[0].t] = step
 
     def rest(self) -> list[Episode]:
         """What was not closed: under way, or cut off by a crash."""

@@ -22,6 +22,10 @@ class SignalKind:
     source: SignalSource
 
 
+LATE = (None, "late")
+"""What a world reports as a signal that it will measure later: unknown until then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One measured consequence. `value` is None if it could not be measured: unknown is never 0."""
@@ -31,6 +35,23 @@ class Signal:
     unit: str
     source: SignalSource
     evidence: str = ""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the world said that it will measure this later (`LATE`)."""
+        return self.value is None and self.evidence == LATE[1]
+
+
+@dataclass(frozen=True, slots=True)
+class LateSignals:
+    """Signals of an earlier step, measured now.
+
+    of: the tag that the step's answer gave it, or its number since the world's reset, the first
+    being 0.
+    """
+
+    of: int | str
+    signals: tuple[Signal, ...]
 
 
 def as_number(value: Any) -> float | None:

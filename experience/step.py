@@ -32,6 +32,11 @@ FAILED: frozenset[Ending] = frozenset({"env_error", "engine_error", "timeout", "
 SOURCES: tuple[Source, ...] = ("real", "imagined", "demonstration", "human")
 
 
+LATE_INFO = "late"
+"""The key of a row's `info` under which signals of earlier rows of its stream stand, as a list of
+{t, name, value, evidence}. The learner's process makes amendments of them."""
+
+
 class Boundary(IntFlag):
     """Marks of a row in an endless stream. A row may have several."""
 
@@ -142,6 +147,11 @@ class Step:
     @property
     def is_closing(self) -> bool:
         return self.decision is None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the world will measure a signal of this step later."""
+        return any(signal.is_awaited for signal in self.signals)
 
     @property
     def is_training(self) -> bool:

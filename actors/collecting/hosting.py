@@ -64,7 +64,7 @@ class Hosting:
 
     def reset(self, slot: Slot, work: Work) -> None:
         """Begins a reset to the task of `work`; makes the world if the slot has none."""
-        host = slot.hosts.get(self._name(work))
+        host = slot.hosts.get(slot.host_name)
         is_new = host is None or host.is_dead
         if host is None or host.is_dead:
             host = self._make(slot, work)
@@ -77,7 +77,8 @@ class Hosting:
         reset."""
         assert slot.work is not None
         slot.segment_turns = self._segment_turns.get(slot.env_id, 0)
-        host = slot.hosts.get(self._name(slot.work))
+        slot.host_name = self._name(slot.work)
+        host = slot.hosts.get(slot.host_name)
         return host is not None and not host.is_dead and slot.resume()
 
     def step(self, slot: Slot, action: str) -> None:
@@ -103,7 +104,7 @@ class Hosting:
     def discard(self, slot: Slot, work: Work) -> None:
         """Ends a world that failed: the slot makes another when it needs one."""
         slot.cards.pop(work.env_id, None)
-        host = slot.hosts.pop(self._name(work), None)
+        host = slot.hosts.pop(slot.host_name, None)
         if host is not None:
             host.kill()
 
@@ -132,12 +133,11 @@ class Hosting:
     def _make(self, slot: Slot, work: Work) -> Host:
         deliver = partial(self._deliver, slot)
         host = make_host(self._worlds[work.env_id], self._catalogue, self._processes, deliver)
-        slot.hosts[self._name(work)] = host
+        slot.hosts[slot.host_name] = host
         return host
 
     def _host(self, slot: Slot) -> Host:
-        assert slot.work is not None
-        return slot.hosts[self._name(slot.work)]
+        return slot.hosts[slot.host_name]
 
     def _name(self, work: Work) -> str:
         """The key of the work's host. An endless world has one for training and one for all else:

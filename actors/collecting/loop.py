@@ -121,13 +121,11 @@ class SlotLoop:
             case Decision():
                 self._act(slot, answer)
             case Arrived():
-                slot.cards[slot.env_id] = answer.card
-                slot.context.begin()
-                slot.observe(answer.observation, answer.info)
-                slot.view, slot.script_failed = answer.view, answer.script_failed
+                self._arrive(slot, answer)
             case Answered():
                 try:
                     reward = self._hosting.reward(slot.env_id, answer.step)
+                    self._recorder.late(slot, answer.step.late, answer.step.tag)
                 except EnvironmentFailure as error:
                     self._fail(slot, Failed.of(error))
                 else:
@@ -136,6 +134,17 @@ class SlotLoop:
             case Seen():
                 slot.view, slot.script_failed = answer.view, answer.script_failed
         self._settle(slot)
+
+    def _arrive(self, slot: Slot, answer: Arrived) -> None:
+        slot.cards[slot.env_id] = answer.card
+        slot.context.begin()
+        slot.observe(answer.observation, answer.info)
+        slot.view, slot.script_failed = answer.view, answer.script_failed
+        slot.ledger.begin()
+        try:
+            self._recorder.late(slot, answer.late)
+        except EnvironmentFailure as error:
+            self._fail(slot, Failed.of(error))
 
     def _settle(self, slot: Slot) -> None:
         """Notes what the slot needs next."""

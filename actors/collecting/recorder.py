@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.shards.journal import Journal
 from experience.shards.storage.blobs import media_and_size
-from experience.step import Boundary, Ending, Source, Step, discount_after, state_key
+from experience.signal import LateSignals
+from experience.step import LATE_INFO, Boundary, Ending, Source, Step, discount_after, state_key
 
 _ENDINGS = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}
 _MOST_ERROR_CHARACTERS = 500
@@ -79,6 +80,21 @@ class Recorder:
         self._append(slot, slot.decision, reward=0.0, discount=1.0)
         slot.turn += 1
         slot.decision = None
+
+    def late(self, slot: Slot, late: Sequence[LateSignals], tag: str | None = None) -> None:
+        """Notes signals of earlier steps for the next row, which keeps them until they are amended.
+
+        tag: of the step that answered them; None: a reset did. Raises EnvironmentFailure for a
+        step that the world has not taken in this stream.
+        """
+        if tag is not None:
+            slot.ledger.note(self._journal.next_t(slot.stream_id), tag)
+        for one in late:
+            t = slot.ledger.row(slot.env_id, one.of)
+            slot.late += [
+                {"t": t, "name": s.name, "value": s.value, "evidence": s.evidence}
+                for s in one.signals
+            ]
 
     def turn(self, slot: Slot, answer: StepAnswer, reward: float | None) -> None:
         """The world answered the slot's decision; closes the episode if it ended."""
@@ -174,6 +190,9 @@ class Recorder:
         if slot.turn == 0:
             boundary |= Boundary.CONTINUES if slot.continues else Boundary.RESET
         slot.boundary = Boundary.NONE
+        if slot.late:
+            answer["info"] = {**answer.get("info", {}), LATE_INFO: slot.late}
+            slot.late = []
         card = slot.cards.get(work.env_id)
         seen = tuple(
             self._journal.blobs.put(data, *media_and_size(data), role=role)

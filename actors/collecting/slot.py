@@ -10,6 +10,7 @@ from typing import Any, Literal
 from actors.agents.context import Context
 from actors.agents.options import OptionStack
 from actors.collecting.hosts.housing import Host
+from actors.collecting.hosts.ledger import Ledger
 from actors.collecting.hosts.messages import Failed
 from actors.collecting.work import Work
 from experience.policy import Decision
@@ -69,6 +70,12 @@ class Slot:
     """Of the work's world where it is endless, else 0."""
     continues: bool = False
     """Whether the present segment goes on in the state in which the last one stopped."""
+    host_name: str = ""
+    """Of the present work, among `hosts`."""
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    """Which rows the steps of each world became, by the name of its host."""
+    late: list[dict[str, Any]] = field(default_factory=list)
+    """Late signals that the next row holds."""
     standing: dict[str, Standing] = field(default_factory=dict)
     """Endless worlds whose training goes on without a reset, by environment id."""
 
@@ -99,6 +106,11 @@ class Slot:
         self.view, self.script_failed = standing.view, None
         self.continues = True
         return True
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the world of the present work."""
+        return self.ledgers.setdefault(self.host_name, Ledger())
 
     def wait_for(self, whom: Waits) -> int:
         """Begins to wait. Returns the ticket that the answer must carry."""

@@ -45,6 +45,7 @@ from experience.options.hierarchy import in_hindsight
 from experience.planning.discovery import skill_name
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_models.world_model import LearnedModel
+from experience.replay.late import LateSignals
 from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
 from experience.reward import RewardModel
@@ -100,6 +101,7 @@ class Parts:
         if config.planning.options.skills:
             names.append(skill_name("", ()))  # the names of all skills are of one length
         check_room(engine, worlds.prompt_contexts, names)
+        self._late = LateSignals(directory.shards, rewards, worlds.catalogue)
         self._catalog = Catalog(directory.shards)
         self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
         self.evaluator = Evaluator(config, self.pool, self.replay)
@@ -203,8 +205,11 @@ class Parts:
         self.checkpoints.save()
 
     def take(self, rows: Sequence[Step]) -> None:
-        """New committed rows go into the replay."""
+        """New committed rows go into the replay, and what they tell of earlier rows."""
+        changed = self._late.take(rows)
+        rows = self._late.amend(rows)
         self.replay.add(rows)
+        self.replay.amend(changed, self._late.amended)
         self.events.emit(RowsCommitted(rows))
 
     def learned(self, metrics: dict[str, float]) -> None:
@@ -250,6 +255,7 @@ class Parts:
         self.skills.close()
         self.thought.close()
         self.take(all_new(self._catalog))  # what the collectors committed while they ended
+        self._late.write()
         self.progress.steps = dict(self.replay.steps_by_source)
         check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
 

@@ -22,12 +22,16 @@ class Dropped:
     unknown_reward: int = 0
     alone: int = 0
     lived_twice: int = 0
+    late: int = 0
+    """Signals that came after their step had been learned from, or given up."""
 
 
 class GroupQueue:
     """Collects episodes into whole groups and gives each group out once, or drops it.
 
     `consumed`: the groups given out, in order, each with whether it was learned from or dropped.
+    A group with a reward that its world will measure later is put off: it counts as dropped, and
+    comes back when the last of its late signals is known.
     """
 
     def __init__(self, size: int, max_lag: int) -> None:
@@ -37,6 +41,7 @@ class GroupQueue:
         self._waiting: dict[str, list[Episode]] = defaultdict(list)
         self._ready: list[Group] = []
         self._lags: list[int] = []
+        self._put_off: dict[str, Group] = {}
 
     def __len__(self) -> int:
         """How many whole groups were not given out yet."""
@@ -59,15 +64,53 @@ class GroupQueue:
         Failed episodes and episodes of unknown reward leave their group; each is counted in
         `dropped`. `version`: the learner's.
         """
+        for group_id, group in list(self._put_off.items()):
+            if version - group.oldest_version > self.max_lag:
+                self.dropped.stale += len(group.episodes)
+                del self._put_off[group_id]
         given = self._ready[:most]
         self._ready = self._ready[most:] if most else []
         fresh = []
         for group in sorted(given, key=lambda g: (len(g.group_id), g.group_id)):
+            if any(e.is_awaited for e in group.episodes if not e.failed):
+                self.consumed.append((group.group_id, False))
+                self._put_off[group.group_id] = group
+                continue
             kept = self._usable(group, version)
             self.consumed.append((group.group_id, kept is not None))
             if kept is not None:
                 fresh.append(kept)
         return fresh
+
+    def amend(self, before: Episode, now: Episode) -> bool:
+        """Takes `now` in place of `before`; False if its group was given out already."""
+        group_id = now.first.group_id
+        waiting = self._waiting.get(group_id, [])
+        if any(e is before for e in waiting):
+            self._waiting[group_id] = [now if e is before else e for e in waiting]
+            return True
+        for place, group in enumerate(self._ready):
+            if group.group_id == group_id:
+                self._ready[place] = _with(group, before, now)
+                return True
+        if group_id not in self._put_off:
+            return False
+        self._put_off[group_id] = _with(self._put_off[group_id], before, now)
+        self._bring_back(group_id)
+        return True
+
+    def _bring_back(self, group_id: str) -> None:
+        """Has the group given out if no late signal of it is missing any more."""
+        group = self._put_off[group_id]
+        if not any(e.is_awaited for e in group.episodes if not e.failed):
+            del self._put_off[group_id]
+            self.consumed.remove((group_id, False))
+            self._ready.append(group)
+
+    @property
+    def put_off(self) -> list[str]:
+        """The groups that wait for late signals."""
+        return list(self._put_off)
 
     def _usable(self, group: Group, version: int) -> Group | None:
         lag = version - group.oldest_version
@@ -89,8 +132,16 @@ class GroupQueue:
         """Mean age, in versions, of the groups given out lately."""
         return float(np.mean(self._lags[-64:])) if self._lags else 0.0
 
-    def restore(self, consumed: Sequence[tuple[str, bool]], *, rows_removed: bool) -> list[Group]:
+    def restore(
+        self,
+        consumed: Sequence[tuple[str, bool]],
+        *,
+        rows_removed: bool,
+        put_off: Sequence[str] = (),
+    ) -> list[Group]:
         """Takes `consumed` groups as given out; those that were learned from, in their order.
+
+        put_off: the groups among them that waited for late signals.
 
         Raises ShardError if one of them is not there, unless `rows_removed` says that retention
         took rows of the store: then the group is passed over.
@@ -107,8 +158,16 @@ class GroupQueue:
             )
         given = {group_id for group_id, _ in consumed}
         self._ready = [group for group in self._ready if group.group_id not in given]
+        for group_id in put_off:
+            if group_id in ready:
+                self._put_off[group_id] = ready[group_id]
+                self._bring_back(group_id)
         learned = [group_id for group_id, used in consumed if used and group_id in ready]
         return [_comparable(ready[group_id]) for group_id in learned]
+
+
+def _with(group: Group, before: Episode, now: Episode) -> Group:
+    return Group(group.group_id, tuple(now if e is before else e for e in group.episodes))
 
 
 def _comparable(group: Group) -> Group:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +18,24 @@ from experience.text.strict_json import dumps
 
 _RANDOM = "random"
 """The behaviour of the baseline that no policy acted in."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the replay keeps an episode.
+
+    first_t: of its rows. kept, number: the list that holds it, and where. first_pair: where its
+    transitions begin, if it has some.
+    """
+
+    first_t: int
+    kept: list[Episode]
+    number: int
+    first_pair: int
+
+    @property
+    def episode(self) -> Episode:
+        return self.kept[self.number]
 
 
 class Replay:
@@ -42,6 +62,8 @@ class Replay:
         self._lived_in: dict[bytes, bytes] = {}
         """Finished work -> the stream in which it was lived."""
         self._held_out: list[Episode] = []
+        self._places: dict[bytes, list[_Place]] = defaultdict(list)
+        """By stream, the episodes that were taken, in the order of their rows."""
         self._rng = np.random.default_rng(seed)
 
     def add(self, steps: Iterable[Step]) -> None:
@@ -68,15 +90,52 @@ class Replay:
             self.finished.add(closing.work_id)
             self._lived_in[closing.work_id] = closing.stream_id
         first = episode.first
+        kept = self._held_out if first.split != "train" else self.episodes[first.source]
+        place = _Place(first.t, kept, len(kept), len(self.transitions))
+        self._places[first.stream_id].append(place)
+        kept.append(episode)
         if first.split != "train":
-            self._held_out.append(episode)
             return
-        self.episodes[first.source].append(episode)
         if not episode.failed and first.source in ("real", "demonstration"):
             # What is no turn of the world changes nothing in it: there is nothing to predict.
             self.transitions += [p for p in episode.transitions if not p[0].is_aside]
         if first.source == "real" and first.group_id:
             self._groups.add(episode)
+
+    def amend(self, keys: Iterable[tuple[bytes, int]], amended: Callable[[Step], Step]) -> None:
+        """Rows (stream, t) have other signals now: `amended` gives each row as it is known now.
+
+        A row whose group was learned from, or given up, stays as it was for the learner, and is
+        counted in `dropped`.
+        """
+        for stream, t in keys:
+            place = self._place(stream, t)
+            if place is not None:
+                self._amend(place, t, amended)
+            elif (row := self._reader.find(stream, t)) is not None:
+                self._reader.amend(amended(row))
+
+    def _place(self, stream: bytes, t: int) -> _Place | None:
+        """The place of the episode that holds row `t`; None if none of those taken does."""
+        places = self._places.get(stream, [])
+        number = bisect_right(places, t, key=lambda place: place.first_t) - 1
+        if number < 0:
+            return None
+        place = places[number]
+        return place if t <= place.episode.rows[-1].t else None
+
+    def _amend(self, place: _Place, t: int, amended: Callable[[Step], Step]) -> None:
+        before = place.episode
+        steps = tuple(amended(s) if s.t == t else s for s in before.steps)
+        now = replace(before, steps=steps)
+        place.kept[place.number] = now
+        pairs = self.transitions[place.first_pair : place.first_pair + len(before.steps)]
+        for number, (row, following) in enumerate(pairs, place.first_pair):
+            if row.stream_id == now.first.stream_id and row.t == t:
+                self.transitions[number] = amended(row), following
+        is_learned = now.first.source == "real" and now.first.split == "train"
+        if is_learned and now.first.group_id and not self._groups.amend(before, now):
+            self.dropped.late += 1
 
     @property
     def dropped(self) -> Dropped:
@@ -165,6 +224,7 @@ class Replay:
         about = {
             "consumed": self.consumed,
             "dropped": vars(self.dropped),
+            "put_off": self._groups.put_off,
             "random": self._rng.bit_generator.state,
         }
         return {"replay.json": dumps(about).encode()}
@@ -178,7 +238,9 @@ class Replay:
         self._groups.dropped = Dropped(**about["dropped"])
         self._rng.bit_generator.state = about["random"]
         consumed = [(group_id, used) for group_id, used in about["consumed"]]
-        return self._groups.restore(consumed, rows_removed=rows_removed)
+        return self._groups.restore(
+            consumed, rows_removed=rows_removed, put_off=about.get("put_off", ())
+        )
 
 
 def _was_acted_by(episode: Episode, version: int, behaviour: str | None) -> bool:

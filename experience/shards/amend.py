@@ -123,6 +123,19 @@ def amend(
     return _write(store, [_check(a, known, new or {}, clean) for a in amendments], disk)
 
 
+def amend_held(store: Path, amendments: Iterable[Amendment]) -> int:
+    """Writes the amendments of the rows that the store still holds; how many those are.
+
+    For amendments that a program made of rows which it has read: retention, or a person's right to
+    be forgotten, may have removed some of the rows meanwhile.
+    """
+    known, clean = Known(store), Redactor.current().text
+    held = [a for a in amendments if known.holds(a.stream_id, a.t)]
+    if held:
+        _write(store, [_check(a, known, {}, clean) for a in held], REAL)
+    return len(held)
+
+
 def _write(store: Path, checked: Sequence[Amendment], disk: Disk) -> Path:
     if not checked:
         raise RecordError("there is nothing to amend", "give at least one amendment")

@@ -25,7 +25,7 @@ from actors.collecting.hosts.messages import (
     Wants,
 )
 from actors.making import make_world
-from experience.answers import read_reset, read_step
+from experience.answers import read_late, read_reset, read_step
 from experience.signal import SignalKind
 from experience.world import WorldCard, WorldView, random_action
 
@@ -65,14 +65,15 @@ class HostedWorld:
         card = self._made()
         if isinstance(request, Open):
             return Opened(card, WorldView.of(self._env.unwrapped))
+        catalogue = card.signals if self._catalogue is None else self._catalogue
         if isinstance(request, Reset):
             answer = self._env.reset(seed=request.seed, options={"split": request.split})
             observation, info = read_reset(self._env_id, answer)
             info = _without_a_split_of_its_own(info, card)
+            late = read_late(self._env_id, info, catalogue)
             view, failed = self._view(card, request.wants)
-            return Arrived(observation, info, view, card, failed)
+            return Arrived(observation, info, view, card, failed, late)
         if isinstance(request, Act):
-            catalogue = card.signals if self._catalogue is None else self._catalogue
             step = read_step(self._env_id, self._env.step(request.action), catalogue)
             if "split" in step.info:
                 step = replace(step, info=_without_a_split_of_its_own(step.info, card))

@@ -16,7 +16,7 @@ import msgpack
 
 from experience.answers import KEPT, StepAnswer
 from experience.errors import XpError
-from experience.signal import Signal, SignalKind
+from experience.signal import LateSignals, Signal, SignalKind
 from experience.step import Ending
 from experience.world import WorldCard, WorldView
 
@@ -112,6 +112,8 @@ class Arrived:
     card: WorldCard
     script_failed: Failed | None = None
     """Why the script that acts here has no action."""
+    late: tuple[LateSignals, ...] = ()
+    """Signals of earlier episodes' steps."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def reply_of(data: bytes) -> Reply:
     name, fields = _read(data)
     if name == "Answered":
         fields["step"] = _answer(**fields["step"])
+    if name == "Arrived":
+        fields["late"] = _late(fields["late"])
     if fields.get("script_failed") is not None:
         fields["script_failed"] = Failed(**fields["script_failed"])
     if "view" in fields:
@@ -204,8 +208,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _answer(signals: list[dict[str, Any]], **fields: Any) -> StepAnswer:
-    return StepAnswer(signals=tuple(Signal(**signal) for signal in signals), **fields)
+def _answer(signals: list[Any], late: list[Any], **fields: Any) -> StepAnswer:
+    return StepAnswer(signals=_signals(signals), late=_late(late), **fields)
+
+
+def _signals(given: list[dict[str, Any]]) -> tuple[Signal, ...]:
+    return tuple(Signal(**signal) for signal in given)
+
+
+def _late(given: list[dict[str, Any]]) -> tuple[LateSignals, ...]:
+    return tuple(LateSignals(late["of"], _signals(late["signals"])) for late in given)
 
 
 def _view(actions: list[str], experiment: list[Any] | None, **fields: Any) -> WorldView:

@@ -275,8 +275,8 @@ COLUMNS: tuple[Column, ...] = (
         pa.uint8(),
         False,
         "marks",
-        "Bits: 1 terminated, 2 truncated, 4 reset, 8 option end, 16 a summary or a note of the agent itself, 32 worker "
-        "restart, 64 gap.",
+        "Bits: 1 terminated, 2 truncated, 4 reset, 8 option end, 16 a summary or a note of the "
+        "agent itself, 32 worker restart, 64 gap, 128 continues without a reset.",
     ),
     Column("info", pa.large_binary(), True, "marks", "What else the environment said, as JSON."),
     Column(

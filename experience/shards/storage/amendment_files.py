@@ -62,14 +62,14 @@ def publish(store: Path, number: int, table: pa.Table, disk: Disk) -> Path:
 
 def amendments(store: Path, disk: Disk = REAL) -> pa.Table:
     """All of them, oldest first. Raises ShardError if a byte of them is wrong."""
-    tables = [_read(path, disk) for path in files(store, disk)]
+    tables = [read_amendments(path, disk) for path in files(store, disk)]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
 def declared(store: Path, name: str, disk: Disk = REAL) -> SignalKind | None:
     """Unit and source of signal `name` by the newest file that amends it; None if no file does."""
     for path in reversed(files(store, disk)):
-        if name in (kinds := _kinds(_read(path, disk))):
+        if name in (kinds := _kinds(read_amendments(path, disk))):
             return kinds[name]
     return None
 
@@ -86,7 +86,8 @@ def _kinds(table: pa.Table) -> dict[str, SignalKind]:
     return {row["name"]: SignalKind(row["unit"], row["source"]) for row in said.to_pylist()}
 
 
-def _read(path: Path, disk: Disk) -> pa.Table:
+def read_amendments(path: Path, disk: Disk = REAL) -> pa.Table:
+    """Those of one file. Raises ShardError if a byte of it is wrong."""
     data = disk.read(path)
     if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
         raise ShardError(
@@ -142,7 +143,7 @@ def drop_amendments(
     """
     steps, dropped = {bytes.fromhex(stream): spans for stream, spans in gone.items()}, 0
     for path in files(store, disk):
-        table = _read(path, disk)
+        table = read_amendments(path, disk)
         keys = zip(
             table.column("stream_id").to_pylist(), table.column("t").to_pylist(), strict=True
         )
