@@ -19,6 +19,7 @@ from gymnasium.spaces import Text
 from actors import CALLED_FROM
 from experience.command.failures import check_arguments, errors_of
 from experience.errors import ConfigError, MissingPartError
+from experience.reward import RewardFunction
 from experience.text.near import nearest, nearest_id
 from experience.text.strict_json import dumps
 
@@ -64,6 +65,26 @@ def _creator(env_id: str) -> Any:
     entry = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
     with errors_of(env_id, "when it was imported"):
         return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def reward_function(env_id: str, source: str) -> RewardFunction:
+    """The reward function of a world's class, whose instance said that its source is `source`.
+
+    Raises ConfigError if the class that is found here has none, or another one.
+    """
+    creator = _creator(env_id)
+    found = RewardFunction.of(creator) if isinstance(creator, type) else None
+    if found is None:
+        raise ConfigError(
+            f"{env_id} has a reward_function, and its registered entry point has none",
+            "register the class that has it: entry_point=MyWorld, not a function that makes it",
+        )
+    if found.source != source:
+        raise ConfigError(
+            f"{env_id}: its reward_function is not the one that was read before",
+            "was the file changed meanwhile? start again",
+        )
+    return found
 
 
 def module_of(env_id: str) -> str:

@@ -4,6 +4,8 @@ A stranger's environment needs none of it. The framework uses these names where 
 
     signal_catalogue  {name: SignalKind}, unit and source of each entry of info["signals"]
     reward_weights    {name: weight}, the default reward is the weighted sum of a step's signals
+    reward_function(signals, weights, context)
+                      a static method that is the reward instead, a pure function: see the docs
     env_version, sandbox_tier
                       recorded with every step
     instructions      recorded with every step; tells an agent what to type
@@ -40,7 +42,7 @@ import gymnasium
 import numpy as np
 
 from envs.unicode_text import UnicodeText
-from experience.reward import weighted_sum
+from experience.reward import RewardFunction, computed, context_of, weighted_sum
 from experience.signal import LATE, SignalKind
 from experience.text.characters import readable
 
@@ -237,10 +239,17 @@ class World(WorldDefinition[Task], Generic[Task]):
         self._ended = terminated or truncated
         # A signal is its value alone, or a pair (value, evidence).
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
-        known = weighted_sum(values, self.reward_weights)
+        known = self._rewarded(values, _ending(terminated, truncated))
         # Gymnasium has no word for an unknown reward: NaN stands for it, never zero.
         reward = float("nan") if known is None else known
         return self._seen(), reward, terminated, truncated, self._info(signals)
+
+    def _rewarded(self, values: dict[str, float | None], ending: str) -> float | None:
+        function = RewardFunction.of(type(self))
+        if function is None:
+            return weighted_sum(values, self.reward_weights)
+        context = context_of(self._turn - 1, ending, self.signature(self.task))
+        return computed(type(self).__name__, function, values, self.reward_weights, context)
 
     def _check_length(self, action: str) -> None:
         if len(action) > self.action_characters:
@@ -293,3 +302,9 @@ class World(WorldDefinition[Task], Generic[Task]):
             "state": readable(self.observe()),
             "images": self.images(),
         }
+
+
+def _ending(terminated: bool, truncated: bool) -> str:
+    if terminated:
+        return "terminated"
+    return "truncated" if truncated else "none"

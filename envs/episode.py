@@ -57,6 +57,12 @@ class Episode:
     def total(self) -> float:
         return float(np.nansum(self.rewards))
 
+    def ending_at(self, turn: int) -> str:
+        """How the episode ended with that turn; "none" where it went on."""
+        if not self.ended or turn < len(self.actions) - 1:
+            return "none"
+        return "terminated" if self.terminated else "truncated"
+
     @property
     def transcript(self) -> dict[str, list[str]]:
         """All observations, rewards and signals, each turn as JSON."""

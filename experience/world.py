@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from experience.reward import RewardFunction
 from experience.signal import SignalKind
 
 PLAIN_SIGNALS: Mapping[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
@@ -94,6 +95,8 @@ class WorldCard:
     """Whether it has oracle_action(), which knows the hidden state."""
     has_laboratory: bool
     """Whether it has laboratory(), for campaigns of experiments."""
+    reward_source: str = ""
+    """Of its reward function (see experience/reward.py); empty: the reward is the weighted sum."""
     segment_turns: int = 0
     """An endless world is lived in segments of so many turns; 0: its episodes end by themselves."""
 
@@ -110,6 +113,7 @@ class WorldCard:
             goes_back=getattr(env, "goes_back", False) is True,
             has_oracle=callable(getattr(env, "oracle_action", None)),
             has_laboratory=callable(getattr(env, "laboratory", None)),
+            reward_source="" if (code := RewardFunction.of(type(env))) is None else code.source,
             segment_turns=_segment_turns(env),
         )
 

@@ -100,7 +100,6 @@ def _as_it_was(directory: RunDirectory, env_id: str, trusted: bool) -> tuple[Any
     from actors.commands.doctor import require
     from actors.commands.launch import check_origin
     from actors.making import make_world
-    from experience.reward import RewardModel
 
     config = directory.config()
     check_origin(config, directory, trusted)
@@ -111,4 +110,4 @@ def _as_it_was(directory: RunDirectory, env_id: str, trusted: bool) -> tuple[Any
             f"{directory.path / 'config.yaml'} has no world {env_id}", "choose another by --world"
         )
     world = make_world(env_id, arguments[env_id]).unwrapped
-    return world, RewardModel(describe_worlds(config).weights)
+    return world, describe_worlds(config).rewards

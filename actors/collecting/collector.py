@@ -48,7 +48,7 @@ class Collector:
         os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
         name = f"collector-{index:04d}"
         described = describe_worlds(config)
-        rewards = RewardModel(described.weights)
+        rewards = described.rewards
         directory.mkdir(parents=True, exist_ok=True)  # a node that shares no disk has none yet
         next_episode = next_episodes(directory, name)
         self.journal = Journal(
@@ -58,7 +58,7 @@ class Collector:
             commit_seconds=config.collecting.commit_seconds,
             seal_bytes=config.collecting.seal_bytes,
             seal_seconds=config.collecting.seal_seconds,
-            metadata={"run": run_id, "rewards": rewards.version},
+            metadata={"run": run_id, "rewards": rewards.version} | _code(rewards),
         )
         self._recorder = Recorder(
             self.journal,
@@ -148,3 +148,8 @@ def make_slots(
         )
         for number, stream in enumerate(streams)
     ]
+
+
+def _code(rewards: RewardModel) -> dict[str, str]:
+    """What the version of a reward with code stands for; a shard outlives the world's file."""
+    return {"reward_model": rewards.description} if rewards.functions else {}

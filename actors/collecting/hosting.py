@@ -28,8 +28,8 @@ from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
 from actors.config.sense import names_of_secrets
 from experience.answers import StepAnswer
-from experience.errors import EnvironmentFailure
-from experience.reward import RewardModel
+from experience.errors import EnvironmentFailure, RecordError
+from experience.reward import RewardModel, context_of
 from experience.signal import SignalKind
 
 _SCRIPTS: dict[Lane, Any] = {"demonstration": "expert", "random": "random"}
@@ -108,14 +108,20 @@ class Hosting:
         if host is not None:
             host.kill()
 
-    def reward(self, env_id: str, step: StepAnswer) -> float | None:
+    def reward(self, slot: Slot, step: StepAnswer) -> float | None:
         """The reward of a step; None if it is unknown. Raises EnvironmentFailure if the weighted
-        sum of the signals is no number."""
-        reward = self._rewards.reward(env_id, step.signals)
+        sum of the signals, or what the world's own function gives, is no number."""
+        context = context_of(slot.turn, slot.ending_of(step), slot.task_id)
+        try:
+            reward = self._rewards.reward(slot.env_id, step.signals, context)
+        except RecordError as error:
+            what = str(error).removesuffix(error.hint).rstrip()
+            raise EnvironmentFailure(what, error.hint) from error
         if reward is None or math.isfinite(reward):
             return reward
         raise EnvironmentFailure(
-            f"{env_id}: the weighted sum of its signals is {reward}; a reward is a finite number",
+            f"{slot.env_id}: the weighted sum of its signals is {reward}; a reward is a finite "
+            "number",
             "measure in a larger unit",
         )
 

@@ -124,7 +124,7 @@ class SlotLoop:
                 self._arrive(slot, answer)
             case Answered():
                 try:
-                    reward = self._hosting.reward(slot.env_id, answer.step)
+                    reward = self._hosting.reward(slot, answer.step)
                     self._recorder.late(slot, answer.step.late, answer.step.tag)
                 except EnvironmentFailure as error:
                     self._fail(slot, Failed.of(error))

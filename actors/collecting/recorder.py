@@ -98,8 +98,7 @@ class Recorder:
 
     def turn(self, slot: Slot, answer: StepAnswer, reward: float | None) -> None:
         """The world answered the slot's decision; closes the episode if it ended."""
-        is_cut = not (answer.terminated or answer.truncated) and slot.is_segment_over
-        ending = "truncated" if is_cut else _ending(answer)
+        ending = slot.ending_of(answer)
         marks = slot.option_stack.mark  # of the option that acted: it may end below
         if slot.option_stack.running and (  # a generator costs as much as the row
             slot.option_stack.arrived(answer.observation, np.random.default_rng([slot.draw, 1]))
@@ -124,7 +123,7 @@ class Recorder:
         slot.observation = answer.observation
         slot.info = answer.info
         slot.state = answer.info.get("state", answer.observation)
-        if is_cut:
+        if ending == "truncated" and not answer.truncated:
             slot.stand()
         if ending != "none":
             self._close_episode(slot, ending, {})
@@ -213,7 +212,7 @@ class Recorder:
             work_id=work.work_id,
             group_id=work.group_id,
             env_version="" if card is None else card.env_version,
-            task_id=str(slot.info.get("task_id", work.seed)),
+            task_id=slot.task_id,
             split=slot.info.get("split", work.split),
             seed=work.seed,
             sandbox_tier="" if card is None else card.sandbox_tier,
@@ -233,9 +232,3 @@ class Recorder:
             slot.last_t = t
         self.steps_taken += row.is_training
         self._journal.append(row)
-
-
-def _ending(answer: StepAnswer) -> Ending:
-    if answer.terminated:
-        return "terminated"
-    return "truncated" if answer.truncated else "none"

@@ -13,8 +13,9 @@ from actors.collecting.hosts.housing import Host
 from actors.collecting.hosts.ledger import Ledger
 from actors.collecting.hosts.messages import Failed
 from actors.collecting.work import Work
+from experience.answers import StepAnswer
 from experience.policy import Decision
-from experience.step import Boundary
+from experience.step import Boundary, Ending
 from experience.world import WorldCard, WorldView
 
 Waits = Literal["", "world", "model"]
@@ -85,6 +86,18 @@ class Slot:
         self.info = info
         self.state = info.get("state", observation)
         self.subject = info.get("subject", "")
+
+    @property
+    def task_id(self) -> str:
+        assert self.work is not None
+        return str(self.info.get("task_id", self.work.seed))
+
+    def ending_of(self, answer: StepAnswer) -> Ending:
+        """How the episode ends with the answered turn; a segment is truncated at its last one."""
+        if answer.terminated:
+            return "terminated"
+        is_over = answer.truncated or self.is_segment_over
+        return "truncated" if is_over else "none"
 
     @property
     def is_segment_over(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.reading.survey import Lived
 from experience.errors import XpError
-from experience.reward import RewardModel
+from experience.reward import RewardModel, context_of_step
 from experience.signal import Signal, read_signals
 from experience.step import Boundary, Step
 from experience.text.characters import readable
@@ -80,7 +80,8 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
         if step.is_aside:
             continue
         observation, given, _, _, info = world.step(step.decision.text)
-        reward = rewards.reward(step.env_id, answered(given, info, world))
+        signals = answered(given, info, world)
+        reward = rewards.reward(step.env_id, signals, context_of_step(step))
         if (reward is None) != (step.reward is None) or abs(
             (reward or 0.0) - (step.reward or 0.0)
         ) > 1e-9:

@@ -71,7 +71,7 @@ class Parts:
         Monitoring(config.monitors, self.events)
         check_engine(config.policy)
         worlds = describe_worlds(config)
-        rewards = RewardModel(worlds.weights)
+        rewards = worlds.rewards
         # imagination samples from the very model that the learner updates
         trained = make_model(config.policy, config.seed)
         engine = make_engine(config.policy, config.seed, trained)

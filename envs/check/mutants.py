@@ -29,7 +29,11 @@ def mutants(env_id: str, arguments: Mapping[str, Any] | None = None) -> Iterator
         started = time.perf_counter()
         subject = Subject(env_id, arguments, episodes=6)
         try:
-            if not subject.weights or not hasattr(subject.world, "reward_weights"):
+            if (
+                not subject.weights
+                or not hasattr(subject.world, "reward_weights")
+                or subject.rewards.functions
+            ):
                 yield Result(
                     f"mutant: {name}", "SKIP", "the world has no reward weights to break", 0.0
                 )

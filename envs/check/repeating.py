@@ -214,6 +214,7 @@ def through_a_shard(subject: Subject, episode: Episode) -> list[Step]:
                     t,
                     subject.env_id,
                     episode.seen[t],
+                    step_in_episode=t,
                     seed=episode.seed,
                     split=episode.split,
                     task_id=episode.task,

@@ -10,7 +10,7 @@ import numpy as np
 from envs.check.subject import Failed, Skipped, Subject, check
 from envs.contract import INVALID
 from envs.episode import Episode, begin, replay, take
-from experience.reward import RewardModel
+from experience.reward import context_of
 from experience.text.characters import is_readable
 from experience.world import instructions_of
 
@@ -136,17 +136,21 @@ def _values(signals: dict[str, object]) -> dict[str, str]:
 
 @check
 def reward_well_formed(subject: Subject) -> str:
-    """Every signal is declared, and finite or None; the reward is their weighted sum."""
-    rewards = RewardModel({subject.env_id: subject.weights})
+    """Every signal is declared, and finite or None; the reward is their weighted sum, or
+    what the world's `reward_function` gives."""
+    rewards = subject.rewards
     steps = 0
     for episode in subject.explored:
-        for signals, reward in zip(episode.signals, episode.rewards, strict=True):
-            expected = rewards.reward(subject.env_id, subject.measured(signals))
+        for turn, (signals, reward) in enumerate(
+            zip(episode.signals, episode.rewards, strict=True)
+        ):
+            context = context_of(turn, episode.ending_at(turn), episode.task)
+            expected = rewards.reward(subject.env_id, subject.measured(signals), context)
             # An unknown signal makes the reward unknown, which Gymnasium shows as NaN.
             as_it_should = np.isnan(reward) if expected is None else np.isclose(reward, expected)
             if not as_it_should:
                 raise Failed(
-                    f"reward {reward} is not the weighted sum {expected} of {signals}"[:200]
+                    f"reward {reward} is not the {rewards.noun} {expected} of {signals}"[:200]
                 )
             steps += 1
     return f"{steps} steps; weights {json.dumps(dict(subject.weights))}"[:160]

@@ -11,6 +11,7 @@ import numpy as np
 from envs.episode import Episode, do_oracle, do_random, live
 from envs.make import make_as_text
 from experience.errors import RecordError
+from experience.reward import RewardFunction, RewardModel
 from experience.signal import Signal, read_signals
 from experience.world import WorldCard
 
@@ -56,6 +57,7 @@ class Subject:
         self.split = card.splits[0]
         self.weights = card.rewards
         self.catalogue = card.signals
+        self._function = RewardFunction.of(type(self.world))
         self._oracle: list[Episode] = []
         self._random: list[Episode] = []
         self._explored: list[Episode] = []
@@ -145,6 +147,12 @@ class Subject:
             return read_signals({"signals": signals}, self.catalogue)
         except (RecordError, TypeError) as wrong:
             raise Failed(str(wrong).splitlines()[0]) from wrong
+
+    @property
+    def rewards(self) -> RewardModel:
+        """The world's reward: the weighted sum, or its own function."""
+        functions = {self.env_id: self._function} if self._function else {}
+        return RewardModel({self.env_id: self.weights}, functions)
 
     def tools(self) -> Mapping[str, Any]:
         tools: Mapping[str, Any] = getattr(self.world, "tools", {})

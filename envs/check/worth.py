@@ -14,7 +14,7 @@ from envs.check.repeating import through_a_shard
 from envs.check.subject import Failed, Skipped, Subject, check, long_words
 from envs.contract import World
 from envs.episode import Episode, actor_rng, do_nothing, do_random, live, replay, scripted, take
-from experience.reward import RewardModel
+from experience.reward import context_of_step
 from experience.world import actions_of
 
 _BOASTS = (
@@ -255,10 +255,10 @@ def verifier_determinism(subject: Subject) -> str:
 @check
 def verifier_portability(subject: Subject) -> str:
     """The reward can be computed from the shard alone."""
-    model = RewardModel({subject.env_id: subject.weights})
+    model = subject.rewards
     for episode in (subject.lived[0], subject.random[0]):
         steps = [s for s in through_a_shard(subject, episode) if s.decision]
-        rewards = [model.reward(subject.env_id, s.signals) for s in steps]
+        rewards = [model.reward(subject.env_id, s.signals, context_of_step(s)) for s in steps]
         known = [np.nan if r is None else r for r in rewards]
         if not np.allclose(known, episode.rewards, equal_nan=True):
             raise Failed(f"{rewards} from the shard, {episode.rewards} from the world")

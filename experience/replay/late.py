@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experience.reward import RewardModel
+from experience.reward import RewardModel, context_of_step
 from experience.shards.amend import Amendment, amend_held
 from experience.shards.storage.amendment_files import files, read_amendments
 from experience.shards.storage.disk import REAL
@@ -85,7 +85,7 @@ class LateSignals:
         signals = (*first, *later.values())
         reward = None
         if step.ending not in FAILED:
-            reward = self._rewards.reward(step.env_id, signals)
+            reward = self._rewards.reward(step.env_id, signals, context_of_step(step))
         if (step.stream_id, step.t) in self._unwritten:
             self._unwritten_rewards[step.stream_id, step.t] = reward
         version = self._rewards.version

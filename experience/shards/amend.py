@@ -18,7 +18,7 @@ from typing import get_args
 import pyarrow as pa
 
 from experience.errors import RecordError
-from experience.reward import RewardModel
+from experience.reward import RewardModel, context_of_step
 from experience.shards.catalog import Catalog
 from experience.shards.known import Known
 from experience.shards.redaction.redact import Redactor
@@ -296,4 +296,4 @@ def reward_again(store: Path, model: RewardModel) -> int:
 def _rewarded(step: Step, model: RewardModel) -> float | None:
     if step.ending in FAILED or (step.reward is None and not step.signals):
         return None
-    return model.reward(step.env_id, step.signals)
+    return model.reward(step.env_id, step.signals, context_of_step(step))

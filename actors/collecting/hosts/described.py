@@ -9,7 +9,9 @@ from actors.agents.agent import prompt_context
 from actors.collecting.hosts.look import look_at
 from actors.config.schema import Config
 from actors.engines.engine import Situation
+from actors.making import reward_function
 from experience.errors import ConfigError
+from experience.reward import RewardFunction, RewardModel
 from experience.signal import SignalKind
 from experience.world import PLAIN_SIGNALS
 
@@ -20,24 +22,32 @@ class Described:
 
     catalogue: the union of their signals. The others are by environment id. weights: the reward
     weights in force. prompt_contexts: what the policy reads there whatever it observes.
-    segment_turns: turns of a segment where the world is endless, else 0.
+    segment_turns: turns of a segment where the world is endless, else 0. functions: of the worlds
+    whose reward is code of their own.
     """
 
     catalogue: dict[str, SignalKind]
     weights: dict[str, Mapping[str, float]]
     prompt_contexts: dict[str, Situation]
     segment_turns: dict[str, int]
+    functions: dict[str, RewardFunction]
+
+    @property
+    def rewards(self) -> RewardModel:
+        return RewardModel(self.weights, self.functions)
 
 
 def describe_worlds(config: Config) -> Described:
     """Makes each world of the run once, reads what it offers, and closes it."""
-    found = Described(dict(PLAIN_SIGNALS), {}, {}, {})
+    found = Described(dict(PLAIN_SIGNALS), {}, {}, {}, {})
     for world in config.worlds:
         seconds = config.collecting.step_timeout_seconds
         seen = look_at(world, seconds)
         found.catalogue.update(seen.card.signals)
         weights = seen.card.rewards if world.rewards is None else world.rewards
         found.weights[world.id] = weights
+        if seen.card.reward_source:
+            found.functions[world.id] = reward_function(world.id, seen.card.reward_source)
         found.prompt_contexts[world.id] = prompt_context(seen.view)
         found.segment_turns[world.id] = world.segment_turns or seen.card.segment_turns
     return found
