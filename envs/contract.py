@@ -16,6 +16,8 @@ A stranger's environment needs none of it. The framework uses these names where 
                       a well-formed action at random: the baseline to beat
     spells_out        True if the first observation says what to write, as an instruction does
     step_seconds      the median duration of a step, if longer than one second
+    deadline_seconds  how long a reset or a step may take before it counts as hung
+    episode_seconds   (World) after this time an episode is truncated
     info["late"], info["tag"]
                       signals of earlier steps that are measured only now; see docs
     max_turns, segment_turns
@@ -35,8 +37,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import time
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import gymnasium
 import numpy as np
@@ -49,7 +52,8 @@ from experience.text.characters import readable
 Task = TypeVar("Task")
 __all__ = ["INVALID", "LATE", "Outcome", "Split", "Task", "World", "WorldDefinition", "is_held_out"]
 
-Split = Literal["train", "heldout"]
+Split = str
+"""train, heldout, or a split of the world's own."""
 Outcome = tuple[dict[str, Any], bool]
 INVALID = "invalid_action"
 _MOST_DRAWS = 10_000
@@ -88,7 +92,7 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
     splits: ClassVar[Sequence[Split]] = ("train", "heldout")
     """The splits that `reset` takes; the first is the default.
 
-    A world for evaluation alone has only held-out tasks.
+    A world for evaluation alone has only held-out tasks. A split of its own needs `tasks`.
     """
     spells_out: ClassVar[bool] = False
     """Whether the first observation says what to write, as an instruction does.
@@ -103,6 +107,11 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
     For a page, a process or a stranger's environment: its state cannot be copied, but the same
     actions lead to it again.
     """
+    deadline_seconds: float | None = None
+    """How long a reset or a step may take before it counts as hung: the episode then ends as
+    `timeout`. None: `collecting.step_timeout_seconds` of the configuration."""
+    episode_seconds: float | None = None
+    """A budget: the first step that ends later than this after the reset truncates the episode."""
     observation_characters: int = 4000
     """An observation is cut off after this number of characters."""
     action_characters: int = 20_000
@@ -141,6 +150,11 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
 
         Rejection sampling: draws tasks until one belongs to the split by its content.
         """
+        if split not in ("train", "heldout"):
+            raise NotImplementedError(
+                f"{type(self).__name__}: which tasks are {split!r}? give tasks(split, rng), and "
+                "none of them may be a training task"
+            )
         for _ in range(_MOST_DRAWS):
             task = self.draw(rng)
             if is_held_out(self.signature(task)) == (split == "heldout"):
@@ -212,6 +226,8 @@ class World(WorldDefinition[Task], Generic[Task]):
         self._note = ""
         self._ended = False
         self.late, self.tag = {}, ""
+        if self.episode_seconds is not None:
+            self._began = time.monotonic()
         # A snapshot of a world that repeats needs the random state and the actions since here.
         self._drawn_with = self.np_random.bit_generator.state
         self._acted = list[str]()
@@ -235,7 +251,7 @@ class World(WorldDefinition[Task], Generic[Task]):
             signals = {INVALID: (1.0, readable(action[:80]))}
             terminated = False
         is_last = self.max_turns is not None and self._turn >= self.max_turns
-        truncated = not terminated and (self.cut_off or is_last)
+        truncated = not terminated and (self.cut_off or is_last or self._is_out_of_time())
         self._ended = terminated or truncated
         # A signal is its value alone, or a pair (value, evidence).
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
@@ -243,6 +259,11 @@ class World(WorldDefinition[Task], Generic[Task]):
         # Gymnasium has no word for an unknown reward: NaN stands for it, never zero.
         reward = float("nan") if known is None else known
         return self._seen(), reward, terminated, truncated, self._info(signals)
+
+    def _is_out_of_time(self) -> bool:
+        if self.episode_seconds is None:
+            return False
+        return time.monotonic() - self._began > self.episode_seconds
 
     def _rewarded(self, values: dict[str, float | None], ending: str) -> float | None:
         function = RewardFunction.of(type(self))

@@ -158,7 +158,7 @@ def begin(world: Any, seed: int, split: str) -> Episode:
 
     Raises EnvironmentFailure if `reset` hangs or does not answer as Gymnasium's does.
     """
-    with answering("reset"):
+    with answering("reset", _deadline(world)):
         answer = world.reset(seed=seed, options={"split": split})
     observation, info = reset_parts(_name(world), answer)
     aside = {name: value for name, value in info.items() if name not in _OURS}
@@ -178,7 +178,7 @@ def take(world: Any, episode: Episode, action: str) -> None:
 
     Raises EnvironmentFailure if `step` hangs or does not answer as Gymnasium's does.
     """
-    with answering("step"):
+    with answering("step", _deadline(world)):
         answer = world.step(action)
     observation, reward, terminated, truncated, info = step_parts(_name(world), answer)
     episode.actions.append(action)
@@ -188,6 +188,11 @@ def take(world: Any, episode: Episode, action: str) -> None:
     episode.ended = bool(terminated or truncated)
     episode.terminated = bool(terminated)
     _compare_with_space(world, episode)
+
+
+def _deadline(world: Any) -> float:
+    own = getattr(world, "deadline_seconds", None)
+    return float(own) if isinstance(own, int | float) and own > 0 else ANSWER_SECONDS
 
 
 def _name(world: Any) -> str:

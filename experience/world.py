@@ -6,6 +6,7 @@ attribute that is not of the expected kind counts as absent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experience.reward import RewardFunction
-from experience.signal import SignalKind
+from experience.signal import SignalKind, as_number
 
 PLAIN_SIGNALS: Mapping[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
 """The signals of a plain Gymnasium environment: its reward is all that it measures."""
@@ -97,6 +98,8 @@ class WorldCard:
     """Whether it has laboratory(), for campaigns of experiments."""
     reward_source: str = ""
     """Of its reward function (see experience/reward.py); empty: the reward is the weighted sum."""
+    deadline_seconds: float | None = None
+    """How long a reset or a step may take; None: the configuration says it."""
     segment_turns: int = 0
     """An endless world is lived in segments of so many turns; 0: its episodes end by themselves."""
 
@@ -114,6 +117,7 @@ class WorldCard:
             has_oracle=callable(getattr(env, "oracle_action", None)),
             has_laboratory=callable(getattr(env, "laboratory", None)),
             reward_source="" if (code := RewardFunction.of(type(env))) is None else code.source,
+            deadline_seconds=_deadline(env),
             segment_turns=_segment_turns(env),
         )
 
@@ -121,6 +125,11 @@ class WorldCard:
 def _mapping(env: Any, name: str, absent: Mapping[str, Any]) -> Mapping[str, Any]:
     value = getattr(env, name, None)
     return value if isinstance(value, Mapping) else absent
+
+
+def _deadline(env: Any) -> float | None:
+    value = as_number(getattr(env, "deadline_seconds", None))
+    return value if value is not None and 0 < value < math.inf else None
 
 
 def _segment_turns(env: Any) -> int:

@@ -68,9 +68,7 @@ class Collector:
         )
         self.mailbox = Mailbox()
         log = directory.parent / "logs" / "worlds.log"
-        self._hosting = Hosting(
-            config, self.mailbox, described.catalogue, rewards, log, described.segment_turns
-        )
+        self._hosting = Hosting(config, self.mailbox, described, log)
         self._slots = make_slots(config, run_id, index, next_episode, self.journal)
         # an incarnation after a crash does not draw the numbers of the one before again
         lanes = Lanes(config, rewards, config.seed + 1000 * (index + 1) + self.journal.epoch)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.collecting.hosts.described import Described
 from actors.collecting.hosts.housing import Host, close_hosts, make_host
 from actors.collecting.hosts.look import LEAST_SECONDS
 from actors.collecting.hosts.mailbox import Mailbox
@@ -29,30 +30,28 @@ from actors.config.schema import Config
 from actors.config.sense import names_of_secrets
 from experience.answers import StepAnswer
 from experience.errors import EnvironmentFailure, RecordError
-from experience.reward import RewardModel, context_of
-from experience.signal import SignalKind
+from experience.reward import context_of
 
 _SCRIPTS: dict[Lane, Any] = {"demonstration": "expert", "random": "random"}
 
 
 class Hosting:
     """The hosts of a collector's slots. What they answer is put into the mailbox as
-    (slot, ticket, reply). segment_turns: of endless worlds, by environment id."""
+    (slot, ticket, reply)."""
 
     def __init__(
         self,
         config: Config,
         mailbox: Mailbox,
-        catalogue: dict[str, SignalKind],
-        rewards: RewardModel,
+        described: Described,
         log: Path,
-        segment_turns: Mapping[str, int],
     ) -> None:
         self._worlds = {world.id: world for world in config.worlds}
         self._mailbox = mailbox
-        self._catalogue = catalogue
-        self._rewards = rewards
-        self._segment_turns = segment_turns
+        self._catalogue = described.catalogue
+        self._rewards = described.rewards
+        self._segment_turns = described.segment_turns
+        self._own_seconds = described.deadlines
         self._timeout_seconds = config.collecting.step_timeout_seconds
         lookahead = config.planning.lookahead
         self._forks = lookahead.candidates > 0 and lookahead.simulator == "fork"
@@ -93,7 +92,7 @@ class Hosting:
             _, number, ticket = heapq.heappop(self._deadlines)
             slot = slots[number]
             if slot.waits_for == "world" and slot.ticket == ticket:
-                why = f"no answer in {self._timeout_seconds:g} s"
+                why = f"no answer in {self._seconds(slot):g} s"
                 yield slot, Failed("timeout", "TimeoutError", why)
 
     @property
@@ -156,9 +155,13 @@ class Hosting:
 
     def _send(self, slot: Slot, host: Host, request: Request, more_seconds: float) -> None:
         ticket = slot.wait_for("world")
-        deadline = time.monotonic() + self._timeout_seconds + more_seconds
+        deadline = time.monotonic() + self._seconds(slot) + more_seconds
         heapq.heappush(self._deadlines, (deadline, slot.number, ticket))
         host.send(ticket, request)
+
+    def _seconds(self, slot: Slot) -> float:
+        """How long a call of the slot's world may take: the world says it, or else the run."""
+        return self._own_seconds.get(slot.env_id, self._timeout_seconds)
 
     def _wants(self, slot: Slot, turn: int) -> Wants:
         """What is read beside the answer, for the decision of `turn`."""

@@ -23,7 +23,7 @@ class Described:
     catalogue: the union of their signals. The others are by environment id. weights: the reward
     weights in force. prompt_contexts: what the policy reads there whatever it observes.
     segment_turns: turns of a segment where the world is endless, else 0. functions: of the worlds
-    whose reward is code of their own.
+    whose reward is code of their own. deadlines: seconds, of the worlds that set their own.
     """
 
     catalogue: dict[str, SignalKind]
@@ -31,6 +31,7 @@ class Described:
     prompt_contexts: dict[str, Situation]
     segment_turns: dict[str, int]
     functions: dict[str, RewardFunction]
+    deadlines: dict[str, float]
 
     @property
     def rewards(self) -> RewardModel:
@@ -39,13 +40,15 @@ class Described:
 
 def describe_worlds(config: Config) -> Described:
     """Makes each world of the run once, reads what it offers, and closes it."""
-    found = Described(dict(PLAIN_SIGNALS), {}, {}, {}, {})
+    found = Described(dict(PLAIN_SIGNALS), {}, {}, {}, {}, {})
     for world in config.worlds:
         seconds = config.collecting.step_timeout_seconds
         seen = look_at(world, seconds)
         found.catalogue.update(seen.card.signals)
         weights = seen.card.rewards if world.rewards is None else world.rewards
         found.weights[world.id] = weights
+        if seen.card.deadline_seconds is not None:
+            found.deadlines[world.id] = seen.card.deadline_seconds
         if seen.card.reward_source:
             found.functions[world.id] = reward_function(world.id, seen.card.reward_source)
         found.prompt_contexts[world.id] = prompt_context(seen.view)
