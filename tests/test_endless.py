@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.agents.context import Context, History
+from actors.collecting.slot import Slot
 from actors.collecting.work import Work
 from actors.config.schema import load
+from actors.engines.engine import Situation
 from actors.reading.replayed import relive
 from actors.run import run
 from actors.runs.directory import RunDirectory
 from experience.episode import Episode, EpisodeReader
+from experience.policy import Decision
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import as_plain, from_plain
@@ -110,6 +115,24 @@ def test_a_world_without_a_limit_says_how_long_its_segments_are(tmp_path: Path) 
     assert len(vars(world)["_acted"]) == 0, "an endless world keeps no list of its actions"
     one, two = lived(tmp_path, MILL, works(MILL, "tt"), "")
     assert (len(one.steps), len(two.steps)) == (8, 8) and seen(two)[0] == seen(one)[-1]
+
+
+def test_an_agent_remembers_an_endless_world_over_its_segments_and_what_came_between() -> None:
+    engine: Any = None  # no tokens are counted in this history
+    slot = Slot(b"s" * 16, context=Context(History("last", 3)))
+    slot.work, slot.segment_turns = works(STRANGER, "t")[0], 3
+    slot.observe("turn 0", {})
+    slot.context.begin()
+    slot.context.acted("turn 0", Decision("on", policy_version=0))
+    slot.last_t = 7
+    slot.stand()
+    slot.work, slot.last_t = works(STRANGER, "e")[0], 9
+    slot.context.begin()
+    slot.context.acted("another", Decision("off", policy_version=0))
+    slot.work = works(STRANGER, "t")[0]
+    assert slot.resume() and slot.last_t == 7
+    read = slot.context.situation(Situation("turn 1"), engine)
+    assert [(one.observation, one.answer) for one in read.earlier] == [("turn 0", "on")]
 
 
 def test_a_segment_that_goes_on_is_not_lived_again_by_a_reset(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,11 +25,13 @@ Waits = Literal["", "world", "model"]
 
 @dataclass(frozen=True)
 class Standing:
-    """What an endless world showed last, between two segments."""
+    """What an endless world showed last, between two segments, and what its agent remembers."""
 
     observation: str
     info: Mapping[str, Any]
     view: WorldView
+    context: Context
+    last_t: int
 
 
 @dataclass
@@ -108,7 +111,10 @@ class Slot:
         """Keeps what the endless world shows now for the next training segment. A world whose
         episodes end, and one that is evaluated, is reset instead."""
         if self.segment_turns and self.is_training:
-            self.standing[self.env_id] = Standing(self.observation, self.info, self.view)
+            # a copy: what is lived in between begins the slot's own context anew
+            self.standing[self.env_id] = Standing(
+                self.observation, self.info, self.view, copy(self.context), self.last_t
+            )
 
     def resume(self) -> bool:
         """Begins a segment where the last one stopped; False if none did."""
@@ -117,6 +123,7 @@ class Slot:
             return False
         self.observe(standing.observation, standing.info)
         self.view, self.script_failed = standing.view, None
+        self.context, self.last_t = standing.context, standing.last_t
         self.continues = True
         return True
 
