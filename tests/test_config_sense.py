@@ -14,7 +14,7 @@ from actors.config.schema import Config, load
 from actors.config.section import absolute, at_home
 from actors.config.sense import names_of_secrets
 from actors.config.words import keys, takes
-from actors.engines.passwords import HIDDEN, PASSWORD
+from actors.engines.servers.passwords import HIDDEN, PASSWORD
 from experience.command.plain_yaml import Problems, read_value, write
 from experience.command.secret_names import is_secret, shown
 from experience.errors import ConfigError

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from actors import ROOT
 from actors.config.reader import shown
 from actors.config.section import absolute
-from actors.engines.passwords import HIDDEN, PASSWORD
+from actors.engines.servers.passwords import HIDDEN, PASSWORD
 from experience.command.output import emit
 from experience.errors import ConfigError, XpError
 from experience.shards.redaction.redact import Redactor

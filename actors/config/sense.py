@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from actors.config.section import ADDRESS
-from actors.engines.passwords import HIDDEN, PASSWORD
+from actors.engines.servers.passwords import HIDDEN, PASSWORD
 from experience.command.plain_yaml import Node, Problems
 from experience.shards.redaction.redact import name_secrets
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from actors.engines.engine import Situation, messages, parse_action
 from actors.engines.model import TrainedModel
-from actors.engines.passwords import with_password
 from actors.engines.registry import EngineKind
-from actors.engines.served_tokens import ASKED, ServedTokens, served_tokens
+from actors.engines.servers.passwords import with_password
+from actors.engines.servers.tokens import ASKED, ServedTokens, served_tokens
 from actors.engines.settings import PolicySettings
 from experience.errors import EngineError
 from experience.models.weights import Weights
