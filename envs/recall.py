@@ -48,8 +48,8 @@ class Recall(World[Corridor]):
     goes_back = True
 
     def __init__(self, length: int = 6) -> None:
-        if not 1 <= length <= 1000:
-            raise ValueError(f"length {length}: use 1 to 1000 steps")
+        if not 1 <= length <= 1_000_000:
+            raise ValueError(f"length {length}: use 1 to 1,000,000 steps")
         super().__init__()
         self.length = length
         self.max_turns = length + 4

@@ -86,6 +86,17 @@ def test_prompts_read_back_are_what_the_engine_was_given_token_for_token(
         assert np.array_equal(kept.action_ids, given.action_ids)
 
 
+@pytest.mark.long
+def test_ten_thousand_prompts_of_all_histories_read_back_as_they_were_given(
+    tmp_path: Path, history: str
+) -> None:
+    rows, answered = lived(tmp_path, f"agent.history={history}", "policy.context=480", turns=1250)
+    acted = [step.decision for step in rows if step.decision]
+    assert len(acted) == len(answered) >= 2500
+    for kept, given in zip(acted, answered, strict=True):
+        assert np.array_equal(kept.prompt_ids, given.prompt_ids)
+
+
 def test_a_history_that_fits_is_one_lineage_an_episode_and_prompts_only_grow(
     tmp_path: Path,
 ) -> None:

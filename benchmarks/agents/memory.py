@@ -2,21 +2,29 @@
 
 The run of configs/recall.yaml, with each history and without one, over five seeds: held-out return
 after the last update, each seed printed, and the difference with Student's t. Then how many tokens
-a learner reads of the rows, one by one and as lineages.
+a learner reads of the rows, one by one and as lineages. `long` alone: one episode of 10,000 turns
+in the same context, and whether time and memory a turn stay flat.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from actors.config.schema import load
+from actors.engines.registry import make_model
+from actors.pool.local import LocalPool
 from actors.pool.pool import all_new
 from actors.run import run
 from actors.runs.directory import RunDirectory
 from experience.evaluation.statistics import mean_estimate, shown
+from experience.models.weights import PolicyBundle, Weights
 from experience.replay.lineages import LineageCount, count_lineages
 from experience.shards.catalog import Catalog
 from experience.step import Step
@@ -73,5 +81,47 @@ def main(seeds: Sequence[int] = SEEDS) -> None:
         )
 
 
+def long_stream(history: str, turns: int = 10_000) -> None:
+    """Prints milliseconds a turn and resident memory for each tenth of one long episode."""
+    config, _ = load(
+        [ROOT / "configs" / "recall.yaml"],
+        [
+            f"worlds=[{{id: '{WORLD}', arguments: {{length: {turns}}}}}]",
+            f"agent.history={history}",
+            "collecting.slots=1",
+            "collecting.group_size=2",
+        ],
+    )
+    process = psutil.Process()
+    longest = 0
+    seen = 0
+    with tempfile.TemporaryDirectory() as folder:
+        pool = LocalPool(config, "bench", Path(folder), Catalog(Path(folder)))
+        trained = make_model(config.policy, 0)
+        assert trained is not None
+        started = time.perf_counter()
+        try:
+            pool.push(PolicyBundle(Weights.of(trained.model, 0)), 1)
+            for rows in pool.shards(lambda: False):
+                if seen >= turns:
+                    break
+                for step in rows:
+                    seen += 1
+                    if step.decision is not None:
+                        longest = max(longest, len(step.decision.prompt_ids))
+                    if seen % (turns // 10) == 0:
+                        spent = (time.perf_counter() - started) / (turns // 10) * 1000
+                        memory = process.memory_info().rss / 2**20
+                        print(f"{history} turn {seen}: {spent:.2f} ms a turn, {memory:.0f} MiB")
+                        started = time.perf_counter()
+        finally:
+            pool.close()
+    print(f"longest prompt: {longest} tokens of {config.policy.context}")
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["long"]:
+        for kind in ("full", "last(2)", "compact"):
+            long_stream(kind)
+    else:
+        main()
