@@ -17,7 +17,8 @@ from benchmarks.store import append, rows, scan, timing, windows
 from benchmarks.store.bench import compare
 from benchmarks.store.blocks import as_lived, check_seconds
 from benchmarks.worlds.browser import medians
-from benchmarks.worlds.table import line
+from benchmarks.worlds.table import line, with_row
+from benchmarks.worlds.table import rows as world_rows
 from experience.errors import ConfigError
 from experience.planning.campaign import Campaign
 from experience.shards.catalog import Catalog
@@ -210,3 +211,14 @@ def test_a_world_without_an_oracle_or_a_part_is_a_row_that_says_so() -> None:
         "| My-v0 | 0.50 / 1.2 | 0.2 | 2.00 | 100 | yes | 0.10 ± 0.02 | 0.00 ± 0.00 | — |"
     )
     assert line({"id": "envs:No-v0", "missing": "a|b"}).startswith("| envs:No-v0 | a/b |")
+
+
+def test_one_worlds_row_takes_the_place_of_its_old_one_or_stands_at_the_end() -> None:
+    table = ["| A-v0 | 1 |", "| B-v0 | 2 |"]
+    assert with_row(table, "| A-v0 | 3 |") == ["| A-v0 | 3 |", "| B-v0 | 2 |"]
+    assert with_row(table, "| C-v0 | 3 |") == [*table, "| C-v0 | 3 |"]
+
+
+def test_a_world_that_is_not_in_the_table_is_not_measured() -> None:
+    with pytest.raises(ConfigError, match="no world 'Nowhere-v0'"):
+        next(world_rows("Nowhere-v0"))

@@ -29,7 +29,8 @@ def bench(
         Path | None, typer.Option(help="store: where to draw the ratios, e.g. store.png")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="planning: one part, e.g. dyna, options, science")
+        str | None,
+        typer.Option(help="planning: one part, e.g. dyna, options, science; worlds: one world"),
     ] = None,
     write: Annotated[
         bool,

@@ -34,7 +34,7 @@ def measure(
     if what == "worlds":
         from benchmarks.worlds.table import main as measure_worlds
 
-        measure_worlds(as_json, write)
+        measure_worlds(as_json, write, only)
         return 0
     if what == "collecting":
         from benchmarks.collecting.bench import main as measure_collecting

@@ -3,7 +3,7 @@
 A row has the cost of a step and a reset (random actions; CPU includes all child processes), and the
 mean returns over held-out tasks, with standard errors, of random actions, of doing nothing and of
 the oracle. If a world lacks a part, its row says so. `write` puts the table into
-docs/environments.md.
+docs/environments.md; with `only`, one world's row.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experience.errors import ConfigError
 from experience.text.strict_json import dumps
 
 PAGE = Path("docs/environments.md")
@@ -50,10 +51,19 @@ def measured(env_id: str, seconds: float, episodes: int) -> dict[str, Any]:
     return row
 
 
-def rows(seconds: float = 3.0, episodes: int = 24) -> Iterator[dict[str, Any]]:
+def rows(
+    only: str | None = None, seconds: float = 3.0, episodes: int = 24
+) -> Iterator[dict[str, Any]]:
+    """One row a world. Raises ConfigError if `only` is not one of them."""
     import envs
 
-    for name in (n for n in envs.WORLDS if n not in envs.STRANGERS):
+    names = [n for n in envs.WORLDS if n not in envs.STRANGERS]
+    if only is not None:
+        name = only.removeprefix("envs:")
+        if name not in names:
+            raise ConfigError(f"no world {only!r} to measure", f"there are: {', '.join(names)}")
+        names = [name]
+    for name in names:
         words = ["-m", "benchmarks.worlds.table", f"envs:{name}", str(seconds), str(episodes)]
         done = subprocess.run(
             [sys.executable, *words], capture_output=True, text=True, timeout=1200
@@ -90,16 +100,26 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def main(as_json: bool, write: bool = False) -> None:
+def main(as_json: bool, write: bool = False, only: str | None = None) -> None:
     found = []
     if not as_json:
         print(HEAD)
-    for row in rows():
+    for row in rows(only):
         found.append(line(row))
         print(dumps(row) if as_json else found[-1], flush=True)
     if write:
-        head, _, rest = PAGE.read_text().partition(_BEGIN)
-        PAGE.write_text("\n".join([head + _BEGIN, HEAD, *found, _END + rest.partition(_END)[2]]))
+        before, _, rest = PAGE.read_text().partition(_BEGIN)
+        table, _, after = rest.partition(_END)
+        kept = found if only is None else with_row(table.strip().splitlines()[2:], found[0])
+        PAGE.write_text("\n".join([before + _BEGIN, HEAD, *kept, _END + after]))
+
+
+def with_row(table: list[str], new: str) -> list[str]:
+    """The lines of a table with one world's line in place of its old one, or at the end."""
+    name = new.split("|")[1]
+    if all(line.split("|")[1] != name for line in table):
+        return [*table, new]
+    return [new if line.split("|")[1] == name else line for line in table]
 
 
 if __name__ == "__main__":
