@@ -47,7 +47,7 @@ import numpy as np
 from envs.unicode_text import UnicodeText
 from experience.reward import RewardFunction, computed, context_of, weighted_sum
 from experience.signal import LATE, SignalKind
-from experience.text.characters import readable
+from experience.text.characters import readable, without_lone_surrogates
 
 Task = TypeVar("Task")
 __all__ = ["INVALID", "LATE", "Outcome", "Split", "Task", "World", "WorldDefinition", "is_held_out"]
@@ -248,7 +248,7 @@ class World(WorldDefinition[Task], Generic[Task]):
             signals, terminated = self.act(action.strip() or "(nothing)")
         except ValueError as unreadable:
             self._note = f"\n! {unreadable}"
-            signals = {INVALID: (1.0, readable(action[:80]))}
+            signals = {INVALID: (1.0, without_lone_surrogates(action[:80]))}
             terminated = False
         is_last = self.max_turns is not None and self._turn >= self.max_turns
         truncated = not terminated and (self.cut_off or is_last or self._is_out_of_time())
