@@ -7,10 +7,11 @@ import pytest
 import envs
 from envs.check import check, checks
 
-_SLOW = (
-    *("Science-v0", "Repo-v0", "Desktop-v0", "Battery-v0", "Materials-v0", "Wiki-v0"),
+_SLOWEST = (
+    *("Science-v0", "Repo-v0", "Desktop-v0", "Wiki-v0"),
     *("Intranet-v0", "MiniWoB-v0", "Office-v0", "Coq-v0"),
 )
+_SLOW = (*_SLOWEST, "Battery-v0", "Materials-v0")
 _FAST = [c for c in checks() if c != "resource_envelope"]
 
 
@@ -20,10 +21,11 @@ def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureReques
     long = request.config.getoption("--long")
     # their episodes take seconds each
     some = ["observation_schema", "oracle_max"]
+    few = 1 if name in _SLOWEST else 3 if name in _SLOW else 6
     results = list(
         check(
             f"envs:{name}",
-            episodes=24 if long else 1 if name in _SLOW else 6,
+            episodes=24 if long else few,
             only=some if name in _SLOW and not long else _FAST,
         )
     )
