@@ -31,6 +31,7 @@ WORLDS = {
     "Text-v0": "envs.text:Text",
     "KeyDoor-v0": "envs.grid:KeyDoor",
     "Recall-v0": "envs.recall:Recall",
+    "Click-v0": "envs.click:Click",
     "Reasoning-v0": "envs.bridges.reasoning:Reasoning",
     "Household-v0": "envs.bridges.text_world:Household",
     "Science-v0": "envs.bridges.science_world:Science",

@@ -176,6 +176,11 @@ class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
         """Images of the present state by name (e.g. "screenshot"): PNG, JPEG or WebP bytes."""
         return {}
 
+    @property
+    def gives_images(self) -> bool:
+        """Whether `images` gives any: a run refuses a model that could not see them."""
+        return type(self).images is not WorldDefinition.images
+
     def act(self, action: str) -> Outcome:
         """Does `action`; returns the measured signals and whether the task has ended.
 

@@ -102,6 +102,8 @@ class WorldCard:
     """How long a reset or a step may take; None: the configuration says it."""
     segment_turns: int = 0
     """An endless world is lived in segments of so many turns; 0: its episodes end by themselves."""
+    gives_images: bool = False
+    """Whether it says that its `info["images"]` has pictures; a world may give some unsaid."""
 
     @classmethod
     def of(cls, env: Any) -> WorldCard:
@@ -119,6 +121,7 @@ class WorldCard:
             reward_source="" if (code := RewardFunction.of(type(env))) is None else code.source,
             deadline_seconds=_deadline(env),
             segment_turns=_segment_turns(env),
+            gives_images=getattr(env, "gives_images", False) is True,
         )
 
 

@@ -109,6 +109,7 @@ class EnvSlot:
 
     view = WorldView()
     draw = 0
+    images: dict[str, bytes] = {}
 
     def __init__(self, observation: str) -> None:
         self.context = Context()

@@ -320,6 +320,8 @@ def test_an_agent_of_the_reactor_plans_its_experiments_and_does_better_than_one_
 class Slot:
     """A stream of a real world, as an agent sees it."""
 
+    images: dict[str, bytes] = {}
+
     def __init__(self, env_id: str, seed: int) -> None:
         self.env_id, self.option_stack, self.env = env_id, OptionStack(), gymnasium.make(env_id)
         self.context = Context()

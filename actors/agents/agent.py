@@ -35,6 +35,7 @@ def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
         observation=slot.option_stack.read(slot.observation, options),
         actions=actions,
         draw=slot.draw,
+        images=slot.images,
     )
 
 

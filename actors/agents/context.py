@@ -8,11 +8,13 @@ row starts a new lineage, which names the row that it comes from as its parent.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from actors.agents.sight import shown
 from actors.engines.engine import Engine, Exchange, Situation
 from experience.policy import Decision
 from experience.replay.lineages import continues
@@ -34,6 +36,8 @@ _MOST_EXCHANGES = 4096
 """Turns that are kept at most, such as those of a script, which reads nothing again."""
 _CHARACTERS_A_TOKEN = 3
 """For engines that do not count tokens. Few, so that a prompt is rather too short than too long."""
+_TOKENS_A_PICTURE = 1000
+"""For the same engines: models read a picture as some 60 to 1,500 tokens."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,20 @@ class History:
     last `turns` turns); newest_screen (all answers, and the present observation alone); compact
     (when the context is nearly full, the model writes a summary, which stands for it).
     room: tokens of a prompt. notes: characters of notes that outlive an episode; 0 is no notes.
+    pictures: whether it is shown the pictures that a world gives, which are kept in any case.
     """
 
     kind: str = "none"
     turns: int = 0
     room: int = 1 << 30
     notes: int = 0
+    pictures: bool = True
 
     @classmethod
-    def of(cls, name: str, room: int, notes: int) -> History:
+    def of(cls, name: str, room: int, notes: int, pictures: bool = True) -> History:
         """From a setting such as `full` or `last(8)`."""
         kind, _, turns = name.rstrip(")").partition("(")
-        return cls(kind, int(turns or 0), room, notes)
+        return cls(kind, int(turns or 0), room, notes, pictures)
 
 
 def length(engine: Engine, situation: Situation) -> int:
@@ -65,7 +71,9 @@ def length(engine: Engine, situation: Situation) -> int:
         return int(measure(situation))
     answers = sum(len(exchange.answer) for exchange in situation.earlier)
     seen = sum(map(len, situation.observations))
-    return (len(situation.instructions) + seen + answers) // _CHARACTERS_A_TOKEN
+    characters = len(situation.instructions) + seen + answers
+    pictures = sum(map(len, situation.pictures))
+    return characters // _CHARACTERS_A_TOKEN + pictures * _TOKENS_A_PICTURE
 
 
 @dataclass
@@ -87,19 +95,27 @@ class Context:
     _notes: list[str] = field(default_factory=list)
     _read: str | None = None
     """The observation of the present turn, as the policy was shown it."""
+    _saw: Mapping[str, bytes] = field(default_factory=dict)
+    """The pictures of the present turn, as the policy was shown them."""
     _asides: int = 0
 
     def begin(self) -> None:
         """A new episode: nothing but the notes is kept."""
         self._earlier = []
         self._before = self._lineage = self._read = None
+        self._saw = {}
         self._summary = ""
         self._asides = 0
         self.is_aside = self.forks = False
 
     def situation(self, asked: Situation, engine: Engine) -> Situation:
-        """`asked`, with what the policy reads again. What has no room any more is forgotten."""
-        self._read = asked.observation
+        """`asked`, with what the policy reads again. What has no room any more is forgotten.
+
+        Raises ConfigError for a picture that the engine cannot show its model.
+        """
+        if asked.images:
+            asked = shown(asked, engine) if self.history.pictures else replace(asked, images={})
+        self._read, self._saw = asked.observation, asked.images
         if self.history.kind == "none" and not self.history.notes:
             return asked
         if self.history.kind == "last":
@@ -119,7 +135,8 @@ class Context:
 
     def request_for_summary(self, asked: Situation, engine: Engine) -> Situation:
         """What the model is asked so that its answer is the summary."""
-        return self.situation(replace(asked, observation=SUMMARISE, actions=()), engine)
+        request = replace(asked, observation=SUMMARISE, actions=(), images={})
+        return self.situation(request, engine)
 
     def summarised(self, decision: Decision) -> None:
         """The decision is a summary: it stands for all that was read until now."""
@@ -128,7 +145,7 @@ class Context:
         self._earlier = []
         self._before = None
         self._summary = decision.text
-        self._read = None
+        self._read, self._saw = None, {}
 
     def acted(self, observation: str, decision: Decision) -> None:
         """The decision was taken, in the world unless it is a note."""
@@ -139,11 +156,11 @@ class Context:
         self.is_aside = self._keep_note(decision.text)
         if self.history.kind != "none":
             seen = observation if self._read is None else self._read
-            self._earlier.append(Exchange(seen, decision.text, decision.action_ids))
+            self._earlier.append(Exchange(seen, decision.text, decision.action_ids, self._saw))
             is_known = decision.token_exact and len(decision.prompt_ids) > 0
             self._before = self._lineage if is_known else None
             self._forget(len(self._earlier) - _MOST_EXCHANGES)
-        self._read = None
+        self._read, self._saw = None, {}
 
     def _keep_note(self, answer: str) -> bool:
         """Keeps a note. False if the answer is none, or one too many: then the world gets it."""
@@ -171,7 +188,7 @@ class Context:
         earlier = tuple(self._earlier)
         before = self._before
         if self.history.kind == "newest_screen" and earlier:
-            earlier = tuple(replace(exchange, observation=LEFT_OUT) for exchange in earlier)
+            earlier = tuple(replace(e, observation=LEFT_OUT, images={}) for e in earlier)
             before = None
         instructions = asked.instructions
         if self.history.notes:

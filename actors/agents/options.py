@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -104,6 +104,10 @@ class EnvSlot(Protocol):
 
     @property
     def observation(self) -> str: ...
+
+    @property
+    def images(self) -> Mapping[str, bytes]:
+        """The pictures of this turn, by name."""
 
     @property
     def draw(self) -> int:

@@ -134,7 +134,12 @@ def make_slots(
         for n in range(config.collecting.slots)
     ]
     policy = config.policy
-    history = History.of(history_of(config), policy.context - policy.max_tokens, config.agent.notes)
+    history = History.of(
+        history_of(config),
+        policy.context - policy.max_tokens,
+        config.agent.notes,
+        pictures=config.agent.sight != "ignore",
+    )
     return [
         Slot(
             stream,

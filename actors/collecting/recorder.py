@@ -195,7 +195,7 @@ class Recorder:
         card = slot.cards.get(work.env_id)
         seen = tuple(
             self._journal.blobs.put(data, *media_and_size(data), role=role)
-            for role, data in slot.info.get("images", {}).items()
+            for role, data in slot.images.items()
         )
         t = self._journal.next_t(slot.stream_id)
         forks = decision is not None and slot.context.forks

@@ -153,6 +153,12 @@ class Slot:
         return self.work.env_id
 
     @property
+    def images(self) -> Mapping[str, bytes]:
+        """The pictures of the present turn, by name."""
+        found: Mapping[str, bytes] = self.info.get("images", {})
+        return found
+
+    @property
     def draw(self) -> int:
         """The seed of the present turn's random numbers."""
         return self.draw_of(self.turn)

@@ -90,7 +90,7 @@ class Collecting(Section):
 
 
 class AgentSection(Section):
-    """What the agent remembers."""
+    """What the agent remembers, and whether it looks at pictures."""
 
     history: str = Field(
         "auto",
@@ -106,6 +106,11 @@ class AgentSection(Section):
         ge=0,
         le=100_000,
         description="characters of notes that the model may keep beyond an episode; 0 is none",
+    )
+    sight: Literal["auto", "ignore"] = Field(
+        "auto",
+        description="pictures that a world gives: auto shows them to the model, and refuses a "
+        "model that cannot see; ignore keeps them in the store, and shows the model none",
     )
 
 

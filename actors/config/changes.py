@@ -22,7 +22,7 @@ _FIXED = (
     ),
     (re.compile(r"collecting\.group_size"), "groups that were begun would never be whole"),
     (
-        re.compile(r"policy\.(engine|model|layers|width|heads|context|learns)"),
+        re.compile(r"policy\.(engine|model|layers|width|heads|context|pixels|learns)"),
         "the checkpoint's weights do not fit it",
     ),
     (

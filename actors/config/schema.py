@@ -63,6 +63,17 @@ class Policy(Section):
     api_key_env: str = Field(
         "OPENAI_API_KEY", description="openai: NAME of the environment variable with the key"
     )
+    sees: bool = Field(
+        False, description="openai: whether the server's model reads pictures; it is tried at start"
+    )
+    pixels: int = Field(
+        0,
+        ge=0,
+        le=512,
+        multiple_of=8,
+        description="small: side of the picture that it sees, which is read as 8 x 8 patches; "
+        "0 is a model of text alone",
+    )
     timeout_seconds: float = Field(120.0, gt=0, le=86_400, description="openai: for one request")
     retries: int = Field(4, ge=0, le=20, description="openai: further tries after a failed request")
     listed: bool = Field(

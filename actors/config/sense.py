@@ -46,6 +46,16 @@ def _policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
         # Rotary position embeddings turn the channels of a head in pairs.
         wanted = f"2 x heads = {2 * policy.heads}"
         yield f"policy.width: {policy.width} is not a multiple of {wanted}", ""
+    if policy.pixels and policy.engine != "small":
+        yield (
+            f"policy.pixels: it is a setting of the engine small, not of {policy.engine}",
+            "leave it out: a model of others says itself what it sees",
+        )
+    if policy.sees and policy.engine != "openai":
+        yield (
+            f"policy.sees: it is a setting of the engine openai, not of {policy.engine}",
+            "leave it out; the engine small sees with policy.pixels=64",
+        )
     if policy.max_tokens >= policy.context:
         yield (
             f"policy.max_tokens: {policy.max_tokens} leaves no room for a prompt in a context of "
@@ -98,6 +108,12 @@ def _history_problems(config: Config) -> Iterator[tuple[str, str]]:
             f"agent.history: {history} and {key} exclude each other: the policy would be asked "
             "about imagined turns without the history that it is used to",
             f"set {key}=0 or agent.history=none",
+        )
+    for key in _plans_without_history(config) if config.policy.pixels else ():
+        yield (
+            f"policy.pixels and {key} exclude each other: the policy would be asked about imagined "
+            "turns, of which there is no picture",
+            f"set {key}=0 or planning.enabled=false",
         )
 
 

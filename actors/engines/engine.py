@@ -6,9 +6,9 @@ An engine whose policy is learned takes new weights by `load`; any other engine 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,11 +21,13 @@ class Exchange:
     """An earlier turn, as a policy reads it again: what was seen, and the answer to it.
 
     answer_ids int32 [A]: the tokens of the answer; empty if nobody knows them.
+    images: the pictures that were seen, by name, as the bytes of PNG, JPEG or WebP files.
     """
 
     observation: str
     answer: str
     answer_ids: np.ndarray = field(compare=False)
+    images: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Situation:
     earlier: the turns before this one that the policy reads again, the oldest first.
     before: int32 [P], or None. The exact tokens that the model has read and written so far, if they
     are those of `earlier`: the prompt is these tokens and what is new, and nothing is encoded twice.
+    images: the pictures of the present turn, by name, as the bytes of PNG, JPEG or WebP files.
     """
 
     observation: str
@@ -49,6 +52,13 @@ class Situation:
     memory: str = ""
     earlier: tuple[Exchange, ...] = ()
     before: np.ndarray | None = field(default=None, compare=False)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[tuple[bytes, ...]]:
+        """The pictures of every one of `observations`, in the order of their names."""
+        shown = [*(exchange.images for exchange in self.earlier), self.images]
+        return [tuple(images[name] for name in sorted(images)) for images in shown]
 
     @property
     def observations(self) -> list[str]:
@@ -75,6 +85,25 @@ def messages(situation: Situation) -> list[dict[str, str]]:
     return chat
 
 
+def with_pictures(
+    chat: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Sequence[bytes]],
+    part: Callable[[bytes], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """A chat whose observations show their pictures, each before the text of its turn.
+
+    pictures: for each message of the user, in order. part: a picture as a part of a content. A
+    message without pictures stays plain text, which every model and server reads.
+    """
+    left = iter(pictures)
+    shown: list[dict[str, Any]] = []
+    for message in chat:
+        seen = next(left, ()) if message["role"] == "user" else ()
+        text = {"type": "text", "text": message["content"]}
+        shown.append({**message, "content": [*map(part, seen), text]} if seen else dict(message))
+    return shown
+
+
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"```[a-z]*\n(.*?)(?:```|$)", re.DOTALL)
 
@@ -96,6 +125,8 @@ class Engine(Protocol):
 
     An engine with an attribute `answers_alone` that is true is asked about one situation a call, by
     many threads at once, so that nobody waits for the slowest answer: a server is such an engine.
+    An engine with an attribute `sees` that is true shows its model the pictures of a situation; any
+    other engine is never given one.
     """
 
     version: int

@@ -8,13 +8,16 @@ at temperature 1 counts as a sample.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from actors.engines.engine import Situation, messages, parse_action
+import numpy as np
+
+from actors.engines.engine import Situation, messages, parse_action, with_pictures
 from actors.engines.model import TrainedModel
 from actors.engines.registry import EngineKind
 from actors.engines.servers.passwords import with_password
@@ -24,12 +27,17 @@ from experience.errors import EngineError
 from experience.models.weights import Weights
 from experience.policy import Decision, VersionSpan
 from experience.shards.redaction.redact import Redactor
+from experience.shards.storage.blobs import media_and_size
+from experience.shards.storage.pictures import png
 
 _FIRST_SECONDS = 10.0
 """How long a server may take, before a run, to list its models."""
 
 _FIRST_TOKEN_SECONDS = 60.0
 """How long a server may take, before a run, to load a model and write a token."""
+
+_FIRST_PICTURE = np.full((64, 64, 3), 128, np.uint8)
+"""What a server that sees is shown before a run: many refuse pictures of a few pixels."""
 
 _NO_ANSWER = (AttributeError, IndexError, TypeError, ValueError)
 """Raised by reading an answer that is no chat completion: the SDK does not check answers."""
@@ -50,10 +58,12 @@ class OpenAIServer:
         most_tokens: int,
         timeout_seconds: float,
         retries: int,
+        sees: bool = False,
     ) -> None:
         import openai
 
         self.version = 0
+        self.sees = sees
         self._openai = openai
         self._model = model
         self._tells_tokens: bool | None = None
@@ -103,7 +113,8 @@ class OpenAIServer:
             timeout=min(self._timeout, _FIRST_TOKEN_SECONDS), max_retries=1
         )
         try:
-            self._create(patient, Situation("Say yes."), 0.0, 1)
+            images = {"grey": png(_FIRST_PICTURE)} if self.sees else {}
+            self._create(patient, Situation("Say yes.", images=images), 0.0, 1)
         except openai.NotFoundError as error:
             known = f"it serves {', '.join(served[:8])}; set policy.model" if served else ""
             raise self._failure(error, known) from None
@@ -155,7 +166,7 @@ class OpenAIServer:
         chat completion."""
         answer = client.chat.completions.create(
             model=self._model,
-            messages=messages(situation),
+            messages=with_pictures(messages(situation), situation.pictures, _image_url),
             temperature=temperature,
             max_tokens=most_tokens,
             **also,
@@ -199,6 +210,13 @@ def _exact(decision: Decision, tokens: ServedTokens) -> Decision:
     )
 
 
+def _image_url(picture: bytes) -> dict[str, Any]:
+    """A picture as a part of a message: its bytes in a data URL."""
+    media, _, _ = media_and_size(picture)
+    coded = base64.b64encode(picture).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{coded}"}}
+
+
 def _client_of(policy: PolicySettings) -> OpenAIServer:
     return OpenAIServer(
         policy.base_url,
@@ -207,6 +225,7 @@ def _client_of(policy: PolicySettings) -> OpenAIServer:
         policy.max_tokens,
         policy.timeout_seconds,
         policy.retries,
+        policy.sees,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from actors.agents.agent import check_room
 from actors.agents.planner import make_value, make_world_model
+from actors.agents.sight import check_sight
 from actors.agents.skills import Skills, library_from
 from actors.collecting.hosts.described import describe_worlds, listed_actions
 from actors.config.schema import Config
@@ -75,6 +76,8 @@ class Parts:
         # imagination samples from the very model that the learner updates
         trained = make_model(config.policy, config.seed)
         engine = make_engine(config.policy, config.seed, trained)
+        if config.agent.sight != "ignore":
+            check_sight(engine, worlds.with_pictures)
         self.learner = make_learner(config, trained, rewards)
         self.replay = Replay(
             config.collecting.group_size,

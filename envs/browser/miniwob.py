@@ -121,6 +121,10 @@ class PageWorld(ToolWorld[Task], Generic[Task]):
             return self.shown.difference(self._before)
         return self.shown.text()
 
+    @property
+    def gives_images(self) -> bool:
+        return self._see in ("screenshot", "marks")
+
     def images(self) -> dict[str, bytes]:
         if self._see == "screenshot":
             return {"screenshot": self.page.screenshot()}

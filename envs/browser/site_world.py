@@ -65,6 +65,10 @@ class SiteWorld(World[Task], Generic[Task]):
     def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._browser.wait(work)
 
+    @property
+    def gives_images(self) -> bool:
+        return self._screenshots
+
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self.wait(self.tab.screenshot())} if self._screenshots else {}
 

@@ -132,6 +132,10 @@ class LiveWorld(ToolWorld[Task], Generic[Task]):
             head.append(f"files: {', '.join(self._files)}")
         return "\n".join([*head, *_window(self._lines, self._first)])
 
+    @property
+    def gives_images(self) -> bool:
+        return self._screenshots
+
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self.wait(self.tabs.tab.screenshot())} if self._screenshots else {}
 

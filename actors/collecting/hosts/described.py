@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.agents.agent import prompt_context
 from actors.collecting.hosts.look import look_at
@@ -24,6 +24,7 @@ class Described:
     weights in force. prompt_contexts: what the policy reads there whatever it observes.
     segment_turns: turns of a segment where the world is endless, else 0. functions: of the worlds
     whose reward is code of their own. deadlines: seconds, of the worlds that set their own.
+    with_pictures: the ids of the worlds that say that they give pictures.
     """
 
     catalogue: dict[str, SignalKind]
@@ -32,6 +33,7 @@ class Described:
     segment_turns: dict[str, int]
     functions: dict[str, RewardFunction]
     deadlines: dict[str, float]
+    with_pictures: list[str] = field(default_factory=list)
 
     @property
     def rewards(self) -> RewardModel:
@@ -53,6 +55,8 @@ def describe_worlds(config: Config) -> Described:
             found.functions[world.id] = reward_function(world.id, seen.card.reward_source)
         found.prompt_contexts[world.id] = prompt_context(seen.view)
         found.segment_turns[world.id] = world.segment_turns or seen.card.segment_turns
+        if seen.card.gives_images:
+            found.with_pictures.append(world.id)
     return found
 
 

@@ -103,6 +103,10 @@ class DesktopOffice(Computer13[DesktopTask]):
         active = [node for node in self._nodes if "active" in node.states] or self._nodes
         return "\n".join([self.task.goal, *titles, *lines(active)])
 
+    @property
+    def gives_images(self) -> bool:
+        return self._screenshots
+
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self.desktop.framebuffer.png()} if self._screenshots else {}
 
