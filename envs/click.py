@@ -19,15 +19,15 @@ from experience.signal import SignalKind
 SIDE = 64
 """Pixels of a picture's side."""
 COLOURS = {
-    "red": (220, 50, 47),
-    "green": (40, 160, 70),
-    "blue": (38, 90, 220),
-    "yellow": (230, 200, 40),
-    "purple": (150, 60, 190),
-    "black": (20, 20, 20),
+    "red": (220, 40, 40),
+    "green": (40, 180, 60),
+    "blue": (40, 80, 230),
+    "yellow": (240, 220, 40),
+    "purple": (160, 50, 200),
+    "white": (250, 250, 250),
 }
 SHAPES = ("square", "disc")
-_GROUND = (235, 235, 235)
+_GROUND = (128, 128, 128)
 _SMALLEST, _LARGEST = 6, 9
 """Half the side of a square, and the radius of a disc, in pixels."""
 _GAP = 2

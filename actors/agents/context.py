@@ -135,8 +135,8 @@ class Context:
 
     def request_for_summary(self, asked: Situation, engine: Engine) -> Situation:
         """What the model is asked so that its answer is the summary."""
-        request = replace(asked, observation=SUMMARISE, actions=(), images={})
-        return self.situation(request, engine)
+        # with the pictures of its turn: the row of a summary names them, as every row does
+        return self.situation(replace(asked, observation=SUMMARISE, actions=()), engine)
 
     def summarised(self, decision: Decision) -> None:
         """The decision is a summary: it stands for all that was read until now."""

@@ -109,6 +109,12 @@ def _history_problems(config: Config) -> Iterator[tuple[str, str]]:
             "about imagined turns without the history that it is used to",
             f"set {key}=0 or agent.history=none",
         )
+    if config.policy.pixels and config.agent.sight == "ignore":
+        yield (
+            "agent.sight: ignore and policy.pixels exclude each other: the learner would show the "
+            "model pictures that it was not shown when it acted",
+            "set policy.pixels=0 or agent.sight=auto",
+        )
     for key in _plans_without_history(config) if config.policy.pixels else ():
         yield (
             f"policy.pixels and {key} exclude each other: the policy would be asked about imagined "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ _ANY_LENGTH = 1 << 30
 class LocalEngine:
     """Samples from a model in this process, which a learner may update between two calls.
 
-    listed: in a world that lists its actions, only a listed action is ever written.
+    listed: in a world that lists its actions, only a listed action is ever written. look: makes, of
+    the situations of one call, the pictures that the model's session takes; None: it cannot see.
 
     Actions are drawn from the model's softmax at the given temperature, over what may be written,
     and from nothing else. The random numbers are the engine's own, or, for a situation that names
@@ -54,8 +56,11 @@ class LocalEngine:
         seed: int,
         behaviour_id: str,
         listed: bool = False,
+        look: Callable[[Sequence[Situation]], Any] | None = None,
     ) -> None:
         self.version = 0
+        self.sees = look is not None
+        self._look = look
         self.behaviour_id = behaviour_id
         self._model = trained.model.eval()
         self._tokenizer = trained.tokenizer
@@ -98,6 +103,7 @@ class LocalEngine:
             most_tokens=self._limits.most_tokens,
             only=[self._only(s) for s in situations],
             generator=[self._generator_of(s) for s in situations],
+            pictures=None if self._look is None else self._look(situations),
         )
         return [
             self._decision(s, p, w, temperature)

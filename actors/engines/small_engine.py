@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from actors.engines.local import LocalEngine, TokenLimits
 from actors.engines.model import Prompt, TrainedModel
 from actors.engines.registry import EngineKind
 from actors.engines.settings import PolicySettings
+from experience.errors import ConfigError
 from experience.models.decoding import fit
+from experience.models.sight import read_picture
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 
@@ -47,7 +50,12 @@ class ByteTurns:
 def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
     """A transformer with new weights, which `seed` alone decides."""
     shape = TransformerShape(
-        ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context
+        ByteTokenizer.size,
+        policy.layers,
+        policy.width,
+        policy.heads,
+        policy.context,
+        policy.pixels,
     )
     # nn.Module draws its first weights from the global generator: give it back as it was
     with torch.random.fork_rng(devices=[]):
@@ -58,7 +66,23 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
 def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:
     """Samples from `trained`, or from a transformer of its own with new weights."""
     trained = trained or make_model(policy, seed)
-    return LocalEngine(trained, TokenLimits.of(policy), seed, "small", policy.listed)
+    look = partial(_look, policy.pixels) if policy.pixels else None
+    return LocalEngine(trained, TokenLimits.of(policy), seed, "small", policy.listed, look)
+
+
+def _look(pixels: int, situations: Sequence[Situation]) -> torch.Tensor:
+    """The picture of each situation, black where there is none: uint8 [B, S, S, 3]."""
+    seen = np.zeros((len(situations), pixels, pixels, 3), np.uint8)
+    for row, situation in enumerate(situations):
+        if len(situation.images) > 1:
+            raise ConfigError(
+                f"the world shows {', '.join(sorted(situation.images))}, and policy.engine=small "
+                "sees one picture a turn",
+                "let the world show one of them, or use another engine",
+            )
+        for picture in situation.images.values():
+            seen[row] = read_picture(picture, pixels)
+    return torch.from_numpy(seen)
 
 
 KIND = EngineKind(make_engine, make_model)

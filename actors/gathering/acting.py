@@ -26,7 +26,7 @@ _SCRIPTS: dict[str, Lane] = {"random": "random", "expert": "demonstration"}
 _WEIGHTS = ".safetensors"
 _OF_NO_MATTER = {"temperature", "learns", "timeout_seconds", "retries", "api_key_env"}
 """Keys of `policy` that do not make it another policy; the temperature is named beside it."""
-_SHAPE = ("engine", "model", "layers", "width", "heads", "context", "base_url")
+_SHAPE = ("engine", "model", "layers", "width", "heads", "context", "pixels", "base_url")
 """Keys of `policy` that belong to a checkpoint. The others are how it is sampled."""
 
 

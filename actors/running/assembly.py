@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 import torch
 
@@ -39,6 +40,7 @@ from actors.running.progress import Progress
 from actors.running.thought import Thought
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, DivergedError
+from experience.learning.album import Album
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.null_learner import NullLearner
 from experience.learning.token_learner import TokenLearner
@@ -51,6 +53,7 @@ from experience.replay.limits import RateLimiter
 from experience.replay.memory import Replay
 from experience.reward import RewardModel
 from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.storage.blobs import BlobReader
 from experience.signal import SignalKind
 from experience.step import Step
 
@@ -78,7 +81,7 @@ class Parts:
         engine = make_engine(config.policy, config.seed, trained)
         if config.agent.sight != "ignore":
             check_sight(engine, worlds.with_pictures)
-        self.learner = make_learner(config, trained, rewards)
+        self.learner = make_learner(config, trained, rewards, directory.shards)
         self.replay = Replay(
             config.collecting.group_size,
             config.learning.max_lag,
@@ -263,8 +266,16 @@ class Parts:
         check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
 
 
-def make_learner(config: Config, trained: TrainedModel | None, rewards: RewardModel) -> Learner:
-    """The learner of a run. Raises ConfigError if the policy has no model that can be learned."""
+def make_learner(
+    config: Config,
+    trained: TrainedModel | None,
+    rewards: RewardModel,
+    shards: Path = Path("shards"),
+) -> Learner:
+    """The learner of a run, which reads pictures from the blobs in `shards`.
+
+    Raises ConfigError if the policy has no model that can be learned.
+    """
     if not config.policy.learns:
         return NullLearner()
     learning, planning = config.learning, config.planning
@@ -289,9 +300,10 @@ def make_learner(config: Config, trained: TrainedModel | None, rewards: RewardMo
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, seed=config.seed)
-    return TokenLearner(
-        trained.model, settings, make_value(config) if learning.advantage == "turn" else None
-    )
+    value = make_value(config) if learning.advantage == "turn" else None
+    pixels = config.policy.pixels
+    album = Album(BlobReader(shards).read, pixels) if pixels else None
+    return TokenLearner(trained.model, settings, value, album)
 
 
 def make_world(config: Config, signals: Sequence[str]) -> LearnedModel | None:

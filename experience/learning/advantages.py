@@ -43,7 +43,7 @@ def as_turn(step: Step) -> Turn | None:
     d = step.decision
     if d is None or not d.token_exact or not len(d.action_ids) or not len(d.prompt_ids):
         return None
-    return of_decision(d)
+    return replace(of_decision(d), pictures=tuple(blob.hash for blob in step.obs_blobs))
 
 
 def as_sample(step: Step, advantage: float) -> Turn | None:

@@ -19,7 +19,8 @@ class Turn:
     """The part of a turn that losses need.
 
     prompt int32 [P]; action int32 [A]; logprobs float32 [A]: the sampler's log-probabilities, at
-    `temperature`, over the tokens that it could choose from (see `Decision.allowed_ids`).
+    `temperature`, over the tokens that it could choose from (see `Decision.allowed_ids`). pictures:
+    the hashes of the blobs that were seen.
     """
 
     prompt: np.ndarray
@@ -29,6 +30,7 @@ class Turn:
     temperature: float = 1.0
     allowed_ids: np.ndarray = field(default_factory=_no_ids)
     allowed_counts: np.ndarray = field(default_factory=_no_ids)
+    pictures: tuple[bytes, ...] = ()
 
     @property
     def length(self) -> int:
@@ -46,6 +48,7 @@ class TokenBatch:
     limited: bool [B, T−1], True where the decoder could choose from `allowed` tokens only.
     allowed: int64 [N, 3], as (row, prediction, token).
     logp_reference: float [B, T−1], under a frozen reference policy; None without one.
+    pictures: uint8 [B, S, S, 3], for a model that sees; None for any other.
     """
 
     tokens: Tensor
@@ -57,6 +60,7 @@ class TokenBatch:
     limited: Tensor
     allowed: Tensor
     logp_reference: Tensor | None = None
+    pictures: Tensor | None = None
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> TokenBatch:

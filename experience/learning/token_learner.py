@@ -15,6 +15,7 @@ from torch import nn
 
 from experience.episode import Group
 from experience.learning.advantages import AdvantageEstimator
+from experience.learning.album import Album
 from experience.learning.batch import Turn
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
@@ -66,10 +67,17 @@ def imitation_schedule(step: int, steps: int) -> float:
 
 
 class TokenLearner:
-    """Owns a policy that writes tokens. See `Learner` for what its methods promise."""
+    """Owns a policy that writes tokens. See `Learner` for what its methods promise.
+
+    album: the pictures of turns, for a policy that sees.
+    """
 
     def __init__(
-        self, model: nn.Module, settings: LearnerSettings, value: ValueFunction | None = None
+        self,
+        model: nn.Module,
+        settings: LearnerSettings,
+        value: ValueFunction | None = None,
+        album: Album | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -77,7 +85,7 @@ class TokenLearner:
         self.version = 0
         self.options = b""
         self.planner: Mapping[str, bytes] = {}
-        self.trainer = Trainer(model, settings)
+        self.trainer = Trainer(model, settings, album)
         self.advantages = AdvantageEstimator(settings.advantage, settings.negative_weight, value)
         self._demonstrations = Demonstrations(settings.remembered_successes)
         self._rng = np.random.default_rng(settings.seed)

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor, nn
 
+from experience.learning.album import Album
 from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
 from experience.learning.learner import LearnerSettings
@@ -19,10 +20,16 @@ from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 
 
 class Trainer:
-    """Owns the optimiser of one model. `updates` rises whenever the weights may have changed."""
+    """Owns the optimiser of one model. `updates` rises whenever the weights may have changed.
 
-    def __init__(self, model: nn.Module, settings: LearnerSettings) -> None:
+    album: the pictures of turns, for a model that sees.
+    """
+
+    def __init__(
+        self, model: nn.Module, settings: LearnerSettings, album: Album | None = None
+    ) -> None:
         self.model = model
+        self._album = album
         self.settings = settings
         self.objective = objective(settings.objective, asdict(settings))
         self.optimizer = self._new_optimizer()
@@ -111,9 +118,8 @@ class Trainer:
 
         `temperature` scores all turns at one temperature; None scores each at that of its sampler.
         """
-        batches = [
-            TokenBatch.of(micro) for micro in micro_batches(turns, self.settings.micro_batch_tokens)
-        ]
+        most = self.settings.micro_batch_tokens
+        batches = [self._batch(micro) for micro in micro_batches(turns, most)]
         counts = TokenCounts.of(batches)
         total = 0.0
         metrics = defaultdict[str, float](float)
@@ -131,6 +137,12 @@ class Trainer:
                 metrics[name] += value
         return total, dict(metrics)
 
+    def _batch(self, turns: Sequence[Turn]) -> TokenBatch:
+        batch = TokenBatch.of(turns)
+        if self._album is None:
+            return batch
+        return replace(batch, pictures=torch.from_numpy(self._album.pictures(turns)))
+
     def _new_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(
             self.model.parameters(),
@@ -142,7 +154,8 @@ class Trainer:
 
 def _score(model: nn.Module, batch: TokenBatch, temperature: float | None) -> Tensor:
     """Log-probabilities of the batch's tokens under `model`, float [B, T−1]."""
-    logits = model(batch.tokens)
+    shown = () if batch.pictures is None else (batch.pictures,)
+    logits = model(batch.tokens, *shown)
     barred = batch.barred(logits.shape[-1])
     chosen = batch.temperature if temperature is None else temperature
     return token_logprobs(logits, batch.tokens, chosen, barred)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,9 +31,9 @@ class Session(Protocol):
 
 
 class Samplable(Protocol):
-    """A model that sequences can be sampled from."""
+    """A model that sequences can be sampled from. One that sees makes `session(pictures)` too."""
 
-    def session(self) -> Session: ...
+    def session(self, *pictures: Any) -> Session: ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def sample(
     temperature: float,
     generator: torch.Generator | Sequence[torch.Generator],
     only: Sequence[Sequence[np.ndarray]] = (),
+    pictures: Any = None,
 ) -> list[Sampled]:
     """Samples a continuation of each prompt: up to an `end` token, or `most_tokens` tokens.
 
@@ -88,6 +89,8 @@ def sample(
     list allows any text. The distribution is the model's over the tokens that keep one of the
     listed texts possible.
 
+    `pictures` is what a model that sees is shown with the prompts, in the form that it takes.
+
     `generator` is one for all prompts, drawn from in their order, or one for each. Raises
     RecordError if a listed text is longer than `most_tokens`, or has no end token.
     """
@@ -96,7 +99,7 @@ def sample(
         generator = [generator] * len(prompts)
     # Any token can pad: `seen` hides it.
     tokens, seen = _padded(prompts, next(iter(ends), 0))
-    session = model.session()
+    session = model.session() if pictures is None else model.session(pictures)
     logits = session.read(tokens, seen)
     listed = [_listed(texts, most_tokens, ends) for texts in only] or [[] for _ in prompts]
     writing = [_Writing(texts) for texts in listed]

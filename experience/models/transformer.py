@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experience.errors import RecordError
+from experience.models.sight import PATCHES, Sight
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class TransformerShape:
     width: int = 128
     heads: int = 4
     context: int = 512
+    pixels: int = 0
+    """The side of the picture that is read before the tokens; 0: a model of text alone."""
 
 
 @dataclass
@@ -85,7 +88,11 @@ class _Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens int64 [B, T] -> logits float32 [B, T, V]."""
+    """tokens int64 [B, T] -> logits float32 [B, T, V].
+
+    A model that sees takes pictures uint8 [B, S, S, 3] too. It reads their patches before all
+    tokens; they are no tokens themselves, and nothing is predicted there.
+    """
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
@@ -93,8 +100,11 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(_Block(shape, layer) for layer in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width)
+        self.sight = Sight(shape.pixels, shape.width) if shape.pixels else None
         half = shape.width // shape.heads // 2
-        angles = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+        angles = torch.arange(shape.context + self.patches)[:, None] * 10_000.0 ** (
+            -torch.arange(half) / half
+        )
         # Not among the weights: they follow from the shape alone.
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
@@ -106,35 +116,49 @@ class Transformer(nn.Module):
                     scale /= (2 * shape.layers) ** 0.5
                 nn.init.normal_(weight, std=scale)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    @property
+    def patches(self) -> int:
+        """The number of vectors that stand before the tokens."""
+        return PATCHES if self.sight is not None else 0
+
+    def forward(self, tokens: Tensor, pictures: Tensor | None = None) -> Tensor:
         """Logits of whole sequences; padding, if any, is on the right.
 
         Raises RecordError if they are longer than the context.
         """
-        return self._logits(self._read(tokens, torch.arange(tokens.shape[1])[None], None, None))
+        x = self.begin(tokens, pictures)
+        hidden = self._read(x, torch.arange(x.shape[1])[None], None, None)
+        return self._logits(hidden[:, self.patches :])
 
-    def session(self) -> TransformerSession:
-        return TransformerSession(self)
+    def session(self, pictures: Tensor | None = None) -> TransformerSession:
+        return TransformerSession(self, pictures)
 
-    def decode(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """Logits [B, V] after `tokens` [B, T] at `positions` [B, T].
+    def begin(self, tokens: Tensor, pictures: Tensor | None) -> Tensor:
+        """What is read first: the patches of the pictures, then the tokens, float [B, P + T, W]."""
+        embedded: Tensor = self.embedding(tokens)
+        if self.sight is None:
+            return embedded
+        seen = self.sight.blank(len(tokens)) if pictures is None else pictures
+        return torch.cat([self.sight(seen), embedded], 1)
+
+    def decode(self, x: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """Logits [B, V] after the vectors `x` [B, T, W] at `positions` [B, T].
 
         mask: bool [B, 1, T, cached + T], True where a token is attended to.
         """
         # The last token's logits only: no other one is sampled from.
-        return self._logits(self._read(tokens, positions, mask, cache)[:, -1])
+        return self._logits(self._read(x, positions, mask, cache)[:, -1])
 
     def _read(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None
     ) -> Tensor:
-        length = tokens.shape[1] + (cache.length if cache is not None else 0)
+        length = x.shape[1] + (cache.length if cache is not None else 0) - self.patches
         if length > self.shape.context:
             raise RecordError(
                 f"a sequence of {length} tokens does not fit into a context of "
                 f"{self.shape.context}",
                 f"give the model a context of {length} tokens, or shorten what it reads",
             )
-        x = self.embedding(tokens)
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # type: ignore[index]
         for block in self.blocks:
             x = block(x, cos, sin, mask, cache)
@@ -149,19 +173,23 @@ class Transformer(nn.Module):
 class TransformerSession:
     """A `decoding.Session` of a `Transformer`."""
 
-    def __init__(self, model: Transformer) -> None:
-        self._model = model
+    def __init__(self, model: Transformer, pictures: Tensor | None = None) -> None:
+        self._model, self._pictures = model, pictures
         self._cache = Cache.empty(model.shape.layers)
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        new = tokens.shape[1]
-        length = seen.shape[1]
+        model = self._model
+        is_first = self._cache.length == 0
+        x = model.begin(tokens, self._pictures) if is_first else model.embedding(tokens)
+        if model.patches:  # they are seen by every row, before its padding
+            seen = torch.cat([seen.new_ones(len(seen), model.patches), seen], 1)
+        new, length = x.shape[1], seen.shape[1]
         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -new:]
         causal = torch.ones(new, length, dtype=torch.bool).tril(length - new)
         # Padding attends to itself: a softmax over an empty row of the mask would be NaN.
         itself = torch.eye(length, dtype=torch.bool)[-new:]
         mask = (causal[None] & seen[:, None]) | itself[None]
-        return self._model.decode(tokens, positions, mask[:, None], self._cache)
+        return model.decode(x, positions, mask[:, None], self._cache)
 
     def keep(self, rows: Tensor) -> None:
         self._cache.keep(rows)
