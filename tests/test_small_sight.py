@@ -19,11 +19,10 @@ from actors.pool.pool import all_new
 from envs.click import Click
 from experience.errors import ConfigError, RecordError
 from experience.learning.advantages import as_turn
-from experience.learning.album import Album
 from experience.learning.learner import LearnerSettings
 from experience.learning.token_learner import TokenLearner
 from experience.learning.trainer import Trainer, _score
-from experience.models.sight import read_picture
+from experience.models.sight import Album, read_picture
 from experience.shards.catalog import Catalog
 from experience.shards.storage.blobs import BlobReader
 from experience.shards.storage.pictures import png

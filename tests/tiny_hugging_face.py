@@ -83,3 +83,59 @@ def write_tiny_model(folder: Path, kind: str = "llama", seed: int = 0, *, ends: 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def write_tiny_seeing_model(folder: Path, seed: int = 0) -> str:
+    """A LLaVA of random weights over bytes: a picture of 32 x 32 pixels is four tokens."""
+    from transformers import (
+        AutoTokenizer,
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    write_tiny_model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": [*MARKS, "<image>"]})
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            **sizes, num_attention_heads=2, image_size=32, patch_size=16, projection_dim=32
+        ),
+        text_config=LlamaConfig(
+            **sizes,
+            vocab_size=len(tokenizer),
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+        ),
+        image_token_index=image,
+        vision_feature_layer=-1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+        for weight in model.parameters():
+            weight.data.mul_(4.0)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(MARKS[0])
+    side = {"height": 32, "width": 32}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size=side, crop_size=side),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=(
+            "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}"
+            "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}"
+            "{% endfor %}<|end|>{% endfor %}"
+            "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        ),
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)

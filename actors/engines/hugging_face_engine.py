@@ -7,17 +7,20 @@ log-probabilities would not be those of what was sampled from; its end tokens ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from actors.engines.engine import Situation, messages, parse_action
+from actors.engines.engine import Situation, messages, parse_action, with_pictures
 from actors.engines.local import LocalEngine, TokenLimits
 from actors.engines.model import Prompt, TrainedModel
 from actors.engines.registry import EngineKind
 from actors.engines.settings import PolicySettings
 from experience.errors import ConfigError
-from experience.models.hugging_face import load
+from experience.models.hugging_face import CausalModel, load, load_seeing, sees
+from experience.models.sight import open_picture
+from experience.policy import Decision
 
 _LEFT_OUT = " […] "
 _ANSWER = "<the answer of the turn before>"
@@ -113,11 +116,92 @@ def _end_tokens(tokenizer: Any, lm: Any) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+class SeeingTurns(ChatTurns):
+    """The chat template of a vision-language model. Its processor writes the tokens that stand for
+    pictures, so a chat is rendered whole at every turn."""
+
+    def __init__(self, processor: Any, lm: Any) -> None:
+        super().__init__(processor.tokenizer, lm)
+        self._processor = processor
+
+    def _render(self, situation: Situation, observation: str) -> list[int]:
+        return self.whole(replace(situation, observation=observation, earlier=(), memory=""))
+
+    def whole(self, situation: Situation) -> list[int]:
+        """The tokens of the whole chat, those of its pictures among them."""
+        return [int(token) for token in self._inputs(situation)["input_ids"][0]]
+
+    def look(self, situations: Sequence[Situation]) -> dict[str, Any]:
+        """The pictures of one situation, in the form that the model takes."""
+        (situation,) = situations
+        if not any(situation.pictures):
+            return {}
+        found = self._inputs(situation)
+        ids = found.pop("input_ids")
+        return {name: value for name, value in found.items() if value.shape != ids.shape}
+
+    def _inputs(self, situation: Situation) -> dict[str, Any]:
+        said = [
+            {"role": message["role"], "content": message["content"]}
+            for message in messages(situation)
+            if message["content"]
+        ]
+        shown = with_pictures(said, situation.pictures, lambda _: {"type": "image"})
+        # templates of such models read parts, and not all of them read a plain text too
+        for message in shown:
+            if isinstance(message["content"], str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
+        text = self._processor.apply_chat_template(
+            shown, add_generation_prompt=True, tokenize=False
+        )
+        seen = [open_picture(data) for turn in situation.pictures for data in turn]
+        return dict(
+            self._processor(
+                text=[text], images=seen or None, add_special_tokens=False, return_tensors="pt"
+            )
+        )
+
+
+class SeeingEngine(LocalEngine):
+    """Samples from a vision-language model, one situation at a time."""
+
+    _tokenizer: SeeingTurns
+
+    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
+        return [
+            super(SeeingEngine, self).act([self._fitting(s)], temperature)[0] for s in situations
+        ]
+
+    def encode(self, situation: Situation, action: str) -> Decision:
+        return super().encode(self._fitting(situation), action)
+
+    def _fitting(self, situation: Situation) -> Situation:
+        """The situation without its earlier turns, and their pictures, where they have no room."""
+        room = self._limits.context - self._limits.most_tokens
+        if situation.earlier and self.length(situation) > room:
+            return replace(situation, earlier=(), before=None)
+        return situation
+
+    def _whole(self, situation: Situation) -> np.ndarray:
+        return np.array(self._tokenizer.whole(situation), np.int32)
+
+
 def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
     """The pretrained model; `seed` decides nothing here. Raises MissingPartError if it cannot be
     loaded, ConfigError if no token of the model would end an action."""
-    model, tokenizer = load(policy.model)
-    turns = ChatTurns(tokenizer, model.lm)
+    model: CausalModel
+    if sees(policy.model):
+        if policy.learns:
+            raise ConfigError(
+                f"{policy.place('learns')}: policy.learns: {policy.model} sees pictures, and a "
+                "vision-language model is not trained here yet",
+                "set policy.learns=false",
+            )
+        model, processor = load_seeing(policy.model)
+        turns: ChatTurns = SeeingTurns(processor, model.lm)
+    else:
+        model, tokenizer = load(policy.model)
+        turns = ChatTurns(tokenizer, model.lm)
     if not turns.ends:
         raise ConfigError(
             f"policy.model: {policy.model} names no token that ends an answer",
@@ -130,6 +214,10 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
 def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:
     """Samples from `trained`, or from a copy of the pretrained model of its own."""
     trained = trained or make_model(policy, seed)
+    if isinstance(trained.tokenizer, SeeingTurns):
+        look = trained.tokenizer.look
+        limits = TokenLimits.of(policy)
+        return SeeingEngine(trained, limits, seed, "hugging_face", policy.listed, look)
     return LocalEngine(trained, TokenLimits.of(policy), seed, "hugging_face", policy.listed)
 
 

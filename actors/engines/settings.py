@@ -39,6 +39,9 @@ class PolicySettings(Protocol):
     def api_key_env(self) -> str: ...
 
     @property
+    def learns(self) -> bool: ...
+
+    @property
     def sees(self) -> bool: ...
 
     @property

