@@ -45,6 +45,18 @@ def is_pixels(space: spaces.Space[Any]) -> bool:
     )
 
 
+def has_pixels(space: spaces.Space[Any]) -> bool:
+    """Whether `pictures_of` may find pictures in values of `space`."""
+    match space:
+        case spaces.Dict():
+            return any(map(has_pixels, space.spaces.values()))
+        case spaces.Tuple() | spaces.OneOf():
+            return any(map(has_pixels, space.spaces))
+        case spaces.Sequence():
+            return has_pixels(space.feature_space)
+    return is_pixels(space)
+
+
 def said(space: spaces.Box, path: str) -> str:
     """The line of text that stands for pixels: their shape, and the names of their pictures."""
     size = "x".join(map(str, space.shape))

@@ -18,7 +18,7 @@ from envs.contract import INVALID, Outcome, World
 from envs.make import make
 from envs.text.describing import described
 from envs.text.parts import Arrays
-from envs.text.pixels import pictures_of
+from envs.text.pixels import has_pixels, pictures_of
 from envs.text.reading import read
 from envs.text.writing import OBSERVATION, Style, parts_of_codes, shown, written
 from experience.errors import ConfigError, EnvironmentFailure
@@ -105,6 +105,10 @@ class Text(World[int]):
                 "mend the environment's observation_space, or what its reset and step return",
             ) from error
         return cut(text, self.observation_characters - _FOR_A_NOTE)
+
+    @property
+    def gives_images(self) -> bool:
+        return self.pictures or has_pixels(self.inner.observation_space)
 
     def images(self) -> dict[str, bytes]:
         """The pixels of the observation, and with `pictures` the rendering, as PNG files."""
