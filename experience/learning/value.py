@@ -219,6 +219,7 @@ class _Regressor(Transformer):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor, last: Tensor) -> Tensor:  # type: ignore[override]
-        hidden = self._read(tokens, torch.arange(tokens.shape[1])[None], None, None)
+        positions = torch.arange(tokens.shape[1])[None]
+        hidden = self._read(self.begin(tokens, None), positions, None, None)
         read: Tensor = self.head(hidden[torch.arange(len(last)), last])[:, 0]
         return read
