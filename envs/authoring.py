@@ -42,6 +42,7 @@ import numpy as np
 
 from envs.contract import INVALID, Outcome, Task, World
 from envs.unicode_text import UnicodeText
+from envs.wording import Refused
 from experience.signal import SignalKind
 
 Answer = Outcome
@@ -49,6 +50,7 @@ Answer = Outcome
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string"}
+_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
     ("false", "0", "no", "off"), False
 )
@@ -94,14 +96,36 @@ class Parameter:
         try:
             value = self._converted(given)
         except (KeyError, ValueError, TypeError, OverflowError):
-            raise ValueError(
-                f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}"
+            raise Refused(
+                f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}",
+                f"{self.placeholder} must be {self.in_words()}, not {str(given)[:20]!r}.",
             ) from None
         if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name} is one of {', '.join(map(str, self.choices))}")
+            raise Refused(
+                f"{self.name} is one of {', '.join(map(str, self.choices))}",
+                f"{self.placeholder} must be {self.in_words()}, not {value}.",
+            )
         if self.range and not self.range.low <= value <= self.range.high:  # NaN fails too
-            raise ValueError(f"{self.name} from {self.range.low:g} to {self.range.high:g}")
+            raise Refused(
+                f"{self.name} from {self.range.low:g} to {self.range.high:g}",
+                f"{self.placeholder} must be {self.in_words()}, not {value:g}.",
+            )
         return value
+
+    @property
+    def placeholder(self) -> str:
+        """The parameter's name where plain words show how an action is written."""
+        return self.name.upper().replace("_AND_", " ")
+
+    def in_words(self) -> str:
+        """The values that are accepted, as a noun with its article."""
+        if self.choices:
+            *most, last = map(str, self.choices)
+            return f"{', '.join(most)} or {last}" if most else last
+        noun = _NOUNS[self.type]
+        if self.range is None:
+            return noun
+        return f"{noun} from {self.range.low:g} to {self.range.high:g}"
 
     def _converted(self, given: Any) -> Any:
         if self.type is bool:
@@ -177,6 +201,23 @@ class Tool:
         words = [p.name if p.required else f"[{p.name}]" for p in self.parameters]
         return " ".join([self.name, *words])
 
+    def plain_usage(self) -> str:
+        """How an action is written, with its parameters in capital letters."""
+        words = [p.placeholder if p.required else f"[{p.placeholder}]" for p in self.parameters]
+        return " ".join([self.name, *words])
+
+    def explained(self, description: str = "") -> str:
+        """What the action does, and which values its parameters take."""
+        names: dict[str, list[str]] = {}
+        for p in self.parameters:
+            if p.choices or p.type is not str:
+                names.setdefault(p.in_words(), []).append(p.placeholder)
+        bounds = [f"{', '.join(who)}: {accepted}" for accepted, who in names.items()]
+        sentences = [description or self.description, *(["; ".join(bounds)] if bounds else [])]
+        if not all(p.required for p in self.parameters):
+            sentences.append("What stands in brackets may be left out")
+        return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+
     def read(self, text: str) -> dict[str, Any]:
         """The arguments by name, read from the words after the tool's name. Raises ValueError."""
         if self.parameters and self.parameters[-1].type is str:
@@ -195,10 +236,20 @@ class Tool:
         known = {p.name for p in self.parameters}
         missing = [p.name for p in self.parameters if p.required and p.name not in given]
         if missing or set(given) - known or (count or len(given)) > len(known):
-            raise ValueError(f"write: {self.usage()}")
+            raise Refused(f"write: {self.usage()}", self._miswritten(missing, given, count))
         return {
             p.name: p.read(given[p.name]) if p.name in given else p.default for p in self.parameters
         }
+
+    def _miswritten(
+        self, missing: Sequence[str], given: Mapping[str, Any], count: int | None
+    ) -> str:
+        """What is wrong with the arguments that were written, and the right form."""
+        if missing:
+            wrong = f"{', '.join(name.upper() for name in missing)} is missing"
+        else:
+            wrong = f"{count or len(given)} values were given"
+        return f"The action {self.name} is written: {self.plain_usage()}. Here {wrong}."
 
     def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
         """A well-formed line at random; free texts are drawn from the words `shown`."""
@@ -262,10 +313,7 @@ class ToolWorld(World[Task], Generic[Task]):
         cls.reward_weights = {INVALID: -0.1} | cls.reward_weights
         cls.tools = tools_of(cls)
         if cls.tools and "instructions" not in vars(cls):
-            cls.instructions = "Reply with one line: " + "; ".join(
-                f"`{t.usage()}` {t.description[0].lower()}{t.description[1:].rstrip('.')}"
-                for t in cls.tools.values()
-            )
+            cls.instructions = _listed(cls.tools)
 
     @property
     def tool_space(self) -> gymnasium.spaces.OneOf:
@@ -280,14 +328,34 @@ class ToolWorld(World[Task], Generic[Task]):
         if text.startswith("{"):
             call = _tool_call(text)
             if call is None or call[0] not in self.tools:
-                raise ValueError(
-                    'a tool call is {"name": ..., "arguments": {...}}: ' + ", ".join(self.tools)
+                raise Refused(
+                    'a tool call is {"name": ..., "arguments": {...}}: ' + ", ".join(self.tools),
+                    'A tool call is written {"name": ..., "arguments": {...}}, with one of these '
+                    f"names: {', '.join(self.tools)}.",
                 )
             return call[0], self.tools[call[0]].read_arguments(call[1])
         name, _, rest = text.partition(" ")
         if name not in self.tools:
-            raise ValueError(f"no action {name[:20]}: {', '.join(self.tools)}")
+            raise Refused(
+                f"no action {name[:20]}: {', '.join(self.tools)}",
+                f"The first word must be one of: {', '.join(self.tools)}.",
+            )
         return name, self.tools[name].read(rest)
+
+    def ways(self) -> Mapping[str, str]:
+        """Each tool as it is written, and what it does: in `forms` by its name, if it is there.
+
+        Tools in `forms` come first, in the order in which they stand there.
+        """
+        ordered = [name for name in self.forms if name in self.tools]
+        ordered += [name for name in self.tools if name not in self.forms]
+        return {
+            self.tools[name].plain_usage(): self.tools[name].explained(self.forms.get(name, ""))
+            for name in ordered
+        }
+
+    def own_instructions(self) -> str:
+        return "" if self.instructions == _listed(self.tools) else self.instructions
 
     def act(self, action: str) -> Outcome:
         name, arguments = self.read(action)
@@ -298,6 +366,14 @@ class ToolWorld(World[Task], Generic[Task]):
         tools = list(self.tools.values())
         drawn: Tool = tools[rng.integers(len(tools))]
         return drawn.draw(rng, _words(self.observe()))
+
+
+def _listed(tools: Mapping[str, Tool]) -> str:
+    """The instructions of a world that has these tools."""
+    return "Reply with one line: " + "; ".join(
+        f"`{t.usage()}` {t.description[0].lower()}{t.description[1:].rstrip('.')}"
+        for t in tools.values()
+    )
 
 
 def _words(text: str) -> list[str]:

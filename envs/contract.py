@@ -24,6 +24,8 @@ A stranger's environment needs none of it. The framework uses these names where 
                       an endless world has max_turns None, and is lived in segments
     observation_characters, action_characters
                       the longest observation (cut off there) and action (refused beyond)
+    wording, describe(), example()
+                      plain words for language models beside the terse ones (envs/wording.py)
     cheats            what a dishonest agent would try; `./xp env check` expects no reward for it
     laboratory()      possible experiments and known results: for campaigns of experiments
     snapshot(), restore(bytes)
@@ -45,6 +47,7 @@ import gymnasium
 import numpy as np
 
 from envs.unicode_text import UnicodeText
+from envs.wording import OF_WORDING, Worded, plain_observation
 from experience.reward import RewardFunction, computed, context_of, weighted_sum
 from experience.signal import LATE, SignalKind
 from experience.text.characters import readable, without_lone_surrogates
@@ -68,10 +71,11 @@ def is_held_out(signature: str) -> bool:
     return hashlib.sha256(f"heldout/{signature}".encode()).digest()[0] < 51
 
 
-class WorldDefinition(gymnasium.Env[str, str], Generic[Task]):
+class WorldDefinition(Worded, gymnasium.Env[str, str], Generic[Task]):
     """The part of a world that its class defines: its tasks, what it shows, what actions do.
 
-    A class of worlds defines `draw` (a task), `begin` (its start state), `observe` and `act`.
+    A class of worlds defines `draw` (a task), `begin` (its start state), `observe` and `act`. What
+    it may say to language models stands in envs/wording.py.
     """
 
     env_version: ClassVar[str] = "1"
@@ -252,7 +256,7 @@ class World(WorldDefinition[Task], Generic[Task]):
             self._check_length(action)
             signals, terminated = self.act(action.strip() or "(nothing)")
         except ValueError as unreadable:
-            self._note = f"\n! {unreadable}"
+            self._note = self.refusal(action, unreadable)
             signals = {INVALID: (1.0, without_lone_surrogates(action[:80]))}
             terminated = False
         is_last = self.max_turns is not None and self._turn >= self.max_turns
@@ -294,7 +298,11 @@ class World(WorldDefinition[Task], Generic[Task]):
         if self.repeats:
             return pickle.dumps((self.split, self.task, self._drawn_with, self._acted))
         # A space holds random numbers of its own, and `restore` must not bring old ones back.
-        state = {name: v for name, v in vars(self).items() if not name.endswith("_space")}
+        state = {
+            name: v
+            for name, v in vars(self).items()
+            if not name.endswith("_space") and name not in OF_WORDING
+        }
         return pickle.dumps(state)
 
     def restore(self, snapshot: bytes) -> tuple[str, dict[str, Any]]:
@@ -317,7 +325,11 @@ class World(WorldDefinition[Task], Generic[Task]):
         return self._seen(), self._info({})
 
     def _seen(self) -> str:
-        return readable(self.observe() + self._note)[: self.observation_characters]
+        if self.wording == "plain":
+            seen = plain_observation(self, self._note, self._turn, self._ended)
+        else:
+            seen = self.observe() + self._note
+        return readable(seen)[: self.observation_characters]
 
     def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
         named = {"late": self.late, "tag": self.tag} if self.late or self.tag else {}

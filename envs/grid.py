@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Outcome, World
+from envs.wording import Refused
 from experience.signal import SignalKind
 
 MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -31,6 +32,20 @@ class KeyDoor(World[Grid]):
     of the grid's side. `max_turns` of 0 means 6 · size · stages.
     """
 
+    briefing: ClassVar[str] = (
+        "You walk on a square grid. Walk onto the key to pick it up, then onto the door, which "
+        "opens only for its key. Without the key the door is a wall. A door leads to the next "
+        "key; the task is done after the last door. Each turn moves you by one cell; a step off "
+        "the grid leaves you where you are. Row 0 is the top row, column 0 the leftmost column."
+    )
+    reply: ClassVar[str] = "Reply with one word and nothing else. The word is one of:"
+    forms: ClassVar[dict[str, str]] = {
+        "up": "go one row up.",
+        "down": "go one row down.",
+        "left": "go one column to the left.",
+        "right": "go one column to the right.",
+    }
+    meanings: ClassVar[dict[str, str]] = {"solved": "when you pass the last door"}
     instructions = (
         "Walk onto the key, then with it onto the door. Reply with one of: up, down, left, right."
     )
@@ -87,6 +102,33 @@ class KeyDoor(World[Grid]):
         left = f"\ndoors left {self.stages - self.stage}" if self.stages > 1 else ""
         return f"{you}\nkey {key}\ndoor {self._way_to(self.task.doors[self.stage])}{left}"
 
+    def describe(self) -> str:
+        grid = f"the {self.size} x {self.size} grid"
+        here = f"You are in row {self.at[0]}, column {self.at[1]} of {grid}."
+        if self._is_over:
+            return f"{here} You have passed all doors."
+        door = self._direction(self.task.doors[self.stage])
+        if self.has_key:
+            lines = [here, f"You have the key. The door is {door}."]
+        else:
+            key = self._direction(self.task.keys[self.stage])
+            lines = [here, f"You do not have the key. The key is {key}.", f"The door is {door}."]
+        if self.stages > 1:
+            lines.append(f"Doors that are still to be passed: {self.stages - self.stage}.")
+        return "\n".join(lines)
+
+    def example(self) -> str:
+        # The same word in every state: a word chosen by the state would tell of the way.
+        return "left"
+
+    def _direction(self, cell: Cell) -> str:
+        """Where a cell lies from here, in words."""
+        down = cell[0] - self.at[0]
+        right = cell[1] - self.at[1]
+        rows = _counted(abs(down), "row", "down" if down > 0 else "up")
+        columns = _counted(abs(right), "column", "to the right" if right > 0 else "to the left")
+        return " and ".join(part for part in (rows, columns) if part) or "where you are"
+
     def _way_to(self, cell: Cell) -> str:
         """The distance to a cell by rows and columns, e.g. `up2 left0`."""
         down = cell[0] - self.at[0]
@@ -97,7 +139,10 @@ class KeyDoor(World[Grid]):
 
     def act(self, action: str) -> Outcome:
         if action not in MOVES:
-            raise ValueError("reply with up, down, left or right")
+            raise Refused(
+                "reply with up, down, left or right",
+                "The answer must be one word: up, down, left or right.",
+            )
         goal = self._after(self.at, action)
         signals = {"solved": 0.0, "key": 0.0, "door": 0.0}
         if goal == self.task.doors[self.stage] and not self.has_key:
@@ -156,3 +201,8 @@ class KeyDoor(World[Grid]):
 
     def random_action(self, rng: np.random.Generator) -> str:
         return str(rng.choice(self.actions))
+
+
+def _counted(number: int, noun: str, direction: str) -> str:
+    """`2 rows down`; empty for 0."""
+    return f"{number} {noun}{'s' if number > 1 else ''} {direction}" if number else ""

@@ -38,7 +38,8 @@ class World(Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict,
         description="given to the environment's constructor: texts, numbers, lists and mappings, "
-        "e.g. {screenshots: true}",
+        "e.g. {screenshots: true}; bundled worlds take wording: plain or terse, and get plain if "
+        "policy.engine is hugging_face or openai and nothing is said",
     )
     isolation: Literal["process", "inside"] | None = Field(
         None,

@@ -22,6 +22,7 @@ from actors.config.moved import report_moved
 from actors.config.reader import check_secrets, read_file, read_override
 from actors.config.section import SEEDS, PathText, Section, at_home, model_here
 from actors.config.sense import check_sense, names_of_secrets, without_password
+from actors.config.wording import with_wording
 from actors.config.words import check_keys, explain_error
 from actors.engines.registry import OUTSIDE
 from actors.engines.registry import names as engine_names
@@ -360,7 +361,7 @@ def load(
         raise problems.error()
     # From here on the values behind these names are redacted, in child processes too.
     name_secrets(names_of_secrets(config.model_dump()))
-    return without_password(config), dict(origins(merged))
+    return without_password(with_wording(config)), dict(origins(merged))
 
 
 def dump(config: Config) -> str:

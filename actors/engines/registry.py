@@ -25,6 +25,8 @@ OUTSIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """The name of an engine that is not in this folder: `my_package:MyEngine`."""
 
 _FILES = "_engine.py"
+CHAT_ENGINES = frozenset({"hugging_face", "openai"})
+"""Bundled engines whose models read sentences: bundled worlds speak plainly to them."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from envs.contract import INVALID, Outcome, World
 from envs.sandbox.hosted import TIER, Hosted, Session
+from envs.wording import Refused
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
 
@@ -66,10 +67,29 @@ def _row_as_text(row: list[int]) -> str:
     return " ".join({1: "x", -1: "o", 0: "."}[value] for value in row)
 
 
+def _board_in_words(rows: list[list[int]], legal: tuple[int, ...]) -> list[str]:
+    """The board, after a line that says how to read it; free cells show the number of their move,
+    where a move is a free cell."""
+    cells = [value for row in rows for value in row]
+    whose = "x is yours, o is the other player's"
+    if tuple(number for number, value in enumerate(cells) if value == 0) != legal:
+        return [f"The board ({whose}, . is empty):", *map(_row_as_text, rows)]
+    shown = [{1: "x", -1: "o"}.get(value, str(n)) for n, value in enumerate(cells)]
+    width = len(rows[0])
+    lines = [" ".join(shown[at : at + width]) for at in range(0, len(shown), width)]
+    return [f"The board ({whose}, a number is a free cell):", *lines]
+
+
 class Duel(World[int]):
     goes_back: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
     instructions: ClassVar[str] = "Reply with the number of one legal move"
+    briefing: ClassVar[str] = "Play a board game for two players and win it."
+    reply: ClassVar[str] = "Reply with a number and nothing else:"
+    forms: ClassVar[dict[str, str]] = {"MOVE": "the number of a move that is allowed now."}
+    meanings: ClassVar[dict[str, str]] = {
+        "outcome": "times the outcome for you: 1 if you win, 0 for a draw, -1 if you lose"
+    }
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "outcome": SignalKind("fraction", "env_state"),
         "player": SignalKind("count", "env_state"),
@@ -104,10 +124,28 @@ class Duel(World[int]):
         legal = " ".join(map(str, self._now.legal))
         return f"{self._now.player}, you are x\n{board}\nlegal: {legal}"
 
+    def describe(self) -> str:
+        if self._now.rows is None:
+            return f"The game {self.game} is over."
+        board = _board_in_words(self._now.rows, self._now.legal)
+        return "\n".join(
+            [
+                f"The game is {self.game}. You are {self._now.player}, and it is your turn.",
+                *board,
+                f"Moves that are allowed now: {', '.join(map(str, self._now.legal))}.",
+            ]
+        )
+
+    def example(self) -> str:
+        return str(min(self._now.legal, default=""))
+
     def act(self, action: str) -> Outcome:
         legal = self._now.legal
         if not action.isdigit() or int(action) not in legal:
-            raise ValueError("choose a legal move: " + " ".join(map(str, legal)))
+            raise Refused(
+                "choose a legal move: " + " ".join(map(str, legal)),
+                f"The answer must be one of these numbers: {', '.join(map(str, legal))}.",
+            )
         assert self._game is not None
         mover = self._now.player  # noted before the move, after which the other is to act
         self._now = Turn.read(self._game.ask("move", number=int(action)))

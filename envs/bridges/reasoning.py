@@ -18,6 +18,8 @@ from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.sandbox.hosted import TIER, Hosted
 from experience.errors import EnvironmentFailure
 
+_TASKS = 500
+"""The puzzles of a dataset that are tasks: those with the first numbers."""
 GUEST = Path(__file__).parent / "guests/reasoning.py"
 CONSTANT: dict[str, float] = {
     "acre": 0.43,
@@ -72,6 +74,13 @@ def entry(dataset: str, index: int) -> dict[str, str]:
 class Reasoning(ToolWorld[int]):
     """Puzzles of one dataset. Warns if the dataset is in `CONSTANT`."""
 
+    briefing: ClassVar[str] = "Solve one puzzle. Your first answer is scored and ends the task."
+    forms: ClassVar[dict[str, str]] = {
+        "answer": "Give the final answer as TEXT: only the answer itself, no other words"
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "score": "times the score of your answer, from 0 (wrong) to 1 (right)"
+    }
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "score": SignalKind("fraction", "verifier")
     }
@@ -100,7 +109,7 @@ class Reasoning(ToolWorld[int]):
         self.dataset = dataset
 
     def draw(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(500))
+        return int(rng.integers(_TASKS))
 
     def signature(self, task: int) -> str:
         return f"{self.dataset}: {self._entry(task)['question']}"
@@ -114,6 +123,13 @@ class Reasoning(ToolWorld[int]):
 
     def observe(self) -> str:
         return self._entry(self.task)["question"]
+
+    def describe(self) -> str:
+        return f"Puzzle: {self._entry(self.task)['question']}"
+
+    def example(self) -> str:
+        # The answer to a puzzle that is no task: it shows the form and tells nothing of this one.
+        return f"answer {self._entry(_TASKS)['answer'] or 'unknown'}"
 
     @action
     def answer(self, text: str) -> Outcome:

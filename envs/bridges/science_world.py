@@ -18,6 +18,7 @@ import numpy as np
 from envs.bridges.gold_path import steps_done
 from envs.contract import INVALID, Outcome, Split, World
 from envs.sandbox.hosted import TIER, with_java
+from envs.wording import Refused
 from experience.signal import SignalKind
 
 _GUEST = Path(__file__).parent / "guests/science_world.py"
@@ -30,6 +31,28 @@ class Science(World[tuple[str, int]]):
     instructions: ClassVar[str] = (
         "Reply with one action, e.g. `look around`, `go to kitchen` or `pick up thermometer`"
     )
+    briefing: ClassVar[str] = (
+        "Do a science task in a simulated house, by short commands in English. If a command could "
+        "mean several things, you are asked; reply then with the number of what you mean."
+    )
+    reply: ClassVar[str] = (
+        "Reply with one command and nothing else. THING is the name of a thing that is here, ROOM "
+        "of a room. Commands that often help:"
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "look around": "list what is in this room, and its doors",
+        "open door to ROOM": "open a door; also open THING, for a cupboard",
+        "go to ROOM": "walk into a room that is next to this one",
+        "pick up THING": "take it with you; inventory lists what you carry",
+        "move THING to THING": "put one into or onto the other; pour THING into THING for liquids",
+        "activate THING": "switch it on; use THING on THING applies one to the other",
+        "focus on THING": "say that it is the one that the task asks for: a wrong one loses",
+        "wait": "let time pass",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "progress": "times what you gain of the task; all of it is 1, and a lost task takes all "
+        "gains back"
+    }
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "progress": SignalKind("fraction", "env_state"),
         INVALID: SignalKind("count", "env_state"),
@@ -71,11 +94,21 @@ class Science(World[tuple[str, int]]):
     def observe(self) -> str:
         return f"{self._wanted}\n{in_order(self._seen_text)}"
 
+    def describe(self) -> str:
+        return f"{self._wanted}\nWhat you see or were told last:\n{in_order(self._seen_text)}"
+
+    def example(self) -> str:
+        # While ScienceWorld asks what an ambiguous command means, it takes a number only.
+        return "0" if self._numbers else "inventory"
+
     def act(self, action: str) -> Outcome:
         step = self._inside.ask("step", action=self._numbers.get(action, action))
         text = str(step["seen"])
         if text.startswith(("No known action", "Unknown action")):
-            raise ValueError("no such action")
+            raise Refused(
+                "no such action",
+                "There is no such command, or one of its things is not here by that name.",
+            )
         # Sorted before they are numbered: the same choice then has the same number in each run.
         self._seen_text, self._numbers = numbered(text)
         # A task that is lost for good scores -100. It counts as 0: what was gained is taken back.

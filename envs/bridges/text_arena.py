@@ -15,6 +15,7 @@ import numpy as np
 
 from envs.contract import INVALID, Outcome, World
 from envs.sandbox.hosted import TIER, Hosted, Session
+from envs.wording import Refused
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
 
@@ -31,6 +32,12 @@ class Arena(World[int]):
     instructions: ClassVar[str] = (
         "Reply as the game says; a move stands in square brackets, e.g. [4]"
     )
+    briefing: ClassVar[str] = "Play a text game and win it. Its rules are told in the game itself."
+    reply: ClassVar[str] = "Reply as the game's rules say, with your move and nothing else:"
+    forms: ClassVar[dict[str, str]] = {"[MOVE]": "your move, in square brackets, e.g. [4]."}
+    meanings: ClassVar[dict[str, str]] = {
+        "outcome": "times the outcome for you: 1 if you win, 0 for a draw, -1 if you lose"
+    }
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "outcome": SignalKind("fraction", "env_state"),
         "player": SignalKind("count", "env_state"),
@@ -84,9 +91,15 @@ class Arena(World[int]):
         # The end of the text: a game repeats its rules first, and adds what has happened last.
         return f"player {self._player}\n{self._seen_text[-3000:]}"
 
+    def describe(self) -> str:
+        return f"You are player {self._player}. The game so far:\n{self._seen_text[-3000:].strip()}"
+
     def act(self, action: str) -> Outcome:
         if not re.search(r"\[.+\]", action):
-            raise ValueError("a move stands in square brackets")
+            raise Refused(
+                "a move stands in square brackets",
+                "The move must stand in square brackets, as in [4].",
+            )
         mover = self._player  # noted before the move, after which another player is to act
         self._take("move", action=action)
         if not self._over:

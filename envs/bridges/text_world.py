@@ -14,6 +14,7 @@ import numpy as np
 from envs.bridges.gold_path import steps_done
 from envs.contract import INVALID, Outcome, Split, World
 from envs.sandbox.hosted import TIER, with_java
+from envs.wording import Refused
 from experience.signal import SignalKind
 
 GAMES = {
@@ -23,6 +24,8 @@ GAMES = {
     "sorting": "",
     "mapreader": "numLocations=8,maxDistanceApart=3,includeDoors=0,maxDistractorItemsPerLocation=0",
 }
+_MOST_LISTED = 60
+"""The most possible actions that are listed in plain words."""
 _GUEST = Path(__file__).parent / "guests/text_world.py"
 
 
@@ -33,6 +36,18 @@ class Household(World[tuple[str, int]]):
     instructions: ClassVar[str] = (
         "Reply with one action, e.g. `look around`, `take coin` or `open door to east`"
     )
+    briefing: ClassVar[str] = (
+        "Play a text game in a house: do the task by short commands. Doors, cupboards and boxes "
+        "may have to be opened first."
+    )
+    reply: ClassVar[str] = (
+        "Reply with one command and nothing else, word for word as it is listed among the actions "
+        "that are possible now."
+    )
+    meanings: ClassVar[dict[str, str]] = {
+        "progress": "times what you gain of the task; all of it is 1",
+        "lost": "if you lose the game by a wrong action",
+    }
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "progress": SignalKind("fraction", "env_state"),
         "won": SignalKind("count", "env_state"),
@@ -85,9 +100,22 @@ class Household(World[tuple[str, int]]):
     def observe(self) -> str:
         return f"{self._wanted}\n{self._seen_text.strip()}".strip()
 
+    def describe(self) -> str:
+        possible = ", ".join(sorted(self._valid)[:_MOST_LISTED])
+        lines = [self._seen_text.strip(), f"Actions that are possible now: {possible}."]
+        if self._wanted.strip():
+            lines.insert(0, self._wanted.strip())
+        return "\n".join(lines)
+
+    def example(self) -> str:
+        return "inventory"
+
     def act(self, action: str) -> Outcome:
         if action not in self._valid:
-            raise ValueError("not an action here, e.g. " + ", ".join(sorted(self._valid)[:6]))
+            raise Refused(
+                "not an action here, e.g. " + ", ".join(sorted(self._valid)[:6]),
+                "It must be one of the actions that are possible now, word for word.",
+            )
         step = self._inside.ask("step", action=action)
         score = float(step["score"])
         gained = score - self._score

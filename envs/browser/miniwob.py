@@ -34,6 +34,15 @@ Y = Annotated[float, Range(0, HEIGHT)]
 See = Literal["tree", "diff", "dom", "screenshot", "marks"]
 """What an agent sees. With the last two, images besides the tree."""
 
+_PAGE = "The page, one line for each element, its number in brackets:"
+_HEADINGS: dict[str, str] = {
+    "tree": _PAGE,
+    "diff": "What has changed on the page: lines with - are gone, lines with + are new:",
+    "dom": "The page as HTML:",
+    "screenshot": f"You also see a screenshot. {_PAGE}",
+    "marks": f"You also see a screenshot with the elements' numbers. {_PAGE}",
+}
+
 # Starts an episode as the page's own start button does, from a seed and without its time limit.
 BEGIN = """(() => {
   core.EPISODE_MAX_TIME = 1e9;
@@ -78,6 +87,20 @@ class PageWorld(ToolWorld[Task], Generic[Task]):
     Subclasses define `begin`, which calls `open` and then `show`, and `measure`.
     """
 
+    forms: ClassVar[dict[str, str]] = {
+        "click": "Click the element with that number",
+        "fill": "Click a field, and replace what it holds by TEXT",
+        "select": "Choose OPTION, by its name, in the list with that number",
+        "press": "Press a key, e.g. press Enter or press Control+a",
+        "type_text": "Type where the cursor is",
+        "dblclick": "Double-click an element",
+        "hover": "Move the mouse over an element",
+        "drag_and_drop": "Drag one element onto another, both by their numbers",
+        "click_at": "Click a place on the page, in pixels from its top left corner",
+        "drag_at": "Drag from one place to another, in pixels",
+        "scroll": "Turn the mouse wheel down by so many pixels, or up if PIXELS is negative",
+        "noop": "Wait a moment",
+    }
     sandbox_tier = "namespaces+chromium"
 
     def __init__(self, see: See, in_place: bool) -> None:
@@ -124,6 +147,17 @@ class PageWorld(ToolWorld[Task], Generic[Task]):
     @property
     def gives_images(self) -> bool:
         return self._see in ("screenshot", "marks")
+
+    def describe(self) -> str:
+        asked = self.shown.utterance
+        lines = self.observe().removeprefix(asked).lstrip("\n")
+        changed = self._see == "diff" and self._before is not None and bool(self._before.lines)
+        return f"Task: {asked}\n{_HEADINGS['diff' if changed else self._see]}\n{lines}"
+
+    def example(self) -> str:
+        first = self.shown.lines[0] if self.shown.lines else ""
+        # The task's own words stand first on a page, and a click on them changes nothing.
+        return f"click {self.shown.numbers()[0]}" if "] text " in first else "noop"
 
     def images(self) -> dict[str, bytes]:
         if self._see == "screenshot":
@@ -244,6 +278,14 @@ PageTask = tuple[str, int]
 
 
 class MiniWoB(PageWorld[PageTask]):
+    briefing: ClassVar[str] = (
+        "Do what the task says on one small web page, which is 332 pixels wide and 214 high. Most "
+        "pages end when you press a button such as Submit, so do that last."
+    )
+    meanings: ClassVar[dict[str, str]] = {
+        "page_reward": "times the page's own verdict, from -1 (wrong) to 1 (right)",
+        "actions": "for each action",
+    }
     goes_back: ClassVar[bool] = True
     spells_out: ClassVar[bool] = True
     repeats: ClassVar[bool] = True

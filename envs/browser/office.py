@@ -17,6 +17,7 @@ import numpy as np
 
 from envs.browser.site_world import SiteWorld, pages
 from envs.contract import INVALID, Outcome
+from envs.wording import Refused
 from experience.signal import SignalKind
 
 ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")
@@ -130,6 +131,22 @@ class Office(SiteWorld[OfficeTask]):
         "goto data:text/html,done",
         "scroll 99999",
     )
+    briefing: ClassVar[str] = (
+        "Do one errand on the page of a small office. The errand is over with the first form that "
+        "you send, page that you open or button that you press, so fill in all fields before."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "click X": "click element X, e.g. click 2.",
+        "type X TEXT": "replace what text field X holds by TEXT.",
+        "select X OPTION": "choose OPTION in list X.",
+        "scroll PIXELS": "turn the mouse wheel.",
+        "goto /PATH": "open a page by its path.",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "done": "times the share of the errand that your one change has right",
+        "wrong_change": "if your change is not exactly what the errand asks for",
+        "actions": "for each action",
+    }
     instructions: ClassVar[str] = (
         "Reply with one line: `click X`, `type X TEXT`, `select X OPTION`, `scroll PIXELS` "
         "or `goto /PATH`, where X is an element's number or name, e.g. `click 2`"
@@ -170,6 +187,18 @@ class Office(SiteWorld[OfficeTask]):
         numbered = [f"{line} #{n}" for n, line in enumerate(self._lines, 1)]
         return "\n".join([self.task.goal, *numbered])
 
+    def describe(self) -> str:
+        lines = [
+            f"Errand: {_ERRANDS[self.task.family].format(*self.task.wanted[1:])}.",
+            "The page has these elements. X is an element's number or its name.",
+        ]
+        if not self._lines:
+            lines[1] = "The page has no elements that can be used."
+        return "\n".join([*lines, *map(_element_in_words, range(1, 100), self._lines)])
+
+    def example(self) -> str:
+        return "scroll 100"
+
     def act(self, action: str) -> Outcome:
         self.wait(self._work_of(action))
         self._look()
@@ -189,16 +218,17 @@ class Office(SiteWorld[OfficeTask]):
         if verb == "scroll" and words.lstrip("-").isdigit():
             return self.tab.scroll(int(words))
         if verb not in ("click", "type", "select") or not words:
-            raise ValueError(
-                "write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH"
+            raise Refused(
+                "write: click X, type X TEXT, select X OPTION, scroll PIXELS, goto /PATH",
+                "The first word must be click, type, select, scroll or goto, and more must follow.",
             )
         element, rest = self.tab.elements.find(words)
         if verb == "click":
             if rest:
-                raise ValueError("write: click X")
+                raise Refused("write: click X", "Nothing may follow the element: click X.")
             return self.tab.click(element)
         if not rest:
-            raise ValueError(f"write: {verb} X TEXT")
+            raise Refused(f"write: {verb} X TEXT", f"A text is missing: {verb} X TEXT.")
         return self.tab.type(element, rest) if verb == "type" else self.tab.select(element, rest)
 
     def expert_action(self) -> str:
@@ -230,6 +260,24 @@ class Office(SiteWorld[OfficeTask]):
             text = rng.choice(NAMES) if name else rng.integers(2, 10)
             return f"type {number} {text}"
         return f"click {number}"
+
+
+_ERRANDS = {
+    "order": "order the item {0} in the quantity {1}",
+    "name": "save the name {0}",
+    "open": "open the page {0}",
+    "vote": "vote for {0}, by its button",
+}
+"""The goal of each family of tasks, to be filled with what is wanted."""
+_KINDS = {"button": "button", "link": "link", "text": "text field", "list": "list"}
+
+
+def _element_in_words(number: int, line: str) -> str:
+    """A control of the page, e.g. `2: text field "Qty", holds "1"`."""
+    kind, _, rest = line.partition(" ")
+    name, equals, value = rest.partition("=")
+    holds = f', holds "{value}"' if equals else ""
+    return f'{number}: {_KINDS.get(kind, kind)} "{name}"{holds}'
 
 
 Drawn = tuple[str, tuple[str, ...], tuple[str, ...]]

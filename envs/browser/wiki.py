@@ -127,6 +127,10 @@ KINDS: tuple[Callable[[np.random.Generator], WikiTask], ...] = (_rewrite, _creat
 
 
 class Wiki(SiteTools[WikiTask]):
+    briefing: ClassVar[str] = (
+        "Do one errand in a wiki (MediaWiki). Change only the pages that the errand asks for, and "
+        "write their text exactly as it says."
+    )
     max_turns = 12
     observation_characters: int = 8000
     places = (

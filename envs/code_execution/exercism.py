@@ -89,6 +89,8 @@ def exercises(path: str) -> tuple[Problem, ...]:
 
 
 class Exercism(JudgedProblems):
+    """Exercises of a Python track: instructions and a stub, judged by the exercise's own tests."""
+
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path

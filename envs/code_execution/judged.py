@@ -174,6 +174,16 @@ class JudgedProblems(ToolWorld[Problem]):
         "passed": SignalKind("fraction", "verifier")
     }
     reward_weights: ClassVar[dict[str, float]] = {"passed": 1.0}
+    briefing: ClassVar[str] = (
+        "Complete a Python function. Hidden tests call it and compare its results."
+    )
+    reply: ClassVar[str] = (
+        "Reply with one action and nothing else, no explanation. It may have several lines:"
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "submit": "Hand in CODE, a whole Python program that defines the function. Ends the task."
+    }
+    meanings: ClassVar[dict[str, str]] = {"passed": "if all hidden tests pass"}
     max_turns = 2
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 1.0
@@ -197,6 +207,13 @@ class JudgedProblems(ToolWorld[Problem]):
 
     def observe(self) -> str:
         return self.task.prompt
+
+    def describe(self) -> str:
+        asked = self.task.prompt.strip("\n")
+        return f"Write the function {self.task.entry}. This is its beginning:\n\n{asked}"
+
+    def example(self) -> str:
+        return f"submit def {self.task.entry}(*arguments): return NotImplemented"
 
     @action
     def submit(self, code: str) -> Outcome:

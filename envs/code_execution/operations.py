@@ -35,6 +35,30 @@ def _operation(python: str, words: str) -> Operation:
     return next(o for o in among if (o.python, o.words) == (python, words))
 
 
+def in_a_sentence(kind: str, operation: Operation) -> str:
+    """What a step does to a value of that kind, as an order, e.g. `Remove its first 2 items`."""
+    name, _, number = operation.words.partition(" ")
+    parts = "characters" if kind == "str" else "items"
+    return _ORDERS[name].format(a=number, parts=parts)
+
+
+_ORDERS = {
+    "square": "Square it",
+    "negate": "Change its sign",
+    "add": "Add {a} to it",
+    "times": "Multiply it by {a}",
+    "minus": "Subtract {a} from it",
+    "mod": "Take the remainder when it is divided by {a}, as Python's % does",
+    "upper": "Change all its letters to upper case",
+    "reverse": "Reverse the order of its {parts}",
+    "twice": "Repeat it, so that it stands twice in a row",
+    "first": "Keep only its first {a} {parts}",
+    "drop": "Remove its first {a} {parts}",
+    "sort": "Sort it in ascending order",
+    "above": "Keep only the {parts} that are greater than {a}, in their order",
+}
+
+
 def compose(first: Operation, second: Operation) -> str:
     """A program for "first, then second"."""
     inner = first.python.format("x")

@@ -17,15 +17,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.code_execution.operations import OPERATIONS, PythonProblem, compose, drawn
+from envs.code_execution.operations import (
+    OPERATIONS,
+    PythonProblem,
+    compose,
+    drawn,
+    in_a_sentence,
+)
 from envs.contract import INVALID, Outcome, World
 from envs.sandbox.cage import Outcome as CageOutcome
 from envs.sandbox.cage import Sandbox, tier
+from envs.wording import Refused
 from experience.signal import SignalKind
 
 MOST_SHOWN = 400
 """The most characters that an agent sees of what a cell printed."""
 _MOST_TRIED = 40
+_ARGUMENTS = {"int": "an integer", "str": "a string", "list": "a list of integers"}
 
 
 def same(expected: Any, got: Any) -> bool:
@@ -70,6 +78,24 @@ class PythonTask(World[PythonProblem]):
         "submit f=lambda x: float('nan')",
         "submit import os; os.write(3, b'[[\"value\", 0]]'); os._exit(0)",
     )
+    briefing: ClassVar[str] = (
+        "Write a Python function f that takes one argument x and returns the result of two steps, "
+        "done one after the other. Hidden tests call f with values that you do not see."
+    )
+    reply: ClassVar[str] = (
+        "Reply with one action and nothing else, no explanation. CODE is Python code that defines "
+        "f, e.g. by a def, or by f = lambda x: ... The action is one of:"
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "submit CODE": "hand in f. The hidden tests judge it, and the task ends.",
+        "run CODE": "try f on one example; you are shown the result and the right one.",
+        "cell CODE": "run code whose definitions are kept for later actions, and show its value.",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "tests_passed": "times the share of hidden tests that the submitted f passes; a constant "
+        "result counts as none",
+        "runs": "for each run or cell",
+    }
     instructions: ClassVar[str] = (
         "Reply with one line: `run CODE` to try, or `submit CODE` to finish. CODE is Python "
         "that defines f, e.g. `submit f=lambda x:x+1`. `cell CODE` keeps what it defines"
@@ -115,10 +141,35 @@ class PythonTask(World[PythonProblem]):
             lines.append(f"f({json.dumps(example)})={self._tried} want {expected}")
         return "\n".join(lines)
 
+    def describe(self) -> str:
+        task = self.task
+        lines = [
+            f"Task: write f(x), where x is {_ARGUMENTS[task.kind]}. Two steps:",
+            f"1. {in_a_sentence(task.kind, task.first)}.",
+            f"2. Then, with the result: {in_a_sentence(task.kind, task.second)}.",
+            "f returns the result of step 2.",
+        ]
+        if self._shown:
+            lines.append(f"Cells kept: {len(self._cells)}. The last cell showed: {self._shown}")
+        if self._tried:
+            example = json.dumps(task.inputs[0])
+            expected = json.dumps(task.truth(task.inputs[0]))
+            lines.append(
+                f"Your last run tried f({example}). It gave: {self._tried}. Right is: {expected}"
+            )
+        return "\n".join(lines)
+
+    def example(self) -> str:
+        # A list with x in it is the right result of no task.
+        return "run f = lambda x: [x]"
+
     def act(self, action: str) -> Outcome:
         verb, *rest = action.split(None, 1)
         if verb not in ("run", "submit", "cell") or not rest:
-            raise ValueError("write: run CODE, submit CODE, or cell CODE")
+            raise Refused(
+                "write: run CODE, submit CODE, or cell CODE",
+                "The first word must be run, submit or cell, and Python code must follow it.",
+            )
         if verb == "cell":
             return self._cell(rest[0])
         code = "\n".join([*self._cells, rest[0]])

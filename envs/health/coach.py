@@ -57,6 +57,30 @@ class Coach(ToolWorld[Client]):
         "left": -0.5,
         "goal": 0.5,
     }
+    briefing: ClassVar[str] = (
+        "You coach one person for some weeks, with four decisions a day (at 8, 12, 16 and 21 "
+        "h). What you say today shows in the body days later. Propose something only when it fits "
+        "the moment: every message makes the next one count less, a message that does not fit "
+        "annoys, and a person who is annoyed too often leaves. On most turns say nothing. Gains are "
+        "measured against the same person's four weeks without a coach."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "quiet": "Say nothing until the next decision",
+        "suggest_activity": "Propose so many minutes of activity today",
+        "suggest_bedtime": "Propose an hour to go to bed; 24 is midnight, 25 is one at night",
+        "suggest_meals": "Propose to eat so many kcal more a day, or less if KCAL is negative",
+        "ask": "Ask how it goes",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "sleep": "times each day's gain in sleep",
+        "sleep_regularity": "times each day's gain in the regularity of sleep",
+        "glucose_in_range": "times each day's gain in time with healthy blood sugar",
+        "training": "times each day's gain in training",
+        "overtrained": "for each day of too much training",
+        "messages": "for each message or question",
+        "left": "if the person leaves, which ends the episode",
+        "goal": "times the progress towards the person's own goal, measured on days 28, 90 and 180",
+    }
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.35
     cheats = (
@@ -112,6 +136,21 @@ class Coach(ToolWorld[Client]):
     def observe(self) -> str:
         lines = [_headline(self.person), *_watch(self.person)]
         return "\n".join([*lines, self._reply] if self._reply else lines)
+
+    def describe(self) -> str:
+        person = self.person
+        who = f"The person: a {person.persona.name} of {person.persona.age} years"
+        lines = [
+            f"{who}, whose goal is {_GOALS[person.persona.goal]}.",
+            f"It is day {person.day}, {person.local_hour} h.",
+            *_watch_in_words(person),
+        ]
+        if self._reply:
+            lines.append(f'The answer to your last message: "{self._reply}".')
+        return "\n".join(lines)
+
+    def example(self) -> str:
+        return "ask mood"
 
     @action
     def quiet(self) -> Outcome:
@@ -213,6 +252,30 @@ def _hours_to_the_next_decision(hour: int) -> int:
 def _headline(person: Person) -> str:
     who = f"{person.persona.name} {person.persona.age}, wants {person.persona.goal}"
     return f"{who}; day {person.day} {person.local_hour:02d}h"
+
+
+_GOALS = {
+    "sleep": "better sleep",
+    "fitness": "more fitness",
+    "weight": "to lose weight",
+    "glucose": "healthier blood sugar",
+}
+"""The goals of people, as a coach would say them."""
+
+
+def _watch_in_words(person: Person) -> list[str]:
+    """What the watch and the scales show of yesterday, with units."""
+    if not person.worn:
+        return ["The watch was not worn; there are no measurements of yesterday."]
+    if not person.days:
+        return ["There are no measurements before the first night."]
+    last = person.days[-1]
+    return [
+        f"Yesterday's measurements: {last.asleep_hours:.0f} h of sleep from "
+        f"{last.bedtime % 24:.0f} h on; resting heart rate {person.heart_rate:.0f} a minute; "
+        f"{last.active_minutes:.0f} min of activity; weight {person.body.kg:.1f} kg; blood sugar "
+        f"in the healthy range {in_range(last):.0%} of the time."
+    ]
 
 
 def _watch(person: Person) -> list[str]:

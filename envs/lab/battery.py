@@ -168,6 +168,25 @@ def _solution(kind: str, protocol: Protocol, cell: Cell) -> Any:
 
 
 class Battery(Bench[Cell, Protocol]):
+    briefing: ClassVar[str] = (
+        f"Charge a lithium-ion cell of {CAPACITY_AH:g} Ah fast, without ruining it: a large "
+        "current plates lithium, and that charge is lost for ever. A charging protocol is three "
+        "numbers: FIRST, a current in ampere; MINUTES, how long it flows; SECOND, the current in "
+        "ampere for the rest of the time. Charging stops at 4.2 V. You do not know how warm the "
+        "cell is or how easily it plates."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "simulate": "Compute the charge taken, as a fraction of the capacity. Knows no plating",
+        "prepare": "Charge a real cell by this protocol; samples are numbered from 1",
+        "measure": "Read which fraction of the capacity went into a charged cell, off by about "
+        "0.01. EXPECT is the reading that you expect; a good guess is paid for",
+        "declare": "Hand in a charged cell for good, which ends the task",
+    }
+    meanings: ClassVar[dict[str, str]] = Bench.meanings | {
+        "value": "times the value of the declared cell: the charge that went in, less "
+        f"{PLATING_WEIGHT:g} times what was lost to plating, over the charge of a current of "
+        f"{CAPACITY_AH:g} A in the same time; at most 1"
+    }
     oracle_target: ClassVar[float] = 0.4
     cheats = (
         "declare 1",
@@ -194,6 +213,19 @@ class Battery(Bench[Cell, Protocol]):
 
     def goal(self) -> str:
         return f"charge from {self.task.start_percent} % in {self.task.minutes} min"
+
+    def goal_in_words(self) -> str:
+        return (
+            f"Charge the cell, which is {self.task.start_percent} % full now, in "
+            f"{self.task.minutes} minutes."
+        )
+
+    def recipe_in_words(self, recipe: str) -> str:
+        first, minutes, second = recipe.split()
+        return f"{first} A for {minutes} min, then {second} A"
+
+    def example(self) -> str:
+        return f"simulate 4 {self.task.minutes // 2} 2"
 
     @action
     def simulate(

@@ -8,6 +8,7 @@ knowing what it does not know.
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
+from envs.wording import Refused
 
 Task = TypeVar("Task")
 Recipe = TypeVar("Recipe")
@@ -47,6 +49,12 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         "cost": SignalKind("kEUR", "env_state"),
     }
     reward_weights: ClassVar[dict[str, float]] = {"value": 1.0, "calibration": 0.02, "cost": -1.0}
+    meanings: ClassVar[dict[str, str]] = {
+        "value": "times the value of the sample that you declare, at most 1",
+        "calibration": "times the quality of each EXPECT, which is 1 if the reading is as expected",
+        "cost": f"times the costs: {PRICES['simulate']:g} for each simulate, "
+        f"{PRICES['prepare']:g} for each prepare, {PRICES['measure']:g} for each measure",
+    }
     max_turns = 8
     goes_back: ClassVar[bool] = True
     noise: ClassVar[float] = 0.01
@@ -84,6 +92,29 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
     def observe(self) -> str:
         return "\n".join([self.goal(), *self._notebook])
 
+    def goal_in_words(self) -> str:
+        """The wanted property in sentences, with units."""
+        return self.goal()
+
+    def recipe_in_words(self, recipe: str) -> str:
+        """A recipe of the notebook, with names and units."""
+        return recipe
+
+    def describe(self) -> str:
+        found = [f"- {self._in_words(line)}" for line in self._notebook]
+        heading = "Your notebook:" if found else "Your notebook is empty."
+        return "\n".join([self.goal_in_words(), heading, *found])
+
+    def _in_words(self, line: str) -> str:
+        """A line of the notebook in words; as it stands, if it is of another form."""
+        if simulated := re.fullmatch(r"sim (.*) = (\S+)", line):
+            return f"simulated {self.recipe_in_words(simulated[1])}: {simulated[2]}"
+        if read := re.fullmatch(r"read (\d+) = (\S+)", line):
+            return f"measured sample {read[1]}: {read[2]}"
+        if made := re.fullmatch(r"sample (\d+): (.*)", line):
+            return f"prepared sample {made[1]}: {self.recipe_in_words(made[2])}"
+        return line
+
     def simulated(self, recipe: Recipe) -> Outcome:
         found = self.cheap(recipe)
         self._notebook.append(f"sim {self.words(recipe)} = {found:.2f}")
@@ -96,7 +127,11 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
 
     def _sample(self, number: int) -> Sample[Recipe]:
         if not 1 <= number <= len(self._samples):
-            raise ValueError(f"no sample {number}; prepare one first")
+            made = f"1 to {len(self._samples)}" if self._samples else "none"
+            raise Refused(
+                f"no sample {number}; prepare one first",
+                f"There is no sample {number}. Samples that were prepared: {made}.",
+            )
         return self._samples[number - 1]
 
     @action
@@ -106,7 +141,7 @@ class Bench(ToolWorld[Task], Generic[Task, Recipe]):
         # NaN means that nothing is expected. An infinite number is refused before the draw below:
         # a refused action must leave the random numbers as they were.
         if math.isinf(expect):
-            raise ValueError("expect is a finite number")
+            raise Refused("expect is a finite number", "EXPECT must be a finite number.")
         reading = held.truth + float(self.np_random.normal(0, self.noise))
         self._notebook.append(f"read {sample} = {reading:.2f}")
         signals: dict[str, Any] = {

@@ -39,6 +39,28 @@ class LiquidLab(Bench[Wanted, Mix]):
         "fault": -0.05,
         "contamination": -0.05,
     }
+    briefing: ClassVar[str] = (
+        "You work at a pipetting bench. Mix red and blue dye and water in one well, so that the "
+        "mix has the wanted volume, blue and absorbance. The labels say how much light each stock "
+        "absorbs; in truth pipette and stocks are a little off. A tip that has touched a liquid "
+        "carries a film of it: take a new tip before each stock, and before the first."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "simulate": "Compute the absorbance of a mix of so many uL, by the labels",
+        "new_tip": "Throw the tip away and take a fresh one",
+        "prepare": "Pipette VOLUME uL of STOCK into a well",
+        "measure": "Read the absorbance of a well, off by about 0.01. SAMPLE is the number of the "
+        "well. EXPECT is the reading that you expect; a good guess is paid for",
+        "declare": "Hand in the well with the number SAMPLE, which ends the task",
+    }
+    meanings: ClassVar[dict[str, str]] = Bench.meanings | {
+        "value": "times the value of the declared well: 1 for the wanted absorbance, 0 if it is a "
+        "tenth off, or if the volume or the blue is not as wanted",
+        "cost": f"times the costs: {PRICES['simulate']:g} for each simulate, new_tip and prepare, "
+        f"{PRICES['measure']:g} for each measure",
+        "fault": "for each move that the bench refuses",
+        "contamination": "for each stock that a used tip has spoilt",
+    }
     max_turns = 16
     oracle_target: ClassVar[float] = 0.7
     cheats: ClassVar[Sequence[str | Sequence[str]]] = (
@@ -75,6 +97,25 @@ class LiquidLab(Bench[Wanted, Mix]):
             f"{WELLS}, so that its absorbance is {self.task.absorbance:g}. Stocks, by their "
             f"labels: red {ABSORBANCE['red']:g}, blue {ABSORBANCE['blue']:g}, water 0."
         )
+
+    def goal_in_words(self) -> str:
+        task = self.task
+        return (
+            f"Wanted in one well (wells are 1 to {WELLS}): {task.volume:g} uL in all, of which "
+            f"{task.blue:g} uL are blue, with an absorbance of {task.absorbance:g}. By the labels, "
+            f"pure red has an absorbance of {ABSORBANCE['red']:g}, pure blue of "
+            f"{ABSORBANCE['blue']:g} and water of 0; a mix has the mean, weighted by volume."
+        )
+
+    def recipe_in_words(self, recipe: str) -> str:
+        red, blue, water = recipe.split()
+        return f"{red} uL red, {blue} uL blue, {water} uL water"
+
+    def _in_words(self, line: str) -> str:
+        return super()._in_words(line).replace("measured sample", "measured well")
+
+    def example(self) -> str:
+        return "simulate 60 30 110"
 
     def begin(self) -> None:
         super().begin()

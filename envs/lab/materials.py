@@ -24,6 +24,7 @@ import numpy as np
 
 from envs.authoring import Outcome, Range, action
 from envs.lab.bench import PRICES, Bench
+from envs.wording import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.planning.campaign import Laboratory, Plan
 
@@ -126,6 +127,23 @@ def phase_fractions(
 
 
 class Materials(Bench[Order, Recipe]):
+    briefing: ClassVar[str] = (
+        "Make an alloy of two metals in which a given phase has a given share. A recipe is two "
+        "whole numbers: PERCENT, the atomic percent of the second metal, and KELVIN, the set "
+        "temperature of the furnace. The furnace's real temperature and what it loses of the "
+        "second metal are a little off, and you do not know how much."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "simulate": "Compute the phase's share from a published database: cheap, a little wrong",
+        "prepare": "Make a real sample in the furnace; samples are numbered from 1",
+        "measure": "Take a reading of a prepared sample, off by about 0.01. EXPECT is "
+        "the reading that you expect; a good guess is paid for",
+        "declare": "Hand in a prepared sample for good, which ends the task",
+    }
+    meanings: ClassVar[dict[str, str]] = Bench.meanings | {
+        "value": "times the value of the declared sample: 1 if the share is as wanted, 0 if it is "
+        f"off by {_WORTHLESS_OFF:g}, and up to a fifth less for a hot furnace"
+    }
     oracle_target: ClassVar[float] = 0.7
     cheats = (
         "declare 1",
@@ -158,10 +176,31 @@ class Materials(Bench[Order, Recipe]):
         wanted = f"{self.task.percent / 100:.1f} {self.task.phase}"
         return f"{self.task.system}: {wanted}, {low} to {high} K"
 
+    def goal_in_words(self) -> str:
+        first, second = self.task.system.split("-")
+        low, high = SYSTEMS[self.task.system][2]
+        return (
+            f"Make an alloy of {first} and {second} in which the phase {self.task.phase} has a "
+            f"share of {self.task.percent / 100:.1f} (1 is all of it). PERCENT is the atomic "
+            f"percent of {second}; KELVIN must be from {low} to {high}."
+        )
+
+    def recipe_in_words(self, recipe: str) -> str:
+        percent, kelvin = recipe.split()
+        second = self.task.system.partition("-")[2]
+        return f"{percent} % {second} at {kelvin} K"
+
+    def example(self) -> str:
+        low, high = SYSTEMS[self.task.system][2]
+        return f"simulate 50 {(low + high) // 2}"
+
     def _checked(self, percent: int, kelvin: int) -> Recipe:
         low, high = SYSTEMS[self.task.system][2]
         if not low <= kelvin <= high:
-            raise ValueError(f"kelvin from {low} to {high}")
+            raise Refused(
+                f"kelvin from {low} to {high}",
+                f"For this alloy KELVIN must be from {low} to {high}, not {kelvin}.",
+            )
         return Recipe(percent, kelvin)
 
     @action

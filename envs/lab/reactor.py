@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Outcome, World
+from envs.wording import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.planning.campaign import Laboratory, Plan
 from experience.signal import SignalKind
@@ -144,6 +145,26 @@ class Reactor(World[Campaign]):
         "Reply with one line: `simulate K RATIO` (cheap), `measure K RATIO` (dear) or "
         "`declare K RATIO` (final), e.g. `measure 1300 1.5`"
     )
+    briefing: ClassVar[str] = (
+        "You run a stirred reactor that makes synthesis gas (hydrogen and carbon monoxide) from "
+        "methane and air. Find a good recipe. A recipe is two numbers: K, the set temperature in "
+        f"kelvin, from {TEMPERATURES_K[0]} to {TEMPERATURES_K[1]}, and RATIO, the fuel-air "
+        f"equivalence ratio, from {RATIOS[0]} to {RATIOS[1]} (at 1 there is just enough air to "
+        "burn all methane; a larger ratio is more fuel). A yield of 1 is perfect."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "simulate K RATIO": "compute the yield at chemical equilibrium: cheap, but the real "
+        "reactor may be colder than K, and its time is short.",
+        "measure K RATIO": f"run the real reactor; the reading is off by about {_NOISE:g}.",
+        "declare K RATIO": "choose this recipe for good. It is run once more, and the task ends.",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "syngas_yield": "times the yield of the declared recipe",
+        "heating": f"times (K - {TEMPERATURES_K[0]}) / 1000 of the declared recipe",
+        "carbon_burnt": "times the share of its carbon that leaves as CO2",
+        "cost": f"times the costs: {PRICES['simulate']:g} for each simulate and "
+        f"{PRICES['measure']:g} for each measure",
+    }
     signal_catalogue: ClassVar[dict[str, SignalKind]] = {
         "syngas_yield": SignalKind("fraction", "instrument"),
         "heating": SignalKind("1000 K", "env_state"),
@@ -178,6 +199,23 @@ class Reactor(World[Campaign]):
         return "\n".join(
             [f"syngas {self.task.pressure}atm {self.task.residence_ms}ms", *self._notebook]
         )
+
+    def describe(self) -> str:
+        task = self.task
+        lines = [
+            f"The reactor works at a pressure of {task.pressure} atm; the gas stays in it for "
+            f"{task.residence_ms} ms.",
+            "Your results so far:" if self._notebook else "You have no results yet.",
+        ]
+        for line in self._notebook:
+            recipe, _, found = line[4:].partition("=")
+            kelvin, ratio = recipe.split()
+            how = "simulated" if line.startswith("sim ") else "measured"
+            lines.append(f"- {how} at {kelvin} K, ratio {ratio}: yield {found}")
+        return "\n".join(lines)
+
+    def example(self) -> str:
+        return "simulate 1350 2.5"
 
     def act(self, action: str) -> Outcome:
         verb, temperature_k, ratio = read_recipe(action)
@@ -297,11 +335,17 @@ def read_recipe(action: str) -> tuple[str, float, float]:
     """
     words = action.split()
     if len(words) != 3 or words[0] not in ("simulate", "measure", "declare"):
-        raise ValueError("write: simulate|measure|declare K RATIO")
+        raise Refused(
+            "write: simulate|measure|declare K RATIO",
+            "The answer must be three words: simulate, measure or declare, then K, then RATIO.",
+        )
     try:
         temperature_k, ratio = float(words[1]), float(words[2])
     except ValueError:
-        raise ValueError("K and RATIO are numbers") from None
+        raise Refused(
+            "K and RATIO are numbers",
+            f"K and RATIO must be plain numbers, not {' '.join(words[1:])[:40]!r}.",
+        ) from None
     _check("K", temperature_k, TEMPERATURES_K)
     _check("RATIO", ratio, RATIOS)
     return words[0], temperature_k, ratio
@@ -311,4 +355,7 @@ def _check(name: str, value: float, limits: tuple[float, float]) -> None:
     low, high = limits
     # Written so that NaN fails too: every comparison with it is false.
     if not low <= value <= high:
-        raise ValueError(f"{name} from {low} to {high}")
+        raise Refused(
+            f"{name} from {low} to {high}",
+            f"{name} must be a number from {low} to {high}, not {value:g}.",
+        )

@@ -75,6 +75,11 @@ class ProofWorld(ToolWorld[Lemma]):
         "goals_left": SignalKind("count", "verifier"),
     }
     reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "tactics": -0.01, "errors": -0.02}
+    meanings: ClassVar[dict[str, str]] = {
+        "proved": "if the lemma is proved and a second prover agrees",
+        "tactics": "for each tactic, undo or search",
+        "errors": "for each answer that the prover does not accept",
+    }
     oracle_target: ClassVar[float] = 0.9
     families: ClassVar[Sequence[Callable[[np.random.Generator], Lemma]]] = ()
 

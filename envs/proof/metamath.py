@@ -22,10 +22,12 @@ from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.contract import is_held_out
 from envs.proof.metamath_kernel import Assertion, Database, Proof
 from envs.sandbox import confine
+from envs.wording import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 
 SET_MM = "/usr/share/metamath/databases/set.mm"
 _JUDGE_SECONDS = 60
+_STACK_SHOWN = 8
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
@@ -106,6 +108,23 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         "refused": SignalKind("count", "verifier"),
     }
     reward_weights: ClassVar[dict[str, float]] = {"proved": 1.0, "steps": -0.002, "refused": -0.01}
+    briefing: ClassVar[str] = (
+        "Prove a theorem of set.mm, Metamath's database, on a stack. A label names a hypothesis, "
+        "an axiom or an earlier theorem. To push a label takes its hypotheses from the top of the "
+        "stack and puts what it states there instead; they must match. First push how formulas "
+        "are built (wff, class, setvar), then the hypotheses and steps. The proof is complete when "
+        "the theorem itself is the only line of the stack."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "push": "Use the hypothesis, axiom or earlier theorem of that label on the stack",
+        "pop": "Take the last push back",
+        "lookup": "Show what a label needs and states; the stack stays as it is",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "proved": "if the theorem is proved and the program metamath agrees",
+        "steps": "for each action",
+        "refused": "for each push that does not fit the stack",
+    }
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
     oracle_target: ClassVar[float] = 0.9
@@ -157,18 +176,49 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         goal = self.goal
         hypotheses = [f"{h.label}: {' '.join(h.statement)}" for h in goal.hypotheses]
         stack = [" ".join(s) for s in self._proof().stack]
-        return "\n".join([f"prove {' '.join(goal.statement)}", *hypotheses, "stack:", *stack[-8:]])
+        return "\n".join(
+            [f"prove {' '.join(goal.statement)}", *hypotheses, "stack:", *stack[-_STACK_SHOWN:]]
+        )
+
+    def describe(self) -> str:
+        goal = self.goal
+        hypotheses = [f"- {h.label}: {' '.join(h.statement)}" for h in goal.hypotheses]
+        stack = [f"- {' '.join(s)}" for s in self._proof().stack]
+        hidden = len(stack) - _STACK_SHOWN
+        return "\n".join(
+            [
+                f"Prove: {' '.join(goal.statement)}",
+                "Its hypotheses, by their labels:" if hypotheses else "It has no hypotheses.",
+                *hypotheses,
+                "The stack, its top last:" if stack else "The stack is empty.",
+                *([f"- ({hidden} more below)"] if hidden > 0 else []),
+                *stack[-_STACK_SHOWN:],
+            ]
+        )
+
+    def example(self) -> str:
+        order = self.database.order
+        # `wi`, how an implication is built, stands before nearly all theorems; the first label of
+        # the database stands before all.
+        early = "wi" if order.get("wi", len(order)) < order[self.task[0]] else next(iter(order))
+        return f"lookup {early}"
 
     @action
     def push(self, label: str) -> Outcome:
         """Use a hypothesis, axiom or earlier theorem on the stack."""
         if not _LABEL.fullmatch(label):
-            raise ValueError("a label is letters, digits, . _ and -")
+            raise Refused(
+                "a label is letters, digits, . _ and -",
+                "A label has only letters, digits, dots, underscores and hyphens, at most 40.",
+            )
         proof = self._proof()
         try:
             proof.push(label)
         except ValueError as refused:
-            self._note = f"\n! {refused}"
+            self._note = self.either(
+                f"\n! {refused}",
+                f"\nThe label {label} could not be used; the stack is as before: {refused}.",
+            )
             return {"steps": 1.0, "refused": (1.0, str(refused)[:200])}, False
         self._steps.append(label)
         if not proof.complete:
@@ -181,7 +231,7 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
     def pop(self) -> Outcome:
         """Take the last step back."""
         if not self._steps:
-            raise ValueError("nothing to take back")
+            raise Refused("nothing to take back", "The stack is empty: nothing can be taken back.")
         self._steps.pop()
         return {"steps": 1.0}, False
 
@@ -191,7 +241,10 @@ class Metamath(ToolWorld[tuple[str, tuple[str, ...]]]):
         found = self.database.assertions.get(label)
         # A later theorem may not be used, so it is not shown either.
         if found is None or self.database.order[label] >= self.database.order[self.task[0]]:
-            raise ValueError("no such label here")
+            raise Refused(
+                "no such label here",
+                f"No label {label} stands before this theorem in the database.",
+            )
         told = [" ".join(h.statement) for h in found.hypotheses]
         self._note = f"\n{label}: {' ; '.join(told)} => {' '.join(found.statement)}"
         return {"steps": 1.0}, False

@@ -28,6 +28,17 @@ _TIMED = ("Desktop-v0",)
 
 _WITHOUT_EXPERT = ("Household-v0",)
 """Worlds whose expert follows another path in each run."""
+_SCRIPTS = {
+    "Science-v0": (
+        "look around",
+        "look around",
+        "inventory",
+        "open door to hallway",
+        "go to hallway",
+        "wait",
+    ),
+}
+"""Actions of worlds whose expert and random actions both differ from run to run."""
 
 
 @dataclass
@@ -74,7 +85,7 @@ def _live(world: Any, name: str, split: str, seed: int, told: Told) -> None:
     _note(told, seen, info)
     rng = np.random.default_rng([seed, 1])
     for turn in range(_MOST_STEPS):
-        action = _NONSENSE if turn == _REFUSED_AT else _script(world, name, rng)
+        action = _NONSENSE if turn == _REFUSED_AT else _script(world, name, turn, rng)
         seen, reward, terminated, truncated, info = world.step(action)
         _note(told, seen, info)
         told.rewards.append(float(reward))
@@ -90,7 +101,9 @@ def _note(told: Told, seen: str, info: Mapping[str, Any]) -> None:
     told.tasks.append(info["task_id"])
 
 
-def _script(world: Any, name: str, rng: np.random.Generator) -> str:
+def _script(world: Any, name: str, turn: int, rng: np.random.Generator) -> str:
+    if name in _SCRIPTS:
+        return _SCRIPTS[name][turn % len(_SCRIPTS[name])]
     if name in _WITHOUT_EXPERT:
         return str(world.random_action(rng))
     try:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from envs.wording import Refused
+
 Node = Mapping[str, Any]
 """An `AXNode` of the DevTools protocol."""
 
@@ -55,7 +57,7 @@ class Elements:
     def node(self, number: int) -> int:
         """Chromium's id of an element. Raises ValueError for a number that none has."""
         if not 1 <= number <= len(self.nodes):
-            raise ValueError(f"no element {number}")
+            raise Refused(f"no element {number}", f"The page has elements 1 to {len(self.nodes)}.")
         return self.nodes[number - 1]
 
     def find(self, words: str) -> tuple[int, str]:
@@ -70,10 +72,16 @@ class Elements:
             return int(first), rest
         fitting = [n for n in set(self.names) if n and f"{words} ".startswith(f"{n} ")]
         if not fitting:
-            raise ValueError(f"no element {first}")
+            raise Refused(
+                f"no element {first}",
+                f"No element has that number or name: {words[:40]!r}. Write its number first.",
+            )
         name = max(fitting, key=len)
         if self.names.count(name) > 1:
-            raise ValueError(f"several elements {name}: use a number")
+            raise Refused(
+                f"several elements {name}: use a number",
+                f"Several elements have the name {name!r}: write the number instead.",
+            )
         return self.names.index(name) + 1, words[len(name) + 1 :]
 
 

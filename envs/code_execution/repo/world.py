@@ -17,6 +17,7 @@ import numpy as np
 from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.code_execution.repo.edits import Fault, check_edit, faults
 from envs.code_execution.repo.package import MODULES, reference, source, tested
+from envs.wording import Refused
 
 _WINDOW = 24
 """The number of lines that an agent sees at a time."""
@@ -29,6 +30,23 @@ class Repo(ToolWorld[Fault]):
         "edits": SignalKind("count", "env_state"),
     }
     reward_weights: ClassVar[dict[str, float]] = {"mended": 1.0, "test_runs": -0.01, "edits": -0.01}
+    briefing: ClassVar[str] = (
+        "One line of a module of the Python package networkx was changed by mistake: an operator, "
+        "a constant or a comparison. Some of the module's tests have failed since. Find that line, "
+        "put it right, and hand the file in."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "show": f"Show {_WINDOW} lines of the file, from LINE on",
+        "edit": "Replace line LINE by TEXT; its indentation is kept. No imports, strings or "
+        "comments, and no names that are new to the file",
+        "test": "Run the module's tests and list those that fail",
+        "submit": "Hand the file in, which ends the task",
+    }
+    meanings: ClassVar[dict[str, str]] = {
+        "mended": "if every test passes again in the file that you hand in",
+        "test_runs": "for each test run",
+        "edits": "for each edit",
+    }
     max_turns = 16
     sandbox_tier = "namespaces"
     goes_back: ClassVar[bool] = True
@@ -85,6 +103,22 @@ class Repo(ToolWorld[Fault]):
             shown.append(self._report)
         return "\n".join(shown)
 
+    def describe(self) -> str:
+        end = min(self._at + _WINDOW, len(self._lines) + 1)
+        numbered = [f"{n:4d} {self._lines[n - 1]}" for n in range(self._at, end)]
+        shown = [
+            f"The file is networkx/algorithms/{self.task.module}.py. Tests that fail with it as "
+            f"you got it: {', '.join(self._failing[:4])}.",
+            f"Lines {self._at} to {end - 1} of {len(self._lines)}, each after its number:",
+            *numbered,
+        ]
+        if self._report:
+            shown.append(f"Your last test run: {self._report}")
+        return "\n".join(shown)
+
+    def example(self) -> str:
+        return f"show {min(self._at + _WINDOW, len(self._lines))}"
+
     @action
     def show(self, line: int) -> Outcome:
         """Show the file from a line on."""
@@ -105,7 +139,10 @@ class Repo(ToolWorld[Fault]):
 
     def _check_number(self, line: int) -> None:
         if not 1 <= line <= len(self._lines):
-            raise ValueError(f"line from 1 to {len(self._lines)}")
+            raise Refused(
+                f"line from 1 to {len(self._lines)}",
+                f"The file has lines 1 to {len(self._lines)}, and no line {line}.",
+            )
 
     @action
     def test(self) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Generic, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal
 
 from envs.authoring import Outcome, Range, ToolWorld, action
 from envs.contract import Task
@@ -25,6 +25,25 @@ class Computer13(ToolWorld[Task], Generic[Task]):
     A subclass gives `desktop`, and `judged`: the outcome of an agent that says it is done or gives
     up.
     """
+
+    forms: ClassVar[dict[str, str]] = {
+        "click": "Click at a pixel, or without X and Y where the pointer is",
+        "double_click": "Double-click at a pixel, or where the pointer is",
+        "right_click": "Click with the right button",
+        "typing": r"Type TEXT into the active window; \n in it is Enter and \t is Tab",
+        "press": "Press a key, e.g. press enter, press f2 or press down",
+        "hotkey": "Press keys together, e.g. hotkey ctrl+s",
+        "scroll": "Turn the wheel, to the right by DX and up by DY",
+        "move_to": "Move the pointer to a pixel",
+        "drag_to": "Drag from the pointer to a pixel with the left button",
+        "mouse_down": "Press a mouse button and hold it",
+        "mouse_up": "Let a mouse button go",
+        "key_down": "Press a key and hold it",
+        "key_up": "Let a key go",
+        "wait": "Do nothing for a moment",
+        "done": "Say that the errand is done. It is judged then, so do this last",
+        "fail": "Give up, because it cannot be done",
+    }
 
     @property
     def desktop(self) -> Desktop:

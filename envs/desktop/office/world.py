@@ -16,6 +16,7 @@ import numpy as np
 
 from envs.authoring import Outcome, SignalKind
 from envs.desktop.desktop import LOOK_SECONDS, Desktop
+from envs.desktop.display import HEIGHT, WIDTH
 from envs.desktop.nodes import lines
 from envs.desktop.office import expert
 from envs.desktop.office.computer_13 import Computer13
@@ -43,6 +44,17 @@ class DesktopOffice(Computer13[DesktopTask]):
         "actions": SignalKind("count", "env_state"),
     }
     reward_weights: ClassVar[dict[str, float]] = {"done": 1.0, "harm": -0.5, "actions": -0.01}
+    briefing: ClassVar[str] = (
+        "Do one errand on a computer desktop, by mouse and keyboard. You read the titles of the "
+        "windows, and each thing in the active window with the pixel of its middle, as in "
+        "@x,y. The screen is "
+        f"{WIDTH} pixels wide and {HEIGHT} high. Save what you change in a document."
+    )
+    meanings: ClassVar[dict[str, str]] = {
+        "done": "if the errand is done when you say so",
+        "harm": "for each thing that you damaged: other files, other windows",
+        "actions": "for each action",
+    }
     oracle_target: ClassVar[float] = 0.9
     cheats: ClassVar[Sequence[str | Sequence[str]]] = (
         "done",
@@ -106,6 +118,22 @@ class DesktopOffice(Computer13[DesktopTask]):
     @property
     def gives_images(self) -> bool:
         return self._screenshots
+
+    def describe(self) -> str:
+        titles = [f"- {w.title}{' (active)' if w.active else ''}" for w in self._windows]
+        active = [node for node in self._nodes if "active" in node.states] or self._nodes
+        return "\n".join(
+            [
+                f"Errand: {self.task.goal}.",
+                "Windows:" if titles else "No window is open.",
+                *titles,
+                "In the active window:",
+                *lines(active),
+            ]
+        )
+
+    def example(self) -> str:
+        return f"move_to {WIDTH // 2} {HEIGHT // 2}"
 
     def images(self) -> dict[str, bytes]:
         return {"screenshot": self.desktop.framebuffer.png()} if self._screenshots else {}

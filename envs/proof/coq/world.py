@@ -24,6 +24,7 @@ from envs.proof.coq.judge import as_judged, judge
 from envs.proof.coq.sentences import checked, is_structure
 from envs.proof.coq.shared_coqtop import OpenProof, Refusal, SharedCoqtop
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
+from envs.wording import Refused
 
 _PATTERN = re.compile(r"[\w() +*<=_/\\-]{1,60}", re.ASCII)
 _RANDOM_TACTICS = (
@@ -52,6 +53,18 @@ def read_lemmas(path: Path) -> list[Lemma]:
 
 class Coq(ProofWorld):
     families = FAMILIES
+    briefing: ClassVar[str] = (
+        "Prove a lemma in Coq by tactics. Below the line ==== stands what is to be proved, above "
+        "it the hypotheses. The lemma is proved when no goal is left. Tactics that often help: "
+        "intros, simpl, auto, lia, ring, induction, rewrite, apply, reflexivity. Commands such as "
+        "Admitted or Require are refused."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "tactic": "Apply TEXT, one or more Coq tactics, each ending in a full stop. If one fails, "
+        "none is applied",
+        "undo": "Take back your last accepted answer",
+        "search": "List known lemmas about PATTERN, a name or an expression with _ in it",
+    }
     cheats = (
         "tactic admit",
         "tactic Admitted",
@@ -101,6 +114,14 @@ class Coq(ProofWorld):
         goals = self.proof.goals
         return f"{self.task.definitions}\n{goals}" if self.task.definitions else goals
 
+    def describe(self) -> str:
+        given = f"Definitions:\n{self.task.definitions}\n" if self.task.definitions else ""
+        done = f"Accepted so far: {' '.join(self.accepted())}\n" if self.accepted() else ""
+        return f"{given}{done}What is left to prove:\n{self.proof.goals}"
+
+    def example(self) -> str:
+        return "tactic idtac."
+
     @action
     def tactic(self, text: str) -> Outcome:
         """Apply Coq tactics, with bullets and braces; all of them or, if one fails, none."""
@@ -121,7 +142,7 @@ class Coq(ProofWorld):
     def undo(self) -> Outcome:
         """Take the last answer back."""
         if not self.proof.answers:
-            raise ValueError("nothing to undo")
+            raise Refused("nothing to undo", "There is no accepted answer to take back yet.")
         Coq.shared.take_back(self.proof)
         return {"tactics": 1.0}, False
 
@@ -129,7 +150,10 @@ class Coq(ProofWorld):
     def search(self, pattern: str) -> Outcome:
         """List lemmas about a name or pattern."""
         if not _PATTERN.fullmatch(pattern) or "(*" in pattern:
-            raise ValueError("a pattern is names, _ and operators; (* begins a comment")
+            raise Refused(
+                "a pattern is names, _ and operators; (* begins a comment",
+                "PATTERN must be of names without dots, _ and operators, at most 60 characters.",
+            )
         found = Coq.shared.search(self.proof, pattern)
         if isinstance(found, Refusal):
             return self._refused(found, 1.0)
@@ -137,7 +161,11 @@ class Coq(ProofWorld):
         return {"tactics": 1.0}, False
 
     def _refused(self, refusal: Refusal, tried: float) -> Outcome:
-        self._note = f"\n! {refusal.shown}"
+        self._note = self.either(
+            f"\n! {refusal.shown}",
+            "\nCoq did not accept your last answer; the goals are as before. Coq says: "
+            f"{refusal.shown}",
+        )
         return {"tactics": tried, "errors": (1.0, refusal.evidence)}, False
 
     def random_action(self, rng: np.random.Generator) -> str:

@@ -14,7 +14,7 @@ tactic, programs at elaboration (`tactics`). Does not cover: a bug in Lean's ker
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from envs.proof.lean.elaborator import Elaborator, find_modules, find_toolchain,
 from envs.proof.lean.families import FAMILIES
 from envs.proof.lean.tactics import checked_tactic
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
+from envs.wording import Refused
 from experience.errors import EnvironmentFailure
 
 _RANDOM_TACTICS = (
@@ -50,6 +51,16 @@ def read_theorems(path: Path) -> list[Lemma]:
 
 class Lean(ProofWorld):
     families = FAMILIES
+    briefing: ClassVar[str] = (
+        "Prove a theorem in Lean 4 by tactics, one at a time. After |- stands what is to be "
+        "proved, above it the hypotheses. The theorem is proved when no goal is left. Tactics "
+        "that often help: intro, simp, omega, constructor, exact, apply, rfl, decide. Commands, "
+        "comments and sorry are refused."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "tactic": "Apply TEXT, one Lean tactic",
+        "undo": "Take back the last accepted tactic",
+    }
     cheats = (
         "tactic sorry",
         "tactic admit",
@@ -104,6 +115,13 @@ class Lean(ProofWorld):
     def observe(self) -> str:
         return in_ascii("\n".join(self._goals)) or "no goals"
 
+    def describe(self) -> str:
+        done = f"Accepted so far: {in_ascii('; '.join(self._tactics))}\n" if self._tactics else ""
+        return f"{done}What is left to prove:\n{self.observe()}"
+
+    def example(self) -> str:
+        return "tactic skip"
+
     @action
     def tactic(self, text: str) -> Outcome:
         """Apply one Lean tactic."""
@@ -111,7 +129,11 @@ class Lean(ProofWorld):
         goals, errors = self.elaborator.elaborate(self.task.statement, tried)
         if errors:
             wrong = in_ascii(errors[0])
-            self._note = f"\n! {wrong[:200]}"
+            self._note = self.either(
+                f"\n! {wrong[:200]}",
+                "\nLean did not accept your last tactic; the goals are as before. Lean says: "
+                f"{wrong[:200]}",
+            )
             return {"tactics": 1.0, "errors": (1.0, wrong[:80])}, False
         self._tactics = tried
         self._goals = goals
@@ -126,7 +148,7 @@ class Lean(ProofWorld):
     def undo(self) -> Outcome:
         """Take the last tactic back."""
         if not self._tactics:
-            raise ValueError("nothing to undo")
+            raise Refused("nothing to undo", "There is no accepted tactic to take back yet.")
         self._tactics.pop()
         left = self._tactics or _NO_TACTICS
         self._goals, _ = self.elaborator.elaborate(self.task.statement, left)
