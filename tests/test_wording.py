@@ -103,7 +103,7 @@ def test_the_example_of_the_first_turn_is_accepted_and_is_not_the_answer(
         example = seen.rpartition("\n")[2]
         assert seen.endswith(f"in the form of this example:\n{example}")
         assert len(seen) > len(world.observe())
-        if name not in _LISTED:
+        if name not in _LISTED and not example.startswith("simulate "):  # an oracle only declares
             assert example != _answer(world)
         _, reward, terminated, _, info = world.step(example)
         assert INVALID not in info["signals"], example
