@@ -124,7 +124,7 @@ def plain_observation(world: Any, note: str, turns_done: int, ended: bool) -> st
     told = f"\n{note}" if note else ""  # a note begins a new line; in plain words, a paragraph
     after = f"{told}\n\n{_closing(world, turns_done, ended)}"
     room = max(world.observation_characters - len(after), 0)
-    return world.describe()[:room] + after
+    return str(world.describe())[:room] + after
 
 
 def _closing(world: Any, turns_done: int, ended: bool) -> str:

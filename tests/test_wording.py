@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,10 +14,13 @@ import pytest
 
 from actors.collecting.hosts.look import look_at
 from actors.config.schema import load
+from actors.engines.engine import Situation
 from actors.making import make_world
+from benchmarks.worlds.readable import measure
 from envs.authoring import Outcome, Range, ToolWorld, action
 from envs.contract import INVALID
 from envs.wording import PLAIN_CHARACTERS
+from experience.policy import Decision
 from experience.signal import SignalKind
 from tests.golden import terse
 
@@ -271,3 +274,26 @@ def test_a_run_makes_its_worlds_in_the_wording_of_its_configuration() -> None:
     world = make_world(config.worlds[0].id, config.worlds[0].arguments)
     assert "The key is " in world.reset(seed=0)[0]
     world.close()
+
+
+class _Copies:
+    """An engine that answers with the example of each prompt, and every third time with nonsense."""
+
+    version = 0
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
+        self.asked += 1
+        text = situations[0].observation.rpartition("\n")[2]
+        return [Decision("nonsense" if self.asked % 3 == 0 else text, 0)]
+
+
+def test_the_program_counts_the_answers_that_a_world_takes_for_actions() -> None:
+    read = measure("KeyDoor-v0", "plain", _Copies(), range(5), turns=6)  # type: ignore[arg-type]
+    assert read.answers == 30
+    assert read.valid == pytest.approx(2 / 3)
+    assert read.returns.mean == pytest.approx(-0.1)
+    assert read.returns.half == pytest.approx(0.0)
+    assert read.row().startswith("| KeyDoor-v0 | plain | 30 | 0.67 | -0.10 ± 0.00 | ")
