@@ -64,6 +64,15 @@ class Click(World[tuple[Figure, ...]]):
     `figures` is how many there are, of as many colours; the first one of a task is the target.
     """
 
+    briefing: ClassVar[str] = (
+        f"You see a picture that is {SIDE} pixels wide and {SIDE} pixels high, with coloured "
+        "figures on a plain ground. Click the figure that the task names, anywhere on it. The "
+        "first click ends the task."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "click X Y": f"Click the pixel X from the left and Y from the top. X, Y: 0 to {SIDE - 1}",
+    }
+    meanings: ClassVar[dict[str, str]] = {"hit": "when the click is on the named figure"}
     instructions = (
         "The picture is 64 pixels wide and 64 high and shows coloured figures. Click the one that "
         "is named: reply with click, and the pixels from the left and from the top: click 12 40."
@@ -109,6 +118,12 @@ class Click(World[tuple[Figure, ...]]):
 
     def observe(self) -> str:
         return f"click the {self.target.colour} {self.target.shape}"
+
+    def describe(self) -> str:
+        return f"Task: click the {self.target.colour} {self.target.shape} in the picture."
+
+    def example(self) -> str:
+        return "click 0 0"  # a corner: chosen by the picture, it would tell of it
 
     def images(self) -> dict[str, bytes]:
         return {"screen": png(picture(self.task))}

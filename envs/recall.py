@@ -33,6 +33,17 @@ class Recall(World[Corridor]):
     episode too.
     """
 
+    briefing: ClassVar[str] = (
+        "You walk along a corridor. A sign at its entrance names a colour; you see the sign only "
+        "at the entrance. At the end of the corridor are four doors: red, blue, green and gray. "
+        "Walk to the doors, and open the one whose colour the sign named. The first door that you "
+        "open ends the task."
+    )
+    forms: ClassVar[dict[str, str]] = {
+        "go": "Walk one step towards the doors",
+        "open COLOUR": "Open the door of that colour, once you stand before the doors",
+    }
+    meanings: ClassVar[dict[str, str]] = {"solved": "when you open the right door"}
     instructions = (
         "A sign at the entrance names a colour. Walk to the doors, and open the door of that "
         "colour. Reply with go, or with open and a colour, such as: open gray."
@@ -73,6 +84,19 @@ class Recall(World[Corridor]):
             return f"doors {' '.join(self.task.doors)}"
         sign = f"sign {self.task.sign}\n" if self.left == self.task.length else ""
         return f"{sign}corridor {self.left}"
+
+    def describe(self) -> str:
+        if self.opened:
+            return f"You have opened the {self.opened} door."
+        if not self.left:
+            return f"You stand before the doors. From left to right: {', '.join(self.task.doors)}."
+        is_at_sign = self.left == self.task.length
+        sign = f'The sign says: "{self.task.sign}". ' if is_at_sign else ""
+        return f"{sign}The doors are {self.left} step{'s' if self.left > 1 else ''} away."
+
+    def example(self) -> str:
+        # before the doors a fixed colour: one chosen by the sign would tell of it
+        return "go" if self.left else f"open {COLOURS[0]}"
 
     def act(self, action: str) -> Outcome:
         verb, _, colour = action.partition(" ")
