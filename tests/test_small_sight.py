@@ -19,10 +19,12 @@ from actors.pool.pool import all_new
 from envs.click import Click
 from experience.errors import ConfigError, RecordError
 from experience.learning.advantages import as_turn
+from experience.learning.batch import Turn
 from experience.learning.learner import LearnerSettings
-from experience.learning.token_learner import TokenLearner
+from experience.learning.token_learner import TokenLearner, imitation_schedule
 from experience.learning.trainer import Trainer, _score
 from experience.models.sight import Album, read_picture
+from experience.models.tokenizer import ByteTokenizer
 from experience.shards.catalog import Catalog
 from experience.shards.storage.blobs import BlobReader
 from experience.shards.storage.pictures import png
@@ -136,3 +138,41 @@ def test_a_world_of_several_pictures_is_refused_by_a_model_of_one() -> None:
 def test_settings_that_contradict_sight_are_told(word: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         config_of(word)
+
+
+def clicked(pixels: int, figures: int, updates: int) -> float:
+    """The share of held-out scenes that are hit after so many updates of imitation."""
+    config = config_of(f"policy.pixels={pixels}", "policy.layers=2", "policy.width=64")
+    world, tokenizer = Click(figures), ByteTokenizer()
+    shown: list[Turn] = []
+    blobs: dict[bytes, bytes] = {}
+    for seed in range(32 * updates // 4):
+        text, info = world.reset(seed=seed, options={"split": "train"})
+        action = tokenizer.action(world.oracle_action())
+        blobs[f"{seed}".encode()] = info["images"]["screen"]
+        logprobs = np.zeros(len(action), np.float32)
+        seen = (f"{seed}".encode(),)
+        shown.append(Turn(tokenizer.prompt(text), action, logprobs, pictures=seen))
+    trained = make_model(config.policy, 0)
+    assert trained is not None
+    album = Album(blobs.__getitem__, pixels) if pixels else None
+    trainer = Trainer(trained.model, LearnerSettings(observation_weight=0.0), album)
+    rng = np.random.default_rng(0)
+    for update in range(updates):
+        trainer.set_rate(3e-3 * imitation_schedule(update, updates))
+        trainer.update([], [shown[i] for i in rng.integers(len(shown), size=32)], 1.0)
+    engine = make_engine(config.policy, 0, trained)
+    hits = 0.0
+    for seed in range(200):
+        text, info = world.reset(seed=seed, options={"split": "heldout"})
+        (decision,) = engine.act([Situation(text, images=info["images"])], 0.0)
+        hits += world.step(decision.text)[1] > 0.5
+    return hits / 200
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_model_that_sees_clicks_what_the_same_model_without_eyes_misses() -> None:
+    seeing, blind = clicked(64, 1, 800), clicked(0, 1, 800)
+    print(f"held-out hits: {seeing:.2f} with eyes, {blind:.2f} without")
+    assert blind < 0.2 and seeing > blind + 0.3
