@@ -42,7 +42,7 @@ import numpy as np
 
 from envs.contract import INVALID, Outcome, Task, World
 from envs.unicode_text import UnicodeText
-from envs.wording import Refused
+from envs.wording import Refused, explained, miswritten, usage_in_words
 from experience.signal import SignalKind
 
 Answer = Outcome
@@ -201,23 +201,6 @@ class Tool:
         words = [p.name if p.required else f"[{p.name}]" for p in self.parameters]
         return " ".join([self.name, *words])
 
-    def plain_usage(self) -> str:
-        """How an action is written, with its parameters in capital letters."""
-        words = [p.placeholder if p.required else f"[{p.placeholder}]" for p in self.parameters]
-        return " ".join([self.name, *words])
-
-    def explained(self, description: str = "") -> str:
-        """What the action does, and which values its parameters take."""
-        names: dict[str, list[str]] = {}
-        for p in self.parameters:
-            if p.choices or p.type is not str:
-                names.setdefault(p.in_words(), []).append(p.placeholder)
-        bounds = [f"{', '.join(who)}: {accepted}" for accepted, who in names.items()]
-        sentences = [description or self.description, *(["; ".join(bounds)] if bounds else [])]
-        if not all(p.required for p in self.parameters):
-            sentences.append("What stands in brackets may be left out")
-        return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
-
     def read(self, text: str) -> dict[str, Any]:
         """The arguments by name, read from the words after the tool's name. Raises ValueError."""
         if self.parameters and self.parameters[-1].type is str:
@@ -236,20 +219,10 @@ class Tool:
         known = {p.name for p in self.parameters}
         missing = [p.name for p in self.parameters if p.required and p.name not in given]
         if missing or set(given) - known or (count or len(given)) > len(known):
-            raise Refused(f"write: {self.usage()}", self._miswritten(missing, given, count))
+            raise Refused(f"write: {self.usage()}", miswritten(self, missing, count or len(given)))
         return {
             p.name: p.read(given[p.name]) if p.name in given else p.default for p in self.parameters
         }
-
-    def _miswritten(
-        self, missing: Sequence[str], given: Mapping[str, Any], count: int | None
-    ) -> str:
-        """What is wrong with the arguments that were written, and the right form."""
-        if missing:
-            wrong = f"{', '.join(name.upper() for name in missing)} is missing"
-        else:
-            wrong = f"{count or len(given)} values were given"
-        return f"The action {self.name} is written: {self.plain_usage()}. Here {wrong}."
 
     def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
         """A well-formed line at random; free texts are drawn from the words `shown`."""
@@ -350,7 +323,7 @@ class ToolWorld(World[Task], Generic[Task]):
         ordered = [name for name in self.forms if name in self.tools]
         ordered += [name for name in self.tools if name not in self.forms]
         return {
-            self.tools[name].plain_usage(): self.tools[name].explained(self.forms.get(name, ""))
+            usage_in_words(self.tools[name]): explained(self.tools[name], self.forms.get(name, ""))
             for name in ordered
         }
 

@@ -12,12 +12,13 @@ defines none of them can be plain too: it then shows `observe()` and a well-form
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from experience.reward import RewardFunction
 from experience.signal import SignalKind
 
 Wording = Literal["terse", "plain"]
@@ -139,6 +140,8 @@ def _closing(world: Any, turns_done: int, ended: bool) -> str:
 
 
 def _rewards(weights: Mapping[str, float], world: Any) -> str:
+    if RewardFunction.of(type(world)) is not None:
+        return "Reward, added up over the episode: the world computes it from what it measures."
     paid = [
         f"- {weight:+g} {_meaning(name, world)}."
         for name, weight in sorted(weights.items(), key=lambda item: -item[1])
@@ -157,7 +160,7 @@ def _meaning(name: str, world: Any) -> str:
 
 def _limits(world: Any) -> str:
     turns = f"You have at most {world.max_turns} turns. " if world.max_turns else ""
-    return f"{turns}An answer has at most {world.action_space.max_length:,} characters."
+    return f"{turns}An answer has at most {world.action_characters:,} characters."
 
 
 def _as_sentence(words: str) -> str:
@@ -166,6 +169,33 @@ def _as_sentence(words: str) -> str:
     if not text:
         return ""
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def usage_in_words(tool: Any) -> str:
+    """How an action of a ToolWorld is written, with its parameters in capital letters."""
+    words = [p.placeholder if p.required else f"[{p.placeholder}]" for p in tool.parameters]
+    return " ".join([tool.name, *words])
+
+
+def explained(tool: Any, description: str = "") -> str:
+    """What an action does (its own description, if none is given), and what its parameters take."""
+    names: dict[str, list[str]] = {}
+    for p in tool.parameters:
+        if p.choices or p.type is not str:
+            names.setdefault(p.in_words(), []).append(p.placeholder)
+    bounds = [f"{', '.join(who)}: {accepted}" for accepted, who in names.items()]
+    sentences = [description or tool.description, *(["; ".join(bounds)] if bounds else [])]
+    if not all(p.required for p in tool.parameters):
+        sentences.append("What stands in brackets may be left out")
+    return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+
+
+def miswritten(tool: Any, missing: Sequence[str], count: int) -> str:
+    """What is wrong with the arguments of an action, of which `count` were written, and its form."""
+    wrong = f"{count} values were given"
+    if missing:
+        wrong = f"{', '.join(name.upper() for name in missing)} is missing"
+    return f"The action {tool.name} is written: {usage_in_words(tool)}. Here {wrong}."
 
 
 def _with_wording(init: Callable[..., None]) -> Callable[..., None]:
