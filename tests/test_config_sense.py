@@ -225,7 +225,7 @@ def test_a_section_and_a_key_are_explained_and_a_wrong_one_is_guessed() -> None:
     assert "none: it must be given" in told
     with pytest.raises(ConfigError, match="did you mean 'workers'"):
         list(explained("worker", config, origins))
-    with pytest.raises(ConfigError, match="sections are: budget, "):
+    with pytest.raises(ConfigError, match="sections are: agent, budget, "):
         list(explained("qqqqqqq", config, origins))
 
 
