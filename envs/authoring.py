@@ -15,33 +15,27 @@
 
 The agent writes `guess 42`, or the tool call `{"name": "guess", "arguments": {"number": 42}}`. A
 method returns the measured signals and whether the task has ended. To refuse a call, it raises
-ValueError and leaves the state as it was. Parameters are int, float, bool, str or Literal[...]; if
-the last parameter is a str, it takes the rest of the line.
+ValueError and leaves the state as it was. Parameters are int, float, bool, str, Literal[...], lists
+and dicts, or one of these or None; if the last parameter is a str, it takes the rest of the line. A
+method may be `async`. With `calls_a_turn = 3`, up to three calls are done in one turn, in order.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Generic,
-    Literal,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import gymnasium
 import numpy as np
 
 from envs.contract import INVALID, Outcome, Task, World
-from envs.unicode_text import UnicodeText
+from envs.parameter import Parameter, parameter_of
+from envs.parameter import Range as Range
 from envs.wording import Refused, explained, miswritten, usage_in_words
 from experience.signal import SignalKind
 
@@ -49,121 +43,6 @@ Answer = Outcome
 """The name of `Outcome` in worlds that were written before it was called so."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-_JSON = {int: "integer", float: "number", bool: "boolean", str: "string"}
-_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-_TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
-    ("false", "0", "no", "off"), False
-)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Bounds of a number, both included. Random actions take `low` plus a multiple of `step`."""
-
-    low: float
-    high: float
-    step: float = 1.0
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One argument of a tool. If `choices` is not empty, no other values are accepted."""
-
-    name: str
-    type: type
-    choices: tuple[Any, ...] = ()
-    range: Range | None = None
-    default: Any = inspect.Parameter.empty
-
-    @property
-    def required(self) -> bool:
-        return self.default is inspect.Parameter.empty
-
-    def schema(self) -> dict[str, Any]:
-        """The parameter as JSON Schema."""
-        found: dict[str, Any] = {"type": _JSON[self.type]}
-        if self.choices:
-            found["enum"] = list(self.choices)
-        if self.range:
-            found |= {"minimum": self.range.low, "maximum": self.range.high}
-        return found if self.required else found | {"default": self.default}
-
-    def read(self, given: Any) -> Any:
-        """`given` (text or a JSON value) as a value of this parameter's type.
-
-        Raises ValueError saying which values are accepted.
-        """
-        try:
-            value = self._converted(given)
-        except (KeyError, ValueError, TypeError, OverflowError):
-            raise Refused(
-                f"{self.name} is {_article(_JSON[self.type])}, not {str(given)[:20]!r}",
-                f"{self.placeholder} must be {self.in_words()}, not {str(given)[:20]!r}.",
-            ) from None
-        if self.choices and value not in self.choices:
-            raise Refused(
-                f"{self.name} is one of {', '.join(map(str, self.choices))}",
-                f"{self.placeholder} must be {self.in_words()}, not {value}.",
-            )
-        if self.range and not self.range.low <= value <= self.range.high:  # NaN fails too
-            raise Refused(
-                f"{self.name} from {self.range.low:g} to {self.range.high:g}",
-                f"{self.placeholder} must be {self.in_words()}, not {value:g}.",
-            )
-        return value
-
-    @property
-    def placeholder(self) -> str:
-        """The parameter's name where plain words show how an action is written."""
-        return self.name.upper().replace("_AND_", " ")
-
-    def in_words(self) -> str:
-        """The values that are accepted, as a noun with its article."""
-        if self.choices:
-            *most, last = map(str, self.choices)
-            return f"{', '.join(most)} or {last}" if most else last
-        noun = _NOUNS[self.type]
-        if self.range is None:
-            return noun
-        return f"{noun} from {self.range.low:g} to {self.range.high:g}"
-
-    def _converted(self, given: Any) -> Any:
-        if self.type is bool:
-            return _TRUTH[str(given).lower()]  # bool("false") would be True
-        value = self.type(given)
-        if self.type is int and float(given) != value:  # int(1.5) is 1: not what was written
-            raise ValueError
-        return value
-
-    def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
-        """A value at random, as text.
-
-        A free text is one of the words `shown`, which may happen to be right; without such words
-        it is a word that means nothing.
-        """
-        if self.choices:
-            return str(self.choices[rng.integers(len(self.choices))])
-        if self.type in (int, float):
-            bounds = self.range or Range(0, 9)
-            steps = int((bounds.high - bounds.low) / bounds.step)
-            return f"{bounds.low + bounds.step * int(rng.integers(steps + 1)):g}"
-        if self.type is bool:
-            return str(rng.choice(["true", "false"]))
-        return str(rng.choice(list(shown) or ["a", "b", "x", "no"]))
-
-    def space(self) -> gymnasium.Space[Any]:
-        """The Gymnasium space of the values; a choice is its index in `choices`."""
-        if self.choices or self.type is bool:
-            return gymnasium.spaces.Discrete(len(self.choices) or 2)
-        if self.type is int:
-            bounds = self.range or Range(-(2**31), 2**31 - 1)
-            return gymnasium.spaces.Discrete(
-                int(bounds.high - bounds.low) + 1, start=int(bounds.low)
-            )
-        if self.type is float:
-            bounds = self.range or Range(-np.inf, np.inf)
-            return gymnasium.spaces.Box(bounds.low, bounds.high, (), np.float64)
-        return UnicodeText(World.action_characters)
 
 
 @dataclass(frozen=True)
@@ -245,20 +124,7 @@ def tool_of(name: str, method: Callable[..., Any]) -> Tool:
     parameters = []
     for parameter in list(inspect.signature(method).parameters.values())[1:]:  # without `self`
         hint = hints.get(parameter.name, str)
-        bounds = None
-        choices: tuple[Any, ...] = ()
-        if get_origin(hint) is Annotated:
-            hint, *extras = get_args(hint)
-            bounds = next((e for e in extras if isinstance(e, Range)), None)
-        if get_origin(hint) is Literal:
-            choices = get_args(hint)
-            hint = type(choices[0])
-        if hint not in _JSON:
-            raise TypeError(
-                f"{name}: parameter {parameter.name} is {hint}; "
-                "use int, float, bool, str or Literal"
-            )
-        parameters.append(Parameter(parameter.name, hint, choices, bounds, parameter.default))
+        parameters.append(parameter_of(name, parameter.name, hint, parameter.default))
     if not method.__doc__:
         raise TypeError(f"{name}: an action needs a docstring; the agent reads it")
     return Tool(name, inspect.cleandoc(method.__doc__).splitlines()[0], tuple(parameters))
@@ -279,6 +145,8 @@ class ToolWorld(World[Task], Generic[Task]):
     """A world whose actions are its methods marked with `@action`."""
 
     tools: ClassVar[dict[str, Tool]] = {}
+    calls_a_turn: int = 1
+    """How many calls of one answer are done; those beyond are refused with words."""
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -330,10 +198,52 @@ class ToolWorld(World[Task], Generic[Task]):
     def own_instructions(self) -> str:
         return "" if self.instructions == _listed(self.tools) else self.instructions
 
+    @property
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """The tools as language models are told of them.
+
+        Empty in a world that reads actions in a way of its own: its instructions tell of that.
+        """
+        if type(self).read is not ToolWorld.read:
+            return []
+        return [tool.schema() for tool in self.tools.values()]
+
     def act(self, action: str) -> Outcome:
+        calls = _several(action)
+        return self._call(action) if calls is None else self._call_each(calls)
+
+    def _call(self, action: str) -> Outcome:
         name, arguments = self.read(action)
-        answer: Outcome = getattr(self, name)(**arguments)
-        return answer
+        answer: Any = getattr(self, name)(**arguments)
+        if inspect.isawaitable(answer):
+            answer = _awaited(answer)
+        found: Outcome = answer
+        return found
+
+    def _call_each(self, calls: Sequence[str]) -> Outcome:
+        """The calls in order, until one ends the task. A refused call changes nothing, and the
+        others are done. Raises ValueError if none was done."""
+        signals: dict[str, Any] = {}
+        refused: list[str] = []
+        ended, done = False, 0
+        for number, call in enumerate(calls, 1):
+            if number > self.calls_a_turn:
+                most = f"{self.calls_a_turn} call{'s' * (self.calls_a_turn > 1)} a turn"
+                refused.append(f"call {number} was not done: {most}")
+            elif not ended:
+                try:
+                    measured, ended = self._call(call)
+                except ValueError as unreadable:
+                    refused.append(f"call {number}: {unreadable}")
+                else:
+                    done += 1
+                    signals = _together(signals, measured, self.signal_catalogue)
+        if refused and not done:
+            raise ValueError("; ".join(refused))
+        if refused:
+            self._note = "\n! " + "; ".join(refused)
+            signals[INVALID] = (float(len(refused)), "; ".join(refused)[:80])
+        return signals, ended
 
     def random_action(self, rng: np.random.Generator) -> str:
         tools = list(self.tools.values())
@@ -368,5 +278,42 @@ def _tool_call(text: str) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+def _awaited(answer: Awaitable[Any]) -> Any:
+    """The result of an async method; in a thread of its own if this one has an event loop, as the
+    thread of a browser has."""
+
+    async def result() -> Any:
+        return await answer
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(result())
+    with ThreadPoolExecutor(1) as one:
+        return one.submit(asyncio.run, result()).result()
+
+
+def _several(text: str) -> list[str] | None:
+    """The calls of a list of tool calls in JSON, each as text; None for any other text."""
+    if not text.startswith("["):
+        return None
+    try:
+        calls = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return [json.dumps(call) for call in calls] or None
+
+
+def _together(
+    before: dict[str, Any], measured: dict[str, Any], catalogue: Mapping[str, SignalKind]
+) -> dict[str, Any]:
+    """The signals of two calls of one turn: counts add up, of others the last one holds."""
+    found = dict(before)
+    for name, signal in measured.items():
+        value, *evidence = signal if isinstance(signal, tuple) else (signal,)
+        kind = catalogue.get(name)
+        earlier = found.get(name)
+        if earlier is not None and value is not None and kind and kind.unit == "count":
+            value += earlier[0] if isinstance(earlier, tuple) else earlier
+        found[name] = (value, *evidence) if evidence else value
+    return found

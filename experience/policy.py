@@ -8,6 +8,7 @@ import numpy as np
 
 from experience.errors import RecordError
 from experience.text.characters import without_lone_surrogates
+from experience.tools import ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ class Decision:
 
     prompt_cut: the number of prompt tokens that were left out for want of room; None is unknown.
     action_cut: whether the limit of tokens ended the action; None is unknown.
+
+    tool_calls: the calls that `text` asks for. reasoning, content: what the model thought, and what
+    it said beside its calls. refusal: why the answer cannot be done, in words for the model; such
+    an answer is not given to the world. finish_reason: why the engine stopped, in OpenAI's words.
+
+    model: the model's name. prompt_tokens, answer_tokens: where the tokens themselves are not
+    known. seconds: until the whole answer was there; first_token_seconds: until it began. None is
+    unknown.
     """
 
     text: str
@@ -64,6 +73,16 @@ class Decision:
     allowed_counts: np.ndarray = field(default_factory=_no_ids)
     prompt_cut: int | None = None
     action_cut: bool | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    content: str = ""
+    refusal: str = ""
+    finish_reason: str = ""
+    model: str = ""
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    seconds: float | None = None
+    first_token_seconds: float | None = None
 
     def __post_init__(self) -> None:
         # A server's JSON may hold half of a character, which no file can: it is kept as an escape.

@@ -15,6 +15,7 @@ import numpy as np
 
 from experience.reward import RewardFunction
 from experience.signal import SignalKind, as_number
+from experience.tools import Schema
 
 PLAIN_SIGNALS: Mapping[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
 """The signals of a plain Gymnasium environment: its reward is all that it measures."""
@@ -37,6 +38,19 @@ def actions_of(env: Any) -> tuple[str, ...]:
     if isinstance(listed, list | tuple) and all(isinstance(action, str) for action in listed):
         return tuple(listed)
     return ()
+
+
+def tools_of(env: Any) -> tuple[Schema, ...]:
+    """The tools that the world offers, if it does, in the form that language models are given."""
+    offered = getattr(env, "tool_schemas", ())
+    if isinstance(offered, list | tuple) and all(map(_is_tool, offered)):
+        return tuple(offered)
+    return ()
+
+
+def _is_tool(value: Any) -> bool:
+    described = value.get("function") if isinstance(value, Mapping) else None
+    return isinstance(described, Mapping) and isinstance(described.get("name"), str)
 
 
 def random_action(env: Any, rng: np.random.Generator) -> str:
@@ -104,6 +118,8 @@ class WorldCard:
     """An endless world is lived in segments of so many turns; 0: its episodes end by themselves."""
     gives_images: bool = False
     """Whether it says that its `info["images"]` has pictures; a world may give some unsaid."""
+    tools: tuple[Schema, ...] = ()
+    """What language models may call, if the world has tools: see `tool_schemas`."""
 
     @classmethod
     def of(cls, env: Any) -> WorldCard:
@@ -122,6 +138,7 @@ class WorldCard:
             deadline_seconds=_deadline(env),
             segment_turns=_segment_turns(env),
             gives_images=getattr(env, "gives_images", False) is True,
+            tools=tools_of(env),
         )
 
 

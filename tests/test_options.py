@@ -108,6 +108,7 @@ class EnvSlot:
     """A stream of a scripted world, as the collector holds it."""
 
     view = WorldView()
+    tools = ()
     draw = 0
     images: dict[str, bytes] = {}
 

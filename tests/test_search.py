@@ -323,6 +323,7 @@ class Slot:
     images: dict[str, bytes] = {}
 
     def __init__(self, env_id: str, seed: int) -> None:
+        self.tools = ()
         self.env_id, self.option_stack, self.env = env_id, OptionStack(), gymnasium.make(env_id)
         self.context = Context()
         self.observation, _ = self.env.reset(seed=seed)

@@ -16,6 +16,7 @@ from experience.errors import ConfigError, EnvironmentFailure
 from experience.models.weights import PolicyBundle
 from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
+from experience.tools import Schema
 from experience.world import WorldView
 
 NO_OPTIONS = Library()
@@ -24,7 +25,7 @@ NO_OPTIONS = Library()
 def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
     """What the policy must answer. While no option is under way, one may be started; if
     subgoals may be started, one of them must be."""
-    context = prompt_context(slot.view)
+    context = prompt_context(slot.view, slot.tools)
     options = options.within(slot.env_id)
     actions = context.actions
     if actions and not slot.option_stack.running:
@@ -39,9 +40,10 @@ def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
     )
 
 
-def prompt_context(view: WorldView) -> Situation:
-    """What a model reads in a world whatever it observes: the rules, and the actions if listed."""
-    return Situation("", view.instructions, view.actions)
+def prompt_context(view: WorldView, tools: Sequence[Schema] = ()) -> Situation:
+    """What a model reads in a world whatever it observes: the rules, the actions if listed, and
+    the tools if there are any."""
+    return Situation("", view.instructions, view.actions, tools=tuple(tools))
 
 
 class Agent:
@@ -94,8 +96,9 @@ class Agent:
             if slot.option_stack.running and isinstance(
                 slot.option_stack.running[-1].option, Experiments
             ):
+                context = prompt_context(slot.view, slot.tools)
                 planned = next_experiment(
-                    slot.view, slot.observation, partial(self._write, prompt_context(slot.view))
+                    slot.view, slot.observation, partial(self._write, context)
                 )
                 if planned is not None:
                     decisions[id(slot)], slot.option_stack.value_estimate = planned
@@ -109,7 +112,7 @@ class Agent:
         decisions: dict[int, Decision] = {}
         for env_id in dict.fromkeys(slot.env_id for slot in slots):
             here = [slot for slot in slots if slot.env_id == env_id]
-            context = prompt_context(here[0].view)
+            context = prompt_context(here[0].view, here[0].tools)
 
             def ask(seen: Sequence[str], context: Situation = context) -> list[Decision]:
                 # a plan needs candidates that differ, also where the agent itself acts greedily

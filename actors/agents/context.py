@@ -31,7 +31,7 @@ NOTES = (
 )
 _NOTE = re.compile(r"note:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 _MOST_ASIDES = 2
-"""Notes in a row, before an answer goes to the world whatever it is."""
+"""Notes and answers that could not be read in a row, before an answer goes to the world whatever it is."""
 _MOST_EXCHANGES = 4096
 """Turns that are kept at most, such as those of a script, which reads nothing again."""
 _CHARACTERS_A_TOKEN = 3
@@ -80,7 +80,8 @@ def length(engine: Engine, situation: Situation) -> int:
 class Context:
     """The memory of one stream. Invariant: `_before` holds the exact tokens of `_earlier`, or None.
 
-    is_aside: the present decision is a summary or a note, and no action in the world.
+    is_aside: the present decision is a summary, a note or an answer that could not be read, and no
+    action in the world.
     forks: the prompt of the present decision does not continue that of the decision before it.
     """
 
@@ -98,13 +99,15 @@ class Context:
     _saw: Mapping[str, bytes] = field(default_factory=dict)
     """The pictures of the present turn, as the policy was shown them."""
     _asides: int = 0
+    _refusal: str = ""
+    """Why the last answer could not be done, in words for the model."""
 
     def begin(self) -> None:
         """A new episode: nothing but the notes is kept."""
         self._earlier = []
         self._before = self._lineage = self._read = None
         self._saw = {}
-        self._summary = ""
+        self._summary = self._refusal = ""
         self._asides = 0
         self.is_aside = self.forks = False
 
@@ -115,6 +118,8 @@ class Context:
         """
         if asked.images:
             asked = shown(asked, engine) if self.history.pictures else replace(asked, images={})
+        if self._refusal and not asked.is_free:
+            asked = self._after_a_refusal(asked)
         self._read, self._saw = asked.observation, asked.images
         if self.history.kind == "none" and not self.history.notes:
             return asked
@@ -126,6 +131,12 @@ class Context:
             found = self._with_earlier(asked)
         return found
 
+    def _after_a_refusal(self, asked: Situation) -> Situation:
+        """What was wrong with the last answer follows what was seen, which is not shown twice."""
+        if self.history.kind in ("full", "compact") and self._earlier:
+            return replace(asked, observation=f"! {self._refusal}", images={})
+        return replace(asked, observation=f"{asked.observation}\n! {self._refusal}")
+
     def is_nearly_full(self, asked: Situation, engine: Engine) -> bool:
         """Whether a summary is to be written before the next action."""
         if self.history.kind != "compact" or len(self._earlier) < 2:
@@ -136,7 +147,8 @@ class Context:
     def request_for_summary(self, asked: Situation, engine: Engine) -> Situation:
         """What the model is asked so that its answer is the summary."""
         # with the pictures of its turn: the row of a summary names them, as every row does
-        return self.situation(replace(asked, observation=SUMMARISE, actions=()), engine)
+        request = replace(asked, observation=SUMMARISE, actions=(), is_free=True)
+        return self.situation(request, engine)
 
     def summarised(self, decision: Decision) -> None:
         """The decision is a summary: it stands for all that was read until now."""
@@ -148,15 +160,17 @@ class Context:
         self._read, self._saw = None, {}
 
     def acted(self, observation: str, decision: Decision) -> None:
-        """The decision was taken, in the world unless it is a note."""
-        self.is_aside = False
+        """The decision was taken, in the world unless it is a note or could not be read."""
+        self.is_aside = self._keep_note(decision.text) or self._refuse(decision)
+        self._asides = self._asides + 1 if self.is_aside else 0
         if self.history.kind == "none" and not self.history.notes:
             return
         self._note_lineage(decision)
-        self.is_aside = self._keep_note(decision.text)
         if self.history.kind != "none":
             seen = observation if self._read is None else self._read
-            self._earlier.append(Exchange(seen, decision.text, decision.action_ids, self._saw))
+            calls = decision.tool_calls
+            ids = decision.action_ids
+            self._earlier.append(Exchange(seen, decision.text, ids, self._saw, calls))
             is_known = decision.token_exact and len(decision.prompt_ids) > 0
             self._before = self._lineage if is_known else None
             self._forget(len(self._earlier) - _MOST_EXCHANGES)
@@ -166,13 +180,16 @@ class Context:
         """Keeps a note. False if the answer is none, or one too many: then the world gets it."""
         found = _NOTE.match(answer.strip()) if self.history.notes else None
         if found is None or self._asides >= _MOST_ASIDES:
-            self._asides = 0
             return False
-        self._asides += 1
         self._notes.append(" ".join(found[1].split()))
         while len("\n".join(self._notes)) > self.history.notes:
             self._notes.pop(0)
         return True
+
+    def _refuse(self, decision: Decision) -> bool:
+        """Whether the answer goes back to the model. One too many goes to the world as it is."""
+        self._refusal = decision.refusal if self._asides < _MOST_ASIDES else ""
+        return bool(self._refusal)
 
     def _note_lineage(self, decision: Decision) -> None:
         if self.history.kind == "none":

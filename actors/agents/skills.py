@@ -19,7 +19,7 @@ from experience.planning.discovery import induce_skills, record_uses, retire
 from experience.reward import RewardModel
 from experience.shards.redaction.redact import Redactor
 from experience.signal import SignalKind, read_signals
-from experience.world import WorldView
+from experience.world import WorldView, tools_of
 
 
 def library_from(path: str) -> Library:
@@ -93,8 +93,9 @@ class Skills:
                     )
                     if actions != option.actions or not option.starts(seen):
                         continue
-                    view = WorldView.of(self._world(episode.first.env_id))
-                    asked = replace(prompt_context(view), observation=seen)
+                    world = self._world(episode.first.env_id)
+                    rules = prompt_context(WorldView.of(world), tools_of(world))
+                    asked = replace(rules, observation=seen)
                     encoded = engine.encode(asked, USE + option.name)
                     if encoded is not None:
                         found.append(of_decision(encoded))

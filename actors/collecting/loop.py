@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actors.collecting.desk import Desk
@@ -191,9 +192,11 @@ class SlotLoop:
     def _act(self, slot: Slot, decision: Decision) -> None:
         slot.decision = decision
         slot.t_start_ns = time.time_ns()
-        if not slot.context.is_aside:  # a summary is in its place already
-            slot.context.acted(slot.observation, decision)
         is_choice = slot.option_stack.is_choice
+        if not slot.context.is_aside:  # a summary is in its place already
+            # the name of an option is no call, and is not refused as one
+            done = replace(decision, refusal="") if is_choice and decision.refusal else decision
+            slot.context.acted(slot.observation, done)
         if not is_choice and not slot.context.is_aside:
             self._hosting.step(slot, decision.text)
             return

@@ -17,6 +17,7 @@ from actors.collecting.work import Work
 from experience.answers import StepAnswer
 from experience.policy import Decision
 from experience.step import Boundary, Ending
+from experience.tools import Schema
 from experience.world import WorldCard, WorldView
 
 Waits = Literal["", "world", "model"]
@@ -157,6 +158,12 @@ class Slot:
         """The pictures of the present turn, by name."""
         found: Mapping[str, bytes] = self.info.get("images", {})
         return found
+
+    @property
+    def tools(self) -> tuple[Schema, ...]:
+        """What a model may call in the present world."""
+        card = self.cards.get(self.env_id)
+        return () if card is None else card.tools
 
     @property
     def draw(self) -> int:

@@ -82,6 +82,11 @@ class Policy(Section):
         description="small, hugging_face: where a world lists its actions, nothing else "
         "is ever written",
     )
+    tools: Literal["auto", "template", "text", "none"] = Field(
+        "auto",
+        description="hugging_face, openai: how a model is told of a world's tools: by its own "
+        "template, in words, or not; auto: by the template where that has a place for them",
+    )
     epsilon: float = Field(
         0.1, ge=0, le=1, description="table: share of training actions taken at random"
     )

@@ -5,6 +5,7 @@ An engine whose policy is learned takes new weights by `load`; any other engine 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from actors.engines.calls.reading import read_answer
+from actors.engines.calls.thoughts import NO_MARKS, apart
 from experience.models.weights import Weights
 from experience.policy import Decision
+from experience.text.strict_json import dumps
+from experience.tools import Schema, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +27,14 @@ class Exchange:
 
     answer_ids int32 [A]: the tokens of the answer; empty if nobody knows them.
     images: the pictures that were seen, by name, as the bytes of PNG, JPEG or WebP files.
+    calls: the calls of tools in it, for engines whose chats keep them apart.
     """
 
     observation: str
     answer: str
     answer_ids: np.ndarray = field(compare=False)
     images: Mapping[str, bytes] = field(default_factory=dict)
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class Situation:
     does not depend on what else is asked beside it; None: the engine's own generator goes on.
     memory: what the policy keeps from before `earlier`: a summary of it, and its own notes.
     earlier: the turns before this one that the policy reads again, the oldest first.
+    tools: what may be called, if the world has tools; answers are then read as calls or lines.
+    is_free: the answer is a text of its own, such as a summary, and no action.
     before: int32 [P], or None. The exact tokens that the model has read and written so far, if they
     are those of `earlier`: the prompt is these tokens and what is new, and nothing is encoded twice.
     images: the pictures of the present turn, by name, as the bytes of PNG, JPEG or WebP files.
@@ -52,6 +61,8 @@ class Situation:
     memory: str = ""
     earlier: tuple[Exchange, ...] = ()
     before: np.ndarray | None = field(default=None, compare=False)
+    tools: tuple[Schema, ...] = field(default=(), hash=False)
+    is_free: bool = False
     images: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -102,6 +113,59 @@ def with_pictures(
         text = {"type": "text", "text": message["content"]}
         shown.append({**message, "content": [*map(part, seen), text]} if seen else dict(message))
     return shown
+
+
+def with_calls(situation: Situation) -> list[dict[str, Any]]:
+    """The same chat for a server that is told of tools: calls are apart from what is said, and what
+    is seen after a call is its result."""
+    first, *later = situation.observations
+    chat: list[dict[str, Any]] = [
+        {"role": "system", "content": situation.instructions},
+        {"role": "user", "content": first},
+    ]
+    for exchange, seen in zip(situation.earlier, later, strict=True):
+        if not exchange.calls:
+            chat.append({"role": "assistant", "content": exchange.answer})
+            chat.append({"role": "user", "content": seen})
+            continue
+        calls = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in exchange.calls
+        ]
+        chat.append({"role": "assistant", "content": None, "tool_calls": calls})
+        for number, call in enumerate(exchange.calls):
+            # every call must be answered, and the world answers all of them at once
+            result = seen if number == 0 else "(see the first result)"
+            chat.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    return chat
+
+
+def answer_fields(said: str, situation: Situation, line: str | None = None) -> dict[str, Any]:
+    """What a decision keeps of a chat model's whole answer: its text, calls, thoughts and words.
+
+    line: the action, where the world has no tools; None: found in the answer.
+    """
+    if not situation.tools or situation.is_free:
+        reasoning, rest = apart(said, NO_MARKS)
+        found = parse_action(rest or said) if line is None else line
+        return {"text": found, "reasoning": reasoning if rest else ""}
+    answer = read_answer(said, situation.tools)
+    named = hashlib.blake2b(f"{situation.draw}/{said}".encode(), digest_size=4).hexdigest()
+    calls = [
+        ToolCall(f"{named}{number}", name, dumps(dict(given)))  # 9 letters: some models want that
+        for number, (name, given) in enumerate(answer.calls)
+    ]
+    return {
+        "text": answer.action or answer.content or said.strip(),
+        "tool_calls": tuple(calls),
+        "reasoning": answer.reasoning,
+        "content": answer.content,
+        "refusal": answer.trouble,
+    }
 
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actors.engines.calls.forms import MARKS, calls_in
+from actors.engines.calls.telling import after_an_answer, shows_tools, with_tools
+from actors.engines.calls.thoughts import apart
 from actors.engines.engine import Situation, messages, parse_action, with_pictures
 from actors.engines.local import LocalEngine, TokenLimits
 from actors.engines.model import Prompt, TrainedModel
@@ -31,8 +35,15 @@ class ChatTurns:
     """The model's chat template. A prompt that is too long loses the middle of its observation;
     the rules, and what the template adds, stay."""
 
-    def __init__(self, tokenizer: Any, lm: Any) -> None:
+    def __init__(self, tokenizer: Any, lm: Any, tools: str = "auto") -> None:
         self._tokenizer = tokenizer
+        self._shows_tools = tools in ("auto", "template") and shows_tools(tokenizer)
+        if tools == "template" and not self._shows_tools:
+            raise ConfigError(
+                "policy.tools: the chat template of this model has no place for tools",
+                "set policy.tools=auto, which tells of them in words",
+            )
+        self._tells_in_words = not self._shows_tools and tools != "none"
         self.ends: Sequence[int] = _end_tokens(tokenizer, lm)
         self._end_text = str(tokenizer.decode(self.ends[:1])) if self.ends else ""
 
@@ -64,24 +75,28 @@ class ChatTurns:
     def further(self, answer: np.ndarray, observation: str) -> np.ndarray:
         """What the template writes between an answer and the place of the next one."""
         has_end = len(answer) > 0 and int(answer[-1]) in self.ends
-        text = self._after_an_answer(observation)
+        text = self._after_an_answer(observation, self._calls(answer))
         if self._end_text and text.startswith(self._end_text):
             text = text.removeprefix(self._end_text) if has_end else text
         elif not has_end:
             text = self._end_text + text
         return np.array(self._encode(text), np.int32)
 
-    def _after_an_answer(self, observation: str) -> str:
+    def _after_an_answer(self, observation: str, is_result: bool) -> str:
         if self._tokenizer.chat_template is None:
             return f"\n\n{observation}\n"
-        chat = [
-            {"role": "user", "content": "…"},
-            {"role": "assistant", "content": _ANSWER},
-            {"role": "user", "content": observation},
-        ]
-        text = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        # the observation may hold the mark too, and comes after the answer: the first one counts
-        return str(text).partition(_ANSWER)[2]
+        if is_result:
+            text = after_an_answer(self._tokenizer, _ANSWER, observation, "tool")
+            if text is not None:
+                return text
+        return after_an_answer(self._tokenizer, _ANSWER, observation, "user") or ""
+
+    def _calls(self, answer: np.ndarray) -> bool:
+        """Whether an answer called a tool, in a form that could be read."""
+        if not self._shows_tools:
+            return False
+        _, said = apart(self.said(answer), MARKS)
+        return any(given is not None for _, given in calls_in(said, set()))
 
     def action(self, text: str) -> np.ndarray:
         return np.array([*self._encode(text), *self.ends[:1]], np.int32)
@@ -89,12 +104,23 @@ class ChatTurns:
     def text(self, ids: np.ndarray) -> str:
         return parse_action(self._tokenizer.decode(ids, skip_special_tokens=True))
 
+    def said(self, ids: np.ndarray) -> str:
+        """The whole answer, with its thoughts and the marks of its calls, without its end."""
+        known = list(ids)
+        while known and known[-1] in self.ends:
+            known.pop()
+        return str(self._tokenizer.decode(known))
+
     def _render(self, situation: Situation, observation: str) -> list[int]:
-        chat = messages(Situation(observation, situation.instructions))
+        told = situation.tools if self._tells_in_words else ()
+        chat = messages(Situation(observation, with_tools(situation.instructions, told)))
         if self._tokenizer.chat_template is None:
             return self._encode("\n\n".join(m["content"] for m in chat if m["content"]) + "\n")
+        tools = {"tools": list(situation.tools)} if situation.tools and self._shows_tools else {}
         return self._encode(
-            self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            self._tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=False, **tools
+            )
         )
 
     def _encode(self, text: str) -> list[int]:
@@ -120,8 +146,9 @@ class SeeingTurns(ChatTurns):
     """The chat template of a vision-language model. Its processor writes the tokens that stand for
     pictures, so a chat is rendered whole at every turn."""
 
-    def __init__(self, processor: Any, lm: Any) -> None:
-        super().__init__(processor.tokenizer, lm)
+    def __init__(self, processor: Any, lm: Any, tools: str = "auto") -> None:
+        # in words: a processor's template is another one than its tokenizer's
+        super().__init__(processor.tokenizer, lm, "none" if tools == "none" else "text")
         self._processor = processor
 
     def _render(self, situation: Situation, observation: str) -> list[int]:
@@ -141,6 +168,8 @@ class SeeingTurns(ChatTurns):
         return {name: value for name, value in found.items() if value.shape != ids.shape}
 
     def _inputs(self, situation: Situation) -> dict[str, Any]:
+        told = situation.tools if self._tells_in_words else ()
+        situation = replace(situation, instructions=with_tools(situation.instructions, told))
         said = [
             {"role": message["role"], "content": message["content"]}
             for message in messages(situation)
@@ -198,10 +227,10 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
                 "set policy.learns=false",
             )
         model, processor = load_seeing(policy.model)
-        turns: ChatTurns = SeeingTurns(processor, model.lm)
+        turns: ChatTurns = SeeingTurns(processor, model.lm, policy.tools)
     else:
         model, tokenizer = load(policy.model)
-        turns = ChatTurns(tokenizer, model.lm)
+        turns = ChatTurns(tokenizer, model.lm, policy.tools)
     if not turns.ends:
         raise ConfigError(
             f"policy.model: {policy.model} names no token that ends an answer",
@@ -214,11 +243,15 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
 def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:
     """Samples from `trained`, or from a copy of the pretrained model of its own."""
     trained = trained or make_model(policy, seed)
+    limits = TokenLimits.of(policy)
+    engine: LocalEngine
     if isinstance(trained.tokenizer, SeeingTurns):
         look = trained.tokenizer.look
-        limits = TokenLimits.of(policy)
-        return SeeingEngine(trained, limits, seed, "hugging_face", policy.listed, look)
-    return LocalEngine(trained, TokenLimits.of(policy), seed, "hugging_face", policy.listed)
+        engine = SeeingEngine(trained, limits, seed, "hugging_face", policy.listed, look)
+    else:
+        engine = LocalEngine(trained, limits, seed, "hugging_face", policy.listed)
+    engine.model_name = Path(policy.model).name
+    return engine
 
 
 KIND = EngineKind(make_engine, make_model, is_pretrained=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.engines.engine import Situation
+from actors.engines.engine import Situation, answer_fields
 from actors.engines.model import Prompt, TrainedModel
 from actors.engines.settings import PolicySettings
 from experience.errors import ConfigError
@@ -67,6 +68,7 @@ class LocalEngine:
         self._limits = limits
         self._listed = listed
         self._generator = torch.Generator().manual_seed(seed)
+        self.model_name = ""
 
     def load(self, weights: Weights) -> None:
         weights.put_into(self._model)
@@ -94,6 +96,7 @@ class LocalEngine:
     def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
         """Raises ConfigError if a listed action has more tokens than may be written."""
         prompts = [self._prompt(s) for s in situations]
+        begun = time.perf_counter()
         self._model.eval()  # a learner that shares the model has left it in training mode
         written = sample(
             self._model,
@@ -105,8 +108,9 @@ class LocalEngine:
             generator=[self._generator_of(s) for s in situations],
             pictures=None if self._look is None else self._look(situations),
         )
+        seconds = time.perf_counter() - begun if hasattr(self._tokenizer, "said") else None
         return [
-            self._decision(s, p, w, temperature)
+            replace(self._decision(s, p, w, temperature), seconds=seconds)
             for s, p, w in zip(situations, prompts, written, strict=True)
         ]
 
@@ -115,13 +119,20 @@ class LocalEngine:
     ) -> Decision:
         is_listed = len(written.allowed_counts) > 0
         spelled = self._text_listed if is_listed else self._text_free
+        fields = {"text": spelled(situation, written.ids)}
+        said: Any = getattr(self._tokenizer, "said", None)  # of chat models only
+        if said is not None and not is_listed:
+            fields = answer_fields(said(written.ids), situation, fields["text"])
+        ending = "tool_calls" if fields.get("tool_calls") else "stop"
         return Decision(
-            spelled(situation, written.ids),
-            self.version,
-            prompt.ids,
-            written.ids,
-            written.logprobs,
-            (VersionSpan(self.version, len(written.ids)),),
+            **fields,
+            policy_version=self.version,
+            prompt_ids=prompt.ids,
+            action_ids=written.ids,
+            logprobs=written.logprobs,
+            version_spans=(VersionSpan(self.version, len(written.ids)),),
+            finish_reason=ending if written.ended else "length",
+            model=self.model_name,
             token_exact=True,
             behaviour_id=self.behaviour_id,
             decoder=f"temperature={temperature:g}{' listed' if is_listed else ''}",

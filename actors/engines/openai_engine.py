@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from actors.engines.engine import Situation, messages, parse_action, with_pictures
+from actors.engines.calls.server import counted, said_in
+from actors.engines.calls.telling import with_tools
+from actors.engines.engine import (
+    Situation,
+    answer_fields,
+    messages,
+    with_calls,
+    with_pictures,
+)
 from actors.engines.model import TrainedModel
 from actors.engines.registry import EngineKind
 from actors.engines.servers.passwords import with_password
@@ -59,6 +68,7 @@ class OpenAIServer:
         timeout_seconds: float,
         retries: int,
         sees: bool = False,
+        tools: str = "auto",
     ) -> None:
         import openai
 
@@ -70,6 +80,7 @@ class OpenAIServer:
         """Whether the server tells exact tokens; None until it has answered."""
         self._most_tokens = most_tokens
         self._base_url = base_url
+        self._tools = tools
         self._timeout = timeout_seconds
         self._client = openai.OpenAI(
             base_url=with_password(base_url),
@@ -123,14 +134,20 @@ class OpenAIServer:
 
     def _ask(self, situation: Situation, temperature: float) -> Decision:
         try:
+            begun = time.perf_counter()
             answer = self._answer(situation, temperature)
-            text, ending = _read(answer)
+            seconds = time.perf_counter() - begun
+            said, ending = said_in(answer)
             tokens = served_tokens(answer) if self._tells_tokens else None
         except (self._openai.OpenAIError, *_NO_ANSWER) as error:
             # `from None`: the SDK's error holds the request, and the request holds the key
             raise self._failure(error) from None
         decision = Decision(
-            text=parse_action(text),
+            **answer_fields(said, situation),
+            seconds=seconds,
+            model=self._model,
+            finish_reason=ending,
+            **counted(answer),
             policy_version=self.version,
             token_exact=False,
             decoder=f"temperature={temperature:g}",
@@ -163,16 +180,35 @@ class OpenAIServer:
         self, client: Any, situation: Situation, temperature: float, most_tokens: int, **also: Any
     ) -> Any:
         """A chat completion. Raises what the SDK raises, or one of `_NO_ANSWER` if the answer is no
-        chat completion."""
-        answer = client.chat.completions.create(
-            model=self._model,
-            messages=with_pictures(messages(situation), situation.pictures, _image_url),
-            temperature=temperature,
-            max_tokens=most_tokens,
-            **also,
-        )
-        _read(answer)
+        chat completion.
+
+        A server that refuses a request for its tools is told of them in words from then on.
+        """
+        asked = {"model": self._model, "temperature": temperature, "max_tokens": most_tokens}
+        asked |= also
+        by_server = bool(situation.tools) and self._tools in ("auto", "template")
+        if by_server:
+            told = {"messages": self._chat(situation, apart=True), "tools": list(situation.tools)}
+            try:
+                return _checked(client.chat.completions.create(**asked, **told))
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError):
+                if self._tools == "template":
+                    raise
+        in_words = situation.tools if self._tools != "none" else ()
+        rules = with_tools(situation.instructions, in_words)
+        chat = self._chat(replace(situation, instructions=rules), apart=False)
+        answer = _checked(client.chat.completions.create(**asked, messages=chat))
+        if by_server:  # it takes the same request in words: the tools were what it refused
+            self._tools = "text"
         return answer
+
+    @staticmethod
+    def _chat(situation: Situation, apart: bool) -> list[dict[str, Any]]:
+        """The chat with its pictures; with calls apart from what is said, where none are shown: a
+        result has no place for pictures."""
+        if apart and not any(situation.pictures):
+            return with_calls(situation)
+        return with_pictures(messages(situation), situation.pictures, _image_url)
 
     def _failure(self, error: Exception, hint: str = "") -> EngineError:
         """What went wrong at which server, without the secrets that the SDK's message may hold."""
@@ -192,10 +228,10 @@ class OpenAIServer:
         )
 
 
-def _read(answer: Any) -> tuple[str, str]:
-    """(text, why it ended). Raises one of `_NO_ANSWER` if there is no such thing."""
-    choice = answer.choices[0]
-    return str(choice.message.content or ""), str(choice.finish_reason)
+def _checked(answer: Any) -> Any:
+    """The answer. Raises one of `_NO_ANSWER` if it is no chat completion."""
+    said_in(answer)
+    return answer
 
 
 def _exact(decision: Decision, tokens: ServedTokens) -> Decision:
@@ -226,6 +262,7 @@ def _client_of(policy: PolicySettings) -> OpenAIServer:
         policy.timeout_seconds,
         policy.retries,
         policy.sees,
+        policy.tools,
     )
 
 

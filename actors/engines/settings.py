@@ -57,6 +57,9 @@ class PolicySettings(Protocol):
     def listed(self) -> bool: ...
 
     @property
+    def tools(self) -> str: ...
+
+    @property
     def epsilon(self) -> float: ...
 
     def place(self, name: str) -> str:

@@ -53,7 +53,7 @@ def describe_worlds(config: Config) -> Described:
             found.deadlines[world.id] = seen.card.deadline_seconds
         if seen.card.reward_source:
             found.functions[world.id] = reward_function(world.id, seen.card.reward_source)
-        found.prompt_contexts[world.id] = prompt_context(seen.view)
+        found.prompt_contexts[world.id] = prompt_context(seen.view, seen.card.tools)
         found.segment_turns[world.id] = world.segment_turns or seen.card.segment_turns
         if seen.card.gives_images:
             found.with_pictures.append(world.id)

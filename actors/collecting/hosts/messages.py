@@ -225,9 +225,11 @@ def _view(actions: list[str], experiment: list[Any] | None, **fields: Any) -> Wo
     return WorldView(actions=tuple(actions), experiment=planned, **fields)
 
 
-def _card(signals: dict[str, dict[str, Any]], splits: list[str], **fields: Any) -> WorldCard:
+def _card(
+    signals: dict[str, dict[str, Any]], splits: list[str], tools: list[Any], **fields: Any
+) -> WorldCard:
     kinds = {name: SignalKind(**kind) for name, kind in signals.items()}
-    return WorldCard(signals=kinds, splits=tuple(splits), **fields)
+    return WorldCard(signals=kinds, splits=tuple(splits), tools=tuple(tools), **fields)
 
 
 def _readable(text: str) -> str:

@@ -168,9 +168,9 @@ def _shaped(value: Any, names: set[str]) -> Iterator[Found]:
         if isinstance(value.get(key), dict):
             yield from _shaped(value[key], names)
             return
-    key = next((k for k in (*_NAMES_OF, *_AROUND) if isinstance(value.get(k), str)), None)
-    if key is not None:
-        yield from _named(value, key, names)
+    said_by = next((k for k in (*_NAMES_OF, *_AROUND) if isinstance(value.get(k), str)), None)
+    if said_by is not None:
+        yield from _named(value, said_by, names)
     elif len(value) == 1:  # {"guess": {"number": 42}}
         ((only, given),) = value.items()
         if tool_meant(only, names) and isinstance(given, dict):

@@ -23,6 +23,9 @@ _CLOSING = re.compile(
     rf"</(?:{_NAMES})>|\[/THINK\]|\u25c1/think\u25b7|<\|end_of_thought\|>", re.IGNORECASE
 )
 
+NO_MARKS = re.compile("(?!)")
+"""Of calls, in a world where nothing can be called."""
+
 
 def apart(text: str, marks: re.Pattern[str]) -> tuple[str, str]:
     """(thoughts, what is said) of a model's answer.
