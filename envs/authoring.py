@@ -38,6 +38,7 @@ from envs.parameter import Parameter, parameter_of
 from envs.parameter import Range as Range
 from envs.wording import Refused, explained, miswritten, usage_in_words
 from experience.signal import SignalKind
+from experience.text.strict_json import dumps
 
 Answer = Outcome
 """The name of `Outcome` in worlds that were written before it was called so."""
@@ -209,6 +210,7 @@ class ToolWorld(World[Task], Generic[Task]):
         return [tool.schema() for tool in self.tools.values()]
 
     def act(self, action: str) -> Outcome:
+        self._results: list[str] = []
         calls = _several(action)
         return self._call(action) if calls is None else self._call_each(calls)
 
@@ -230,13 +232,16 @@ class ToolWorld(World[Task], Generic[Task]):
             if number > self.calls_a_turn:
                 most = f"{self.calls_a_turn} call{'s' * (self.calls_a_turn > 1)} a turn"
                 refused.append(f"call {number} was not done: {most}")
+                self._results.append(dumps({"error": f"not done: {most}"}))
             elif not ended:
                 try:
                     measured, ended = self._call(call)
                 except ValueError as unreadable:
                     refused.append(f"call {number}: {unreadable}")
+                    self._results.append(dumps({"error": str(unreadable)}))
                 else:
                     done += 1
+                    self._results.append(_result(measured))
                     signals = _together(signals, measured, self.signal_catalogue)
         if refused and not done:
             raise ValueError("; ".join(refused))
@@ -244,6 +249,12 @@ class ToolWorld(World[Task], Generic[Task]):
             self._note = "\n! " + "; ".join(refused)
             signals[INVALID] = (float(len(refused)), "; ".join(refused)[:80])
         return signals, ended
+
+    def _info(self, signals: dict[str, Any]) -> dict[str, Any]:
+        """Also what each of several calls gave; of a single one, that is what is seen next."""
+        results, self._results = getattr(self, "_results", []), []
+        info = super()._info(signals)
+        return info | {"tool_results": results} if results else info
 
     def random_action(self, rng: np.random.Generator) -> str:
         tools = list(self.tools.values())
@@ -302,6 +313,11 @@ def _several(text: str) -> list[str] | None:
     except (ValueError, RecursionError):
         return None
     return [json.dumps(call) for call in calls] or None
+
+
+def _result(measured: Mapping[str, Any]) -> str:
+    """The numbers that one call measured, as JSON."""
+    return dumps({n: v[0] if isinstance(v, tuple) else v for n, v in measured.items()})
 
 
 def _together(

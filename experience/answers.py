@@ -18,7 +18,7 @@ from experience.signal import LateSignals, Signal, SignalKind, as_number, read_s
 
 _TEXTS = ("state", "subject", "task_id", "split")
 """Keys of `info` that a step keeps as text."""
-KEPT = (*_TEXTS, "images")
+KEPT = (*_TEXTS, "images", "tool_results")
 """Keys of `info` that a step keeps; signals apart, which the answer holds by themselves."""
 
 
@@ -176,9 +176,14 @@ def _info(world: str, info: dict[str, Any]) -> dict[str, Any]:
         )
     if images:
         info = info | {"images": images}
-    texts = {
+    texts: dict[str, Any] = {
         name: _text(world, f"info[{name!r}]", str(info[name])) for name in _TEXTS if name in info
     }
+    results = info.get("tool_results")
+    if isinstance(results, list) and all(isinstance(result, str) for result in results):
+        texts["tool_results"] = [_text(world, "info['tool_results']", r) for r in results]
+    elif results is not None:  # a stranger's own
+        info = {name: value for name, value in info.items() if name != "tool_results"}
     return info | texts
 
 

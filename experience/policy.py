@@ -8,7 +8,7 @@ import numpy as np
 
 from experience.errors import RecordError
 from experience.text.characters import without_lone_surrogates
-from experience.tools import ToolCall
+from experience.text.tools import ToolCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 from experience.errors import RecordError
 from experience.policy import Decision
 from experience.signal import Signal
+from experience.text.tools import ToolResult
 
 Ending = Literal[
     "none", "terminated", "truncated", "env_error", "engine_error", "timeout", "cancelled"
@@ -123,6 +124,8 @@ class Step:
     ending: Ending = "none"
     boundary: Boundary = Boundary.NONE
     info: Mapping[str, Any] = field(default_factory=dict)
+    tool_results: tuple[ToolResult, ...] = ()
+    agent_id: str = ""
     subject: str = ""
     """The person that the row is about, e.g. a user's pseudonym. On request, their rows are deleted
     by it."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from experience.reward import RewardFunction
 from experience.signal import SignalKind, as_number
-from experience.tools import Schema
+from experience.text.tools import Schema
 
 PLAIN_SIGNALS: Mapping[str, SignalKind] = {"env_reward": SignalKind("1", "env_state")}
 """The signals of a plain Gymnasium environment: its reward is all that it measures."""

@@ -16,7 +16,7 @@ from experience.errors import ConfigError, EnvironmentFailure
 from experience.models.weights import PolicyBundle
 from experience.options.option import USE, Experiments, Library, library_in
 from experience.policy import Decision, VersionSpan
-from experience.tools import Schema
+from experience.text.tools import Schema
 from experience.world import WorldView
 
 NO_OPTIONS = Library()

@@ -13,7 +13,7 @@ from experience.errors import EngineError
 from experience.options.option import Experiments, Library, Pursued, Stored, Subgoal, option_id
 from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
-from experience.tools import Schema
+from experience.text.tools import Schema
 from experience.world import WorldView
 
 _REMEMBERED = 500

@@ -19,6 +19,7 @@ from experience.shards.journal import Journal
 from experience.shards.storage.blobs import media_and_size
 from experience.signal import LateSignals
 from experience.step import LATE_INFO, Boundary, Ending, Source, Step, discount_after, state_key
+from experience.text.tools import ToolResult
 
 _ENDINGS = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}
 _MOST_ERROR_CHARACTERS = 500
@@ -113,6 +114,7 @@ class Recorder:
             ending=ending,
             discount=discount_after(ending, self._discount),
             marks=marks,
+            tool_results=_results(slot.decision, answer),
         )
         if slot.decision is not None and self._remembers:
             known = {s.name: s.value for s in answer.signals if s.value is not None}
@@ -224,6 +226,7 @@ class Recorder:
             option_step=option_step,
             value_estimate=slot.option_stack.value_estimate,
             subject=slot.subject,
+            agent_id=str(slot.info.get("agent_id", "")),
             reward_version=self._reward_version,
             boundary=boundary,
             **answer,
@@ -232,3 +235,10 @@ class Recorder:
             slot.last_t = t
         self.steps_taken += row.is_training
         self._journal.append(row)
+
+
+def _results(decision: Decision | None, answer: StepAnswer) -> tuple[ToolResult, ...]:
+    """What the world says that each call gave, by the id of the call."""
+    results = answer.info.get("tool_results", ())
+    calls = () if decision is None else decision.tool_calls
+    return tuple(ToolResult(c.id, result) for c, result in zip(calls, results, strict=False))

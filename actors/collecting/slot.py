@@ -17,7 +17,7 @@ from actors.collecting.work import Work
 from experience.answers import StepAnswer
 from experience.policy import Decision
 from experience.step import Boundary, Ending
-from experience.tools import Schema
+from experience.text.tools import Schema
 from experience.world import WorldCard, WorldView
 
 Waits = Literal["", "world", "model"]

@@ -18,7 +18,7 @@ from actors.engines.calls.thoughts import NO_MARKS, apart
 from experience.models.weights import Weights
 from experience.policy import Decision
 from experience.text.strict_json import dumps
-from experience.tools import Schema, ToolCall
+from experience.text.tools import Schema, ToolCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from actors.engines.calls.forms import MARKS, calls_in, tool_meant
 from actors.engines.calls.lenient import unwrapped
 from actors.engines.calls.thoughts import apart
-from experience.tools import Answer, Schema, name_of, parameters_of
+from experience.text.tools import Answer, Schema, name_of, parameters_of
 
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|$)", re.DOTALL)
 _LEFT_OVER = re.compile(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from experience.text.strict_json import dumps
-from experience.tools import Schema, name_of, parameters_of
+from experience.text.tools import Schema, name_of, parameters_of
 
 Telling = Literal["auto", "template", "text", "none"]
 _PROBE: Schema = {

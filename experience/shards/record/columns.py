@@ -6,42 +6,10 @@ Later formats add columns, which may be null, and never change one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import pyarrow as pa
 
-Group = Literal[
-    "whose",
-    "where",
-    "when",
-    "from what",
-    "seen",
-    "asked",
-    "done",
-    "under which intent",
-    "answered",
-    "marks",
-    "about whom",
-    "how it was decoded",
-]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. `since`: the version of the schema that added it; `unit`: "" where there is none.
-
-    A column that came after the first version may always be null: older files do not have it.
-    """
-
-    name: str
-    type: pa.DataType
-    nullable: bool
-    group: Group
-    meaning: str
-    unit: str = ""
-    since: int = 1
-
+from experience.shards.record.column import Column
+from experience.shards.record.model_columns import CALL, MODEL_COLUMNS
 
 # Of fixed size: an id costs no offsets, and numpy reads a column of them as V16.
 ID = pa.binary(16)
@@ -55,7 +23,6 @@ BLOB = pa.struct(
         ("role", pa.string()),
     ]
 )
-CALL = pa.struct([("id", pa.string()), ("name", pa.string()), ("args", pa.large_string())])
 SPAN = pa.struct([("version", pa.int64()), ("n_tokens", pa.int32())])
 SIGNAL = pa.struct([("code", pa.int16()), ("value", pa.float64()), ("evidence", pa.string())])
 _IDS = pa.list_(pa.int32())
@@ -203,7 +170,13 @@ COLUMNS: tuple[Column, ...] = (
         "done",
         "Whether the token ids are exactly those that the engine read and wrote.",
     ),
-    Column("tool_calls", pa.list_(CALL), True, "done", "Reserved: no writer fills it yet."),
+    Column(
+        "tool_calls",
+        pa.list_(CALL),
+        True,
+        "done",
+        "The calls of tools that the action asks for, with their arguments as JSON; null: none.",
+    ),
     Column(
         "action_struct",
         pa.large_binary(),
@@ -338,6 +311,7 @@ COLUMNS: tuple[Column, ...] = (
         "Whether the limit of tokens ended the action; null: unknown.",
         since=3,
     ),
+    *MODEL_COLUMNS,
 )
 
 AS_THEY_ARE = (

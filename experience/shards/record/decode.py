@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from experience.policy import Decision, VersionSpan
 from experience.shards.record.columns import AS_THEY_ARE
+from experience.shards.record.model_columns import of_row, results_of
 from experience.shards.record.prompts import PromptDeltas
 from experience.shards.record.schema import conform, signal_names
 from experience.signal import Signal
@@ -48,6 +49,8 @@ def _step(row: Mapping[str, Any], decision: Decision | None, names: SignalNames)
         info=json.loads(row["info"]) if row["info"] else {},
         action_struct=row["action_struct"] or b"",
         subject=row["subject"] or "",
+        agent_id=row["agent_id"] or "",
+        tool_results=results_of(row),
         **{name: row[name] for name in AS_THEY_ARE},
     )
 
@@ -81,6 +84,7 @@ def _decision(
         allowed_ids=arrays["allowed_ids"],
         allowed_counts=arrays["allowed_counts"],
         **_decoding(row),
+        **of_row(row),
     )
 
 

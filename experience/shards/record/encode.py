@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from experience.policy import Decision
 from experience.shards.record.columns import AS_THEY_ARE, BLOB, ID, SIGNAL, SPAN
+from experience.shards.record.model_columns import to_columns
 from experience.shards.record.prompts import PromptDeltas
 from experience.shards.record.schema import FIELDS
 from experience.step import Step
@@ -109,6 +110,7 @@ def to_batch(steps: Sequence[Step], target: pa.Schema, deltas: PromptDeltas) -> 
                 "evidence": [g.evidence for g in signals],
             },
         ),
+        **to_columns(steps, decisions),
         "info": [dumps(dict(i)).encode() if i else None for i in columns["info"]],
     }
     return pa.RecordBatch.from_arrays(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from experience.shards.record.columns import COLUMNS, Column
+from experience.shards.record.column import Column
+from experience.shards.record.columns import COLUMNS
 from experience.shards.record.schema import SCHEMA_ID
 
 _HEAD = f"""# The columns of a row

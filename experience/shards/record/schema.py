@@ -4,6 +4,8 @@
     xp.step.v2    adds `subject`
     xp.step.v3    adds `sampled`, `temperature`, `allowed_ids`, `allowed_counts`, `prompt_cut`,
                   `action_cut`
+    xp.step.v4    adds what the model thought and said beside its calls, what the calls gave, its
+                  name, its tokens and its time (see model_columns)
 A file with fewer columns is read as if the others were null (`conform`), so that no data is ever
 migrated.
 """
@@ -24,7 +26,7 @@ from experience.shards.record.columns import COLUMNS
 from experience.signal import SignalKind
 from experience.text.strict_json import dumps
 
-SCHEMA_ID = "xp.step.v3"
+SCHEMA_ID = "xp.step.v4"
 FIELDS = tuple((column.name, column.type, column.nullable) for column in COLUMNS)
 TYPES = {name: type_ for name, type_, _ in FIELDS}
 

@@ -32,11 +32,13 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from experience.policy import Decision
 from experience.shards.redaction.sieve import SHORTEST as SIEVED
 from experience.shards.redaction.sieve import Sieve
 from experience.shards.redaction.spelling import cover, fold, may_be_escaped, squeezed, unescaped
 from experience.step import Boundary, Step
 from experience.text.strict_json import dumps
+from experience.text.tools import ToolCall, ToolResult
 
 MARK = "[redacted]"
 _SECRET_NAME = re.compile(
@@ -227,6 +229,10 @@ class Redactor:
             return {self.text(str(k)): self.value(v) for k, v in value.items()}
         return [self.value(v) for v in value] if isinstance(value, list | tuple) else value
 
+    def _is_in_answer(self, decision: Decision) -> bool:
+        whole = _answer_of(decision)
+        return self.text(whole) != whole
+
     def step(self, step: Step) -> Step:
         """`step`, or where it holds a secret, a copy without."""
         if self._tainted and step.boundary & Boundary.RESET:
@@ -247,17 +253,23 @@ class Redactor:
                 replace(b, media=text(b.media), role=text(b.role)) for b in step.obs_blobs
             ),
             signals=tuple(replace(s, evidence=text(s.evidence)) for s in step.signals),
+            tool_results=tuple(ToolResult(text(r.id), text(r.result)) for r in step.tool_results),
             **labels,
         )
         said = self.text(decision.text) if decision else ""
-        if clean.obs_text != step.obs_text or (decision and said != decision.text):
+        if clean.obs_text != step.obs_text or (decision and self._is_in_answer(decision)):
             self._tainted.add(step.stream_id)
         if decision is None:
             return clean
         clean = replace(
             clean,
             decision=replace(
-                decision, decoder=text(decision.decoder), behaviour_id=text(decision.behaviour_id)
+                decision,
+                **{name: text(getattr(decision, name)) for name in _OF_DECISION},
+                tool_calls=tuple(
+                    ToolCall(text(c.id), text(c.name), text(c.arguments))
+                    for c in decision.tool_calls
+                ),
             ),
         )
         if step.stream_id not in self._tainted:
@@ -277,6 +289,12 @@ class Redactor:
                 allowed_counts=_NO_IDS,
             ),
         )
+
+
+def _answer_of(decision: Decision) -> str:
+    """All that the model wrote, as far as it is kept as text: its tokens spell it too."""
+    calls = (f"{c.name}\0{c.arguments}" for c in decision.tool_calls)
+    return "\0".join([decision.text, decision.reasoning, decision.content, *calls])
 
 
 def _without_shapes(text: str) -> str:
@@ -300,7 +318,18 @@ _LABELS = (
     "split",
     "sandbox_tier",
     "reward_version",
+    "agent_id",
 )
+_OF_DECISION = (
+    "decoder",
+    "behaviour_id",
+    "reasoning",
+    "content",
+    "refusal",
+    "finish_reason",
+    "model",
+)
+"""Texts of a decision beside its action."""
 
 
 def _texts_of(step: Step) -> Iterator[str]:
@@ -311,7 +340,11 @@ def _texts_of(step: Step) -> Iterator[str]:
         *(getattr(step, name) for name in _LABELS),
     )
     if step.decision:
-        yield from (step.decision.text, step.decision.decoder, step.decision.behaviour_id)
+        yield from (getattr(step.decision, name) for name in ("text", *_OF_DECISION))
+        for call in step.decision.tool_calls:
+            yield from (call.id, call.name, call.arguments)
+    for result in step.tool_results:
+        yield from (result.id, result.result)
     yield from _strings(step.info)
     yield from (s.evidence for s in step.signals)
     for blob in step.obs_blobs:

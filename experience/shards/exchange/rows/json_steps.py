@@ -13,6 +13,7 @@ import pyarrow as pa
 from experience.errors import RecordError
 from experience.policy import Decision, VersionSpan
 from experience.shards.record.decode import first_decoding
+from experience.shards.record.model_columns import of_json, results_of_json
 from experience.shards.record.schema import TYPES
 from experience.signal import Signal, SignalSource
 from experience.step import ENDINGS, SOURCES, Blob, Boundary, Step
@@ -64,6 +65,7 @@ def from_plain(plain: Mapping[str, Any]) -> Step:
     said["parent"] = None if said.get("parent") is None else _parent(said["parent"])
     said["signals"] = tuple(_signal(s) for s in _an(list, said.get("signals", []), "signals"))
     said["obs_blobs"] = tuple(_blob(b) for b in _an(list, said.get("obs_blobs", []), "obs_blobs"))
+    said["tool_results"] = results_of_json(said.get("tool_results", []))
     for name in ("stream_id", "work_id", "action_struct"):
         if name in said:
             said[name] = _bytes(said[name], name)
@@ -77,6 +79,7 @@ def from_plain(plain: Mapping[str, Any]) -> Step:
             "action_struct",
             "signals",
             "obs_blobs",
+            "tool_results",
             "boundary",
             "info",
         ):
@@ -137,6 +140,7 @@ def _decision(plain: Any) -> Decision:
     said |= {name: _tokens(said.get(name, []), name) for name in ("allowed_ids", "allowed_counts")}
     return Decision(
         **said
+        | of_json(said)
         | {
             "policy_version": _integer(
                 said["policy_version"], "policy_version", -(2**63), 2**63 - 1
