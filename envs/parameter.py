@@ -38,6 +38,9 @@ _TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
 )
 
 
+Kind = type
+
+
 @dataclass(frozen=True)
 class Range:
     """Bounds of a number, both included. Random actions take `low` plus a multiple of `step`."""
@@ -60,7 +63,7 @@ class Parameter:
     choices: tuple[Any, ...] = ()
     range: Range | None = None
     default: Any = inspect.Parameter.empty
-    items: type | None = None
+    items: Kind | None = None
     optional: bool = False
 
     @property
@@ -139,14 +142,15 @@ class Parameter:
         if isinstance(given, str):
             begins = given.strip()[:1]
             given = json.loads(given) if begins in ("[", "{") else given.split(",")
-        if not isinstance(given, self.type):
+        members: Any = given
+        if type(members) is not self.type:
             raise ValueError
         if self.items is None:
-            return given
+            return members
         member = Parameter(self.name, self.items)
-        if isinstance(given, dict):
-            return {str(key): member.read(value) for key, value in given.items()}
-        return [member.read(v.strip() if isinstance(v, str) else v) for v in given]
+        if isinstance(members, dict):
+            return {str(key): member.read(value) for key, value in members.items()}
+        return [member.read(v.strip() if isinstance(v, str) else v) for v in members]
 
     def draw(self, rng: np.random.Generator, shown: Sequence[str] = ()) -> str:
         """A value at random, as text.

@@ -119,7 +119,7 @@ class LocalEngine:
     ) -> Decision:
         is_listed = len(written.allowed_counts) > 0
         spelled = self._text_listed if is_listed else self._text_free
-        fields = {"text": spelled(situation, written.ids)}
+        fields: dict[str, Any] = {"text": spelled(situation, written.ids)}
         said: Any = getattr(self._tokenizer, "said", None)  # of chat models only
         if said is not None and not is_listed:
             fields = answer_fields(said(written.ids), situation, fields["text"])

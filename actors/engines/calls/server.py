@@ -36,7 +36,7 @@ def _thought(message: Any) -> str:
     return ""
 
 
-def counted(answer: Any) -> dict[str, int]:
+def counted(answer: Any) -> dict[str, Any]:
     """The tokens of the prompt and of the answer, if the server has counted them."""
     usage = getattr(answer, "usage", None)
     named = {"prompt_tokens": "prompt_tokens", "answer_tokens": "completion_tokens"}

@@ -261,11 +261,12 @@ class Redactor:
             self._tainted.add(step.stream_id)
         if decision is None:
             return clean
+        said_beside: dict[str, Any] = {n: text(getattr(decision, n)) for n in _OF_DECISION}
         clean = replace(
             clean,
             decision=replace(
                 decision,
-                **{name: text(getattr(decision, name)) for name in _OF_DECISION},
+                **said_beside,
                 tool_calls=tuple(
                     ToolCall(text(c.id), text(c.name), text(c.arguments))
                     for c in decision.tool_calls
