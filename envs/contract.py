@@ -9,6 +9,7 @@ A stranger's environment needs none of it. The framework uses these names where 
     env_version, sandbox_tier
                       recorded with every step
     instructions      recorded with every step; tells an agent what to type
+    tool_schemas      its tools, as language models are told of them; see docs/tools.md
     actions           all actions, if they can be listed: for tables and for search
     expert_action()   what a scripted expert would do now: for demonstrations
     oracle_action()   the best action, given the hidden state: the upper end of the scale

@@ -143,7 +143,8 @@ class Parameter:
             begins = given.strip()[:1]
             given = json.loads(given) if begins in ("[", "{") else given.split(",")
         members: Any = given
-        if type(members) is not self.type:
+        kind: Any = self.type
+        if not isinstance(members, kind):
             raise ValueError
         if self.items is None:
             return members

@@ -16,7 +16,7 @@ from experience.errors import EnvironmentFailure, RecordError
 from experience.shards.storage.pictures import is_picture, png
 from experience.signal import LateSignals, Signal, SignalKind, as_number, read_signals
 
-_TEXTS = ("state", "subject", "task_id", "split")
+_TEXTS = ("state", "subject", "task_id", "split", "agent_id")
 """Keys of `info` that a step keeps as text."""
 KEPT = (*_TEXTS, "images", "tool_results")
 """Keys of `info` that a step keeps; signals apart, which the answer holds by themselves."""

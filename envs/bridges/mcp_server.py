@@ -139,6 +139,13 @@ class Mcp(World[int]):
             f"Reply with one line, TOOL and its arguments as JSON: {usages}"
         )
 
+    @property
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """The server's tools as language models are told of them; all but the checker."""
+        assert self._session is not None
+        tools = self._session.tools
+        return [_schema(tools[name]) for name in self._tool_names()]
+
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(2**31))
 
@@ -153,7 +160,7 @@ class Mcp(World[int]):
 
     def act(self, action: str) -> Outcome:
         assert self._session is not None
-        name, _, rest = action.partition(" ")
+        name, rest = _name_and_arguments(action)
         names = self._tool_names()
         if name not in names:
             raise ValueError(f"no tool {name[:20]}: {', '.join(names)}")
@@ -259,6 +266,23 @@ def _usage(tool: Any) -> str:
     """How to call a tool, in the words of `instructions`."""
     arguments = dumps(tool.input_schema.get("properties", {}))[:120]
     return f"`{tool.name} {arguments}` {tool.description}"
+
+
+def _schema(tool: Any) -> dict[str, Any]:
+    described = {"name": tool.name, "description": tool.description or ""}
+    return {"type": "function", "function": described | {"parameters": tool.input_schema}}
+
+
+def _name_and_arguments(action: str) -> tuple[str, str]:
+    """The tool of a call and its arguments as JSON: of a line, or of an object in JSON."""
+    name, _, rest = action.partition(" ")
+    if not action.startswith("{"):
+        return name, rest
+    try:
+        call = json.loads(action)
+        return str(call["name"]), dumps(call.get("arguments", {}))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError('a tool call is {"name": ..., "arguments": {...}}') from None
 
 
 def _score(answer: str) -> float | None:
