@@ -336,7 +336,7 @@ def test_a_server_is_told_of_tools_and_in_words_where_it_refuses_them(
 def test_a_servers_chat_gives_every_call_its_result() -> None:
     calls = (ToolCall("1", "put", "{}"), ToolCall("2", "close", "{}"))
     earlier = (
-        Exchange("one", "…", np.empty(0, np.int32), calls),
+        Exchange("one", "…", np.empty(0, np.int32), calls=calls),
         Exchange("two", "close", np.empty(0, np.int32)),
     )
     chat = with_calls(Situation("three", "Rules.", earlier=earlier, tools=TOOLS))
