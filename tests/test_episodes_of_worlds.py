@@ -30,7 +30,7 @@ from envs.episode import (
     replay,
     scripted,
 )
-from envs.grid import MOVES, Grid, KeyDoor
+from envs.small.grid import MOVES, Grid, KeyDoor
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
 

@@ -12,7 +12,7 @@ import torch
 from actors.config.schema import Policy, load
 from actors.engines.engine import Exchange, Situation
 from actors.engines.hugging_face_engine import SeeingEngine, make_engine, make_model
-from envs.click import Click
+from envs.small.click import Click
 from experience.errors import ConfigError
 from experience.models.hugging_face import sees
 from tests.tiny_hugging_face import write_tiny_model, write_tiny_seeing_model

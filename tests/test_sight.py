@@ -22,7 +22,7 @@ from actors.engines.engine import Engine, Situation
 from actors.engines.openai_engine import make_engine
 from actors.engines.registry import check_engine
 from actors.pool.pool import all_new
-from envs.click import Click
+from envs.small.click import Click
 from experience.errors import ConfigError, EngineError
 from experience.policy import Decision
 from experience.shards.catalog import Catalog
@@ -188,7 +188,7 @@ def test_the_click_world_pays_for_a_click_on_its_target_and_its_text_does_not_sa
 
 
 def test_a_figure_is_drawn_where_the_world_pays_for_it() -> None:
-    from envs.click import COLOURS, picture
+    from envs.small.click import COLOURS, picture
 
     world = Click(5)
     world.reset(seed=3)

@@ -16,7 +16,7 @@ from actors.engines.local import LocalEngine
 from actors.engines.registry import make_model
 from actors.engines.small_engine import make_engine
 from actors.pool.pool import all_new
-from envs.click import Click
+from envs.small.click import Click
 from experience.errors import ConfigError, RecordError
 from experience.learning.advantages import as_turn
 from experience.learning.batch import Turn

@@ -196,8 +196,8 @@ def test_a_package_of_worlds_may_say_which_parts_of_a_machine_a_world_needs(
     (tmp_path / "needy_worlds.py").write_text(
         "import gymnasium\n"
         "from experience.errors import MissingPartError\n"
-        "gymnasium.register(id='Needy-v0', entry_point='envs.grid:KeyDoor')\n"
-        "gymnasium.register(id='Modest-v0', entry_point='envs.grid:KeyDoor')\n"
+        "gymnasium.register(id='Needy-v0', entry_point='envs.small.grid:KeyDoor')\n"
+        "gymnasium.register(id='Modest-v0', entry_point='envs.small.grid:KeyDoor')\n"
         "def parts_of(name): return ('robot',) if name == 'Needy-v0' else ()\n"
         "def probe(part): raise MissingPartError(f'no {part} is connected', 'plug it in')\n"
     )

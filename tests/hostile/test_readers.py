@@ -233,7 +233,7 @@ def test_a_library_in_the_host_is_given_numbers_and_choices_only(name: str) -> N
 
 
 def test_a_world_of_our_own_imports_no_stranger() -> None:
-    """Within envs/lab, envs/health and envs/grid.py: Python's own, numpy, gymnasium, and what is
+    """Within envs/lab, envs/health and envs/small/grid.py: Python's own, numpy, gymnasium, and what is
     given numbers."""
     import sys
 
@@ -241,7 +241,7 @@ def test_a_world_of_our_own_imports_no_stranger() -> None:
         p for packages in NUMBERS.values() for p in packages
     }
     for where, source in ours():
-        if where.startswith(("envs/lab/", "envs/health/", "envs/grid.py")):
+        if where.startswith(("envs/lab/", "envs/health/", "envs/small/grid.py")):
             strangers = {
                 n for n in imports(source) if n and n not in sys.stdlib_module_names
             } - allowed
