@@ -172,11 +172,26 @@ def bench(
 
 
 @app.command(cls=_Verb)
-def serve(env_id: Id, arguments: Set = None) -> None:
+def serve(
+    env_id: Id,
+    arguments: Set = None,
+    seed: Annotated[int, typer.Option(help="of the first episode; each next one adds 1")] = 0,
+    split: Annotated[str, typer.Option(help="of the tasks; the world's first one")] = "",
+    episodes: Annotated[int, typer.Option(min=0, help="a client may begin; 0: any number")] = 0,
+    rewards: Annotated[
+        Path | None, typer.Option(help="a file for you alone: a line of JSON a turn")
+    ] = None,
+    deadline: Annotated[
+        float, typer.Option(min=0.1, help="seconds that the world may take to answer")
+    ] = 120.0,
+) -> None:
     """A world as an MCP server on stdin and stdout: its actions are the tools."""
-    from envs.bridges.mcp_server import serve as serve_world
+    from envs.bridges.serving.over_stdio import Choices
+    from envs.bridges.serving.over_stdio import serve as serve_world
 
-    serve_world(_make(env_id, _read_arguments(arguments)), data())
+    given = _read_arguments(arguments)
+    choices = Choices(seed, split, episodes, rewards, deadline)
+    serve_world(lambda: _make(env_id, given), data(), choices)
 
 
 @app.command(cls=_Verb)

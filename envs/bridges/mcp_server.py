@@ -1,13 +1,15 @@
-"""Worlds over the Model Context Protocol: serves a world's actions as tools, and tools as a world.
+"""A server's tools as a world, over the Model Context Protocol; its checker tool, if named, pays.
 
-./xp env serve envs:Coq-v0      # on stdin and stdout, for any MCP client: actions and `new_episode`
-envs:Mcp-v0 with command=[...]  # a stranger's server as a world; its checker tool, if named, pays
+    gymnasium.make("envs:Mcp-v0", command=[...])
+
+`./xp env serve` is the other way round: envs/bridges/serving/over_stdio.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -16,92 +18,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from envs.bridges.serving.tool_server import library
 from envs.contract import INVALID, Outcome, World
-from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
+from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
 from experience.text.strict_json import dumps
 
-NEW = "new_episode"
 _CALL_SECONDS = 30
 _END_SECONDS = 5
-
-
-def _library() -> Any:
-    try:
-        import mcp
-        import mcp.server.stdio
-    except ImportError as missing:
-        raise MissingPartError(f"this needs mcp 2: {missing}", "./xp setup worlds") from missing
-    return mcp
-
-
-def serve(world: Any, answers: Any) -> None:
-    """Serves `world` on stdin and `answers`, a text stream, until the client leaves.
-
-    Raises ConfigError for a world without typed actions.
-    """
-    mcp = _library()
-    import anyio
-    from mcp import types
-    from mcp.server.lowlevel import Server
-
-    tools = getattr(world, "tools", {})
-    if not tools:
-        raise ConfigError(
-            f"{type(world).__name__} has no typed actions, which become the tools",
-            "write it as a ToolWorld: ./xp env new my_world",
-        )
-    # A tool of the world before the first reset would act on a world without a task.
-    began = False
-
-    async def list_tools(_: Any, __: Any) -> Any:
-        schema = {
-            "type": "object",
-            "properties": {"seed": {"type": "integer"}, "split": {"enum": list(world.splits)}},
-        }
-        new = types.Tool(
-            name=NEW, description="Begin an episode; returns what is seen.", input_schema=schema
-        )
-        actions = [
-            types.Tool(name=t.name, description=t.description, input_schema=t.input_schema())
-            for t in tools.values()
-        ]
-        return types.ListToolsResult(tools=[new, *actions])
-
-    async def call_tool(_: Any, asked: Any) -> Any:
-        nonlocal began
-        arguments = dict(asked.arguments or {})
-        if asked.name == NEW:
-            split = arguments.get("split", world.splits[0])
-            seen, _info = world.reset(seed=arguments.get("seed", 0), options={"split": split})
-            began = True
-            answer = {"seen": seen}
-        elif not began or world._ended:
-            first = types.TextContent(type="text", text=f"call {NEW} first")
-            return types.CallToolResult(content=[first], is_error=True)
-        else:
-            call = dumps({"name": asked.name, "arguments": arguments})
-            seen, reward, terminated, truncated, info = world.step(call)
-            answer = {
-                "seen": seen,
-                "reward": None if reward != reward else reward,  # NaN: the reward is unknown
-                "terminated": terminated,
-                "truncated": truncated,
-                "signals": json.loads(dumps(info["signals"], default=str)),
-            }
-        return types.CallToolResult(content=[types.TextContent(type="text", text=dumps(answer))])
-
-    async def run() -> None:
-        server = Server(
-            type(world).__name__,
-            version=world.env_version,
-            on_list_tools=list_tools,
-            on_call_tool=call_tool,
-        )
-        async with mcp.server.stdio.stdio_server(stdout=anyio.wrap_file(answers)) as (read, write):
-            await server.run(read, write, server.create_initialization_options())
-
-    asyncio.run(run())
 
 
 class Mcp(World[int]):
@@ -126,7 +50,7 @@ class Mcp(World[int]):
         self, command: Sequence[str], checker: str = "", task: str = "", max_turns: int = 20
     ) -> None:
         super().__init__()
-        _library()
+        library()
         self._command = list(command)
         self._checker = checker
         self._task_text = task
@@ -171,14 +95,12 @@ class Mcp(World[int]):
         if not isinstance(arguments, dict):
             raise ValueError("arguments are a JSON object")
         self._seen_text, failed = self._session.call(name, arguments)
-        signals: dict[str, Any] = {"tool_errors": float(failed)}
-        if self._checker:
-            score = _score(self._session.call(self._checker, {})[0])
-            if score is None:
-                signals["score"] = None
-            else:
-                signals["score"] = (score - self._score, f"{score:g}")
-                self._score = score
+        # Without a checker nobody measures the score: it is unknown, and so is the reward.
+        signals: dict[str, Any] = {"tool_errors": float(failed), "score": None}
+        score = _score(self._session.call(self._checker, {})[0]) if self._checker else None
+        if score is not None:
+            signals["score"] = (score - self._score, f"{score:g}")
+            self._score = score
         return signals, self._score >= 1.0
 
     def oracle_action(self) -> str:
@@ -217,7 +139,7 @@ class _Session:
                 )
 
     async def _live(self, command: Sequence[str], ready: threading.Event) -> None:
-        mcp = _library()
+        mcp = library()
         # Not ours: it may hold secrets, and the server is a stranger's program.
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -289,6 +211,7 @@ def _score(answer: str) -> float | None:
     """The score in a checker's answer; None if it holds none."""
     try:
         found = json.loads(answer)
-        return float(found["score"] if isinstance(found, dict) else found)
-    except (ValueError, KeyError, TypeError):
+        score = float(found["score"] if isinstance(found, dict) else found)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return score if math.isfinite(score) else None  # Python reads NaN as JSON, too
