@@ -15,7 +15,8 @@ from experience.world import WorldCard
 
 T = TypeVar("T")
 ANSWER_SECONDS = 120.0
-"""How long a world may take to be made, to reset or to step, if neither it nor its user says."""
+"""How long a world may take to reset or to step, if neither it nor its user says; and to be made,
+which is the first request's to wait for."""
 _CLOSE_SECONDS = 5.0
 _Request = tuple["Future[Any]", Callable[[Any], Any]]
 
@@ -33,6 +34,7 @@ class WorldThread:
         self._make = make
         self._seconds = seconds
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._is_made = False
         self._lost = ""
         # A daemon: a world that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._live, name="world", daemon=True)
@@ -43,21 +45,21 @@ class WorldThread:
 
         Raises what `do`, or the making of the world, raises; EnvironmentFailure if the world hangs.
         """
-        asked = self._send(do)
+        asked, seconds = self._send(do)
         try:
-            return asked.result(self._seconds)
+            return asked.result(seconds)
         except TimeoutError:
             # A world's own timeout is of the same class: only an open request is late.
             if asked.done():
                 return asked.result()
-            raise self._give_up(what) from None
+            raise self._give_up(what, seconds) from None
 
     async def answer(self, what: str, do: Callable[[Any], T]) -> T:
         """As `ask`, for an event loop: other tasks go on while the world works."""
-        asked = self._send(do)
-        done, _ = await asyncio.wait({asyncio.wrap_future(asked)}, timeout=self._seconds)
+        asked, seconds = self._send(do)
+        done, _ = await asyncio.wait({asyncio.wrap_future(asked)}, timeout=seconds)
         if not done:
-            raise self._give_up(what)
+            raise self._give_up(what, seconds)
         return asked.result()
 
     @property
@@ -71,15 +73,16 @@ class WorldThread:
         if not self._lost:
             self._thread.join(_CLOSE_SECONDS)
 
-    def _send(self, do: Callable[[Any], T]) -> Future[T]:
+    def _send(self, do: Callable[[Any], T]) -> tuple[Future[T], float]:
+        """(the request, how long its answer may take)."""
         if self._lost:
             raise EnvironmentFailure(f"the world is lost: {self._lost}", "make a new one")
         asked: Future[T] = Future()
         self._requests.put((asked, do))
-        return asked
+        return asked, self._seconds if self._is_made else max(self._seconds, ANSWER_SECONDS)
 
-    def _give_up(self, what: str) -> EnvironmentFailure:
-        self._lost = f"{what} did not answer within {self._seconds:g} s"
+    def _give_up(self, what: str, seconds: float) -> EnvironmentFailure:
+        self._lost = f"{what} did not answer within {seconds:g} s"
         self._requests.put(None)
         return EnvironmentFailure(
             self._lost, "a world that needs longer says so: deadline_seconds, or a longer deadline"
@@ -103,6 +106,7 @@ class WorldThread:
     def _made(self) -> Any:
         world = self._make()
         self._seconds = WorldCard.of(world).deadline_seconds or self._seconds
+        self._is_made = True
         return world
 
 
