@@ -1,7 +1,8 @@
 """Worlds over OpenEnv's protocol: its servers as worlds, our worlds as a server for its clients.
 
     gymnasium.make("envs:OpenEnv-v0", url="http://host:8000")  # any OpenEnv server; without openenv
-    python -m envs.bridges.open_env envs:KeyDoor-v0 8000       # serves ours; needs `openenv`
+    python -m envs.bridges.open_env envs:KeyDoor-v0 8000 [120]  # serves ours; needs `openenv`; the
+                                                                # last number limits an answer, in s
 
 The protocol is that of OpenEnv 0.10: JSON over a WebSocket, one session for each connection. It has
 one `done` for terminated and truncated episodes; our server says in the observation's metadata
@@ -10,6 +11,7 @@ which it was. Unknown rewards (None) stay unknown.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import sys
@@ -20,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.bridges.serving.play import Play
+from envs.bridges.serving.world_thread import ANSWER_SECONDS
 from envs.bridges.stranger import Stranger
 from envs.contract import Outcome
 from experience.errors import EnvironmentFailure, MissingPartError
@@ -148,11 +152,12 @@ def _drawn(schema: dict[str, Any], rng: np.random.Generator) -> Any:
     return by_type.get(schema.get("type"), str(whole))
 
 
-def application(make: Callable[[], Any], sessions: int = 8) -> Any:
+def application(make: Callable[[], Any], sessions: int = 8, seconds: float = ANSWER_SECONDS) -> Any:
     """A FastAPI application that serves the worlds of `make` to OpenEnv's clients.
 
-    Each session has a world of its own. Raises MissingPartError without `openenv`, whose
-    dependencies need a Python of its own.
+    Each session has a world of its own, on a thread of its own; `seconds` limits a reset or a step,
+    after which the client gets an error in words, and the session's next reset a new world. Raises
+    MissingPartError without `openenv`, whose dependencies need a Python of its own.
     """
     try:
         from openenv.core.env_server import (
@@ -175,56 +180,58 @@ def application(make: Callable[[], Any], sessions: int = 8) -> Any:
         text: str
 
     class Served(Environment):  # type: ignore[misc]
+        # Each world brings its thread: sessions must not share the one that OpenEnv would give.
         SUPPORTS_CONCURRENT_SESSIONS = True
-        REQUIRES_SINGLE_THREAD_EXECUTOR = True
         _numbers = itertools.count()
 
         def __init__(self) -> None:
             super().__init__()
-            self._world = make()
+            self._play = Play(make, seconds)
             self._state = State()
 
-        def reset(
+        async def reset_async(
             self, seed: int | None = None, episode_id: str | None = None, split: str | None = None
         ) -> Any:
-            text, info = self._world.reset(
-                seed=seed, options={"split": split or self._world.splits[0]}
-            )
+            if self._play.is_lost:
+                self._play = Play(make, seconds)
+            start = await self._play.begin(seed, split or "")
             self._state = State(
                 episode_id=episode_id or f"{seed}-{next(self._numbers)}", step_count=0
             )
+            told = {"instructions": self._play.about.instructions, "task_id": self._play.task_id}
+            return Seen(text=start.seen, metadata=told)
+
+        async def step_async(self, action: Any, timeout_s: float | None = None) -> Any:
+            turn = await self._play.do(action.text)
+            self._state.step_count += 1
             return Seen(
-                text=text,
-                metadata={"instructions": self._world.instructions, "task_id": info["task_id"]},
+                text=turn.seen,
+                done=turn.ended,
+                reward=turn.reward,
+                metadata={"truncated": turn.truncated, "signals": dict(turn.signals)},
             )
 
+        def reset(self, seed: int | None = None, **more: Any) -> Any:
+            return asyncio.run(self.reset_async(seed, **more))
+
         def step(self, action: Any, timeout_s: float | None = None) -> Any:
-            text, reward, terminated, truncated, info = self._world.step(action.text)
-            self._state.step_count += 1
-            signals = json.loads(json.dumps(info["signals"], default=str))
-            return Seen(
-                text=text,
-                done=terminated or truncated,
-                reward=None if reward != reward else reward,  # NaN: the reward is unknown
-                metadata={"truncated": truncated, "signals": signals},
-            )
+            return asyncio.run(self.step_async(action, timeout_s))
 
         @property
         def state(self) -> Any:
             return self._state
 
         def close(self) -> None:
-            self._world.close()
+            self._play.close()
 
     return create_fastapi_app(Served, Say, Seen, max_concurrent_envs=sessions)
 
 
 if __name__ == "__main__":
-    import gymnasium
     import uvicorn
 
-    uvicorn.run(
-        application(lambda: gymnasium.make(sys.argv[1]).unwrapped),
-        host="127.0.0.1",
-        port=int(sys.argv[2]),
-    )
+    from envs.make import make_as_text
+
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else ANSWER_SECONDS
+    served = application(lambda: make_as_text(sys.argv[1])[2], seconds=seconds)
+    uvicorn.run(served, host="127.0.0.1", port=int(sys.argv[2]))

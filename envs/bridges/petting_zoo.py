@@ -151,7 +151,7 @@ class Duel(World[int]):
         self._now = Turn.read(self._game.ask("move", number=int(action)))
         signals: dict[str, Any] = {"player": float(self._now.players.index(mover))}
         if self._now.over:
-            signals["outcome"] = self._now.rewards.get(mover, 0.0)
+            signals["outcome"] = self._now.rewards.get(mover)
         return signals, self._now.over
 
     def oracle_action(self) -> str:

@@ -104,7 +104,7 @@ class Arena(World[int]):
         self._take("move", action=action)
         if not self._over:
             return {"player": float(mover)}, False
-        return {"outcome": float(self._outcomes.get(mover, 0)), "player": float(mover)}, True
+        return {"outcome": self._outcomes.get(mover), "player": float(mover)}, True
 
     def oracle_action(self) -> str:
         raise NotImplementedError("the games come without an oracle")

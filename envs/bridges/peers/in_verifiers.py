@@ -51,7 +51,9 @@ class Verifiers:
             ],
         )
         asyncio.run(self._task.score(trace))
-        return "", float(trace.reward), True, False
+        # `trace.reward` counts what was not scored as 0, and the sum of no rewards as well.
+        known = trace.rewards and all(part is not None for part in trace.rewards.values())
+        return "", float(trace.reward) if known else None, True, False
 
     def random(self, seed):
         return str(seed % 100)

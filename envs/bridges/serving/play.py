@@ -86,8 +86,8 @@ class Play:
         self.about = await self._thread.answer("making the world", About.of)
         return self.about
 
-    async def begin(self, seed: int, split: str = "") -> Turn:
-        """Starts an episode; without `split`, of the world's first one."""
+    async def begin(self, seed: int | None, split: str = "") -> Turn:
+        """Starts an episode, of a random task without `seed`; without `split`, of the world's first one."""
         self.ended = True  # until the reset has answered, nothing can be done
         about = await self.look()
         options = {"split": split or about.splits[0]}
