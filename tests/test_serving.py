@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from gymnasium.spaces import Text
 
+from envs.bridges.serving.play import Play
 from envs.bridges.serving.world_thread import WorldThread
 from experience.errors import ConfigError, EnvironmentFailure
+from tests.served_worlds import Jars, Plain
 
 
 class Threaded:
@@ -114,3 +116,36 @@ def test_a_worlds_own_deadline_counts() -> None:
     with pytest.raises(EnvironmentFailure, match=r"within 0\.1 s"):
         thread.ask("step", lambda w: w.let_go.wait(5))
     thread.close()
+
+
+def test_a_world_is_played_with_what_it_knows_and_what_it_does_not() -> None:
+    async def played() -> None:
+        play = Play(Jars)
+        start = await play.begin(4)
+        assert start.seen == "jars 0 to 49; nothing is known"
+        assert {tool["name"] for tool in play.about.tools} >= {"open", "weigh"}
+        refused = await play.do("open 99")
+        assert refused.refused and refused.reward == -0.1 and not refused.ended
+        weighed = await play.do("weigh")
+        assert (weighed.reward, play.reward) == (None, None)
+        last = await play.do("look")
+        assert last.truncated and last.reward == 0.0 and play.reward is None
+        assert play.signals == {"invalid_action": 1.0, "weight": None, "right": 0.0}
+        with pytest.raises(RuntimeError, match="no episode is under way"):
+            await play.do("look")
+        await play.begin(5)
+        assert (play.reward, play.signals) == (0.0, {}), "a new episode owes nothing to the old one"
+        play.close()
+
+    asyncio.run(played())
+
+
+def test_a_strangers_environment_is_played_without_signals_splits_or_instructions() -> None:
+    async def played() -> None:
+        play = Play(Plain)
+        await play.begin(0)
+        turn = await play.do("left")
+        assert turn.terminated and turn.reward == 2.0 and play.signals == {"env_reward": 2.0}
+        play.close()
+
+    asyncio.run(played())

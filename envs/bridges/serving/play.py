@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +11,21 @@ from envs.bridges.serving.world_thread import ANSWER_SECONDS, WorldThread
 from envs.contract import INVALID
 from experience.answers import read_reset, read_step, step_parts
 from experience.signal import as_number
-from experience.world import WorldCard, instructions_of
+from experience.world import WorldCard, instructions_of, tools_of
 
 
 @dataclass(frozen=True)
 class About:
-    """What a world says of itself once it is made. `tools` are the typed actions, by name."""
+    """What a world says of itself once it is made.
+
+    tools: its typed actions, each with `name`, `description` and `parameters` (JSON Schema).
+    """
 
     name: str
     version: str
     instructions: str
     splits: tuple[str, ...]
-    tools: Mapping[str, Any]
+    tools: tuple[Mapping[str, Any], ...]
     segment_turns: int
 
     @classmethod
@@ -33,7 +36,7 @@ class About:
             version=card.env_version,
             instructions=instructions_of(world),
             splits=card.splits,
-            tools=getattr(world, "tools", {}),
+            tools=tuple(tool["function"] for tool in _schemas(world)),
             segment_turns=card.segment_turns,
         )
 
@@ -69,7 +72,7 @@ class Play:
 
     def __init__(self, make: Callable[[], Any], seconds: float = ANSWER_SECONDS) -> None:
         self._thread = WorldThread(make, seconds)
-        self.about = About("", "", "", (), {}, 0)
+        self.about = About("", "", "", (), (), 0)
         self.reward: float | None = 0.0
         self.signals: dict[str, float | None] = {}
         self.task_id = ""
@@ -120,6 +123,12 @@ class Play:
     def close(self) -> None:
         """Closes the world, on its thread."""
         self._thread.close()
+
+
+def _schemas(world: Any) -> Sequence[Mapping[str, Any]]:
+    # A ToolWorld that reads its actions in a way of its own tells models of no tools, because its
+    # instructions tell of that way; it reads tool calls all the same.
+    return tools_of(world) or [tool.schema() for tool in getattr(world, "tools", {}).values()]
 
 
 def _read(world: Any, answer: Any) -> Turn:

@@ -62,8 +62,8 @@ def tool_server(
 
     nothing = {"type": "object", "properties": {}, "additionalProperties": False}
     schemas = dict.fromkeys(own or {}, nothing)
-    schemas |= {tool.name: tool.input_schema() for tool in about.tools.values()}
-    words = dict(own or {}) | {tool.name: tool.description for tool in about.tools.values()}
+    schemas |= {tool["name"]: tool.get("parameters") or nothing for tool in about.tools}
+    words = dict(own or {}) | {tool["name"]: tool.get("description", "") for tool in about.tools}
     one_at_a_time = asyncio.Lock()
 
     async def list_tools(_: Any, __: Any) -> Any:
