@@ -15,6 +15,7 @@ from gymnasium.spaces import Text
 from envs.bridges.serving.play import Play
 from envs.bridges.serving.world_thread import WorldThread
 from experience.errors import ConfigError, EnvironmentFailure
+from tests.late_world import Shop
 from tests.served_worlds import Jars, Plain
 
 
@@ -146,6 +147,20 @@ def test_a_strangers_environment_is_played_without_signals_splits_or_instruction
         await play.begin(0)
         turn = await play.do("left")
         assert turn.terminated and turn.reward == 2.0 and play.signals == {"env_reward": 2.0}
+        play.close()
+
+    asyncio.run(played())
+
+
+def test_what_is_measured_later_is_unknown_now_and_told_when_it_comes() -> None:
+    async def played() -> None:
+        play = Play(Shop)
+        seen = (await play.begin(0)).seen
+        first = await play.do("hats")
+        assert first.reward is None and first.tag == "order 1" and first.late == {}
+        second = await play.do("hats")
+        assert second.late == {"order 1": {"earned": float(seen == "sun")}}
+        assert play.reward is None
         play.close()
 
     asyncio.run(played())

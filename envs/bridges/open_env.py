@@ -204,12 +204,10 @@ def application(make: Callable[[], Any], sessions: int = 8, seconds: float = ANS
         async def step_async(self, action: Any, timeout_s: float | None = None) -> Any:
             turn = await self._play.do(action.text)
             self._state.step_count += 1
-            return Seen(
-                text=turn.seen,
-                done=turn.ended,
-                reward=turn.reward,
-                metadata={"truncated": turn.truncated, "signals": dict(turn.signals)},
-            )
+            told = {"truncated": turn.truncated, "signals": dict(turn.signals)}
+            if turn.tag or turn.late:
+                told |= {"tag": turn.tag, "late": dict(turn.late)}
+            return Seen(text=turn.seen, done=turn.ended, reward=turn.reward, metadata=told)
 
         def reset(self, seed: int | None = None, **more: Any) -> Any:
             return asyncio.run(self.reset_async(seed, **more))

@@ -118,6 +118,8 @@ class Sitting:
                 "action": action,
                 "reward": turn.reward if turn is not None else None,
                 "signals": dict(turn.signals) if turn is not None else {},
+                "tag": turn.tag if turn is not None else "",
+                "late": dict(turn.late) if turn is not None else {},
                 "return": self.play.reward if counts else None,
                 "ending": ending,
                 "error": error,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envs.bridges.serving.world_thread import ANSWER_SECONDS, WorldThread
@@ -43,7 +43,11 @@ class About:
 
 @dataclass(frozen=True)
 class Turn:
-    """What answered an action. `reward` and a signal's value are None where they are unknown."""
+    """What answered an action. `reward` and a signal's value are None where they are unknown.
+
+    tag: the world's name for this step. late: signals of earlier steps that are known only now, by
+    the step's tag or its number since the reset; sums do not hold them.
+    """
 
     seen: str
     reward: float | None
@@ -51,6 +55,8 @@ class Turn:
     terminated: bool
     truncated: bool
     images: Mapping[str, bytes] = field(default_factory=dict)
+    tag: str = ""
+    late: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -113,7 +119,7 @@ class Play:
         turn = await self._thread.answer("step", lambda w: _read(w, w.step(action)))
         self.turns += 1
         if self.turns == self.about.segment_turns and not turn.ended:
-            turn = Turn(turn.seen, turn.reward, turn.signals, False, True, turn.images)
+            turn = replace(turn, truncated=True)
         self.ended = turn.ended
         self.reward = _plus(self.reward, turn.reward)
         for name, value in turn.signals.items():
@@ -144,6 +150,8 @@ def _read(world: Any, answer: Any) -> Turn:
         terminated=found.terminated,
         truncated=found.truncated,
         images=found.info.get("images", {}),
+        tag=found.tag,
+        late={str(late.of): {s.name: s.value for s in late.signals} for late in found.late},
     )
 
 
