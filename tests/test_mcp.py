@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,13 @@ def test_what_an_operator_writes_wrongly_is_said_before_anything_is_served(tmp_p
         serve(Jars, None, Choices(rewards=tmp_path / "none" / "x"))
     with pytest.raises(ConfigError, match="no typed actions"):
         serve(lambda: gymnasium.make("envs:KeyDoor-v0").unwrapped, None)
+
+
+def test_a_world_that_cannot_be_made_is_said_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "envs", "serve", "envs:Jars-v0"]
+    done = subprocess.run(command, cwd=ROOT, input="", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "envs:Jars-v0 is not registered" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.fixture

@@ -57,10 +57,13 @@ class WorldThread:
     async def answer(self, what: str, do: Callable[[Any], T]) -> T:
         """As `ask`, for an event loop: other tasks go on while the world works."""
         asked, seconds = self._send(do)
-        done, _ = await asyncio.wait({asyncio.wrap_future(asked)}, timeout=seconds)
+        here = asyncio.wrap_future(asked)
+        # An error that comes after we have given up is nobody's: asyncio would print it.
+        here.add_done_callback(lambda late: late.cancelled() or late.exception())
+        done, _ = await asyncio.wait({here}, timeout=seconds)
         if not done:
             raise self._give_up(what, seconds)
-        return asked.result()
+        return here.result()
 
     @property
     def is_lost(self) -> bool:
