@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from experience.errors import RecordError
-from experience.text.characters import without_lone_surrogates
 from experience.text.tools import ToolCall
 
 
@@ -85,9 +84,6 @@ class Decision:
     first_token_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        # A server's JSON may hold half of a character, which no file can: it is kept as an escape.
-        if self.text and not self.text.isascii():
-            object.__setattr__(self, "text", without_lone_surrogates(self.text))
         if len(self.action_ids) != len(self.logprobs):
             raise RecordError(
                 f"{len(self.action_ids)} action tokens but {len(self.logprobs)} log-probabilities",

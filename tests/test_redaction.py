@@ -442,6 +442,7 @@ def run_that_leaks(
                 *more,
                 f"runs_dir={folder}",
                 "worlds=[{id: 'tests.leaky_world:Leaky-v0', groups: 1, demonstrations: 2}]",
+                "agent.sight=ignore",
                 "policy={engine: openai, model: m, learns: false, retries: 0, api_key_env: "
                 "LLM_FOR_TESTS}",
                 f"policy.base_url=http://user:{quote(URL_SECRET, safe='')}@127.0.0.1:{server.server_port}/v1",

@@ -19,6 +19,7 @@ from actors.collecting.slot import Slot
 from actors.collecting.work import Work
 from experience.errors import EnvironmentFailure
 from experience.policy import Decision
+from experience.text.characters import without_lone_surrogates
 
 _QUARANTINED = Failed(
     "env_error",
@@ -190,6 +191,9 @@ class SlotLoop:
         return [slot for slot in ready if slot.number not in held_back]
 
     def _act(self, slot: Slot, decision: Decision) -> None:
+        if not decision.text.isascii():
+            # an agent may write half of a character, which no file can hold: kept as an escape
+            decision = replace(decision, text=without_lone_surrogates(decision.text))
         slot.decision = decision
         slot.t_start_ns = time.time_ns()
         is_choice = slot.option_stack.is_choice
