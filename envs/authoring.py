@@ -36,7 +36,8 @@ import numpy as np
 from envs.contract import INVALID, Outcome, Task, World
 from envs.parameter import Parameter, parameter_of
 from envs.parameter import Range as Range
-from envs.wording import Refused, explained, miswritten, usage_in_words
+from envs.refused import Refused
+from envs.wording import explained, miswritten, usage_in_words
 from experience.signal import SignalKind
 from experience.text.strict_json import dumps
 

@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 
 from envs.contract import World
+from envs.refused import Refused
 from envs.unicode_text import UnicodeText
-from envs.wording import Refused
 
 JSON_NAMES = {
     int: "integer",

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from envs.refused import Refused
 from experience.reward import RewardFunction
 from experience.signal import SignalKind
 
@@ -34,14 +35,6 @@ _COMMON_MEANINGS: Mapping[str, str] = {
 _WITHOUT_UNIT = ("1", "count", "fraction", "reward")
 _QUOTED = 60
 """The most characters of a refused answer that are repeated to the agent."""
-
-
-class Refused(ValueError):
-    """An action that a world refuses: why in a few words, and in a whole sentence."""
-
-    def __init__(self, terse: str, plain: str) -> None:
-        super().__init__(terse)
-        self.plain = plain
 
 
 class Worded:

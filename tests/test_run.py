@@ -111,6 +111,7 @@ def test_what_the_browser_showed_is_kept_with_the_row_once(tmp_path: Path) -> No
         tmp_path,
         "worlds=[{id: 'envs:Office-v0', groups: 0, demonstrations: 3, arguments: {screenshots: "
         "true}}]",
+        "agent.sight=ignore",
         "budget.updates=0",
         "evaluation.final_episodes=1",
         "evaluation.episodes=1",

@@ -119,7 +119,7 @@ def short(space: Any) -> str:
 def row_of(package: str) -> dict[str, Any]:
     """One stranger's row, measured in a process of its own; with `missing` if that failed."""
     env_id, arguments = STRANGERS[package]
-    words = ["-m", "benchmarks.worlds.strangers", "--one", env_id, json.dumps(arguments)]
+    words = ["-m", "benchmarks.worlds.strangers", "--one", env_id, dumps(arguments)]
     nothing = {"package": package, "id": env_id}
     try:
         done = played(words, _TIMEOUT_SECONDS)

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Outcome, World
+from envs.refused import Refused
 from envs.sandbox.hosted import TIER, Hosted, Session
-from envs.wording import Refused
 from experience.errors import EnvironmentFailure
 from experience.signal import SignalKind
 

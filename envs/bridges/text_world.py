@@ -13,8 +13,8 @@ import numpy as np
 
 from envs.bridges.gold_path import steps_done
 from envs.contract import INVALID, Outcome, Split, World
+from envs.refused import Refused
 from envs.sandbox.hosted import TIER, with_java
-from envs.wording import Refused
 from experience.signal import SignalKind
 
 GAMES = {

@@ -17,7 +17,7 @@ import numpy as np
 
 from envs.browser.site_world import SiteWorld, pages
 from envs.contract import INVALID, Outcome
-from envs.wording import Refused
+from envs.refused import Refused
 from experience.signal import SignalKind
 
 ITEMS = ("tea", "milk", "rice", "soap", "ink", "bread", "glue", "paper")

@@ -26,7 +26,7 @@ from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
 from envs.browser.chrome.chromium import Chromium
 from envs.browser.chrome.tab import Tab, Tabs
 from envs.contract import Split, Task, is_held_out
-from envs.wording import Refused
+from envs.refused import Refused
 from experience.errors import EnvironmentFailure
 
 Result = TypeVar("Result")

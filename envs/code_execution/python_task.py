@@ -25,9 +25,9 @@ from envs.code_execution.operations import (
     in_a_sentence,
 )
 from envs.contract import INVALID, Outcome, World
+from envs.refused import Refused
 from envs.sandbox.cage import Outcome as CageOutcome
 from envs.sandbox.cage import Sandbox, tier
-from envs.wording import Refused
 from experience.signal import SignalKind
 
 MOST_SHOWN = 400

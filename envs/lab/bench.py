@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from envs.authoring import Outcome, Range, SignalKind, ToolWorld, action
-from envs.wording import Refused
+from envs.refused import Refused
 
 Task = TypeVar("Task")
 Recipe = TypeVar("Recipe")

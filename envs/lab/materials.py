@@ -24,7 +24,7 @@ import numpy as np
 
 from envs.authoring import Outcome, Range, action
 from envs.lab.bench import PRICES, Bench
-from envs.wording import Refused
+from envs.refused import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.planning.campaign import Laboratory, Plan
 

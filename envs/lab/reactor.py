@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Outcome, World
-from envs.wording import Refused
+from envs.refused import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.planning.campaign import Laboratory, Plan
 from experience.signal import SignalKind

@@ -21,8 +21,8 @@ import numpy as np
 from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.contract import is_held_out
 from envs.proof.metamath_kernel import Assertion, Database, Proof
+from envs.refused import Refused
 from envs.sandbox import confine
-from envs.wording import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 
 SET_MM = "/usr/share/metamath/databases/set.mm"

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Outcome, World
-from envs.wording import Refused
+from envs.refused import Refused
 from experience.signal import SignalKind
 
 MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}

@@ -76,6 +76,7 @@ def test_chromiums_own_sandbox_is_on_without_root(way: str) -> None:
     (home / "tests/hostile").mkdir(parents=True)
     (home / "experience").mkdir()
     shutil.copy(ROOT / "experience/errors.py", home / "experience")
+    shutil.copy(ROOT / "envs/refused.py", home / "envs")
     shutil.copy(ROOT / "tests/hostile/places.py", home / "tests/hostile")
     for package in ("playwright", "greenlet"):
         where = Path(str(import_module(package).__file__)).parent

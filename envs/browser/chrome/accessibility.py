@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from envs.wording import Refused
+from envs.refused import Refused
 
 Node = Mapping[str, Any]
 """An `AXNode` of the DevTools protocol."""

@@ -17,7 +17,7 @@ import numpy as np
 from envs.authoring import Outcome, SignalKind, ToolWorld, action
 from envs.code_execution.repo.edits import Fault, check_edit, faults
 from envs.code_execution.repo.package import MODULES, reference, source, tested
-from envs.wording import Refused
+from envs.refused import Refused
 
 _WINDOW = 24
 """The number of lines that an agent sees at a time."""

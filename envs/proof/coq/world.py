@@ -24,7 +24,7 @@ from envs.proof.coq.judge import as_judged, judge
 from envs.proof.coq.sentences import checked, is_structure
 from envs.proof.coq.shared_coqtop import OpenProof, Refusal, SharedCoqtop
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
-from envs.wording import Refused
+from envs.refused import Refused
 
 _PATTERN = re.compile(r"[\w() +*<=_/\\-]{1,60}", re.ASCII)
 _RANDOM_TACTICS = (

@@ -23,7 +23,7 @@ from envs.proof.lean.elaborator import Elaborator, find_modules, find_toolchain,
 from envs.proof.lean.families import FAMILIES
 from envs.proof.lean.tactics import checked_tactic
 from envs.proof.lemma import Lemma, ProofWorld, read_statements
-from envs.wording import Refused
+from envs.refused import Refused
 from experience.errors import EnvironmentFailure
 
 _RANDOM_TACTICS = (
