@@ -82,14 +82,17 @@ class Strange(gymnasium.Env[str, str]):
 
     def _become_a_daemon(self) -> None:
         """A process that has left its parent, its session and its group."""
+        heard, told = os.pipe()
         if os.fork():
             with contextlib.suppress(ChildProcessError):
                 os.wait()
+            os.read(heard, 1)  # the world's turn lasts until the daemon has left its mark
             return
         os.setsid()
         if os.fork():
             os._exit(0)
         self._leave(os.getpid())
+        os.write(told, b".")
         os.execvp("sleep", ["sleep", "1000"])
 
     def _leave(self, process: int) -> None:

@@ -42,7 +42,7 @@ def refused(env_id: str, tmp_path: Path, more: str = "", bundled_only: bool = Fa
         ("tests.broken_worlds:AllTheSame-v1", "did you mean 'tests.broken_worlds:AllTheSame-v0'?"),
         (
             "tests.broken_worlds:X-v0",
-            "tests.broken_worlds registers tests.broken_worlds:NeverStarts-v0",
+            "tests.broken_worlds registers tests.broken_worlds:",
         ),
         ("a b", "not a known"),
         ("'::'", "no module ':'"),
