@@ -153,6 +153,24 @@ def test_a_summary_is_a_row_of_its_own_that_never_reaches_the_world(tmp_path: Pa
     assert after.parent == (summary.stream_id, summary.t)
 
 
+def test_a_summary_that_failed_is_asked_for_again_and_is_no_action() -> None:
+    engine = make_engine(load([], [*SMALLEST_POLICY])[0].policy, 0, None)
+    context = Context(History("compact", room=len(SUMMARISE) + 20))
+    context.begin()
+    for word in ("one", "two"):
+        context.acted(word, decision("go"))
+    asked = Situation("three")
+    assert context.is_nearly_full(asked, engine)
+    context.request_for_summary(asked, engine)  # the engine does not answer
+    assert context.is_nearly_full(asked, engine), "nothing was forgotten for it"
+    context.request_for_summary(asked, engine)
+    context.acted("three", decision("all is well"))
+    assert context.is_aside
+    assert context.situation(asked, engine).memory == "What happened before: all is well"
+    context.acted("three", decision("go"))
+    assert not context.is_aside
+
+
 def test_a_long_stream_is_read_in_flat_memory(tmp_path: Path) -> None:
     rows, answered = lived(tmp_path, "agent.history=full", episodes=1, turns=300)
     assert max(len(d.prompt_ids) for d in answered) <= 160 - 4

@@ -144,14 +144,14 @@ class Agent:
         )
 
     def _summarise(self, slots: Sequence[EnvSlot]) -> list[Decision]:
+        for slot in slots:
+            slot.option_stack.is_choice = False
+            slot.option_stack.value_estimate = None
         asked = [
             slot.context.request_for_summary(situation(slot, self.options), self.engine)
             for slot in slots
         ]
-        decisions = self.engine.act(asked, self.temperature)
-        for slot, decision in zip(slots, decisions, strict=True):
-            slot.context.summarised(decision)
-        return decisions
+        return self.engine.act(asked, self.temperature)
 
 
 def written(engine: Engine, asked: Situation, text: str, version: int) -> Decision:

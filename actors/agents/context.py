@@ -98,6 +98,8 @@ class Context:
     """The observation of the present turn, as the policy was shown it."""
     _saw: Mapping[str, bytes] = field(default_factory=dict)
     """The pictures of the present turn, as the policy was shown them."""
+    _is_summarising: bool = False
+    """Whether a summary was asked for, and no action."""
     _asides: int = 0
     _refusal: str = ""
     """Why the last answer could not be done, in words for the model."""
@@ -109,13 +111,14 @@ class Context:
         self._saw = {}
         self._summary = self._refusal = ""
         self._asides = 0
-        self.is_aside = self.forks = False
+        self.is_aside = self.forks = self._is_summarising = False
 
     def situation(self, asked: Situation, engine: Engine) -> Situation:
         """`asked`, with what the policy reads again. What has no room any more is forgotten.
 
         Raises ConfigError for a picture that the engine cannot show its model.
         """
+        self._is_summarising = False
         if asked.images:
             asked = shown(asked, engine) if self.history.pictures else replace(asked, images={})
         if self._refusal and not asked.is_free:
@@ -148,11 +151,14 @@ class Context:
         """What the model is asked so that its answer is the summary."""
         # with the pictures of its turn: the row of a summary names them, as every row does
         request = replace(asked, observation=SUMMARISE, actions=(), is_free=True)
-        return self.situation(request, engine)
+        found = self.situation(request, engine)
+        self._is_summarising = True
+        return found
 
-    def summarised(self, decision: Decision) -> None:
+    def _summarise(self, decision: Decision) -> None:
         """The decision is a summary: it stands for all that was read until now."""
         self._note_lineage(decision)
+        self._is_summarising = False
         self.is_aside = True
         self._earlier = []
         self._before = None
@@ -160,7 +166,11 @@ class Context:
         self._read, self._saw = None, {}
 
     def acted(self, observation: str, decision: Decision) -> None:
-        """The decision was taken, in the world unless it is a note or could not be read."""
+        """The decision was taken: in the world, unless it is a summary or a note, or could not be
+        read."""
+        if self._is_summarising:
+            self._summarise(decision)
+            return
         self.is_aside = self._keep_note(decision.text) or self._refuse(decision)
         self._asides = self._asides + 1 if self.is_aside else 0
         if self.history.kind == "none" and not self.history.notes:

@@ -197,10 +197,9 @@ class SlotLoop:
         slot.decision = decision
         slot.t_start_ns = time.time_ns()
         is_choice = slot.option_stack.is_choice
-        if not slot.context.is_aside:  # a summary is in its place already
-            # the name of an option is no call, and is not refused as one
-            done = replace(decision, refusal="") if is_choice and decision.refusal else decision
-            slot.context.acted(slot.observation, done)
+        # the name of an option is no call, and is not refused as one
+        done = replace(decision, refusal="") if is_choice and decision.refusal else decision
+        slot.context.acted(slot.observation, done)
         if not is_choice and not slot.context.is_aside:
             self._hosting.step(slot, decision.text)
             return

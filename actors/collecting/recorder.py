@@ -75,10 +75,12 @@ class Recorder:
     def aside(self, slot: Slot) -> None:
         """An option was started, or the agent wrote a summary or a note: a row of its own, in which
         nothing was measured and no time passed."""
+        marks: tuple[int | None, int | None] | None = None
         if slot.context.is_aside:
             slot.boundary |= Boundary.CONTEXT_COMPACTED
             slot.context.is_aside = False
-        self._append(slot, slot.decision, reward=0.0, discount=1.0)
+            marks = (None, None)  # an option under way has nothing to do with it
+        self._append(slot, slot.decision, marks=marks, reward=0.0, discount=1.0)
         slot.turn += 1
         slot.decision = None
 
