@@ -92,7 +92,7 @@ def test_a_writer_of_today_goes_on_with_it(version: str, tmp_path: Path) -> None
 
 
 def test_every_released_format_is_kept() -> None:
-    assert VERSIONS == ["v1", "v2", "v3"]
+    assert VERSIONS == ["v1", "v2", "v3", "v4"]
     assert (HERE / "v2" / "writer" / "seg-000000-000000.blocks").exists(), (
         "v2's blocks are rewritten"
     )
@@ -112,19 +112,19 @@ def test_stores_of_all_formats_are_read_together_by_every_reader(
         journal.commit()
     rows, catalog = 12 * len(VERSIONS) + cold, Catalog(tmp_path)
     followed = [s for block in catalog.follow() for s in block]
-    assert len(followed) == rows and [s.subject for s in followed if s.subject] == 2 * ["user-7"]
+    assert len(followed) == rows and [s.subject for s in followed if s.subject] == 3 * ["user-7"]
     assert Counter(catalog.dataset().to_table().column("subject").to_pylist()) == {
-        None: rows - 2,
-        "user-7": 2,
+        None: rows - 3,
+        "user-7": 3,
     }
     table = catalog.table(["t", "subject", "signal.done"])
-    assert table.num_rows == rows and table.column("subject").null_count == rows - 2
+    assert table.num_rows == rows and table.column("subject").null_count == rows - 3
     assert sum(b.num_rows for b in catalog.batches()) == rows
     reader = WindowReader(tmp_path, ("t", "value_estimate"))
     assert reader.refresh() == rows
     assert connect({"steps": tmp_path}).sql(
         'select count(*), count(subject), sum("signal.done") from steps'
-    ).fetchall() == [(rows, 2, 0.5 * (10 * len(VERSIONS) + cold))]
+    ).fetchall() == [(rows, 3, 0.5 * (10 * len(VERSIONS) + cold))]
     assert not verify(tmp_path, deep=True).problems
 
 

@@ -1,6 +1,6 @@
 """Golden shards: a small store of each released format, kept for ever, and what it must be read as.
 
-python -m tests.golden.make v3      # once a format, when it is released; never again
+python -m tests.golden.make v4      # once a format, when it is released; never again
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from experience.shards.journal import Journal
 from experience.step import Boundary, Step
+from experience.text.tools import ToolCall, ToolResult
 from tests.conftest import CATALOGUE, make_step
 
 HERE = Path(__file__).parent
@@ -34,12 +35,12 @@ def plain(value: Any) -> Any:
 
 
 def steps() -> list[Step]:
-    made = [make_step(t, bytes([69 + t % 2]) * 16, closing=t % 6 == 5) for t in range(12)]
+    made = [make_step(t, bytes([71 + t % 2]) * 16, closing=t % 6 == 5) for t in range(12)]
     made = [dataclasses.replace(s, t=i // 2) for i, s in enumerate(made)]
     made[3] = dataclasses.replace(
         made[3],
         source="imagined",
-        parent=(b"E" * 16, 1),
+        parent=(b"G" * 16, 1),
         model_version=4,
         uncertainty=0.5,
         option_id=2,
@@ -68,6 +69,26 @@ def steps() -> list[Step]:
             allowed_ids=np.arange(counts.sum(), dtype=np.int32),
             prompt_cut=3,
             action_cut=True,
+        ),
+    )
+    called = made[8].decision
+    assert called is not None
+    made[8] = dataclasses.replace(
+        made[8],
+        agent_id="player_1",
+        boundary=Boundary.CONTINUES,
+        tool_results=(ToolResult("abc123def0", '{"rows": 3}'),),
+        decision=dataclasses.replace(
+            called,
+            tool_calls=(ToolCall("abc123def0", "look", '{"where": "desk"}'),),
+            reasoning="Look first.",
+            content="I look at the desk.",
+            finish_reason="tool_calls",
+            model="a-model",
+            prompt_tokens=40,
+            answer_tokens=9,
+            seconds=0.5,
+            first_token_seconds=0.125,
         ),
     )
     return made
