@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actors.collecting.hosts.hosted_world import HostedWorld
+from actors.collecting.hosts.messages import Act, Answered, Arrived, Reset, Wants
 from actors.collecting.work import Work
 from actors.config.schema import load
 from experience.answers import read_reset
@@ -164,3 +166,19 @@ def test_a_split_that_is_none_of_the_worlds_is_the_worlds_own_affair(tmp_path: P
     one.close()
     rows = [row for block in Catalog(tmp_path / "shards").follow() for row in block]
     assert len(rows) == 4 and {row.split for row in rows} == {"heldout"}
+
+
+def test_a_strangers_own_keys_of_info_are_left_out_and_each_is_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world = HostedWorld("tests.own_keys_world:OwnKeys-v0", {})
+    arrived = world.reply(Reset(0, "train", Wants()))
+    answered = [world.reply(Act("on", Wants())) for _ in range(3)]
+    assert isinstance(arrived, Arrived) and arrived.info == {}
+    for reply in answered:
+        assert isinstance(reply, Answered)
+        assert reply.step.info == {} and reply.step.signals[0].value == 1.0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 4
+    assert "tests.own_keys_world:OwnKeys-v0: info['signals'] is one list" in "\n".join(said)
+    assert "info['split'] is 'validation', and no split" in "\n".join(said)

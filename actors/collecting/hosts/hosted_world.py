@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from actors.collecting.hosts.messages import (
     Seen,
     Wants,
 )
+from actors.collecting.hosts.reserved import ReservedKeys
 from actors.making import make_world
 from experience.answers import read_late, read_reset, read_step
 from experience.signal import SignalKind
@@ -68,15 +70,13 @@ class HostedWorld:
         catalogue = card.signals if self._catalogue is None else self._catalogue
         if isinstance(request, Reset):
             answer = self._env.reset(seed=request.seed, options={"split": request.split})
-            observation, info = read_reset(self._env_id, answer)
-            info = _without_a_split_of_its_own(info, card)
+            observation, info = read_reset(self._env_id, self._reserved.without_own(answer))
             late = read_late(self._env_id, info, catalogue)
             view, failed = self._view(card, request.wants)
             return Arrived(observation, info, view, card, failed, late)
         if isinstance(request, Act):
-            step = read_step(self._env_id, self._env.step(request.action), catalogue)
-            if "split" in step.info:
-                step = replace(step, info=_without_a_split_of_its_own(step.info, card))
+            answer = self._reserved.without_own(self._env.step(request.action))
+            step = read_step(self._env_id, answer, catalogue)
             if step.terminated or step.truncated:
                 return Answered(step)
             return Answered(step, *self._view(card, request.wants))
@@ -87,6 +87,7 @@ class HostedWorld:
         if self._card is None or self._env is None:
             self._env = make_world(self._env_id, self._arguments)
             self._card = WorldCard.of(self._env.unwrapped)
+            self._reserved = ReservedKeys(self._env_id, self._env.unwrapped, self._card, _say)
         return self._card
 
     def _view(self, card: WorldCard, wants: Wants) -> tuple[WorldView, Failed | None]:
@@ -110,12 +111,9 @@ class HostedWorld:
         return replace(view, scripted=str(action)), None
 
 
-def _without_a_split_of_its_own(info: Mapping[str, Any], card: WorldCard) -> Mapping[str, Any]:
-    """`info` without a split that is none of the world's: a stranger may use the key for data of
-    its own, and its episodes would be in no split that a learner or an evaluation asks for."""
-    if info.get("split", "train") in {"train", "heldout", *card.splits}:
-        return info
-    return {name: value for name, value in info.items() if name != "split"}
+def _say(line: str) -> None:
+    """Says something on the world's own output, which its host's template keeps in a file."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _next_experiment(env: Any) -> tuple[str, float, float]:
