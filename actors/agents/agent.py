@@ -41,8 +41,8 @@ def situation(slot: EnvSlot, options: Library = NO_OPTIONS) -> Situation:
 
 
 def prompt_context(view: WorldView, tools: Sequence[Schema] = ()) -> Situation:
-    """What a model reads in a world whatever it observes: the rules, the actions if listed, and
-    the tools if there are any."""
+    """The part of a prompt that is the same at every turn of a world: its rules, its actions if
+    the world lists them, and its tools if it has any."""
     return Situation("", view.instructions, view.actions, tools=tuple(tools))
 
 
@@ -68,13 +68,11 @@ class Agent:
         full = [slot for slot in slots if self._is_nearly_full(slot)]
         if not full:
             return choose(slots, self.options, self._ask, self.engine.version)
-        summaries = iter(self._summarise(full))
-        rest = [slot for slot in slots if not any(slot is other for other in full)]
-        chosen = iter(choose(rest, self.options, self._ask, self.engine.version))
-        return [
-            next(summaries) if any(slot is other for other in full) else next(chosen)
-            for slot in slots
-        ]
+        decisions = dict(zip(map(id, full), self._summarise(full), strict=True))
+        rest = [slot for slot in slots if id(slot) not in decisions]
+        chosen = choose(rest, self.options, self._ask, self.engine.version)
+        decisions |= zip(map(id, rest), chosen, strict=True)
+        return [decisions[id(slot)] for slot in slots]
 
     def close(self) -> None:
         if self._planner is not None:

@@ -31,7 +31,7 @@ NOTES = (
 )
 _NOTE = re.compile(r"note:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 _MOST_ASIDES = 2
-"""Notes and answers that could not be read in a row, before an answer goes to the world whatever it is."""
+"""Notes and unreadable answers in a row. The answer after them goes to the world in any case."""
 _MOST_EXCHANGES = 4096
 """Turns that are kept at most, such as those of a script, which reads nothing again."""
 _CHARACTERS_A_TOKEN = 3
@@ -48,7 +48,7 @@ class History:
     last `turns` turns); newest_screen (all answers, and the present observation alone); compact
     (when the context is nearly full, the model writes a summary, which stands for it).
     room: tokens of a prompt. notes: characters of notes that outlive an episode; 0 is no notes.
-    pictures: whether it is shown the pictures that a world gives, which are kept in any case.
+    pictures: whether the model is shown the world's pictures. The store keeps them in any case.
     """
 
     kind: str = "none"

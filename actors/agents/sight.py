@@ -1,4 +1,4 @@
-"""Sight: pictures of a world reach a model that sees, and no other model is given any in silence."""
+"""Sight: a model that sees is shown a world's pictures; any other model is an error."""
 
 from __future__ import annotations
 

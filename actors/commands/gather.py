@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from actors.commands.launch import Attempt, Launch, check_origin, say_where_key_goes
+from actors.commands.launch import Attempt, Launch, check_origin, say_where_key_goes, succeeded
 from actors.config.schema import Config
 from actors.gathering.acting import Acting, acting, is_run, run_of, short
 from actors.gathering.exam import Results, as_record, results, table, tasks_as_csv
@@ -63,7 +62,8 @@ def collect(
     def end(progress: Progress, seconds: float) -> None:
         _say_cut(progress)
         if launch.as_json:
-            emit(_result(directory, progress, seconds) | {"new": added[0], "failed": added[1]})
+            done = succeeded(directory, progress, seconds) | {"dir": str(directory.path)}
+            emit(done | {"new": added[0], "failed": added[1]})
             return
         failures = f" · {tally.failed} FAILED (failures.json)" if tally.failed else ""
         emit(
@@ -113,7 +113,8 @@ def evaluate(
             say(f"warning: {warning}")
         _say_cut(progress)
         if launch.as_json:
-            emit(_result(directory, progress, seconds) | {"evaluation": as_record(found)})
+            done = succeeded(directory, progress, seconds) | {"dir": str(directory.path)}
+            emit(done | {"evaluation": as_record(found)})
         else:
             _print(found, directory)
 
@@ -222,22 +223,3 @@ def _nothing(episodes: int, progress: Progress) -> XpError:
         "./xp env check says what is wrong with a world; failures.json in the run directory has "
         "the first traceback",
     )
-
-
-def _result(directory: RunDirectory, progress: Progress, seconds: float) -> dict[str, Any]:
-    """The last JSON record of a call that succeeded."""
-    return {
-        "kind": "result",
-        "event": "done",
-        "status": "succeeded",
-        "exit": 0,
-        "run": directory.name,
-        "dir": str(directory.path),
-        "version": progress.version,
-        "episodes": progress.episodes,
-        "steps": progress.steps,
-        "acked_steps": progress.acknowledged,
-        "seconds": round(seconds, 1),
-        "failures": dict(progress.failures),
-        "cut_short": progress.cut_short,
-    }

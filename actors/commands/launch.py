@@ -245,6 +245,16 @@ def _result(
     """The last JSON record of a run that succeeded."""
     from actors.reading.live import warnings
 
+    return succeeded(directory, progress, seconds) | {
+        "training_steps": progress.training_steps,
+        "held_out": _held_out_means(progress),
+        "warnings": warnings(progress),
+        "report": str(report),
+    }
+
+
+def succeeded(directory: RunDirectory, progress: Progress, seconds: float) -> dict[str, Any]:
+    """What the last JSON record of every attempt that succeeded holds."""
     return {
         "kind": "result",
         "event": "done",
@@ -254,14 +264,10 @@ def _result(
         "version": progress.version,
         "episodes": progress.episodes,
         "steps": progress.steps,
-        "training_steps": progress.training_steps,
         "acked_steps": progress.acknowledged,
         "seconds": round(seconds, 1),
-        "held_out": _held_out_means(progress),
         "failures": dict(progress.failures),
         "cut_short": progress.cut_short,
-        "warnings": warnings(progress),
-        "report": str(report),
     }
 
 

@@ -1,4 +1,4 @@
-"""The words in which bundled worlds speak to the engine of a run: plain to models that read chats."""
+"""The wording of bundled worlds by the engine of a run: plain for models that read chats."""
 
 from __future__ import annotations
 

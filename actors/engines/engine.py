@@ -50,7 +50,7 @@ class Situation:
     tools: what may be called, if the world has tools; answers are then read as calls or lines.
     is_free: the answer is a text of its own, such as a summary, and no action.
     before: int32 [P], or None. The exact tokens that the model has read and written so far, if they
-    are those of `earlier`: the prompt is these tokens and what is new, and nothing is encoded twice.
+    are those of `earlier`: the prompt is these tokens and what is new. Nothing is encoded twice.
     images: the pictures of the present turn, by name, as the bytes of PNG, JPEG or WebP files.
     """
 
@@ -73,7 +73,7 @@ class Situation:
 
     @property
     def observations(self) -> list[str]:
-        """All that is seen in turn, the present observation last; memory stands before the first."""
+        """All observations in turn, the present one last. The memory stands before the first."""
         seen = [*(exchange.observation for exchange in self.earlier), self.observation]
         if self.memory:
             seen[0] = f"{self.memory}\n\n{seen[0]}"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.worlds.strangers [--write] [PACKAGE …]`: environments of others through envs:Text-v0.
+"""`python -m benchmarks.worlds.strangers [--write] [PACKAGE …]`: others' worlds by envs:Text-v0.
 
 Each is what its package on PyPI installs into .peers/strangers (`./xp setup peers`), unmodified,
 and gets a process of its own. A row has its spaces, the result of `./xp env check`, what a step

@@ -120,15 +120,21 @@ def sees(name: str) -> bool:
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
-def load_seeing(name: str) -> tuple[SeeingModel, Any]:
-    """Reads a vision-language model in float32 and its processor, from local files only."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def _local(name: str) -> tuple[Path, dict[str, Any]]:
+    """Where a model lies, and how transformers reads it: without the network, without running code
+    of the model's folder, and without printing."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    path = locate(name)
-    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    return locate(name), {"local_files_only": True, "trust_remote_code": False}
+
+
+def load_seeing(name: str) -> tuple[SeeingModel, Any]:
+    """Reads a vision-language model in float32 and its processor, from local files only."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path, where = _local(name)
     try:
         processor = AutoProcessor.from_pretrained(path, **where)
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **where)
@@ -143,12 +149,8 @@ def load_seeing(name: str) -> tuple[SeeingModel, Any]:
 def load(name: str) -> tuple[CausalModel, Any]:
     """Reads a model in float32 and its tokenizer, from local files only."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    path = locate(name)
-    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    path, where = _local(name)
     folder = path
     if path.is_file():
         folder, where["gguf_file"] = path.parent, path.name

@@ -27,12 +27,12 @@ class Described:
     with_pictures: the ids of the worlds that say that they give pictures.
     """
 
-    catalogue: dict[str, SignalKind]
-    weights: dict[str, Mapping[str, float]]
-    prompt_contexts: dict[str, Situation]
-    segment_turns: dict[str, int]
-    functions: dict[str, RewardFunction]
-    deadlines: dict[str, float]
+    catalogue: dict[str, SignalKind] = field(default_factory=lambda: dict(PLAIN_SIGNALS))
+    weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    prompt_contexts: dict[str, Situation] = field(default_factory=dict)
+    segment_turns: dict[str, int] = field(default_factory=dict)
+    functions: dict[str, RewardFunction] = field(default_factory=dict)
+    deadlines: dict[str, float] = field(default_factory=dict)
     with_pictures: list[str] = field(default_factory=list)
 
     @property
@@ -42,7 +42,7 @@ class Described:
 
 def describe_worlds(config: Config) -> Described:
     """Makes each world of the run once, reads what it offers, and closes it."""
-    found = Described(dict(PLAIN_SIGNALS), {}, {}, {}, {}, {})
+    found = Described()
     for world in config.worlds:
         seconds = config.collecting.step_timeout_seconds
         seen = look_at(world, seconds)

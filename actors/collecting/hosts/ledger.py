@@ -11,10 +11,11 @@ _MOST_TAGS = 100_000
 
 
 class Ledger:
-    """Finds the row of an earlier step, so that its late signals can be told of.
+    """Finds the row of an earlier step, to which late signals belong.
 
-    A number counts the steps since the world's last reset. A tag outlives resets, and is the
-    newest step's that carries it. The newest million of steps and 100,000 tags are known.
+    A number counts the steps since the world's last reset. A tag stays valid after a reset, and
+    names the newest step that carries it. The ledger keeps the newest million steps and 100,000
+    tags.
     """
 
     def __init__(self) -> None:

@@ -96,7 +96,8 @@ class Play:
         return self.about
 
     async def begin(self, seed: int | None, split: str = "") -> Turn:
-        """Starts an episode, of a random task without `seed`; without `split`, of the world's first one."""
+        """Starts an episode. Without `seed` its task is random; without `split` the world's first
+        split is taken."""
         self.ended = True  # until the reset has answered, nothing can be done
         about = await self.look()
         options = {"split": split or about.splits[0]}
