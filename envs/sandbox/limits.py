@@ -1,10 +1,10 @@
-"""Limits of places, enforced by control groups; without control groups, by a watching thread.
+"""Limits of places, enforced by control groups and a watching thread.
 
-Covers: memory (tmpfs included), processes, open files, and the size of a writable folder outside.
-A place is in its control groups (see `cgroups`) before its first program starts. Without groups, a
-thread adds up the memory and tmpfs of the place's processes every 50 ms, and kills the place if the
-sum is over the limit. The thread also watches a folder outside that a place may write. Rlimits on
-processes, open files and core dumps hold in any case.
+Covers: memory (tmpfs included), processes, open files, the number of files on each tmpfs, and the
+size of a writable folder outside. A place is in its control groups (see `cgroups`) before its first
+program starts. A thread counts the files of the place and of a folder outside that it may write,
+and kills the place if there are too many. Without groups, that thread also adds up the memory and
+tmpfs of the place's processes. Rlimits on processes, open files and core dumps hold in any case.
 
 Does not cover, without control groups: System V segments that no process has mapped, and what
 happens between two looks.
@@ -29,6 +29,8 @@ from experience.errors import IsolationError
 
 MIB = 1 << 20
 _LOOK_SECONDS = 0.05
+_LOOK_AT_FILES_SECONDS = 0.5
+"""Where groups hold the memory: a place makes some 50,000 files in that time."""
 _END_SECONDS = 3.0
 
 
@@ -37,8 +39,8 @@ class Limits:
     """Limits of a place as a whole; `files`, `file_bytes` and `cpu_seconds` are for one process.
 
     `memory_bytes` includes what is written to /tmp, /home and /dev/shm, each of which may hold
-    `tmp_bytes`. `processes` counts threads. `folder_bytes` and `inodes` are for a folder outside
-    that the place may write.
+    `tmp_bytes`. `processes` counts threads. `folder_bytes` is for a folder outside that the place
+    may write; `inodes` is for that folder, and for what stands in those three together.
     """
 
     memory_bytes: int = 2048 * MIB
@@ -134,7 +136,7 @@ class Bounds:
                         self._move(each, group)
         first = self._pid == 0
         self._pid = pid
-        if first and (not self._groups or self._folders):
+        if first:
             threading.Thread(target=self._watch, name=f"limits of {pid}", daemon=True).start()
 
     def _move(self, pid: int, group: Path) -> None:
@@ -186,7 +188,8 @@ class Bounds:
     # ── the watching thread
 
     def _watch(self) -> None:
-        while not self._over.wait(_LOOK_SECONDS):
+        is_held = self._groups and not self._folders
+        while not self._over.wait(_LOOK_AT_FILES_SECONDS if is_held else _LOOK_SECONDS):
             if not runs(self._pid):
                 return
             pids = tree(self._pid)
@@ -201,17 +204,16 @@ class Bounds:
             held, count = folder_use(folder)
             if held > limits.folder_bytes or count > limits.inodes:
                 return f"{held >> 20} MiB in {count} files of a folder outside"
+        used = [_tmpfs_use(pids[-1], mount) for mount in ("/tmp", "/home", "/dev/shm")]
+        inodes = sum(count for _, count in used)
+        # bubblewrap cannot limit the files of a tmpfs. Millions of empty ones would take the
+        # kernel half a minute to remove.
+        if inodes > limits.inodes:
+            return f"{inodes} files"
         if self._groups:
-            return ""  # the kernel holds the rest
-        memory = sum(map(_resident, pids))
-        inodes = 0
-        for mount in ("/tmp", "/home", "/dev/shm"):
-            held, count = _tmpfs_use(pids[-1], mount)
-            memory += held
-            inodes += count
-        if memory > limits.memory_bytes:
-            return f"{memory >> 20} MiB of memory"
-        return f"{inodes} files" if inodes > limits.inodes else ""
+            return ""  # the kernel holds the memory
+        memory = sum(map(_resident, pids)) + sum(held for held, _ in used)
+        return f"{memory >> 20} MiB of memory" if memory > limits.memory_bytes else ""
 
 
 _open: set[Bounds] = set()
@@ -256,9 +258,11 @@ def _resident(pid: int) -> int:
 def _tmpfs_use(pid: int, mount: str) -> tuple[int, int]:
     """(bytes, files) in use on a tmpfs of the place in which `pid` runs."""
     with suppress(OSError):
-        use = os.statvfs(f"/proc/{pid}/root{mount}")
-        # Before `pid` has entered its place, its root is the machine's: not to be counted.
-        if os.stat(f"/proc/{pid}/root").st_dev != os.stat("/").st_dev:
+        inside = f"/proc/{pid}/root{mount}"
+        use = os.statvfs(inside)
+        # Before `pid` has entered its place, it sees the machine's file systems: not to be counted.
+        machines = [os.stat(path).st_dev for path in ("/", mount) if os.path.exists(path)]
+        if os.stat(inside).st_dev not in machines:
             return (use.f_blocks - use.f_bfree) * use.f_frsize, use.f_files - use.f_ffree
     return 0, 0
 

@@ -73,7 +73,7 @@ def most(bomb: str, limits: Limits) -> int:
         "memory of many": held,
         "memory without a name": held,
         "disk": held + (limits.folder_bytes >> 20),
-        "files": 4 * 10**6,
+        "files": limits.inodes + 200_000,
     }[bomb]
 
 
