@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.collecting.collector import Collector
 from actors.collecting.dispatcher import Dispatcher
-from actors.collecting.leases import DirectLine
+from actors.collecting.loop.collector import Collector
+from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
 from experience.models.weights import PolicyBundle

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from actors.collecting.collector import Collector
 from actors.collecting.dispatcher import Dispatcher
-from actors.collecting.leases import DirectLine
+from actors.collecting.loop.collector import Collector
+from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Done, Work
 from actors.config.schema import Config, load
 from actors.engines.registry import make_model

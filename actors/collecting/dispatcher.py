@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from actors.collecting.limits import Deaths, StepLimit
 from actors.collecting.work import Done, Work
 from actors.config.schema import Config
 
 LEASE_SECONDS = 10.0
 """How long a collector may be silent before its work goes to another."""
-_MOST_ENDED_HOSTS = 3
-"""How many processes a task may end before nobody lives it any more."""
-_MOST_ENDED_COLLECTORS = 5
-"""The same for whole collectors, which die with many tasks under way: most are not to blame."""
 _STEPS_AT_ONCE = 64
 """Training steps that a collector is allowed at once, where the run's steps are limited."""
 
@@ -85,60 +82,9 @@ class _Holder:
     works: dict[bytes, Work] = field(default_factory=dict)
     steps: float = 0.0
 
-
-class StepLimit:
-    """Shares out the training steps that a run may take, so that all together never pass it."""
-
-    def __init__(self, limit: int | None, taken: int, at_once: float) -> None:
-        self._limit = limit
-        self._gone: float = taken
-        """Steps of earlier attempts, and all that was allowed to collectors that are gone."""
-        self._at_once = at_once
-
-    def left(self, holders: Iterable[_Holder]) -> float:
-        """Steps that are neither taken nor allowed to anybody."""
-        if self._limit is None:
-            return math.inf
-        return self._limit - self._gone - sum(holder.steps for holder in holders)
-
-    def allow(self, holder: _Holder, holders: Iterable[_Holder]) -> None:
-        """Allows a collector as many as it may soon take."""
-        if self._limit is None:
-            holder.steps = math.inf
-            return
-        left = self.left(holders)
-        wanted = holder.report.steps + min(self._at_once, left) - holder.steps
-        holder.steps += max(min(left, wanted), 0)
-
-    def give_up(self, holder: _Holder) -> None:
-        """A collector is gone. All that it was allowed counts as taken: nobody knows how much."""
-        self._gone += holder.steps if self._limit is not None else 0
-
-
-class Deaths:
-    """Counts the processes that each task has ended."""
-
-    def __init__(self) -> None:
-        self._hosts: Counter[tuple[str, int]] = Counter()
-        self._collectors: Counter[bytes] = Counter()
-
-    def of_hosts(self, tasks: Iterable[tuple[str, int]]) -> None:
-        self._hosts.update(tasks)
-
-    def of_a_collector(self, under_way: Iterable[bytes]) -> None:
-        self._collectors.update(under_way)
-
-    def forbid(self, work: Work) -> bool:
-        """Whether the work is not to be lived any more."""
-        return (
-            self._hosts[work.env_id, work.seed] >= _MOST_ENDED_HOSTS
-            or self._collectors[work.work_id] >= _MOST_ENDED_COLLECTORS
-        )
-
     @property
-    def quarantined(self) -> list[tuple[str, int]]:
-        """Tasks (world, seed) that ended too many processes of their worlds."""
-        return [task for task, count in self._hosts.items() if count >= _MOST_ENDED_HOSTS]
+    def taken(self) -> int:
+        return self.report.steps
 
 
 class Dispatcher:
@@ -279,7 +225,7 @@ class Dispatcher:
             work = self._one(holder)
             if work is None:
                 return
-            is_quarantined = self._deaths.forbid(work)
+            is_quarantined = self._deaths.forbid((work.env_id, work.seed), work.work_id)
             yield replace(work, is_quarantined=True) if is_quarantined else work
 
     def _one(self, holder: _Holder) -> Work | None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.collecting.collector import Collector
 from actors.collecting.dispatcher import Dispatcher
-from actors.collecting.leases import DirectLine
+from actors.collecting.loop.collector import Collector
+from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
 from actors.pool.pool import all_new

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.collecting.collector import Collector
 from actors.collecting.dispatcher import Dispatcher, Lease, Report
 from actors.collecting.hosts.mailbox import Mailbox
+from actors.collecting.loop.collector import Collector
 from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
 from actors.config.sense import names_of_secrets

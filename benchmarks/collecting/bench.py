@@ -19,9 +19,9 @@ from typing import Any
 
 import gymnasium
 
-from actors.collecting.collector import Collector
 from actors.collecting.dispatcher import Dispatcher
-from actors.collecting.leases import DirectLine
+from actors.collecting.loop.collector import Collector
+from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Done, Work
 from actors.config.schema import Config, load
 from benchmarks.collecting.nothing_world import NothingInNumbers

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Failed
-from actors.collecting.lanes import Lanes
+from actors.collecting.loop.lanes import Lanes
 from actors.collecting.slot import Slot
 from actors.collecting.work import Lane
 from experience.models.weights import PolicyBundle

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from actors.collecting.desk import Desk
 from actors.collecting.dispatcher import Dispatcher, Lease, Report
+from actors.collecting.loop.desk import Desk
 from actors.collecting.recorder import Recorder
 from actors.collecting.work import Work
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.collecting.desk import Desk
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import WORLD_ENDED, Answered, Arrived, Failed, Seen
-from actors.collecting.inbox import Inbox
-from actors.collecting.leases import Leases
+from actors.collecting.loop.desk import Desk
+from actors.collecting.loop.inbox import Inbox
+from actors.collecting.loop.leases import Leases
 from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.collecting.work import Work

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from actors.agents.context import Context, History
-from actors.collecting.desk import Desk
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.described import describe_worlds
 from actors.collecting.hosts.mailbox import Mailbox
-from actors.collecting.lanes import Lanes
-from actors.collecting.leases import Leases, Line
-from actors.collecting.loop import SlotLoop
+from actors.collecting.loop.desk import Desk
+from actors.collecting.loop.lanes import Lanes
+from actors.collecting.loop.leases import Leases, Line
+from actors.collecting.loop.slot_loop import SlotLoop
 from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.collecting.work import in_step, next_episodes

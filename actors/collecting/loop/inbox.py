@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from actors.collecting.desk import Broken
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.mailbox import Mailbox
+from actors.collecting.loop.desk import Broken
 from actors.collecting.slot import Slot
 
 Answer = tuple[Slot, Any]

@@ -1,0 +1,1 @@
+"""The loop of a collector: leases, slots, and the agents that answer in them."""
