@@ -32,6 +32,7 @@ WORLDS = {
     "KeyDoor-v0": "envs.small.grid:KeyDoor",
     "Recall-v0": "envs.small.recall:Recall",
     "Click-v0": "envs.small.click:Click",
+    "Nim-v0": "envs.small.nim:Nim",
     "Reasoning-v0": "envs.bridges.reasoning:Reasoning",
     "Household-v0": "envs.bridges.text_world:Household",
     "Science-v0": "envs.bridges.science_world:Science",

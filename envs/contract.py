@@ -31,6 +31,10 @@ A stranger's environment needs none of it. The framework uses these names where 
     laboratory()      possible experiments and known results: for campaigns of experiments
     snapshot(), restore(bytes)
                       go back to an earlier state: the same actions then give the same steps
+    agents            the names of its agents, where a world has several (envs/several/)
+    seat(agent)       the rules, actions and scripts of one of them
+    others, others_heldout
+                      who plays the agents that the policy does not
 
 `reset(seed=…, options={"split": "train" | "heldout"})` draws a task of that split. The content of a
 task decides its split, not its seed: no training seed ever draws a held-out task.
@@ -254,7 +258,7 @@ class World(WorldDefinition[Task], Generic[Task]):
         self.cut_off = False
         self.late, self.tag = {}, ""
         try:
-            self._check_length(action)
+            check_length(self, action)
             signals, terminated = self.act(action.strip() or "(nothing)")
         except ValueError as unreadable:
             self._note = self.refusal(action, unreadable)
@@ -265,7 +269,7 @@ class World(WorldDefinition[Task], Generic[Task]):
         self._ended = terminated or truncated
         # A signal is its value alone, or a pair (value, evidence).
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
-        known = self._rewarded(values, _ending(terminated, truncated))
+        known = rewarded(self, values, self._turn - 1, _ending(terminated, truncated))
         # Gymnasium has no word for an unknown reward: NaN stands for it, never zero.
         reward = float("nan") if known is None else known
         return self._seen(), reward, terminated, truncated, self._info(signals)
@@ -274,19 +278,6 @@ class World(WorldDefinition[Task], Generic[Task]):
         if self.episode_seconds is None:
             return False
         return time.monotonic() - self._began > self.episode_seconds
-
-    def _rewarded(self, values: dict[str, float | None], ending: str) -> float | None:
-        function = RewardFunction.of(type(self))
-        if function is None:
-            return weighted_sum(values, self.reward_weights)
-        context = context_of(self._turn - 1, ending, self.signature(self.task))
-        return computed(type(self).__name__, function, values, self.reward_weights, context)
-
-    def _check_length(self, action: str) -> None:
-        if len(action) > self.action_characters:
-            raise ValueError(
-                f"{len(action)} characters; an action has at most {self.action_characters}"
-            )
 
     def snapshot(self) -> bytes:
         """The whole state of the world as bytes, for `restore`.
@@ -341,6 +332,25 @@ class World(WorldDefinition[Task], Generic[Task]):
             "state": readable(self.observe()),
             "images": self.images(),
         }
+
+
+def check_length(world: WorldDefinition[Any], action: str) -> None:
+    """Raises ValueError for an action that is too long to be read."""
+    if len(action) > world.action_characters:
+        raise ValueError(
+            f"{len(action)} characters; an action has at most {world.action_characters}"
+        )
+
+
+def rewarded(
+    world: WorldDefinition[Any], values: dict[str, float | None], turn: int, ending: str
+) -> float | None:
+    """The reward of a step's signals by the world's own function or weights; None is unknown."""
+    function = RewardFunction.of(type(world))
+    if function is None:
+        return weighted_sum(values, world.reward_weights)
+    context = context_of(turn, ending, world.signature(world.task))
+    return computed(type(world).__name__, function, values, world.reward_weights, context)
 
 
 def _ending(terminated: bool, truncated: bool) -> str:

@@ -33,6 +33,14 @@ FAILED: frozenset[Ending] = frozenset({"env_error", "engine_error", "timeout", "
 SOURCES: tuple[Source, ...] = ("real", "imagined", "demonstration", "human")
 
 
+OTHERS = "others"
+"""The split of rows that somebody other than the policy acted in, in a world with several agents:
+they are kept, and neither learned from nor measured."""
+WORLD_STEP = "world_step"
+"""The key of a row's `info`, in a world with several agents: the number of the world's step, from
+0 at each reset, that the row's action was part of. Rows of one `work_id` that share it were acted
+at the same time; its order is the order of turns."""
+
 LATE_INFO = "late"
 """The key of a row's `info` under which signals of earlier rows of its stream stand, as a list of
 {t, name, value, evidence}. The learner's process makes amendments of them."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experience.reward import RewardFunction
+from experience.shared import POLICY, agents_of, seat_of
 from experience.signal import SignalKind, as_number
 from experience.text.tools import Schema
 
@@ -85,9 +86,11 @@ class WorldView:
     campaign is under way in a laboratory."""
 
     @classmethod
-    def of(cls, env: Any) -> WorldView:
-        """Reads the rules and the listed actions of an unwrapped environment."""
-        return cls(instructions_of(env), actions_of(env))
+    def of(cls, env: Any, agent: str = "") -> WorldView:
+        """Reads the rules and the listed actions of an unwrapped environment, for one of its
+        agents if it has several."""
+        seat = seat_of(env, agent)
+        return cls(instructions_of(seat), actions_of(seat))
 
 
 @dataclass(frozen=True)
@@ -120,25 +123,36 @@ class WorldCard:
     """Whether it says that its `info["images"]` has pictures; a world may give some unsaid."""
     tools: tuple[Schema, ...] = ()
     """What language models may call, if the world has tools: see `tool_schemas`."""
+    agents: tuple[str, ...] = ()
+    """The names of its agents, where the world has several (see experience/shared.py)."""
+    others: Any = POLICY
+    """Who plays the agents that the policy does not: for all, or by agent."""
+    others_heldout: Any = None
+    """The same in held-out episodes; None is as in training."""
 
     @classmethod
     def of(cls, env: Any) -> WorldCard:
         """Reads the card of an unwrapped environment."""
         splits = getattr(env, "splits", ())
+        agents = agents_of(env)
         return cls(
             signals=_mapping(env, "signal_catalogue", PLAIN_SIGNALS),
             rewards=_mapping(env, "reward_weights", PLAIN_REWARDS),
             env_version=_text(env, "env_version"),
             sandbox_tier=_text(env, "sandbox_tier"),
             splits=tuple(splits) if splits else ("train", "heldout"),
-            goes_back=getattr(env, "goes_back", False) is True,
+            # no state of one agent alone can be gone back to, nor experimented with
+            goes_back=not agents and getattr(env, "goes_back", False) is True,
             has_oracle=callable(getattr(env, "oracle_action", None)),
-            has_laboratory=callable(getattr(env, "laboratory", None)),
+            has_laboratory=not agents and callable(getattr(env, "laboratory", None)),
             reward_source="" if (code := RewardFunction.of(type(env))) is None else code.source,
             deadline_seconds=_deadline(env),
-            segment_turns=_segment_turns(env),
+            segment_turns=0 if agents else _segment_turns(env),
             gives_images=getattr(env, "gives_images", False) is True,
             tools=tools_of(env),
+            agents=agents,
+            others=getattr(env, "others", POLICY) if agents else POLICY,
+            others_heldout=getattr(env, "others_heldout", None) if agents else None,
         )
 
 

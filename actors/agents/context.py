@@ -8,7 +8,7 @@ row starts a new lineage, which names the row that it comes from as its parent.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,12 @@ class History:
         """From a setting such as `full` or `last(8)`."""
         kind, _, turns = name.rstrip(")").partition("(")
         return cls(kind, int(turns or 0), room, notes, pictures)
+
+
+def note_in(answer: str) -> str:
+    """The note that an answer is; empty if it is none."""
+    found = _NOTE.match(answer.strip())
+    return " ".join(found[1].split()) if found else ""
 
 
 def length(engine: Engine, situation: Situation) -> int:
@@ -186,14 +192,19 @@ class Context:
             self._forget(len(self._earlier) - _MOST_EXCHANGES)
         self._read, self._saw = None, {}
 
-    def _keep_note(self, answer: str) -> bool:
-        """Keeps a note. False if the answer is none, or one too many: then the world gets it."""
-        found = _NOTE.match(answer.strip()) if self.history.notes else None
-        if found is None or self._asides >= _MOST_ASIDES:
-            return False
-        self._notes.append(" ".join(found[1].split()))
+    def recall(self, notes: Iterable[str]) -> None:
+        """Adds notes, those of an earlier incarnation too; the oldest go where room is short."""
+        if self.history.notes:
+            self._notes += notes
         while len("\n".join(self._notes)) > self.history.notes:
             self._notes.pop(0)
+
+    def _keep_note(self, answer: str) -> bool:
+        """Keeps a note. False if the answer is none, or one too many: then the world gets it."""
+        note = note_in(answer) if self.history.notes else ""
+        if not note or self._asides >= _MOST_ASIDES:
+            return False
+        self.recall([note])
         return True
 
     def _refuse(self, decision: Decision) -> bool:

@@ -72,7 +72,7 @@ def load_run_config(
     Raises IsolationError for a run from elsewhere that names code or servers to be used.
     """
     from actors.commands.launch import check_origin
-    from actors.gathering.acting import run_of
+    from actors.runs.policies import run_of
 
     run, _ = run_of(policy)
     config, origins = load_config([run.path / "config.yaml"], words)

@@ -36,7 +36,8 @@ class Report:
     collector: its name, with a number that each start makes anew. holds: ids of the work that it
     has and wants to keep. done: ids that were lived to an end since the last report. cancelled: ids
     that it gave up itself, since then. ended: tasks (world, seed) whose process ended, since then.
-    steps: training steps taken. version: of its policy.
+    steps: training steps taken. version: of its policy. roles: world -> how many of its agents
+    the policy plays, where it has several: so many groups are learned from each that is begun.
     """
 
     collector: str
@@ -49,6 +50,7 @@ class Report:
     version: int = -1
     failures: dict[str, int] = field(default_factory=dict)
     paused: bool = False
+    roles: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,15 @@ class Dispatcher:
         self._finished = done.work_ids
         self._next_group = done.next_group
         self._started = done.whole_groups
-        """Training groups begun. A group that a crash left unfinished never ends, and its place is
-        given to another."""
+        """Training groups begun, one for each agent that the policy plays. A group that a crash
+        left unfinished never ends, and its place is given to another."""
         self._allowed = 0
         at_once = math.inf if config.workers < 2 else _STEPS_AT_ONCE
         self._limit = StepLimit(config.budget.steps, done.training_steps, at_once)
         self._deaths = Deaths()
         self._orders: deque[Work] = deque()
         self._groups: deque[Work] = deque()
+        self._roles: dict[str, int] = {}
         self._holders: dict[str, _Holder] = {}
         self._version = -1
         self._policy: Any = None
@@ -172,6 +175,7 @@ class Dispatcher:
         for work_id in (*report.done, *report.cancelled):
             holder.works.pop(work_id, None)
         self._deaths.of_hosts(report.ended)
+        self._roles |= report.roles
         holds = frozenset(report.holds)
         lost = holds - holder.works.keys()
         # what it was leased and does not name was lost on the way: it is leased again
@@ -244,12 +248,13 @@ class Dispatcher:
         shares = [world.id for world in self._config.worlds for _ in range(world.groups)]
         number = self._next_group
         self._next_group += 1
-        self._started += 1
+        env_id = shares[number % len(shares)]
+        self._started += self._roles.get(env_id, 1)
         seed = int(np.random.default_rng([self._config.seed, 1, number]).integers(2**31))
         for n in range(self._config.collecting.group_size):
             yield Work.named(
                 f"{self._config.seed}/train/{number}/{n}",
-                env_id=shares[number % len(shares)],
+                env_id=env_id,
                 seed=seed,
                 group_id=f"0-{number}",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from actors.collecting.hosts.messages import (
     Act,
     Failed,
     Look,
+    Move,
     Reply,
     Request,
     Reset,
@@ -69,7 +70,8 @@ class Hosting:
             host = self._make(slot, work)
         wants = self._wants(slot, slot.turn)
         seconds = LEAST_SECONDS if is_new else 0.0  # for making it, which is no step
-        self._send(slot, host, Reset(work.seed, work.split, wants), seconds)
+        request = Reset(work.seed, work.split, wants, self._wants_of_seats(slot))
+        self._send(slot, host, request, seconds)
 
     def resume(self, slot: Slot) -> bool:
         """Whether the slot's work goes on in an endless world as it stands; else it needs a
@@ -84,6 +86,10 @@ class Hosting:
         """Begins a step."""
         wants = self._wants(slot, slot.turn + 1)
         self._send(slot, self._host(slot), Act(action, wants), 0.0)
+
+    def move(self, slot: Slot, actions: Mapping[str, str]) -> None:
+        """Begins a step of a world with several agents."""
+        self._send(slot, self._host(slot), Move(actions, self._wants_of_seats(slot)), 0.0)
 
     def overdue(self, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Failed]]:
         """The slots whose world has not answered by its deadline."""
@@ -162,6 +168,14 @@ class Hosting:
     def _seconds(self, slot: Slot) -> float:
         """How long a call of the slot's world may take: the world says it, or else the run."""
         return self._own_seconds.get(slot.env_id, self._timeout_seconds)
+
+    def _wants_of_seats(self, slot: Slot) -> dict[str, Wants]:
+        """What is read for the next decision of each agent of several."""
+        if slot.table is None:
+            return {}
+        # an agent that has decided is asked for its next turn when its decision is answered
+        seats = slot.table.seats.items()
+        return {a: self._wants(s, s.turn + (s.decision is not None)) for a, s in seats}
 
     def _wants(self, slot: Slot, turn: int) -> Wants:
         """What is read beside the answer, for the decision of `turn`."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from actors.agents.options import OptionStack
 from actors.collecting.hosts.messages import Failed
-from actors.collecting.slot import Slot
+from actors.collecting.rows import Marks, row, tool_results
+from actors.collecting.slot import Slot, Table
 from experience.answers import StepAnswer
 from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.shards.journal import Journal
-from experience.shards.storage.blobs import media_and_size
 from experience.signal import LateSignals
-from experience.step import LATE_INFO, Boundary, Ending, Source, Step, discount_after, state_key
-from experience.text.tools import ToolResult
+from experience.step import Boundary, Ending, discount_after
 
 _ENDINGS = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}
 _MOST_ERROR_CHARACTERS = 500
@@ -75,7 +73,7 @@ class Recorder:
     def aside(self, slot: Slot) -> None:
         """An option was started, or the agent wrote a summary or a note: a row of its own, in which
         nothing was measured and no time passed."""
-        marks: tuple[int | None, int | None] | None = None
+        marks: Marks | None = None
         if slot.context.is_aside:
             slot.boundary |= Boundary.CONTEXT_COMPACTED
             slot.context.is_aside = False
@@ -99,8 +97,8 @@ class Recorder:
                 for s in one.signals
             ]
 
-    def turn(self, slot: Slot, answer: StepAnswer, reward: float | None) -> None:
-        """The world answered the slot's decision; closes the episode if it ended."""
+    def turn(self, slot: Slot, answer: StepAnswer, reward: float | None) -> Ending:
+        """The world answered the slot's decision. Returns how the episode ended with it."""
         ending = slot.ending_of(answer)
         marks = slot.option_stack.mark  # of the option that acted: it may end below
         if slot.option_stack.running and (  # a generator costs as much as the row
@@ -116,7 +114,7 @@ class Recorder:
             ending=ending,
             discount=discount_after(ending, self._discount),
             marks=marks,
-            tool_results=_results(slot.decision, answer),
+            tool_results=tool_results(slot.decision, answer),
         )
         if slot.decision is not None and self._remembers:
             known = {s.name: s.value for s in answer.signals if s.value is not None}
@@ -129,17 +127,22 @@ class Recorder:
         slot.state = answer.info.get("state", answer.observation)
         if ending == "truncated" and not answer.truncated:
             slot.stand()
-        if ending != "none":
-            self._close_episode(slot, ending, {})
+        return ending
 
     def failure(self, slot: Slot, failed: Failed) -> None:
-        """The world or the model broke: the turn is kept without a reward, the episode closed."""
+        """The world or the model broke: a turn under way is kept without a reward, the episode
+        closed. At a table all its agents' episodes are."""
         what = f"{failed.kind}: {failed.what}"[:_MOST_ERROR_CHARACTERS]
         why = {"error": what}
-        if slot.decision is not None:
-            self._append(slot, slot.decision, ending=failed.ending, info=why)
-            slot.turn += 1
-        self._close_episode(slot, failed.ending, why | self._traceback(slot, failed))
+        about = why | self._traceback(slot, failed)
+        for seat in slot.everyone:
+            if seat.decision is not None:
+                self._append(seat, seat.decision, ending=failed.ending, info=why)
+                seat.turn += 1
+        if slot.table is None:
+            self.close(slot, failed.ending, **about)
+        else:
+            self.close_table(slot.table, failed.ending, **about)
 
     def _traceback(self, slot: Slot, failed: Failed) -> dict[str, str]:
         """The traceback of an error, the first time that it is met in a world: it is long."""
@@ -151,29 +154,61 @@ class Recorder:
 
     def abandon(self, slot: Slot) -> None:
         """Leaves an episode that another collector lives again: its rows here have no end."""
-        slot.boundary |= Boundary.GAP
-        slot.decision = None
-        slot.option_stack = OptionStack()
-        slot.free()
+        for one in slot.everyone:
+            if one.table is None or one.has_begun:
+                one.boundary |= Boundary.GAP
+            one.decision = None
+            one.option_stack = OptionStack()
+            one.free()
 
     def cancel(self, slot: Slot) -> None:
         """Ends an episode that nobody waits for; an episode without a turn leaves no row."""
-        if slot.turn:
-            self._close_episode(slot, "cancelled", {})
-            return
+        if not any(one.turn for one in slot.everyone):
+            self._leave(slot)
+        elif slot.table is None:
+            self.close(slot, "cancelled")
+        else:
+            self.close_table(slot.table, "cancelled")
+
+    def _leave(self, slot: Slot) -> None:
+        """Frees a slot whose work has no row."""
         assert slot.work is not None
         self._closed.append((slot.work.work_id, "cancelled", slot.stream_id, -1))
-        slot.free()
+        for one in slot.everyone:
+            one.decision = None
+            one.free()
 
-    def _close_episode(self, slot: Slot, ending: Ending, info: Mapping[str, Any]) -> None:
+    def close(self, slot: Slot, ending: Ending, **info: Any) -> None:
         """Appends the closing row, which has no action, and frees the slot."""
         assert slot.work is not None
+        work_id = slot.work.work_id
+        self._end(slot, ending, with_next=False, info=info)
+        last = self._journal.next_t(slot.stream_id) - 1
+        self._closed.append((work_id, ending, slot.stream_id, last))
+
+    def close_table(self, table: Table, ending: Ending | None = None, **info: Any) -> None:
+        """Closes the episodes of all agents, and frees their seats and the slot of the world.
+
+        All closing rows are committed together: after a crash an episode has ended for all its
+        agents, or for none. ending: None is each agent's own.
+        """
+        work = table.owner.work
+        assert work is not None
+        # those that have seen nothing, too: their group waits for this episode
+        seats = list(table.seats.values())
+        for seat in seats:
+            own = ending or table.endings[seat.agent]
+            self._end(seat, own, with_next=seat is not seats[-1], info=info)
+        stream = seats[-1].stream_id
+        last = self._journal.next_t(stream) - 1
+        self._closed.append((work.work_id, ending or "terminated", stream, last))
+        table.owner.free()
+
+    def _end(self, slot: Slot, ending: Ending, *, with_next: bool, info: dict[str, Any]) -> None:
         slot.decision = None
         slot.option_stack = OptionStack()
         slot.boundary |= _ENDINGS.get(ending, Boundary.NONE)
-        self._append(slot, None, ending=ending, info=info)
-        last = self._journal.next_t(slot.stream_id) - 1
-        self._closed.append((slot.work.work_id, ending, slot.stream_id, last))
+        self._append(slot, None, with_next=with_next, ending=ending, info=info)
         self.closed += 1
         slot.free()
 
@@ -182,65 +217,14 @@ class Recorder:
         slot: Slot,
         decision: Decision | None,
         *,
-        marks: tuple[int | None, int | None] | None = None,
+        marks: Marks | None = None,
+        with_next: bool = False,
         **answer: Any,
     ) -> None:
-        work = slot.work
-        assert work is not None
-        option_id, option_step = marks or slot.option_stack.mark
-        source: Source = "demonstration" if work.lane == "demonstration" else "real"
-        boundary = slot.boundary
-        if slot.turn == 0:
-            boundary |= Boundary.CONTINUES if slot.continues else Boundary.RESET
-        slot.boundary = Boundary.NONE
-        if slot.late:
-            answer["info"] = {**answer.get("info", {}), LATE_INFO: slot.late}
-            slot.late = []
-        card = slot.cards.get(work.env_id)
-        seen = tuple(
-            self._journal.blobs.put(data, *media_and_size(data), role=role)
-            for role, data in slot.images.items()
-        )
-        t = self._journal.next_t(slot.stream_id)
-        forks = decision is not None and slot.context.forks
-        row = Step(
-            stream_id=slot.stream_id,
-            t=t,
-            parent=(slot.stream_id, slot.last_t) if forks else None,
-            env_id=work.env_id,
-            obs_text=slot.observation,
-            obs_blobs=seen,
-            source=source,
-            episode=slot.episode,
-            step_in_episode=slot.turn,
-            work_id=work.work_id,
-            group_id=work.group_id,
-            env_version="" if card is None else card.env_version,
-            task_id=slot.task_id,
-            split=slot.info.get("split", work.split),
-            seed=work.seed,
-            sandbox_tier="" if card is None else card.sandbox_tier,
-            t_start_ns=slot.t_start_ns,
-            t_end_ns=time.time_ns(),
-            state_key=state_key(slot.state),
-            decision=decision,
-            option_id=option_id,
-            option_step=option_step,
-            value_estimate=slot.option_stack.value_estimate,
-            subject=slot.subject,
-            agent_id=str(slot.info.get("agent_id", "")),
-            reward_version=self._reward_version,
-            boundary=boundary,
-            **answer,
-        )
+        marks = marks or slot.option_stack.mark
+        answer["reward_version"] = self._reward_version
+        step = row(slot, decision, self._journal, marks, **answer)
         if decision is not None:
-            slot.last_t = t
-        self.steps_taken += row.is_training
-        self._journal.append(row)
-
-
-def _results(decision: Decision | None, answer: StepAnswer) -> tuple[ToolResult, ...]:
-    """What the world says that each call gave, by the id of the call."""
-    results = answer.info.get("tool_results", ())
-    calls = () if decision is None else decision.tool_calls
-    return tuple(ToolResult(c.id, result) for c, result in zip(calls, results, strict=False))
+            slot.last_t = step.t
+        self.steps_taken += step.is_training
+        self._journal.append(step, with_next=with_next)

@@ -36,6 +36,28 @@ class Standing:
 
 
 @dataclass
+class Table:
+    """An episode of several agents.
+
+    owner: the slot that has the world. seats: of the agents, in the world's order. asked: the
+    agents that are to act in the next step of the world; chosen: what they do in it, as far as
+    they have decided. step: number of that step since the reset. endings: of the agents that have
+    ended.
+    """
+
+    owner: Slot
+    seats: dict[str, Slot]
+    asked: set[str] = field(default_factory=set)
+    chosen: dict[str, str] = field(default_factory=dict)
+    step: int = 0
+    endings: dict[str, Ending] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.endings) == len(self.seats)
+
+
+@dataclass
 class Slot:
     """One episode at a time, in a stream without an end."""
 
@@ -58,6 +80,8 @@ class Slot:
     decision: Decision | None = None
     episode: int = -1
     turn: int = 0
+    has_begun: bool = False
+    """Whether its agent has seen anything of the episode."""
     t_start_ns: int = 0
     boundary: Boundary = Boundary.NONE
     option_stack: OptionStack = field(default_factory=OptionStack)
@@ -83,9 +107,18 @@ class Slot:
     """Late signals that the next row holds."""
     standing: dict[str, Standing] = field(default_factory=dict)
     """Endless worlds whose training goes on without a reset, by environment id."""
+    agent: str = ""
+    """Whose stream this is, in a world with several agents: then the slot is a seat at a table,
+    and another slot has the world."""
+    table: Table | None = None
+    """In a world with several agents: the episode's. Its owner has the world and no agent; each of
+    its seats has an agent, and no world."""
+    acted_at: int = 0
+    """At a table: the number of the world's step that the present decision is part of."""
 
     def observe(self, observation: str, info: Mapping[str, Any]) -> None:
         """The world was reset, and shows its first observation."""
+        self.has_begun = True
         self.observation = observation
         self.info = info
         self.state = info.get("state", observation)
@@ -141,7 +174,11 @@ class Slot:
 
     def free(self) -> None:
         """The episode is over: the slot is ready for other work."""
+        if self.waits_for:
+            self.wait_for("")  # an answer that is on its way comes too late
         self.work = None
+        self.table = None
+        self.has_begun = False
         self.observation = ""
         self.info = {}
         self.subject = ""
@@ -173,12 +210,36 @@ class Slot:
     def draw_of(self, turn: int) -> int:
         """The seed of a turn's random numbers, from the run's seed, work and turn. 63 bits."""
         assert self.work is not None
-        name = f"{self.seed}/{self.work.work_id.hex()}/{turn}"
+        whose = f"/{self.agent}" if self.agent else ""
+        name = f"{self.seed}/{self.work.work_id.hex()}{whose}/{turn}"
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
     @property
     def is_ready(self) -> bool:
-        return self.work is not None and not self.waits_for
+        """Whether its agent can decide."""
+        if self.work is None or self.waits_for:
+            return False
+        if self.table is None:
+            return True
+        is_asked = self.agent in self.table.asked and self.agent not in self.table.chosen
+        return is_asked and self.table.owner is not self
+
+    @property
+    def has_world(self) -> bool:
+        """Whether it has the world of its work: every slot but a seat."""
+        return not self.agent
+
+    @property
+    def can_end(self) -> bool:
+        """Whether its episode can be ended now: nothing is under way in its world."""
+        if self.table is not None:
+            return self.has_world and self.waits_for != "world"
+        return self.is_ready
+
+    @property
+    def everyone(self) -> tuple[Slot, ...]:
+        """Itself, and the agents at its table."""
+        return (self,) if self.table is None else (self, *self.table.seats.values())
 
     @property
     def is_training(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from actors.config.schema import Config
 from experience.shards.catalog import Catalog
 
-Lane = Literal["train", "evaluation", "demonstration", "random"]
+Lane = Literal["train", "evaluation", "demonstration", "random", "rival"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Work:
     """The policy version that an evaluation is pinned to."""
     is_quarantined: bool = False
     """It ended the process of its world too often: its episode is closed without being lived."""
+    rival: str = ""
+    """Who acts in the lane of that name: one agent of several, that the policy does not play."""
 
     @classmethod
     def named(cls, name: str, **what: Any) -> Work:
@@ -61,7 +63,7 @@ def done_before(shards: Path, group_size: int) -> Done:
     for step in (step for steps in Catalog(shards).follow() for step in steps):
         done.training_steps += step.is_training
         if step.group_id:
-            number = int(step.group_id.partition("-")[2])
+            number = int(step.group_id.partition("-")[2].partition("/")[0])
             done.next_group = max(done.next_group, number + 1)
         if step.is_closing:
             closed[step.group_id] += 1
@@ -70,9 +72,3 @@ def done_before(shards: Path, group_size: int) -> Done:
     del closed[""]
     done.whole_groups = sum(episodes >= group_size for episodes in closed.values())
     return done
-
-
-def next_episodes(shards: Path, writer: str) -> dict[bytes, int]:
-    """The number of the next episode of each stream that a writer has begun."""
-    blocks = Catalog(shards, writer=writer).follow()
-    return {step.stream_id: step.episode + 1 for steps in blocks for step in steps}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from actors.commands.launch import Attempt, Launch, check_origin, say_where_key_goes, succeeded
 from actors.config.schema import Config
-from actors.gathering.acting import Acting, acting, is_run, run_of, short
+from actors.gathering.acting import Acting, acting, is_run, short
 from actors.gathering.exam import Results, as_record, results, table, tasks_as_csv
 from actors.gathering.gathering import gathering
 from actors.gathering.orders import Call, Exam, next_call, read_calls
@@ -16,6 +16,7 @@ from actors.gathering.store import open_store
 from actors.gathering.tally import Tally
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
+from actors.runs.policies import run_of
 from actors.runs.writing import replace_file
 from experience.command.output import emit, say
 from experience.errors import ConfigError, XpError

@@ -14,10 +14,9 @@ from actors.config.section import absolute
 from actors.engines import scripted
 from actors.engines.registry import is_pretrained, make_model
 from actors.runs.directory import RunDirectory
+from actors.runs.policies import run_of, saved_policy
 from actors.runs.trust import read_bounded
-from experience.errors import ConfigError
 from experience.models.weights import PolicyBundle, Weights
-from experience.options.option import Library
 from experience.text.strict_json import dumps
 
 ENGINE = "engine"
@@ -87,14 +86,6 @@ def is_run(policy: str) -> bool:
     return policy not in (ENGINE, *_SCRIPTS) and not policy.endswith(_WEIGHTS)
 
 
-def run_of(policy: str) -> tuple[RunDirectory, int | None]:
-    """The run that `RUN` or `RUN@VERSION` names, and the version; None is the newest."""
-    name, at, version = policy.rpartition("@")
-    if not at or not version.isdecimal() or len(version) > 9:
-        return RunDirectory.find(policy), None
-    return RunDirectory.find(name), int(version)
-
-
 def acting(policy: str, config: Config) -> Acting:
     """The policy that is called `policy`: random, expert, engine, RUN, RUN@VERSION, or a file of
     weights.
@@ -134,18 +125,8 @@ def _checkpoint(run: RunDirectory, version: int | None, config: Config) -> Actin
     config = config.model_copy(update={"policy": _policy_of(run, config)})
     if not config.policy.learns:  # such as a server: its checkpoints hold no weights
         return Acting(run.name, "train", config)
-    saved = run.checkpoints.newest() if version is None else run.checkpoints.of_version(version)
-    if saved is None:
-        raise ConfigError(
-            f"{run.name} has no checkpoint yet",
-            "wait for its first one, or name another run; `engine` is the policy untrained",
-        )
-    number = (run.checkpoints.newest_version() or 0) if version is None else version
-    options = saved.get("options.json", b"")
-    if options and not len(Library.load(options)):
-        options = b""
-    weights = Weights.read(number, saved["policy.safetensors"])
-    return Acting(f"{run.name}@{number}", "train", config, PolicyBundle(weights, options))
+    bundle = saved_policy(run, version)
+    return Acting(f"{run.name}@{bundle.version}", "train", config, bundle)
 
 
 def _policy_of(run: RunDirectory, config: Config) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experience.episode import Episode, EpisodeReader
-from experience.step import Step
+from experience.step import OTHERS, Step
 
 _NEWEST = 64
 
@@ -21,6 +21,17 @@ class Lived:
     seed: int
     failed: bool
     total: float | None
+    agents: int = 1
+
+    def beside(self, other: Lived | None) -> Lived:
+        """The episode of two agents that the policy played at once: their mean return."""
+        if other is None:
+            return self
+        agents = other.agents + 1
+        total = None
+        if self.total is not None and other.total is not None:
+            total = (other.total * other.agents + self.total) / agents
+        return replace(self, failed=self.failed or other.failed, total=total, agents=agents)
 
 
 class Tally:
@@ -39,6 +50,8 @@ class Tally:
         """Newest returns by world."""
         self.broken: set[bytes] = set()
         """Works whose episodes the world, the engine or the machine ended."""
+        self._counted: set[tuple[bytes, str]] = set()
+        """Finished work, and its agent where it has several."""
         self._keeps = keeps
         self._reader = EpisodeReader()
 
@@ -57,15 +70,21 @@ class Tally:
         # cut off by a crash, or stopped midway: this work is lived again
         if episode.closing is None or episode.ending == "cancelled":
             return
+        first = episode.first
         work_id = episode.closing.work_id
-        if work_id in self.finished:
+        if first.split == OTHERS:
+            return  # another than the policy acted in it
+        if (work_id, first.agent_id) in self._counted:
             return  # two collectors lived it, one of which was cut off meanwhile
+        self._counted.add((work_id, first.agent_id))
         self.finished.add(work_id)
         total = None if episode.failed else episode.total_reward
         if episode.failed:
             self.broken.add(work_id)
-        first = episode.first
         if total is not None:
             self.newest[first.env_id].append(total)
         if self._keeps:
-            self.lived[work_id] = Lived(first.env_id, first.seed, episode.failed, total)
+            before = self.lived.get(work_id)
+            self.lived[work_id] = Lived(first.env_id, first.seed, episode.failed, total).beside(
+                before
+            )

@@ -6,11 +6,14 @@ are paired.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
 from actors.pool.pool import Pool
+from experience.episode import Episode
 from experience.evaluation.statistics import Mean, mean_with_interval
 from experience.models.weights import PolicyBundle
 from experience.replay.memory import Replay
@@ -66,27 +69,43 @@ class Evaluator:
         """The seed of held-out task `number`, the same for every version and every attempt."""
         return int(np.random.default_rng([self._config.seed, 2, number]).integers(2**31))
 
-    def gain(self, env_id: str, before: int, after: int) -> Mean:
+    def roles(self, env_id: str) -> dict[str, str]:
+        """Name -> agent, of what a world's returns are told of: the world as a whole (no agent),
+        and where it has several agents each that the policy played."""
+        lived = (
+            e for v in self._replay.evaluated_versions() for e in self._replay.held_out(v, env_id)
+        )
+        agents = sorted({episode.first.agent_id for episode in lived} - {""})
+        return {env_id: ""} | {f"{env_id} as {agent}": agent for agent in agents}
+
+    def gain(self, env_id: str, before: int, after: int, agent: str = "") -> Mean:
         """Mean difference in held-out return between two versions, on the tasks that both met."""
-        first = self._by_task(env_id, before)
-        last = self._by_task(env_id, after)
+        first = self._by_task(env_id, before, agent)
+        last = self._by_task(env_id, after, agent)
         shared = sorted(first.keys() & last.keys())
         return mean_with_interval([last[seed] - first[seed] for seed in shared])
 
-    def _by_task(self, env_id: str, version: int) -> dict[int, float]:
-        """Seed of a task -> held-out return, for the episodes whose return is known."""
+    def _by_task(self, env_id: str, version: int, agent: str) -> dict[tuple[int, str], float]:
+        """Seed of a task, and who met it -> held-out return, where it is known."""
         return {
-            e.first.seed: r
-            for e in self._replay.held_out(version, env_id)
-            if not e.failed and (r := e.total_reward) is not None
+            (episode.first.seed, episode.first.agent_id): known
+            for episode, known in self._known(env_id, version, None, agent)
         }
 
-    def returns(self, env_id: str, version: int, behaviour: str | None = None) -> Mean:
-        """Mean held-out return of a version in a world, over episodes whose return is known."""
-        return mean_with_interval(
-            [
-                r
-                for e in self._replay.held_out(version, env_id, behaviour)
-                if not e.failed and (r := e.total_reward) is not None
-            ]
-        )
+    def returns(
+        self, env_id: str, version: int, behaviour: str | None = None, agent: str = ""
+    ) -> Mean:
+        """Mean held-out return of a version in a world, over episodes whose return is known.
+
+        agent: only as this one, in a world with several.
+        """
+        found = self._known(env_id, version, behaviour, agent)
+        return mean_with_interval([known for _, known in found])
+
+    def _known(
+        self, env_id: str, version: int, behaviour: str | None, agent: str
+    ) -> Iterator[tuple[Episode, float]]:
+        for episode in self._replay.held_out(version, env_id, behaviour):
+            known = None if episode.failed else episode.total_reward
+            if known is not None and agent in ("", episode.first.agent_id):
+                yield episode, known

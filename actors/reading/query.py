@@ -36,7 +36,7 @@ EPISODES = f"""
 create view episodes as
 with marked as (
     select stream_id, t, episode, env_id, split, source, group_id, task_id, seed,
-           policy_version, behaviour_id, reward, ending, t_end_ns,
+           policy_version, behaviour_id, agent_id, work_id, reward, ending, t_end_ns,
            action_text is null as closing, boundary,
            lag(action_text is null, 1, true) over (partition by stream_id order by t) as first
     from steps),
@@ -58,6 +58,8 @@ ended as (
             "seed",
             "policy_version",
             "behaviour_id",
+            "agent_id",
+            "work_id",
         )
     )
 },

@@ -42,6 +42,7 @@ class Lived:
     total: float | None
     ending: str | None
     whole: bool
+    agent: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,26 +130,26 @@ class Survey:
 
 
 def _returns(episodes: Sequence[Lived]) -> Returns:
-    by_version: dict[int, dict[int, float]] = defaultdict(dict)
+    by_version: dict[int, dict[tuple[int, str], float]] = defaultdict(dict)
     random = []
     for episode in episodes:
         if episode.behaviour == _RANDOM:
             random.append(episode.total or 0.0)
         elif episode.version is not None:
-            by_version[episode.version][episode.seed] = episode.total or 0.0
+            by_version[episode.version][episode.seed, episode.agent] = episode.total or 0.0
     versions = {v: mean_with_interval(list(by_version[v].values())) for v in sorted(by_version)}
     first, last = (
         (by_version[min(versions)], by_version[max(versions)]) if len(versions) > 1 else ({}, {})
     )
     # Task by task: tasks differ more than versions do, and a paired gain leaves that out.
     gain = mean_with_interval(
-        [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
+        [last[task] - first[task] for task in sorted(first.keys() & last.keys())]
     )
     return Returns(mean_with_interval(random), versions, gain)
 
 
 _EPISODES = """select stream_id, t, turns, env_id, split, source, coalesce(behaviour_id, ''),
-    policy_version, seed, task_id, total_reward, ending, whole from episodes
+    policy_version, seed, task_id, total_reward, ending, whole, coalesce(agent_id, '') from episodes
     order by ended_ns, stream_id, t"""
 _FAILURES = """select env_id, ending, decode(info) from steps where action_text is null
     and ending in ('env_error', 'engine_error', 'timeout') order by t_end_ns, stream_id, t"""

@@ -81,10 +81,13 @@ class Metrics:
         progress.dropped = vars(replay.dropped).copy()
         for world in self._config.worlds:
             of = world.id
-            progress.random[of] = evaluator.returns(of, 0, "random")
-            progress.returns[of] = {v: evaluator.returns(of, v) for v in evaluator.ordered}
-            if evaluator.ordered:
-                progress.gain[of] = evaluator.gain(of, 0, evaluator.ordered[-1])
+            for name, agent in evaluator.roles(of).items():
+                progress.random[name] = evaluator.returns(of, 0, "random", agent)
+                progress.returns[name] = {
+                    v: evaluator.returns(of, v, agent=agent) for v in evaluator.ordered
+                }
+                if evaluator.ordered:
+                    progress.gain[name] = evaluator.gain(of, 0, evaluator.ordered[-1], agent)
             progress.training[of] = replay.recent_returns(of)
         self._report(progress)
 

@@ -13,7 +13,7 @@ import numpy as np
 from experience.episode import Episode, EpisodeReader, Group
 from experience.errors import ShardError
 from experience.replay.groups import Dropped, GroupQueue
-from experience.step import Source, Step
+from experience.step import OTHERS, Source, Step
 from experience.text.strict_json import dumps
 
 _RANDOM = "random"
@@ -59,8 +59,8 @@ class Replay:
         self._groups = GroupQueue(group_size, max_lag)
         self._takes_work_once = takes_work_once
         self._reader = EpisodeReader()
-        self._lived_in: dict[bytes, bytes] = {}
-        """Finished work -> the stream in which it was lived."""
+        self._lived_in: dict[tuple[bytes, str], bytes] = {}
+        """Finished work, and its agent if it has several -> the stream in which it was lived."""
         self._held_out: list[Episode] = []
         self._places: dict[bytes, list[_Place]] = defaultdict(list)
         """By stream, the episodes that were taken, in the order of their rows."""
@@ -80,7 +80,8 @@ class Replay:
         if closing is None:
             self.dropped.cut_off += 1  # it has no return
             return
-        lived_in = self._lived_in.get(closing.work_id, closing.stream_id)
+        work = closing.work_id, closing.agent_id
+        lived_in = self._lived_in.get(work, closing.stream_id)
         if self._takes_work_once and lived_in != closing.stream_id:
             # by a collector that was cut off, and by another that had its work meanwhile
             self.dropped.lived_twice += 1
@@ -88,8 +89,10 @@ class Replay:
         # Cancelled work is not finished: it is lived again, if it is ordered again.
         if episode.ending != "cancelled":
             self.finished.add(closing.work_id)
-            self._lived_in[closing.work_id] = closing.stream_id
+            self._lived_in[work] = closing.stream_id
         first = episode.first
+        if first.split == OTHERS:
+            return  # another than the policy acted in it
         kept = self._held_out if first.split != "train" else self.episodes[first.source]
         place = _Place(first.t, kept, len(kept), len(self.transitions))
         self._places[first.stream_id].append(place)

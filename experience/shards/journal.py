@@ -104,8 +104,11 @@ class Journal:
         return self._next_t.get(stream, 0)
 
     @whole
-    def append(self, step: Step) -> bool:
+    def append(self, step: Step, *, with_next: bool = False) -> bool:
         """Buffers `step`, without the secrets it may hold, and commits when due.
+
+        with_next: nothing is committed before the next step is appended, so that either both are
+        on disk after a crash, or neither.
 
         True once it is acknowledged. A t seen before is dropped. Raises ShardError if rows before
         the step are missing, and as `commit` does.
@@ -122,7 +125,9 @@ class Journal:
             self._oldest = time.monotonic()
         self._writer.buffer.append(self._redactor.step(step))
         self._next_t[step.stream_id] = step.t + 1
-        if self.durability == "sync":
+        if with_next:
+            pass
+        elif self.durability == "sync":
             self.commit()
         elif len(self._writer.buffer) >= self._batch_rows or self._is_due():
             self._writer.launch()

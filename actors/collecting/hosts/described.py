@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from actors.agents.agent import prompt_context
+from actors.agents.players import check_players
 from actors.collecting.hosts.look import look_at
 from actors.config.schema import Config
 from actors.engines.engine import Situation
@@ -13,7 +14,7 @@ from actors.making import reward_function
 from experience.errors import ConfigError
 from experience.reward import RewardFunction, RewardModel
 from experience.signal import SignalKind
-from experience.world import PLAIN_SIGNALS
+from experience.world import PLAIN_SIGNALS, WorldCard
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Described:
     weights in force. prompt_contexts: what the policy reads there whatever it observes.
     segment_turns: turns of a segment where the world is endless, else 0. functions: of the worlds
     whose reward is code of their own. deadlines: seconds, of the worlds that set their own.
-    with_pictures: the ids of the worlds that say that they give pictures.
+    with_pictures: the ids of the worlds that say that they give pictures. shared: the cards of
+    the worlds with several agents.
     """
 
     catalogue: dict[str, SignalKind] = field(default_factory=lambda: dict(PLAIN_SIGNALS))
@@ -34,6 +36,7 @@ class Described:
     functions: dict[str, RewardFunction] = field(default_factory=dict)
     deadlines: dict[str, float] = field(default_factory=dict)
     with_pictures: list[str] = field(default_factory=list)
+    shared: dict[str, WorldCard] = field(default_factory=dict)
 
     @property
     def rewards(self) -> RewardModel:
@@ -57,7 +60,26 @@ def describe_worlds(config: Config) -> Described:
         found.segment_turns[world.id] = world.segment_turns or seen.card.segment_turns
         if seen.card.gives_images:
             found.with_pictures.append(world.id)
+        if seen.card.agents:
+            _check_shared(config, world.id, seen.card)
+            found.shared[world.id] = seen.card
     return found
+
+
+def _check_shared(config: Config, env_id: str, card: WorldCard) -> None:
+    """Raises ConfigError for what cannot be done where an agent is one of several."""
+    check_players(env_id, card)
+    planning = config.planning
+    for key, wants in (
+        ("planning.options.skills", planning.options.skills > 0),
+        ("planning.lookahead.candidates", planning.lookahead.candidates > 0),
+    ):
+        if wants:
+            raise ConfigError(
+                f"{env_id}: {key} and several agents exclude each other: what an action leads to "
+                "depends on what the others do next",
+                f"set {key}=0",
+            )
 
 
 def listed_actions(config: Config) -> tuple[str, ...]:

@@ -51,15 +51,26 @@ class Open:
 
 @dataclass(frozen=True)
 class Reset:
+    """by_agent: what is wanted for each agent, in a world with several."""
+
     seed: int
     split: str
     wants: Wants
+    by_agent: Mapping[str, Wants] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Act:
     action: str
     wants: Wants
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step of a world with several agents: the actions of all that are to act."""
+
+    actions: Mapping[str, str]
+    by_agent: Mapping[str, Wants]
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class Close:
     """Close the world; the last request."""
 
 
-Request = Open | Reset | Act | Look | Close
+Request = Open | Reset | Act | Move | Look | Close
 
 
 @dataclass(frozen=True)
@@ -104,12 +115,12 @@ class Opened:
 
 @dataclass(frozen=True)
 class Arrived:
-    """Answer to a reset. card: of the world that was reset."""
+    """Answer to a reset. card: of the world that was reset, in the first answer of its host."""
 
     observation: str
     info: Mapping[str, Any]
     view: WorldView
-    card: WorldCard
+    card: WorldCard | None = None
     script_failed: Failed | None = None
     """Why the script that acts here has no action."""
     late: tuple[LateSignals, ...] = ()
@@ -126,6 +137,30 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What one agent of several is told: the answer to its last action, or its first observation.
+
+    is_asked: whether it is to act now; else it has ended.
+    """
+
+    agent: str
+    step: StepAnswer
+    is_asked: bool
+    view: WorldView = field(default_factory=WorldView)
+    script_failed: Failed | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """Answer to a reset or a move in a world with several agents, for those who act next or have
+    ended. number: of steps since the reset."""
+
+    number: int
+    told: tuple[Told, ...]
+    card: WorldCard | None = None
+
+
+@dataclass(frozen=True)
 class Seen:
     """Answer to a look."""
 
@@ -138,7 +173,7 @@ class Closed:
     """The world is closed."""
 
 
-Reply = Failed | Opened | Arrived | Answered | Seen | Closed
+Reply = Failed | Opened | Arrived | Answered | Round | Seen | Closed
 
 
 def to_bytes(message: Request | Reply) -> bytes:
@@ -161,6 +196,8 @@ def request_of(data: bytes) -> Request:
     name, fields = _read(data)
     if "wants" in fields:
         fields["wants"] = Wants(**fields["wants"])
+    if "by_agent" in fields:
+        fields["by_agent"] = {a: Wants(**wants) for a, wants in fields["by_agent"].items()}
     request: Request = _REQUESTS[name](**fields)
     return request
 
@@ -168,23 +205,30 @@ def request_of(data: bytes) -> Request:
 def reply_of(data: bytes) -> Reply:
     """The reply that `to_bytes` wrote. Raises ValueError, TypeError or KeyError for other bytes."""
     name, fields = _read(data)
-    if name == "Answered":
+    if name == "Round":
+        fields["told"] = tuple(Told(**_parts(told)) for told in fields["told"])
+    reply: Reply = _REPLIES[name](**_parts(fields))
+    return reply
+
+
+def _parts(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a reply, the plain ones as the objects that they stand for."""
+    if "step" in fields:
         fields["step"] = _answer(**fields["step"])
-    if name == "Arrived":
+    if "late" in fields:
         fields["late"] = _late(fields["late"])
     if fields.get("script_failed") is not None:
         fields["script_failed"] = Failed(**fields["script_failed"])
     if "view" in fields:
         fields["view"] = _view(**fields["view"])
-    if "card" in fields:
+    if fields.get("card") is not None:
         fields["card"] = _card(**fields["card"])
-    reply: Reply = _REPLIES[name](**fields)
-    return reply
+    return fields
 
 
-_REQUESTS: dict[str, Any] = {kind.__name__: kind for kind in (Open, Reset, Act, Look, Close)}
+_REQUESTS: dict[str, Any] = {kind.__name__: kind for kind in (Open, Reset, Act, Move, Look, Close)}
 _REPLIES: dict[str, Any] = {
-    kind.__name__: kind for kind in (Failed, Opened, Arrived, Answered, Seen, Closed)
+    kind.__name__: kind for kind in (Failed, Opened, Arrived, Answered, Round, Seen, Closed)
 }
 
 
@@ -225,11 +269,11 @@ def _view(actions: list[str], experiment: list[Any] | None, **fields: Any) -> Wo
     return WorldView(actions=tuple(actions), experiment=planned, **fields)
 
 
-def _card(
-    signals: dict[str, dict[str, Any]], splits: list[str], tools: list[Any], **fields: Any
-) -> WorldCard:
+def _card(signals: dict[str, dict[str, Any]], **fields: Any) -> WorldCard:
     kinds = {name: SignalKind(**kind) for name, kind in signals.items()}
-    return WorldCard(signals=kinds, splits=tuple(splits), tools=tuple(tools), **fields)
+    for listed in ("splits", "tools", "agents"):
+        fields[listed] = tuple(fields[listed])
+    return WorldCard(signals=kinds, **fields)
 
 
 def _readable(text: str) -> str:

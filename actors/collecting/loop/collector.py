@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
-from actors.agents.context import Context, History
+from actors.agents.players import roles
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.described import describe_worlds
 from actors.collecting.hosts.mailbox import Mailbox
@@ -24,14 +22,13 @@ from actors.collecting.loop.desk import Desk
 from actors.collecting.loop.lanes import Lanes
 from actors.collecting.loop.leases import Leases, Line
 from actors.collecting.loop.slot_loop import SlotLoop
+from actors.collecting.loop.tables import Tables
 from actors.collecting.recorder import Recorder
-from actors.collecting.slot import Slot
-from actors.collecting.work import in_step, next_episodes
+from actors.collecting.streams import Streams, left_behind
+from actors.collecting.work import in_step
 from actors.config.schema import Config
-from actors.config.sense import history_of
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
-from experience.step import Boundary
 
 
 class Collector:
@@ -50,7 +47,7 @@ class Collector:
         described = describe_worlds(config)
         rewards = described.rewards
         directory.mkdir(parents=True, exist_ok=True)  # a node that shares no disk has none yet
-        next_episode = next_episodes(directory, name)
+        before = left_behind(directory, name, notes=config.agent.notes > 0)
         self.journal = Journal(
             directory / name,
             described.catalogue,
@@ -69,19 +66,28 @@ class Collector:
         self.mailbox = Mailbox()
         log = directory.parent / "logs" / "worlds.log"
         self._hosting = Hosting(config, self.mailbox, described, log)
-        self._slots = make_slots(config, run_id, index, next_episode, self.journal)
+        streams = Streams(config, f"{run_id}/{index}", before, bool(self.journal.acknowledged))
+        self._slots = streams.slots
         # an incarnation after a crash does not draw the numbers of the one before again
-        lanes = Lanes(config, rewards, config.seed + 1000 * (index + 1) + self.journal.epoch)
+        seed = config.seed + 1000 * (index + 1) + self.journal.epoch
+        lanes = Lanes(config, rewards, seed, described.shared.values())
         # what a server answers is never the same twice: nothing is gained by waiting for all
         self.in_step = in_step(config) and not lanes.answers_alone
         self._desk = Desk(lanes, self.mailbox, self.in_step, len(self._slots))
-        self.leases = Leases(f"{name}/{self.journal.epoch}", line, self._desk, self._recorder)
+        self.leases = Leases(
+            f"{name}/{self.journal.epoch}",
+            line,
+            self._desk,
+            self._recorder,
+            {env_id: roles(card) for env_id, card in described.shared.items()},
+        )
         self._loop = SlotLoop(
             self._slots,
             self.leases,
             self._recorder,
             self._desk,
             self._hosting,
+            Tables(described.shared, self._hosting, self._recorder, streams.seat),
             self.mailbox,
             self.in_step,
         )
@@ -122,35 +128,6 @@ class Collector:
         self.leases.tell()
         self.mailbox.close()
         return dict(self.journal.acknowledged)
-
-
-def make_slots(
-    config: Config, run_id: str, index: int, next_episode: Mapping[bytes, int], journal: Journal
-) -> list[Slot]:
-    """The slots of a collector. Their streams go on where an earlier incarnation left them."""
-    restart = Boundary.WORKER_RESTART if journal.acknowledged else Boundary.NONE
-    streams = [
-        uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{index}/{n}").bytes
-        for n in range(config.collecting.slots)
-    ]
-    policy = config.policy
-    history = History.of(
-        history_of(config),
-        policy.context - policy.max_tokens,
-        config.agent.notes,
-        pictures=config.agent.sight != "ignore",
-    )
-    return [
-        Slot(
-            stream,
-            number=number,
-            boundary=restart,
-            episode=next_episode.get(stream, 0) - 1,
-            seed=config.seed,
-            context=Context(history),
-        )
-        for number, stream in enumerate(streams)
-    ]
 
 
 def _code(rewards: RewardModel) -> dict[str, str]:

@@ -113,13 +113,13 @@ class Desk:
             self._mailbox.put(Broken(error))
 
     def _answer(self, asked: Sequence[Asked]) -> None:
-        """Decides for all, each lane and version together."""
-        groups: dict[tuple[Lane, int], list[Asked]] = {}
+        """Decides for all, each lane, version and rival together."""
+        groups: dict[tuple[Lane, int, str], list[Asked]] = {}
         for one in asked:
             work = one.slot.work
             if work is not None:
-                groups.setdefault((work.lane, work.version), []).append(one)
-        for (lane, version), those in groups.items():
+                groups.setdefault((work.lane, work.version, work.rival), []).append(one)
+        for (lane, version, _), those in groups.items():
             try:
                 found = self._lanes.decide(lane, version, [one.slot for one in those])
             except BaseException as error:  # noqa: BLE001  the loop's thread raises it again

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from actors.agents.agent import Agent, Expert, Random
 from actors.agents.planner import Planner
 from actors.collecting.hosts.messages import Failed
+from actors.collecting.loop.rivals import make_rivals
 from actors.collecting.slot import Slot
 from actors.collecting.work import Lane
 from actors.config.schema import Config
@@ -17,6 +19,7 @@ from experience.errors import EngineError, EnvironmentFailure
 from experience.models.weights import PolicyBundle
 from experience.policy import Decision
 from experience.reward import RewardModel
+from experience.world import WorldCard
 
 _TRIES = 3
 """How often an engine is asked for one answer that fails, before that episode ends."""
@@ -29,9 +32,16 @@ _MOST_PAUSE_SECONDS = 3.0
 
 
 class Lanes:
-    """The policy in training, pinned policies in evaluation, the world's expert, random actions."""
+    """The policy in training, pinned policies in evaluation, the world's expert, random actions,
+    and who else plays in the worlds with several agents, whose cards are `shared`."""
 
-    def __init__(self, config: Config, rewards: RewardModel, seed: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rewards: RewardModel,
+        seed: int,
+        shared: Iterable[WorldCard] = (),
+    ) -> None:
         self._config = config
         self._rewards = rewards
         self._engine = make_engine(config.policy, seed)
@@ -43,6 +53,7 @@ class Lanes:
             "demonstration": Expert(self._engine),
             "random": Random(),
         }
+        self._rivals = make_rivals(config, shared)
         self._failures = 0
         self._plans = config.planning.lookahead.candidates > 0
 
@@ -77,7 +88,7 @@ class Lanes:
             return [_ask(self._scripted[lane], slot) for slot in slots]
         for tried in range(_TRIES):
             try:
-                decisions = self._policy(lane, version).act(slots)
+                decisions = self._answers(lane, version, slots)
             except EngineError as error:
                 failed = error
                 time.sleep(min(2.0**tried / 10, _MOST_PAUSE_SECONDS))
@@ -93,6 +104,15 @@ class Lanes:
         self._acting.close()
         if self._evaluating is not None:
             self._evaluating.close()
+        for rival in self._rivals.values():
+            rival.close()
+
+    def _answers(self, lane: Lane, version: int, slots: Sequence[Slot]) -> list[Decision]:
+        if lane != "rival":
+            return self._policy(lane, version).act(slots)
+        name = _rival_of(slots[0])
+        decisions = self._rivals[name].act(slots)
+        return [replace(decision, behaviour_id=name) for decision in decisions]
 
     def _policy(self, lane: Lane, version: int) -> Agent:
         """The agent of a lane, with the policy that its version names."""
@@ -110,6 +130,12 @@ class Lanes:
         thinks = self._config.planning.lookahead.candidates > 0
         planner = Planner(self._config, self._rewards) if thinks else None
         return Agent(engine, temperature, planner)
+
+
+def _rival_of(slot: Slot) -> str:
+    """Who acts in a slot of the lane `rival`."""
+    assert slot.work is not None
+    return slot.work.rival
 
 
 def _ask(agent: Expert | Random, slot: Slot) -> Decision | Failed:

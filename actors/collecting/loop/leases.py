@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from actors.collecting.dispatcher import Dispatcher, Lease, Report
@@ -58,8 +58,10 @@ class Leases:
         line: Line,
         desk: Desk,
         recorder: Recorder,
+        roles: Mapping[str, int],
     ) -> None:
         self._name = name
+        self._roles = roles
         self._line = line
         self._desk = desk
         self._recorder = recorder
@@ -122,6 +124,7 @@ class Leases:
             self._fetched,
             dict(self._recorder.failures),
             self._recorder.is_paused,
+            dict(self._roles),
         )
         self._line.ask(report, lambda lease: self._accept(report, now, lease))
 

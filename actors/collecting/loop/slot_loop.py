@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.mailbox import Mailbox
-from actors.collecting.hosts.messages import WORLD_ENDED, Answered, Arrived, Failed, Seen
+from actors.collecting.hosts.messages import Failed
 from actors.collecting.loop.desk import Desk
 from actors.collecting.loop.inbox import Inbox
 from actors.collecting.loop.leases import Leases
+from actors.collecting.loop.tables import Tables
+from actors.collecting.loop.turns import Turns
 from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.collecting.work import Work
-from experience.errors import EnvironmentFailure
-from experience.policy import Decision
-from experience.text.characters import without_lone_surrogates
 
 _QUARANTINED = Failed(
     "env_error",
@@ -42,10 +40,12 @@ class SlotLoop:
         recorder: Recorder,
         desk: Desk,
         hosting: Hosting,
+        tables: Tables,
         mailbox: Mailbox,
         in_step: bool,
     ) -> None:
         self._slots = slots
+        self._tables = tables
         self._leases = leases
         leases.on_lost = self.give_up
         self._recorder = recorder
@@ -53,6 +53,7 @@ class SlotLoop:
         self._hosting = hosting
         self._in_step = in_step
         self._inbox = Inbox(slots, hosting, mailbox, in_step)
+        self._turns = Turns(hosting, recorder, tables, leases)
         self._free = list(slots)
         """Slots without work."""
         self._ready: dict[int, Slot] = {}
@@ -79,8 +80,7 @@ class SlotLoop:
         for slot in self._slots:
             if slot.work is not None and is_unwanted(slot.work):
                 slot.unwanted = True
-                if slot.is_ready:
-                    self._settle(slot)
+                self._settle(slot)
 
     def give_up(self, work_ids: Iterable[bytes]) -> None:
         """Leaves work that is not this collector's any more."""
@@ -103,60 +103,37 @@ class SlotLoop:
             slot.turn = 0
             slot.episode += 1
             slot.t_start_ns = time.time_ns()
+            is_resumed = self._hosting.resume(slot)
+            if self._tables.has(work):
+                self._tables.begin(slot)
             if work.is_quarantined:
-                self._fail(slot, _QUARANTINED)
-                self._settle(slot)
-            elif self._hosting.resume(slot):
-                self._settle(slot)
-            else:
+                self._turns.fail(slot, _QUARANTINED)
+            elif not is_resumed:
                 self._hosting.reset(slot, work)
+            self._settle(slot)
 
     def _take(self, slot: Slot, answer: Any) -> None:
         """Processes one answer of a slot's world or agent."""
+        owner = slot.table.owner if slot.table is not None else slot
         if slot.work is None or not self._leases.is_held(slot.work):
-            slot.unwanted = True  # another lives this episode now
-            self._settle(slot)
+            owner.unwanted = True  # another lives this episode now
+            self._settle(owner)
             return
-        match answer:
-            case Failed():
-                self._fail(slot, answer)
-            case Decision():
-                self._act(slot, answer)
-            case Arrived():
-                self._arrive(slot, answer)
-            case Answered():
-                try:
-                    reward = self._hosting.reward(slot, answer.step)
-                    self._recorder.late(slot, answer.step.late, answer.step.tag)
-                except EnvironmentFailure as error:
-                    self._fail(slot, Failed.of(error))
-                else:
-                    slot.view, slot.script_failed = answer.view, answer.script_failed
-                    self._recorder.turn(slot, answer.step, reward)
-            case Seen():
-                slot.view, slot.script_failed = answer.view, answer.script_failed
-        self._settle(slot)
-
-    def _arrive(self, slot: Slot, answer: Arrived) -> None:
-        slot.cards[slot.env_id] = answer.card
-        slot.context.begin()
-        slot.observe(answer.observation, answer.info)
-        slot.view, slot.script_failed = answer.view, answer.script_failed
-        slot.ledger.begin()
-        try:
-            self._recorder.late(slot, answer.late)
-        except EnvironmentFailure as error:
-            self._fail(slot, Failed.of(error))
+        seats = [] if slot.table is None else list(slot.table.seats.values())
+        self._turns.take(slot, answer)
+        # an answer to one agent may be what another waits for
+        for one in {id(one): one for one in (*seats, slot, owner)}.values():
+            self._settle(one)
 
     def _settle(self, slot: Slot) -> None:
         """Notes what the slot needs next."""
-        if slot.unwanted and slot.is_ready:
+        if slot.unwanted and slot.can_end:
             self._end(slot)
         self._ready.pop(slot.number, None)
-        if slot.work is None:
-            self._free.append(slot)
-        elif slot.is_ready:
+        if slot.is_ready:
             self._ready[slot.number] = slot
+        elif slot.work is None and slot.has_world:
+            self._free.append(slot)
 
     def _end(self, slot: Slot) -> None:
         """Ends an episode that is unwanted: as cancelled, or without an end if others live it."""
@@ -165,6 +142,8 @@ class SlotLoop:
         is_held = self._leases.is_held(work)
         if not is_held:
             self._leases.give_back(work)
+        for seat in slot.everyone:
+            self._ready.pop(seat.number, None)
         if work.lane == "train" and not is_held:
             self._recorder.abandon(slot)
         else:
@@ -184,37 +163,8 @@ class SlotLoop:
         """The slots that may act without the steps under way passing the limit of steps."""
         if math.isinf(self._recorder.steps_left):
             return ready
-        under_way = sum(slot.is_acting for slot in self._slots)
+        under_way = sum(one.is_acting for slot in self._slots for one in slot.everyone)
         left = max(int(self._recorder.steps_left) - under_way, 0)
         training = [slot for slot in ready if slot.is_training]
         held_back = {slot.number for slot in training[left:]}
         return [slot for slot in ready if slot.number not in held_back]
-
-    def _act(self, slot: Slot, decision: Decision) -> None:
-        if not decision.text.isascii():
-            # an agent may write half of a character, which no file can hold: kept as an escape
-            decision = replace(decision, text=without_lone_surrogates(decision.text))
-        slot.decision = decision
-        slot.t_start_ns = time.time_ns()
-        is_choice = slot.option_stack.is_choice
-        # the name of an option is no call, and is not refused as one
-        done = replace(decision, refusal="") if is_choice and decision.refusal else decision
-        slot.context.acted(slot.observation, done)
-        if not is_choice and not slot.context.is_aside:
-            self._hosting.step(slot, decision.text)
-            return
-        self._recorder.aside(slot)
-        if is_choice and slot.option_stack.experiments:
-            self._hosting.look(slot)  # the campaign that begins needs its first experiment
-
-    def _fail(self, slot: Slot, failed: Failed) -> None:
-        """Ends the episode whose world or model failed. A world that failed is made anew."""
-        work = slot.work
-        assert work is not None
-        if failed.kind == WORLD_ENDED:
-            self._leases.ended_a_process(work)
-        if failed.ending == "engine_error":
-            slot.stand()
-        else:
-            self._hosting.discard(slot, work)
-        self._recorder.failure(slot, failed)
