@@ -23,7 +23,7 @@ from experience.errors import ConfigError, EngineError, MissingPartError, Record
 from experience.learning.advantages import of_decision
 from experience.learning.batch import TokenBatch
 from experience.learning.learner import LearnerSettings
-from experience.learning.losses import token_logprobs
+from experience.learning.sequences.scoring import token_logprobs
 from experience.learning.token_learner import TokenLearner
 from experience.models.decoding import sample
 from experience.models.hugging_face import locate

@@ -18,7 +18,8 @@ from actors.run import run
 from actors.runs.directory import RunDirectory
 from experience.episode import Episode, Group
 from experience.errors import ConfigError
-from experience.learning.advantages import state_advantages
+from experience.learning.credit import AdvantageEstimator
+from experience.learning.recipes.table import recipe
 from experience.models.tokenizer import ByteTokenizer
 from experience.options.hierarchy import best_pursuits, in_hindsight, levels
 from experience.options.option import Condition, Library, Subgoal, option_id
@@ -114,10 +115,9 @@ def test_each_level_is_scaled_by_a_spread_of_its_own() -> None:
     not_done = pursued(
         ["far", "far", "far", "far"], [("key", 0), ("key", 1), ("key", 0), ("key", 1)], [0.0] * 4
     )
-    leveled = Group(
-        "g", tuple(level for e in (done, not_done) for level in levels(e, GOALS).episodes)
-    )
-    state_advantages([leveled], spread := {})
+    estimator = AdvantageEstimator(recipe("gigpo"))
+    estimator([Group("g", (done, not_done))], GOALS)
+    spread = estimator.spread
     env_id = done.first.env_id
     assert (
         set(spread) == {env_id, f"{env_id} in pursuit"}

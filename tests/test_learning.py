@@ -16,21 +16,21 @@ from torch import nn
 from experience.episode import Episode, Group
 from experience.errors import RecordError, WeightsError
 from experience.learning.advantages import (
-    advantages,
     as_turn,
     best_turns,
     expert_returns,
     planned_turns,
-    state_advantages,
 )
 from experience.learning.batch import TokenBatch, Turn, micro_batches
+from experience.learning.credit import AdvantageEstimator
 from experience.learning.learner import LearnerSettings
-from experience.learning.losses import (
-    Clip,
-    clipped_policy_gradient,
-    negative_log_likelihood,
-    token_logprobs,
-)
+from experience.learning.objectives import PolicyGradient
+from experience.learning.recipes.recipe import Recipe
+from experience.learning.recipes.table import recipe
+from experience.learning.sequences.batch import TokenCounts
+from experience.learning.sequences.scoring import token_logprobs
+from experience.learning.surrogates.likelihood import negative_log_likelihood
+from experience.learning.surrogates.policy_gradient import Clip, clipped
 from experience.learning.token_learner import TokenLearner
 from experience.models.decoding import Sampled, sample
 from experience.models.tokenizer import ByteTokenizer
@@ -50,6 +50,17 @@ def tiny(seed: int = 0) -> Transformer:
     return Transformer(
         TransformerShape(ByteTokenizer.size, layers=2, width=32, heads=4, context=160)
     )
+
+
+def advantages(
+    groups: list[Group], spread: dict[str, float] | None = None, **cells: object
+) -> tuple[list[Turn], dict[str, float]]:
+    """The turns of groups as the recipe of these cells credits them."""
+    estimator = AdvantageEstimator(recipe(cells))
+    found = estimator(groups, Library())
+    if spread is not None:
+        spread.update(estimator.spread)
+    return found
 
 
 def test_leave_one_out_is_the_return_less_the_mean_of_the_others() -> None:
@@ -82,17 +93,19 @@ def test_the_clip_stops_the_gradient_of_a_ratio_that_went_far_enough() -> None:
         (0.5, 1.0, True),
     ):
         logp = torch.tensor([[math.log(ratio)]], requires_grad=True)
-        loss, _ = clipped_policy_gradient(
-            logp, torch.zeros(1, 1), torch.tensor([advantage]), mask, Clip()
-        )
-        loss.backward()
+        (clipped(logp, torch.tensor([[advantage]]), Clip()) * mask).sum().backward()
         assert (logp.grad.abs().item() > 0) == moves
 
 
 def test_the_loss_at_equal_policies_is_minus_the_mean_advantage() -> None:
-    logp = torch.randn(2, 3)
-    loss, metrics = clipped_policy_gradient(logp, logp, torch.tensor([1.0, 3.0]), torch.ones(2, 3))
-    assert loss.item() / 6 == pytest.approx(-2.0)
+    turns = [
+        Turn(np.zeros(1, np.int32), np.zeros(3, np.int32), np.full(3, -1.0), a) for a in (1.0, 3.0)
+    ]
+    batch = TokenBatch.of(turns)
+    loss, metrics = PolicyGradient(Recipe()).loss(
+        torch.full((2, 3), -1.0), batch, TokenCounts.of([batch])
+    )
+    assert loss.item() == pytest.approx(-2.0)
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-6)
 
 
@@ -104,10 +117,9 @@ def test_the_dual_clip_bounds_what_a_negative_advantage_can_do(
     ratio: float, loss: float, moves: bool
 ) -> None:
     """At an advantage of -1: max(rho, clip(rho)), and no more than 3."""
+    batch = TokenBatch.of([Turn(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1), -1.0)])
     logp = torch.tensor([[math.log(ratio)]], requires_grad=True)
-    found, metrics = clipped_policy_gradient(
-        logp, torch.zeros(1, 1), torch.tensor([-1.0]), torch.ones(1, 1), Clip()
-    )
+    found, metrics = PolicyGradient(Recipe()).loss(logp, batch, TokenCounts.of([batch]))
     found.backward()
     assert found.item() == pytest.approx(loss) and (logp.grad.abs().item() > 0) == moves
     assert metrics["clipped"] == (not moves)
@@ -159,8 +171,8 @@ def test_a_fresh_rollout_is_scored_by_the_learner_exactly_as_it_was_sampled(
             "where one action is listed, nothing is chosen"
         )
     batch, logp = scored(model, turns)
-    _, metrics = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask)
-    assert metrics["kl"] / max(float(batch.mask.sum()), 1) < 1e-6 and metrics["clipped"] == 0
+    _, metrics = PolicyGradient(Recipe()).loss(logp, batch, TokenCounts.of([batch]))
+    assert metrics["kl"] < 1e-6 and metrics["clipped"] == 0
 
 
 def test_a_listed_action_is_drawn_as_often_as_the_model_over_the_list_says() -> None:
@@ -207,7 +219,7 @@ def test_forced_tokens_have_no_part_in_any_loss() -> None:
         found.allowed_counts,
     )
     batch, logp = scored(model, [turn])
-    loss, _ = clipped_policy_gradient(logp, batch.logp_behaviour, batch.advantage, batch.mask)
+    loss, _ = PolicyGradient(Recipe()).loss(logp, batch, TokenCounts.of([batch]))
     assert batch.mask.sum() == 1 and loss.item() == pytest.approx(-2.0)
     assert negative_log_likelihood(logp, batch.mask).item() == pytest.approx(
         -float(found.logprobs[1]), abs=1e-5
@@ -549,13 +561,13 @@ def test_turns_are_compared_with_the_groups_other_turns_in_the_same_state() -> N
             walk(b"3" * 16, ["a", "b"], 0.0),
         ),
     )
-    turns, metrics = state_advantages([group], spread := {})
+    turns, metrics = advantages([group], spread := {}, estimator="state")
     raw = [(0.5 + 0.5), (0.5 + 1.0), (-0.25 - 0.25), (-0.25 + 0.0), (-0.25 - 0.25), (-0.25 - 1.0)]
     scale = float(np.sqrt(np.mean(np.square(raw))))
     assert [t.advantage for t in turns] == pytest.approx([a / scale for a in raw], abs=1e-4)
     assert list(spread.values()) == [pytest.approx(scale, abs=1e-4)] and metrics["flat_groups"] == 0
-    turns, metrics = state_advantages(
-        [Group("h", (walk(b"1" * 16, ["a"], 1.0), walk(b"2" * 16, ["a"], 1.0)))], {}
+    turns, metrics = advantages(
+        [Group("h", (walk(b"1" * 16, ["a"], 1.0), walk(b"2" * 16, ["a"], 1.0)))], estimator="state"
     )
     assert turns == [] and metrics["flat_groups"] == 1, (
         "where all are alike there is nothing to learn"

@@ -231,10 +231,10 @@ def test_the_newest_successes_are_remembered_and_all_of_the_experts() -> None:
     assert known.sample(3, rng) == []
     known.take([acted("expert")] * 3)
     known.add([turn(1, n) for n in (1, 2, 3)])
-    lengths = {len(t.action) for t in known.sample(200, rng)}
+    lengths = {len(s.turns[0].action) for s in known.sample(200, rng)}
     assert len(known) == 3 and lengths == {2, 3, len("expert") + 1}, "the oldest is forgotten"
     known.take([])
-    assert len(known) == 0 and {len(t.action) for t in known.sample(50, rng)} == {2, 3}
+    assert len(known) == 0 and {len(s.turns[0].action) for s in known.sample(50, rng)} == {2, 3}
 
 
 def test_micro_batches_are_of_similar_lengths_and_a_turn_that_is_too_long_is_alone() -> None:
@@ -252,7 +252,7 @@ def test_padding_counts_in_no_mean() -> None:
     assert tuple(batch.tokens.shape) == (2, 7)
     assert batch.mask.tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
     assert batch.observed.tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
-    assert TokenCounts.of([batch, batch]) == TokenCounts(8.0, 8.0)
+    assert TokenCounts.of([batch, batch]) == TokenCounts(8.0, 8.0, 4.0)
     assert TokenCounts.of([TokenBatch.of([turn(2, 0)])]) == TokenCounts(1.0, 1.0)
     assert batch.barred(5) is None
     assert as_arrays(turns=[turn(2, 1)], none=[]).keys() >= {"turns_tokens", "turns_mask"}

@@ -21,8 +21,9 @@ from experience.errors import ConfigError, RecordError
 from experience.learning.advantages import as_turn
 from experience.learning.batch import Turn
 from experience.learning.learner import LearnerSettings
+from experience.learning.sequences.scoring import score
 from experience.learning.token_learner import TokenLearner, imitation_schedule
-from experience.learning.trainer import Trainer, _score
+from experience.learning.trainer import Trainer
 from experience.models.sight import Album, read_picture
 from experience.models.tokenizer import ByteTokenizer
 from experience.shards.catalog import Catalog
@@ -84,8 +85,8 @@ def test_the_learner_scores_what_was_sampled_from_with_the_pixels_of_the_store(
     album = Album(BlobReader(tmp_path).read, 16)
     with torch.no_grad():
         batch = Trainer(model, LearnerSettings(), album)._batch(turns)
-        seen = _score(model, batch, None)
-        unseen = _score(model, Trainer(model, LearnerSettings())._batch(turns), None)
+        seen = score(model, batch)
+        unseen = score(model, Trainer(model, LearnerSettings())._batch(turns))
     drawn = batch.mask.bool()
     assert torch.allclose(seen[drawn], batch.logp_behaviour[drawn], atol=1e-4)
     assert not torch.allclose(unseen[drawn], batch.logp_behaviour[drawn], atol=1e-2)

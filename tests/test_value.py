@@ -12,8 +12,10 @@ import torch
 
 from experience.episode import Episode, Group
 from experience.errors import RecordError
-from experience.learning.advantages import turn_advantages
+from experience.learning.batch import Turn
+from experience.learning.credit import AdvantageEstimator
 from experience.learning.learner import LearnerSettings
+from experience.learning.recipes.table import recipe
 from experience.learning.token_learner import TokenLearner
 from experience.learning.value import ValueFunction
 from experience.models.tokenizer import ByteTokenizer
@@ -82,10 +84,19 @@ def test_a_value_function_learns_what_each_state_is_worth_and_says_how_well() ->
     assert 0.3 < value.explained <= 0.55  # half of the variance, at the start, is luck
 
 
+def turn_advantages(
+    groups: list[Group], value: ValueFunction, spread: dict[str, float]
+) -> list[Turn]:
+    """The turns as they are credited, with a copy of the value function: it is fitted after."""
+    estimator = AdvantageEstimator(recipe("turn_ppo"), copy.deepcopy(value))
+    estimator.spread.update(spread)
+    turns, _ = estimator(groups, Library())
+    spread.update(estimator.spread)
+    return turns
+
+
 def test_credit_goes_to_the_turn_that_made_the_difference() -> None:
-    turns, _ = turn_advantages(
-        [Group("g", (walk(1, lucky=True), walk(2, lucky=False)))], fitted(), {}
-    )
+    turns = turn_advantages([Group("g", (walk(1, lucky=True), walk(2, lucky=False)))], fitted(), {})
     first_of_lucky, second_of_lucky, first_of_other, _ = (t.advantage for t in turns)
     assert first_of_lucky > 0.5 > abs(second_of_lucky)
     assert first_of_other < -0.5
@@ -99,7 +110,7 @@ def test_an_imagined_difference_is_measured_by_real_ones() -> None:
         replace(s, reward=0.1 * (s.reward or 0.0))
         for s in walk(3, lucky=True, source="imagined").steps
     ]
-    turns, _ = turn_advantages(
+    turns = turn_advantages(
         [Group("i", (Episode(tuple(imagined[1:]), walk(3, lucky=True).closing),))], value, spread
     )
     assert abs(turns[0].advantage - (0.1 - float(value(["right"])[0]))) < 1e-5
@@ -139,7 +150,7 @@ def test_the_advantages_of_a_batch_are_taken_before_the_value_has_seen_it() -> N
     ]
     one, before = learner(), copy.deepcopy(learner().value)
     assert before is not None
-    expected, _ = turn_advantages(groups, before, {})
+    expected = turn_advantages(groups, before, {})
     turns, metrics = one.advantages(groups, Library())
     assert [t.advantage for t in turns] == [t.advantage for t in expected]
     assert metrics["value_loss"] > 0

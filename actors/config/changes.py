@@ -29,7 +29,10 @@ _FIXED = (
         re.compile(r"planning\.(model|layers|width|retrieve)"),
         "the checkpoint's world model does not fit it",
     ),
-    (re.compile(r"learning\.advantage"), "the checkpoint's learner does not fit it"),
+    (
+        re.compile(r"learning\.recipe(\.(like|estimator))?"),
+        "the checkpoint's learner does not fit it",
+    ),
 )
 """Keys whose value an existing store fixes, and why."""
 # A run may be renamed and moved; nothing in its rows tells of either.

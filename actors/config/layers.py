@@ -8,6 +8,9 @@ from actors.config.reader import OVERRIDE
 from actors.config.section import Section
 from experience.command.plain_yaml import Node, Problems
 
+_NAMED = "learning.recipe"
+"""A key that takes a name or a mapping."""
+
 
 def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
     """Puts the keys of the mapping `new` into the mapping `into`; what both hold as mappings is
@@ -19,6 +22,9 @@ def merge(into: Node, new: Node, problems: Problems, path: str = "") -> None:
 
 def _merged(old: Node, new: Node, problems: Problems, path: str) -> Node:
     """What stands at `path` once `new` was set over `old`."""
+    if path == _NAMED and isinstance(old.value, str) and isinstance(new.value, dict):
+        # A row's name stands for {like: NAME}: cells that are set later belong to that row.
+        old = Node({"like": old}, old.place)
     if isinstance(old.value, dict) and isinstance(new.value, dict):
         merge(old, new, problems, f"{path}.")
     elif isinstance(old.value, list) and new.is_path:

@@ -25,6 +25,12 @@ MOVED = {
     "planning.curiosity": "planning.table.curiosity",
     "planning.options": "planning.options.library",
     "planning.skills": "planning.options.skills",
+    "learning.objective": "learning.recipe",
+    "learning.advantage": "learning.recipe: group is grpo, state is gigpo, turn is turn_ppo",
+    "learning.clip_below": "learning.recipe.clip_below",
+    "learning.clip_above": "learning.recipe.clip_above",
+    "learning.kl_weight": "learning.recipe.kl_weight",
+    "learning.negative_weight": "learning.recipe.negative_weight",
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -27,7 +27,9 @@ from actors.config.words import check_keys, explain_error
 from actors.engines.registry import OUTSIDE
 from actors.engines.registry import names as engine_names
 from experience.command.plain_yaml import Node, Problems, plain, read_node, write
+from experience.errors import ConfigError
 from experience.learning.learner import LearnerSettings
+from experience.learning.recipes.table import recipe
 from experience.shards.redaction.redact import name_secrets
 
 
@@ -93,6 +95,15 @@ class Policy(Section):
     learns: bool = Field(True, description="whether the learner updates this policy")
 
 
+def _recipe(given: str | dict[str, Any]) -> str | dict[str, Any]:
+    """The recipe as it was given. A loss from elsewhere is only imported by a run."""
+    try:
+        recipe(given)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return given
+
+
 _LEARNER = LearnerSettings()
 """Owns the defaults of `learning`: a test that makes a learner and a run must not differ."""
 
@@ -137,31 +148,23 @@ class Learning(Section):
         le=1 << 26,
         description="tokens that go through the model at once",
     )
-    objective: str = Field(
-        _LEARNER.objective,
-        min_length=1,
-        description="what an update minimises: grpo, ppo_kl, sft, or your own as package:Class",
+    recipe: Annotated[str | dict[str, Any], AfterValidator(_recipe)] = Field(
+        "grpo",
+        description="the algorithm: a row of ./xp config recipes; {like: ROW, CELL: VALUE} "
+        "overrides its cells; or your own loss as package:Class",
+        examples=["grpo", "dapo", "{like: gspo, clip_above: 4.0e-4}", "my_losses:MyLoss"],
     )
-    clip_below: float = Field(_LEARNER.clip_below, ge=0, lt=1, description="ratio clip, lower side")
-    clip_above: float = Field(
-        _LEARNER.clip_above, ge=0, le=1000, description="ratio clip, upper side"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of matrix products; auto is bfloat16 on a GPU; weights and the head are "
+        "float32 in any case",
     )
-    kl_weight: float = Field(
-        _LEARNER.kl_weight,
-        ge=0,
-        le=1000,
-        description="ppo_kl: weight of the divergence from the policy that imitation left",
-    )
-    negative_weight: float = Field(
-        _LEARNER.negative_weight, ge=0, le=1, description="weight of advantages below zero"
-    )
-    advantage: Literal["group", "state", "turn"] = Field(
-        _LEARNER.advantage,
-        description="group: an episode against its group; state: also a turn against the "
-        "group's turns in that state (GiGPO); turn: a turn against a learned value function",
+    checkpointing: bool = Field(
+        _LEARNER.checkpointing,
+        description="compute activations again in the backward pass: less memory, more time",
     )
     value_rate: float = Field(
-        1e-3, gt=0, lt=1, description="turn: learning rate of the value function"
+        1e-3, gt=0, lt=1, description="of the value function, for recipes that need one"
     )
     step_size: float = Field(0.1, gt=0, le=1, description="table: α of Q-learning")
     max_lag: int = Field(

@@ -42,6 +42,7 @@ from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, DivergedError
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.null_learner import NullLearner
+from experience.learning.recipes.table import recipe
 from experience.learning.token_learner import TokenLearner
 from experience.models.sight import Album
 from experience.options.hierarchy import in_hindsight
@@ -300,7 +301,7 @@ def make_learner(
     known = {f.name for f in fields(LearnerSettings)}
     shared = {name: value for name, value in learning if name in known}
     settings = LearnerSettings(**shared, seed=config.seed)
-    value = make_value(config) if learning.advantage == "turn" else None
+    value = make_value(config) if recipe(learning.recipe).needs_values else None
     pixels = config.policy.pixels
     album = Album(BlobReader(shards).read, pixels) if pixels else None
     return TokenLearner(trained.model, settings, value, album)

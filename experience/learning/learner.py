@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from experience.learning.recipes.recipe import Recipe
 from experience.saving import Saveable
 
 if TYPE_CHECKING:
@@ -39,14 +40,11 @@ class LearnerSettings:
     `observation_weight` weighs the NLL of the demonstrations' observations. It lets a model that
     starts from random weights learn the worlds' language (early experience, arXiv 2510.08558).
 
-    `objective` is a name in `OBJECTIVES` or "package:Class". An objective takes the settings whose
-    names are its own fields, e.g. `clip_below`.
+    `recipe` is the algorithm: the name of a row in `recipes.table`, a mapping of cells with `like`,
+    or "package:Class". See docs/learning.md.
 
-    `negative_weight` scales advantages below zero. A value under 1 keeps stale failures from
-    unlearning what the policy can do (asymmetric REINFORCE, arXiv 2506.20520).
-
-    `advantage` says what a turn is compared with: the other episodes of its group, the group's
-    turns in the same state, or a value function.
+    `precision` is float32, bfloat16, or auto: bfloat16 on a GPU. With `checkpointing`, activations
+    are computed again in the backward pass, for less memory and more time.
     """
 
     learning_rate: float = 3e-4
@@ -54,17 +52,14 @@ class LearnerSettings:
     imitation_weight: float = 0.05
     imitation_ratio: float = 1.0
     observation_weight: float = 0.2
-    objective: str = "grpo"
-    clip_below: float = 0.2
-    clip_above: float = 0.28
-    kl_weight: float = 0.04
-    negative_weight: float = 1.0
-    advantage: Literal["group", "state", "turn"] = "group"
+    recipe: str | Mapping[str, Any] | Recipe = "grpo"
     minibatches: int = 4
     micro_batch_tokens: int = 8192
     batch_turns: int = 16
     gradient_norm: float = 1.0
     remembered_successes: int = 2000
+    precision: str = "auto"
+    checkpointing: bool = False
     seed: int = 0
 
 

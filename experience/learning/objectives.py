@@ -1,7 +1,8 @@
-"""Objectives: what an update of the policy minimises. Each is a small class with its own settings.
+"""Objectives: the terms of the one loss, L = Σ_j c_j · Σℓ_j / Σn_j.
 
-A new objective is a frozen dataclass with a method `loss`, and a row in `OBJECTIVES`; one from
-another package is named as "package:Class" and needs no row. See docs/add-an-objective.md.
+Each term is a small class with a method `loss`. What a recipe names becomes terms here; a loss of
+another package is named as "package:Class" and is a term like any other. See
+docs/add-an-objective.md.
 """
 
 from __future__ import annotations
@@ -15,19 +16,27 @@ import torch
 from torch import Tensor
 
 from experience.errors import ConfigError
-from experience.learning.batch import TokenBatch, TokenCounts
-from experience.learning.losses import (
-    Clip,
-    clipped_policy_gradient,
-    k3_divergence,
+from experience.learning.recipes.recipe import Recipe
+from experience.learning.sequences.batch import TokenBatch, TokenCounts
+from experience.learning.surrogates import policy_gradient as rules
+from experience.learning.surrogates.likelihood import (
+    divergence,
     negative_log_likelihood,
+    weighted_likelihood,
+)
+from experience.learning.surrogates.ratios import (
+    grouped_log_ratio,
+    log_ratio,
+    masked,
+    stale_negatives,
+    within,
 )
 
 Metrics = dict[str, float]
 
 
 class Objective(Protocol):
-    """A loss over turns of experience with advantages."""
+    """A term of the loss over sequences of experience with advantages."""
 
     def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
         """This micro-batch's share of the loss (a scalar with a gradient), and of the metrics.
@@ -50,101 +59,171 @@ class ReadsReference(Protocol):
 
 
 @dataclass(frozen=True)
-class GRPO:
-    """Policy gradient with a clipped token ratio, as a mean over the tokens of the update.
+class Term:
+    """One summand of the loss: c · `objective`."""
 
-    Shao et al. 2024 (GRPO); DAPO 2025 (higher upper clip, token mean); Ye et al. 2020 (dual clip).
-    """
-
-    clip_below: float = 0.2
-    clip_above: float = 0.28
-    clip_dual: float = 3.0
-
-    def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
-        clip = Clip(self.clip_below, self.clip_above, self.clip_dual)
-        total, sums = clipped_policy_gradient(
-            logp, batch.logp_behaviour, batch.advantage, batch.mask, clip
-        )
-        return total / counts.chosen, {name: s / counts.chosen for name, s in sums.items()}
+    objective: Objective
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
-class PPOKL:
-    """The clipped policy gradient of `GRPO` plus β times KL(π‖reference).
+class PolicyGradient:
+    """The policy-gradient term of a recipe: its surrogate, ratio, masks and denominator."""
 
-    k3 estimates the divergence on the sampled tokens (Schulman 2020; Shao et al. 2024, eq. 4).
+    recipe: Recipe
+
+    def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
+        mask, recipe = batch.mask, self.recipe
+        from_behaviour = log_ratio(logp, batch.logp_behaviour, mask)
+        step, weight = from_behaviour, batch.weight
+        if recipe.decoupled:
+            proximal = _proximal(batch)
+            step = log_ratio(logp, proximal, mask)
+            away = log_ratio(proximal, batch.logp_behaviour, mask)
+            weight = weight * rules.behaviour_weight(away, recipe.weight_cap)
+        step = self._grouped(step, batch)
+        weight = weight * self._kept(logp, from_behaviour, batch)
+        plain = masked(logp, mask)
+        gain = self._gain(plain, step, batch)
+        measure = batch.share if recipe.over == "responses" else mask
+        total = -(gain * (measure * weight)).sum() / self._count(counts)
+        with torch.no_grad():
+            sums = {
+                "kl": ((from_behaviour.exp() - 1 - from_behaviour) * mask).sum(),
+                "clipped": self._clipped(gain, step, batch),
+            }
+        return total, {name: float(s) / counts.chosen for name, s in sums.items()}
+
+    def _gain(self, logp: Tensor, step: Tensor, batch: TokenBatch) -> Tensor:
+        kind, recipe = self.recipe.surrogate, self.recipe
+        if kind == "none":
+            return rules.reinforce(logp, batch.advantages)
+        if kind == "cispo":
+            return rules.truncated_sampling(logp, step, batch.advantages, recipe.is_cap)
+        clip = rules.Clip(recipe.clip_below, recipe.clip_above, recipe.clip_dual)
+        return rules.clipped(step, batch.advantages, clip)
+
+    def _grouped(self, step: Tensor, batch: TokenBatch) -> Tensor:
+        if self.recipe.ratio == "token":
+            return step
+        is_whole = self.recipe.ratio == "sequence"
+        groups = torch.zeros_like(batch.turn) if is_whole else batch.turn
+        return grouped_log_ratio(step, groups, batch.mask)
+
+    def _kept(self, logp: Tensor, ratio: Tensor, batch: TokenBatch) -> Tensor | float:
+        """1 where a token is learned from, 0 where the recipe's mask leaves it out."""
+        most = self.recipe.mask_limit
+        if self.recipe.mask == "icepop":
+            return within(ratio.detach().exp(), most)
+        if self.recipe.mask == "stale_negatives":
+            return stale_negatives(
+                logp.detach(), batch.logp_behaviour, batch.advantages, batch.mask, most
+            )
+        return 1.0
+
+    def _count(self, counts: TokenCounts) -> float:
+        if self.recipe.over == "tokens":
+            return counts.chosen
+        long = self.recipe.constant_tokens if self.recipe.over == "constant" else 1
+        return counts.responses * long
+
+    def _clipped(self, gain: Tensor, step: Tensor, batch: TokenBatch) -> Tensor:
+        """The number of tokens whose ratio was bounded."""
+        if self.recipe.surrogate == "none":
+            return torch.zeros(())
+        if self.recipe.surrogate == "cispo":
+            return ((step.exp() > self.recipe.is_cap) * batch.mask).sum()
+        return ((gain != step.exp() * batch.advantages) * batch.mask).sum()
+
+
+def _proximal(batch: TokenBatch) -> Tensor:
+    if batch.logp_proximal is None:
+        raise ConfigError(
+            "a decoupled ratio: the batch holds no log-probabilities of the update's start",
+            "fill TokenSequence.proximal, or set learning.recipe.decoupled=false",
+        )
+    return batch.logp_proximal
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(π‖reference), a mean over the chosen tokens: k3 in value, with the gradient of the KL.
+
     Raises ConfigError if the batch holds no log-probabilities of a reference.
     """
 
-    clip_below: float = 0.2
-    clip_above: float = 0.28
-    clip_dual: float = 3.0
-    kl_weight: float = 0.04
     reads_reference: ClassVar[bool] = True
 
     def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
         if batch.logp_reference is None:
             raise ConfigError(
-                "objective ppo_kl: the batch holds no log-probabilities of a reference policy",
-                "fill TokenBatch.logp_reference, or use learning.objective=grpo",
+                "a divergence: the batch holds no log-probabilities of a reference policy",
+                "fill TokenBatch.logp_reference, or set learning.recipe.kl_weight=0",
             )
-        surrogate = GRPO(self.clip_below, self.clip_above, self.clip_dual)
-        clipped, metrics = surrogate.loss(logp, batch, counts)
-        divergence = k3_divergence(logp, batch.logp_reference, batch.mask) / counts.chosen
-        metrics["kl_reference"] = float(divergence.detach())
-        return clipped + self.kl_weight * divergence, metrics
+        mean = divergence(logp, batch.logp_reference, batch.mask) / counts.chosen
+        return mean, {"kl_reference": float(mean.detach())}
 
 
 @dataclass(frozen=True)
-class SFT:
-    """Supervised fine-tuning: the negative log-likelihood of the actions and the observations.
-
-    L = mean NLL(actions) + `observation_weight` · mean NLL(observations), in nats a token.
-    """
-
-    observation_weight: float = 0.0
+class ActionLikelihood:
+    """The negative log-likelihood of the actions, in nats a token."""
 
     def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
-        actions = negative_log_likelihood(logp, batch.mask) / counts.chosen
-        observations = negative_log_likelihood(logp, batch.observed) / counts.observed
-        loss = actions + self.observation_weight * observations
-        return loss, {"nll": float(actions.detach())}
+        nll = negative_log_likelihood(logp, batch.mask) / counts.chosen
+        return nll, {"nll": float(nll.detach())}
 
 
 @dataclass(frozen=True)
-class WeightedSFT:
-    """Imitation of turns that turned out better than expected, weighted by their advantage.
-
-    L = mean of max(Â, 0) · NLL(actions). It needs no ratio of policies, so that stale experience is
-    as good as fresh (advantage-weighted regression, Peng et al. 2019, with a linear weight).
-    """
+class ObservationLikelihood:
+    """The negative log-likelihood of what was read, in nats a token: also the loss of plain text,
+    whose tokens are all read."""
 
     def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
-        weight = batch.advantage.clamp(min=0.0)[:, None]
-        # Where the mask is 0, log-probabilities may be −∞, and 0 · ∞ would not be a number.
-        nll = torch.where(batch.mask > 0, -logp * weight, 0.0).sum() / counts.chosen
+        return negative_log_likelihood(logp, batch.observed) / counts.observed, {}
+
+
+@dataclass(frozen=True)
+class WeightedLikelihood:
+    """max(Â, 0)·NLL(actions): imitation of turns that turned out better than expected."""
+
+    def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
+        nll = weighted_likelihood(logp, batch.advantages, batch.mask) / counts.chosen
         return nll, {"weighted_nll": float(nll.detach())}
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"grpo": GRPO, "ppo_kl": PPOKL, "sft": WeightedSFT}
-"""What `learning.objective` may name. Imitation of demonstrations (`SFT`) is added to each."""
+def lived_terms(recipe: Recipe) -> list[Term]:
+    """The terms over lived, remembered and imagined experience."""
+    if ":" in recipe.surrogate:
+        own = Term(_constructed(recipe.surrogate, recipe.cells()))
+    elif recipe.surrogate == "sft":
+        own = Term(WeightedLikelihood())
+    else:
+        own = Term(PolicyGradient(recipe))
+    return [own, *([Term(Divergence(), recipe.kl_weight)] if recipe.kl_weight else [])]
 
 
-def objective(name: str, settings: Mapping[str, Any]) -> Objective:
-    """The objective called `name`: a key of `OBJECTIVES`, or "package:Class" from elsewhere.
+def imitation_terms(observation_weight: float) -> list[Term]:
+    """The terms over demonstrations, and over what planners concluded."""
+    terms = [Term(ActionLikelihood())]
+    if observation_weight:
+        terms.append(Term(ObservationLikelihood(), observation_weight))
+    return terms
 
-    Its fields take the settings of the same names, and else their own defaults. Raises ConfigError
-    if there is no such objective, or what was named has no method `loss`.
+
+def text_terms() -> list[Term]:
+    """The terms over plain text: next-token prediction."""
+    return [Term(ObservationLikelihood())]
+
+
+def _constructed(name: str, settings: Mapping[str, Any]) -> Objective:
+    """The loss "package:Class" with the cells of the same names as its fields.
+
+    Raises ConfigError if it cannot be imported, or has no method `loss`.
     """
-    kind = _imported(name) if ":" in name else OBJECTIVES.get(name)
-    if kind is None:
-        raise ConfigError(
-            f"learning.objective: {name!r} is not an objective",
-            f"there are: {', '.join(sorted(OBJECTIVES))}; or name your own as package:Class",
-        )
+    kind = _imported(name)
     if not callable(getattr(kind, "loss", None)):
         raise ConfigError(
-            f"learning.objective: {name} has no method `loss`", "see docs/add-an-objective.md"
+            f"learning.recipe: {name} has no method `loss`", "see docs/add-an-objective.md"
         )
     own: set[str] = {f.name for f in fields(kind)} if is_dataclass(kind) else set()
     return kind(**{key: value for key, value in settings.items() if key in own})
@@ -156,7 +235,7 @@ def _imported(name: str) -> type[Objective]:
         found: type[Objective] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"learning.objective: {name} cannot be imported: {error}",
+            f"learning.recipe: {name} cannot be imported: {error}",
             "write package.module:Class; the package must be importable from where xp is called",
         ) from error
     return found

@@ -1,7 +1,8 @@
 """The learner of language models: it imitates demonstrations, then improves on experience.
 
-Real and imagined experience are learned from by one rule. An algorithm is a row of settings:
-an objective, an advantage estimator, and a weight of imitation.
+Real and imagined experience are learned from by one rule, a row of the table of recipes: an
+estimator of advantages and the terms of one loss. Turns whose prompts continue each other are
+learned from as one sequence.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 from torch import nn
 
 from experience.episode import Group
-from experience.learning.advantages import AdvantageEstimator
-from experience.learning.batch import Turn
+from experience.learning.batch import TokenSequence, Turn, join
+from experience.learning.credit import AdvantageEstimator
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
+from experience.learning.sequences.sequence import count_turns
 from experience.learning.trainer import Trainer
 from experience.learning.value import ValueFunction
 from experience.models.sight import Album
@@ -37,9 +39,9 @@ _FEWEST_DEMONSTRATIONS = 8
 
 
 class Minibatches:
-    """Cuts the turns of an update into minibatches, one for each optimiser step.
+    """Cuts the sequences of an update into minibatches, one for each optimiser step.
 
-    Real turns make `wanted` minibatches. Imagined turns may be many more: their minibatches get the
+    Real ones make `wanted` minibatches. Imagined ones may be many more: their minibatches get the
     size that the last real ones had.
     """
 
@@ -47,16 +49,16 @@ class Minibatches:
         self.real_size = 0
         self._wanted = wanted
 
-    def cut(self, turns: int, imagined: bool, rng: np.random.Generator) -> list[np.ndarray]:
-        """The numbers below `turns`, shuffled and cut; one empty minibatch if there are none."""
+    def cut(self, count: int, imagined: bool, rng: np.random.Generator) -> list[np.ndarray]:
+        """The numbers below `count`, shuffled and cut; one empty minibatch if there are none."""
         wanted = self._wanted
         if imagined and self.real_size:
             # Equal sizes give equal step lengths: imagined turns must not be worth more each.
-            wanted = max(turns // self.real_size, 1)
-        if turns and not imagined:  # if a planner chose all actions, there are no turns to weigh
-            self.real_size = max(turns // self._wanted, 1)
-        order = rng.permutation(turns)
-        return np.array_split(order, max(min(wanted, turns), 1))
+            wanted = max(count // self.real_size, 1)
+        if count and not imagined:  # if a planner chose all actions, there are none to weigh
+            self.real_size = max(count // self._wanted, 1)
+        order = rng.permutation(count)
+        return np.array_split(order, max(min(wanted, count), 1))
 
 
 def imitation_schedule(step: int, steps: int) -> float:
@@ -86,7 +88,7 @@ class TokenLearner:
         self.options = b""
         self.planner: Mapping[str, bytes] = {}
         self.trainer = Trainer(model, settings, album)
-        self.advantages = AdvantageEstimator(settings.advantage, settings.negative_weight, value)
+        self.advantages = AdvantageEstimator(self.trainer.recipe, value, self.trainer.log_ratios)
         self._demonstrations = Demonstrations(settings.remembered_successes)
         self._rng = np.random.default_rng(settings.seed)
         self._minibatches = Minibatches(settings.minibatches)
@@ -150,17 +152,22 @@ class TokenLearner:
         self.trainer.keep_reference()
         library = library_in(self.options)
         turns, metrics = self.advantages(groups, library)
+        sequences = join(turns)
+        metrics |= _sizes(sequences)
+        if self.trainer.recipe.decoupled:
+            sequences = self.trainer.proximal(sequences)
         real = [g for g in groups if g.episodes[0].first.source == "real"]
         self._demonstrations.add_best(real, library)
         warm_up = min(1.0, (self.version + 1) / _WARM_UP_VERSIONS)
         self.trainer.set_rate(self.settings.learning_rate * rate * warm_up)
         imagined = groups[0].episodes[0].first.source == "imagined"
         found = defaultdict[str, list[float]](list)
-        for part in self._minibatches.cut(len(turns), imagined, self._rng):
-            imitated = max(int(self.settings.imitation_ratio * len(part)), _FEWEST_DEMONSTRATIONS)
+        for part in self._minibatches.cut(len(sequences), imagined, self._rng):
+            learned = [sequences[i] for i in part]
+            wanted = int(self.settings.imitation_ratio * count_turns(learned))
             update = self.trainer.update(
-                [turns[i] for i in part],
-                self._demonstrations.sample(imitated, self._rng),
+                learned,
+                self._demonstrations.sample(max(wanted, _FEWEST_DEMONSTRATIONS), self._rng),
                 self.settings.imitation_weight,
             )
             for name, value in update.items():
@@ -177,9 +184,11 @@ class TokenLearner:
         size = self.settings.batch_turns
         self.trainer.set_rate(self.settings.imitation_rate * rate)
         losses = list[float]()
+        sequences = join(plans)
+        steps = min(-(-len(plans) // size), len(sequences))
         for _ in range(_PLAN_PASSES):
-            for part in np.array_split(self._rng.permutation(len(plans)), -(-len(plans) // size)):
-                shown = [plans[i] for i in part]
+            for part in np.array_split(self._rng.permutation(len(sequences)), steps):
+                shown = [sequences[i] for i in part]
                 shown += self._demonstrations.sample(size // 4, self._rng)
                 if metrics := self.trainer.update([], shown, 1.0):
                     losses.append(metrics["nll"])
@@ -192,6 +201,7 @@ class TokenLearner:
             "version": self.version,
             "random": self._rng.bit_generator.state,
             "spread": self.advantages.spread,
+            "running": self.advantages.running,
             "minibatch": self._minibatches.real_size,
             "imitated": self._imitated,
         }
@@ -212,7 +222,8 @@ class TokenLearner:
         state = json.loads(saved["learner.json"])
         self.version = state["version"]
         self._rng.bit_generator.state = state["random"]
-        self.advantages.spread = state["spread"]
+        self.advantages.spread.update(state["spread"])
+        self.advantages.running.update(state.get("running", {}))
         self._minibatches.real_size = state["minibatch"]
         self._imitated = state.get("imitated", 0)
         self.trainer.restore(saved)
@@ -223,3 +234,12 @@ class TokenLearner:
             self.value.restore(saved, split_levels(lived, library))
         self._demonstrations.take(demonstrations)
         self._demonstrations.add_best(groups, library)
+
+
+def _sizes(sequences: Sequence[TokenSequence]) -> dict[str, float]:
+    """How many sequences there are, and the tokens that are read for each one that was chosen."""
+    chosen = sum(turn.chosen for sequence in sequences for turn in sequence.turns)
+    if not chosen:
+        return {"sequences": float(len(sequences))}
+    read = sum(sequence.length for sequence in sequences)
+    return {"sequences": float(len(sequences)), "tokens_a_chosen": read / chosen}

@@ -1,40 +1,67 @@
-"""Optimiser steps on a policy: gradients of an objective and of imitation, over micro-batches."""
+"""Optimiser steps on a policy: the gradient of one loss, a sum of terms, over micro-batches."""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
 from experience.learning.learner import LearnerSettings
-from experience.learning.losses import token_logprobs
-from experience.learning.objectives import SFT, Objective, ReadsReference, objective
+from experience.learning.machine.precision import Precision
+from experience.learning.machine.ranks import ONE, Ranks
+from experience.learning.objectives import ReadsReference, Term, imitation_terms, lived_terms
+from experience.learning.recipes.table import recipe
+from experience.learning.sequences.scoring import score
+from experience.learning.sequences.sequence import TokenSequence, as_sequence, join
 from experience.models.sight import Album
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one source gives to an update: its sequences, its terms, and their weight.
+
+    temperature: at which all tokens are scored; None: each at that of its sampler.
+    """
+
+    name: str
+    sequences: Sequence[Turn | TokenSequence]
+    terms: Sequence[Term]
+    weight: float = 1.0
+    temperature: float | None = None
 
 
 class Trainer:
     """Owns the optimiser of one model. `updates` rises whenever the weights may have changed.
 
-    album: the pictures of turns, for a model that sees.
+    Only parameters that require a gradient are trained. album: the pictures of turns, for a model
+    that sees. ranks: the processes that share an update; each is given its own part of it.
     """
 
     def __init__(
-        self, model: nn.Module, settings: LearnerSettings, album: Album | None = None
+        self,
+        model: nn.Module,
+        settings: LearnerSettings,
+        album: Album | None = None,
+        ranks: Ranks = ONE,
     ) -> None:
         self.model = model
         self._album = album
+        self._ranks = ranks
         self.settings = settings
-        self.objective = objective(settings.objective, asdict(settings))
+        self.recipe = recipe(settings.recipe)
+        self.terms = lived_terms(self.recipe)
+        self.precision = Precision(settings.precision, settings.checkpointing)
         self.optimizer = self._new_optimizer()
         self.updates = 0
-        self._imitation = SFT(settings.observation_weight)
+        self._imitation = imitation_terms(settings.observation_weight)
         self._steps = FiniteSteps("policy")
         self._reference: nn.Module | None = None
 
@@ -52,42 +79,87 @@ class Trainer:
         self.optimizer = self._new_optimizer()
 
     def keep_reference(self) -> None:
-        """Keeps the present policy as the reference if the objective reads one; only once."""
-        if isinstance(self.objective, ReadsReference) and self._reference is None:
+        """Keeps the present policy as the reference if a term reads one; only once."""
+        is_read = any(isinstance(term.objective, ReadsReference) for term in self.terms)
+        if is_read and self._reference is None:
             self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
 
     def update(
-        self, turns: Sequence[Turn], demonstrations: Sequence[Turn], imitation_weight: float
+        self,
+        lived: Sequence[Turn | TokenSequence],
+        demonstrations: Sequence[Turn | TokenSequence],
+        imitation_weight: float,
     ) -> dict[str, float]:
-        """Takes one optimiser step on L = L_objective(turns) + c·L_NLL(demonstrations).
+        """Takes one optimiser step on the recipe's terms over `lived`, plus c·NLL(demonstrations).
 
-        Each term is a mean over all its tokens, accumulated over micro-batches. Returns no metrics
-        if the loss or a gradient was not finite and the step was skipped.
+        Returns no metrics if the loss or a gradient was not finite and the step was skipped.
+        """
+        parts = [Part("turns", lived, self.terms)]
+        if imitation_weight:
+            # At temperature 1: an expert's tokens were not sampled at any.
+            shown = Part("demonstrations", demonstrations, self._imitation, imitation_weight, 1.0)
+            parts.append(shown)
+        return self.take(parts)
+
+    def take(self, parts: Sequence[Part]) -> dict[str, float]:
+        """Takes one optimiser step on L = Σ_parts weight · Σ_terms c · Σℓ / Σn.
+
+        Σℓ and Σn go over all micro-batches and ranks: no cut of an update changes its loss. Returns
+        as `update`.
         """
         # Without dropout, as the sampler is: the ratio π/μ must compare like with like.
         self.model.eval()
         self.optimizer.zero_grad()
         loss = 0.0
         metrics: dict[str, float] = {}
-        if turns:
-            loss, metrics = self._accumulate(turns, self.objective)
-        if demonstrations and imitation_weight:
-            # At temperature 1: an expert's tokens were not sampled at any.
-            imitation, found = self._accumulate(
-                demonstrations, self._imitation, imitation_weight, temperature=1.0
-            )
-            loss += imitation
-            metrics |= found
+        for part in parts:
+            if part.sequences or self._ranks.count > 1:
+                value, found = self._accumulate(part)
+                loss += value
+                metrics |= found
+        loss, metrics = self._ranks.total(loss, metrics, self._trained())
         norm = self._steps.take(
             self.optimizer,
             loss,
-            lambda: as_arrays(turns=turns, demonstrations=demonstrations),
+            lambda: as_arrays(**{part.name: part.sequences for part in parts}),
             self.settings.gradient_norm,
         )
         if norm is None:
             return {}
         self.updates += 1
         return {**metrics, "gradient_norm": norm}
+
+    @torch.no_grad()
+    def proximal(self, sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+        """The sequences with their log-probabilities under the present policy."""
+        found: dict[int, TokenSequence] = {}
+        for sequence, logp in self._scored(sequences):
+            found[id(sequence)] = replace(sequence, proximal=logp)
+        return [found[id(sequence)] for sequence in sequences]
+
+    @torch.no_grad()
+    def log_ratios(self, turns: Sequence[Turn]) -> list[float]:
+        """log π/μ of each turn under the present policy: the sum over its chosen tokens."""
+        found: dict[int, float] = {}
+        for sequence, logp in self._scored(join(turns)):
+            for turn in sequence.turns:
+                start = len(turn.prompt) - 1
+                away = logp[start : start + len(turn.action)] - turn.logprobs
+                if len(turn.allowed_counts):
+                    away = away[turn.allowed_counts != 1]
+                found[id(turn)] = float(away.sum())
+        return [found[id(turn)] for turn in turns]
+
+    def _scored(
+        self, sequences: Sequence[TokenSequence]
+    ) -> Iterator[tuple[TokenSequence, np.ndarray]]:
+        """Each sequence with its log-probabilities, float32 [L − 1], in the order of lengths."""
+        self.model.eval()
+        for micro in micro_batches(sequences, self.settings.micro_batch_tokens):
+            logp = self._score(self.model, self._batch(micro), None).cpu().numpy()
+            for row, part in enumerate(micro):
+                sequence = as_sequence(part)
+                yield sequence, logp[row, : sequence.length - 1]
 
     def save(self) -> dict[str, bytes]:
         """The moments of the optimiser, and the weights of the reference if there is one."""
@@ -107,55 +179,59 @@ class Trainer:
         if self._reference is not None:
             Weights.read(0, saved["reference.safetensors"]).put_into(self._reference)
 
-    def _accumulate(
-        self,
-        turns: Sequence[Turn],
-        objective: Objective,
-        weight: float = 1.0,
-        temperature: float | None = None,
-    ) -> tuple[float, dict[str, float]]:
-        """Adds `weight` times the gradient of the objective; returns that loss and its metrics.
-
-        `temperature` scores all turns at one temperature; None scores each at that of its sampler.
-        """
+    def _accumulate(self, part: Part) -> tuple[float, dict[str, float]]:
+        """Adds the gradient of one part's terms; returns that loss and its metrics."""
         most = self.settings.micro_batch_tokens
-        batches = [self._batch(micro) for micro in micro_batches(turns, most)]
-        counts = TokenCounts.of(batches)
+        batches = [self._batch(micro) for micro in micro_batches(part.sequences, most)]
+        counts = self._ranks.counts(TokenCounts.of(batches))
         total = 0.0
         metrics = defaultdict[str, float](float)
         for batch in batches:
-            logp = _score(self.model, batch, temperature)
-            if self._reference is not None:
+            logp = self._score(self.model, batch, part.temperature)
+            if self._reference is not None and part.terms is self.terms:
                 with torch.no_grad():
-                    reference = _score(self._reference, batch, temperature)
+                    reference = self._score(self._reference, batch, part.temperature)
                 batch = replace(batch, logp_reference=reference)
-            loss, found = objective.loss(logp, batch, counts)
+            loss = part.weight * self._sum(part.terms, logp, batch, counts, metrics)
             # One backward pass for each micro-batch frees its activations before the next.
-            (weight * loss).backward()
-            total += weight * float(loss.detach())
-            for name, value in found.items():
-                metrics[name] += value
+            loss.backward()
+            total += float(loss.detach())
         return total, dict(metrics)
 
-    def _batch(self, turns: Sequence[Turn]) -> TokenBatch:
-        batch = TokenBatch.of(turns)
-        if self._album is None:
-            return batch
-        return replace(batch, pictures=self._album.pictures([turn.pictures for turn in turns]))
+    def _sum(
+        self,
+        terms: Sequence[Term],
+        logp: Tensor,
+        batch: TokenBatch,
+        counts: TokenCounts,
+        metrics: dict[str, float],
+    ) -> Tensor:
+        """Σ c · Σℓ / Σn over the terms of one source, which share one pass of the model."""
+        losses = []
+        for term in terms:
+            loss, found = term.objective.loss(logp, batch, counts)
+            losses.append(loss if term.weight == 1.0 else term.weight * loss)
+            for name, value in found.items():
+                metrics[name] += value
+        return sum(losses[1:], start=losses[0])
+
+    def _score(self, model: nn.Module, batch: TokenBatch, temperature: float | None) -> Tensor:
+        return score(self.precision.of(model), batch, temperature)
+
+    def _batch(self, parts: Sequence[Turn | TokenSequence]) -> TokenBatch:
+        batch = TokenBatch.of(parts)
+        if self._album is not None:
+            seen = [as_sequence(part).turns[0].pictures for part in parts]
+            batch = replace(batch, pictures=self._album.pictures(seen))
+        return batch.to(next(self.model.parameters()).device)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(
-            self.model.parameters(),
+            self._trained(),
             lr=self.settings.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=0.01,
         )
-
-
-def _score(model: nn.Module, batch: TokenBatch, temperature: float | None) -> Tensor:
-    """Log-probabilities of the batch's tokens under `model`, float [B, T−1]."""
-    shown = () if batch.pictures is None else (batch.pictures,)
-    logits = model(batch.tokens, *shown)
-    barred = batch.barred(logits.shape[-1])
-    chosen = batch.temperature if temperature is None else temperature
-    return token_logprobs(logits, batch.tokens, chosen, barred)

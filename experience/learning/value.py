@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experience.episode import Episode
+from experience.learning.advantages import as_sample
+from experience.learning.estimators.off_policy import vtrace
+from experience.learning.estimators.temporal import (
+    average_reward,
+    differential_advantages,
+    differential_errors,
+)
 from experience.learning.finite import FiniteSteps
+from experience.learning.sequences.turn import Turn
 from experience.models.decoding import fit
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
@@ -20,6 +28,12 @@ from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
 from experience.returns import Floats, lambda_returns
 from experience.text.strict_json import dumps
 
+Targets = Callable[[Sequence[Episode]], tuple[list[Floats], list[Floats]]]
+"""Episodes -> (values, targets) of their turns, float [T] each."""
+LogRatios = Callable[[Sequence[Turn]], list[float]]
+"""Turns -> log π/μ of each, under the present policy."""
+_AVERAGE_STEP = 0.1
+"""Share of an episode's mean differential error that r̄ moves by."""
 _MOST_REMEMBERED = 256
 """Episodes. Older ones were lived by a policy that has changed since."""
 
@@ -77,20 +91,22 @@ class ValueFunction:
                 )
         return values
 
+    def values(self, episodes: Sequence[Episode]) -> list[Floats]:
+        """For each episode, the values of its observations and of the last one, float [T + 1]."""
+        seen = [_observations(episode) for episode in episodes]
+        flat = self([text for texts in seen for text in texts])
+        ends = np.cumsum([len(texts) for texts in seen])
+        return np.split(flat, ends[:-1]) if seen else []
+
     def targets(self, episodes: Sequence[Episode]) -> tuple[list[Floats], list[Floats]]:
         """For each episode, the values of its observations and their λ-returns, float [T] each.
 
         A truncated or unfinished episode bootstraps from its last observation; a terminated one
         ends at 0.
         """
-        seen = [_observations(episode) for episode in episodes]
-        flat = self([text for texts in seen for text in texts])
         values: list[Floats] = []
         returns: list[Floats] = []
-        start = 0
-        for episode, texts in zip(episodes, seen, strict=True):
-            v = flat[start : start + len(texts)]
-            start += len(texts)
+        for episode, v in zip(episodes, self.values(episodes), strict=True):
             rewards = np.array([s.reward for s in episode.steps], float)
             discounts = np.array([s.discount for s in episode.steps], float)
             values.append(v[:-1])
@@ -98,14 +114,21 @@ class ValueFunction:
         return values, returns
 
     def fit(
-        self, episodes: Sequence[Episode], passes: int = 2, batch: int = 64
+        self,
+        episodes: Sequence[Episode],
+        passes: int = 2,
+        batch: int = 64,
+        targets: Targets | None = None,
     ) -> dict[str, float]:
-        """Fits the values to `episodes` and twice as many remembered ones; returns metrics."""
+        """Fits the values to `episodes` and twice as many remembered ones; returns metrics.
+
+        targets: what the values are fitted to; None: λ-returns.
+        """
         if not episodes:
             return {}
         chosen = [*episodes, *_drawn(self._recent, 2 * len(episodes), self._rng)]
         self.remember(episodes)
-        values, returns = self.targets(chosen)
+        values, returns = (targets or self.targets)(chosen)
         self._judge(
             np.concatenate(values[: len(episodes)]), np.concatenate(returns[: len(episodes)])
         )
@@ -172,6 +195,106 @@ class ValueFunction:
         return _padded(
             [fit(self._tokenizer.prompt(o), self._model.shape.context) for o in observations]
         )
+
+
+class Valued:
+    """Targets and advantages of turns by a value function, which is fitted to the targets.
+
+    kind: turn (λ-returns), vtrace (corrected for the age of what is learned from), or differential
+    (reward beyond the world's average, which `running` keeps; nothing is discounted).
+    """
+
+    def __init__(
+        self,
+        value: ValueFunction,
+        kind: str,
+        trace: float,
+        running: MutableMapping[str, float],
+        log_ratios: LogRatios | None = None,
+    ) -> None:
+        self._value, self._kind, self._trace = value, kind, trace
+        self._running, self._log_ratios = running, log_ratios
+
+    def advantages(self, episodes: Sequence[Episode]) -> list[Floats]:
+        """The raw advantages of the turns of each episode, float [T] each."""
+        if self._kind == "turn":
+            values, targets = self._targets(episodes)
+            return [target - v for v, target in zip(values, targets, strict=True)]
+        seen = self._value.values(episodes)
+        if self._kind == "differential":
+            return [self._differential(e, v)[1] for e, v in zip(episodes, seen, strict=True)]
+        ratios = self._ratios(episodes)
+        return [self._corrected(e, v, r)[1] for e, v, r in zip(episodes, seen, ratios, strict=True)]
+
+    def fit(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Fits the value function to the targets of real episodes; returns metrics."""
+        if self._kind == "differential":
+            self._take_averages(episodes)
+        metrics = self._value.fit(episodes, targets=self._targets)
+        averages = [v for name, v in self._running.items() if name.startswith("average ")]
+        if self._kind == "differential" and averages:
+            metrics["average_reward"] = float(np.mean(averages))
+        return metrics
+
+    def _targets(self, episodes: Sequence[Episode]) -> tuple[list[Floats], list[Floats]]:
+        """(values, targets) of each episode's turns, float [T] each."""
+        seen = self._value.values(episodes)
+        values = [v[:-1] for v in seen]
+        if self._kind == "differential":
+            found = [self._differential(e, v)[0] for e, v in zip(episodes, seen, strict=True)]
+        elif self._kind == "vtrace":
+            ratios = self._ratios(episodes)
+            pairs = zip(episodes, seen, ratios, strict=True)
+            found = [self._corrected(e, v, r)[0] for e, v, r in pairs]
+        else:
+            found = [
+                lambda_returns(_rewards(e), _discounts(e), v[1:], self._trace)
+                for e, v in zip(episodes, seen, strict=True)
+            ]
+        return values, found
+
+    def _corrected(self, episode: Episode, v: Floats, ratios: Floats) -> tuple[Floats, Floats]:
+        rewards, discounts = _rewards(episode), _discounts(episode)
+        return vtrace(ratios, rewards, discounts, v[:-1], v[1:], trace=self._trace)
+
+    def _differential(self, episode: Episode, v: Floats) -> tuple[Floats, Floats]:
+        """(targets, advantages). The value of what follows a true end is 0: a new life begins."""
+        average = self._running.get(f"average {episode.first.env_id}", 0.0)
+        after = np.where(_discounts(episode) > 0, v[1:], 0.0)
+        better = differential_advantages(_rewards(episode), v[:-1], after, average, self._trace)
+        return v[:-1] + better, better
+
+    def _take_averages(self, episodes: Sequence[Episode]) -> None:
+        for episode, v in zip(episodes, self._value.values(episodes), strict=True):
+            name = f"average {episode.first.env_id}"
+            average = self._running.get(name, 0.0)
+            after = np.where(_discounts(episode) > 0, v[1:], 0.0)
+            errors = differential_errors(_rewards(episode), v[:-1], after, average)
+            self._running[name] = average_reward(average, errors, _AVERAGE_STEP / len(errors))
+
+    def _ratios(self, episodes: Sequence[Episode]) -> list[Floats]:
+        """log π/μ of each turn; 0 where the action was no sample, or its tokens are not known."""
+        found = [np.zeros(len(e.steps)) for e in episodes]
+        if self._log_ratios is None:
+            return found
+        turns: list[Turn] = []
+        places: list[tuple[int, int]] = []
+        for number, episode in enumerate(episodes):
+            for t, step in enumerate(episode.steps):
+                if (turn := as_sample(step, 0.0)) is not None:
+                    turns.append(turn)
+                    places.append((number, t))
+        for (number, t), ratio in zip(places, self._log_ratios(turns), strict=True):
+            found[number][t] = ratio
+        return found
+
+
+def _rewards(episode: Episode) -> Floats:
+    return np.array([s.reward for s in episode.steps], float)
+
+
+def _discounts(episode: Episode) -> Floats:
+    return np.array([s.discount for s in episode.steps], float)
 
 
 def _drawn(recent: Sequence[Episode], n: int, rng: np.random.Generator) -> list[Episode]:

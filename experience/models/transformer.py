@@ -122,13 +122,17 @@ class Transformer(nn.Module):
         return PATCHES if self.sight is not None else 0
 
     def forward(self, tokens: Tensor, pictures: Tensor | None = None) -> Tensor:
-        """Logits of whole sequences; padding, if any, is on the right.
+        """Logits of whole sequences; padding, if any, is on the right. Raises as `hidden`."""
+        return self.logits(self.hidden(tokens, pictures))
+
+    def hidden(self, tokens: Tensor, pictures: Tensor | None = None) -> Tensor:
+        """What the head reads at each token of whole sequences, float [B, T, W].
 
         Raises RecordError if they are longer than the context.
         """
         x = self.begin(tokens, pictures)
-        hidden = self._read(x, torch.arange(x.shape[1])[None], None, None)
-        return self._logits(hidden[:, self.patches :])
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        return self._read(x, positions, None, None)[:, self.patches :]
 
     def session(self, pictures: Tensor | None = None) -> TransformerSession:
         return TransformerSession(self, pictures)
@@ -147,7 +151,7 @@ class Transformer(nn.Module):
         mask: bool [B, 1, T, cached + T], True where a token is attended to.
         """
         # The last token's logits only: no other one is sampled from.
-        return self._logits(self._read(x, positions, mask, cache)[:, -1])
+        return self.logits(self._read(x, positions, mask, cache)[:, -1])
 
     def _read(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None
@@ -165,7 +169,8 @@ class Transformer(nn.Module):
         hidden: Tensor = self.norm(x)
         return hidden
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [..., V] of hidden [..., W]."""
         # Tied: a token's vector is learned both where the token is read and where it is written.
         return functional.linear(hidden, self.embedding.weight).float()
 

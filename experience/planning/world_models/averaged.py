@@ -10,7 +10,8 @@ import torch
 
 from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
-from experience.learning.losses import negative_log_likelihood, token_logprobs
+from experience.learning.sequences.scoring import token_logprobs
+from experience.learning.surrogates.likelihood import negative_log_likelihood
 from experience.models.decoding import Sampled, sample
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
