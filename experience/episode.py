@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from experience.step import FAILED, Boundary, Ending, Step
 
 
+BEGINS = Boundary.RESET | Boundary.WORKER_RESTART
+"""Marks of a row that begins an episode. A row after a closing row begins one, too."""
+
+
 def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
     """How an episode ended, by its last acted row and its closing row; None if a crash cut it off.
 
@@ -94,7 +98,7 @@ class EpisodeReader:
         """The episodes that end with this row: one that a crash cut off, one that it closes."""
         over, rows = [], self._open.setdefault(step.stream_id, [])
         # A reset on the first row is the ordinary case: only with rows before it was one cut off.
-        if rows and step.boundary & (Boundary.RESET | Boundary.WORKER_RESTART):
+        if rows and step.boundary & BEGINS:
             over.append(Episode(tuple(rows), None))
             rows.clear()
         if step.is_closing:

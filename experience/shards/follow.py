@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,14 @@ class Follower:
         self._readers: dict[str, BlockReader] = {}
         self._deltas: dict[BlockReader, PromptDeltas] = defaultdict(PromptDeltas)
         self._parts_given: set[str] = set()
+        self._read_whole: set[str] = set()
+
+    def resume(self, given: Mapping[bytes, int], segments: Iterable[str], of: Snapshot) -> None:
+        """Goes on after rows that were read by another follower, at the snapshot `of`.
+
+        given: as `self.given`. segments: "writer/seg-…" of the sealed segments that it read whole.
+        """
+        self.given, self._read_whole, self.snapshot = dict(given), set(segments), of
 
     def steps(self) -> Iterator[list[Step]]:
         """The new steps, a block at a time. Raises ShardError if one is missing."""
@@ -143,6 +151,8 @@ class Follower:
     def _of_segment(self, segment: Segment) -> Iterator[Found]:
         # By stem: the segment keeps its reader, and so its place, when it is sealed and renamed.
         key = f"{segment.path.parent.name}/{segment.path.stem}"
+        if key in self._read_whole:
+            return
         if key not in self._readers:
             self._readers[key] = BlockReader(segment.path, self._disk)
         reader = self._readers[key]

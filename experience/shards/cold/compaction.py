@@ -28,6 +28,7 @@ from experience.shards.cold.removal import RemovalRule, expired_before, remove_r
 from experience.shards.cold.snapshot import Snapshot, publish_snapshot, read_snapshot
 from experience.shards.storage.blobs import named_blobs, sweep
 from experience.shards.storage.blocks import read_blocks
+from experience.shards.storage.derived import drop_derived
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.manifest import read_manifest
 
@@ -78,6 +79,7 @@ def compact(
         _delete_leftovers(store, snapshot, grace_seconds, disk)
         snapshot = _add_shards(store, snapshot, to, done, disk)
         if removes is not None:
+            drop_derived(store, disk)
             snapshot, done.rows_removed = remove_rows(store, snapshot, removes, disk)
         done.files_waiting = _delete_leftovers(store, snapshot, grace_seconds, disk)
         # The open segment's rows may name blobs that nobody else names.

@@ -49,6 +49,10 @@ class PromptDeltas:
         self._context[stream] = prompt, action
         return prompt
 
+    def begin(self, stream: bytes, context: np.ndarray) -> None:
+        """Goes on after a context, int32, whose rows this object was not given."""
+        self._context[stream] = context, context[:0]
+
     def forget(self) -> None:
         """Starts a new segment: each segment can be read on its own."""
         self._context.clear()
