@@ -1,7 +1,8 @@
-"""Verbs that read runs and change nothing: ls, show, query."""
+"""Verbs that read runs: ls, show, query, view."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,3 +60,28 @@ def query(
     directory = RunDirectory.find(name)
     tables = {"steps": directory.shards, "imagined": directory.path / "imagined"}
     run_query(tables, sql, as_json, checked=not unchecked)
+
+
+@app.command()
+def view(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="runs to show; default: all of the folder")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one")] = 7575,
+    export: Annotated[
+        Path | None, typer.Option(help="write one run as one HTML file instead of serving")
+    ] = None,
+    episode: Annotated[
+        list[str] | None,
+        typer.Option(help="with --export: an episode to hold; may be given again"),
+    ] = None,
+    runs_dir: str = "runs",
+    as_json: Json = False,
+) -> None:
+    """Runs, episodes, groups, timelines in a browser, on this machine only."""
+    from actors.reading.viewer import view as viewing
+
+    if export is not None:
+        viewing.export(names or [], runs_dir, export, episode or [], as_json)
+    else:
+        viewing.view(names or [], runs_dir, port, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -77,6 +78,9 @@ class Parts:
         check_engine(config.policy)
         worlds = describe_worlds(config)
         rewards = worlds.rewards
+        # Under its version, so that whoever reads the rows can take a reward apart.
+        known = directory.record.get("rewards", {})
+        directory.write_record(rewards=known | {rewards.version: json.loads(rewards.description)})
         # imagination samples from the very model that the learner updates
         trained = make_model(config.policy, config.seed)
         engine = make_engine(config.policy, config.seed, trained)

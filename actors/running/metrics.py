@@ -50,9 +50,16 @@ class Metrics:
         self._events = events
         self._report = report
         self._started = self._reported = time.monotonic()
-        events.subscribe(PhaseBegan, lambda _: self.show())
+        events.subscribe(PhaseBegan, self._begin)
+        events.subscribe(Warned, lambda event: directory.note(vars(event)))
         events.subscribe(RowsCommitted, self._take)
         events.subscribe(Learned, self._learned)
+
+    def _begin(self, event: PhaseBegan) -> None:
+        self._directory.note(
+            {"phase": event.phase, "counts": {k: list(v) for k, v in event.counts.items()}}
+        )
+        self.show()
 
     def _take(self, event: RowsCommitted) -> None:
         self._progress.count_rows(event.rows)

@@ -60,6 +60,12 @@ class RunFiles:
         with open(self._metrics, "a") as file:
             file.write(line + "\n")
 
+    def note(self, record: dict[str, Any]) -> None:
+        """Appends one line to phases.jsonl, beside the metrics: a phase that began, a warning."""
+        line = dumps({"t": time.time()} | Redactor.current().value(record))
+        with open(self._metrics.with_name("phases.jsonl"), "a") as file:
+            file.write(line + "\n")
+
     def metrics(self) -> Iterator[dict[str, Any]]:
         """The records of metrics.jsonl in the order of writing; none if there is no such file."""
         if not self._metrics.exists():

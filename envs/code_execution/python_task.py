@@ -29,6 +29,7 @@ from envs.refused import Refused
 from envs.sandbox.cage import Outcome as CageOutcome
 from envs.sandbox.cage import Sandbox, tier
 from experience.signal import SignalKind
+from experience.step import Step
 
 MOST_SHOWN = 400
 """The most characters that an agent sees of what a cell printed."""
@@ -158,6 +159,13 @@ class PythonTask(World[PythonProblem]):
                 f"Your last run tried f({example}). It gave: {self._tried}. Right is: {expected}"
             )
         return "\n".join(lines)
+
+    @staticmethod
+    def draw_turn(step: Step) -> list[dict[str, Any]]:
+        verb, _, code = (step.decision.text if step.decision else "").strip().partition(" ")
+        if verb not in ("run", "submit", "cell"):
+            return []
+        return [{"kind": "code", "title": f"program, to {verb}", "text": code}]
 
     def example(self) -> str:
         # A list with x in it is the right result of no task.

@@ -19,10 +19,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.contract import INVALID, Outcome, World
+from envs.lab.drawing import notebook_drawn
 from envs.refused import Refused
 from experience.errors import EnvironmentFailure, MissingPartError
 from experience.planning.campaign import Laboratory, Plan
 from experience.signal import SignalKind
+from experience.step import Step
 
 TEMPERATURES_K = (900, 1600)
 RATIOS = (1.2, 4.0)
@@ -213,6 +215,10 @@ class Reactor(World[Campaign]):
             how = "simulated" if line.startswith("sim ") else "measured"
             lines.append(f"- {how} at {kelvin} K, ratio {ratio}: yield {found}")
         return "\n".join(lines)
+
+    @staticmethod
+    def draw_turn(step: Step) -> list[dict[str, Any]]:
+        return notebook_drawn(step.obs_text)
 
     def example(self) -> str:
         return "simulate 1350 2.5"
