@@ -38,11 +38,12 @@ WORLDS = {
     "Science-v0": "envs.bridges.science_world:Science",
     "Arena-v0": "envs.bridges.text_arena:Arena",
     "Duel-v0": "envs.bridges.petting_zoo:Duel",
+    "Players-v0": "envs.bridges.games.players:Players",
     "Mcp-v0": "envs.bridges.mcp_server:Mcp",
     "OpenEnv-v0": "envs.bridges.open_env:OpenEnv",
     "Peer-v0": "envs.bridges.peer:Peer",
 }
-STRANGERS = ("Exercism-v0", "Lean-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Web-v0")
+STRANGERS = ("Exercism-v0", "Lean-v0", "Mcp-v0", "OpenEnv-v0", "Peer-v0", "Players-v0", "Web-v0")
 """Worlds that show a server, package or folder of the user's: without one they cannot be made."""
 
 PARTS: Mapping[str, bool] = {"sandbox": False, "browser": False, "desktop": True}

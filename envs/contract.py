@@ -269,7 +269,7 @@ class World(WorldDefinition[Task], Generic[Task]):
         self._ended = terminated or truncated
         # A signal is its value alone, or a pair (value, evidence).
         values = {n: v[0] if isinstance(v, tuple) else v for n, v in signals.items()}
-        known = rewarded(self, values, self._turn - 1, _ending(terminated, truncated))
+        known = rewarded(self, values, self._turn - 1, ending_of(terminated, truncated))
         # Gymnasium has no word for an unknown reward: NaN stands for it, never zero.
         reward = float("nan") if known is None else known
         return self._seen(), reward, terminated, truncated, self._info(signals)
@@ -353,7 +353,8 @@ def rewarded(
     return computed(type(world).__name__, function, values, world.reward_weights, context)
 
 
-def _ending(terminated: bool, truncated: bool) -> str:
+def ending_of(terminated: bool, truncated: bool) -> str:
+    """How an episode ended with a step; `none` where it goes on."""
     if terminated:
         return "terminated"
     return "truncated" if truncated else "none"

@@ -16,6 +16,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Text
 
+from envs.several.seated import from_one_seat
 from experience.command.failures import check_arguments, errors_of
 from experience.errors import ConfigError, EnvironmentFailure, MissingPartError
 from experience.text.near import nearest, nearest_id
@@ -46,7 +47,8 @@ def make(env_id: str, arguments: Mapping[str, Any] | None = None) -> Any:
 def make_as_text(
     env_id: str, arguments: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, Any], Any]:
-    """(id, arguments, world without wrappers); a world that is not text comes as `envs:Text-v0`."""
+    """(id, arguments, world without wrappers); a world that is not text comes as `envs:Text-v0`,
+    and one with several agents as it is seen from one seat."""
     world = make(env_id, arguments)
     given = dict(arguments or {})
     if not is_text(world):
@@ -55,7 +57,7 @@ def make_as_text(
         env_id = _AS_TEXT
         world = make(env_id, given)
     # Without Gymnasium's wrappers: they hide attributes such as `tools` and `oracle_action`.
-    return env_id, given, world.unwrapped
+    return env_id, given, from_one_seat(world.unwrapped)
 
 
 def _creator(env_id: str, spec: EnvSpec) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 # Checks are tried in the order in which these are imported.
 # isort: off
-from envs.check import running, repeating, containment, worth, learning  # noqa: F401
+from envs.check import running, agents, repeating, containment, worth, learning  # noqa: F401
 
 # isort: on
 from envs.check.mutants import mutants

@@ -21,6 +21,7 @@ from typing import Any
 import gymnasium
 
 from envs.episode import replay
+from envs.several.seated import from_one_seat
 
 _CACHES = (
     ".cache/fontconfig",
@@ -57,7 +58,7 @@ def _repeat(request: dict[str, Any]) -> None:
     answers_to = os.dup(1)  # stdout is for the answer: what a world prints goes to stderr
     os.dup2(2, 1)
     sys.path[:] = request["path"]
-    world = gymnasium.make(request["id"], **request["arguments"]).unwrapped
+    world = from_one_seat(gymnasium.make(request["id"], **request["arguments"]).unwrapped)
     transcripts = [replay(world, log).transcript for log in request["episodes"]]
     world.close()
     with os.fdopen(answers_to, "w") as out:

@@ -66,13 +66,16 @@ def tool_declaration_accuracy(subject: Subject) -> str:
             tool.read(tool.draw(rng).partition(" ")[2])
         json.dumps(tool.schema())
     tried = subject.invalid_actions(rng)
+    is_at_once = getattr(subject.world, "is_at_once", False)
     for nonsense in tried:
         _, before = subject.world.reset(seed=3)
         _, _, _, _, after = subject.world.step(nonsense)
         subject.measured(after.get("signals", {}))
         if INVALID not in subject.catalogue:
             continue  # the world does not say which actions it refuses
-        if INVALID not in after["signals"] or after.get("state") != before.get("state"):
+        # where several act at once, the others have moved meanwhile
+        is_still = after.get("state") == before.get("state") or is_at_once
+        if INVALID not in after["signals"] or not is_still:
             raise Failed(f"action {nonsense!r} was not refused, or changed the state")
     listed = f"{len(tools)} tools: {', '.join(tools)}" if tools else "text actions"
     return f"{listed}; {len(tried)} wrong actions tried"
@@ -83,6 +86,8 @@ def refusal_changes_nothing(subject: Subject) -> str:
     """After a refused action, an episode goes on as it would have without that action."""
     if INVALID not in subject.catalogue:
         raise Skipped(f"the world does not say what it refuses (signal {INVALID})")
+    if getattr(subject.world, "is_at_once", False):
+        raise Skipped("several agents act at once: the others go on")
     wrong = subject.invalid_actions(np.random.default_rng(1))
     most = getattr(subject.world, "max_turns", None)
     episodes = [e for e in [*subject.lived, *subject.random] if not most or len(e.actions) < most]

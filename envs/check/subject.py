@@ -57,7 +57,9 @@ class Subject:
         self.split = card.splits[0]
         self.weights = card.rewards
         self.catalogue = card.signals
-        self._function = RewardFunction.of(type(self.world))
+        self.shared = getattr(self.world, "inside", None)
+        """The world of all agents, where `world` is seen from one seat of several."""
+        self._function = RewardFunction.of(type(self.shared or self.world))
         self._oracle: list[Episode] = []
         self._random: list[Episode] = []
         self._explored: list[Episode] = []

@@ -1,7 +1,7 @@
 """small/nim: two players take stones in turn, and the one who takes the last stone wins.
 
-A world of two agents. A player who leaves a multiple of `most + 1` stones wins, whatever the other
-does, so that the best move is known.
+A world of two agents. A player who leaves a multiple of `most + 1` stones wins, whatever the
+other does, so that the best move is known.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from envs.several import Moves, SharedOutcome, SharedWorld
 from experience.signal import SignalKind
 
 
-class Nim(SharedWorld[tuple[int, int]]):
-    """A task is the number of stones and who begins: 0 or 1.
+class Nim(SharedWorld[int]):
+    """A task is the number of stones that a game begins with.
 
     most: how many stones a move may take. stones: the most that a game begins with.
     """
@@ -36,10 +36,10 @@ class Nim(SharedWorld[tuple[int, int]]):
     }
     reward_weights: ClassVar[dict[str, float]] = {"won": 1.0, INVALID: -0.2}
     cheats = ("0", "-3", "21", "1.5")
-    oracle_target = 0.7  # the other player may begin where the oracle can only wait for a mistake
+    oracle_target = 0.6  # from a multiple of 4, the oracle can only wait for a mistake
     max_turns = 60
 
-    def __init__(self, most: int = 3, stones: int = 20, **others: Any) -> None:
+    def __init__(self, most: int = 3, stones: int = 40, **others: Any) -> None:
         super().__init__(**others)
         if not 1 <= most < stones:
             raise ValueError(f"most = {most} and stones = {stones}: 1 <= most < stones")
@@ -48,11 +48,11 @@ class Nim(SharedWorld[tuple[int, int]]):
         if most != 3:
             self.instructions = f"Take 1 to {most} stones; who takes the last one wins"  # type: ignore[misc]
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        return int(rng.integers(self.most + 1, self.stones + 1)), int(rng.integers(2))
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(self.most + 1, self.stones + 1))
 
     def begin(self) -> None:
-        self.left, self.mover = self.task
+        self.left, self.mover = self.task, 0
 
     def to_act(self) -> tuple[str, ...]:
         return (self.agents[self.mover],)

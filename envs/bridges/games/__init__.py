@@ -1,0 +1,1 @@
+"""Games of other packages in which several agents act, each as itself."""
