@@ -1,4 +1,4 @@
-"""`xp config …`: show, check, explain, schema."""
+"""`xp config …`: show, check, explain, recipes, schema."""
 
 from __future__ import annotations
 
@@ -52,6 +52,16 @@ def explain(
     checked, origins = load_config(config, overrides)
     for paragraph in explained(key, checked, origins):
         emit(paragraph)
+
+
+@app.command("recipes")
+def recipes(
+    cells: Annotated[bool, typer.Option("--cells", help="the cells instead, and defaults")] = False,
+) -> None:
+    """The table of algorithms that learning.recipe names; with --cells, what a row is made of."""
+    from experience.learning.recipes.table import as_text, cells_as_text
+
+    emit(cells_as_text() if cells else as_text())
 
 
 @app.command("schema")

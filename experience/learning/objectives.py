@@ -152,6 +152,7 @@ class Divergence:
     Raises ConfigError if the batch holds no log-probabilities of a reference.
     """
 
+    to_go: bool = False
     reads_reference: ClassVar[bool] = True
 
     def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
@@ -160,7 +161,8 @@ class Divergence:
                 "a divergence: the batch holds no log-probabilities of a reference policy",
                 "fill TokenBatch.logp_reference, or set learning.recipe.kl_weight=0",
             )
-        mean = divergence(logp, batch.logp_reference, batch.mask) / counts.chosen
+        total = divergence(logp, batch.logp_reference, batch.mask, self.to_go)
+        mean = total / counts.chosen
         return mean, {"kl_reference": float(mean.detach())}
 
 
@@ -199,7 +201,10 @@ def lived_terms(recipe: Recipe) -> list[Term]:
         own = Term(WeightedLikelihood())
     else:
         own = Term(PolicyGradient(recipe))
-    return [own, *([Term(Divergence(), recipe.kl_weight)] if recipe.kl_weight else [])]
+    return [
+        own,
+        *([Term(Divergence(recipe.kl_to_go), recipe.kl_weight)] if recipe.kl_weight else []),
+    ]
 
 
 def imitation_terms(observation_weight: float) -> list[Term]:

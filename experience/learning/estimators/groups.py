@@ -101,8 +101,8 @@ def overlong_penalty(tokens: int, most: int, soft: int) -> float:
     DAPO 2025 (arXiv 2503.14476), eq. 13. soft: the tokens before `most` over which it falls. most =
     0: nothing.
     """
+    if most and tokens >= most:
+        return -1.0
     if not most or tokens <= most - soft:
         return 0.0
-    if tokens >= most or not soft:
-        return -1.0
     return (most - soft - tokens) / soft

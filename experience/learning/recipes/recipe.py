@@ -15,14 +15,15 @@ from experience.text.near import did_you_mean
 ESTIMATORS = ("none", "mean", "rloo", "role", "state", "turn", "vtrace", "differential")
 NEED_VALUES = ("turn", "vtrace", "differential")
 """Estimators that read a value function, which the run then learns."""
-_CHOICES = {
+CHOICES = {
     "estimator": ESTIMATORS,
     "scale": ("world", "group", "batch", "none"),
     "ratio": ("token", "turn", "sequence"),
     "over": ("tokens", "responses", "constant"),
     "mask": ("none", "stale_negatives", "icepop"),
+    "surrogate": ("none", "clip", "cispo", "sft"),
 }
-_OWN_SURROGATES = ("none", "clip", "cispo", "sft")
+"""What cells of words take. A surrogate may also be a loss of one's own, as package:Class."""
 
 
 def _cell(default: Any, meaning: str) -> Any:
@@ -53,6 +54,7 @@ class Recipe:
     mask: str = _cell("none", "sequences or tokens that are left out")
     mask_limit: float = _cell(2.0, "mask: nats (stale_negatives) or ratio (icepop)")
     kl_weight: float = _cell(0.0, "β of KL(π‖reference)")
+    kl_to_go: bool = _cell(False, "a token answers for the divergence of those after it, too")
     most_tokens: int = _cell(0, "responses this long earn 1 less; 0 is off (DAPO's overlong)")
     soft_tokens: int = _cell(0, "most_tokens: over so many tokens before it, the loss rises to 1")
 
@@ -118,19 +120,14 @@ def _check_cell(name: str, value: Any) -> None:
 
 def checked(recipe: Recipe) -> Recipe:
     """`recipe`. Raises ConfigError for a cell outside its range, or cells that exclude others."""
-    for name, choices in _CHOICES.items():
+    for name, choices in CHOICES.items():
         value = getattr(recipe, name)
-        if value not in choices:
+        is_own = name == "surrogate" and ":" in value
+        if value not in choices and not is_own:
             raise ConfigError(
                 f"learning.recipe.{name}: {value!r} is not one of {', '.join(choices)}",
                 did_you_mean(value, choices, 0.5),
             )
-    if recipe.surrogate not in _OWN_SURROGATES and ":" not in recipe.surrogate:
-        raise ConfigError(
-            f"learning.recipe.surrogate: {recipe.surrogate!r} is not one of "
-            f"{', '.join(_OWN_SURROGATES)}",
-            "or name your own as package:Class",
-        )
     for name, kind in _KINDS.items():
         value = getattr(recipe, name)
         if kind in (int, float) and not 0 <= value < float("inf"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experience.learning.recipes.recipe import Recipe, recipe_of
+from experience.learning.recipes.recipe import CELLS, CHOICES, Recipe, recipe_of
 
 ROWS: dict[str, dict[str, Any]] = {
     # The project's default: RLOO's baseline, DAPO's clip and token mean, a dual clip.
-    "grpo": {"source": "Shao et al. 2024 with the parts of rloo and dapo that won here"},
+    "grpo": {"source": "Shao et al. 2024 with the baseline of rloo and the clip and mean of dapo"},
     "grpo_original": {
         "source": "Shao et al. 2024 (arXiv 2402.03300), eq. 3",
         "estimator": "mean",
@@ -110,6 +110,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "ppo_kl": {
         "source": "Ouyang et al. 2022 (InstructGPT) without a critic",
         "kl_weight": 0.04,
+        "kl_to_go": True,
     },
     "sft": {
         "source": "Peng et al. 2019 with a linear weight",
@@ -147,11 +148,16 @@ def as_text(recipes: Mapping[str, Recipe] = RECIPES) -> str:
     return "\n".join(lines)
 
 
+def cells_as_text() -> str:
+    """The cells of a row in Markdown: each with its default, what it takes, and what it means."""
+    lines = ["| cell | default | takes | what it is |", "|---|---|---|---|"]
+    for cell, default in Recipe().cells().items():
+        taken = ", ".join(CHOICES.get(cell, (type(default).__name__,)))
+        lines.append(f"| `{cell}` | {_shown(default) or '-'} | {taken} | {CELLS[cell]} |")
+    return "\n".join(lines)
+
+
 def _shown(value: Any) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -29,18 +29,21 @@ def k3_divergence(logp: Tensor, logp_reference: Tensor, mask: Tensor) -> Tensor:
     return ((ratio.exp() - 1 - ratio) * mask).sum()
 
 
-def divergence(logp: Tensor, logp_reference: Tensor, mask: Tensor) -> Tensor:
-    """k3 in value, with the gradient of KL(π‖π_ref); summed over the masked tokens.
+def divergence(logp: Tensor, logp_reference: Tensor, mask: Tensor, to_go: bool = False) -> Tensor:
+    """k3 in value, with a gradient of KL(π‖π_ref); summed over the masked tokens.
 
-    E_π[∇ ½ log²(π/π_ref)] = E_π[log(π/π_ref) ∇ log π] = ∇KL(π‖π_ref)    (k2, Schulman 2020)
+    E_π[log(π/π_ref) ∇ log π] = ∇KL(π‖π_ref)    (the gradient of k2, Schulman 2020)
 
     k1 and k3 as losses have other expected gradients, and so another fixed point than
-    π* ∝ π_ref·e^{r/β}.
+    π* ∝ π_ref·e^{r/β}. to_go: a token answers for the divergence of all tokens of its sequence from
+    it on, as where the divergence is taken off the reward. Without it, each answers for its own: it
+    varies less, and what a token does to later ones is left out.
     """
-    away = log_ratio(logp, logp_reference, mask)
-    squared = (0.5 * away.square() * mask).sum()
+    away = log_ratio(logp, logp_reference, mask).detach()
+    credit = away.flip(1).cumsum(1).flip(1) if to_go else away
+    gradient = (credit * masked(logp, mask)).sum()
     value = k3_divergence(logp.detach(), logp_reference, mask)
-    return squared - squared.detach() + value
+    return gradient - gradient.detach() + value
 
 
 def preference_loss(
