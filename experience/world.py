@@ -121,6 +121,8 @@ class WorldCard:
     """An endless world is lived in segments of so many turns; 0: its episodes end by themselves."""
     gives_images: bool = False
     """Whether it says that its `info["images"]` has pictures; a world may give some unsaid."""
+    runs_programs: bool = False
+    """Whether it has run_program(program), in which somebody else's agent acts to its end."""
     tools: tuple[Schema, ...] = ()
     """What language models may call, if the world has tools: see `tool_schemas`."""
     agents: tuple[str, ...] = ()
@@ -149,6 +151,7 @@ class WorldCard:
             deadline_seconds=_deadline(env),
             segment_turns=0 if agents else _segment_turns(env),
             gives_images=getattr(env, "gives_images", False) is True,
+            runs_programs=callable(getattr(env, "run_program", None)),
             tools=tools_of(env),
             agents=agents,
             others=getattr(env, "others", POLICY) if agents else POLICY,

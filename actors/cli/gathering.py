@@ -1,4 +1,4 @@
-"""Verbs that have episodes lived, and learn nothing: collect, eval."""
+"""Verbs that have episodes lived, and learn nothing: collect, eval, gateway."""
 
 from __future__ import annotations
 
@@ -103,6 +103,44 @@ def evaluate(
             return Exam(name, split, tasks, tries, checked.evaluation.temperature)
 
         evaluate_policy(launch, checked, origins, policy, exam, ks, success_at, to, trusted)
+
+
+@app.command()
+def gateway(
+    overrides: Overrides = None,
+    config: Files = None,
+    policy: Annotated[
+        str, typer.Option(help="who answers: engine, RUN, RUN@VERSION, or FILE.safetensors")
+    ] = "engine",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="of 127.0.0.1; 0 is a free one")
+    ] = 8377,
+    store: Annotated[
+        str,
+        typer.Option("--store", help="a name in runs_dir, or a path; default gateway-NAME"),
+    ] = "",
+    signal: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME or NAME=WEIGHT: what may be measured; default env_reward"),
+    ] = None,
+    record_only: Annotated[
+        bool, typer.Option("--record-only", help="do not follow newer checkpoints of a run")
+    ] = False,
+    as_json: RunJson = False,
+    trusted: Trusted = False,
+) -> None:
+    """Answers agent programs of others, and keeps what they do: OpenAI's and Anthropic's protocols.
+
+    Each rollout has a URL of its own; docs/gateway.md shows one in ten minutes. Ends at Ctrl-C; the
+    same command goes on with what had not ended.
+    """
+    from actors.commands.gateway import serve, signals_of
+    from actors.commands.launch import Launch
+
+    with Launch(as_json):
+        checked, origins = load_config(config, overrides)
+        declared = signals_of(signal or ["env_reward"])
+        serve(checked, origins, policy, port, store, declared, record_only, as_json, trusted)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from actors.collecting.hosts.messages import (
     Reply,
     Request,
     Reset,
+    RunProgram,
     Wants,
 )
 from actors.collecting.hosts.process import HostProcesses
@@ -83,8 +84,12 @@ class Hosting:
         return host is not None and not host.is_dead and slot.resume()
 
     def step(self, slot: Slot, action: str) -> None:
-        """Begins a step."""
+        """Begins a step, or the whole life of the slot's program."""
         wants = self._wants(slot, slot.turn + 1)
+        if slot.program is not None:
+            run = RunProgram(slot.program, wants)
+            self._send(slot, self._host(slot), run, slot.program.seconds)
+            return
         self._send(slot, self._host(slot), Act(action, wants), 0.0)
 
     def move(self, slot: Slot, actions: Mapping[str, str]) -> None:

@@ -70,15 +70,15 @@ class Recorder:
         """Whether the journal waits for room on its disk."""
         return self._journal.paused
 
-    def aside(self, slot: Slot) -> None:
-        """An option was started, or the agent wrote a summary or a note: a row of its own, in which
-        nothing was measured and no time passed."""
+    def aside(self, slot: Slot, info: Mapping[str, Any] | None = None) -> None:
+        """An option was started, the agent wrote a summary or a note, or a program asked the model:
+        a row of its own, in which nothing was measured and no time passed."""
         marks: Marks | None = None
         if slot.context.is_aside:
             slot.boundary |= Boundary.CONTEXT_COMPACTED
             slot.context.is_aside = False
             marks = (None, None)  # an option under way has nothing to do with it
-        self._append(slot, slot.decision, marks=marks, reward=0.0, discount=1.0)
+        self._append(slot, slot.decision, marks=marks, reward=0.0, discount=1.0, info=info or {})
         slot.turn += 1
         slot.decision = None
 

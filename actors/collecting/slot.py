@@ -12,7 +12,7 @@ from actors.agents.context import Context
 from actors.agents.options import OptionStack
 from actors.collecting.hosts.housing import Host
 from actors.collecting.hosts.ledger import Ledger
-from actors.collecting.hosts.messages import Failed
+from actors.collecting.hosts.messages import Failed, Program
 from actors.collecting.work import Work
 from experience.answers import StepAnswer
 from experience.policy import Decision
@@ -105,6 +105,8 @@ class Slot:
     """Which rows the steps of each world became, by the name of its host."""
     late: list[dict[str, Any]] = field(default_factory=list)
     """Late signals that the next row holds."""
+    program: Program | None = None
+    """What acts in the present world, where it is no policy that is asked turn by turn."""
     standing: dict[str, Standing] = field(default_factory=dict)
     """Endless worlds whose training goes on without a reset, by environment id."""
     agent: str = ""

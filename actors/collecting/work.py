@@ -39,7 +39,7 @@ class Work:
 
 def in_step(config: Config) -> bool:
     """Whether a repeated run must have the same rows: one process, and learning never lags."""
-    return config.workers == 0 and config.learning.max_lag == 0
+    return config.workers == 0 and config.learning.max_lag == 0 and not config.agents
 
 
 @dataclass

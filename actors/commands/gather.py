@@ -41,7 +41,7 @@ def collect(
     """
     if not any(world.groups for world in config.worlds):
         raise ConfigError("no world has groups: nothing is to be lived", "set worlds.0.groups=1")
-    who = _prepared(policy, config, trusted)
+    who = prepared(policy, config, trusted)
     directory = open_store(to or f"collected-{config.name}", "collect", config, origins)
     tally = Tally()
     added = [0, 0]  # episodes of this call, and those of them that failed
@@ -91,7 +91,7 @@ def evaluate(
 
     exam: makes the exam for the policy's name. Attempts that the store holds are not made again.
     """
-    who = _prepared(policy, config, trusted)
+    who = prepared(policy, config, trusted)
     name = run_of(policy)[0].name if is_run(policy) else config.name
     directory = open_store(to or f"evaluated-{name}", "eval", config, origins)
     asked = exam(who.name)
@@ -122,7 +122,7 @@ def evaluate(
     launch.attempt(Attempt(directory, live, end, "the same command"))
 
 
-def _prepared(policy: str, config: Config, trusted: bool) -> Acting:
+def prepared(policy: str, config: Config, trusted: bool) -> Acting:
     """The policy, once this machine is known to have what it and the worlds need."""
     from actors.commands.doctor import require
 

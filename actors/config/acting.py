@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
-from actors.config.section import Section
+from actors.config.section import PathText, Section
 
 
 class Budget(Section):
@@ -60,6 +61,41 @@ class World(Section):
     rewards: dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None = Field(
         None, description="weights of signals; null takes the world's own"
     )
+
+
+class Harness(Section):
+    """A program of others that acts in place of a policy that is asked turn by turn."""
+
+    harness: Literal["mini-swe-agent", "smolagents", "program"]
+    folder: PathText = ""
+    """Of its own Python environment, which has bin/python."""
+    command: list[str] = []
+    environment: dict[str, str] = {}
+    readable: list[PathText] = []
+    seconds: float = Field(600.0, gt=0, le=86_400)
+    steps: int = Field(16, ge=1, le=10_000)
+
+
+def _harness(given: dict[str, Any]) -> dict[str, Any]:
+    """An item of `agents`, whole. Raises a validation error that names each of its mistakes."""
+    try:
+        whole = Harness.model_validate(given)
+    except ValidationError as invalid:
+        wrong = [
+            f"{'.'.join(map(str, e['loc'])) or 'item'}: {e['msg']}"
+            for e in invalid.errors(include_url=False)
+        ]
+        raise PydanticCustomError("harness", "{wrong}", {"wrong": "; ".join(wrong)}) from None
+    if whole.harness == "program" and not whole.command:
+        raise PydanticCustomError("harness", "harness: program needs its `command`, a list")
+    if whole.harness != "program" and not whole.folder:
+        raise PydanticCustomError(
+            "harness", "give the `folder` of its Python environment (docs/gateway.md)"
+        )
+    return whole.model_dump()
+
+
+HarnessItem = Annotated[dict[str, Any], AfterValidator(_harness)]
 
 
 class Collecting(Section):

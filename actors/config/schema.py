@@ -16,7 +16,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from actors.config.acting import AgentSection, Budget, Collecting, Evaluation, SandboxSection, World
+from actors.config.acting import (
+    AgentSection,
+    Budget,
+    Collecting,
+    Evaluation,
+    HarnessItem,
+    SandboxSection,
+    World,
+)
 from actors.config.layers import merge, note_places, origins
 from actors.config.moved import report_moved
 from actors.config.reader import check_secrets, read_file, read_override
@@ -318,6 +326,13 @@ class Config(Section):
     budget: Budget = Budget()
     policy: Policy = Policy()
     agent: AgentSection = AgentSection()
+    agents: list[HarnessItem] = Field(
+        [],
+        max_length=16,
+        description="programs that act in place of a policy asked turn by turn, each {harness: "
+        "mini-swe-agent, smolagents or program, folder, command, environment, readable, seconds, "
+        "steps}; groups take turns at them (docs/gateway.md)",
+    )
     sandbox: SandboxSection = SandboxSection()
     collecting: Collecting = Collecting()
     learning: Learning = Learning()

@@ -32,6 +32,13 @@ def check_sense(config: Config, merged: Node, problems: Problems) -> None:
     for what, hint in _history_problems(config):
         where = merged.value["agent"].place if "agent" in merged.value else "defaults"
         problems.add(where, what, hint)
+    if config.agents and config.planning.lookahead.candidates:
+        problems.add(
+            merged.value["agents"].place if "agents" in merged.value else "defaults",
+            "agents and planning.lookahead.candidates exclude each other: a program's calls are "
+            "answered by the policy alone",
+            "set planning.lookahead.candidates=0",
+        )
     ids = [world.id for world in config.worlds]
     for i, env_id in enumerate(ids):
         if env_id in ids[:i]:

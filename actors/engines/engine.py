@@ -151,6 +151,8 @@ def answer_fields(said: str, situation: Situation, line: str | None = None) -> d
     """
     if not situation.tools or situation.is_free:
         reasoning, rest = apart(said, NO_MARKS)
+        if situation.is_free:  # every character of it is meant
+            return {"text": rest or said, "reasoning": reasoning if rest else ""}
         found = parse_action(rest or said) if line is None else line
         return {"text": found, "reasoning": reasoning if rest else ""}
     answer = read_answer(said, situation.tools)

@@ -12,7 +12,7 @@ from actors.collecting.loop.collector import Collector
 from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
-from actors.pool.pool import all_new
+from actors.pool.pool import all_new, programs_of
 from experience.models.weights import PolicyBundle
 from experience.shards.catalog import Catalog
 from experience.step import Step
@@ -36,7 +36,8 @@ class LocalPool:
         done = done_before(directory, config.collecting.group_size)
         # no other collector is there to take over: a lease may last while the learner learns
         self._dispatcher = Dispatcher(config, done, lease_seconds=math.inf)
-        self.collector = Collector(config, run_id, directory, 0, DirectLine(self._dispatcher))
+        line = DirectLine(self._dispatcher)
+        self.collector = Collector(config, run_id, directory, 0, line, programs_of(config))
         self._dispatcher.on_news = self.collector.leases.hear
 
     def push(self, policy: PolicyBundle, quota: int) -> None:

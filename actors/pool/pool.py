@@ -9,11 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from actors.collecting.collector import MakeDesk
 from actors.collecting.work import Work
+from actors.config.schema import Config
 from experience.interrupts import whole
 from experience.models.weights import PolicyBundle
 from experience.shards.catalog import Catalog
 from experience.step import Step
+
+
+def programs_of(config: Config) -> MakeDesk | None:
+    """The desk of collectors whose agents are programs; None where there are none."""
+    if not config.agents:
+        return None
+    # imported here: it loads a web server, which no other run needs
+    from actors.gateway.programs import desk_of
+
+    return desk_of(config)
 
 
 class Pool(Protocol):

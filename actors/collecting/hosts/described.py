@@ -49,6 +49,11 @@ def describe_worlds(config: Config) -> Described:
     for world in config.worlds:
         seconds = config.collecting.step_timeout_seconds
         seen = look_at(world, seconds)
+        if config.agents and not seen.card.runs_programs:
+            raise ConfigError(
+                f"agents: {world.id} gives a program no place to act in: it has no run_program",
+                "choose a world that has, such as envs:Repo-v0, or leave `agents` out",
+            )
         found.catalogue.update(seen.card.signals)
         weights = seen.card.rewards if world.rewards is None else world.rewards
         found.weights[world.id] = weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from actors.collecting.hosts.messages import (
     Request,
     Reset,
     Round,
+    RunProgram,
     Seen,
     Told,
     Wants,
@@ -86,14 +87,23 @@ class HostedWorld:
             late = read_late(self._env_id, info, catalogue)
             view, failed = self._view(card, request.wants)
             return Arrived(observation, info, view, self._new_card(), failed, late)
-        if isinstance(request, Act):
-            answer = self._reserved.without_own(self._env.step(request.action))
+        if isinstance(request, Act | RunProgram):
+            try:
+                answer = self._reserved.without_own(self._done(request))
+            except TimeoutError as late:
+                return Failed.of(late, "env_error" if isinstance(request, Act) else "timeout")
             step = read_step(self._env_id, answer, catalogue)
             if step.terminated or step.truncated:
                 return Answered(step)
             return Answered(step, *self._view(card, request.wants))
         assert isinstance(request, Look)
         return Seen(*self._view(card, request.wants))
+
+    def _done(self, request: Act | RunProgram) -> Any:
+        """What the world answers to an action, or to the life of a program."""
+        if isinstance(request, Act):
+            return self._env.step(request.action)
+        return self._env.unwrapped.run_program(asdict(request.program))
 
     def _made(self) -> WorldCard:
         if self._card is None or self._env is None:

@@ -74,6 +74,31 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program that acts in a world in place of a policy.
+
+    argv: its command, in which `{task}` stands for what the world wants done. environment: all that
+    it finds in its environment. socket: a Unix socket, which it reaches as `port` of loopback, and
+    nothing else. seconds: how long it may take. readable: folders that it may read.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    socket: str
+    port: int
+    seconds: float
+    readable: list[str]
+
+
+@dataclass(frozen=True)
+class RunProgram:
+    """Let a program act in the world to its end, and judge what it leaves."""
+
+    program: Program
+    wants: Wants
+
+
+@dataclass(frozen=True)
 class Look:
     """Show what is wanted now, without a step."""
 
@@ -85,7 +110,7 @@ class Close:
     """Close the world; the last request."""
 
 
-Request = Open | Reset | Act | Move | Look | Close
+Request = Open | Reset | Act | Move | RunProgram | Look | Close
 
 
 @dataclass(frozen=True)
@@ -198,6 +223,8 @@ def request_of(data: bytes) -> Request:
         fields["wants"] = Wants(**fields["wants"])
     if "by_agent" in fields:
         fields["by_agent"] = {a: Wants(**wants) for a, wants in fields["by_agent"].items()}
+    if "program" in fields:
+        fields["program"] = Program(**fields["program"])
     request: Request = _REQUESTS[name](**fields)
     return request
 
@@ -226,7 +253,9 @@ def _parts(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-_REQUESTS: dict[str, Any] = {kind.__name__: kind for kind in (Open, Reset, Act, Move, Look, Close)}
+_REQUESTS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Open, Reset, Act, Move, RunProgram, Look, Close)
+}
 _REPLIES: dict[str, Any] = {
     kind.__name__: kind for kind in (Failed, Opened, Arrived, Answered, Round, Seen, Closed)
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.agents.players import roles
@@ -30,6 +31,9 @@ from actors.config.schema import Config
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
 
+MakeDesk = Callable[[Lanes, Mailbox, bool, int, Recorder, Journal], Desk]
+"""Makes a desk of another kind, such as one at which agents are programs."""
+
 
 class Collector:
     """Lives episodes: training groups up to a quota, and ordered work before them.
@@ -38,7 +42,13 @@ class Collector:
     """
 
     def __init__(
-        self, config: Config, run_id: str, directory: Path, index: int, line: Line
+        self,
+        config: Config,
+        run_id: str,
+        directory: Path,
+        index: int,
+        line: Line,
+        make_desk: MakeDesk | None = None,
     ) -> None:
         self.index = index
         # the worlds know no configuration: they read the weakest tier from the environment
@@ -73,7 +83,8 @@ class Collector:
         lanes = Lanes(config, rewards, seed, described.shared.values())
         # what a server answers is never the same twice: nothing is gained by waiting for all
         self.in_step = in_step(config) and not lanes.answers_alone
-        self._desk = Desk(lanes, self.mailbox, self.in_step, len(self._slots))
+        at = lanes, self.mailbox, self.in_step, len(self._slots)
+        self._desk = make_desk(*at, self._recorder, self.journal) if make_desk else Desk(*at)
         self.leases = Leases(
             f"{name}/{self.journal.epoch}",
             line,

@@ -109,12 +109,17 @@ class Lanes:
 
     def _answers(self, lane: Lane, version: int, slots: Sequence[Slot]) -> list[Decision]:
         if lane != "rival":
-            return self._policy(lane, version).act(slots)
+            return self.agent(lane, version).act(slots)
         name = _rival_of(slots[0])
         decisions = self._rivals[name].act(slots)
         return [replace(decision, behaviour_id=name) for decision in decisions]
 
-    def _policy(self, lane: Lane, version: int) -> Agent:
+    @property
+    def engine(self) -> Engine:
+        """The engine that acts in training."""
+        return self._engine
+
+    def agent(self, lane: Lane, version: int) -> Agent:
         """The agent of a lane, with the policy that its version names."""
         if lane == "train":
             return self._acting

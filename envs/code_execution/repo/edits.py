@@ -156,6 +156,27 @@ def check_edit(text: str, before: str, after: str) -> None:
         raise ValueError("that is nested too deeply") from None
 
 
+def changed(before: Sequence[str], after: str) -> list[str]:
+    """The lines of a file that somebody changed freely, if each change is one that `edit` allows.
+
+    Raises ValueError for a file with more or fewer lines, and as `check_edit` does.
+    """
+    lines = after.split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if len(lines) != len(before):
+        raise ValueError(f"the file had {len(before)} lines, and has {len(lines)}")
+    for number, (old, new) in enumerate(zip(before, lines, strict=True), 1):
+        if old != new:
+            if old[: len(old) - len(old.lstrip())] != new[: len(new) - len(new.lstrip())]:
+                raise ValueError(f"line {number}: its indentation was changed")
+            try:
+                check_edit(new.strip(), "\n".join(before), "\n".join(lines))
+            except ValueError as refused:
+                raise ValueError(f"line {number}: {refused}") from None
+    return lines
+
+
 def _words(text: str) -> set[str]:
     """The names and keywords of a line.
 

@@ -9,9 +9,11 @@ such code out).
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,6 +74,26 @@ def _package() -> Path:
 def source(module: str) -> tuple[str, ...]:
     """The lines of a module as it came."""
     return tuple((_package() / f"algorithms/{module}.py").read_text().splitlines())
+
+
+@contextmanager
+def copied(module: str, text: str) -> Iterator[Path]:
+    """A folder with a copy of the package in which `text` is the module, for a place to change."""
+    with confine.folder("xp-repo-") as name:
+        folder = Path(name)
+        here = _package()
+        shutil.copytree(here, folder / "networkx", ignore=_left_out)
+        tests = folder / "networkx/algorithms/tests"
+        tests.mkdir(exist_ok=True)
+        shutil.copy(here / f"algorithms/tests/test_{module}.py", tests)
+        (folder / f"networkx/algorithms/{module}.py").write_text(text)
+        confine.give(folder)
+        yield folder
+
+
+def _left_out(folder: str, names: Sequence[str]) -> set[str]:
+    """What a copy of the package does without: others' tests, and compiled files."""
+    return {name for name in names if name in ("tests", "__pycache__")}
 
 
 @lru_cache(maxsize=4096)

@@ -9,14 +9,15 @@ in a fresh place, with the test files as they came. Covers: edited tests (`packa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from envs.authoring import Outcome, SignalKind, ToolWorld, action
-from envs.code_execution.repo.edits import Fault, check_edit, faults
-from envs.code_execution.repo.package import MODULES, reference, source, tested
+from envs.code_execution import workspace
+from envs.code_execution.repo.edits import Fault, changed, check_edit, faults
+from envs.code_execution.repo.package import MODULES, copied, reference, source, tested
 from envs.refused import Refused
 
 _WINDOW = 24
@@ -93,6 +94,7 @@ class Repo(ToolWorld[Fault]):
         # The fault is somewhere in the first window, at no fixed place of it.
         self._at = max(1, self.task.line - int(self.np_random.integers(0, _WINDOW)))
         self._report = ""
+        self._unwanted = ""
 
     def observe(self) -> str:
         end = min(self._at + _WINDOW, len(self._lines) + 1)
@@ -153,9 +155,39 @@ class Repo(ToolWorld[Fault]):
         self._report = f"{len(verdicts) - len(failed)} passed, failing: {some}"
         return {"test_runs": 1.0}, False
 
+    def run_program(self, program: Mapping[str, Any]) -> Any:
+        """Lets somebody else's agent mend the file in a copy of the package, and judges the file.
+
+        The file must keep to the rules of `edit`; no other file that it leaves is looked at. Raises
+        as workspace.run does.
+        """
+        with copied(self.task.module, _text(self._lines)) as folder:
+            workspace.run(folder, program, self._as_issue())
+            try:
+                self._lines = changed(self._lines, workspace.read_left(folder, self._file()))
+            except ValueError as unwanted:
+                self._unwanted = str(unwanted)
+        return self.step("submit")
+
+    def _file(self) -> str:
+        return f"networkx/algorithms/{self.task.module}.py"
+
+    def _as_issue(self) -> str:
+        """The task for a program that finds the package in its folder."""
+        end = min(self._at + _WINDOW, len(self._lines) + 1)
+        return (
+            f"{self.briefing} The package is in the folder networkx of your working directory, and "
+            f"the module is {self._file()}; the line is one of {self._at} to {end - 1}. Tests in "
+            f"networkx/algorithms/tests/test_{self.task.module}.py that fail: "
+            f"{', '.join(self._failing[:4])}. Change only that line, in place, and write no "
+            "imports, strings or comments, and no names that are new to the file."
+        )
+
     @action
     def submit(self) -> Outcome:
         """Hand the file in."""
+        if self._unwanted:
+            return {"mended": (0.0, self._unwanted)}, True
         wrong = _lost(self.task.module, self._lines)
         return {"mended": (float(not wrong), f"failing: {', '.join(wrong[:3]) or 'none'}")}, True
 
