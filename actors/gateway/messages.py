@@ -202,8 +202,8 @@ def refuse(body: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]]) -> Non
 
 def checked(asked: Asked) -> Asked:
     """Raises BadRequest for a conversation that leaves nothing to be answered."""
-    if not asked.messages:
-        raise BadRequest("messages: there are none")
+    if all(message.role == "system" for message in asked.messages):
+        raise BadRequest("messages: there are none that could be answered")
     if asked.messages[-1].role == "assistant":
         raise BadRequest(
             "messages: the last one is the assistant's; nothing is left to be answered"
