@@ -30,11 +30,7 @@ if what == "escape":
             reached.append(host)
         except OSError:
             pass
-    seen = [
-        path
-        for path in ("/root/.bashrc", "/etc/shadow", "/proc/1/root/etc")
-        if os.path.exists(path) and os.access(path, os.R_OK)
-    ]
+    seen = [path for path in ("/root", "/etc/shadow", "/etc/passwd") if os.path.exists(path)]
     assert not reached and not seen, (reached, seen)
     print(sorted(os.environ))
 if not said or ord(said[0]) < 128:
