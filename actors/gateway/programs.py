@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from actors.agents.harness import PORT, command_of
@@ -27,6 +28,7 @@ from actors.gateway.calls import CallDesk, Rollout
 from actors.gateway.messages import Asked, BadRequest, Said
 from actors.gateway.serving import PathSocket, Serving
 from actors.gateway.tokens import Signer, Ticket
+from experience.errors import ConfigError
 from experience.policy import Decision
 from experience.shards.journal import Journal
 
@@ -64,6 +66,13 @@ class ProgramDesk(CallDesk):
         journal: Journal,
     ) -> None:
         policy = config.policy
+        for number, agent in enumerate(config.agents):
+            if agent["folder"] and not Path(agent["folder"]).is_dir():
+                raise ConfigError(
+                    f"agents[{number}].folder: {agent['folder']} is not there",
+                    "python3 -m venv FOLDER, then FOLDER/bin/pip install the program "
+                    "(docs/gateway.md)",
+                )
         room = policy.context - policy.max_tokens
         super().__init__(lanes, mailbox, in_step, slots, recorder, journal, room)
         self._agents = config.agents

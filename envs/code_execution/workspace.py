@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.sandbox import confine
+from envs.sandbox.hosted import others_may_read
 from envs.sandbox.limits import MIB, Limits
 from envs.sandbox.tiers import shared_python
 from experience.errors import EnvironmentFailure
@@ -42,6 +43,11 @@ def run(folder: Path, program: Mapping[str, Any], task: str) -> str:
         if not path.exists():
             raise EnvironmentFailure(
                 f"{path} is not there", "agents: `folder` is the program's own Python environment"
+            )
+        if not others_may_read(path):
+            raise EnvironmentFailure(
+                f"{path} lies where no other user may read, and programs do not run as root",
+                "put it where others may read, or start as a user",
             )
     seconds = float(program["seconds"])
     with _FORWARD.open("rb") as forward:
