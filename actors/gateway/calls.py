@@ -21,9 +21,9 @@ from typing import Any
 
 from actors.agents.context import Context, length
 from actors.agents.options import OptionStack
-from actors.collecting.desk import Desk
 from actors.collecting.hosts.mailbox import Mailbox
-from actors.collecting.lanes import Lanes
+from actors.collecting.loop.desk import Desk
+from actors.collecting.loop.lanes import Lanes
 from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.collecting.work import Work

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.agents.harness import PORT, command_of
-from actors.collecting.collector import MakeDesk
-from actors.collecting.desk import Desk
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Program
-from actors.collecting.lanes import Lanes
+from actors.collecting.loop.collector import MakeDesk
+from actors.collecting.loop.desk import Desk
+from actors.collecting.loop.lanes import Lanes
 from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.config.schema import Config

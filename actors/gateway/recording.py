@@ -16,10 +16,10 @@ from contextlib import suppress
 from typing import Any, get_args
 
 from actors.agents.context import Context
-from actors.collecting.desk import Broken
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Failed
-from actors.collecting.lanes import Lanes
+from actors.collecting.loop.desk import Broken
+from actors.collecting.loop.lanes import Lanes
 from actors.collecting.recorder import Recorder
 from actors.collecting.slot import Slot
 from actors.collecting.work import Work
@@ -243,6 +243,7 @@ class Recording:
             answer = StepAnswer(slot.observation, signals, *told, slot.info)
             reward = self._rewards.reward(ENV_ID, signals) if signals else None
             self._recorder.turn(slot, answer, reward)
+            self._recorder.close(slot, ending)
         self._journal.commit()
         self._ended[ticket.rollout] = last, ending
         return {"rollout": ticket.rollout, "ending": ending, "kept": True}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from actors.collecting.collector import MakeDesk
+from actors.collecting.loop.collector import MakeDesk
 from actors.collecting.work import Work
 from actors.config.schema import Config
 from experience.interrupts import whole
