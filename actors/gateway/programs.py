@@ -86,10 +86,15 @@ class ProgramDesk(CallDesk):
 
     def ask(self, slots: Sequence[Slot]) -> None:
         """Starts the program of each slot in the lanes of programs; others are asked as ever."""
-        mine = [slot for slot in slots if slot.work is not None and slot.work.lane in _PROGRAMS]
-        super().ask([slot for slot in slots if slot not in mine])
-        for slot in mine:
-            self._start(slot)
+        self.acknowledge()
+        others = []
+        for slot in slots:
+            if slot.work is not None and slot.work.lane in _PROGRAMS:
+                self._start(slot)
+            else:
+                slot.program = None
+                others.append(slot)
+        super().ask(others)
 
     def close(self) -> None:
         for rollout in list(self._rollouts.values()):

@@ -15,6 +15,7 @@ from actors.config.schema import Config, load
 from actors.gathering.acting import acting
 from actors.gathering.gathering import gathering
 from actors.gathering.tally import Tally
+from actors.pool.local import LocalPool
 from actors.run import run
 from actors.runs.directory import RunDirectory
 from envs.code_execution import workspace
@@ -181,3 +182,23 @@ def test_a_policy_learns_through_a_program(tmp_path: Path) -> None:
     first, last = (np.mean([r.reward for r in part]) for part in (ends[:32], ends[-32:]))
     assert last > first + 0.2, (first, last)
     assert all(r.decision.token_exact for r in rows if r.decision and r not in ends)
+
+
+def test_scripts_act_as_ever_where_programs_acted_before(tmp_path: Path) -> None:
+    config, origins = config_of(tmp_path, "", "collecting.slots=1", "policy.max_tokens=16")
+    directory = RunDirectory.create(config, origins, [], tmp_path / "store")
+    lanes: list[Any] = ["train", "demonstration", "random"]
+    works = [Work.named(lane, env_id=LEVER, seed=1, lane=lane) for lane in lanes]
+    pool = LocalPool(config, directory.name, directory.shards, Catalog(directory.shards))
+    policy = acting("engine", config).bundle
+    assert policy is not None
+    pool.push(policy, 0)
+    for work in works:  # one after the other, in the same slot
+        pool.order([work])
+        ended = pool.collector.closed + 1
+        for _ in pool.shards(lambda ended=ended: pool.collector.closed >= ended):
+            pass
+    pool.close()
+    rows = [step for steps in Catalog(directory.shards).follow() for step in steps]
+    acted = [row.decision.text for row in rows if row.decision and not row.decision.token_exact]
+    assert acted[0] == "program" and "program" not in acted[1:]
