@@ -202,3 +202,4 @@ def test_scripts_act_as_ever_where_programs_acted_before(tmp_path: Path) -> None
     rows = [step for steps in Catalog(directory.shards).follow() for step in steps]
     acted = [row.decision.text for row in rows if row.decision and not row.decision.token_exact]
     assert acted[0] == "program" and "program" not in acted[1:]
+    assert {row.ending for row in rows if row.is_closing} == {"terminated"}
