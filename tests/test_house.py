@@ -36,8 +36,8 @@ HOMES = {
     ),
     "transformers": ("experience/models/", "actors/engines/"),
     "openai": ("actors/engines/",),
-    # the gateway is the one server of ours in actors; a guest of a peer tests that peer's own app
-    "starlette": ("actors/gateway/", "envs/bridges/peers/"),
+    # the two servers of ours; a guest of a peer tests that peer's own app
+    "starlette": ("actors/gateway/", "actors/reading/viewer/", "envs/bridges/peers/"),
 }
 
 
