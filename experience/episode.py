@@ -17,7 +17,7 @@ def ending_of(last: Step | None, closing: Step | None) -> Ending | None:
     The closing row says it, since a cancelled run or a failed engine stops an episode between two
     turns, where no acted row can be marked. Experience from elsewhere may have a closing row that
     says `none`: then the last acted row says it. Without a closing row the episode was cut off.
-    `EPISODES` in actors/reading/query.py is the same rule in SQL, and tests/test_episodes.py
+    `EPISODES` in experience/shards/sql.py is the same rule in SQL, and tests/test_episodes.py
     compares the two.
     """
     if closing is None:
