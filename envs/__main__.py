@@ -20,13 +20,16 @@ if str(Path.cwd()) not in sys.path:
     # Last: a world of the user's own is found, and replaces no module of ours.
     sys.path.append(str(Path.cwd()))
 _spec = find_spec("experience")
-if _spec is None or _spec.origin is None or _ROOT not in Path(_spec.origin).resolve().parents:
+_found = Path(_spec.origin).resolve().parent if _spec and _spec.origin else None
+# An installed `experience` holds the other rooms: see experience/command/house.py.
+if _found not in (_ROOT / "experience", _ROOT.parent):
     sys.exit(
         f"error: package 'experience' is {_spec.origin if _spec else 'missing'}, "
         f"not the one below {_ROOT}\n  run ./xp from the checkout's root"
     )
 
 from experience.command.ending import run_command  # noqa: E402  only after the check
+from experience.command.house import IS_INSTALLED  # noqa: E402
 from experience.command.output import data, emit, own_stdout, say  # noqa: E402
 from experience.errors import ConfigError  # noqa: E402
 
@@ -109,8 +112,10 @@ def new(
 
     path, env_id = template.write(name, kind)
     emit(str(path))
-    xp = _from_here(_ROOT / "xp")
-    config = _from_here(_ROOT / "configs/new-world.yaml").removeprefix("./")
+    xp = "xp" if IS_INSTALLED else _from_here(_ROOT / "xp")
+    config = "configs/new-world.yaml"  # found in this folder, else among ours
+    if not IS_INSTALLED:
+        config = _from_here(_ROOT / config).removeprefix("./")
     world = f'{{id: "{env_id}", groups: 4, demonstrations: {template.DEMONSTRATIONS[kind]}}}'
     say(
         f"next: {xp} env check {env_id}; {xp} env play {env_id}; "

@@ -1,6 +1,7 @@
 """Agentic experience: what happened, and what follows from it.
 
-The names below are the public words of the library. Each is imported when it is first used, so that
+`import experience as xp`, then `xp.open("runs/latest")`, or `xp.run(...)`: docs/python-api.md. The
+names below are the public words of the library. Each is imported when it is first used, so that
 `import experience` loads neither NumPy nor PyArrow nor PyTorch.
 """
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from experience.learning.objectives import Objective
     from experience.learning.token_learner import TokenLearner
     from experience.models.weights import PolicyBundle, Weights
+    from experience.opened.calling import collect, evaluate, run
+    from experience.opened.opening import open
+    from experience.opened.picture import Picture
+    from experience.opened.run import Run
     from experience.options.option import Library, Option
     from experience.policy import Decision, VersionSpan
     from experience.reward import RewardModel
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from experience.shards.amend import Amendment
     from experience.shards.catalog import Catalog
     from experience.shards.journal import Journal
+    from experience.shards.selection import Steps
     from experience.signal import Signal, SignalKind
     from experience.step import Blob, Boundary, Step
 
@@ -35,6 +41,10 @@ _MODULES = {
     "learning.objectives": ("Objective",),
     "learning.token_learner": ("TokenLearner",),
     "models.weights": ("PolicyBundle", "Weights"),
+    "opened.calling": ("collect", "evaluate", "run"),
+    "opened.opening": ("open",),
+    "opened.picture": ("Picture",),
+    "opened.run": ("Run",),
     "options.option": ("Library", "Option"),
     "policy": ("Decision", "VersionSpan"),
     "reward": ("RewardModel",),
@@ -42,6 +52,7 @@ _MODULES = {
     "shards.amend": ("Amendment",),
     "shards.catalog": ("Catalog",),
     "shards.journal": ("Journal",),
+    "shards.selection": ("Steps",),
     "signal": ("Signal", "SignalKind"),
     "step": ("Blob", "Boundary", "Step"),
 }
@@ -64,18 +75,25 @@ __all__ = [
     "Library",
     "Objective",
     "Option",
+    "Picture",
     "PolicyBundle",
     "RecordError",
     "RewardModel",
+    "Run",
     "Saveable",
     "ShardError",
     "Signal",
     "SignalKind",
     "Step",
+    "Steps",
     "TokenLearner",
     "VersionSpan",
     "Weights",
     "XpError",
+    "collect",
+    "evaluate",
+    "open",
+    "run",
 ]
 
 

@@ -51,8 +51,8 @@ def test_type_checkers_see_the_names_that_programs_get() -> None:
 
 
 def test_a_name_that_is_not_public_is_no_attribute() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Steps'"):
-        _ = experience.Steps
+    with pytest.raises(AttributeError, match="no attribute 'Stepping'"):
+        _ = experience.Stepping
 
 
 def test_the_package_ships_the_mark_that_it_is_typed() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from actors import ROOT
 from actors.cli.verbs import Json, Verbs
+from experience.command.house import IS_INSTALLED
 from experience.command.output import emit
 from experience.errors import ConfigError
 
@@ -46,6 +47,7 @@ def bench(
     Takes minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was
     missed.
     """
+    _need_a_checkout("bench")
     from actors.commands.bench import measure
 
     sys.exit(measure(what, as_json, rows, rounds, plot, only, write))
@@ -63,6 +65,7 @@ def run_tests(
     ] = False,
 ) -> None:
     """Style, types and every test. Further words go to pytest."""
+    _need_a_checkout("test")
     from actors.commands.selftest import run_all
 
     sys.exit(run_all(long, extras, coverage, context.args))
@@ -71,7 +74,18 @@ def run_tests(
 @app.command("setup")
 def set_up(what: Annotated[str, typer.Argument(help="worlds, wiki or peers")] = "worlds") -> None:
     """What the demo does not need, by ./xp itself: worlds, wiki or peers."""
+    _need_a_checkout("setup")
     raise ConfigError(f"setup {what} is done by ./xp", f"{ROOT}/xp setup {what}")
+
+
+def _need_a_checkout(verb: str) -> None:
+    """Raises ConfigError in an installed package, which has neither tests nor the set-up."""
+    if IS_INSTALLED:
+        raise ConfigError(
+            f"xp {verb} works in a checkout only",
+            "xp doctor names what worlds need: pip install 'xp-experience[worlds,more-worlds]' "
+            "and Debian's packages",
+        )
 
 
 @app.command()

@@ -18,6 +18,7 @@ import threading
 import traceback
 from typing import Any
 
+from experience.command.house import as_called
 from experience.shards.redaction.redact import Redactor
 from experience.text.strict_json import dumps
 
@@ -85,7 +86,7 @@ def emit(record: Any, end: str = "\n") -> None:
 
 def say(text: str) -> None:
     """Writes a line to stderr: what a person reads beside the data."""
-    print(text, file=sys.stderr, flush=True)
+    print(as_called(text), file=sys.stderr, flush=True)
 
 
 def plain(text: str) -> str:

@@ -125,6 +125,32 @@ class RemoteDisk(Disk):
         )
 
 
+def find_remote(address: str, *, imagined: bool = False) -> tuple[RemoteDisk, Path]:
+    """The disk of an address such as `s3://bucket/runs/x`, and the path of its store on that disk.
+
+    The address names a run, its `shards` or a store, as on a disk of this machine. Credentials,
+    region and endpoint are those of the environment. Raises ShardError where nothing is found.
+    """
+    try:
+        filesystem, base = fs.FileSystem.from_uri(address)
+        disk = RemoteDisk(filesystem, base)
+        folder = Path("imagined" if imagined else "shards")
+        here = disk.names(Path())
+        if folder.name in here:
+            return disk, folder
+        if here and "run.json" not in here:
+            return disk, Path()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardError(
+            f"{address}: {str(error).splitlines()[0]}",
+            "is the address right, and may this machine read it? AWS_ENDPOINT_URL, AWS_REGION and "
+            "AWS_ACCESS_KEY_ID are read from the environment",
+        ) from error
+    raise ShardError(
+        f"{address} holds no {folder.name}", "name a run that `mirror` sent, or its store"
+    )
+
+
 def mirror(
     store: Path, remote: RemoteDisk, there: Path = Path(), disk: Disk = REAL, *, prune: bool = False
 ) -> int:
