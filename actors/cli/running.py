@@ -30,6 +30,15 @@ RunJson = Annotated[
     ),
 ]
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help="send the metrics there too: tensorboard, wandb, mlflow, trackio or prometheus; "
+        "may be given again",
+    ),
+]
+
 
 @app.command()
 def demo(overrides: Overrides = None, as_json: RunJson = False) -> None:
@@ -58,6 +67,7 @@ def run(
             "evaluation and what is imagined do not count",
         ),
     ] = None,
+    log: Log = None,
 ) -> None:
     """A run as a configuration says."""
     from actors.commands.launch import Launch
@@ -67,7 +77,7 @@ def run(
     with Launch(as_json) as launch:
         checked, origins = load_config(config, words)
         if not dry_run:
-            launch.start(checked, origins, trusted)
+            launch.start(checked, origins, trusted, log or ())
             return
         from actors.worlds import check_worlds
 
@@ -76,12 +86,14 @@ def run(
 
 
 @app.command()
-def resume(name: RunName = "latest", as_json: RunJson = False, trusted: Trusted = False) -> None:
+def resume(
+    name: RunName = "latest", as_json: RunJson = False, trusted: Trusted = False, log: Log = None
+) -> None:
     """Continues a run from its directory: the acknowledged steps and the last checkpoint."""
     from actors.commands.launch import Launch
 
     with Launch(as_json) as launch:
-        launch.resume(name, trusted)
+        launch.resume(name, trusted, log or ())
 
 
 @app.command()
@@ -93,6 +105,7 @@ def submit(
         str | None, typer.Option(help="of the cluster's dashboard; else RAY_ADDRESS")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait")] = True,
+    log: Log = None,
 ) -> None:
     """`ray job submit` of a run, checked first: the configuration, and what would be uploaded."""
     from actors.commands.submit import submit_job
@@ -102,4 +115,5 @@ def submit(
     load_config(config, words)
     trust = ["--i-trust-this-code"] if trusted else []
     files = [word for file in config or [] for word in ("-c", str(file))]
-    sys.exit(submit_job([*trust, *files, *words], address, wait))
+    logs = [word for name in log or [] for word in ("--log", name)]
+    sys.exit(submit_job([*trust, *logs, *files, *words], address, wait))

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,19 +59,29 @@ class Launch:
             return
         emit(_failed(error) | self._about)
 
-    def start(self, config: Config, origins: dict[str, str], trusted: bool = False) -> None:
+    def start(
+        self,
+        config: Config,
+        origins: dict[str, str],
+        trusted: bool = False,
+        trackers: Sequence[str] = (),
+    ) -> None:
+        """trackers: names of actors/trackers, to which the metrics go too."""
         from actors.commands.doctor import require
+        from actors.trackers.tracker import check
 
+        check(trackers, config.workers)
         say_where_key_goes(config)
         require(config, trusted)
         directory = RunDirectory.create(config, origins, sys.argv[1:])
         directory.hold()
-        self._live(config, directory)
+        self._live(config, directory, trackers)
 
-    def resume(self, name: str, trusted: bool = False) -> None:
+    def resume(self, name: str, trusted: bool = False, trackers: Sequence[str] = ()) -> None:
         from actors.commands.doctor import require
         from actors.config.changes import refuse
         from actors.reading.listing import seconds_of
+        from actors.trackers.tracker import check
 
         directory = RunDirectory.find(name)
         if verb := directory.record.get("verb"):
@@ -80,6 +90,7 @@ class Launch:
                 f"./xp {verb} goes on with it, called as before",
             )
         config = directory.config()
+        check(trackers, config.workers)
         changed = directory.changes()
         for change in changed:
             say(f"config.yaml differs from what the run was made with: {change}")
@@ -90,16 +101,20 @@ class Launch:
         directory.begin_again(
             seconds=seconds_of(directory), changed=[str(change) for change in changed]
         )
-        self._live(config, directory)
+        self._live(config, directory, trackers)
 
-    def _live(self, config: Config, directory: RunDirectory) -> None:
+    def _live(self, config: Config, directory: RunDirectory, trackers: Sequence[str]) -> None:
         """Runs `config`; writes run.json and report.html, prints a summary or JSON records."""
         from actors.reading.live import check_learned
         from actors.reading.report import write_report
         from actors.run import run
+        from actors.running.events import Events
+        from actors.trackers.tracker import tracked
 
         def live(report: Callable[[Progress], None]) -> Progress:
-            progress = run(config, directory, report)
+            events = Events()
+            with tracked(trackers, config, directory.path, events):
+                progress = run(config, directory, report, events)
             check_learned(config, progress)
             return progress
 
