@@ -91,7 +91,7 @@ def blocks(name: str) -> str:
 @pytest.mark.parametrize(
     ("page", "wanted"),
     [
-        ("README.md", {"rewards": 1, "held_out": 6, "table": 12}),
+        ("README.md", {"rewards": 6, "turns": 1, "dataset": 1}),
         ("docs/exchange.md", {"by_world": 1, "done": 12, "table": 12, "blocks": 1}),
         ("docs/add-a-reward.md", {"steps": 12, "again": 12}),
     ],
