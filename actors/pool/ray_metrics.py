@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from actors.trackers.tracker import Tracked
+from typing import Any, Protocol
 
 PACKAGE = "ray"
 
 
-def track(tracked: Tracked) -> RayMetrics:
+class Named(Protocol):
+    """What is told of a run to all trackers (actors/trackers), as far as this one needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def track(tracked: Named) -> RayMetrics:
     return RayMetrics(tracked.name)
 
 
