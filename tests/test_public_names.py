@@ -57,5 +57,6 @@ def test_a_name_that_is_not_public_is_no_attribute() -> None:
 
 def test_the_package_ships_the_mark_that_it_is_typed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["experience"]
+    # whole: tests/api/test_wheel.py looks into the wheel
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["experience"]
     assert (ROOT / "experience" / "py.typed").exists()
