@@ -155,7 +155,7 @@ def test_pip_installs_the_wheel_with_all_that_the_command_needs(
     subprocess.run([python, "-m", "ensurepip"], check=True, capture_output=True)
     subprocess.run([python, "-m", "pip", "install", "-q", str(wheel)], check=True, timeout=1500)
     (tmp_path / "empty").mkdir()
-    for words in (["--help"], ["env", "new", "mine"], ["env", "check", "mine:MyWorld-v0"]):
+    for words in (["--help"], ["env", "new", "mine"], ["env", "check", "mine:Mine-v0"]):
         done = subprocess.run(
             [python.with_name("xp"), *words],
             cwd=tmp_path / "empty",
