@@ -297,11 +297,15 @@ def check_origin(config: Config, directory: RunDirectory, trusted: bool) -> None
         for w in config.worlds
         if not w.id.startswith("envs:") or w.id in strange or set(w.arguments) - {"wording"}
     ]
-    named += [config.policy.base_url] if config.policy.engine == "openai" else []
+    named += [config.policy.base_url] if config.policy.engine in ("openai", "vllm") else []
+    if config.policy.engine == "vllm":  # it may start a program of its own
+        program = config.policy.arguments.get("server", "")
+        named += [str(program), *map(str, config.policy.arguments.get("flags", []))]
+        named = [name for name in named if name]
     named += [config.address] if config.workers and config.address else []
     named += (
         [config.policy.model]
-        if config.policy.engine == "hugging_face" and config.policy.model
+        if config.policy.engine in ("hugging_face", "vllm") and config.policy.model
         else []
     )
     if named and not trusted and not directory.is_ours:

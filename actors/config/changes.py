@@ -25,6 +25,7 @@ _FIXED = (
         re.compile(r"policy\.(engine|model|layers|width|heads|context|pixels|learns)"),
         "the checkpoint's weights do not fit it",
     ),
+    (re.compile(r"policy\.arguments\.lora_.*"), "the checkpoint's adapter does not fit it"),
     (
         re.compile(r"planning\.(model|layers|width|retrieve)"),
         "the checkpoint's world model does not fit it",

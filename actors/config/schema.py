@@ -68,9 +68,13 @@ class Policy(Section):
         1.0, ge=0, le=10, description="sampling temperature of training collectors"
     )
     model: Annotated[str, AfterValidator(model_here)] = Field(
-        "", description="hugging_face: a folder, a .gguf file, or smollm2; openai: the model's name"
+        "",
+        description="hugging_face, vllm: a folder, a .gguf file, or smollm2; openai: the model's name",
     )
-    base_url: str = Field("", description="openai: the server, e.g. http://127.0.0.1:8000/v1")
+    base_url: str = Field(
+        "",
+        description="openai, vllm: the server, e.g. http://127.0.0.1:8000/v1; vllm starts one of its own if empty",
+    )
     api_key_env: str = Field(
         "OPENAI_API_KEY", description="openai: NAME of the environment variable with the key"
     )
@@ -94,13 +98,19 @@ class Policy(Section):
     )
     tools: Literal["auto", "template", "text", "none"] = Field(
         "auto",
-        description="hugging_face, openai: how a model is told of a world's tools: by its own "
+        description="hugging_face, vllm, openai: how a model is told of a world's tools: by its own "
         "template, in words, or not; auto: by the template where that has a place for them",
     )
     epsilon: float = Field(
         0.1, ge=0, le=1, description="table: share of training actions taken at random"
     )
     learns: bool = Field(True, description="whether the learner updates this policy")
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the engine's own settings: hugging_face and vllm take device, dtype, "
+        "lora_rank, placement and others; docs/servers.md lists them",
+        examples=["{lora_rank: 16}"],
+    )
 
 
 def _recipe(given: str | dict[str, Any]) -> str | dict[str, Any]:
@@ -339,7 +349,7 @@ class Config(Section):
     planning: Planning = Planning()
     evaluation: Evaluation = Evaluation()
     monitors: list[str] = Field(
-        ["flat_groups", "policy_drift", "failing_worlds", "skipped_updates"],
+        ["flat_groups", "policy_drift", "engine_mismatch", "failing_worlds", "skipped_updates"],
         max_length=100,
         description="who watches the metrics: names, or package.module:function",
     )

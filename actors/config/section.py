@@ -39,7 +39,7 @@ def _absolute_or_address(path: str) -> str:
 
 def model_here(model: str, info: ValidationInfo) -> str:
     """A Hugging Face model's folder or file as a place on this machine; a name stays a name."""
-    is_path = info.data.get("engine") == "hugging_face" and (
+    is_path = info.data.get("engine") in ("hugging_face", "vllm") and (
         model.startswith("~") or (model and Path(model).exists())
     )
     return _absolute_or_address(model) if is_path else model

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from actors.config.section import ADDRESS
+from actors.engines.registry import CHAT_ENGINES
 from actors.engines.servers.passwords import HIDDEN, PASSWORD
+from actors.engines.settings import arguments_of
 from experience.command.plain_yaml import Node, Problems
+from experience.errors import ConfigError
 from experience.shards.redaction.redact import name_secrets
 
 if TYPE_CHECKING:
@@ -29,6 +32,11 @@ def check_sense(config: Config, merged: Node, problems: Problems) -> None:
         )
     for what, hint in [*_policy_problems(policy), *_server_problems(policy)]:
         problems.add(place, what, hint)
+    try:
+        arguments_of(policy)
+    except ConfigError as error:
+        said = str(error).removesuffix(error.hint).rstrip()
+        problems.add(place, said[said.index("policy.arguments") :], error.hint)
     for what, hint in _history_problems(config):
         where = merged.value["agent"].place if "agent" in merged.value else "defaults"
         problems.add(where, what, hint)
@@ -63,13 +71,22 @@ def _policy_problems(policy: Policy) -> Iterator[tuple[str, str]]:
             f"policy.sees: it is a setting of the engine openai, not of {policy.engine}",
             "leave it out; the engine small sees with policy.pixels=64",
         )
+    if policy.engine == "vllm" and policy.listed:
+        yield (
+            "policy.listed: the engine vllm does not hold a model to a list of actions yet",
+            "leave it out, or use policy.engine=hugging_face",
+        )
     if policy.max_tokens >= policy.context:
         yield (
             f"policy.max_tokens: {policy.max_tokens} leaves no room for a prompt in a context of "
             f"{policy.context}",
             "raise policy.context or lower policy.max_tokens",
         )
-    if policy.engine in ("small", "hugging_face") and policy.learns and policy.temperature == 0:
+    if (
+        policy.engine in ("small", "hugging_face", "vllm")
+        and policy.learns
+        and policy.temperature == 0
+    ):
         yield (
             "policy.temperature: 0 is greedy, and a greedy action is no sample to learn from",
             "set policy.temperature=1, or policy.learns=false; evaluation.temperature is another",
@@ -80,7 +97,7 @@ def history_of(config: Config) -> str:
     """`agent.history` as it is in force: `auto` is full for chat models without planning."""
     if config.agent.history != "auto":
         return config.agent.history
-    is_chat = config.policy.engine in ("hugging_face", "openai")
+    is_chat = config.policy.engine in CHAT_ENGINES
     return "full" if is_chat and not any(_plans_without_history(config)) else "none"
 
 
@@ -137,7 +154,7 @@ def _server_problems(policy: Policy) -> Iterator[tuple[str, str]]:
             "policy.base_url: the openai engine needs its server",
             "set policy.base_url=http://127.0.0.1:8000/v1",
         )
-    if policy.engine in ("hugging_face", "openai") and not policy.model:
+    if policy.engine in CHAT_ENGINES and not policy.model:
         yield (
             f"policy.model: the {policy.engine} engine needs a model",
             "set policy.model=NAME",

@@ -20,9 +20,10 @@ from actors.engines.engine import Situation, messages, parse_action, with_pictur
 from actors.engines.local import LocalEngine, TokenLimits
 from actors.engines.model import Prompt, TrainedModel
 from actors.engines.registry import EngineKind
-from actors.engines.settings import PolicySettings
+from actors.engines.settings import PolicySettings, arguments_of
 from experience.errors import ConfigError
 from experience.models.hugging_face import CausalModel, load, load_seeing, sees
+from experience.models.lora import adapt
 from experience.models.sight import open_picture
 from experience.policy import Decision
 
@@ -229,8 +230,11 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
         model, processor = load_seeing(policy.model)
         turns: ChatTurns = SeeingTurns(processor, model.lm, policy.tools)
     else:
-        model, tokenizer = load(policy.model)
+        arguments = arguments_of(policy)
+        model, tokenizer = load(policy.model, arguments.device, arguments.dtype)
         turns = ChatTurns(tokenizer, model.lm, policy.tools)
+        if arguments.lora_rank and policy.learns:
+            adapt(model, arguments.lora_rank, arguments.lora_alpha)
     if not turns.ends:
         raise ConfigError(
             f"policy.model: {policy.model} names no token that ends an answer",

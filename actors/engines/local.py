@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from actors.engines.engine import Situation, answer_fields
-from actors.engines.model import Prompt, TrainedModel
+from actors.engines.model import Prompt, TrainedModel, TurnTokenizer
 from actors.engines.settings import PolicySettings
 from experience.errors import ConfigError
 from experience.models.decoding import Sampled, allowed_tokens, sample
@@ -37,42 +38,27 @@ class TokenLimits:
 
 
 _ANY_LENGTH = 1 << 30
+_MOST_MEASURED = 256
+"""Prompts that were measured and not yet answered, at most."""
 
 
-class LocalEngine:
-    """Samples from a model in this process, which a learner may update between two calls.
+class TokenEngine:
+    """What all engines share that read and write tokens: prompts, actions, and what they mean.
 
-    listed: in a world that lists its actions, only a listed action is ever written. look: makes, of
-    the situations of one call, the pictures that the model's session takes; None: it cannot see.
-
-    Actions are drawn from the model's softmax at the given temperature, over what may be written,
-    and from nothing else. The random numbers are the engine's own, or, for a situation that names
-    a `draw`, those of that seed: the global generator plays no part, and is left as it is.
+    A prompt with a history is measured before it is answered (see `length`): what was measured is
+    kept until then, so that nothing is encoded twice.
     """
 
     def __init__(
-        self,
-        trained: TrainedModel,
-        limits: TokenLimits,
-        seed: int,
-        behaviour_id: str,
-        listed: bool = False,
-        look: Callable[[Sequence[Situation]], Any] | None = None,
+        self, tokenizer: TurnTokenizer, limits: TokenLimits, behaviour_id: str, listed: bool = False
     ) -> None:
         self.version = 0
-        self.sees = look is not None
-        self._look = look
         self.behaviour_id = behaviour_id
-        self._model = trained.model.eval()
-        self._tokenizer = trained.tokenizer
+        self.model_name = ""
+        self._tokenizer = tokenizer
         self._limits = limits
         self._listed = listed
-        self._generator = torch.Generator().manual_seed(seed)
-        self.model_name = ""
-
-    def load(self, weights: Weights) -> None:
-        weights.put_into(self._model)
-        self.version = weights.version
+        self._measured: OrderedDict[int, tuple[Situation, np.ndarray]] = OrderedDict()
 
     def encode(self, situation: Situation, action: str) -> Decision:
         """The action as tokens. Raises ConfigError if it has more tokens than may be written."""
@@ -93,30 +79,16 @@ class LocalEngine:
             action_cut=False,
         )
 
-    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
-        """Raises ConfigError if a listed action has more tokens than may be written."""
-        prompts = [self._prompt(s) for s in situations]
-        begun = time.perf_counter()
-        self._model.eval()  # a learner that shares the model has left it in training mode
-        written = sample(
-            self._model,
-            [p.ids for p in prompts],
-            end=self._tokenizer.ends,
-            temperature=temperature,
-            most_tokens=self._limits.most_tokens,
-            only=[self._only(s) for s in situations],
-            generator=[self._generator_of(s) for s in situations],
-            pictures=None if self._look is None else self._look(situations),
-        )
-        seconds = time.perf_counter() - begun if hasattr(self._tokenizer, "said") else None
-        return [
-            replace(self._decision(s, p, w, temperature), seconds=seconds)
-            for s, p, w in zip(situations, prompts, written, strict=True)
-        ]
-
     def _decision(
-        self, situation: Situation, prompt: Prompt, written: Sampled, temperature: float
+        self,
+        situation: Situation,
+        prompt: Prompt,
+        written: Sampled,
+        temperature: float,
+        version: int | None = None,
     ) -> Decision:
+        """version: of the weights that were sampled from; None: those of this engine."""
+        version = self.version if version is None else version
         is_listed = len(written.allowed_counts) > 0
         spelled = self._text_listed if is_listed else self._text_free
         fields: dict[str, Any] = {"text": spelled(situation, written.ids)}
@@ -126,11 +98,11 @@ class LocalEngine:
         ending = "tool_calls" if fields.get("tool_calls") else "stop"
         return Decision(
             **fields,
-            policy_version=self.version,
+            policy_version=version,
             prompt_ids=prompt.ids,
             action_ids=written.ids,
             logprobs=written.logprobs,
-            version_spans=(VersionSpan(self.version, len(written.ids)),),
+            version_spans=(VersionSpan(version, len(written.ids)),),
             finish_reason=ending if written.ended else "length",
             model=self.model_name,
             token_exact=True,
@@ -146,12 +118,17 @@ class LocalEngine:
 
     def length(self, situation: Situation) -> int:
         """The number of tokens of a prompt from which nothing is left out."""
-        return len(self._whole(situation))
+        whole = self._whole(situation)
+        self._measured[id(situation)] = (situation, whole)  # it is held, so that its id stays its
+        while len(self._measured) > _MOST_MEASURED:
+            self._measured.popitem(last=False)
+        return len(whole)
 
     def _prompt(self, situation: Situation) -> Prompt:
         room = self._limits.context - self._limits.most_tokens
         if situation.earlier:
-            whole = self._whole(situation)
+            known = self._measured.pop(id(situation), None)
+            whole = self._whole(situation) if known is None else known[1]
             if len(whole) <= room:
                 return Prompt(whole)
         return self._first_prompt(situation, room)
@@ -210,6 +187,58 @@ class LocalEngine:
                 f"set policy.max_tokens={len(ids)} or more",
             )
         return ids
+
+
+class LocalEngine(TokenEngine):
+    """Samples from a model in this process, which a learner may update between two calls.
+
+    listed: in a world that lists its actions, only a listed action is ever written. look: makes, of
+    the situations of one call, the pictures that the model's session takes; None: it cannot see.
+
+    Actions are drawn from the model's softmax at the given temperature, over what may be written,
+    and from nothing else. The random numbers are the engine's own, or, for a situation that names
+    a `draw`, those of that seed: the global generator plays no part, and is left as it is.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedModel,
+        limits: TokenLimits,
+        seed: int,
+        behaviour_id: str,
+        listed: bool = False,
+        look: Callable[[Sequence[Situation]], Any] | None = None,
+    ) -> None:
+        super().__init__(trained.tokenizer, limits, behaviour_id, listed)
+        self.sees = look is not None
+        self._look = look
+        self._model = trained.model.eval()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def load(self, weights: Weights) -> None:
+        weights.put_into(self._model)
+        self.version = weights.version
+
+    def act(self, situations: Sequence[Situation], temperature: float) -> list[Decision]:
+        """Raises ConfigError if a listed action has more tokens than may be written."""
+        prompts = [self._prompt(s) for s in situations]
+        begun = time.perf_counter()
+        self._model.eval()  # a learner that shares the model has left it in training mode
+        written = sample(
+            self._model,
+            [p.ids for p in prompts],
+            end=self._tokenizer.ends,
+            temperature=temperature,
+            most_tokens=self._limits.most_tokens,
+            only=[self._only(s) for s in situations],
+            generator=[self._generator_of(s) for s in situations],
+            pictures=None if self._look is None else self._look(situations),
+        )
+        seconds = time.perf_counter() - begun if hasattr(self._tokenizer, "said") else None
+        return [
+            replace(self._decision(s, p, w, temperature), seconds=seconds)
+            for s, p, w in zip(situations, prompts, written, strict=True)
+        ]
 
     def _generator_of(self, situation: Situation) -> torch.Generator:
         if situation.draw is None:

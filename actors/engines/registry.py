@@ -25,7 +25,7 @@ OUTSIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """The name of an engine that is not in this folder: `my_package:MyEngine`."""
 
 _FILES = "_engine.py"
-CHAT_ENGINES = frozenset({"hugging_face", "openai"})
+CHAT_ENGINES = frozenset({"hugging_face", "openai", "vllm"})
 """Bundled engines whose models read sentences: bundled worlds speak plainly to them."""
 
 
@@ -35,7 +35,7 @@ class EngineKind:
 
     make_engine: Callable[[PolicySettings, int, TrainedModel | None], Engine]
     """(settings, seed, model to sample from, None for a new one) -> the engine."""
-    make_model: Callable[[PolicySettings, int], TrainedModel] | None = None
+    make_model: Callable[[PolicySettings, int], TrainedModel | None] | None = None
     """(settings, seed) -> the model that a learner may update; None if there is no such model."""
     check: Callable[[PolicySettings], None] | None = None
     """Raises EngineError, within seconds, if the engine could not answer."""

@@ -20,7 +20,7 @@ from experience.learning.credit import AdvantageEstimator
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
 from experience.learning.sequences.sequence import count_turns
-from experience.learning.trainer import Trainer
+from experience.learning.trainer import Trainer, engine_mismatch
 from experience.learning.value import ValueFunction
 from experience.models.sight import Album
 from experience.models.weights import PolicyBundle, Weights
@@ -151,6 +151,7 @@ class TokenLearner:
             return {}
         self.trainer.keep_reference()
         library = library_in(self.options)
+        mismatch = engine_mismatch(self.trainer, groups, self.version)
         turns, metrics = self.advantages(groups, library)
         sequences = join(turns)
         metrics |= _sizes(sequences)
@@ -172,7 +173,7 @@ class TokenLearner:
             )
             for name, value in update.items():
                 found[name].append(value)
-        metrics |= {name: float(np.mean(values)) for name, values in found.items()}
+        metrics |= {name: float(np.mean(values)) for name, values in found.items()} | mismatch
         if not imagined:
             return metrics
         return {f"imagined_{name}": value for name, value in metrics.items()}

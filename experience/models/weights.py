@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from experience.errors import WeightsError
 
+ADAPTERS = (".lora_A", ".lora_B")
+"""How the names of an adapter's tensors end."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -99,10 +102,11 @@ class PolicyBundle:
         return self if new == self else new
 
 
-def pack(tensors: Mapping[str, Tensor]) -> bytes:
-    """Writes tensors as safetensors bytes."""
+def pack(tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> bytes:
+    """Writes tensors as safetensors bytes. about: what the file says of them."""
     # safetensors refuses tensors that are not contiguous, such as transposed views.
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, about)
 
 
 def unpack(data: bytes) -> dict[str, Tensor]:
@@ -131,5 +135,8 @@ def unpack_optimizer(data: bytes, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters by name; tied weights are one tensor."""
-    return dict(model.named_parameters(remove_duplicate=True))
+    """The parameters by name; tied weights are one tensor. Of a model with adapters, the adapters:
+    everything else in it is the same in all versions."""
+    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=True))
+    adapters = {name: tensor for name, tensor in named.items() if name.endswith(ADAPTERS)}
+    return adapters or named

@@ -20,7 +20,7 @@ from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.described import describe_worlds
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.loop.desk import Desk
-from actors.collecting.loop.lanes import Lanes
+from actors.collecting.loop.lanes import Lanes, MakeEngine
 from actors.collecting.loop.leases import Leases, Line
 from actors.collecting.loop.slot_loop import SlotLoop
 from actors.collecting.loop.tables import Tables
@@ -28,6 +28,7 @@ from actors.collecting.recorder import Recorder
 from actors.collecting.streams import Streams, left_behind
 from actors.collecting.work import in_step
 from actors.config.schema import Config
+from actors.engines.registry import make_engine
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
 
@@ -49,8 +50,10 @@ class Collector:
         index: int,
         line: Line,
         make_desk: MakeDesk | None = None,
+        make: MakeEngine = make_engine,
     ) -> None:
         self.index = index
+        os.environ["XP_LOGS"] = str(directory.parent.absolute() / "logs")  # for servers of engines
         # the worlds know no configuration: they read the weakest tier from the environment
         os.environ["XP_MIN_TIER"] = config.sandbox.min_tier
         name = f"collector-{index:04d}"
@@ -80,7 +83,7 @@ class Collector:
         self._slots = streams.slots
         # an incarnation after a crash does not draw the numbers of the one before again
         seed = config.seed + 1000 * (index + 1) + self.journal.epoch
-        lanes = Lanes(config, rewards, seed, described.shared.values())
+        lanes = Lanes(config, rewards, seed, described.shared.values(), make)
         # what a server answers is never the same twice: nothing is gained by waiting for all
         self.in_step = in_step(config) and not lanes.answers_alone
         at = lanes, self.mailbox, self.in_step, len(self._slots)

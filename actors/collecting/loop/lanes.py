@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from actors.agents.agent import Agent, Expert, Random
@@ -12,7 +12,7 @@ from actors.collecting.hosts.messages import Failed
 from actors.collecting.loop.rivals import make_rivals
 from actors.collecting.slot import Slot
 from actors.collecting.work import Lane
-from actors.config.schema import Config
+from actors.config.schema import Config, Policy
 from actors.engines.engine import Engine
 from actors.engines.registry import make_engine
 from experience.errors import EngineError, EnvironmentFailure
@@ -30,6 +30,9 @@ slot: then nobody answers any more, and the run ends."""
 
 _MOST_PAUSE_SECONDS = 3.0
 
+MakeEngine = Callable[[Policy, int], Engine]
+"""(settings, seed) -> an engine: of this process, or one that is shared with others."""
+
 
 class Lanes:
     """The policy in training, pinned policies in evaluation, the world's expert, random actions,
@@ -41,14 +44,18 @@ class Lanes:
         rewards: RewardModel,
         seed: int,
         shared: Iterable[WorldCard] = (),
+        make: MakeEngine = make_engine,
     ) -> None:
         self._config = config
         self._rewards = rewards
-        self._engine = make_engine(config.policy, seed)
+        self._make = make
+        self._engine = make(config.policy, seed)
         self._acting = self._agent(self._engine, config.policy.temperature)
         self._evaluating: Agent | None = None
         self._evaluating_version: int | None = None
         self._pinned: dict[int, PolicyBundle] = {}
+        self._holding: dict[int, Agent] = {}
+        """An agent for each pinned version, where the engine holds versions side by side."""
         self._scripted: dict[Lane, Expert | Random] = {
             "demonstration": Expert(self._engine),
             "random": Random(),
@@ -65,14 +72,27 @@ class Lanes:
 
     def pin(self, policy: PolicyBundle) -> None:
         """Keeps a policy for the evaluations that are ordered for their version."""
+        if self._holds_versions:
+            if policy.version not in self._holding:
+                engine = self._make(self._config.policy, self._config.seed)
+                agent = self._agent(engine, self._config.evaluation.temperature)
+                agent.load(policy)
+                self._holding[policy.version] = agent
+            return
         if self._evaluating is None:
-            engine = make_engine(self._config.policy, self._config.seed)
+            engine = self._make(self._config.policy, self._config.seed)
             self._evaluating = self._agent(engine, self._config.evaluation.temperature)
         self._pinned[policy.version] = policy
 
     def keep_pinned(self, versions: set[int]) -> None:
         """Drops the policies of every other version."""
         self._pinned = {v: pinned for v, pinned in self._pinned.items() if v in versions}
+        for version in self._holding.keys() - versions:
+            _close(self._holding.pop(version))
+
+    @property
+    def _holds_versions(self) -> bool:
+        return self._config.policy.learns and bool(getattr(self._engine, "holds_versions", False))
 
     @property
     def answers_alone(self) -> bool:
@@ -101,9 +121,9 @@ class Lanes:
         return [Failed.of(failed, "engine_error")] * len(slots)
 
     def close(self) -> None:
-        self._acting.close()
-        if self._evaluating is not None:
-            self._evaluating.close()
+        evaluating = [] if self._evaluating is None else [self._evaluating]
+        for agent in [self._acting, *evaluating, *self._holding.values()]:
+            _close(agent)
         for rival in self._rivals.values():
             rival.close()
 
@@ -123,6 +143,8 @@ class Lanes:
         """The agent of a lane, with the policy that its version names."""
         if lane == "train":
             return self._acting
+        if self._holds_versions:
+            return self._holding[version]
         assert self._evaluating is not None, "an evaluation is ordered with its weights"
         is_new = version in self._pinned and version != self._evaluating_version
         if is_new and self._config.policy.learns:
@@ -141,6 +163,13 @@ def _rival_of(slot: Slot) -> str:
     """Who acts in a slot of the lane `rival`."""
     assert slot.work is not None
     return slot.work.rival
+
+
+def _close(agent: Agent) -> None:
+    agent.close()
+    close = getattr(agent.engine, "close", None)
+    if close is not None:
+        close()
 
 
 def _ask(agent: Expert | Random, slot: Slot) -> Decision | Failed:
