@@ -24,6 +24,7 @@ from actors.engines.settings import PolicySettings, arguments_of
 from experience.errors import ConfigError
 from experience.models.hugging_face import CausalModel, load, load_seeing, sees
 from experience.models.lora import adapt
+from experience.models.prefixes import PrefixStore
 from experience.models.sight import open_picture
 from experience.policy import Decision
 
@@ -246,6 +247,7 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
 
 def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:
     """Samples from `trained`, or from a copy of the pretrained model of its own."""
+    is_own = trained is None
     trained = trained or make_model(policy, seed)
     limits = TokenLimits.of(policy)
     engine: LocalEngine
@@ -254,6 +256,8 @@ def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None)
         engine = SeeingEngine(trained, limits, seed, "hugging_face", policy.listed, look)
     else:
         engine = LocalEngine(trained, limits, seed, "hugging_face", policy.listed)
+        if is_own and (megabytes := arguments_of(policy).prefix_mb):
+            trained.model.prefixes = PrefixStore(megabytes << 20)
     engine.model_name = Path(policy.model).name
     return engine
 

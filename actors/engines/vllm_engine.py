@@ -10,6 +10,7 @@ actions (`policy.listed`), pictures.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -17,7 +18,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Service:
         self._policy = policy
         self.folder = Path(tempfile.mkdtemp(prefix="xp-vllm-"))
         atexit.register(self.close)
+        self._writing = threading.Lock()
         self.child: ServerChild | None = None
         address = policy.base_url
         if not address:
@@ -92,10 +93,16 @@ class Service:
         if self.child is None:
             return False
         model = self.folder / "model"
-        if not model.exists():
-            loaded, tokenizer = load(self._policy.model)
-            write_folder(loaded, tokenizer, model, arguments_of(self._policy).served_dtype)
+        with self._writing:
+            if not model.exists():
+                loaded, tokenizer = load(self._policy.model)
+                write_folder(loaded, tokenizer, model, arguments_of(self._policy).served_dtype)
         return self.child.ensure(self.connection)
+
+    def begin(self) -> None:
+        """Starts the server ahead of the first request, which is told if that fails."""
+        with contextlib.suppress(EngineError):
+            self.ensure()
 
     @property
     def model(self) -> str:
@@ -130,22 +137,22 @@ def service_of(policy: PolicySettings) -> Service:
     with _MAKING:
         if key not in _SERVICES:
             _SERVICES[key] = Service(policy, arguments)
+            # loading takes minutes: it begins now, while demonstrations are shown and imitated
+            threading.Thread(target=_SERVICES[key].begin, daemon=True, name="vllm").start()
         return _SERVICES[key]
 
 
 class VllmEngine(TokenEngine):
-    """Asks the server about each situation by itself; the server makes batches as they come.
-
-    holds_versions: an engine of each pinned version costs no more than its adapter.
-    """
+    """Asks the server about each situation by itself; the server makes batches as they come."""
 
     answers_alone = True
-    holds_versions = True
 
     def __init__(self, policy: PolicySettings, turns: ChatTurns, service: Service) -> None:
         super().__init__(turns, TokenLimits.of(policy), "vllm")
+        self._turns = turns
         arguments: VllmArguments = arguments_of(policy)
         self.model_name = Path(policy.model).name
+        self._policy = policy
         self._service = service
         self._retries = policy.retries
         self._streams = arguments.stream
@@ -163,6 +170,10 @@ class VllmEngine(TokenEngine):
             self.version = weights.version
         if before:
             self._service.shelf.release(before)
+
+    def pinned(self) -> VllmEngine:
+        """An engine for one more version, which costs no more than its adapter."""
+        return VllmEngine(self._policy, self._turns, self._service)
 
     def close(self) -> None:
         """Holds no version any more."""
@@ -197,7 +208,7 @@ class VllmEngine(TokenEngine):
             first_token_seconds=answer.first_seconds,
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def _held(self) -> Iterator[tuple[int, str]]:
         """The present version and its adapter, which stays in the server meanwhile."""
         shelf = self._service.shelf

@@ -17,6 +17,7 @@ from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
 from actors.config.sense import names_of_secrets
 from actors.pool.pool import programs_of
+from actors.pool.ray_engines import engine_maker
 from experience.command.output import guard
 from experience.errors import XpError
 from experience.shards.redaction.redact import name_secrets
@@ -134,7 +135,11 @@ class RayCollector:
         me = ray.get_runtime_context().current_actor
         line = RayLine(dispatcher, lambda: self._made.mailbox, me)
         try:
-            self._collector = Collector(config, run_id, directory, index, line, programs_of(config))
+            logs = directory.parent.absolute() / "logs"
+            make = engine_maker(config, run_id, logs, dispatcher)
+            self._collector = Collector(
+                config, run_id, directory, index, line, programs_of(config), make
+            )
         except BaseException as error:  # noqa: BLE001  `work` raises it: here Ray would hide it
             self._failed = error
 

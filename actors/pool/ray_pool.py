@@ -18,6 +18,7 @@ from actors.config.schema import Config
 from actors.pool.pool import all_new
 from actors.pool.ray_actors import RayDispatcher
 from actors.pool.ray_collectors import RayCollectors
+from actors.pool.ray_engines import end_engines
 from actors.pool.ray_start import log_ray_to, start_ray
 from experience.command.output import say
 from experience.models.weights import PolicyBundle
@@ -34,6 +35,7 @@ class RayPool:
     def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
         self._ray = start_ray(config.address)
         self._config = config
+        self._run_id = run_id
         self._directory = directory.resolve()
         self._catalog = catalog
         log_ray_to(directory.parent / "logs" / "ray.log")
@@ -101,6 +103,7 @@ class RayPool:
         self._asked = self._dispatcher.status.remote()
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._hear(self._ray.get(self._asked, timeout=5))
+        end_engines(self._ray, self._run_id)
         self._ray.kill(self._dispatcher)
         return acknowledged
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,18 @@ class Session(Protocol):
 
     def keep(self, rows: Tensor) -> None:
         """Drops all sequences except `rows`."""
+
+
+@runtime_checkable
+class KeepsPrefixes(Protocol):
+    """A session that knows the beginnings of prompts from earlier sessions."""
+
+    def begin(self, prompts: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Tensor | None]:
+        """The tokens of each prompt that are still to be read, and the columns of what is known:
+        bool [B, T], False at padding; None if nothing is known."""
+
+    def end(self, rows: Sequence[int]) -> None:
+        """Keeps what these rows have read."""
 
 
 class Samplable(Protocol):
@@ -97,9 +109,8 @@ def sample(
     ends = {end} if isinstance(end, int) else set(end)
     if isinstance(generator, torch.Generator):
         generator = [generator] * len(prompts)
-    # Any token can pad: `seen` hides it.
-    tokens, seen = _padded(prompts, next(iter(ends), 0))
     session = model.session() if pictures is None else model.session(pictures)
+    tokens, seen = _opening(session, prompts, next(iter(ends), 0))
     logits = session.read(tokens, seen)
     listed = [_listed(texts, most_tokens, ends) for texts in only] or [[] for _ in prompts]
     writing = [_Writing(texts) for texts in listed]
@@ -120,6 +131,8 @@ def sample(
             if not writing[row].ended and len(writing[row].ids) < most_tokens
         ]
         if not going:
+            if isinstance(session, KeepsPrefixes):
+                session.end(range(len(alive)))
             return [w.sampled() for w in writing]
         if len(going) < len(alive):
             rows = torch.tensor(going)
@@ -207,6 +220,19 @@ def _listed(
             "append one: the model would go on writing after the text",
         )
     return [text.tolist() for text in texts]
+
+
+def _opening(
+    session: Session, prompts: Sequence[np.ndarray], padding: int
+) -> tuple[Tensor, Tensor]:
+    """The tokens that are to be read first, int64 [B, T], and which columns are tokens, those that
+    the session knows already before them: bool [B, known + T]."""
+    # Any token can pad: `seen` hides it.
+    if not isinstance(session, KeepsPrefixes):
+        return _padded(prompts, padding)
+    left, known = session.begin(prompts)
+    tokens, seen = _padded(left, padding)
+    return tokens, seen if known is None else torch.cat([known, seen], 1)
 
 
 def _padded(prompts: Sequence[np.ndarray], padding: int) -> tuple[Tensor, Tensor]:

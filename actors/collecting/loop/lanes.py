@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from actors.agents.agent import Agent, Expert, Random
 from actors.agents.planner import Planner
@@ -74,8 +75,8 @@ class Lanes:
         """Keeps a policy for the evaluations that are ordered for their version."""
         if self._holds_versions:
             if policy.version not in self._holding:
-                engine = self._make(self._config.policy, self._config.seed)
-                agent = self._agent(engine, self._config.evaluation.temperature)
+                pinned: Any = self._engine
+                agent = self._agent(pinned.pinned(), self._config.evaluation.temperature)
                 agent.load(policy)
                 self._holding[policy.version] = agent
             return
@@ -92,7 +93,7 @@ class Lanes:
 
     @property
     def _holds_versions(self) -> bool:
-        return self._config.policy.learns and bool(getattr(self._engine, "holds_versions", False))
+        return self._config.policy.learns and hasattr(self._engine, "pinned")
 
     @property
     def answers_alone(self) -> bool:

@@ -1,0 +1,1 @@
+"""One engine that many collectors share."""
