@@ -31,7 +31,7 @@ CATALOGUE = {"done": SignalKind("fraction", "env_state"), "cost": SignalKind("co
 SKIPPED = ".xp-skipped"
 """In the root: per test that an optional part was missing for, its id, a tab and why."""
 _SETUP = "./xp setup"
-_PARTS = ("worlds", "wiki", "peers")
+_PARTS = ("worlds", "wiki", "peers", "vllm")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

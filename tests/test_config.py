@@ -356,7 +356,7 @@ def test_a_section_is_explained_key_by_key_with_choices_ranges_and_who_set_them(
         f"policy.{name}" for name in type(Config().policy).model_fields
     }
     assert (
-        "takes hugging_face, openai, small, table, my_package:MyEngine\n  default 'small', set "
+        "takes hugging_face, openai, small, table, vllm, my_package:MyEngine\n  default 'small', set "
         "by override 'policy.engine=table'" in said
     )
     assert "takes a number from 0 to 10" in said

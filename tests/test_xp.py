@@ -40,7 +40,7 @@ def test_help_installs_nothing(words: list[str], bare: Path) -> None:
 
 def test_an_unknown_part_is_refused_before_anything_is_installed(bare: Path) -> None:
     done = told(bare, "setup", "everything")
-    assert done.returncode == 1 and "worlds, wiki, peers" in done.stderr
+    assert done.returncode == 1 and "worlds, wiki, peers, vllm" in done.stderr
     assert not (bare / ".venv").exists()
 
 

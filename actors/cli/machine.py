@@ -58,7 +58,7 @@ def run_tests(
     context: typer.Context,
     long: Annotated[bool, typer.Option("--long", help="the long ones too")] = False,
     extras: Annotated[
-        str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers")
+        str, typer.Option(help="those skipped until ./xp setup worlds, wiki, peers, vllm")
     ] = "",
     coverage: Annotated[
         bool, typer.Option("--coverage", help="print what share of the lines tests ran; slower")
@@ -72,8 +72,10 @@ def run_tests(
 
 
 @app.command("setup")
-def set_up(what: Annotated[str, typer.Argument(help="worlds, wiki or peers")] = "worlds") -> None:
-    """What the demo does not need, by ./xp itself: worlds, wiki or peers."""
+def set_up(
+    what: Annotated[str, typer.Argument(help="worlds, wiki, peers or vllm")] = "worlds",
+) -> None:
+    """What the demo does not need, by ./xp itself: worlds, wiki, peers or vllm."""
     _need_a_checkout("setup")
     raise ConfigError(f"setup {what} is done by ./xp", f"{ROOT}/xp setup {what}")
 

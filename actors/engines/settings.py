@@ -83,9 +83,11 @@ def arguments_of(policy: PolicySettings) -> Any:
         return ServiceArguments()
     try:
         # a configuration has lists where the dataclass has tuples
-        return kind(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in policy.arguments.items()}
-        )
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in policy.arguments.items()
+        }
+        return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

@@ -1,0 +1,1 @@
+"""What engines cost: turns with a history, sharing one model, and pushing new weights."""
