@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from actors import ROOT
+from actors.collecting.lanes import Lanes
+from actors.config.schema import Config
 from actors.engines.engine import Situation
 from actors.engines.serving.shared import SharedEngine
 from experience.errors import EngineError
-from experience.models.weights import Weights
+from experience.models.weights import PolicyBundle, Weights
 from experience.policy import Decision
+from experience.reward import RewardModel
+from experience.shards.catalog import Catalog
 
 
 class Recording:
@@ -125,3 +134,51 @@ def test_an_error_of_new_weights_reaches_whoever_brought_them() -> None:
     with pytest.raises(EngineError, match="not these"):
         shared.load(weights(1))
     assert shared.ask(Situation("x"), 1.0).result(20).policy_version == 0
+
+
+def test_evaluations_of_two_versions_are_each_answered_by_their_own() -> None:
+    """Where an engine holds versions side by side, no evaluation waits for another's weights."""
+    closed: list[int] = []
+
+    class Pinned(Server):
+        def close(self) -> None:
+            closed.append(self.version)
+
+    class Held(Server):
+        def pinned(self) -> Server:
+            return Pinned()
+
+    lanes = Lanes(Config(), RewardModel({}), 0, lambda policy, seed: Held())
+    for version in (3, 7):
+        lanes.pin(PolicyBundle(weights(version)))
+    agents = [lanes._policy("evaluation", version) for version in (3, 7, 3)]
+    assert [agent.engine.version for agent in agents] == [3, 7, 3]
+    assert agents[0] is agents[2]
+    lanes.keep_pinned({7})
+    assert closed == [3]
+
+
+@pytest.mark.long
+def test_collectors_of_a_node_share_one_engine_and_learn(tmp_path: Path) -> None:
+    words = [
+        *("run", "workers=2", "policy.arguments={placement: node, cpus: 0.5}", "--json"),
+        "worlds=[{id: envs:KeyDoor-v0, groups: 1, demonstrations: 2}]",
+        *("budget.updates=2", "collecting.slots=2", "collecting.group_size=2"),
+        *("learning.imitation_passes=1", "planning.enabled=false", "evaluation.every=1"),
+        *("policy.layers=1", "policy.width=32", "policy.heads=2", "policy.context=256"),
+        *("evaluation.episodes=1", "evaluation.final_episodes=1", "runs_dir=runs"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "actors", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]
+    steps = [step for block in Catalog(run / "shards").follow() for step in block]
+    decisions = [step.decision for step in steps if step.decision and step.decision.sampled]
+    assert {decision.policy_version for decision in decisions} > {0}
+    assert len({step.stream_id for step in steps}) >= 3

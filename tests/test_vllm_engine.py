@@ -278,6 +278,12 @@ def test_a_wrong_argument_is_named_with_its_place(arguments: str, said: str) -> 
     assert said in str(caught.value)
 
 
+def test_a_server_in_each_of_several_collectors_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"set policy\.arguments\.placement=node"):
+        load([ROOT / "configs/vllm.yaml"], ["workers=2"])
+    load([ROOT / "configs/vllm.yaml"], ["workers=2", "policy.arguments.placement=node"])
+
+
 def test_an_engine_without_arguments_says_so() -> None:
     with pytest.raises(ConfigError, match="the engine table takes none"):
         load([], ["policy.engine=table", "policy.arguments={device: cpu}"])

@@ -37,6 +37,9 @@ def check_sense(config: Config, merged: Node, problems: Problems) -> None:
     except ConfigError as error:
         said = str(error).removesuffix(error.hint).rstrip()
         problems.add(place, said[said.index("policy.arguments") :], error.hint)
+    else:
+        for what, hint in _placement_problems(config):
+            problems.add(place, what, hint)
     for what, hint in _history_problems(config):
         where = merged.value["agent"].place if "agent" in merged.value else "defaults"
         problems.add(where, what, hint)
@@ -173,6 +176,19 @@ def _server_problems(policy: Policy) -> Iterator[tuple[str, str]]:
         yield (
             "policy.learns: a server's weights cannot be updated from here",
             "set policy.learns=false",
+        )
+
+
+def _placement_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """(what is wrong, what to do) with where the engine is."""
+    policy = config.policy
+    if policy.engine != "vllm" or policy.base_url or not config.workers:
+        return
+    if arguments_of(policy).placement == "inside":
+        yield (
+            f"policy.arguments.placement: inside would start a server in each of {config.workers} "
+            "collectors",
+            "set policy.arguments.placement=node, or name a running server in policy.base_url",
         )
 
 

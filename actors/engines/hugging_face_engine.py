@@ -234,7 +234,7 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
         arguments = arguments_of(policy)
         model, tokenizer = load(policy.model, arguments.device, arguments.dtype)
         turns = ChatTurns(tokenizer, model.lm, policy.tools)
-        if arguments.lora_rank and policy.learns:
+        if arguments.lora_rank:
             adapt(model, arguments.lora_rank, arguments.lora_alpha)
     if not turns.ends:
         raise ConfigError(

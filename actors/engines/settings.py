@@ -78,7 +78,8 @@ def arguments_of(policy: PolicySettings) -> Any:
     where = f"{policy.place('arguments')}: policy.arguments"
     kind = ARGUMENTS.get(policy.engine)
     if kind is None:
-        if policy.arguments:
+        # an engine of somebody else reads its own from `policy.arguments`
+        if policy.arguments and ":" not in policy.engine:
             raise ConfigError(f"{where}: the engine {policy.engine} takes none", "leave it out")
         return ServiceArguments()
     try:

@@ -236,10 +236,11 @@ class VllmEngine(TokenEngine):
                     self._service.shelf.again(adapter)
                 elif not is_passing or tried == self._retries:
                     raise
+                time.sleep(_pause(tried))
             except EngineError:
                 if tried == self._retries:
                     raise
-                time.sleep(min(2.0**tried / 5, 5.0))
+                time.sleep(_pause(tried))
                 self._service.ensure()
         raise EngineError(f"the server loses {adapter} again and again", "see its log")
 
@@ -299,6 +300,11 @@ class VllmEngine(TokenEngine):
             raise ValueError("a log-probability is missing")
         none = np.empty(0, np.int32)
         return Sampled(np.array(ids, np.int32), known, none, none, ids[-1] in self._tokenizer.ends)
+
+
+def _pause(tried: int) -> float:
+    """Seconds before a request is sent again."""
+    return float(min(2.0**tried / 5, 5.0))
 
 
 def make_model(policy: PolicySettings, seed: int) -> TrainedModel | None:

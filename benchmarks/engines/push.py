@@ -77,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--server", default="", help="the program vllm")
+    parser.add_argument("--base-url", default="", help="a vLLM server that runs already")
     parser.add_argument("--pushes", type=int, default=100)
     parser.add_argument("--askers", type=int, default=4)
     parser.add_argument("--whole", action="store_true", help="all weights, into this process")
@@ -84,6 +85,7 @@ def main() -> None:
     given: dict[str, Any] = {"lora_rank": 16, "stream": True, "server": asked.server}
     kind = "hugging_face" if asked.whole else "vllm"
     policy = Policy(engine=kind, model=asked.model, context=256, max_tokens=8,
+                    base_url=asked.base_url, timeout_seconds=300,
                     arguments={} if asked.whole else given)  # fmt: skip
     trained = make_model(policy, 0)
     assert trained is not None

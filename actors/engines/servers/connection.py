@@ -107,6 +107,8 @@ class Connection:
             line = self._own.line = kind(*self._address, timeout=timeout_seconds)
         self._own.used = time.monotonic()
         line.timeout = timeout_seconds
+        if line.sock is not None:  # it has the time limit of the request before
+            line.sock.settimeout(timeout_seconds)
         return line
 
     def _failed(self, error: Exception) -> EngineError:

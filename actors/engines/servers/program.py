@@ -50,7 +50,7 @@ def serve_command(policy: Any, arguments: Any, model: Path) -> list[str]:
         # the model's own settings for generation are not used
         *("--generation-config", "vllm"),
     ]
-    if policy.learns:
+    if arguments.lora_rank:
         words += [
             *("--enable-lora", "--max-lora-rank", str(_rank(arguments.lora_rank))),
             *("--max-loras", str(arguments.adapters)),
