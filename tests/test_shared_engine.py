@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors import ROOT
-from actors.collecting.lanes import Lanes
+from actors.collecting.loop.lanes import Lanes
 from actors.config.schema import Config
 from actors.engines.engine import Situation
 from actors.engines.serving.shared import SharedEngine
@@ -148,7 +148,7 @@ def test_evaluations_of_two_versions_are_each_answered_by_their_own() -> None:
         def pinned(self) -> Server:
             return Pinned()
 
-    lanes = Lanes(Config(), RewardModel({}), 0, lambda policy, seed: Held())
+    lanes = Lanes(Config(), RewardModel({}), 0, make=lambda policy, seed: Held())
     for version in (3, 7):
         lanes.pin(PolicyBundle(weights(version)))
     agents = [lanes._policy("evaluation", version) for version in (3, 7, 3)]

@@ -31,7 +31,7 @@ from actors.engines.vllm_engine import VllmEngine
 from experience.errors import ConfigError, EngineError, WeightsError
 from experience.learning.advantages import of_decision
 from experience.learning.batch import TokenBatch
-from experience.learning.losses import token_logprobs
+from experience.learning.sequences.scoring import token_logprobs
 from experience.models.weights import Weights
 from tests.test_lora import changed
 from tests.tiny_hugging_face import write_tiny_model

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from actors.engines.model import TrainedModel
 from actors.engines.registry import EngineKind
 from actors.engines.servers.adapters import AdapterShelf
 from actors.engines.servers.child import ServerChild
+from actors.engines.servers.completions import Answer, Completions
 from actors.engines.servers.connection import Connection, Refused
 from actors.engines.servers.program import environment_of, serve_command
 from actors.engines.settings import PolicySettings, VllmArguments, arguments_of
 from experience.errors import ConfigError, EngineError
-from experience.models.decoding import Sampled
 from experience.models.hugging_face import describe, load, load_tokenizer, write_folder
 from experience.models.weights import Weights
 from experience.policy import Decision
@@ -48,15 +48,6 @@ _LOST = 404
 _NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 LOGS = "XP_LOGS"
 """The environment variable that names the folder for logs, such as that of a run."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was sampled, and the seconds until its first token; None if it was not streamed."""
-
-    sampled: Sampled
-    prompt_ids: np.ndarray
-    first_seconds: float | None
 
 
 class Service:
@@ -124,6 +115,8 @@ class Service:
             self.child.close()
         for made in ("model", "adapters"):
             shutil.rmtree(self.folder / made, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a log may be left in it
+            self.folder.rmdir()
 
 
 _SERVICES: dict[tuple[Any, ...], Service] = {}
@@ -155,7 +148,9 @@ class VllmEngine(TokenEngine):
         self._policy = policy
         self._service = service
         self._retries = policy.retries
-        self._streams = arguments.stream
+        self._completions = Completions(
+            service.connection, self._limits.most_tokens, turns.ends, arguments.stream
+        )
         # a server that was not started here may tell log-probabilities before temperature
         self._tells_tempered = service.child is not None
         self._adapter = ""
@@ -226,10 +221,10 @@ class VllmEngine(TokenEngine):
         self, adapter: str, prompt: np.ndarray, temperature: float, draw: int | None
     ) -> Answer:
         """Asks again while the server is away, and gives back what it has lost."""
-        asked = self._request(adapter, prompt, temperature, draw)
+        model = adapter or self._service.model
         for tried in range(self._retries + 1):
             try:
-                return self._complete(asked)
+                return self._completions.ask(model, prompt, temperature, draw)
             except Refused as refused:
                 is_passing = refused.status >= 500 or refused.status == 429
                 if refused.status == _LOST and adapter:
@@ -243,63 +238,6 @@ class VllmEngine(TokenEngine):
                 time.sleep(_pause(tried))
                 self._service.ensure()
         raise EngineError(f"the server loses {adapter} again and again", "see its log")
-
-    def _request(
-        self, adapter: str, prompt: np.ndarray, temperature: float, draw: int | None
-    ) -> dict[str, Any]:
-        return {
-            "model": adapter or self._service.model,
-            "prompt": prompt.tolist(),
-            "max_tokens": self._limits.most_tokens,
-            "temperature": temperature,
-            "seed": None if draw is None else draw % 2**31,
-            "logprobs": 0,
-            "return_token_ids": True,
-            "add_special_tokens": False,
-            "skip_special_tokens": False,
-            "stop_token_ids": [int(end) for end in self._tokenizer.ends],
-            # what the model's own generation settings say would be sampled from another distribution
-            "top_p": 1.0,
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "stream": self._streams,
-        }
-
-    def _complete(self, asked: dict[str, Any]) -> Answer:
-        connection = self._service.connection
-        begun = time.perf_counter()
-        first: float | None = None
-        ids, logprobs, prompt = list[int](), list[float](), list[int]()
-        parts: Any
-        if self._streams:
-            parts = connection.stream("/v1/completions", asked)
-        else:
-            parts = [connection.post("/v1/completions", asked)]
-        try:
-            for part in parts:
-                if not part["choices"]:
-                    continue
-                (choice,) = part["choices"]
-                if self._streams and first is None:
-                    first = time.perf_counter() - begun
-                prompt += choice.get("prompt_token_ids") or []
-                ids += choice["token_ids"]
-                logprobs += choice["logprobs"]["token_logprobs"]
-            return Answer(self._sampled(ids, logprobs), np.array(prompt, np.int32), first)
-        except _NO_ANSWER:
-            raise EngineError(
-                f"{connection.base_url}: what it answers is no completion with tokens and "
-                "log-probabilities",
-                "policy.engine=vllm needs vLLM ≥ 0.12; policy.engine=openai takes other servers",
-            ) from None
-
-    def _sampled(self, ids: list[int], logprobs: list[float]) -> Sampled:
-        known = np.array(logprobs, np.float32)
-        if not ids or len(ids) != len(known) or not np.isfinite(known).all():
-            raise ValueError("a log-probability is missing")
-        none = np.empty(0, np.int32)
-        return Sampled(np.array(ids, np.int32), known, none, none, ids[-1] in self._tokenizer.ends)
 
 
 def _pause(tried: int) -> float:

@@ -25,11 +25,17 @@ Answers = list[np.ndarray]
 
 
 def converse(
-    agents: int, turns: int, answer: Callable[[list[np.ndarray]], Answers], seen_tokens: int
+    agents: int,
+    turns: int,
+    answer: Callable[[list[np.ndarray]], Answers],
+    seen_tokens: int,
+    vocabulary: int,
 ) -> tuple[list[float], list[Answers]]:
     """(CPU seconds of each turn, answers of each turn) of conversations whose prompts only grow."""
     rng = np.random.default_rng(0)
-    prompts = [rng.integers(100, 40_000, 4 * seen_tokens).astype(np.int32) for _ in range(agents)]
+    prompts = [
+        rng.integers(vocabulary - 1, size=4 * seen_tokens).astype(np.int32) for _ in range(agents)
+    ]
     seconds, found = [], []
     for _ in range(turns):
         # of the process, which what else runs on the machine does not lengthen as much
@@ -37,7 +43,9 @@ def converse(
         answers = answer(prompts)
         seconds.append(time.process_time() - begun)
         found.append(answers)
-        new = [rng.integers(100, 40_000, seen_tokens).astype(np.int32) for _ in range(agents)]
+        new = [
+            rng.integers(vocabulary - 1, size=seen_tokens).astype(np.int32) for _ in range(agents)
+        ]
         prompts = [np.concatenate(p) for p in zip(prompts, answers, new, strict=True)]
     return seconds, found
 
@@ -83,9 +91,10 @@ def main() -> None:
     asked = parser.parse_args()
     model, _ = load(asked.model)
     model.lm.generation_config.eos_token_id = None
-    plain = converse(asked.agents, asked.turns, by_generate(model, asked.tokens), asked.seen)
+    size = model.lm.config.vocab_size
+    plain = converse(asked.agents, asked.turns, by_generate(model, asked.tokens), asked.seen, size)
     model.prefixes = PrefixStore(4 << 30)
-    ours = converse(asked.agents, asked.turns, by_engine(model, asked.tokens), asked.seen)
+    ours = converse(asked.agents, asked.turns, by_engine(model, asked.tokens), asked.seen, size)
     equal = [
         np.array_equal(a, b)
         for theirs, own in zip(plain[1], ours[1], strict=True)
