@@ -80,16 +80,27 @@ def by_generate(model: CausalModel, tokens: int) -> Callable[[list[np.ndarray]],
     return answer
 
 
+def random_llama() -> CausalModel:
+    """A Llama of 8 layers with random weights, for machines on which a real one takes too long."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = LlamaConfig(vocab_size=8192, hidden_size=256, intermediate_size=768,
+                        num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+                        max_position_embeddings=2048, tie_word_embeddings=True)  # fmt: skip
+    return CausalModel(LlamaForCausalLM(shape).eval())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--model", default="smollm2", help="or random: a small Llama")
     parser.add_argument("--agents", type=int, default=16)
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=8, help="of each answer")
     parser.add_argument("--seen", type=int, default=48, help="new tokens of each turn")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    model, _ = load(asked.model)
+    model = random_llama() if asked.model == "random" else load(asked.model)[0]
     model.lm.generation_config.eos_token_id = None
     size = model.lm.config.vocab_size
     plain = converse(asked.agents, asked.turns, by_generate(model, asked.tokens), asked.seen, size)
