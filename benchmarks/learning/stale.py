@@ -33,8 +33,9 @@ from experience.policy import Decision, VersionSpan
 from experience.step import Step
 
 TOKENS = ByteTokenizer()
-SUMS = [(a, b) for a in range(10) for b in range(10)]
-LAG, UPDATES, PROMPTS, GROUP = 8, 120, 12, 8
+SUMS = [(a, b) for a in range(5) for b in range(5)]
+LAG, UPDATES, PROMPTS, GROUP = 8, 80, 10, 8
+RATE = 2e-3
 ARMS: dict[str, tuple[int, Any]] = {
     "no age": (0, "grpo"),
     "clip": (LAG, "grpo"),
@@ -68,16 +69,16 @@ def demonstrations(rng: np.random.Generator) -> list[Step]:
     """Additions of which one of four is right."""
     rows = []
     for number in range(600):
-        pair = SUMS[int(rng.integers(100))]
-        total = sum(pair) if rng.random() < 0.25 else int(rng.integers(19))
-        ids = TOKENS.action(f"{total:02}")
+        pair = SUMS[int(rng.integers(len(SUMS)))]
+        total = sum(pair) if rng.random() < 0.25 else int(rng.integers(9))
+        ids = TOKENS.action(f"{total}")
         rows.append(row(number, pair, decided(pair, ids, np.zeros(len(ids), np.float32), -1), None))
     return rows
 
 
 def success(model: Transformer) -> float:
     """The mean probability of the right answer over all additions."""
-    answers = [TOKENS.action(f"{a + b:02}") for a, b in SUMS]
+    answers = [TOKENS.action(f"{a + b}") for a, b in SUMS]
     turns = [
         Turn(prompt(*pair), ids, np.zeros(len(ids), np.float32))
         for pair, ids in zip(SUMS, answers, strict=True)
@@ -91,10 +92,10 @@ def success(model: Transformer) -> float:
 def lived(
     model: Transformer, version: int, rng: np.random.Generator, draws: torch.Generator
 ) -> list[Group]:
-    pairs = [SUMS[i] for i in rng.choice(100, PROMPTS, replace=False)]
+    pairs = [SUMS[i] for i in rng.choice(len(SUMS), PROMPTS, replace=False)]
     asked = [pair for pair in pairs for _ in range(GROUP)]
     answers = sample(
-        model, [prompt(*pair) for pair in asked], end=TOKENS.END, most_tokens=3, temperature=1.0,
+        model, [prompt(*pair) for pair in asked], end=TOKENS.END, most_tokens=2, temperature=1.0,
         generator=draws,
     )  # fmt: skip
     groups = []
@@ -102,7 +103,7 @@ def lived(
         episodes = []
         for n in range(first, first + GROUP):
             decision = decided(asked[n], answers[n].ids, answers[n].logprobs, version)
-            right = float(decision.text == f"{sum(asked[n]):02}" and answers[n].ended)
+            right = float(decision.text == f"{sum(asked[n])}" and answers[n].ended)
             episodes.append(Episode((row(n, asked[n], decision, right),), None))
         groups.append(Group(f"{version}-{first}", tuple(episodes)))
     return groups
@@ -112,14 +113,14 @@ def imitated(seed: int) -> Transformer:
     torch.manual_seed(seed)
     model = Transformer(TransformerShape(ByteTokenizer.size, 2, 64, 4, 16))
     learner = TokenLearner(model, LearnerSettings(seed=seed))
-    learner.imitate(demonstrations(np.random.default_rng(seed)), passes=6)
+    learner.imitate(demonstrations(np.random.default_rng(seed)), passes=8)
     return model
 
 
 def learned(start: Transformer, lag: int, recipe: Any, seed: int) -> float:
     """The success after all updates from answers that are `lag` versions old."""
     settings = LearnerSettings(
-        recipe=recipe, learning_rate=1e-3, imitation_weight=0.0, minibatches=2, seed=seed
+        recipe=recipe, learning_rate=RATE, imitation_weight=0.0, minibatches=2, seed=seed
     )
     learner = TokenLearner(copy.deepcopy(start), settings)
     rng, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)

@@ -181,7 +181,8 @@ class ObservationLikelihood:
     whose tokens are all read."""
 
     def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
-        return negative_log_likelihood(logp, batch.observed) / counts.observed, {}
+        nll = negative_log_likelihood(logp, batch.observed) / counts.observed
+        return nll, {"observed_nll": float(nll.detach())}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from experience.learning.batch import TokenSequence, Turn, join
 from experience.learning.credit import AdvantageEstimator
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
+from experience.learning.objectives import text_terms
 from experience.learning.sequences.sequence import count_turns
-from experience.learning.trainer import Trainer, engine_mismatch
+from experience.learning.trainer import Part, Trainer, engine_mismatch
 from experience.learning.value import ValueFunction
 from experience.models.sight import Album
 from experience.models.weights import PolicyBundle, Weights
@@ -195,6 +196,24 @@ class TokenLearner:
                     losses.append(metrics["nll"])
         nll = float(np.mean(losses)) if losses else float("nan")
         return {"plan_nll": nll, "planned_turns": float(len(plans))}
+
+    def read(self, texts: Sequence[np.ndarray], rate: float = 1.0) -> dict[str, float]:
+        """Learns to predict the next token of plain texts, int32 [N] each, in one pass.
+
+        At `rate` times the imitation rate. Returns the mean loss, in nats a token.
+        """
+        if not texts:
+            return {}
+        self.trainer.set_rate(self.settings.imitation_rate * rate)
+        nothing = np.empty(0, np.int32)
+        shown = [Turn(ids, nothing, nothing.astype(np.float32)) for ids in texts]
+        losses = list[float]()
+        steps = -(-len(shown) // self.settings.batch_turns)
+        for part in np.array_split(self._rng.permutation(len(shown)), steps):
+            source = Part("text", [shown[i] for i in part], text_terms(), temperature=1.0)
+            if metrics := self.trainer.take([source]):
+                losses.append(metrics["observed_nll"])
+        return {"text_nll": float(np.mean(losses)) if losses else float("nan")}
 
     def save(self) -> dict[str, bytes]:
         """Everything that the next update depends on and that the store does not hold."""
