@@ -35,12 +35,11 @@ from experience.step import Step
 TOKENS = ByteTokenizer()
 SUMS = [(a, b) for a in range(5) for b in range(5)]
 LAG, UPDATES, PROMPTS, GROUP = 8, 80, 10, 8
-RATE = 2e-3
+RATE = 4e-3
 ARMS: dict[str, tuple[int, Any]] = {
     "no age": (0, "grpo"),
     "clip": (LAG, "grpo"),
     "decoupled": (LAG, "decoupled"),
-    "truncated": (LAG, "truncated"),
     "none": (LAG, {"surrogate": "none"}),
 }
 

@@ -168,7 +168,7 @@ def lived(
     return Group(f"g{version}", tuple(episodes))
 
 
-def distance_to_the_optimum(cells: dict, updates: int = 220) -> float:
+def distance_to_the_optimum(cells: dict, updates: int = 200) -> float:
     """Total variation between the learned policy and π* ∝ π_ref·e^{r/β}.
 
     β weighs a divergence a token; the reward comes once a sequence: the term of a sequence is the
@@ -180,13 +180,13 @@ def distance_to_the_optimum(cells: dict, updates: int = 220) -> float:
     learner = TokenLearner(
         model,  # type: ignore[arg-type]
         LearnerSettings(
-            learning_rate=0.03, minibatches=1, imitation_weight=0.0, gradient_norm=1e9,
+            learning_rate=0.05, minibatches=1, imitation_weight=0.0, gradient_norm=1e9,
             micro_batch_tokens=1 << 20, recipe=cells,
         ),
     )  # fmt: skip
     for update in range(updates):
         rate = max(1 - update / updates, 0.02)
-        learner.improve([lived(model, rewards, 1024, update, rng)], rate)
+        learner.improve([lived(model, rewards, 384, update, rng)], rate)
         learner.publish()
     best = reference * np.exp(rewards / BETA)
     return float(0.5 * np.abs(probabilities(model) - best / best.sum()).sum())

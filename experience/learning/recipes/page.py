@@ -5,7 +5,6 @@ A table stands between a comment that names it and an empty comment, and is repl
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -15,8 +14,10 @@ from experience.learning.recipes.table import as_text, cells_as_text
 def written(page: str) -> str:
     """The page with both tables as they are now."""
     for name, table in (("recipes", as_text()), ("cells", cells_as_text())):
-        marked = f"<!-- {name} -->\n{table}\n<!-- -->"
-        page = re.sub(rf"<!-- {name} -->.*?<!-- -->", lambda _, m=marked: m, page, flags=re.DOTALL)
+        before, _, rest = page.partition(f"<!-- {name} -->\n")
+        if rest:
+            after = rest.partition("<!-- -->")[2]
+            page = f"{before}<!-- {name} -->\n{table}\n<!-- -->{after}"
     return page
 
 
