@@ -18,16 +18,13 @@ from experience.learning.estimators.groups import (
     overlong_penalty,
     whitened,
 )
-from experience.learning.recipes.recipe import Recipe
+from experience.learning.recipes.recipe import WHOLE, Recipe
 from experience.learning.sequences.turn import Turn
 from experience.learning.value import LogRatios, Valued, ValueFunction
 from experience.options.hierarchy import split_levels
 from experience.options.option import Library
 from experience.returns import Floats, discounted_returns, leave_one_out
 from experience.step import Step
-
-_EPISODE_ESTIMATORS = ("none", "mean", "rloo", "role")
-"""Estimators that give all turns of an episode the same advantage."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class AdvantageEstimator:
         self.spread: dict[str, float] = {}
         self.running: dict[str, float] = {}
         self._recipe = recipe
-        self._is_whole = value is None and recipe.estimator in _EPISODE_ESTIMATORS
+        self._is_whole = value is None and recipe.estimator in WHOLE
         kind = recipe.estimator if recipe.needs_values else "turn"
         self._valued = (
             None if value is None else Valued(value, kind, recipe.trace, self.running, log_ratios)

@@ -192,7 +192,7 @@ class Trainer:
         """Adds the gradient of one part's terms; returns that loss and its metrics."""
         most = self.settings.micro_batch_tokens
         batches = [self._batch(micro) for micro in micro_batches(part.sequences, most)]
-        counts = self._ranks.counts(TokenCounts.of(batches))
+        counts = self._ranks.counts(TokenCounts.sums(batches)).as_divisors()
         total = 0.0
         metrics = defaultdict[str, float](float)
         for batch in batches:

@@ -213,6 +213,7 @@ class Valued:
         log_ratios: LogRatios | None = None,
     ) -> None:
         self._value, self._kind, self._trace = value, kind, trace
+        value.trace = trace
         self._running, self._log_ratios = running, log_ratios
 
     def advantages(self, episodes: Sequence[Episode]) -> list[Floats]:
@@ -238,19 +239,16 @@ class Valued:
 
     def _targets(self, episodes: Sequence[Episode]) -> tuple[list[Floats], list[Floats]]:
         """(values, targets) of each episode's turns, float [T] each."""
+        if self._kind == "turn":
+            return self._value.targets(episodes)
         seen = self._value.values(episodes)
         values = [v[:-1] for v in seen]
         if self._kind == "differential":
             found = [self._differential(e, v)[0] for e, v in zip(episodes, seen, strict=True)]
-        elif self._kind == "vtrace":
+        else:
             ratios = self._ratios(episodes)
             pairs = zip(episodes, seen, ratios, strict=True)
             found = [self._corrected(e, v, r)[0] for e, v, r in pairs]
-        else:
-            found = [
-                lambda_returns(_rewards(e), _discounts(e), v[1:], self._trace)
-                for e, v in zip(episodes, seen, strict=True)
-            ]
         return values, found
 
     def _corrected(self, episode: Episode, v: Floats, ratios: Floats) -> tuple[Floats, Floats]:

@@ -38,11 +38,43 @@ class CausalModel(nn.Module):
         self.lm = lm
         self.prefixes: PrefixStore | None = None
         """What is kept of conversations between their turns; None keeps nothing."""
+        self._splits: bool | None = None
+        """Whether logits are the head's product of the hidden state; None: not tried yet."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.lm(input_ids=tokens.to(self.lm.device), use_cache=False).logits
         # Log-probabilities in half precision are too coarse for ratios of policies.
         return logits.float()
+
+    def hidden(self, tokens: Tensor) -> Tensor | None:
+        """What the head reads at each token, float [B, T, W].
+
+        None for a model whose logits are not its head's product alone, as where they are capped.
+        """
+        if self._splits is None:
+            with torch.no_grad():
+                few = tokens[:1, :4]
+                seen = self._read(few)
+                whole = self.forward(few)
+                self._splits = seen is not None and torch.allclose(
+                    self.logits(seen), whole, rtol=1e-3, atol=1e-3
+                )
+        return self._read(tokens) if self._splits else None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [..., V] of hidden [..., W]."""
+        found: Tensor = self.lm.get_output_embeddings()(hidden)
+        return found.float()
+
+    def _read(self, tokens: Tensor) -> Tensor | None:
+        base = self.lm.base_model
+        if base is self.lm or self.lm.get_output_embeddings() is None:
+            return None
+        here = tokens.to(self.lm.device)
+        read: Tensor | None = getattr(
+            base(input_ids=here, use_cache=False), "last_hidden_state", None
+        )
+        return read
 
     def session(self) -> CausalSession:
         return CausalSession(self.lm, store=self.prefixes)

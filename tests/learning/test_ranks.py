@@ -29,12 +29,11 @@ def lived() -> list[TokenSequence]:
     return join([t for n in range(6) for t in conversation(bytes([n + 1]), 2, n - 2.5)])
 
 
-def trained(parts: list[TokenSequence], ranks: Ranks = ONE) -> Trainer:
-    """Three updates, by the ranks' shares of them."""
+def trained(parts: list[TokenSequence], shown: list[TokenSequence], ranks: Ranks = ONE) -> Trainer:
+    """Three updates on a share of the sequences; the last without demonstrations."""
     trainer = Trainer(model(), LearnerSettings(learning_rate=1e-3), ranks=ranks)
     for update in range(3):
-        shown = parts[update : update + 1] if update < 2 else []  # one rank may have none
-        trainer.metrics = trainer.update(parts, shown, 0.5)  # type: ignore[attr-defined]
+        trainer.metrics = trainer.update(parts, shown if update < 2 else [], 0.5)  # type: ignore[attr-defined]
     return trainer
 
 
@@ -43,7 +42,9 @@ def as_rank(rank: int, meeting: str) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}/meet", rank=rank, world_size=2
     )
-    trainer = trained(lived()[rank::2], ProcessRanks())
+    whole = lived()
+    # The second rank has no demonstrations at all.
+    trainer = trained(whole[rank::2], whole[:2] if rank == 0 else [], ProcessRanks())
     torch.save(
         (trainer.model.state_dict(), trainer.metrics),
         Path(meeting) / f"{rank}.pt",  # type: ignore[attr-defined]
@@ -61,10 +62,8 @@ def test_two_ranks_that_share_updates_equal_one_within_rounding(tmp_path: Path) 
     assert [process.wait(timeout=200) for process in processes] == [0, 0]
     (first, metrics), (second, others) = (torch.load(tmp_path / f"{n}.pt") for n in range(2))
     whole = lived()
-    trainer = Trainer(model(), LearnerSettings(learning_rate=1e-3))
-    for update in range(3):
-        shown = [whole[update * 2], whole[update * 2 + 1]] if update < 2 else []
-        expected = trainer.update(whole, shown, 0.5)
+    trainer = trained(whole, whole[:2])
+    expected = trainer.metrics  # type: ignore[attr-defined]
     assert metrics == others, "both know the sums of all"
     assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
     for name, weight in trainer.model.state_dict().items():

@@ -85,6 +85,7 @@ def test_a_name_and_a_cell_that_is_set_later_belong_together(tmp_path: Path) -> 
         ("{kl_weight: -1}", "out of range"),
         ("{trace: 1.5}", "from 0 to 1"),
         ("{decoupled: true, surrogate: none}", "needs a ratio"),
+        ("{estimator: state, scale: group}", "needs one return an episode"),
         ("{over: constant, constant_tokens: 0}", "divides by 0"),
         ("{mask: icepop, mask_limit: 0.5}", "leaves out every ratio"),
         ("{most_tokens: 5, soft_tokens: 6}", "more than most_tokens"),

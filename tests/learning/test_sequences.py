@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from experience.learning.sequences.scoring import score
 from experience.learning.trainer import Trainer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights
+from tests.tiny_hugging_face import write_tiny_model
 
 RNG = np.random.default_rng(0)
 
@@ -190,3 +192,44 @@ def test_weights_that_need_no_gradient_are_not_trained_and_moments_are_kept_for_
         one.update(turns, [], 0.0)
     for a, b in zip(trainer.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_hugging_face_model_is_scored_some_logits_at_a_time_and_without_kept_activations(
+    kind: str, tmp_path: Path
+) -> None:
+    from experience.models.hugging_face import load
+
+    batch = TokenBatch.of(join(conversation(b"a", 3)))
+    write_tiny_model(tmp_path, kind)
+
+    def learned(most: int, again: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        one, _ = load(str(tmp_path))
+        logp = score(Precision("float32", again).of(one), batch, most_logits=most)
+        kept = torch.where((batch.mask + batch.observed) > 0, logp, 0.0)
+        kept.sum().backward()
+        assert one.hidden(batch.tokens) is not None
+        return kept, [p.grad for p in one.parameters() if p.grad is not None]
+
+    (logp, gradients), (expected, wanted) = learned(1000, True), learned(1 << 30, False)
+    assert torch.allclose(logp, expected, atol=1e-5)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_caps_its_logits_is_not_read_by_its_head_alone(tmp_path: Path) -> None:
+    from experience.models.hugging_face import load
+
+    write_tiny_model(tmp_path)
+    one, _ = load(str(tmp_path))
+    plain = one.lm.forward
+
+    def capped(**given: object) -> object:
+        answer = plain(**given)
+        answer.logits = 0.1 * torch.tanh(answer.logits / 0.1)
+        return answer
+
+    one.lm.forward = capped
+    batch = TokenBatch.of(join(conversation(b"a", 2)))
+    assert one.hidden(batch.tokens) is None
+    assert score(one, batch, most_logits=10).min() > -6.0, "the capped logits are scored"

@@ -67,15 +67,18 @@ class _BlocksAgain:
 
     def __init__(self, model: nn.Module) -> None:
         self._blocks = [block for stack in _stacks(model) for block in stack]
+        # Whoever replaced a block's own forward before gets it back.
+        self._before = [block.__dict__.get("forward") for block in self._blocks]
 
     def __enter__(self) -> None:
         for block in self._blocks:
-            plain = block.forward
-            block.__dict__["forward"] = _again(plain)
+            block.__dict__["forward"] = _again(block.forward)
 
     def __exit__(self, *failure: object) -> None:
-        for block in self._blocks:
+        for block, before in zip(self._blocks, self._before, strict=True):
             del block.__dict__["forward"]
+            if before is not None:
+                block.__dict__["forward"] = before
 
 
 def _again(forward: Callable[..., Any]) -> Callable[..., Any]:

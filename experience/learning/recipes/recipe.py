@@ -12,9 +12,11 @@ from typing import Any, get_type_hints
 from experience.errors import ConfigError
 from experience.text.near import did_you_mean
 
-ESTIMATORS = ("none", "mean", "rloo", "role", "state", "turn", "vtrace", "differential")
+WHOLE = ("none", "mean", "rloo", "role")
+"""Estimators that give all turns of an episode the same advantage."""
 NEED_VALUES = ("turn", "vtrace", "differential")
 """Estimators that read a value function, which the run then learns."""
+ESTIMATORS = (*WHOLE, "state", *NEED_VALUES)
 CHOICES = {
     "estimator": ESTIMATORS,
     "scale": ("world", "group", "batch", "none"),
@@ -148,6 +150,12 @@ def _check_together(recipe: Recipe) -> None:
         raise ConfigError(
             f"learning.recipe: decoupled needs a ratio, and surrogate {recipe.surrogate} has none",
             "set surrogate: clip, or decoupled: false",
+        )
+    if recipe.scale == "group" and recipe.estimator not in WHOLE:
+        raise ConfigError(
+            f"learning.recipe: scale: group needs one return an episode, and estimator "
+            f"{recipe.estimator} gives each turn its own",
+            "set scale: world",
         )
     if recipe.over == "constant" and not recipe.constant_tokens:
         raise ConfigError("learning.recipe: over: constant divides by 0", "set constant_tokens")

@@ -194,10 +194,18 @@ class TokenCounts:
 
     @classmethod
     def of(cls, batches: Sequence[TokenBatch]) -> TokenCounts:
+        return cls.sums(batches).as_divisors()
+
+    @classmethod
+    def sums(cls, batches: Sequence[TokenBatch]) -> TokenCounts:
+        """The plain counts, 0 where there is nothing: what the counts of ranks are added up of."""
         chosen = sum(float(b.mask.sum()) for b in batches)
         observed = sum(float(b.observed.sum()) for b in batches)
-        responses = sum(float(b.share.sum()) for b in batches)
-        return cls(max(chosen, 1.0), max(observed, 1.0), responses or 1.0)
+        return cls(chosen, observed, sum(float(b.share.sum()) for b in batches))
+
+    def as_divisors(self) -> TokenCounts:
+        """The counts without zeros."""
+        return TokenCounts(max(self.chosen, 1.0), max(self.observed, 1.0), self.responses or 1.0)
 
 
 def micro_batches(
