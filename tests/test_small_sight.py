@@ -84,9 +84,9 @@ def test_the_learner_scores_what_was_sampled_from_with_the_pixels_of_the_store(
     assert len(turns) >= 4 and all(len(turn.pictures) == 1 for turn in turns)
     album = Album(BlobReader(tmp_path).read, 16)
     with torch.no_grad():
-        batch = Trainer(model, LearnerSettings(), album)._batch(turns)
+        batch = Trainer(model, LearnerSettings(), album).scorer.batch(turns)
         seen = score(model, batch)
-        unseen = score(model, Trainer(model, LearnerSettings())._batch(turns))
+        unseen = score(model, Trainer(model, LearnerSettings()).scorer.batch(turns))
     drawn = batch.mask.bool()
     assert torch.allclose(seen[drawn], batch.logp_behaviour[drawn], atol=1e-4)
     assert not torch.allclose(unseen[drawn], batch.logp_behaviour[drawn], atol=1e-2)

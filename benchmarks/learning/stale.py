@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from experience.episode import Episode, Group
-from experience.evaluation.statistics import shown
+from experience.evaluation.statistics import mean_estimate, shown
 from experience.learning.batch import TokenBatch, Turn
 from experience.learning.learner import LearnerSettings
 from experience.learning.sequences.scoring import score
@@ -146,7 +146,10 @@ def tell(results: dict[str, dict[str, float]]) -> None:
         print(f"{name}: {shown([one[name] for one in seeds])}")
     for name in list(ARMS)[1:]:
         kept = [(one[name] - one["start"]) / (one["no age"] - one["start"]) for one in seeds]
+        found = mean_estimate(kept)
+        low, high = found.interval or (float("nan"), float("nan"))
         print(f"{name}: share of the gain without age: {shown(kept)}")
+        print(f"  mean {found.value:.2f} (95 % {low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

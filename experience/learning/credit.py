@@ -61,7 +61,7 @@ class AdvantageEstimator:
         self, groups: Sequence[Group], library: Library
     ) -> tuple[list[Turn], dict[str, float]]:
         """The turns of the groups with their advantages, and metrics; fits the value function."""
-        groups = [self._shaped(group) for group in groups]
+        groups = [_shaped(group, self._recipe) for group in groups]
         metrics = {"groups": float(len(groups))}
         if self._is_whole:
             found, flat = self._whole(groups)
@@ -84,22 +84,6 @@ class AdvantageEstimator:
                 metrics |= self._valued.fit([e for e in episodes if e.first.source == "real"])
             turns = self._scaled_by_level(credits)
         return turns, metrics | {"turns": float(len(turns))}
-
-    def _shaped(self, group: Group) -> Group:
-        """The group, where a recipe punishes length with that taken off each last reward."""
-        recipe = self._recipe
-        if not recipe.most_tokens:
-            return group
-        episodes = []
-        for episode in group.episodes:
-            tokens = sum(
-                turn.chosen for turn in _samples(episode.steps, [0.0] * len(episode.steps))
-            )
-            lost = overlong_penalty(tokens, recipe.most_tokens, recipe.soft_tokens)
-            last = episode.steps[-1]
-            last = replace(last, reward=None if last.reward is None else last.reward + lost)
-            episodes.append(replace(episode, steps=(*episode.steps[:-1], last)))
-        return replace(group, episodes=tuple(episodes))
 
     def _whole(self, groups: Sequence[Group]) -> tuple[dict[str, list[_Credit]], int]:
         """One raw advantage an episode, by environment; and the number of flat groups."""
@@ -195,6 +179,20 @@ class AdvantageEstimator:
         white = whitened(raw, np.array([float(turn.chosen) for turn in turns]))
         pairs = zip(turns, white.tolist(), strict=True)
         return [replace(turn, advantage=value) for turn, value in pairs]
+
+
+def _shaped(group: Group, recipe: Recipe) -> Group:
+    """The group, where a recipe punishes length with that taken off each last reward."""
+    if not recipe.most_tokens:
+        return group
+    episodes = []
+    for episode in group.episodes:
+        tokens = sum(turn.chosen for turn in _samples(episode.steps, [0.0] * len(episode.steps)))
+        lost = overlong_penalty(tokens, recipe.most_tokens, recipe.soft_tokens)
+        last = episode.steps[-1]
+        last = replace(last, reward=None if last.reward is None else last.reward + lost)
+        episodes.append(replace(episode, steps=(*episode.steps[:-1], last)))
+    return replace(group, episodes=tuple(episodes))
 
 
 _Situation = tuple[int, int | None, bool]

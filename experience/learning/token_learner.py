@@ -19,9 +19,10 @@ from experience.learning.batch import TokenSequence, Turn, join
 from experience.learning.credit import AdvantageEstimator
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
+from experience.learning.mismatch import engine_mismatch
 from experience.learning.objectives import text_terms
 from experience.learning.sequences.sequence import count_turns
-from experience.learning.trainer import Part, Trainer, engine_mismatch
+from experience.learning.trainer import Part, Trainer
 from experience.learning.value import ValueFunction
 from experience.models.sight import Album
 from experience.models.weights import PolicyBundle, Weights
@@ -89,7 +90,9 @@ class TokenLearner:
         self.options = b""
         self.planner: Mapping[str, bytes] = {}
         self.trainer = Trainer(model, settings, album)
-        self.advantages = AdvantageEstimator(self.trainer.recipe, value, self.trainer.log_ratios)
+        self.advantages = AdvantageEstimator(
+            self.trainer.recipe, value, self.trainer.scorer.log_ratios
+        )
         self._demonstrations = Demonstrations(settings.remembered_successes)
         self._rng = np.random.default_rng(settings.seed)
         self._minibatches = Minibatches(settings.minibatches)
@@ -152,12 +155,12 @@ class TokenLearner:
             return {}
         self.trainer.keep_reference()
         library = library_in(self.options)
-        mismatch = engine_mismatch(self.trainer, groups, self.version)
+        mismatch = engine_mismatch(self.trainer.scorer, groups, self.version)
         turns, metrics = self.advantages(groups, library)
         sequences = join(turns)
         metrics |= _sizes(sequences)
         if self.trainer.recipe.decoupled:
-            sequences = self.trainer.proximal(sequences)
+            sequences = self.trainer.scorer.proximal(sequences)
         real = [g for g in groups if g.episodes[0].first.source == "real"]
         self._demonstrations.add_best(real, library)
         warm_up = min(1.0, (self.version + 1) / _WARM_UP_VERSIONS)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experience.episode import Group
-from experience.learning.advantages import as_sample
 from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, micro_batches
 from experience.learning.finite import FiniteSteps
 from experience.learning.learner import LearnerSettings
 from experience.learning.machine.precision import Precision
 from experience.learning.machine.ranks import ONE, Ranks
+from experience.learning.machine.scorer import Scorer
 from experience.learning.objectives import ReadsReference, Term, imitation_terms, lived_terms
 from experience.learning.recipes.table import recipe
-from experience.learning.sequences.scoring import score
-from experience.learning.sequences.sequence import TokenSequence, as_sequence, join
+from experience.learning.sequences.sequence import TokenSequence
 from experience.models.sight import Album
 from experience.models.weights import Weights, pack_optimizer, unpack_optimizer
-from experience.step import Step
-
-_MOST_COMPARED = 8
-"""Turns that are scored in each update: enough to see a fault, few enough to cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +52,12 @@ class Trainer:
         ranks: Ranks = ONE,
     ) -> None:
         self.model = model
-        self._album = album
         self._ranks = ranks
         self.settings = settings
         self.recipe = recipe(settings.recipe)
         self.terms = lived_terms(self.recipe)
-        self.precision = Precision(settings.precision, settings.checkpointing)
+        precision = Precision(settings.precision, settings.checkpointing)
+        self.scorer = Scorer(model, precision, settings.micro_batch_tokens, album)
         self.optimizer = self._new_optimizer()
         self.updates = 0
         self._imitation = imitation_terms(settings.observation_weight)
@@ -135,41 +128,6 @@ class Trainer:
         self.updates += 1
         return {**metrics, "gradient_norm": norm}
 
-    @torch.no_grad()
-    def proximal(self, sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
-        """The sequences with their log-probabilities under the present policy."""
-        found: dict[int, TokenSequence] = {}
-        for sequence, logp in self._scored(sequences):
-            found[id(sequence)] = replace(sequence, proximal=logp)
-        return [found[id(sequence)] for sequence in sequences]
-
-    @torch.no_grad()
-    def log_ratios(self, turns: Sequence[Turn]) -> list[float]:
-        """log π/μ of each turn under the present policy: the sum over its chosen tokens."""
-        found: dict[int, float] = {}
-        for sequence, logp in self._scored(join(turns)):
-            for turn in sequence.turns:
-                found[id(turn)] = float(_away(logp, turn).sum())
-        return [found[id(turn)] for turn in turns]
-
-    @torch.no_grad()
-    def differences(self, turns: Sequence[Turn]) -> np.ndarray:
-        """log π − log μ of every chosen action token of `turns`, float [N]: the model's against
-        those of its sampler."""
-        scored = self._scored(turns)
-        return np.concatenate([_away(logp, t) for sequence, logp in scored for t in sequence.turns])
-
-    def _scored(
-        self, sequences: Sequence[Turn | TokenSequence]
-    ) -> Iterator[tuple[TokenSequence, np.ndarray]]:
-        """Each sequence with its log-probabilities, float32 [L − 1], in the order of lengths."""
-        self.model.eval()
-        for micro in micro_batches(sequences, self.settings.micro_batch_tokens):
-            logp = self._score(self.model, self._batch(micro), None).cpu().numpy()
-            for row, part in enumerate(micro):
-                sequence = as_sequence(part)
-                yield sequence, logp[row, : sequence.length - 1]
-
     def save(self) -> dict[str, bytes]:
         """The moments of the optimiser, and the weights of the reference if there is one."""
         files = {"optimizer.safetensors": pack_optimizer(self.optimizer)}
@@ -191,15 +149,15 @@ class Trainer:
     def _accumulate(self, part: Part) -> tuple[float, dict[str, float]]:
         """Adds the gradient of one part's terms; returns that loss and its metrics."""
         most = self.settings.micro_batch_tokens
-        batches = [self._batch(micro) for micro in micro_batches(part.sequences, most)]
+        batches = [self.scorer.batch(micro) for micro in micro_batches(part.sequences, most)]
         counts = self._ranks.counts(TokenCounts.sums(batches)).as_divisors()
         total = 0.0
         metrics = defaultdict[str, float](float)
         for batch in batches:
-            logp = self._score(self.model, batch, part.temperature)
+            logp = self.scorer.score(self.model, batch, part.temperature)
             if self._reference is not None and part.terms is self.terms:
                 with torch.no_grad():
-                    reference = self._score(self._reference, batch, part.temperature)
+                    reference = self.scorer.score(self._reference, batch, part.temperature)
                 batch = replace(batch, logp_reference=reference)
             loss = part.weight * self._sum(part.terms, logp, batch, counts, metrics)
             # One backward pass for each micro-batch frees its activations before the next.
@@ -224,16 +182,6 @@ class Trainer:
                 metrics[name] += value
         return sum(losses[1:], start=losses[0])
 
-    def _score(self, model: nn.Module, batch: TokenBatch, temperature: float | None) -> Tensor:
-        return score(self.precision.of(model), batch, temperature)
-
-    def _batch(self, parts: Sequence[Turn | TokenSequence]) -> TokenBatch:
-        batch = TokenBatch.of(parts)
-        if self._album is not None:
-            seen = [as_sequence(part).turns[0].pictures for part in parts]
-            batch = replace(batch, pictures=self._album.pictures(seen))
-        return batch.to(next(self.model.parameters()).device)
-
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
@@ -244,33 +192,3 @@ class Trainer:
             betas=(0.9, 0.98),
             weight_decay=0.01,
         )
-
-
-def _away(logp: np.ndarray, turn: Turn) -> np.ndarray:
-    """log π − log μ of the tokens of a turn that were chosen, not forced by the decoder."""
-    start = len(turn.prompt) - 1
-    away: np.ndarray = logp[start : start + len(turn.action)] - turn.logprobs
-    return away[turn.allowed_counts != 1] if len(turn.allowed_counts) else away
-
-
-def engine_mismatch(trainer: Trainer, groups: Sequence[Group], version: int) -> dict[str, float]:
-    """`engine_mismatch`: mean |log μ − log π| over action tokens, in nats, where μ is what the
-    engine told and π is the model that is trained, both at `version`.
-
-    Measured before an update, on samples of the present version alone: an older version differs
-    because the model has learned since. Empty where there is no such sample.
-    """
-    steps = (step for group in groups for episode in group.episodes for step in episode.steps)
-    turns = [turn for step in steps if (turn := _comparable(step, version)) is not None]
-    if not turns:
-        return {}
-    stride = -(-len(turns) // _MOST_COMPARED)
-    differences = trainer.differences(turns[::stride])
-    return {"engine_mismatch": float(np.abs(differences).mean())} if len(differences) else {}
-
-
-def _comparable(step: Step, version: int) -> Turn | None:
-    decision = step.decision
-    if decision is None or step.source != "real" or decision.policy_version != version:
-        return None
-    return as_sample(step, 0.0)

@@ -116,8 +116,8 @@ def test_sequences_have_the_loss_and_the_gradient_of_their_turns_one_by_one(reci
             part if isinstance(part, TokenSequence) else TokenSequence((part,)) for part in parts
         ]
         if trainer.recipe.decoupled:
-            lived = trainer.proximal(lived)
-        batch = [trainer._batch(lived)]
+            lived = trainer.scorer.proximal(lived)
+        batch = [trainer.scorer.batch(lived)]
         counts = TokenCounts.of(batch)
         logp = score(trainer.model, batch[0])
         loss = sum(t.weight * t.objective.loss(logp, batch[0], counts)[0] for t in trainer.terms)

@@ -84,7 +84,7 @@ class TokenBatch:
         least = self.advantages.masked_fill(~is_chosen, torch.inf).amin(1)
         if bool((most > least).any()):
             raise RecordError(
-                "the turns of a sequence differ in advantage, and batch.advantage is one a sequence",
+                "the turns of a sequence differ in advantage; batch.advantage is one a sequence",
                 "read batch.advantages, float [B, T−1], without [:, None]",
             )
         return torch.where(is_chosen.any(1), most, 0.0)

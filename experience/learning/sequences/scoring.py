@@ -48,7 +48,7 @@ def score(
 
     temperature: of all tokens; None scores each at that of its sampler. Where the logits are too
     many to be made at once, only chosen tokens are scored, and observed ones if `reads_observed`;
-    the others are 0 then. A model is read so if it has `hidden` and `logits` (as `Transformer` has);
+    the others are 0 then. A model is read so if it has `hidden` and `logits`, as `Transformer` has;
     of another model all logits are made.
     """
     shown = () if batch.pictures is None else (batch.pictures,)

@@ -1,4 +1,4 @@
-"""A turn of experience as a learner sees it: the tokens that were read and written, and its worth."""
+"""A turn of experience as a learner sees it: its tokens, and what it is worth."""
 
 from __future__ import annotations
 
