@@ -13,7 +13,7 @@ from experience.planning.imagine import Imagined, imagine, sweep
 from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.world_model import Prediction
 from experience.policy import Decision
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.signal import SignalKind
 from experience.step import Boundary, Step, state_key

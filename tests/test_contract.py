@@ -15,7 +15,7 @@ from actors.config.schema import load
 from envs.contract import World
 from envs.episode import begin, take
 from experience.errors import EnvironmentFailure
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.storage.blobs import BlobReader
 from experience.step import Step

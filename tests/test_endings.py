@@ -21,7 +21,7 @@ from actors.pool.local import LocalPool
 from actors.reading.query import run_query
 from experience.episode import Episode, ending_of
 from experience.errors import EngineError
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import Rows, export
 from experience.step import ENDINGS

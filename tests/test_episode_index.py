@@ -19,7 +19,7 @@ from experience.shards.cold.compaction import compact
 from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.forget import forget
 from experience.shards.journal import Journal
-from experience.shards.storage.derived import EPISODES
+from experience.shards.storage.locate import EPISODES
 from experience.step import Boundary, Step
 from tests.conftest import CATALOGUE, make_step
 

@@ -12,7 +12,7 @@ import pytest
 
 from actors.reading.query import connect
 from experience.episode import Episode, EpisodeReader
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.exchange import Rows
 from experience.shards.journal import Journal

@@ -17,7 +17,7 @@ from actors.runs.directory import RunDirectory
 from experience.episode import EpisodeReader
 from experience.errors import EnvironmentFailure
 from experience.replay.late import LateSignals
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog

@@ -22,7 +22,7 @@ from experience.planning.world_models.language import LanguageWorldModel
 from experience.planning.world_models.retrieval import Memory
 from experience.planning.world_models.world_model import Prediction
 from experience.policy import Decision, VersionSpan
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.signal import Signal, SignalKind
 from experience.step import Step

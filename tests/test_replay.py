@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pytest
 
 from experience.errors import ShardError
-from experience.replay.memory import Replay
 from experience.step import Boundary, Step
 from tests.conftest import make_step
+from tests.stored import StoredReplay
 
 
 def episode(
@@ -43,8 +44,8 @@ def episode(
     ]
 
 
-def test_a_group_is_given_out_once_it_is_whole() -> None:
-    replay = Replay(group_size=2, max_lag=0)
+def test_a_group_is_given_out_once_it_is_whole(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=2, max_lag=0)
     replay.add(episode("g"))
     assert replay.ready_groups == 0
     replay.add(episode("g"))
@@ -52,50 +53,50 @@ def test_a_group_is_given_out_once_it_is_whole() -> None:
     assert replay.window(version=3) == []
 
 
-def test_held_out_experience_is_never_learned_from() -> None:
-    replay = Replay(group_size=2, max_lag=9)
+def test_held_out_experience_is_never_learned_from(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=2, max_lag=9)
     for _ in range(4):
         replay.add(episode("g", split="heldout"))
     assert replay.ready_groups == 0
-    assert replay.transitions == []
+    assert len(replay.transitions) == 0
     assert len(replay.held_out(version=3)) == 4
     with pytest.raises(ShardError):
         replay.sample_steps(1)
 
 
-def test_sources_do_not_mix_unless_asked() -> None:
-    replay = Replay(group_size=2, max_lag=9)
+def test_sources_do_not_mix_unless_asked(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=2, max_lag=9)
     replay.add(episode("g", source="demonstration"))
     with pytest.raises(ShardError):
         replay.sample_steps(1)
     assert {s.source for s in replay.sample_steps(5, ("demonstration",))} == {"demonstration"}
 
 
-def test_experience_that_is_too_old_is_counted_and_left_out() -> None:
-    replay = Replay(group_size=2, max_lag=1)
+def test_experience_that_is_too_old_is_counted_and_left_out(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=2, max_lag=1)
     replay.add([*episode("g"), *episode("g")])  # lived by version 3
     assert replay.window(version=5) == []
     assert replay.dropped.stale == 2
 
 
-def test_a_failure_of_the_world_leaves_its_group_and_is_counted() -> None:
-    replay = Replay(group_size=3, max_lag=9)
+def test_a_failure_of_the_world_leaves_its_group_and_is_counted(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=3, max_lag=9)
     replay.add([*episode("g"), *episode("g", 0.0), *episode("g", ending="env_error")])
     (group,) = replay.window(version=3)
     assert len(group.episodes) == 2
     assert replay.dropped.failed == 1
 
 
-def test_an_unknown_reward_is_left_out_and_counted_not_taken_as_zero() -> None:
-    replay = Replay(group_size=3, max_lag=9)
+def test_an_unknown_reward_is_left_out_and_counted_not_taken_as_zero(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=3, max_lag=9)
     replay.add([*episode("g"), *episode("g", 0.0), *episode("g", None)])
     (group,) = replay.window(version=3)
     assert sorted(e.total_reward or 0.0 for e in group.episodes) == [0.0, 1.0]
     assert replay.dropped.unknown_reward == 1
 
 
-def test_a_world_that_could_not_start_still_completes_its_group() -> None:
-    replay = Replay(group_size=3, max_lag=9)
+def test_a_world_that_could_not_start_still_completes_its_group(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=3, max_lag=9)
     stream = uuid.uuid4().bytes
     replay.add(
         [
@@ -107,8 +108,8 @@ def test_a_world_that_could_not_start_still_completes_its_group() -> None:
     assert replay.ready_groups == 1
 
 
-def test_an_episode_cut_off_by_a_crash_has_no_return() -> None:
-    replay = Replay(group_size=1, max_lag=9)
+def test_an_episode_cut_off_by_a_crash_has_no_return(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=1, max_lag=9)
     rows = episode("g", turns=3)
     restart = make_step(
         2, rows[0].stream_id, boundary=Boundary.WORKER_RESTART | Boundary.RESET, group_id="h"
@@ -118,8 +119,8 @@ def test_an_episode_cut_off_by_a_crash_has_no_return() -> None:
     assert replay.dropped.cut_off == 1
 
 
-def test_windows_never_leave_their_episode() -> None:
-    replay = Replay(group_size=2, max_lag=9)
+def test_windows_never_leave_their_episode(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, group_size=2, max_lag=9)
     replay.add([*episode("g", turns=4), *episode("g", turns=2)])
     for window in replay.windows(50, 3):
         assert len({s.stream_id for s in window}) == 1

@@ -15,7 +15,7 @@ from experience.episode import Episode, EpisodeReader, Group, ending_of
 from experience.errors import ConfigError, RecordError, ShardError
 from experience.policy import Decision, VersionSpan
 from experience.replay.groups import GroupQueue
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.returns import discounted_returns, lambda_returns, leave_one_out
 from experience.reward import RewardModel, check_weights, weighted_sum
 from experience.shards.record.columns import COLUMNS

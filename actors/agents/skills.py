@@ -61,9 +61,9 @@ class Skills:
         self._worlds: dict[str, Any] = {}
         self._recorded: set[bytes] = set()
 
-    def resume(self, library: Library, recorded: Sequence[Episode]) -> None:
-        """Goes on with `library`, whose records know the uses in those episodes."""
-        self.library, self._recorded = library, {e.first.work_id for e in recorded}
+    def resume(self, library: Library, recorded: set[bytes]) -> None:
+        """Goes on with `library`, whose records know the uses in the episodes of that work."""
+        self.library, self._recorded = library, recorded
 
     def curate(self, successes: Sequence[Episode], recent: Sequence[Episode]) -> bool:
         """Retires skills that do worse in `recent` than episodes without them, and looks for new

@@ -13,10 +13,10 @@ import numpy as np
 from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
 from actors.pool.pool import Pool
-from experience.episode import Episode
 from experience.evaluation.statistics import Mean, mean_with_interval
 from experience.models.weights import PolicyBundle
-from experience.replay.memory import Replay
+from experience.replay.choosing import Outcome
+from experience.replay.replay import Replay
 
 
 class Evaluator:
@@ -88,7 +88,7 @@ class Evaluator:
     def _by_task(self, env_id: str, version: int, agent: str) -> dict[tuple[int, str], float]:
         """Seed of a task, and who met it -> held-out return, where it is known."""
         return {
-            (episode.first.seed, episode.first.agent_id): known
+            (episode.seed, episode.agent_id): known
             for episode, known in self._known(env_id, version, None, agent)
         }
 
@@ -104,8 +104,8 @@ class Evaluator:
 
     def _known(
         self, env_id: str, version: int, behaviour: str | None, agent: str
-    ) -> Iterator[tuple[Episode, float]]:
+    ) -> Iterator[tuple[Outcome, float]]:
         for episode in self._replay.held_out(version, env_id, behaviour):
             known = None if episode.failed else episode.total_reward
-            if known is not None and agent in ("", episode.first.agent_id):
+            if known is not None and agent in ("", episode.agent_id):
                 yield episode, known

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from actors.config.schema import Config
 from actors.pool.local import LocalPool
-from actors.pool.pool import Pool
+from actors.pool.pool import Follows, Pool
 from actors.pool.ray_pool import RayPool
-from experience.shards.catalog import Catalog
 
 
-def make_pool(config: Config, run_id: str, directory: Path, catalog: Catalog) -> Pool:
+def make_pool(config: Config, run_id: str, directory: Path, catalog: Follows) -> Pool:
     """A Ray pool of `config.workers` collectors; a pool in this process if `workers` is 0.
 
     directory: where the collectors write their shards. catalog: reads the same directory.

@@ -12,9 +12,8 @@ from actors.collecting.loop.collector import Collector
 from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Work, done_before
 from actors.config.schema import Config
-from actors.pool.pool import all_new, programs_of
+from actors.pool.pool import Follows, all_new, programs_of
 from experience.models.weights import PolicyBundle
-from experience.shards.catalog import Catalog
 from experience.step import Step
 
 _MAX_HELD_ROUNDS = 100
@@ -31,7 +30,7 @@ class LocalPool:
 
     restarts = 0
 
-    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
+    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Follows) -> None:
         self._catalog = catalog
         done = done_before(directory, config.collecting.group_size)
         # no other collector is there to take over: a lease may last while the learner learns

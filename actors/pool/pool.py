@@ -14,7 +14,6 @@ from actors.collecting.work import Work
 from actors.config.schema import Config
 from experience.interrupts import whole
 from experience.models.weights import PolicyBundle
-from experience.shards.catalog import Catalog
 from experience.step import Step
 
 
@@ -26,6 +25,13 @@ def programs_of(config: Config) -> MakeDesk | None:
     from actors.gateway.programs import desk_of
 
     return desk_of(config)
+
+
+class Follows(Protocol):
+    """What gives the committed steps of a store, each once: a Catalog, or an EpisodeIndex."""
+
+    def follow(self) -> Iterator[list[Step]]:
+        """The steps committed since the last call, a block at a time."""
 
 
 class Pool(Protocol):
@@ -69,7 +75,7 @@ class Pool(Protocol):
 
 
 @whole
-def all_new(catalog: Catalog) -> list[Step]:
+def all_new(catalog: Follows) -> list[Step]:
     """All steps committed since the last call.
 
     The catalog's cursor moves while it is read. A signal therefore waits until the whole list is

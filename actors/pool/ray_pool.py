@@ -15,14 +15,13 @@ from typing import Any
 
 from actors.collecting.work import Work
 from actors.config.schema import Config
-from actors.pool.pool import all_new
+from actors.pool.pool import all_new, Follows
 from actors.pool.ray_actors import RayDispatcher
 from actors.pool.ray_collectors import RayCollectors
 from actors.pool.ray_engines import end_engines
 from actors.pool.ray_start import log_ray_to, start_ray
 from experience.command.output import say
 from experience.models.weights import PolicyBundle
-from experience.shards.catalog import Catalog
 from experience.step import Step
 
 _LOOK_SECONDS = 0.5
@@ -32,7 +31,7 @@ _LOOK_SECONDS = 0.5
 class RayPool:
     """Collectors as Ray actors. A collector that dies is restarted, and its streams go on."""
 
-    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Catalog) -> None:
+    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Follows) -> None:
         self._ray = start_ray(config.address)
         self._config = config
         self._run_id = run_id

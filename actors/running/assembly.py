@@ -52,9 +52,10 @@ from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_models.world_model import LearnedModel
 from experience.replay.late import LateSignals
 from experience.replay.limits import RateLimiter
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
-from experience.shards.catalog import Catalog, check_acknowledged
+from experience.shards.catalog import check_acknowledged
+from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.storage.blobs import BlobReader
 from experience.signal import SignalKind
 from experience.step import Step
@@ -87,7 +88,9 @@ class Parts:
         if config.agent.sight != "ignore":
             check_sight(engine, worlds.with_pictures)
         self.learner = make_learner(config, trained, rewards, directory.shards)
+        self._index = EpisodeIndex.open(directory.shards, rewards)
         self.replay = Replay(
+            self._index,
             config.collecting.group_size,
             config.learning.max_lag,
             config.seed,
@@ -112,9 +115,8 @@ class Parts:
         if config.planning.options.skills:
             names.append(skill_name("", ()))  # the names of all skills are of one length
         check_room(engine, worlds.prompt_contexts, names)
-        self._late = LateSignals(directory.shards, rewards, worlds.catalogue)
-        self._catalog = Catalog(directory.shards)
-        self.pool: Pool = make_pool(config, directory.name, directory.shards, self._catalog)
+        self._late = LateSignals(self._index, worlds.catalogue)
+        self.pool: Pool = make_pool(config, directory.name, directory.shards, self._index)
         self.evaluator = Evaluator(config, self.pool, self.replay)
         self.metrics = Metrics(
             config,
@@ -169,8 +171,8 @@ class Parts:
             self.demonstrations,
         )
         self._subscribe(should_evaluate)
-        for rows in self._catalog.follow():
-            self.take(rows)
+        self.progress.count_history(self._index)
+        self._take_late(self._index.rows_of(self._index.tellers))
         self.is_new = not self.checkpoints.restore() or self.phases.is_imitating
 
     def _subscribe(self, should_evaluate: Every) -> None:
@@ -183,6 +185,7 @@ class Parts:
         def save(event: Updated) -> None:
             if should_evaluate(event.version):
                 self.checkpoints.save()
+                self._index.save_if_worth()
 
         self.events.subscribe(Updated, evaluate)
         self.events.subscribe(Updated, lambda _: self.metrics.log())
@@ -217,11 +220,13 @@ class Parts:
 
     def take(self, rows: Sequence[Step]) -> None:
         """New committed rows go into the replay, and what they tell of earlier rows."""
-        changed = self._late.take(rows)
-        rows = self._late.amend(rows)
-        self.replay.add(rows)
-        self.replay.amend(changed, self._late.amended)
+        self._take_late(rows)
         self.events.emit(RowsCommitted(rows))
+
+    def _take_late(self, rows: Sequence[Step]) -> None:
+        changed = self._late.take(rows)
+        self.replay.refresh()
+        self.replay.amend(changed)
 
     def learned(self, metrics: dict[str, float]) -> None:
         self.events.emit(Learned(metrics))
@@ -265,10 +270,11 @@ class Parts:
         self.directory.write_failures(vars(failure) for failure in self.progress.broken.values())
         self.skills.close()
         self.thought.close()
-        self.take(all_new(self._catalog))  # what the collectors committed while they ended
+        self.take(all_new(self._index))  # what the collectors committed while they ended
         self._late.write()
+        self._index.save()
         self.progress.steps = dict(self.replay.steps_by_source)
-        check_acknowledged(self.directory.shards, acknowledged, self._catalog.given)
+        check_acknowledged(self.directory.shards, acknowledged, self._index.given)
 
 
 def make_learner(

@@ -9,7 +9,7 @@ from actors.pool.pool import Pool
 from actors.running.progress import Progress
 from experience.errors import XpError
 from experience.learning.learner import Learner
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 
 _STALLED_SECONDS = 30 * 60
 _STILL_SECONDS = 5

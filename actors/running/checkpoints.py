@@ -13,7 +13,7 @@ from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.learning.learner import Learner
 from experience.options.option import Library
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.cold.snapshot import read_snapshot
 from experience.step import Step
 from experience.text.strict_json import dumps
@@ -83,7 +83,7 @@ class Checkpoints:
             self._model.resume(about["seen_transitions"], saved)
         if "options.json" in saved:
             library = Library.load(saved["options.json"])
-            self._skills.resume(library, self._replay.episodes["real"])
+            self._skills.resume(library, self._replay.work_ids())
             self._learner.options = saved["options.json"] if len(library) else b""
         self._evaluator.ordered = self._replay.evaluated_versions()
         return True

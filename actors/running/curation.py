@@ -8,7 +8,7 @@ from actors.agents.skills import Skills
 from actors.engines.engine import Engine
 from actors.running.progress import Progress
 from experience.learning.learner import Learner
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 
 _RECENT_EPISODES = 400
 """Real training episodes in which skills are found and by which they are judged."""

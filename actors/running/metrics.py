@@ -16,7 +16,7 @@ from experience.errors import XpError
 from experience.evaluation.monitors import Monitor, monitor
 from experience.learning.learner import Learner
 from experience.planning.world_models.world_model import LearnedModel
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 
 _SECONDS_BETWEEN = 2.0
 """Between two reports while rows come in."""

@@ -10,7 +10,7 @@ from actors.running.phases import Phases
 from actors.running.progress import Progress
 from experience.learning.learner import Learner
 from experience.planning.world_models.world_model import LearnedModel
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 
 
 class ModelLearning:

@@ -19,7 +19,7 @@ from actors.running.events import Events, PhaseBegan
 from actors.running.progress import Progress
 from experience.errors import XpError
 from experience.learning.learner import Watch
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.step import Step
 
 _FIT_AT_ONCE = 10

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from experience.evaluation.statistics import Mean
 from experience.planning.world_models.world_model import ModelError
+from experience.shards.episodes.index import EpisodeIndex
 from experience.step import FAILED, Step
 
 
@@ -80,6 +83,13 @@ class Progress:
                 self._count_failure(
                     row.env_id, str(row.info["error"]), str(row.info.get("traceback", ""))
                 )
+
+    def count_history(self, index: EpisodeIndex) -> None:
+        """Counts the same of all rows that a store held before, without reading them."""
+        rows, words = index.records.rows, index.records.words
+        self.cut.update(prompts=int(rows["prompts_cut"].sum()), actions=int(rows["actions_cut"].sum()))
+        failed = np.isin(rows["ending"], words.numbers(FAILED)) & (rows["closed"] >= 0)
+        self.count_rows([index.closing(number) for number in np.flatnonzero(failed).tolist()])
 
     def _count_failure(self, world: str, what: str, traceback: str) -> None:
         name = f"{world}: {what.partition(':')[0]}"

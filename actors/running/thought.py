@@ -22,7 +22,7 @@ from experience.planning.imagine import imagine, sweep
 from experience.planning.reach import could_do
 from experience.planning.world_models.world_model import LearnedModel
 from experience.policy import Decision
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.shards.journal import Journal
 from experience.signal import SignalKind

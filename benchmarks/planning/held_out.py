@@ -8,8 +8,8 @@ from actors.collecting.work import Lane, Work
 from actors.config.schema import Config
 from actors.pool.local import LocalPool
 from experience.models.weights import PolicyBundle
-from experience.replay.memory import Replay
-from experience.shards.catalog import Catalog
+from experience.replay.replay import Replay
+from experience.shards.episodes.index import EpisodeIndex
 
 
 def returns(
@@ -36,15 +36,16 @@ def returns(
         for i in range(tasks)
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    pool = LocalPool(config, "bench", folder, Catalog(folder))
-    replay = Replay(2, 1)
+    index = EpisodeIndex.open(folder)
+    pool = LocalPool(config, "bench", folder, index)
+    replay = Replay(index, 2, 1)
     waiting = {w.work_id for w in works}
     try:
         pool.order(works, policy)
-        for shard in pool.shards(lambda: waiting <= replay.finished):
-            replay.add(shard)
+        for _ in pool.shards(lambda: waiting <= replay.finished):
+            replay.refresh()
     finally:
         pool.close()
-    earned = {e.first.work_id: e.total_reward for e in replay.held_out(policy.version, env_id)}
+    earned = {e.work_id: e.total_reward for e in replay.held_out(policy.version, env_id)}
     totals = [earned.get(work.work_id) for work in works]
     return [float("nan") if total is None else total for total in totals]

@@ -24,8 +24,8 @@ from benchmarks.planning.record import Row, ratio_row, row
 from experience.models.weights import PolicyBundle, Weights
 from experience.planning.world_models.language import LanguageWorldModel
 from experience.planning.world_models.world_model import Prediction
-from experience.replay.memory import Replay
-from experience.shards.catalog import Catalog
+from experience.replay.replay import Replay
+from experience.shards.episodes.index import EpisodeIndex
 
 CONFIG = "configs/keydoor.yaml"
 CHAIN = "configs/keydoor-chain.yaml"
@@ -140,8 +140,9 @@ def lived(folder: Path, seed: int, transitions: int) -> Replay:
     """Episodes of the expert and of random actions, half each, through the collector."""
     config, _ = load([CONFIG], [f"seed={seed}"])
     folder.mkdir(parents=True, exist_ok=True)
-    pool = LocalPool(config, "bench", folder, Catalog(folder))
-    replay = Replay(2, 1)
+    index = EpisodeIndex.open(folder)
+    pool = LocalPool(config, "bench", folder, index)
+    replay = Replay(index, 2, 1)
     number = 0
     lanes: tuple[Lane, ...] = ("demonstration", "random")
     try:
@@ -156,8 +157,8 @@ def lived(folder: Path, seed: int, transitions: int) -> Replay:
             number += 64
             waiting = {w.work_id for w in works}
             pool.order(works)
-            for shard in pool.shards(lambda: waiting <= replay.finished):  # noqa: B023
-                replay.add(shard)
+            for _ in pool.shards(lambda: waiting <= replay.finished):  # noqa: B023
+                replay.refresh()
     finally:
         pool.close()
     return replay
@@ -168,11 +169,11 @@ def world_model(seeds: int = 5) -> Iterator[Row]:
     errors = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
-            replay = lived(Path(folder), seed, 4000)
+            pairs = lived(Path(folder), seed, 4000).transitions[:]
         # In a random order: the model keeps a share out, which must not be the last episodes.
-        order = np.random.default_rng(seed).permutation(len(replay.transitions))[:4000]
+        order = np.random.default_rng(seed).permutation(len(pairs))[:4000]
         model = LanguageWorldModel(2, 64, 64, 0.95, seed)
-        model.add([replay.transitions[i] for i in order])
+        model.add([pairs[i] for i in order])
         for _ in range(15):
             model.fit(100)
         error = model.calibrate(400)

@@ -27,7 +27,7 @@ from experience.planning.reach import Choice, Reach, worth
 from experience.planning.world_models.change import Outcome
 from experience.planning.world_models.world_model import Prediction, WorldModel
 from experience.policy import Decision
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Ending, Step, discount_after, state_key

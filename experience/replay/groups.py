@@ -1,14 +1,15 @@
-"""Groups of episodes, each given out once: what a group baseline is taken over."""
+"""Groups of episodes, each given out once: what a group baseline is taken over.
+
+Episodes are numbers of an index here. Their rows are read when a group is given out.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-
-from experience.episode import Episode, Group
 from experience.errors import ShardError
 
 
@@ -26,6 +27,30 @@ class Dropped:
     """Signals that came after their step had been learned from, or given up."""
 
 
+class Facts(Protocol):
+    """What is known of an episode without its rows."""
+
+    def failed(self, number: int) -> bool:
+        """Whether a crash or the world ended it."""
+
+    def unknown(self, number: int) -> bool:
+        """Whether its return is unknown."""
+
+    def awaited(self, number: int) -> bool:
+        """Whether its return is unknown and will be measured later."""
+
+    def oldest_version(self, number: int) -> int | None:
+        """The oldest policy that acted in it; None: none did."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """A whole group, as the numbers of its episodes."""
+
+    group_id: str
+    numbers: tuple[int, ...]
+
+
 class GroupQueue:
     """Collects episodes into whole groups and gives each group out once, or drops it.
 
@@ -34,45 +59,45 @@ class GroupQueue:
     comes back when the last of its late signals is known.
     """
 
-    def __init__(self, size: int, max_lag: int) -> None:
+    def __init__(self, size: int, max_lag: int, facts: Facts) -> None:
         self.size, self.max_lag = size, max_lag
         self.dropped = Dropped()
         self.consumed: list[tuple[str, bool]] = []
-        self._waiting: dict[str, list[Episode]] = defaultdict(list)
-        self._ready: list[Group] = []
-        self._lags: list[int] = []
-        self._put_off: dict[str, Group] = {}
+        self._facts = facts
+        self._waiting: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
+        self._ready: list[Members] = []
+        self._lags: deque[int] = deque(maxlen=64)
+        self._put_off: dict[str, Members] = {}
 
     def __len__(self) -> int:
         """How many whole groups were not given out yet."""
         return len(self._ready)
 
-    def add(self, episode: Episode) -> None:
+    def add(self, group_id: str, work_id: bytes, number: int) -> None:
         """Takes an episode that belongs to a group."""
-        group_id = episode.first.group_id
         waiting = self._waiting[group_id]
-        waiting.append(episode)
+        waiting.append((work_id, number))
         if len(waiting) == self.size:
             del self._waiting[group_id]
             # By work, not by arrival: a group is the same whichever collector was faster.
-            episodes = sorted(waiting, key=lambda e: e.first.work_id)
-            self._ready.append(Group(group_id, tuple(episodes)))
+            ordered = sorted(waiting, key=lambda member: member[0])
+            self._ready.append(Members(group_id, tuple(number for _, number in ordered)))
 
-    def take(self, version: int, most: int | None = None) -> list[Group]:
+    def take(self, version: int, most: int | None = None) -> list[Members]:
         """The oldest `most` whole groups by id (None: all), less those older than `max_lag`.
 
         Failed episodes and episodes of unknown reward leave their group; each is counted in
         `dropped`. `version`: the learner's.
         """
         for group_id, group in list(self._put_off.items()):
-            if version - group.oldest_version > self.max_lag:
-                self.dropped.stale += len(group.episodes)
+            if version - self._oldest_version(group) > self.max_lag:
+                self.dropped.stale += len(group.numbers)
                 del self._put_off[group_id]
         given = self._ready[:most]
         self._ready = self._ready[most:] if most else []
         fresh = []
         for group in sorted(given, key=lambda g: (len(g.group_id), g.group_id)):
-            if any(e.is_awaited for e in group.episodes if not e.failed):
+            if self._is_awaited(group):
                 self.consumed.append((group.group_id, False))
                 self._put_off[group.group_id] = group
                 continue
@@ -82,27 +107,19 @@ class GroupQueue:
                 fresh.append(kept)
         return fresh
 
-    def amend(self, before: Episode, now: Episode) -> bool:
-        """Takes `now` in place of `before`; False if its group was given out already."""
-        group_id = now.first.group_id
-        waiting = self._waiting.get(group_id, [])
-        if any(e is before for e in waiting):
-            self._waiting[group_id] = [now if e is before else e for e in waiting]
+    def amend(self, group_id: str) -> bool:
+        """An episode of the group has another return now; False if it was given out already."""
+        if group_id in self._waiting or any(g.group_id == group_id for g in self._ready):
             return True
-        for place, group in enumerate(self._ready):
-            if group.group_id == group_id:
-                self._ready[place] = _with(group, before, now)
-                return True
         if group_id not in self._put_off:
             return False
-        self._put_off[group_id] = _with(self._put_off[group_id], before, now)
         self._bring_back(group_id)
         return True
 
     def _bring_back(self, group_id: str) -> None:
         """Has the group given out if no late signal of it is missing any more."""
         group = self._put_off[group_id]
-        if not any(e.is_awaited for e in group.episodes if not e.failed):
+        if not self._is_awaited(group):
             del self._put_off[group_id]
             self.consumed.remove((group_id, False))
             self._ready.append(group)
@@ -112,25 +129,33 @@ class GroupQueue:
         """The groups that wait for late signals."""
         return list(self._put_off)
 
-    def _usable(self, group: Group, version: int) -> Group | None:
-        lag = version - group.oldest_version
+    def _is_awaited(self, group: Members) -> bool:
+        return any(self._facts.awaited(n) for n in group.numbers if not self._facts.failed(n))
+
+    def _oldest_version(self, group: Members) -> int:
+        versions = [self._facts.oldest_version(n) for n in group.numbers]
+        return min((v for v in versions if v is not None), default=0)
+
+    def _usable(self, group: Members, version: int) -> Members | None:
+        lag = version - self._oldest_version(group)
         if lag > self.max_lag:
-            self.dropped.stale += len(group.episodes)
+            self.dropped.stale += len(group.numbers)
             return None
         self._lags.append(lag)
-        for episode in group.episodes:
-            self.dropped.failed += episode.failed
-            self.dropped.unknown_reward += not episode.failed and episode.total_reward is None
-        kept = _comparable(group)
-        if len(kept.episodes) > 1:
+        for number in group.numbers:
+            failed = self._facts.failed(number)
+            self.dropped.failed += failed
+            self.dropped.unknown_reward += not failed and self._facts.unknown(number)
+        kept = self._comparable(group)
+        if len(kept.numbers) > 1:
             return kept
-        self.dropped.alone += len(kept.episodes)  # nothing to compare it with
+        self.dropped.alone += len(kept.numbers)  # nothing to compare it with
         return None
 
     @property
     def mean_lag(self) -> float:
         """Mean age, in versions, of the groups given out lately."""
-        return float(np.mean(self._lags[-64:])) if self._lags else 0.0
+        return sum(self._lags) / len(self._lags) if self._lags else 0.0
 
     def restore(
         self,
@@ -138,7 +163,7 @@ class GroupQueue:
         *,
         rows_removed: bool,
         put_off: Sequence[str] = (),
-    ) -> list[Group]:
+    ) -> list[Members]:
         """Takes `consumed` groups as given out; those that were learned from, in their order.
 
         put_off: the groups among them that waited for late signals.
@@ -163,14 +188,10 @@ class GroupQueue:
                 self._put_off[group_id] = ready[group_id]
                 self._bring_back(group_id)
         learned = [group_id for group_id, used in consumed if used and group_id in ready]
-        return [_comparable(ready[group_id]) for group_id in learned]
+        return [self._comparable(ready[group_id]) for group_id in learned]
 
-
-def _with(group: Group, before: Episode, now: Episode) -> Group:
-    return Group(group.group_id, tuple(now if e is before else e for e in group.episodes))
-
-
-def _comparable(group: Group) -> Group:
-    """The group less what says nothing about the agent: failed episodes and unknown rewards."""
-    kept = [e for e in group.episodes if not e.failed and e.total_reward is not None]
-    return Group(group.group_id, tuple(kept))
+    def _comparable(self, group: Members) -> Members:
+        """The group less what says nothing of the agent: failed episodes and unknown rewards."""
+        facts = self._facts
+        kept = [n for n in group.numbers if not facts.failed(n) and not facts.unknown(n)]
+        return Members(group.group_id, tuple(kept))

@@ -17,7 +17,7 @@ import pytest
 from actors.reading.query import connect
 from actors.runs.directory import RunDirectory
 from experience.errors import ShardError
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.cold.compaction import compact

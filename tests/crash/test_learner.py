@@ -21,7 +21,7 @@ from experience.learning.token_learner import TokenLearner
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.policy import Decision, VersionSpan
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.journal import Journal
 from experience.step import Step

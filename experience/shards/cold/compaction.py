@@ -28,8 +28,8 @@ from experience.shards.cold.removal import RemovalRule, expired_before, remove_r
 from experience.shards.cold.snapshot import Snapshot, publish_snapshot, read_snapshot
 from experience.shards.storage.blobs import named_blobs, sweep
 from experience.shards.storage.blocks import read_blocks
-from experience.shards.storage.derived import drop_derived
 from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.locate import drop_derived
 from experience.shards.storage.manifest import read_manifest
 
 _PART_BYTES = 256 << 20

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from experience.episode import BEGINS
 from experience.shards.episodes.prompt_refs import PromptRefs
-from experience.shards.episodes.records import CUT_OFF, GOES_ON, RECORD, Records
+from experience.shards.episodes.records import GOES_ON, RECORD, Records
 from experience.shards.episodes.rewards import Rewards
 from experience.step import LATE_INFO, Boundary
 
@@ -156,7 +156,7 @@ class Cutter:
         for piece in pieces:
             if piece.starts and piece.stream in self.open:
                 cut_off = self.open.pop(piece.stream)
-                self.records.rows["closed"][cut_off] = CUT_OFF
+                self.records.cut(cut_off)
                 changed.append(cut_off)
             changed.append(self._piece(piece.stream, rows, piece.at, file, row, refs))
             self.note_prompts(piece.stream, rows, piece.at, row, refs)
@@ -213,6 +213,8 @@ class Cutter:
         record["last_version"] = versions[-1]
         record["oldest_version"] = min(int(record["oldest_version"]), int(versions.min()))
         record["steps"] += len(acted)
+        words = self.records.words.words
+        self.records.steps[words[record["source"]], words[record["split"]]] += len(acted)
         record["asides"] += rows.aside[acted].sum()
         for name in ("prompts_cut", "actions_cut", "exact", "sampled"):
             record[name] += rows.numbers[name][acted].sum()

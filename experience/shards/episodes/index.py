@@ -68,14 +68,13 @@ class EpisodeIndex:
         except saved.NotUsable as why:
             index.said = str(why)
         index.refresh()
-        if index._unsaved_rows > _SAVE_ROWS:
-            index.save()
+        index.save_if_worth()
         return index
 
     def _begin(self, known: saved.Saved | None) -> None:
         self.rewards = Rewards(self.store, self._reward, self._disk)
         self._follower = Follower(self.store, disk=self._disk)
-        self._changed: set[int] = set()
+        self._changed, self._amended = set[int](), set[Key]()
         self._unsaved_rows = 0
         self._refs: dict[str, PromptRefs] = {}
         self._deltas: dict[str, PromptDeltas] = {}
@@ -89,6 +88,7 @@ class EpisodeIndex:
             self._follower.resume(known.given, known.covered, known.snapshot)
             self._coverage.covered = dict(known.covered)
             self.rewards.look(known.amendments)
+            self.rewards.rewarded.clear()
         else:
             self._follower.resume({}, (), read_snapshot(self.store, self._disk))
         self._removed = self._follower.snapshot.removed_spans
@@ -148,8 +148,13 @@ class EpisodeIndex:
         """Takes a late signal of a row, which the store may not hold yet; whether it is news."""
         if not self.rewards.tell(key, signal):
             return False
-        self._count_again([key])
+        self._count_again({key})
         return True
+
+    def take_amended(self) -> set[Key]:
+        """The rows that were amended since the last call, by files or by `amend`."""
+        amended, self._amended = self._amended, set()
+        return amended
 
     def read(self, number: int) -> Episode:
         """An episode with its rows as they are known now. Raises ShardError if a row is wrong."""
@@ -177,6 +182,15 @@ class EpisodeIndex:
             for step in self._reader.steps(number)
             if (step.stream_id, step.t) in wanted
         ]
+
+    def closing(self, number: int) -> Step:
+        """The last row of an episode, alone, as it was stored."""
+        return self._reader.last(number)
+
+    def save_if_worth(self) -> None:
+        """Saves if reading the store without it would take much longer by now."""
+        if self._unsaved_rows > max(_SAVE_ROWS, len(self) // 10):
+            self.save()
 
     def save(self) -> None:
         """Writes what belongs to sealed rows beside the store; where it may not write, nothing."""
@@ -260,10 +274,21 @@ class EpisodeIndex:
                 del kept[old]
 
     def _look_at_amendments(self) -> None:
-        self._count_again(self.rewards.look())
+        changed = self.rewards.look()
+        rewarded, self.rewards.rewarded = self.rewards.rewarded, set()
+        self._count_again(changed | {key for key in rewarded if self._has_given_rewards(key)})
 
-    def _count_again(self, keys: Iterable[Key]) -> None:
+    def _has_given_rewards(self, key: Key) -> bool:
+        """Whether amended rewards hold for a row: no model computes them from its signals."""
+        number = self.records.at(*key)
+        model = self.rewards.model
+        return number >= 0 and (
+            model is None or self.records.word("env_id", number) not in model.weights
+        )
+
+    def _count_again(self, keys: set[Key]) -> None:
         """Sums up the rewards anew of the episodes that hold rows `keys`."""
+        self._amended |= keys
         for number in {self.records.at(*key) for key in keys} - {-1}:
             batches = self._reader.batches(number)
             rows = (columns_of(batch, self.rewards, self.records) for batch in batches)

@@ -6,6 +6,7 @@ kept once, and a record holds their numbers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -59,13 +60,14 @@ RECORD = np.dtype(
     ],
     align=True,
 )
-"""previous: the record of the same stream before it, −1: none. steps: acted rows; asides: those of them that are no turn of the world. prompts_cut, actions_cut:
-acted rows that were cut. exact, sampled: acted rows with exact tokens, and those among them that
-are samples. first_version, last_version, oldest_version: of acted rows; −1: none acted. reward: the
-sum of the known rewards; unknown: acted rows whose reward is unknown. awaited: whether a signal was
-to be measured later. closed: the place among the episodes that are over, −1 while it goes on or
-where a crash cut it off; CUT where a crash cut it off. first_file … last_row: where its rows lie
-(see Files); refs, n_refs: the earlier rows that its first prompt continues (see PromptRefs)."""
+"""previous: the record of the same stream before it, −1: none. steps: acted rows; asides: those of
+them that are no turn of the world. prompts_cut, actions_cut: acted rows that were cut.
+first_version, last_version, oldest_version: of acted rows; −1: none acted. reward: the sum of the
+known rewards; unknown: acted rows whose reward is unknown. awaited: whether a signal was to be
+measured later. exact, sampled: acted rows with exact tokens, and those of them that are samples.
+closed: the place among the episodes that are over, GOES_ON, or CUT_OFF. first_file … last_row:
+where its rows lie (see Files). refs, n_refs: the earlier rows that its first prompt continues (see
+PromptRefs)."""
 GOES_ON, CUT_OFF = -1, -2
 """Values of `closed` for an episode that goes on, and for one that a crash cut off."""
 _WALK = 64
@@ -115,8 +117,13 @@ class Records:
         if refs is not None:
             self._refs.extend(refs)
         self.words, self.streams = Words(words), KeyMap(streams)
-        self.closed = int((self.rows["closed"] >= 0).sum())
-        """How many episodes are over."""
+        self.over = Growing(np.int32)
+        """The records of episodes that are over, in the order in which they ended."""
+        over = np.flatnonzero(self.rows["closed"] >= 0)
+        self.over.extend(over[np.argsort(self.rows["closed"][over])].astype(np.int32))
+        self.steps = self._steps_by()
+        """How many rows were acted, by source and split."""
+        self.cut_off = int((self.rows["closed"] == CUT_OFF).sum())
         self._last = Growing(np.int32)
         """By stream, its last record."""
         last = np.full(len(self.streams), -1, np.int32)
@@ -159,8 +166,8 @@ class Records:
 
     def close(self, number: int) -> None:
         """Notes that the episode is over."""
-        self.rows["closed"][number] = self.closed
-        self.closed += 1
+        self.rows["closed"][number] = self.over.size
+        self.over.extend(np.array([number], np.int32))
 
     def last_of(self, stream: bytes) -> int:
         """The newest record of a stream; −1 if there is none."""
@@ -184,6 +191,20 @@ class Records:
     def word(self, name: str, number: int) -> str:
         word: str = self.words.words[self.rows[name][number]]
         return word
+
+    def cut(self, number: int) -> None:
+        """Notes that a crash cut the episode off."""
+        self.rows["closed"][number] = CUT_OFF
+        self.cut_off += 1
+
+    def _steps_by(self) -> Counter[tuple[str, str]]:
+        rows, found = self.rows, Counter[tuple[str, str]]()
+        pairs = np.stack([rows["source"], rows["split"]], 1)
+        for source, split in np.unique(pairs, axis=0).tolist():
+            of = (rows["source"] == source) & (rows["split"] == split)
+            words = self.words.words
+            found[words[source], words[split]] = int(rows["steps"][of].sum())
+        return found
 
     def total_reward(self) -> np.ndarray:
         """Float64 [n]: the return of each episode, NaN where it is unknown."""

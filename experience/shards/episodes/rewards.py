@@ -38,6 +38,8 @@ class Rewards:
 
     def __init__(self, store: Path, model: RewardModel | None, disk: Disk = REAL) -> None:
         self.model, self.files = model, list[str]()
+        self.rewarded: set[Key] = set()
+        """Rows that files gave a reward since their reader last looked here."""
         self._store, self._disk = store, disk
         self._signals: dict[Key, dict[str, Signal]] = {}
         self._given: dict[Key, tuple[float | None, str]] = {}
@@ -63,7 +65,7 @@ class Rewards:
                 key = row["stream_id"], row["t"]
                 if row["reward_version"]:
                     self._given[key] = row["value"], row["reward_version"]
-                    changed.add(key)
+                    self.rewarded.add(key)
                     continue
                 signal = Signal(
                     row["name"], row["value"], row["unit"], row["source"], row["evidence"]

@@ -50,6 +50,16 @@ class RowReader:
             steps += to_steps(batch, deltas)
         return steps
 
+    def last(self, number: int) -> Step:
+        """The last row of an episode. Its prompt is what is new in it."""
+        record = self._records.rows[number]
+        stream = self._records.streams.ids[record["stream"]].tobytes()
+        t, row = int(record["last_t"]), int(record["last_row"])
+        batch = next(b for b in self._row(stream, t, row, record["last_file"]) if b.num_rows)
+        deltas = PromptDeltas()
+        deltas.begin(stream, np.zeros(batch.column("prompt_prefix_len")[0].as_py(), np.int32))
+        return to_steps(batch, deltas)[0]
+
     def context(self, stream: bytes, refs: Sequence[Ref], file: int) -> np.ndarray:
         """The tokens that `refs` tell of, int32: the beginning of a prompt."""
         tokens, begin = [np.empty(0, np.int32)], 0

@@ -6,9 +6,19 @@ import re
 from pathlib import Path
 
 from experience.errors import ShardError
+from experience.shards.storage.disk import REAL, Disk
 
 _OF_A_WRITER = re.compile(r"seg-\d+-\d+\.(open|arrow|commit|blocks)|MANIFEST|epoch-\d+")
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+EPISODES = "EPISODES"
+"""The file beside a store's rows that is made from them: the saved index of episodes."""
+
+
+def drop_derived(store: Path, disk: Disk = REAL) -> None:
+    """Deletes what was made from rows: a removed row must not live on there."""
+    if disk.exists(store / EPISODES):
+        disk.remove(store / EPISODES)
 
 
 def find_store(path: str | Path, *, imagined: bool = False) -> Path:
