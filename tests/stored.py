@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experience.replay.replay import Replay
+from experience.reward import RewardModel
 from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.journal import Journal
 from experience.signal import SignalKind
@@ -22,10 +23,11 @@ class StoredReplay(Replay):
         store: Path,
         *args: Any,
         catalogue: dict[str, SignalKind] | None = None,
+        reward: RewardModel | None = None,
         **how: Any,
     ) -> None:
         self.journal = Journal(store / "test", catalogue or CATALOGUE, durability="os")
-        super().__init__(EpisodeIndex.open(store), *args, **how)
+        super().__init__(EpisodeIndex.open(store, reward), *args, **how)
 
     def add(self, steps: Iterable[Step]) -> None:
         for step in steps:

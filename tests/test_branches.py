@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from experience.reward import RewardModel
 from experience.signal import SignalKind
 from experience.step import Boundary, Step, state_key
 from tests.conftest import make_step
+from tests.stored import StoredReplay
 
 CATALOGUE = {"done": SignalKind("fraction", "env_state")}
 REWARDS = RewardModel({"envs:Test-v0": {"done": 2.0}})
@@ -48,7 +51,7 @@ class Road:
 
 def lived(cell: int = 0, **changes: object) -> Replay:
     """Two episodes of one turn, both in `cell`."""
-    replay = Replay(group_size=2, max_lag=9)
+    replay = StoredReplay(Path(tempfile.mkdtemp()), 2, 9)
     for stream in (b"1" * 16, b"2" * 16):
         first = make_step(0, stream, obs_text=str(cell), reward=0.0, **changes)
         replay.add([first, make_step(1, stream, closing=True, obs_text=str(cell))])

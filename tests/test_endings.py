@@ -22,7 +22,7 @@ from actors.reading.query import run_query
 from experience.episode import Episode, ending_of
 from experience.errors import EngineError
 from experience.replay.replay import Replay
-from experience.shards.catalog import Catalog
+from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.exchange import Rows, export
 from experience.step import ENDINGS
 from tests.alone import SMALLEST_POLICY, Alone
@@ -142,9 +142,7 @@ def test_a_whole_episode_earned_3_and_no_other_is_whole(shards: Path) -> None:
 
 
 def test_replay_learns_from_whole_episodes_only(shards: Path) -> None:
-    replay = Replay(group_size=4, max_lag=99)
-    for block in Catalog(shards).follow():
-        replay.add(block)
+    replay = Replay(EpisodeIndex.open(shards), group_size=4, max_lag=99)
     groups = replay.window(version=0)
     assert len(groups) >= 2
     assert {e.total_reward for g in groups for e in g.episodes} == {3.0}
@@ -161,9 +159,7 @@ def test_replay_learns_from_whole_episodes_only(shards: Path) -> None:
 
 
 def test_held_out_means_are_of_whole_episodes(shards: Path) -> None:
-    replay = Replay(group_size=4, max_lag=99)
-    for block in Catalog(shards).follow():
-        replay.add(block)
+    replay = Replay(EpisodeIndex.open(shards), group_size=4, max_lag=99)
     evaluator = Evaluator(configuration(), object(), replay)  # type: ignore[arg-type]
     mean = evaluator.returns(WORLD, 0, "random")
     assert (mean.mean, mean.n) == (
@@ -176,23 +172,16 @@ def test_work_that_was_stopped_midway_is_done_when_it_is_ordered_again(
     shards: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(shards, tmp_path / "shards")
-    replay, stopped = Replay(group_size=4, max_lag=99), held_out("stopped", [0, 1, 6, 7])
-    for block in Catalog(tmp_path / "shards").follow():
-        replay.add(block)
+    index, stopped = EpisodeIndex.open(tmp_path / "shards"), held_out("stopped", [0, 1, 6, 7])
+    replay = Replay(index, group_size=4, max_lag=99)
     assert not {w.work_id for w in stopped} & replay.finished
-    catalog = Catalog(tmp_path / "shards")
-    replay, pool = (
-        Replay(group_size=4, max_lag=99),
-        LocalPool(configuration(), "r", tmp_path / "shards", catalog),
-    )
+    pool = LocalPool(configuration(), "r", tmp_path / "shards", index)
     pool.order(stopped)
-    for rows in pool.shards(lambda: {w.work_id for w in stopped} <= replay.finished):
-        replay.add(rows)
+    for _ in pool.shards(lambda: {w.work_id for w in stopped} <= replay.finished):
+        replay.refresh()
     pool.close()
     again = [
-        e
-        for e in replay.held_out(0, WORLD, "random")
-        if e.first.work_id in {w.work_id for w in stopped}
+        e for e in replay.held_out(0, WORLD, "random") if e.work_id in {w.work_id for w in stopped}
     ]
     assert Counter(e.failed for e in again) == {True: 4, False: 4}
 

@@ -14,6 +14,7 @@ from actors.reading.query import connect
 from experience.episode import Episode, EpisodeReader
 from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
+from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.exchange import Rows
 from experience.shards.journal import Journal
 from experience.step import ENDINGS, FAILED, Boundary, Step
@@ -62,8 +63,7 @@ def test_all_who_cut_a_stream_find_the_same_episodes(seed: int, tmp_path: Path) 
     assert connect({"steps": tmp_path}).sql(asked).fetchall() == found
     assert sorted(map(facts, Rows(tmp_path).episodes()), key=lambda fact: fact[:2]) == found
 
-    replay = Replay(group_size=4, max_lag=1)
-    replay.add(steps)
+    replay = Replay(EpisodeIndex.open(tmp_path), group_size=4, max_lag=1)
     closed = [episode for episode in over if episode.closing is not None]
     assert [*map(facts, replay.episodes["real"])] == [*map(facts, closed)]
     assert replay.dropped.cut_off == len(over) - len(closed)

@@ -21,9 +21,11 @@ from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog
+from experience.shards.episodes.index import EpisodeIndex
 from experience.step import Step
 from tests.alone import SMALLEST_POLICY, Alone
 from tests.late_world import GOOD, Shop
+from tests.stored import StoredReplay
 
 WORLD = "tests.late_world:Shop-v0"
 REWARDS = RewardModel({WORLD: dict(Shop.reward_weights)})
@@ -50,13 +52,10 @@ def lived(folder: Path, arguments: str, episodes: int = 3) -> list[Step]:
 
 def replayed(store: Path, rows: list[Step], batch: int = 1) -> tuple[Replay, LateSignals]:
     """The rows as a run takes them."""
-    late = LateSignals(store, REWARDS, Shop.signal_catalogue)
-    replay = Replay(group_size=2, max_lag=5)
+    index = EpisodeIndex.open(store, REWARDS)
+    late, replay = LateSignals(index, Shop.signal_catalogue), Replay(index, 2, 5)
     for start in range(0, len(rows), batch):
-        block = rows[start : start + batch]
-        changed = late.take(block)
-        replay.add(late.amend(block))
-        replay.amend(changed, late.amended)
+        replay.amend(late.take(rows[start : start + batch]))
     return replay, late
 
 
@@ -78,14 +77,14 @@ def test_a_late_signal_makes_the_reward_known_whenever_the_rows_come(
 def test_a_group_waits_for_its_late_signals_and_is_learned_from_once(tmp_path: Path) -> None:
     rows = lived(tmp_path, "{delay: 2}", episodes=4)
     first = [s for s in rows if s.episode < 2]
-    store = tmp_path
-    late = LateSignals(store, REWARDS, Shop.signal_catalogue)
-    replay = Replay(group_size=2, max_lag=5)
+    store = tmp_path / "again"
+    store.mkdir()
+    replay = StoredReplay(store, 2, 5, catalogue=Shop.signal_catalogue, reward=REWARDS)
+    late = LateSignals(replay.index, Shop.signal_catalogue)
 
     def take(block: list[Step]) -> None:
-        changed = late.take(block)
-        replay.add(late.amend(block))
-        replay.amend(changed, late.amended)
+        replay.add(block)
+        replay.amend(late.take(block))
 
     take(first)
     assert replay.ready_groups == 1 and replay.window(0) == []
@@ -97,7 +96,7 @@ def test_a_group_waits_for_its_late_signals_and_is_learned_from_once(tmp_path: P
     assert replay.consumed == [("g0", True)]
     assert replay.dropped.unknown_reward == 0 and replay.dropped.late == 0
     # a run that went down between the two finds the group again
-    again, _ = replayed(store, rows)
+    again, _ = replayed(store, [s for s in rows if s.episode <= 2])
     again.restore(saved)
     assert [g.group_id for g in again.window(0)] == ["g0"]
     # what is never paid is given up when it is too old
@@ -112,7 +111,8 @@ def test_a_signal_that_comes_after_its_group_was_learned_from_is_counted(tmp_pat
     assert len(replay.window(0)) == 1
     t = rows[0].t
     amend(tmp_path, [Amendment(rows[0].stream_id, t, "earned", 100.0, source="env_state")])
-    replay.amend(late.look(), late.amended)
+    replay.index.refresh()
+    replay.amend(late.take([]))
     assert replay.dropped.late == 1
     assert replay.episodes["real"][0].steps[0].reward == 100.0
 
@@ -142,9 +142,11 @@ def test_an_amendment_from_elsewhere_reaches_the_learner(tmp_path: Path) -> None
     replay, late = replayed(tmp_path, rows)
     stream = rows[0].stream_id
     amend(tmp_path, [Amendment(stream, rows[0].t, "earned", 7.0, source="env_state")])
-    replay.amend(late.look(), late.amended)
+    replay.index.refresh()
+    replay.amend(late.take([]))
     assert replay.episodes["real"][0].steps[0].reward == 7.0
-    assert late.look() == set(), "each file is read once"
+    replay.index.refresh()
+    assert late.take([]) == set(), "each file is read once"
     later, _ = replayed(tmp_path, rows)
     assert later.episodes["real"][0].steps[0].reward == 7.0, "a run that starts afterwards, too"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
+import tempfile
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from experience.reward import RewardModel
 from experience.signal import Signal, SignalKind
 from experience.step import Step
 from tests.conftest import make_step
+from tests.stored import StoredReplay
 from tests.test_ensemble import cartpole
 
 CATALOGUE = {"done": SignalKind("fraction", "env_state")}
@@ -143,7 +146,7 @@ class Certain:
 
 
 def lived() -> Replay:
-    replay = Replay(group_size=2, max_lag=9)
+    replay = StoredReplay(Path(tempfile.mkdtemp()), 2, 9)
     for step, closing in world(20):
         replay.add([step, closing])
     return replay

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import uuid
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +17,8 @@ import experience
 from experience.episode import Episode, EpisodeReader, Group, ending_of
 from experience.errors import ConfigError, RecordError, ShardError
 from experience.policy import Decision, VersionSpan
+from experience.replay.choosing import Facts
 from experience.replay.groups import GroupQueue
-from experience.replay.replay import Replay
 from experience.returns import discounted_returns, lambda_returns, leave_one_out
 from experience.reward import RewardModel, check_weights, weighted_sum
 from experience.shards.record.columns import COLUMNS
@@ -37,6 +40,7 @@ from experience.step import Boundary, Step, discount_after, state_key
 from experience.text.strict_json import dumps, exact
 from experience.world import WorldCard, actions_of, instructions_of, random_action
 from tests.conftest import CATALOGUE, make_step
+from tests.stored import StoredReplay
 
 STREAM = b"s" * 16
 
@@ -234,29 +238,37 @@ def an_episode(
     return [replace(row, **how) for row in (acted, closing)]
 
 
-def as_episode(rows: list[Step]) -> Episode:
-    return Episode((rows[0],), rows[1])
+def queue_of(size: int, max_lag: int, episodes: Sequence[list[Step]], store: Path) -> GroupQueue:
+    """A queue that was given the episodes, in this order."""
+    replay = StoredReplay(store, 2, 2)
+    queue = GroupQueue(size, max_lag, Facts(replay.index.records))
+    for number, rows in enumerate(episodes):
+        replay.add(rows)
+        queue.add(rows[0].group_id, rows[0].work_id, number)
+    return queue
 
 
-def test_a_group_is_the_same_whoever_was_faster() -> None:
+def test_a_group_is_the_same_whoever_was_faster(tmp_path: Path) -> None:
     for order in ((1, 2, 3), (3, 1, 2)):
-        queue = GroupQueue(3, 2)
-        for number in order:
-            queue.add(as_episode(an_episode(number)))
+        queue = queue_of(3, 2, [an_episode(n) for n in order], tmp_path / str(order[0]))
         (group,) = queue.take(3)
-        assert [e.first.work_id[-1] for e in group.episodes] == [1, 2, 3]
+        assert [order[number] for number in group.numbers] == [1, 2, 3]
         assert queue.take(3) == [] and queue.consumed == [("g", True)] and queue.mean_lag == 0
 
 
-def test_whatever_leaves_a_group_is_counted_by_its_reason() -> None:
-    queue = GroupQueue(2, 1)
+def test_whatever_leaves_a_group_is_counted_by_its_reason(tmp_path: Path) -> None:
+    episodes = list[list[Step]]()
     for group, how in (
         ("old", {"version": 0}),
         ("unknown", {"reward": None}),
         ("failed", {"ending": "timeout", "reward": None}),
     ):
-        queue.add(as_episode(an_episode(1, group=group, **how)))  # type: ignore[arg-type]
-        queue.add(as_episode(an_episode(2, group=group, version=how.get("version", 3))))  # type: ignore[arg-type]
+        version = how.get("version", 3)
+        for work, told in ((1, how), (2, {"version": version})):
+            rows = an_episode(work, group=group, **told)  # type: ignore[arg-type]
+            stream = uuid.UUID(int=len(episodes)).bytes
+            episodes.append([replace(row, stream_id=stream) for row in rows])
+    queue = queue_of(2, 1, episodes, tmp_path)
     assert len(queue) == 3 and queue.take(3) == []
     dropped = queue.dropped
     assert (dropped.stale, dropped.unknown_reward, dropped.failed, dropped.alone) == (2, 1, 1, 2)
@@ -267,14 +279,16 @@ def test_a_group_without_a_decision_has_version_zero() -> None:
     assert Group("g", (Episode((), make_step(0, closing=True)),)).oldest_version == 0
 
 
-def test_a_restored_replay_gives_out_no_group_twice_and_draws_what_it_would_have_drawn() -> None:
+def test_a_restored_replay_gives_out_no_group_twice_and_draws_what_it_would_have_drawn(
+    tmp_path: Path,
+) -> None:
     rows = [row for n in range(1, 5) for row in an_episode(n, group=f"g{n % 2}")]
-    first = Replay(2, 2)
+    first = StoredReplay(tmp_path, 2, 2)
     first.add(rows)
     (learned,) = first.window(3, most=1)
     saved = first.save()
-    again = Replay(2, 2)
-    again.add(rows)
+    first.journal.close()
+    again = StoredReplay(tmp_path, 2, 2)
     assert [g.group_id for g in again.restore(saved)] == [learned.group_id]
     assert [g.group_id for g in again.window(3)] == [g.group_id for g in first.window(3)] == ["g0"]
     assert [s.stream_id for s in again.sample_steps(9)] == [
@@ -282,21 +296,23 @@ def test_a_restored_replay_gives_out_no_group_twice_and_draws_what_it_would_have
     ]
 
 
-def test_a_checkpoint_of_another_store_is_refused_unless_retention_explains_it() -> None:
-    full, empty = Replay(2, 2), Replay(2, 2)
+def test_a_checkpoint_of_another_store_is_refused_unless_retention_explains_it(
+    tmp_path: Path,
+) -> None:
+    full, empty = (StoredReplay(tmp_path / name, 2, 2) for name in ("full", "empty"))
     full.add([row for n in (1, 2) for row in an_episode(n)])
     full.window(3)
     with pytest.raises(ShardError, match="1 groups that were learned from are not in the store"):
         empty.restore(full.save())
-    assert empty.restore(full.save(), rows_removed=True) == []
+    assert empty.restore(full.save(), rows_removed=True)[:] == []
     with pytest.raises(ShardError, match="no real training episode"):
         empty.sample_roots(1, 3)
     with pytest.raises(ShardError, match="no training episode of real has 2 turns yet"):
         empty.windows(1, 2)
 
 
-def test_held_out_episodes_are_given_by_version_world_and_behaviour() -> None:
-    replay = Replay(2, 2)
+def test_held_out_episodes_are_given_by_version_world_and_behaviour(tmp_path: Path) -> None:
+    replay = StoredReplay(tmp_path, 2, 2)
     replay.add([row for n in (1, 2) for row in an_episode(n, version=n, split="heldout")])
     assert replay.evaluated_versions() == [1, 2]
     assert len(replay.held_out(1)) == len(replay.held_out(1, "envs:Test-v0", "small")) == 1
