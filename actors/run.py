@@ -37,7 +37,7 @@ def run(
             if not lived and config.policy.learns:
                 parts.publish()  # nothing can be learned from these: let collectors go on
                 continue
-            learned(learner.improve(lived, budget.rate))  # direct learning
+            learned(learner.improve(parts.with_others(lived), budget.rate))  # direct learning
             world_model.fit(config.planning.model.fit_steps)  # model learning
             # planning: the same rule on imagined experience, then what the planner concludes
             learned(learner.improve(thought.imagine(), budget.planning_rate))

@@ -1,4 +1,4 @@
-"""Verbs that have episodes lived, and learn nothing: collect, eval, gateway."""
+"""Verbs that do one half of a run: collect, eval and gateway learn nothing, learn lives nothing."""
 
 from __future__ import annotations
 
@@ -43,6 +43,20 @@ def collect(
     with Launch(as_json) as launch:
         checked, origins = load_config(config, overrides)
         collect_episodes(launch, checked, origins, policy, episodes, to, trusted)
+
+
+@app.command()
+def learn(overrides: Overrides = None, config: Files = None, as_json: RunJson = False) -> None:
+    """Learns from stores alone (`experience`): no world is made, nothing is lived.
+
+    First successes and demonstrations are imitated (learning.imitation_passes), then whole groups
+    are learned from by learning.objective: sft (weighted by return), grpo, ppo_kl.
+    """
+    from actors.commands.launch import Launch
+    from actors.commands.learn import learn as learn_from_stores
+
+    with Launch(as_json) as launch:
+        learn_from_stores(launch, *load_config(config, overrides))
 
 
 @app.command("eval")

@@ -316,6 +316,19 @@ class Planning(Section):
     options: OptionsSection = OptionsSection()
 
 
+class ExperienceSource(Section):
+    """Another run, an imported store or a cold store that is learned from, too."""
+
+    run: PathText = Field(description="its folder, e.g. runs/latest; or a store of shards")
+    share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="of the groups of an update that come from it; ./xp learn takes them relative "
+        "to each other",
+    )
+
+
 class Config(Section):
     """Everything a run can be told. Fewer than 100 keys, each with a default."""
 
@@ -346,6 +359,9 @@ class Config(Section):
     sandbox: SandboxSection = SandboxSection()
     collecting: Collecting = Collecting()
     learning: Learning = Learning()
+    experience: list[ExperienceSource] = Field(
+        [], max_length=100, description="other runs and stores that are learned from, too"
+    )
     planning: Planning = Planning()
     evaluation: Evaluation = Evaluation()
     monitors: list[str] = Field(

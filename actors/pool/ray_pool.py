@@ -15,7 +15,7 @@ from typing import Any
 
 from actors.collecting.work import Work
 from actors.config.schema import Config
-from actors.pool.pool import all_new, Follows
+from actors.pool.pool import Follows, all_new
 from actors.pool.ray_actors import RayDispatcher
 from actors.pool.ray_collectors import RayCollectors
 from actors.pool.ray_engines import end_engines

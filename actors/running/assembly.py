@@ -36,10 +36,12 @@ from actors.running.events import (
 )
 from actors.running.metrics import Metrics, Monitoring
 from actors.running.model_learning import ModelLearning
+from actors.running.other_runs import IMITATED_TURNS, open_mixture, to_imitate
 from actors.running.phases import Phases
 from actors.running.progress import Progress
 from actors.running.thought import Thought
 from actors.runs.directory import RunDirectory
+from experience.episode import Group
 from experience.errors import ConfigError, DivergedError
 from experience.learning.learner import Learner, LearnerSettings
 from experience.learning.null_learner import NullLearner
@@ -88,6 +90,8 @@ class Parts:
         if config.agent.sight != "ignore":
             check_sight(engine, worlds.with_pictures)
         self.learner = make_learner(config, trained, rewards, directory.shards)
+        self.mixture = open_mixture(config, rewards, beside_own=True)
+        self._engine = engine
         self._index = EpisodeIndex.open(directory.shards, rewards)
         self.replay = Replay(
             self._index,
@@ -163,6 +167,7 @@ class Parts:
             directory,
             self.learner,
             self.replay,
+            self.mixture,
             self.model_learning,
             self.skills,
             self.phases,
@@ -205,7 +210,12 @@ class Parts:
             if episode.first.work_id not in self.phases.not_shown
         )
         library, written = self.skills.library, self.thought.written
-        return [step for episode in shown for step in in_hindsight(episode, library, written)]
+        own = [step for episode in shown for step in in_hindsight(episode, library, written)]
+        return [*own, *to_imitate(self.mixture.runs, IMITATED_TURNS, self._engine)]
+
+    def with_others(self, lived: Sequence[Group]) -> list[Group]:
+        """The lived groups, and those of other runs that belong beside them."""
+        return [*lived, *self.mixture.beside(len(lived))]
 
     def prepare(self) -> None:
         """Before the main loop: demonstrations, imitation, and the world model's first steps."""

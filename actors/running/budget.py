@@ -27,6 +27,11 @@ class Every:
         return version > 0 and version % self._n == 0
 
 
+def learning_rate_left(spent: float) -> float:
+    """The share of the learning rate that is left when this share of the budget is spent."""
+    return 1 - (1 - _LEAST_RATE) * min(spent, 1.0)
+
+
 class Budget:
     """Counts updates, steps and minutes of the main loop against the configuration's budget."""
 
@@ -114,7 +119,7 @@ class Budget:
     @property
     def rate(self) -> float:
         """Factor of the learning rate: falls linearly over the budget, so that weights settle."""
-        return 1 - (1 - _LEAST_RATE) * min(self.spent, 1.0)
+        return learning_rate_left(self.spent)
 
     @property
     def planning_rate(self) -> float:

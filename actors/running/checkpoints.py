@@ -13,6 +13,7 @@ from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.learning.learner import Learner
 from experience.options.option import Library
+from experience.replay.mixture import Mixture
 from experience.replay.replay import Replay
 from experience.shards.cold.snapshot import read_snapshot
 from experience.step import Step
@@ -27,6 +28,7 @@ class Checkpoints:
         directory: RunDirectory,
         learner: Learner,
         replay: Replay,
+        mixture: Mixture,
         model: ModelLearning,
         skills: Skills,
         phases: Phases,
@@ -37,6 +39,7 @@ class Checkpoints:
         self._directory = directory
         self._learner = learner
         self._replay = replay
+        self._mixture = mixture
         self._model = model
         self._skills = skills
         self._phases = phases
@@ -57,6 +60,7 @@ class Checkpoints:
         files = {
             **self._learner.save(),
             **self._replay.save(),
+            **self._mixture.save(),
             **(world.save() if world is not None else {}),
             "parts.json": dumps(about).encode(),
             "options.json": self._skills.library.dump(),
@@ -78,6 +82,7 @@ class Checkpoints:
         self._progress.groups.update(about.get("groups", {}))
         has_removed_rows = bool(read_snapshot(self._directory.shards).removed_spans)
         unfinished = self._replay.restore(saved, rows_removed=has_removed_rows)
+        self._mixture.restore(saved)
         self._learner.restore(saved, self._demonstrations(), unfinished)
         if "world_model.json" in saved:
             self._model.resume(about["seen_transitions"], saved)

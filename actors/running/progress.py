@@ -87,7 +87,9 @@ class Progress:
     def count_history(self, index: EpisodeIndex) -> None:
         """Counts the same of all rows that a store held before, without reading them."""
         rows, words = index.records.rows, index.records.words
-        self.cut.update(prompts=int(rows["prompts_cut"].sum()), actions=int(rows["actions_cut"].sum()))
+        self.cut.update(
+            prompts=int(rows["prompts_cut"].sum()), actions=int(rows["actions_cut"].sum())
+        )
         failed = np.isin(rows["ending"], words.numbers(FAILED)) & (rows["closed"] >= 0)
         self.count_rows([index.closing(number) for number in np.flatnonzero(failed).tolist()])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -262,9 +262,7 @@ class Replay:
         }
         return {"replay.json": dumps(about).encode()}
 
-    def restore(
-        self, saved: Mapping[str, bytes], *, rows_removed: bool = False
-    ) -> Sequence[Group]:
+    def restore(self, saved: Mapping[str, bytes], *, rows_removed: bool = False) -> Sequence[Group]:
         """What `save` knew as given out is not given out again.
 
         Returns the groups that were learned from, in their order; each is read when it is asked

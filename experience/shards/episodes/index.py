@@ -113,6 +113,14 @@ class EpisodeIndex:
         """
         return self.records.table()
 
+    def worlds(self) -> list[dict[str, str]]:
+        """Each world with each reward version that its episodes have: env_id, reward_version."""
+        names = ("env_id", "reward_version")
+        pairs = np.stack([self.records.rows[name] for name in names], 1)
+        words = self.records.words.words
+        found = np.unique(pairs, axis=0).tolist()
+        return [dict(zip(names, (words[a], words[b]), strict=True)) for a, b in found]
+
     def refresh(self) -> int:
         """Takes the rows committed since; how many episodes are new or changed.
 

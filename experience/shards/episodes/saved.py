@@ -25,8 +25,8 @@ from experience.shards.cold.snapshot import Snapshot, read_snapshot
 from experience.shards.episodes.records import RECORD, REF, Records
 from experience.shards.episodes.rewards import Key
 from experience.shards.storage.amendment_files import files
-from experience.shards.storage.locate import EPISODES
 from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.locate import EPISODES
 from experience.shards.storage.manifest import read_manifest
 from experience.text.strict_json import dumps
 
