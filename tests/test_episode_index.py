@@ -17,6 +17,7 @@ from experience.shards.amend import Amendment, amend
 from experience.shards.catalog import Catalog
 from experience.shards.cold.compaction import compact
 from experience.shards.episodes.index import EpisodeIndex
+from experience.shards.episodes.intake import Intake
 from experience.shards.forget import forget
 from experience.shards.journal import Journal
 from experience.shards.storage.locate import EPISODES
@@ -143,10 +144,8 @@ def test_a_saved_index_reads_only_what_was_committed_since(
     journals = write(tmp_path)
     EpisodeIndex.open(tmp_path).save()
     read = list[int]()
-    take = EpisodeIndex._take
-    monkeypatch.setattr(
-        EpisodeIndex, "_take", lambda i, f: (read.append(f.rows.num_rows), take(i, f))[1]
-    )
+    take = Intake._take
+    monkeypatch.setattr(Intake, "_take", lambda i, f: (read.append(f.rows.num_rows), take(i, f))[1])
     index = EpisodeIndex.open(tmp_path)
     assert index.said == "" and 0 < sum(read) < 80, "only the two open segments"
     assert_is_index_of(index, tmp_path)

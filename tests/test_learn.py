@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from actors.config.schema import Config, load
-from actors.running.offline import Offline
-from actors.running.other_runs import open_mixture
+from actors.gathering.offline import Offline
+from actors.mixing.other_runs import open_mixture
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, XpError
 from experience.replay.mixture import Mixture, OtherRun

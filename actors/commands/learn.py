@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-import torch
-
 from actors.commands.launch import Attempt, Launch, succeeded
 from actors.config.schema import Config
-from actors.running.offline import Offline
+from actors.engines.model import limit_threads
+from actors.gathering.offline import Offline
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.command.output import emit
@@ -37,7 +36,7 @@ def learn(launch: Launch, config: Config, origins: dict[str, str]) -> None:
     made: list[Offline] = []
 
     def live(report: Callable[[Progress], None]) -> Progress:
-        torch.set_num_threads(config.learning.threads)
+        limit_threads(config.learning.threads)
         offline = Offline(config, directory, report)
         made.append(offline)
         progress = offline.run()

@@ -19,6 +19,7 @@ from actors.collecting.hosts.described import describe_worlds, listed_actions
 from actors.config.schema import Config
 from actors.engines.model import TrainedModel
 from actors.engines.registry import check_engine, make_engine, make_model
+from actors.mixing.other_runs import IMITATED_TURNS, open_mixture, to_imitate
 from actors.pool.evaluator import Evaluator
 from actors.pool.factory import make_pool
 from actors.pool.pool import Pool, all_new
@@ -36,7 +37,6 @@ from actors.running.events import (
 )
 from actors.running.metrics import Metrics, Monitoring
 from actors.running.model_learning import ModelLearning
-from actors.running.other_runs import IMITATED_TURNS, open_mixture, to_imitate
 from actors.running.phases import Phases
 from actors.running.progress import Progress
 from actors.running.thought import Thought

@@ -224,11 +224,12 @@ class ColdPart:
             batch = cache.get(key)
             if batch is None:
                 batch = cache.put(key, self._read(group))
-            t = batch.column("t").to_numpy()
             wanted = pc.equal(batch.column("stream_id"), pa.scalar(stream, pa.binary(16)))
+            t = batch.column("t").to_numpy()
             mask = wanted.to_numpy(zero_copy_only=False) & (t >= first) & (t <= last)
-            if mask.any():
-                yield batch.filter(pa.array(mask))
+            at = np.flatnonzero(mask)
+            if len(at):  # sorted by stream and t: what is asked for lies together
+                yield batch.slice(int(at[0]), len(at))
 
     def _groups(self, stream: bytes, first: int, last: int) -> list[int]:
         """The row groups whose bounds, by stream and t, meet the rows asked for."""

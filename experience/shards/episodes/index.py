@@ -21,15 +21,9 @@ from experience.errors import ShardError
 from experience.reward import RewardModel
 from experience.shards.cold.snapshot import newest_snapshot, read_snapshot
 from experience.shards.episodes import saved
-from experience.shards.episodes.cutting import Cutter, columns_of
-from experience.shards.episodes.files import COLD, Files
-from experience.shards.episodes.prompt_refs import PromptRefs
-from experience.shards.episodes.records import Records
+from experience.shards.episodes.cutting import columns_of
+from experience.shards.episodes.intake import Intake
 from experience.shards.episodes.rewards import Key, Rewards
-from experience.shards.episodes.rows import RowReader
-from experience.shards.follow import Follower, Found
-from experience.shards.record.decode import to_steps
-from experience.shards.record.prompts import PromptDeltas
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.locate import given_store
 from experience.signal import Signal
@@ -73,35 +67,26 @@ class EpisodeIndex:
 
     def _begin(self, known: saved.Saved | None) -> None:
         self.rewards = Rewards(self.store, self._reward, self._disk)
-        self._follower = Follower(self.store, disk=self._disk)
-        self._changed, self._amended = set[int](), set[Key]()
-        self._unsaved_rows = 0
-        self._refs: dict[str, PromptRefs] = {}
-        self._deltas: dict[str, PromptDeltas] = {}
-        self._coverage = saved.Coverage()
-        self.records, self.tellers = Records(), list[Key]()
-        """tellers: the rows that may tell late signals of earlier ones."""
-        self._files = Files(self.store, disk=self._disk)
         if known is not None:
-            self.records, self.tellers = known.records, known.tellers
-            self._files = Files(self.store, known.files, self._disk)
-            self._follower.resume(known.given, known.covered, known.snapshot)
-            self._coverage.covered = dict(known.covered)
             self.rewards.look(known.amendments)
             self.rewards.rewarded.clear()
-        else:
-            self._follower.resume({}, (), read_snapshot(self.store, self._disk))
-        self._removed = self._follower.snapshot.removed_spans
-        self._cutter = Cutter(self.records)
-        self._reader = RowReader(self.records, self._files)
+        self._amended = set[Key]()
+        self._intake = Intake(self.store, self.rewards, known, self._disk)
+        self.records = self._intake.records
+        self._removed = self._intake.follower.snapshot.removed_spans
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
+    def tellers(self) -> list[Key]:
+        """The rows that may tell late signals of earlier rows."""
+        return self._intake.tellers
+
+    @property
     def given(self) -> dict[bytes, int]:
         """By stream, the last t that was read."""
-        return self._follower.given
+        return self._intake.given
 
     def table(self) -> pa.Table:
         """One row an episode, in the order in which they were begun.
@@ -129,10 +114,8 @@ class EpisodeIndex:
         if not self._is_of_this_store():
             self._rebuild()
         self._look_at_amendments()
-        for found in self._follower.found():
-            self._deltas.pop(_name_of(found), None)
-            self._take(found)
-        changed, self._changed = self._changed, set()
+        self._intake.refresh()
+        changed, self._intake.changed = self._intake.changed, set()
         return len(changed)
 
     def follow(self) -> Iterator[list[Step]]:
@@ -145,12 +128,7 @@ class EpisodeIndex:
             self._rebuild()
             yield from self._steps_since(before)
         self._look_at_amendments()
-        for found in self._follower.found():
-            streams = set(found.rows.column("stream_id").to_pylist())
-            last = {stream: self.given.get(stream, -1) for stream in streams}
-            steps = to_steps(found.rows, self._deltas_of(found))
-            self._take(found)
-            yield [s for s in steps if s.t > last[s.stream_id]]
+        yield from self._intake.follow()
 
     def amend(self, key: Key, signal: Signal) -> bool:
         """Takes a late signal of a row, which the store may not hold yet; whether it is news."""
@@ -187,33 +165,33 @@ class EpisodeIndex:
         return [
             step
             for number in numbers
-            for step in self._reader.steps(number)
+            for step in self._intake.reader.steps(number)
             if (step.stream_id, step.t) in wanted
         ]
 
     def closing(self, number: int) -> Step:
         """The last row of an episode, alone, as it was stored."""
-        return self._reader.last(number)
+        return self._intake.reader.last(number)
 
     def save_if_worth(self) -> None:
         """Saves if reading the store without it would take much longer by now."""
-        if self._unsaved_rows > max(_SAVE_ROWS, len(self) // 10):
+        if self._intake.unsaved_rows > max(_SAVE_ROWS, len(self) // 10):
             self.save()
 
     def save(self) -> None:
         """Writes what belongs to sealed rows beside the store; where it may not write, nothing."""
-        self._coverage.look(self.store, self._follower.snapshot, self._disk)
+        self._intake.coverage.look(self.store, self._intake.follower.snapshot, self._disk)
         about = {
             "reward": saved.reward_key(self._reward),
-            "removed": saved.removed_key(self._follower.snapshot),
+            "removed": saved.removed_key(self._intake.follower.snapshot),
             "amendments": self.rewards.files,
         }
         try:
             saved.save(
                 self.store,
                 self.records,
-                self._files.names,
-                self._coverage,
+                self._intake.files.names,
+                self._intake.coverage,
                 self.given,
                 self.tellers,
                 about,
@@ -221,65 +199,12 @@ class EpisodeIndex:
             )
         except OSError as error:  # it can be made again: a full or read-only disk ends nothing
             self.said = f"the index was not saved: {error}"
-        self._unsaved_rows = 0
+        self._intake.unsaved_rows = 0
 
     def _read(self, number: int) -> Episode:
-        rows = [self.rewards.of_step(step) for step in self._reader.steps(number)]
+        rows = [self.rewards.of_step(step) for step in self._intake.reader.steps(number)]
         closing = rows.pop() if rows[-1].is_closing else None
         return Episode(tuple(rows), closing)
-
-    def _deltas_of(self, found: Found) -> PromptDeltas:
-        """The state of a file's prompts before the rows that come now."""
-        name = _name_of(found)
-        if name not in self._deltas:
-            deltas, refs = PromptDeltas(), self._refs.get(name, PromptRefs())
-            file = COLD if found.reader is None else self._files.number(found.reader.path)
-            for stream in refs.streams():
-                deltas.begin(stream, self._reader.context(stream, refs.all_of(stream), file))
-            self._deltas[name] = deltas
-        return self._deltas[name]
-
-    def _take(self, found: Found) -> None:
-        """Adds the new rows of a block or batch to the records."""
-        name, (file, row) = _name_of(found), self._lies(found)
-        if name not in self._refs:
-            self._forget_before(name)
-        refs = self._refs.setdefault(name, PromptRefs())
-        rows = columns_of(found.rows, self.rewards, self.records)
-        taken = []
-        for stream, at in by_stream(rows.stream):
-            last = self.given.get(stream, -1)
-            known = at[rows.t[at] <= last]
-            new = at[len(known) :]
-            # Rows that are given again are not counted again, but later prompts continue them.
-            self._cutter.note_prompts(stream, rows, known, row, refs)
-            if not len(new):
-                continue
-            taken.append((stream, new))
-            if file != COLD:
-                going_on = self._cutter.open.get(stream, -1)
-                self._coverage.note(name, stream, last, self.records, going_on)
-            self._follower.note(stream, int(rows.t[new[0]]), int(rows.t[new[-1]]))
-            self._unsaved_rows += len(new)
-            self.tellers += [(stream, int(t)) for t in rows.t[new[rows.tells[new]]]]
-        self._changed.update(self._cutter.take(rows, taken, file, row, refs))
-        if file != COLD and len(row):
-            self._coverage.rows[name] = int(row[-1]) + 1
-
-    def _lies(self, found: Found) -> tuple[int, np.ndarray]:
-        """The number of the file, and of each row in it, int64 [rows]."""
-        if found.reader is None or found.block is None:
-            return COLD, np.full(found.rows.num_rows, -1)
-        commit = found.block.commit
-        first = commit.last_seq - commit.rows + 1 + found.block.skip
-        return self._files.number(found.reader.path), np.arange(first, commit.last_seq + 1)
-
-    def _forget_before(self, name: str) -> None:
-        """Drops what was kept of a writer's earlier segment, or of an earlier part."""
-        writer = name.partition("/")[0]
-        for kept in (self._refs, self._deltas):
-            for old in [n for n in kept if n.partition("/")[0] == writer and n != name]:
-                del kept[old]
 
     def _look_at_amendments(self) -> None:
         changed = self.rewards.look()
@@ -298,14 +223,14 @@ class EpisodeIndex:
         """Sums up the rewards anew of the episodes that hold rows `keys`."""
         self._amended |= keys
         for number in {self.records.at(*key) for key in keys} - {-1}:
-            batches = self._reader.batches(number)
+            batches = self._intake.reader.batches(number)
             rows = (columns_of(batch, self.rewards, self.records) for batch in batches)
-            self._cutter.count_again(number, rows)
-            self._changed.add(number)
+            self._intake.cutter.count_again(number, rows)
+            self._intake.changed.add(number)
 
     def _is_of_this_store(self) -> bool:
         """Whether no row was removed since the records were made."""
-        known = self._follower.snapshot
+        known = self._intake.follower.snapshot
         if newest_snapshot(self.store, self._disk) != known.version:
             known = read_snapshot(self.store, self._disk)
         return known.removed_spans == self._removed
@@ -321,21 +246,5 @@ class EpisodeIndex:
             record = self.records.rows[number]
             stream = self.records.streams.ids[record["stream"]].tobytes()
             if record["last_t"] > before.get(stream, -1):
-                steps = self._reader.steps(number)
+                steps = self._intake.reader.steps(number)
                 yield [s for s in steps if s.t > before.get(stream, -1)]
-
-
-def by_stream(ids: np.ndarray) -> Iterator[tuple[bytes, np.ndarray]]:
-    """Each stream of V16 [rows], with the places of its rows, in order."""
-    streams, of = np.unique(ids, return_inverse=True)
-    order = np.argsort(of, kind="stable")
-    bounds = np.searchsorted(of[order], np.arange(len(streams) + 1))
-    for number, stream in enumerate(streams.tolist()):
-        yield stream, order[bounds[number] : bounds[number + 1]]
-
-
-def _name_of(found: Found) -> str:
-    """ "writer/seg-…" of a block, "cold/part-…" of a part's batch."""
-    if found.reader is not None:
-        return f"{found.reader.path.parent.name}/{found.reader.path.stem}"
-    return f"cold/{found.part.file if found.part else ''}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from actors.config.schema import Config
 from actors.engines.registry import make_engine, make_model
+from actors.mixing.other_runs import IMITATED_TURNS, open_mixture, to_imitate
 from actors.running.assembly import make_learner
 from actors.running.budget import learning_rate_left
-from actors.running.other_runs import IMITATED_TURNS, open_mixture, to_imitate
 from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.errors import ConfigError, XpError
