@@ -43,7 +43,7 @@ class Facts(Protocol):
         """The oldest policy that acted in it; None: none did."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Members:
     """A whole group, as the numbers of its episodes."""
 

@@ -20,6 +20,10 @@ from experience.step import SOURCES, Source, Step
 from experience.text.strict_json import dumps
 
 
+_AT_ONCE = 4096
+"""Episodes that are taken before the next are looked up."""
+
+
 class Replay:
     """The episodes of one store, and the samples taken from them. Rows stay in the store.
 
@@ -60,10 +64,8 @@ class Replay:
         """Takes the episodes that ended since, as the index has them."""
         if self.index.generation != self._generation:
             self._begin_again()
+        self._take_all()
         records = self.index.records
-        for number in records.over.view[self._taken :].tolist():
-            self._take(number)
-        self._taken = records.over.size
         self.dropped.cut_off += records.cut_off - self._cut_off
         self._cut_off = records.cut_off
         for (source, split), steps in records.steps.items():
@@ -77,11 +79,18 @@ class Replay:
         """Rows were removed from the store: episodes have other numbers now."""
         given, dropped, put_off = self.consumed, self.dropped, self._groups.put_off
         self._begin()
-        for number in self.index.records.over.view.tolist():
-            self._take(number)
-        self._taken, self._cut_off = self.index.records.over.size, self.index.records.cut_off
+        self._take_all()
+        self._cut_off = self.index.records.cut_off
         self._groups.dropped = dropped
         self._groups.restore(given, rows_removed=True, put_off=put_off)
+
+    def _take_all(self) -> None:
+        over = self.index.records.over
+        while self._taken < over.size:
+            some = over.view[self._taken : self._taken + _AT_ONCE].tolist()
+            for number in some:
+                self._take(number)
+            self._taken += len(some)
 
     def _take(self, number: int) -> None:
         record, records = self.index.records.rows[number], self.index.records

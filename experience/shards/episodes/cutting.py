@@ -60,8 +60,8 @@ def columns_of(batch: pa.RecordBatch, in_force: Rewards, records: Records) -> Co
     numbers["policy_version"] = _filled(batch, "policy_version", -1)
     numbers["prompts_cut"] = (_filled(batch, "prompt_cut", 0) > 0) & acted
     numbers["actions_cut"] = _filled(batch, "action_cut", False) & acted
-    numbers["exact"] = exact & (_lengths(batch, "action_ids") > 0)
-    numbers["sampled"] = numbers["exact"] & _filled(batch, "sampled", False)
+    exact &= _lengths(batch, "action_ids") > 0
+    numbers["sampled"] = exact & _filled(batch, "sampled", False)
     lengths = [_lengths(batch, name) for name in ("prompt_ids", "action_ids")]
     return Columns(
         ids_of(batch.column("stream_id")),
@@ -216,7 +216,7 @@ class Cutter:
         words = self.records.words.words
         self.records.steps[words[record["source"]], words[record["split"]]] += len(acted)
         record["asides"] += rows.aside[acted].sum()
-        for name in ("prompts_cut", "actions_cut", "exact", "sampled"):
+        for name in ("prompts_cut", "actions_cut", "sampled"):
             record[name] += rows.numbers[name][acted].sum()
         # One after another, as a sum over steps adds them: returns are equal to the last bit.
         for reward in rows.reward[acted].tolist():

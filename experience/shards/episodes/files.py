@@ -29,7 +29,7 @@ from experience.shards.storage.unpacked import check_unpacked
 
 COLD = -1
 """Instead of a segment's number: the rows were cold when they were first read."""
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 32 << 20
 
 
 class GoneColdError(Exception):

@@ -13,6 +13,8 @@ import numpy as np
 from experience.shards.sampling.row_index import Growing
 
 _EMPTY = -1
+_AT_ONCE = 4096
+"""Ids that are Python objects at one time."""
 
 
 class KeyMap:
@@ -22,7 +24,7 @@ class KeyMap:
         self._ids = Growing("V16")
         self._slots = np.full(64, _EMPTY, np.int32)
         if ids is not None and len(ids):
-            self._ids.extend(np.ascontiguousarray(ids))
+            self._ids = Growing("V16", ids)
             self._grow()
 
     def __len__(self) -> int:
@@ -62,12 +64,13 @@ class KeyMap:
 
     def _grow(self) -> None:
         size = len(self._slots)
-        while size < 4 * len(self):
+        while size < 2 * len(self) + 1:
             size *= 2
-        slots = [_EMPTY] * size
-        for number, key in enumerate(self._ids.view.tolist()):
-            slot = hash(key) & (size - 1)
-            while slots[slot] != _EMPTY:
-                slot = (slot + 1) & (size - 1)
-            slots[slot] = number
-        self._slots = np.array(slots, np.int32)
+        self._slots = np.full(size, _EMPTY, np.int32)
+        slots = memoryview(self._slots)
+        for first in range(0, len(self), _AT_ONCE):
+            for number, key in enumerate(self._ids.view[first : first + _AT_ONCE].tolist(), first):
+                slot = hash(key) & (size - 1)
+                while slots[slot] != _EMPTY:
+                    slot = (slot + 1) & (size - 1)
+                slots[slot] = number

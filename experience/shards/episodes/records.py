@@ -40,23 +40,22 @@ RECORD = np.dtype(
         ("seed", "i8"),
         ("work_id", "V16"),
         *((name, "i4") for name in WORDS),
-        ("first_version", "i8"),
-        ("last_version", "i8"),
-        ("oldest_version", "i8"),
+        ("first_version", "i4"),
+        ("last_version", "i4"),
+        ("oldest_version", "i4"),
         ("started_ns", "i8"),
         ("ended_ns", "i8"),
         ("reward", "f8"),
         ("unknown", "i4"),
-        ("awaited", "?"),
-        ("exact", "i4"),
         ("sampled", "i4"),
-        ("closed", "i8"),
+        ("closed", "i4"),
         ("first_file", "i4"),
         ("last_file", "i4"),
-        ("first_row", "i8"),
-        ("last_row", "i8"),
+        ("first_row", "i4"),
+        ("last_row", "i4"),
         ("refs", "i8"),
         ("n_refs", "i4"),
+        ("awaited", "?"),
     ],
     align=True,
 )
@@ -64,14 +63,14 @@ RECORD = np.dtype(
 them that are no turn of the world. prompts_cut, actions_cut: acted rows that were cut.
 first_version, last_version, oldest_version: of acted rows; −1: none acted. reward: the sum of the
 known rewards; unknown: acted rows whose reward is unknown. awaited: whether a signal was to be
-measured later. exact, sampled: acted rows with exact tokens, and those of them that are samples.
+measured later. sampled: acted rows that are samples whose tokens are exact.
 closed: the place among the episodes that are over, GOES_ON, or CUT_OFF. first_file … last_row:
 where its rows lie (see Files). refs, n_refs: the earlier rows that its first prompt continues (see
 PromptRefs)."""
 GOES_ON, CUT_OFF = -1, -2
 """Values of `closed` for an episode that goes on, and for one that a crash cut off."""
 _WALK = 64
-REF = np.dtype([("t", "i8"), ("row", "i8"), ("end", "i4")], align=True)
+REF = np.dtype([("t", "i8"), ("row", "i4"), ("end", "i4")])
 """An earlier row of the stream whose context gives a prompt's tokens up to `end`."""
 
 
@@ -111,11 +110,7 @@ class Records:
         words: Iterable[str] = (),
         streams: np.ndarray | None = None,
     ) -> None:
-        self._rows, self._refs = Growing(RECORD), Growing(REF)
-        if rows is not None:
-            self._rows.extend(rows)
-        if refs is not None:
-            self._refs.extend(refs)
+        self._rows, self._refs = Growing(RECORD, rows), Growing(REF, refs)
         self.words, self.streams = Words(words), KeyMap(streams)
         self.over = Growing(np.int32)
         """The records of episodes that are over, in the order in which they ended."""
@@ -220,11 +215,11 @@ class Records:
         for name in ("env_id", "task_id", "split", "source", "behaviour_id", "group_id"):
             columns[name] = self._texts(name)
         columns["work_id"] = as_ids(rows["work_id"])
-        for name in ("seed", "first_version", "last_version", "started_ns", "ended_ns"):
-            columns[name] = pa.array(np.ascontiguousarray(rows[name]))
+        for name in ("seed", "started_ns", "ended_ns"):
+            columns[name] = pa.array(rows[name].astype(np.int64))
         acted = rows["first_version"] >= 0
         for name in ("first_version", "last_version"):
-            columns[name] = pa.array(np.ascontiguousarray(rows[name]), mask=~acted)
+            columns[name] = pa.array(rows[name].astype(np.int64), mask=~acted)
         columns["total_reward"] = pa.array(self.total_reward(), mask=rows["unknown"] > 0)
         columns["reward_version"] = self._texts("reward_version")
         columns["ending"] = self._texts("ending", rows["closed"] < 0)

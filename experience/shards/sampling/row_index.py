@@ -26,12 +26,15 @@ class Growing:
     It grows by half, so that a row costs little more than its own size.
     """
 
-    def __init__(self, dtype: Any) -> None:
-        self._data, self.size = np.empty(64, dtype), 0
+    def __init__(self, dtype: Any, values: np.ndarray | None = None) -> None:
+        """`values`: those that it begins with, which are copied."""
+        first = np.empty(0, dtype) if values is None else values
+        self._data, self.size = np.empty(max(64, len(first)), dtype), len(first)
+        self._data[: self.size] = first
 
     def extend(self, values: np.ndarray) -> None:
         while self.size + len(values) > len(self._data):
-            more = np.empty_like(self._data, shape=len(self._data) // 2)
+            more = np.empty_like(self._data, shape=max(len(self._data) // 2, len(values)))
             self._data = np.concatenate([self._data, more])
         self._data[self.size : self.size + len(values)] = values
         self.size += len(values)
