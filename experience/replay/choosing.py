@@ -51,7 +51,8 @@ class Facts:
         """Which episodes say nothing about the agent, bool [n]: see Episode.failed."""
         rows = self.records.rows[numbers]
         failed: np.ndarray = np.isin(rows["ending"], self.records.words.numbers(FAILED))
-        return failed | (rows["steps"] == 0) | (rows["closed"] <= GOES_ON)
+        failed |= (rows["steps"] == 0) | (rows["closed"] <= GOES_ON)
+        return failed
 
     def outcome(self, number: int) -> Outcome:
         record = self.records.rows[number]
@@ -75,7 +76,8 @@ class Facts:
         kept &= rows["behaviour_id"] == words.find(behaviour) if behaviour else ~is_random
         if env_id is not None:
             kept &= rows["env_id"] == words.find(env_id)
-        return numbers[kept]
+        acted: np.ndarray = numbers[kept]
+        return acted
 
 
 def uniform_windows(

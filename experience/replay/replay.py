@@ -19,7 +19,6 @@ from experience.shards.sampling.row_index import Growing
 from experience.step import SOURCES, Source, Step
 from experience.text.strict_json import dumps
 
-
 _AT_ONCE = 4096
 """Episodes that are taken before the next are looked up."""
 
@@ -195,7 +194,8 @@ class Replay:
         """The versions of the policy that held-out episodes were acted by, in order."""
         rows = self.index.records.rows[self._held_out.view]
         acted = rows["behaviour_id"] != self.index.records.words.find(RANDOM)
-        return np.unique(rows["first_version"][acted & (rows["first_version"] >= 0)]).tolist()
+        versions = rows["first_version"][acted & (rows["first_version"] >= 0)]
+        return [int(version) for version in np.unique(versions)]
 
     def sample_steps(self, n: int, sources: Sequence[Source] = ("real",)) -> list[Step]:
         """`n` steps drawn uniformly, with replacement, from training episodes of `sources`."""
@@ -235,7 +235,8 @@ class Replay:
 
     def _whole(self, sources: Sequence[Source]) -> np.ndarray:
         numbers = self._kept.of(sources)
-        return numbers[~self._facts.have_failed(numbers)]
+        whole: np.ndarray = numbers[~self._facts.have_failed(numbers)]
+        return whole
 
     def _windows(
         self, numbers: np.ndarray, drawn: Sequence[tuple[int, int]], length: int
@@ -259,7 +260,7 @@ class Replay:
         rows = self.index.records.rows[lately]
         of_world = rows["env_id"] == self.index.records.words.find(env_id)
         newest = rows[of_world & ~self._facts.have_failed(lately)][-most:]
-        return newest["reward"][newest["unknown"] == 0].tolist()
+        return [float(total) for total in newest["reward"][newest["unknown"] == 0]]
 
     def save(self) -> dict[str, bytes]:
         """The cursor, which belongs beside the weights: groups given out, and random state."""

@@ -67,7 +67,7 @@ class KeyMap:
         while size < 2 * len(self) + 1:
             size *= 2
         self._slots = np.full(size, _EMPTY, np.int32)
-        slots = memoryview(self._slots)
+        slots = memoryview(self._slots)  # type: ignore[arg-type]
         for first in range(0, len(self), _AT_ONCE):
             for number, key in enumerate(self._ids.view[first : first + _AT_ONCE].tolist(), first):
                 slot = hash(key) & (size - 1)
