@@ -20,8 +20,9 @@ from actors.collecting.hosts.described import describe_worlds
 from actors.collecting.work import Done, Lane, Work, done_before
 from actors.config.schema import Config, load
 from experience.errors import ConfigError, EnvironmentFailure
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
+from experience.shards.episodes.index import EpisodeIndex
 from experience.shared import Agents, together
 from experience.step import OTHERS, WORLD_STEP, Step
 from tests.alone import SMALLEST_POLICY, Alone
@@ -141,8 +142,7 @@ def test_rows_of_who_the_policy_does_not_play_are_kept_and_never_learned_from(
     assert {row.group_id for row in theirs} == {""}
     assert {row.group_id for row in ours} <= {"0-7/first", "0-7/second"}
     assert not any(row.is_training for row in theirs)
-    replay = Replay(2, 9, takes_work_once=True)
-    replay.add(rows)
+    replay = Replay(EpisodeIndex.open(tmp_path), 2, 9, takes_work_once=True)
     assert len(replay.episodes["real"]) == 4 and replay.dropped.lived_twice == 0
     assert len(replay.finished) == 4
 
@@ -150,8 +150,7 @@ def test_rows_of_who_the_policy_does_not_play_are_kept_and_never_learned_from(
 def test_self_play_gives_a_group_for_each_role_and_the_quota_counts_them(tmp_path: Path) -> None:
     config = configuration(NIM, "{}", "policy.engine=table")
     rows = lived(tmp_path, config, works(NIM, "train", 2, group="0-0"))
-    replay = Replay(2, 9, takes_work_once=True)
-    replay.add(rows)
+    replay = Replay(EpisodeIndex.open(tmp_path), 2, 9, takes_work_once=True)
     assert [group.group_id for group in replay.window(0)] == ["0-0/first", "0-0/second"]
     assert done_before(tmp_path, 2).whole_groups == 2
     assert done_before(tmp_path, 2).next_group == 1
@@ -249,8 +248,7 @@ def test_a_kill_amid_an_episode_of_two_ends_it_for_both_or_for_none(
         process.wait()
         process.stdout.close()
     rows = rows_of(tmp_path)
-    replay = Replay(2, 9, takes_work_once=True)
-    replay.add(rows)
+    replay = Replay(EpisodeIndex.open(tmp_path), 2, 9, takes_work_once=True)
     closed: dict[bytes, set[str]] = defaultdict(set)
     for row in rows:
         if row.is_closing:

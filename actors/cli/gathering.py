@@ -50,7 +50,7 @@ def learn(overrides: Overrides = None, config: Files = None, as_json: RunJson = 
     """Learns from stores alone (`experience`): no world is made, nothing is lived.
 
     First successes and demonstrations are imitated (learning.imitation_passes), then whole groups
-    are learned from by learning.objective: sft (weighted by return), grpo, ppo_kl.
+    are learned from by learning.recipe, which corrects for the policy that acted.
     """
     from actors.commands.launch import Launch
     from actors.commands.learn import learn as learn_from_stores

@@ -53,7 +53,7 @@ def learn(launch: Launch, config: Config, origins: dict[str, str]) -> None:
         emit(
             f"{directory.name} v{progress.version}: imitated {learned.imitated} turns, learned "
             f"from {learned.groups} groups ({learned.turns} turns, {learned.flat} groups flat) by "
-            f"{config.learning.objective} · ./xp eval {directory.name} · {directory.path}"
+            f"{config.learning.recipe} · ./xp eval {directory.name} · {directory.path}"
         )
 
     launch.attempt(

@@ -54,6 +54,11 @@ class Demonstrations:
             for pursuit in best_pursuits(group, library):
                 self.add(turn for step in pursuit.steps if (turn := as_turn(step)) is not None)
 
+    def count_best(self, group: Group, library: Library) -> int:
+        """How many turns of a group `add_best` would remember."""
+        best = len(best_turns([group], self._expert_returns))
+        return best + sum(len(pursuit.steps) for pursuit in best_pursuits(group, library))
+
     def sample(self, n: int, rng: np.random.Generator) -> list[TokenSequence]:
         """Sequences of about `n` turns, uniformly and with replacement; none if there are none.
 

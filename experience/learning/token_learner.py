@@ -27,7 +27,7 @@ from experience.learning.value import ValueFunction
 from experience.models.sight import Album
 from experience.models.weights import PolicyBundle, Weights
 from experience.options.hierarchy import split_levels
-from experience.options.option import library_in
+from experience.options.option import Library, library_in
 from experience.step import Step
 from experience.text.strict_json import dumps
 
@@ -250,13 +250,26 @@ class TokenLearner:
         self._minibatches.real_size = state["minibatch"]
         self._imitated = state.get("imitated", 0)
         self.trainer.restore(saved)
-        groups = list(learned_from)
         library = library_in(self.options)
+        self._demonstrations.take(demonstrations)
+        groups = self._still_remembered(learned_from, library)
         if self.value is not None:
             lived = [e for group in groups for e in group.episodes]
             self.value.restore(saved, split_levels(lived, library))
-        self._demonstrations.take(demonstrations)
         self._demonstrations.add_best(groups, library)
+
+    def _still_remembered(self, learned_from: Iterable[Group], library: Library) -> list[Group]:
+        """The newest groups that fill all that is remembered of them; older ones are not read."""
+        groups = learned_from if isinstance(learned_from, Sequence) else list(learned_from)
+        kept, episodes, turns = list[Group](), 0, 0
+        for group in reversed(groups):
+            kept.append(group)
+            episodes += len(group.episodes)
+            turns += self._demonstrations.count_best(group, library)
+            is_enough = self.value is None or episodes >= self.value.most_remembered
+            if is_enough and turns > self.settings.remembered_successes:
+                break
+        return kept[::-1]
 
 
 def _sizes(sequences: Sequence[TokenSequence]) -> dict[str, float]:

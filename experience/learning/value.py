@@ -162,6 +162,8 @@ class ValueFunction:
             # One bad batch may lie far below −1; it must not outweigh many good ones.
             self.explained += 0.2 * (max(now, -1.0) - self.explained)
 
+    most_remembered = _MOST_REMEMBERED
+
     def remember(self, episodes: Sequence[Episode]) -> None:
         """Keeps the newest `_MOST_REMEMBERED` episodes for later fits."""
         self._recent = [*self._recent, *episodes][-_MOST_REMEMBERED:]

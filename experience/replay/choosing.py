@@ -21,6 +21,7 @@ class Outcome:
 
     number: int
     env_id: str
+    agent_id: str
     seed: int
     work_id: bytes
     failed: bool
@@ -60,6 +61,7 @@ class Facts:
         return Outcome(
             number,
             self.records.word("env_id", number),
+            self.records.word("agent_id", number),
             int(record["seed"]),
             record["work_id"].tobytes(),
             self.failed(number),

@@ -16,7 +16,7 @@ from experience.replay.lazily import Lazily, pairs_of
 from experience.replay.work import FinishedWork
 from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.sampling.row_index import Growing
-from experience.step import SOURCES, Source, Step
+from experience.step import OTHERS, SOURCES, Source, Step
 from experience.text.strict_json import dumps
 
 _AT_ONCE = 4096
@@ -95,14 +95,18 @@ class Replay:
         record, records = self.index.records.rows[number], self.index.records
         work, stream = record["work_id"].tobytes(), int(record["stream"])
         ending, source = records.word("ending", number), records.word("source", number)
-        if self._takes_work_once and self.finished.stream_of(work) not in (-1, stream):
+        agent = records.word("agent_id", number)
+        if self._takes_work_once and self.finished.stream_of(work, agent) not in (-1, stream):
             # by a collector that was cut off, and by another that had its work meanwhile
             self.dropped.lived_twice += 1
             return
         # Cancelled work is not finished: it is lived again, if it is ordered again.
         if ending != "cancelled":
-            self.finished.finish(work, stream)
-        if records.word("split", number) != "train":
+            self.finished.finish(work, stream, agent)
+        split = records.word("split", number)
+        if split == OTHERS:
+            return  # another than the policy acted in it
+        if split != "train":
             self._held_out.extend(np.array([number], np.int32))
             return
         self._kept.add(source, number)

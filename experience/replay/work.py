@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Set
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ class FinishedWork(Set[bytes]):
 
     def __init__(self) -> None:
         self._known = KeyMap()
+        self._lived = KeyMap()
+        """Work, or work and its agent where it has several, by which streams are known."""
         self._streams = Growing(np.int32)
 
     @classmethod
@@ -33,13 +36,19 @@ class FinishedWork(Set[bytes]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def stream_of(self, work: bytes) -> int:
-        """The number of the stream in which it was lived; −1 if it was not finished."""
-        number = self._known.find(work)
+    def stream_of(self, work: bytes, agent: str = "") -> int:
+        """The number of the stream in which it was lived, as `agent` where it has several; −1 if
+        it was not finished."""
+        number = self._lived.find(_key(work, agent))
         return -1 if number < 0 else int(self._streams.view[number])
 
-    def finish(self, work: bytes, stream: int) -> None:
-        number = self._known.add(work)
+    def finish(self, work: bytes, stream: int, agent: str = "") -> None:
+        self._known.add(work)
+        number = self._lived.add(_key(work, agent))
         if number == self._streams.size:
             self._streams.extend(np.array([stream], np.int32))
         self._streams.view[number] = stream
+
+
+def _key(work: bytes, agent: str) -> bytes:
+    return hashlib.blake2b(work + agent.encode(), digest_size=16).digest() if agent else work

@@ -19,7 +19,16 @@ from experience.shards.episodes.records import GOES_ON, RECORD, Records
 from experience.shards.episodes.rewards import Rewards
 from experience.step import LATE_INFO, Boundary
 
-_WORDS = ("env_id", "task_id", "split", "source", "behaviour_id", "group_id", "reward_version")
+_WORDS = (
+    "env_id",
+    "task_id",
+    "split",
+    "source",
+    "behaviour_id",
+    "group_id",
+    "reward_version",
+    "agent_id",
+)
 _NO_VERSION = np.iinfo(np.int64).max
 
 
@@ -110,7 +119,7 @@ def _lengths(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 def _codes(column: pa.Array, records: Records) -> np.ndarray:
     """The numbers of the words of a column, int32 [rows]."""
-    encoded = column.dictionary_encode()
+    encoded = column.fill_null("").dictionary_encode()
     numbers = np.array([records.words.number(w or "") for w in encoded.dictionary.to_pylist()])
     codes: np.ndarray = numbers.astype(np.int32)[encoded.indices.to_numpy()]
     return codes

@@ -92,7 +92,7 @@ class EpisodeIndex:
         """One row an episode, in the order in which they were begun.
 
         number, stream_id, episode, first_t, last_t, steps (acted rows), env_id, task_id, split,
-        source, behaviour_id, group_id, work_id, seed, first_version, last_version, started_ns,
+        source, behaviour_id, group_id, agent_id, work_id, seed, first_version, last_version, started_ns,
         ended_ns, total_reward (null: unknown), reward_version, ending (null while the episode goes
         on, and where a crash cut it off).
         """

@@ -15,6 +15,7 @@ import pyarrow as pa
 from experience.shards.episodes.key_map import KeyMap
 from experience.shards.sampling.row_index import Growing
 
+_TEXTS = ("env_id", "task_id", "split", "source", "behaviour_id", "group_id", "agent_id")
 WORDS = (
     "env_id",
     "task_id",
@@ -24,6 +25,7 @@ WORDS = (
     "group_id",
     "reward_version",
     "ending",
+    "agent_id",
 )
 """Fields that are texts: a record holds the number of a word."""
 RECORD = np.dtype(
@@ -212,7 +214,7 @@ class Records:
         columns["stream_id"] = as_ids(self.streams.ids[rows["stream"]])
         for name in ("episode", "first_t", "last_t", "steps"):
             columns[name] = pa.array(np.ascontiguousarray(rows[name]))
-        for name in ("env_id", "task_id", "split", "source", "behaviour_id", "group_id"):
+        for name in _TEXTS:
             columns[name] = self._texts(name)
         columns["work_id"] = as_ids(rows["work_id"])
         for name in ("seed", "started_ns", "ended_ns"):
