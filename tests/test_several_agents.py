@@ -149,7 +149,7 @@ def test_rows_of_who_the_policy_does_not_play_are_kept_and_never_learned_from(
 
 def test_self_play_gives_a_group_for_each_role_and_the_quota_counts_them(tmp_path: Path) -> None:
     config = configuration(NIM, "{}", "policy.engine=table")
-    rows = lived(tmp_path, config, works(NIM, "train", 2, group="0-0"))
+    lived(tmp_path, config, works(NIM, "train", 2, group="0-0"))
     replay = Replay(EpisodeIndex.open(tmp_path), 2, 9, takes_work_once=True)
     assert [group.group_id for group in replay.window(0)] == ["0-0/first", "0-0/second"]
     assert done_before(tmp_path, 2).whole_groups == 2

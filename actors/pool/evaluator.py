@@ -75,7 +75,7 @@ class Evaluator:
         lived = (
             e for v in self._replay.evaluated_versions() for e in self._replay.held_out(v, env_id)
         )
-        agents = sorted({episode.first.agent_id for episode in lived} - {""})
+        agents = sorted({episode.agent_id for episode in lived} - {""})
         return {env_id: ""} | {f"{env_id} as {agent}": agent for agent in agents}
 
     def gain(self, env_id: str, before: int, after: int, agent: str = "") -> Mean:
