@@ -36,13 +36,18 @@ def measure(
 
         measure_worlds(as_json, write, only)
         return 0
+    if what == "viewer":
+        from benchmarks.viewer.bench import main as measure_viewer
+
+        return 0 if measure_viewer(as_json) else 1
     if what == "collecting":
         from benchmarks.collecting.bench import main as measure_collecting
 
         return 0 if measure_collecting(as_json) else 1
     if what != "store":
         raise ConfigError(
-            f"no benchmark {what!r}", "there are: store, collecting, worlds, browser, planning"
+            f"no benchmark {what!r}",
+            "there are: store, collecting, viewer, worlds, browser, planning",
         )
     try:
         import datasets  # noqa: F401

@@ -62,7 +62,15 @@ def serve(shelf: Shelf, port: int, start: str, opened: Callable[[str], None]) ->
     port = listening.getsockname()[1]
     token = secrets.token_urlsafe(24)
     app = make_app(shelf, [f"{HOST}:{port}", f"localhost:{port}"], token)
-    settings = uvicorn.Config(
+    opened(f"http://{HOST}:{port}/#{start}?token={token}")
+    uvicorn.Server(settings_of(app)).run(sockets=[listening])
+
+
+def settings_of(app: Guard) -> Any:
+    """How uvicorn serves: few connections, no log of addresses, no name of itself."""
+    import uvicorn
+
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -73,8 +81,6 @@ def serve(shelf: Shelf, port: int, start: str, opened: Callable[[str], None]) ->
         timeout_graceful_shutdown=1,
         ws="none",
     )
-    opened(f"http://{HOST}:{port}/#{start}?token={token}")
-    uvicorn.Server(settings).run(sockets=[listening])
 
 
 def bind(port: int) -> socket.socket:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from experience.errors import ConfigError
 
-_MOST_CHARACTERS = 500
+_MOST_CHARACTERS = 8000
 
 
 class Question:

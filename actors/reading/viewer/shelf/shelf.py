@@ -6,11 +6,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from actors.config.schema import Config
 from actors.reading.listing import runs
+from actors.reading.survey import known_config
 from actors.reading.viewer.shelf.columns import Columns
 from actors.runs.directory import RunDirectory
 from actors.runs.finding import is_run_name
@@ -28,6 +30,17 @@ _FRESH_SECONDS = 0.2
 
 class NotThere(ConfigError):
     """What was asked for is not there."""
+
+
+@lru_cache(256)
+def _config(path: Path, written_ns: int) -> Config | None:
+    return known_config(RunDirectory(path))
+
+
+def config_of(directory: RunDirectory) -> Config | None:
+    """The run's configuration, checked once for each time that it was written."""
+    path = directory.path / "config.yaml"
+    return _config(directory.path, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 class OpenRun:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from actors.runs.directory import RunDirectory
@@ -17,9 +18,20 @@ _OURS = "envs:"
 
 def world_class(env_id: str, directory: RunDirectory) -> type | None:
     """The class behind an environment id; None if it is not trusted, or cannot be imported."""
-    if not (env_id.startswith(_OURS) or directory.is_ours):
+    if not (env_id.startswith(_OURS) or _is_trusted(directory)):
         return None
     return _imported(env_id)
+
+
+def _is_trusted(directory: RunDirectory) -> bool:
+    """Whether this user made the run here. An imported run has no configuration to be signed."""
+    path = directory.path / "config.yaml"
+    return path.is_file() and _is_ours(directory.path, path.stat().st_mtime_ns)
+
+
+@lru_cache(256)
+def _is_ours(run: Path, written_ns: int) -> bool:
+    return RunDirectory(run).is_ours
 
 
 @lru_cache(256)

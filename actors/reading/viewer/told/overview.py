@@ -9,9 +9,9 @@ import numpy as np
 
 from actors.reading.figures import in_one_time
 from actors.reading.listing import number, resumptions
-from actors.reading.survey import first_version, known_config
+from actors.reading.survey import first_version
 from actors.reading.viewer.shelf.columns import Columns
-from actors.reading.viewer.shelf.shelf import OpenRun, Shelf
+from actors.reading.viewer.shelf.shelf import OpenRun, Shelf, config_of
 from actors.reading.viewer.told.runs import (
     as_counts,
     as_mapping,
@@ -40,7 +40,7 @@ def overview(shelf: Shelf, name: str) -> dict[str, Any]:
     run = shelf.run(name)
     directory = run.directory
     record = directory.record
-    config = known_config(directory)
+    config = config_of(directory)
     lines = read_lines(metrics_path(directory))
     told = row(shelf, directory)
     problem = ""

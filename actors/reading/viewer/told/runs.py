@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from actors.reading.listing import number, seconds_of, status_of
-from actors.reading.survey import known_config, learns
-from actors.reading.viewer.shelf.shelf import Shelf
+from actors.reading.survey import learns
+from actors.reading.viewer.shelf.shelf import Shelf, config_of
 from actors.runs.directory import RunDirectory
 from actors.runs.trust import read_bounded
 from experience.errors import XpError
@@ -42,7 +42,7 @@ def row(shelf: Shelf, directory: RunDirectory) -> dict[str, Any]:
     status = status_of(directory, record)
     lines = read_lines(metrics_path(directory))
     last: Mapping[str, Any] = lines[-1] if lines else {}
-    config = known_config(directory)
+    config = config_of(directory)
     row = {
         "name": directory.name,
         "status": status,

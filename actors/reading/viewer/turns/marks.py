@@ -36,11 +36,11 @@ def marks(decision: Decision) -> list[dict[str, Any]]:
         given = _arguments(text)
         inner = given.get("arguments")
         return _of_call(str(given.get("name", "")), inner if isinstance(inner, Mapping) else given)
-    what = _POINTING.match(text)
-    pair = _PAIR.search(text) if what else None
-    if what is None or pair is None:
+    verb = re.match(r"\w*", text)
+    pair = _PAIR.search(text)
+    if verb is None or pair is None or not _POINTING.search(verb[0]):
         return []
-    return _mark(pair[1], pair[2], text.split()[0].partition("(")[0])
+    return _mark(pair[1], pair[2], verb[0])
 
 
 def _arguments(text: str) -> Mapping[str, Any]:

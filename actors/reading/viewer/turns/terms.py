@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.reading.survey import known_config
+from actors.reading.viewer.shelf.shelf import config_of
 from actors.reading.viewer.shelf.worlds import world_class
 from actors.runs.directory import RunDirectory
 from experience.step import Step
@@ -68,7 +68,7 @@ class Terms:
 
     def _guessed(self, env_id: str) -> Mapping[str, float] | None:
         """Weights that stood in no record: a page compares their sum with the reward."""
-        config = known_config(self._directory)
+        config = config_of(self._directory)
         for world in config.worlds if config else ():
             if world.id == env_id and world.rewards is not None:
                 return world.rewards

@@ -38,9 +38,13 @@ export function card(title, ...children) {
 // A head of [name] stands over numbers, which are aligned at their right.
 export function table(heads, rows, empty = "There is nothing here.") {
   if (!rows.length) return h("p.note", empty);
-  return h("div.wide", { tabindex: "0" }, h("table",
+  const names = heads.map((head) => (Array.isArray(head) ? head[0] : head));
+  const made = rows.map((row) => (row instanceof Node ? row : h("tr", row.map((cell) => h("td", cell)))));
+  // Where a row is too wide for a phone it becomes a small card, and each cell says its own name.
+  for (const row of made) [...row.children].forEach((cell, i) => { if (typeof names[i] === "string") cell.dataset.head = names[i]; });
+  return h("div.wide", { tabindex: "0" }, h("table.cards",
     h("thead", h("tr", heads.map((head) => (Array.isArray(head) ? h("th.num", { scope: "col" }, head[0]) : h("th", { scope: "col" }, head))))),
-    h("tbody", rows.map((row) => (row instanceof Node ? row : h("tr", row.map((cell) => h("td", cell))))))));
+    h("tbody", made)));
 }
 
 export function facts(pairs) {

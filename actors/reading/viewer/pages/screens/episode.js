@@ -62,7 +62,7 @@ export async function episode(box, { run, key, asked }) {
       const turnTo = (to) => go_to(to * found.page_size);
       const pages_bar = () => pager(Math.floor(start / found.page_size), Math.ceil(strip.length / found.page_size), turnTo, "part");
       replace(middle, pages_bar(), rows.map((turn) => h("article.talk", { "data-turn": turn.number, onclick: () => { if (!getSelection().toString() && state.at !== turn.number) go_to(turn.number, false); } },
-        h("h2.now", turnName(turn, strip.length)), h("div.both", h("div", acted(run, turn, false)), h("div.beside", worth(turn))))), pages_bar());
+        h("h2.now", turnName(turn, strip.length)), h("div.both", h("div", acted(run, turn, false)), h("div.beside", worth(turn, true))))), pages_bar());
       middle.dataset.first = `chat ${start}`;
     }
     replace(side);

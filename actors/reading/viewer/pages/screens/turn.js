@@ -100,12 +100,10 @@ function block(one) {
 }
 
 // What the turn was worth and why: signals with evidence, the reward by term, how it was decided.
-export function worth(turn) {
+export function worth(turn, brief = false) {
   const done = turn.done;
-  return [
-    h("section.worth", h("h3", "Reward ", turn.done ? reward(turn.reward) : null, turn.reward_version ? h("span.soft", turn.reward_version) : null), terms(turn)),
-    h("section.worth", h("h3", "Signals"), turn.signals.length ? h("ul.signals", turn.signals.map(signal)) : h("p.note", "nothing was measured")),
-    h("section.worth", h("h3", "How it was decided"), done ? facts([
+  const decided = [
+    done ? facts([
       ["who", done.behaviour], ["model", done.model], ["version", versions(done)], ["decoder", done.decoder], ["option", turn.option === null ? null : `${turn.option}, its turn ${turn.option_step}`],
       ["plan", turn.plan], ["tokens", done.tokens_read === null && done.tokens_written === null ? null : `${count(done.tokens_read)} read, ${count(done.tokens_written)} written${done.exact ? ", exact" : ""}`],
       ["log-probability", done.logprob === null ? null : number(done.logprob, 3)], ["value expected", turn.value === null ? null : number(turn.value, 3)], ["uncertainty", turn.uncertainty === null ? null : number(turn.uncertainty, 3)],
@@ -114,7 +112,12 @@ export function worth(turn) {
     ]) : h("p.note", "nobody decided: the episode is over"), facts([
       ["turn took", turn.ended_ns > turn.started_ns ? span((turn.ended_ns - turn.started_ns) / 1e9) : null], ["marks", turn.marks_in_stream.map((name) => name.toLowerCase().replace("_", " ")).join(", ")],
       ["discount", turn.done ? number(turn.discount) : null], ["row", `t = ${turn.t}`], ["branches from", turn.parent],
-    ])),
+    ]),
+  ];
+  return [
+    h("section.worth", h("h3", "Reward ", turn.done ? reward(turn.reward) : null, turn.reward_version ? h("span.soft", turn.reward_version) : null), terms(turn)),
+    h("section.worth", h("h3", "Signals"), turn.signals.length ? h("ul.signals", turn.signals.map(signal)) : h("p.note", "nothing was measured")),
+    brief ? h("details.raw", h("summary", "How it was decided"), decided) : h("section.worth", h("h3", "How it was decided"), decided),
     Object.keys(turn.info).filter((key) => !["error", "traceback"].includes(key)).length ? h("details.raw", h("summary", "What else the world said"), h("pre", JSON.stringify(turn.info, null, 2))) : null,
   ];
 }
