@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.config.schema import Config
-from actors.reading.query import connect
 from actors.runs.directory import RunDirectory
 from experience.episode import Episode
 from experience.errors import XpError
@@ -157,6 +156,8 @@ _FAILURES = """select env_id, ending, decode(info) from steps where action_text 
 
 def survey(shards: Path) -> Survey:
     """Reads the store. Raises ShardError if a byte of it is wrong."""
+    from actors.reading.query import connect  # DuckDB costs 15 MB, which a viewer never needs
+
     connection = connect({"steps": shards})
     episodes = [Lived(*row) for row in connection.sql(_EPISODES).fetchall()]
     return Survey(episodes, _failures(connection.sql(_FAILURES).fetchall()))

@@ -6,19 +6,23 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.dataset as datasets
-from pyarrow.dataset import Dataset
 
 from experience.errors import ShardError
 from experience.shards.follow import PATIENCE_SECONDS, Follower, Found, check_patience
+from experience.shards.record.schema import SIGNAL
 from experience.shards.storage.blocks import keys
 from experience.shards.storage.disk import REAL, Disk
 from experience.shards.storage.locate import find_store, given_store
-from experience.shards.tables import SIGNAL, Names, as_table, open_datasets
 from experience.shards.view import Viewer
 from experience.step import Step
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
+
+    from experience.shards.tables import Names
 
 __all__ = ["SIGNAL", "Catalog", "check_acknowledged"]
 
@@ -86,10 +90,15 @@ class Catalog:
         compared with its SHA-256 once a process (see checked). A signal's code is a position in its
         own shard's catalogue: `table` and `./xp query` give signals by name.
         """
+        import pyarrow.dataset as datasets
+
         return datasets.dataset(list(self.by_catalogue(growing=growing).values()))
 
     def by_catalogue(self, *, growing: bool = True) -> dict[Names, Dataset]:
         """The rows of `dataset`, a dataset for each signal catalogue."""
+        # Datasets cost 40 MB, which those who only follow rows never need.
+        from experience.shards.tables import open_datasets
+
         return open_datasets(self._viewer, growing=growing, checked=self._checked)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -99,6 +108,8 @@ class Catalog:
         of all columns, e.g. ["t", "reward", "signal.done"]. Raises ShardError for a column that no
         shard has.
         """
+        from experience.shards.tables import as_table
+
         return as_table(self.by_catalogue(), columns, self.directory)
 
     def signal_names(self) -> list[str]:

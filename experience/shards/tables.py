@@ -14,15 +14,13 @@ from pyarrow.dataset import Dataset
 
 from experience.errors import ShardError
 from experience.shards.follow import PATIENCE_SECONDS, check_patience
-from experience.shards.record.schema import PLAIN, signal_names, signal_values
+from experience.shards.record.schema import PLAIN, SIGNAL, signal_names, signal_values
 from experience.shards.storage.blocks import read_blocks
 from experience.shards.storage.checked import Expected, open_all
 from experience.shards.storage.disk import Disk
 from experience.shards.storage.unpacked import check_unpacked
 from experience.shards.view import View, Viewer
 
-SIGNAL = "signal."
-"""What stands before a signal's name where the signal is a column of its own."""
 Names = tuple[str, ...]
 """A signal catalogue: the signals' names in the order of their codes."""
 _IPC = datasets.IpcFileFormat()

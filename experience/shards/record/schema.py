@@ -27,6 +27,8 @@ from experience.signal import SignalKind
 from experience.text.strict_json import dumps
 
 SCHEMA_ID = "xp.step.v4"
+SIGNAL = "signal."
+"""What stands before a signal's name where the signal is a column of its own."""
 FIELDS = tuple((column.name, column.type, column.nullable) for column in COLUMNS)
 TYPES = {name: type_ for name, type_, _ in FIELDS}
 
