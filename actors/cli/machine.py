@@ -22,7 +22,9 @@ app = Verbs()
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="store, collecting, worlds, browser or planning")],
+    what: Annotated[
+        str, typer.Argument(help="store, collecting, viewer, worlds, browser or planning")
+    ],
     as_json: Json = False,
     rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
     rounds: Annotated[int, typer.Option(help="store: interleaved rounds")] = 5,
@@ -42,10 +44,10 @@ def bench(
         ),
     ] = False,
 ) -> None:
-    """Measures the store against its peers, a collector, the worlds, the browser, or planning.
+    """Measures the store against its peers, a collector, the viewer, worlds, browser, or planning.
 
-    Takes minutes, with nothing else running. Exit code 1: a goal of planning or of the browser was
-    missed.
+    Takes minutes, with nothing else running. Exit code 1: a goal of planning, of the viewer or of
+    the browser was missed.
     """
     _need_a_checkout("bench")
     from actors.commands.bench import measure
