@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,8 @@ def view(
     as_json: Json = False,
 ) -> None:
     """Runs, episodes, groups, timelines in a browser, on this machine only."""
+    # Arrow's own pools keep what a search has read; the system's gives it back.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from actors.reading.viewer import view as viewing
 
     if export is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from actors.reading.viewer.serving.server import HOST, bind, make_app, settings_of
 from actors.reading.viewer.shelf.shelf import Shelf
-from tests.viewer.lived import LivedRun, rich_run, with_metrics
+from tests.viewer.lived import LivedRun, imagine, rich_run, with_metrics
 
 TOKEN = "a-token-of-the-tests"
 _BROWSER = "chromium-headless-shell"
@@ -37,7 +37,7 @@ class Served:
         return f"{self.home}/#/run/{'/'.join([self.run.path.name, *parts])}{asked and '?' + asked}"
 
 
-def start(runs: Path) -> Iterator[int]:
+def serving(runs: Path) -> Iterator[int]:
     """Serves a folder on a free port until it is resumed."""
     import uvicorn
 
@@ -58,8 +58,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     runs = tmp_path_factory.mktemp("runs")
     run, keys = rich_run(runs)
     with_metrics(run)
+    imagine(run)
     run.journal.commit()
-    for port in start(runs):
+    for port in serving(runs):
         yield Served(port, runs, run, keys)
     run.close()
 

@@ -224,6 +224,21 @@ def rich_run(runs: Path, name: str = "office-1", say: Say = str) -> tuple[LivedR
     return run, keys
 
 
+def imagine(run: LivedRun, say: Say = str) -> None:
+    """A branch of the world model: it foresees the answer to `type 0 0`, then does something else."""
+    dreams = Journal(run.path / "imagined" / "model", CATALOGUE)
+    same = {"stream_id": b"\x05" * 16, "env_id": SCREEN, "task_id": say("save the form")}
+    same |= {"source": "imagined", "parent": (b"\x01" * 16, 0), "model_version": 3}
+    seen, done = (say("screen"), say("screen")), (say("type 0 0"), say("type other"))
+    for t in range(2):
+        decision = Decision(done[t], 0, behaviour_id="small")
+        more = {"decision": decision, "uncertainty": 0.125, "reward": 0.2, "step_in_episode": t}
+        mark = Boundary.RESET if t == 0 else Boundary.NONE
+        dreams.append(Step(t=t, obs_text=seen[t], boundary=mark, **same, **more))
+    dreams.append(Step(t=2, obs_text=say("dreamt"), ending="truncated", step_in_episode=2, **same))
+    dreams.close()
+
+
 def with_metrics(run: LivedRun, say: Say = str) -> None:
     """Lines of metrics as a run writes them, notes of phases, and options in a checkpoint."""
     mean = {"mean": 0.5, "half": 0.1, "n": 8}

@@ -72,7 +72,7 @@ def test_a_kept_file_shows_its_episodes_offline_and_runs_no_injected_script(
     page.wait_for_selector(".plot svg")
     page = watched.open(f"file://{file}#/run/office-1/episodes")
     assert page.locator("tbody tr").count() == told["episodes"]
-    page = watched.open(f"file://{file}#/run/office-1/episode/{keys['attempt 1']}")
+    page = watched.open(f"file://{file}#/run/office-1/episode/{keys['attempt 3']}")
     page.wait_for_function("() => document.querySelector('.frame img')?.naturalWidth > 0")
     page.keyboard.press("j")
     page.wait_for_function("() => document.querySelector('h2.now').innerText.startsWith('Turn 1')")

@@ -171,7 +171,8 @@ def test_time_options_world_model_versions_and_store_have_their_screens(
     assert "from=" in page.url
     assert "fetch" in watched.open(served.at("options")).inner_text("#content")
     text = watched.open(served.at("imagined")).inner_text("#content")
-    assert "How far it may be trusted" in text and "no imagined branch" in text
+    assert "How far it may be trusted" in text and "uncertainty 0.125" in text
+    assert text.count("as it was") == 2 and "✕ differs" not in text, "then they did other things"
     text = watched.open(served.at("versions")).inner_text("#content")
     assert "−0.70" in text and "zero" in text, "the task of both versions got worse"
     page = watched.open(served.at("store"))

@@ -16,8 +16,8 @@ import pytest
 from actors.reading.viewer.serving.guard import MOST_BYTES
 from actors.reading.viewer.serving.questions import QUESTIONS
 from experience.shards.amend import follow_amended
-from tests.viewer.conftest import TOKEN, Served, Watched, start
-from tests.viewer.lived import rich_run, with_metrics
+from tests.viewer.conftest import TOKEN, Served, Watched, serving
+from tests.viewer.lived import imagine, rich_run, with_metrics
 
 PAYLOADS = (
     "<script>alert(1)</script>",
@@ -126,8 +126,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     everything = " ".join(PAYLOADS)
     run, keys = rich_run(runs, say=lambda text: f"{text} {everything}")
     with_metrics(run, lambda text: f"{text} {everything}".replace("\n", " "))
+    imagine(run, lambda text: f"{text} {everything}")
     run.journal.commit()
-    for port in start(runs):
+    for port in serving(runs):
         yield Served(port, runs, run, keys)
     run.close()
 
@@ -333,7 +334,7 @@ def test_a_blob_that_is_no_picture_is_never_given_as_a_page(tmp_path: Path) -> N
         [0.0], lambda i: {"obs_text": "x", "obs_blobs": (evil,)}, env_id="tests.no_such:Screen-v0"
     )
     run.close()
-    for port in start(tmp_path):
+    for port in serving(tmp_path):
         served = Served(port, tmp_path, run, {})
         status, headers, _ = asked(served, "GET", f"/blobs/office-1/{evil.hash.hex()}")
         assert status == 200 and headers["content-type"] == "application/octet-stream"

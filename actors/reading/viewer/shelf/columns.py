@@ -41,7 +41,7 @@ class Words:
     """
 
     codes: np.ndarray
-    words: tuple[str, ...]
+    words: tuple[Any, ...]
 
     def __getitem__(self, place: int) -> str | None:
         code = self.codes[place]
@@ -83,7 +83,7 @@ class Columns:
     def of(cls, table: Any) -> Columns:
         """From the table of an episode index."""
         return cls(
-            np.array(table.column("stream_id").to_pylist(), object),
+            _streams(table.column("stream_id")),
             {name: _words(table.column(name)) for name in WORDS},
             {name: _numbers(table.column(name)) for name in NUMBERS},
             np.asarray(table.column("total_reward").to_numpy(), float),
@@ -95,8 +95,10 @@ class Columns:
     @cached_property
     def failed(self) -> np.ndarray:
         """bool: whether the machinery, and not the agent, ended the episode."""
-        failures = [self.words["ending"].are(ending) for ending in FAILED]
-        return np.logical_or.reduce(failures) if len(self) else np.zeros(0, bool)
+        found = np.zeros(len(self), bool)
+        for ending in FAILED:
+            found |= self.words["ending"].are(ending)
+        return found
 
     @cached_property
     def _places(self) -> dict[bytes, np.ndarray]:
@@ -157,6 +159,13 @@ def _words(column: Any) -> Words:
         return Words(np.empty(0, np.int32), ())
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return Words(codes.astype(np.int32), tuple(encoded.dictionary.to_pylist()))
+
+
+def _streams(column: Any) -> np.ndarray:
+    """object [episodes]: each stream's id is one object, however many episodes it has."""
+    words = _words(column)
+    ids = np.array([*words.words, None], object)
+    return ids[words.codes] if len(words.words) else np.empty(0, object)
 
 
 def _numbers(column: Any) -> np.ndarray:

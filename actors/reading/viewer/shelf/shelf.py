@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections import OrderedDict
@@ -41,6 +42,13 @@ def config_of(directory: RunDirectory) -> Config | None:
     """The run's configuration, checked once for each time that it was written."""
     path = directory.path / "config.yaml"
     return _config(directory.path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def give_back() -> None:
+    """Gives freed memory back to the system, where the C library can (glibc): tables are large."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class OpenRun:
@@ -100,6 +108,9 @@ class OpenStore:
                 changed = self._index.refresh() > 0
             if changed:
                 self._columns = Columns.of(self._index.table())
+                # Also of rows that are not new: feedback and late signals change what was read.
+                self._kept.clear()
+                give_back()
             self._looked = time.monotonic()
             return self._columns
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.reading.viewer.shelf.columns import Columns
 from actors.reading.viewer.shelf.question import Question
-from actors.reading.viewer.shelf.shelf import OpenStore, Shelf
+from actors.reading.viewer.shelf.shelf import OpenStore, Shelf, give_back
 from experience.errors import ConfigError
 from experience.shards.catalog import Catalog
 
@@ -94,7 +94,7 @@ def _ended(columns: Columns, ending: str) -> np.ndarray:
 def _rewarded(columns: Columns, question: Question) -> np.ndarray:
     """By `low` and `high`, both inclusive; `reward=unknown` takes those of no known return."""
     if question.text("reward") == _UNKNOWN:
-        return np.isnan(columns.reward)
+        return np.asarray(np.isnan(columns.reward))
     chosen = np.ones(len(columns), bool)
     low, high = question.maybe_number("low"), question.maybe_number("high")
     if low is not None:
@@ -206,6 +206,7 @@ def _holding(store: OpenStore, columns: Columns, text: str) -> tuple[np.ndarray,
     while len(_searched) >= _MOST_SEARCHES:
         _searched.pop(next(iter(_searched)))
     _searched[key] = hits, searched_all
+    give_back()
     return hits, searched_all
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,43 +22,77 @@ _MOST_TURNS = 400
 def list_groups(shelf: Shelf, name: str, question: Question) -> dict[str, Any]:
     """Groups with their returns, newest first, or by `sort=spread` those that differ most."""
     columns = shelf.run(name).lived.columns()
-    codes = columns.words["group_id"].codes
-    words = columns.words["group_id"].words
-    named = np.array([bool(word) for word in words], bool)
-    places = np.flatnonzero((codes >= 0) & named[codes]) if len(words) else np.array([], int)
-    by_group: dict[int, list[int]] = {}
-    for place in places.tolist():
-        by_group.setdefault(int(codes[place]), []).append(place)
-    wanted = question.text("world")
-    told = [_told(columns, words[code], own) for code, own in by_group.items()]
-    told = [group for group in told if wanted in ("", group["env_id"])]
-    told.sort(key=lambda g: -g["spread"] if question.text("sort") == "spread" else -g["last"])
+    found = _of_world(columns, _grouped(columns), question.text("world"))
+    order = np.argsort(-(found.spread if question.text("sort") == "spread" else found.last))
     page = question.whole("page", 0, 0, 1 << 30)
+    shown = order[page * _PAGE : (page + 1) * _PAGE]
     return {
-        "total": len(told),
+        "total": len(order),
         "page": page,
-        "pages": -(-len(told) // _PAGE),
-        "groups": told[page * _PAGE : (page + 1) * _PAGE],
-        "flat": sum(group["n"] > 1 and group["spread"] == 0 for group in told),
+        "pages": -(-len(order) // _PAGE),
+        "groups": [_told(columns, found, int(i)) for i in shown],
+        "flat": int(((found.size > 1) & (found.spread == 0)).sum()),
         "worlds": [w for w in columns.words["env_id"].words if w],
     }
 
 
-def _told(columns: Columns, group: str, places: Sequence[int]) -> dict[str, Any]:
-    rewards = columns.reward[list(places)]
-    sure = rewards[~np.isnan(rewards)]
+@dataclass(frozen=True)
+class _Groups:
+    """All groups of a store. `places` [episodes] are sorted by group; the others are per group.
+
+    spread: between the best and the worst known return, 0 if none is known.
+    """
+
+    places: np.ndarray
+    start: np.ndarray
+    size: np.ndarray
+    spread: np.ndarray
+    last: np.ndarray
+
+
+def _grouped(columns: Columns) -> _Groups:
+    words = columns.words["group_id"]
+    codes = words.codes
+    named = np.array([bool(word) for word in words.words], bool)
+    grouped = np.zeros(len(codes), bool)
+    grouped[codes >= 0] = named[codes[codes >= 0]]
+    chosen = np.flatnonzero(grouped)
+    places = chosen[np.argsort(codes[chosen], kind="stable")]
+    if not len(places):
+        none = np.empty(0, np.int64)
+        return _Groups(places, none, none, none.astype(float), none)
+    _, start, size = np.unique(codes[places], return_index=True, return_counts=True)
+    rewards = columns.reward[places]
+    # fmin and fmax pass over NaN, an unknown return, where there is a known one.
+    spread = np.fmax.reduceat(rewards, start) - np.fmin.reduceat(rewards, start)
+    last = np.maximum.reduceat(places, start)
+    return _Groups(places, start, size, np.nan_to_num(spread), last)
+
+
+def _of_world(columns: Columns, found: _Groups, world: str) -> _Groups:
+    if not world:
+        return found
+    # All attempts of a group are of one world.
+    own = columns.words["env_id"].are(world)[found.places[found.start]]
+    return _Groups(
+        found.places, found.start[own], found.size[own], found.spread[own], found.last[own]
+    )
+
+
+def _told(columns: Columns, found: _Groups, number: int) -> dict[str, Any]:
+    start, size = int(found.start[number]), int(found.size[number])
+    places = [int(place) for place in found.places[start : start + size]]
     first = places[0]
     return {
-        "group": group,
+        "group": columns.words["group_id"][first],
         "env_id": columns.words["env_id"][first],
         "task_id": columns.words["task_id"][first],
         "version": int(columns.numbers["first_version"][first]),
-        "n": len(places),
-        "rewards": [known(r) for r in rewards],
+        "n": size,
+        "rewards": [known(r) for r in columns.reward[places]],
         "endings": [columns.words["ending"][place] for place in places],
         "keys": [columns.key(place) for place in places],
-        "spread": float(sure.max() - sure.min()) if len(sure) else 0.0,
-        "last": max(places),
+        "spread": float(found.spread[number]),
     }
 
 
