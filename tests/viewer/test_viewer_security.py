@@ -17,82 +17,8 @@ from actors.reading.viewer.serving.guard import MOST_BYTES
 from actors.reading.viewer.serving.questions import QUESTIONS
 from experience.shards.amend import follow_amended
 from tests.viewer.conftest import TOKEN, Served, Watched, serving
+from tests.viewer.hostile_words import PAYLOADS, TRAVERSALS
 from tests.viewer.lived import imagine, rich_run, with_metrics
-
-PAYLOADS = (
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(2)>",
-    "<svg onload=alert(3)>",
-    '"><script>alert(4)</script>',
-    "'><img src=x onerror=alert(5)>",
-    "</script><script>alert(6)</script>",
-    "</pre><script>alert(7)</script>",
-    "</textarea><script>alert(8)</script>",
-    "</title><script>alert(9)</script>",
-    "</style><script>alert(10)</script>",
-    "<iframe src=javascript:alert(11)></iframe>",
-    "<a href=javascript:alert(12)>x</a>",
-    "javascript:alert(13)",
-    "data:text/html,<script>alert(14)</script>",
-    "<body onload=alert(15)>",
-    "<input autofocus onfocus=alert(16)>",
-    "<details open ontoggle=alert(17)>",
-    "<video><source onerror=alert(18)></video>",
-    "<math><mtext><script>alert(19)</script></mtext></math>",
-    "<svg><animate onbegin=alert(20) attributeName=x dur=1s>",
-    "<svg><foreignObject><script>alert(21)</script></foreignObject></svg>",
-    "<object data=javascript:alert(22)>",
-    "<embed src=javascript:alert(23)>",
-    "<base href=//evil.example/>",
-    "<link rel=stylesheet href=//evil.example/x.css>",
-    "<meta http-equiv=refresh content='0;url=javascript:alert(26)'>",
-    "<form action=javascript:alert(27)><button>x</button></form>",
-    "<marquee onstart=alert(28)>",
-    "<style>@import '//evil.example/x.css'</style>",
-    "${alert(30)}",
-    "{{constructor.constructor('alert(31)')()}}",
-    "`-alert(32)-`",
-    "\\u003cscript\\u003ealert(33)\\u003c/script\\u003e",
-    "&lt;script&gt;alert(34)&lt;/script&gt;",
-    "%3Cscript%3Ealert(35)%3C/script%3E",
-    "<scr\x00ipt>alert(36)</script>",
-    "<<script>alert(37)//<</script>",
-    "<!--<script>alert(38)//-->",
-    "]]><script>alert(39)</script>",
-    "‮<script>alert(40)</script>",
-)
-TRAVERSALS = (
-    "/../../../etc/passwd",
-    "/..%2f..%2f..%2fetc%2fpasswd",
-    "/%2e%2e/%2e%2e/etc/passwd",
-    "/%2e%2e%2fetc%2fpasswd",
-    "//etc/passwd",
-    "/etc/passwd",
-    "/./../etc/passwd",
-    "/....//....//etc/passwd",
-    "/..;/etc/passwd",
-    "/..%5c..%5cetc%5cpasswd",
-    "/styles/../../view.py",
-    "/styles/%2e%2e/%2e%2e/view.py",
-    "/lib/..%2f..%2f..%2fview.py",
-    "/main.js/../../view.py",
-    "/main.js%00.html",
-    "/api/runs/..",
-    "/api/runs/../runs",
-    "/api/runs/%2e%2e",
-    "/api/runs/..%2f..%2fetc",
-    "/api/runs/.%2e/episodes",
-    "/api/runs/%2fetc%2fpasswd",
-    "/api/runs/%2e",
-    "/api/runs/latest%2f..%2f..",
-    "/api/runs/office-1%00",
-    "/api/runs/~root",
-    "/blobs/office-1/..%2f..%2frun.json",
-    "/blobs/..%2foffice-1/" + "0" * 64,
-    "/blobs/office-1/" + "../" * 21 + "x",
-    "/blobs/office-1/" + "%2e" * 64,
-    "/api/runs/office-1/episodes/..%2f..%2frun.json",
-)
 
 
 def asked(
@@ -236,7 +162,6 @@ def test_pages_of_other_sites_are_refused(served: Served) -> None:
     assert status == 200 and "access-control-allow-origin" not in headers
 
 
-SAID = {"rating": 1, "comment": "well done"}
 GOOD = {"x-xp-token": TOKEN, "content-type": "application/json"}
 
 
@@ -247,7 +172,7 @@ def _amended(served: Served) -> int:
 
 def test_a_write_needs_the_token_json_a_length_and_our_own_page(served: Served) -> None:
     path = f"/api/runs/{served.run.path.name}/feedback"
-    body = json.dumps({"key": served.keys["attempt 1"], **SAID}).encode()
+    body = json.dumps({"key": served.keys["attempt 1"], "rating": 1}).encode()
     before = _amended(served)
     wrong: list[tuple[dict[str, str], bytes]] = [
         ({}, body),
