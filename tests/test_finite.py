@@ -11,7 +11,7 @@ import torch
 
 from experience.episode import Group
 from experience.errors import DivergedError
-from experience.learning.finite import FiniteSteps
+from experience.learning.machine.finite import FiniteSteps
 from experience.models.weights import Weights
 from experience.planning.tabular import Dyna, DynaSettings
 from experience.planning.world_models.ensemble import EnsembleModel

@@ -19,7 +19,7 @@ from experience.learning.estimators.temporal import (
     differential_advantages,
     differential_errors,
 )
-from experience.learning.finite import FiniteSteps
+from experience.learning.machine.finite import FiniteSteps
 from experience.learning.sequences.turn import Turn
 from experience.models.decoding import fit
 from experience.models.tokenizer import ByteTokenizer

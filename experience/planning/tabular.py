@@ -16,7 +16,7 @@ import numpy as np
 
 from experience.episode import Group
 from experience.errors import DivergedError
-from experience.learning.finite import MOST_IN_A_ROW
+from experience.learning.machine.finite import MOST_IN_A_ROW
 from experience.learning.learner import Watch, to_the_end
 from experience.models.table import Table
 from experience.models.weights import PolicyBundle

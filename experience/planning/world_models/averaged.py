@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from experience.learning.batch import TokenBatch, Turn, as_arrays, micro_batches
-from experience.learning.finite import FiniteSteps
+from experience.learning.machine.finite import FiniteSteps
 from experience.learning.sequences.scoring import token_logprobs
 from experience.learning.surrogates.likelihood import negative_log_likelihood
 from experience.models.decoding import Sampled, sample

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experience.learning.finite import FiniteSteps
+from experience.learning.machine.finite import FiniteSteps
 
 SINGLE = 1e-6
 """Error of single precision, relative to a number's size; a smaller spread is rounding."""
