@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from actors.collecting.dispatcher import Dispatcher, Lease, Report
+from actors.collecting.hosts.hosted_world import HostedWorld
+from actors.collecting.hosts.messages import Arrived, Close, Reset, Wants
+from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Done, Work
 from actors.config.schema import load
+from actors.pool.told import Told
+from experience.errors import ConfigError
+from experience.shards.catalog import Catalog
+from tests.alone import SMALLEST_POLICY, Alone
 
 WORLD = "envs:KeyDoor-v0"
 
@@ -187,3 +198,64 @@ def test_nothing_new_is_begun_once_it_holds_back_and_a_begun_group_is_ended() ->
     assert len(one.renew(Report("c0", 2)).works) == 2
     one.hold_back()
     assert len(one.renew(Report("c1", 9)).works) == 2, "the rest of the first group"
+
+
+def test_a_lease_names_the_reward_in_force_and_a_collector_of_another_one_stops(
+    tmp_path: Path,
+) -> None:
+    config = load([], [f"worlds=[{{id: '{WORLD}', groups: 1}}]", *SMALLEST_POLICY])[0]
+    one = Alone(config, tmp_path)
+    own = one.leases._recorder.reward_version
+    other = Dispatcher(config, Done(), rewards="another")
+    assert other.renew(Report("c", 1)).rewards == "another"
+    one.leases._line = DirectLine(Dispatcher(config, Done(), rewards=own))
+    one.pump(0)
+    one.leases._line = DirectLine(other)
+    one.leases.hear()
+    with pytest.raises(ConfigError, match="the run's is another"):
+        one.pump(0)
+
+
+def test_a_dispatcher_that_starts_again_is_told_what_still_holds() -> None:
+    first, _ = dispatcher()
+    told = Told(first)
+    told.publish(3, 8, "policy")
+    told.order(works("a"), -1, None)
+    told.drop()
+    told.order(works("b"), -1, None)
+    told.hold_back()
+    second, _ = dispatcher()
+    told._teller = second
+    told.again()
+    lease = second.renew(Report("c", 9))
+    assert ids(lease) == tuple(work.work_id for work in works("b")), "and no training"
+    assert (lease.version, lease.policy) == (3, "policy")
+    told.publish(3, 9, "policy")
+    assert len(second.renew(Report("c", 9, ids(lease))).works) > 0, "more than ever is allowed"
+
+
+def test_deadlines_of_calls_that_are_over_do_not_pile_up(tmp_path: Path) -> None:
+    config = load(
+        [], [f"worlds=[{{id: '{WORLD}', groups: 1}}]", *SMALLEST_POLICY, "collecting.slots=4"]
+    )[0]
+    one = Alone(config, tmp_path)
+    one.order(
+        [
+            Work.named(f"{n}", env_id=WORLD, seed=n, lane="random", split="heldout")
+            for n in range(60)
+        ]
+    )
+    while not one.is_done:
+        one.pump()
+    taken = len([row for block in Catalog(tmp_path).follow() for row in block])
+    kept = len(one._loop._inbox._hosting._deadlines)
+    one.close()
+    assert taken > 300 and kept <= 2 * 4 + 64
+
+
+def test_a_worlds_card_is_sent_once_by_each_host() -> None:
+    hosted = HostedWorld(WORLD, {})
+    replies = [hosted.reply(Reset(seed, "train", Wants())) for seed in (1, 2)]
+    cards = [reply.card for reply in replies if isinstance(reply, Arrived)]
+    assert cards[0] is not None and cards[1] is None
+    hosted.reply(Close())

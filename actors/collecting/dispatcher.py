@@ -63,6 +63,7 @@ class Lease:
     is_last_step: no collector will be allowed further training steps.
     version, policy: the newest policy; None where the collector has it.
     pins: policies that evaluations among its work are pinned to, by version.
+    rewards: version of the reward that rows are to have; empty where the driver has not said it.
     """
 
     works: tuple[Work, ...]
@@ -73,6 +74,7 @@ class Lease:
     version: int
     policy: Any
     pins: dict[int, Any]
+    rewards: str = ""
 
 
 @dataclass
@@ -102,8 +104,10 @@ class Dispatcher:
         done: Done,
         lease_seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        rewards: str = "",
     ) -> None:
         self._config = config
+        self._rewards = rewards
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._finished = done.work_ids
@@ -194,6 +198,7 @@ class Dispatcher:
             self._version,
             self._policy if self._version > report.version else None,
             {version: self._pins[version] for version in versions & self._pins.keys()},
+            self._rewards,
         )
 
     # what the driver asks

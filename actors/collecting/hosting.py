@@ -34,6 +34,8 @@ from experience.answers import StepAnswer
 from experience.errors import EnvironmentFailure, RecordError
 from experience.reward import context_of
 
+_FEW_DEADLINES = 64
+"""So many deadlines of calls that are over may be kept, beside one for each slot."""
 _SCRIPTS: dict[Lane, Any] = {"demonstration": "expert", "random": "random"}
 
 
@@ -61,7 +63,10 @@ class Hosting:
         secrets = frozenset(names_of_secrets(config.model_dump()))
         self._processes = HostProcesses(mailbox, log, secrets)
         self._deadlines: list[tuple[float, int, int]] = []
-        """Heap of (deadline, slot's number, ticket) of calls, those that are over included."""
+        """Heap of (deadline, slot's number, ticket) of calls. Some are over: they are taken out
+        when they are most of it."""
+        self._calling: dict[int, Slot] = {}
+        """The slots that have called a world, by number."""
 
     def reset(self, slot: Slot, work: Work) -> None:
         """Begins a reset to the task of `work`; makes the world if the slot has none."""
@@ -96,13 +101,13 @@ class Hosting:
         """Begins a step of a world with several agents."""
         self._send(slot, self._host(slot), Move(actions, self._wants_of_seats(slot)), 0.0)
 
-    def overdue(self, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Failed]]:
+    def overdue(self) -> Iterator[tuple[Slot, Failed]]:
         """The slots whose world has not answered by its deadline."""
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, number, ticket = heapq.heappop(self._deadlines)
-            slot = slots[number]
-            if slot.waits_for == "world" and slot.ticket == ticket:
+            call = heapq.heappop(self._deadlines)
+            slot = self._calling[call[1]]
+            if self._is_under_way(call):
                 why = f"no answer in {self._seconds(slot):g} s"
                 yield slot, Failed("timeout", "TimeoutError", why)
 
@@ -168,7 +173,17 @@ class Hosting:
         ticket = slot.wait_for("world")
         deadline = time.monotonic() + self._seconds(slot) + more_seconds
         heapq.heappush(self._deadlines, (deadline, slot.number, ticket))
+        self._calling[slot.number] = slot
+        if len(self._deadlines) > 2 * len(self._calling) + _FEW_DEADLINES:
+            self._deadlines = [call for call in self._deadlines if self._is_under_way(call)]
+            heapq.heapify(self._deadlines)
         host.send(ticket, request)
+
+    def _is_under_way(self, call: tuple[float, int, int]) -> bool:
+        """Whether the call of a deadline has not been answered yet."""
+        _, number, ticket = call
+        slot = self._calling[number]
+        return slot.waits_for == "world" and slot.ticket == ticket
 
     def _seconds(self, slot: Slot) -> float:
         """How long a call of the slot's world may take: the world says it, or else the run."""

@@ -46,7 +46,7 @@ class Recorder:
         self.failures: Counter[str] = Counter()
         """Of the machinery around the worlds; what a world failed in stands in its rows."""
         self._journal = journal
-        self._reward_version = reward_version
+        self.reward_version = reward_version
         self._discount = discount
         self._remembers = remembers
         self._failed: set[str] = set()
@@ -222,7 +222,7 @@ class Recorder:
         **answer: Any,
     ) -> None:
         marks = marks or slot.option_stack.mark
-        answer["reward_version"] = self._reward_version
+        answer["reward_version"] = self.reward_version
         step = row(slot, decision, self._journal, marks, **answer)
         if decision is not None:
             slot.last_t = step.t

@@ -17,9 +17,11 @@ from actors.running.progress import Progress
 from actors.runs.directory import RunDirectory
 from experience.command.output import emit, say
 from experience.errors import ConfigError, IsolationError, XpError
+from experience.shards.catalog import Catalog
 
 _MOST_WHY = 2000
 """Characters of an error in run.json: a traceback may be longer than all else there."""
+_MOST_COUNTING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class Launch:
             newest_name = directory.checkpoints.newest_name
             saved = f" and {newest_name}" if newest_name else ""
             say(
-                f"interrupted while {newest.phase}; {newest.acknowledged} rows{saved} are kept. "
+                f"interrupted while {newest.phase}; {_kept(directory, newest)}{saved} are kept. "
                 f"Go on with: {attempt.go_on}"
             )
             error.add_note("told")
@@ -217,6 +219,20 @@ class Launch:
             emit(summary_line(progress, report))
             return
         emit(_result(directory, progress, seconds, report))
+
+
+def _kept(directory: RunDirectory, newest: Progress) -> str:
+    """The rows that are kept, in words. A second signal may have ended the collectors before they
+    said what they had acknowledged: then the store is read, for some seconds at most."""
+    if newest.acknowledged:
+        return f"{newest.acknowledged} rows"
+    until = time.monotonic() + _MOST_COUNTING_SECONDS
+    rows = 0
+    for batch in Catalog(directory.shards).batches():
+        rows += batch.num_rows
+        if time.monotonic() > until:
+            return f"at least {rows} rows"
+    return f"{rows} rows"
 
 
 def _failed(error: BaseException) -> dict[str, Any]:

@@ -30,11 +30,13 @@ class LocalPool:
 
     restarts = 0
 
-    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Follows) -> None:
+    def __init__(
+        self, config: Config, run_id: str, directory: Path, catalog: Follows, rewards: str = ""
+    ) -> None:
         self._catalog = catalog
         done = done_before(directory, config.collecting.group_size)
         # no other collector is there to take over: a lease may last while the learner learns
-        self._dispatcher = Dispatcher(config, done, lease_seconds=math.inf)
+        self._dispatcher = Dispatcher(config, done, lease_seconds=math.inf, rewards=rewards)
         line = DirectLine(self._dispatcher)
         self.collector = Collector(config, run_id, directory, 0, line, programs_of(config))
         self._dispatcher.on_news = self.collector.leases.hear

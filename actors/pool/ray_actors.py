@@ -32,9 +32,9 @@ class RayDispatcher:
     It tells collectors that there are news, so that none has to ask all the time.
     """
 
-    def __init__(self, config: Config, shards: Path) -> None:
+    def __init__(self, config: Config, shards: Path, rewards: str) -> None:
         done = done_before(shards, config.collecting.group_size)
-        self._dispatcher = Dispatcher(config, done)
+        self._dispatcher = Dispatcher(config, done, rewards=rewards)
         self._dispatcher.on_news = self._tell
         self._collectors: dict[str, Any] = {}
         self._born = uuid.uuid4().hex
@@ -69,6 +69,25 @@ class RayDispatcher:
     def _tell(self) -> None:
         for collector in self._collectors.values():
             collector.hear.remote()
+
+
+class RemoteTeller:
+    """Tells the dispatcher's actor, in the order of the calls, without waiting."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+
+    def publish(self, version: int, allowed: int, policy: Any) -> None:
+        self._dispatcher.publish.remote(version, allowed, policy)
+
+    def hold_back(self) -> None:
+        self._dispatcher.hold_back.remote()
+
+    def order(self, works: Sequence[Work], version: int, policy: Any) -> None:
+        self._dispatcher.order.remote(list(works), version, policy)
+
+    def drop(self) -> None:
+        self._dispatcher.drop.remote()
 
 
 class RayLine:

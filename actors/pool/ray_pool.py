@@ -16,10 +16,11 @@ from typing import Any
 from actors.collecting.work import Work
 from actors.config.schema import Config
 from actors.pool.pool import Follows, all_new
-from actors.pool.ray_actors import RayDispatcher
+from actors.pool.ray_actors import RayDispatcher, RemoteTeller
 from actors.pool.ray_collectors import RayCollectors
 from actors.pool.ray_engines import end_engines
 from actors.pool.ray_start import log_ray_to, start_ray
+from actors.pool.told import Told
 from experience.command.output import say
 from experience.models.weights import PolicyBundle
 from experience.step import Step
@@ -31,14 +32,18 @@ _LOOK_SECONDS = 0.5
 class RayPool:
     """Collectors as Ray actors. A collector that dies is restarted, and its streams go on."""
 
-    def __init__(self, config: Config, run_id: str, directory: Path, catalog: Follows) -> None:
+    def __init__(
+        self, config: Config, run_id: str, directory: Path, catalog: Follows, rewards: str = ""
+    ) -> None:
         self._ray = start_ray(config.address)
+        self._rewards = rewards
         self._config = config
         self._run_id = run_id
         self._directory = directory.resolve()
         self._catalog = catalog
         log_ray_to(directory.parent / "logs" / "ray.log")
         self._dispatcher = self._start_dispatcher()
+        self._told = Told(RemoteTeller(self._dispatcher))
         self._collectors = RayCollectors(
             self._ray, config, run_id, self._directory, self._dispatcher
         )
@@ -46,30 +51,24 @@ class RayPool:
         """Which start of the dispatcher was told everything."""
         self._shared: tuple[PolicyBundle, Any] | None = None
         """The bundle that was put into the object store last, and its reference."""
-        self._published: tuple[int, int, Any] | None = None
-        self._orders: list[tuple[list[Work], int, Any]] = []
-        """Everything ordered since the last `drop`, for a dispatcher that starts again."""
         self._status: list[dict[str, Any]] = []
         self.quarantined: list[tuple[str, int]] = []
         self._looked = 0.0
         self._asked: Any = None
 
     def push(self, policy: PolicyBundle, quota: int) -> None:
-        self._published = (policy.version, quota, [self._reference(policy)])
-        self._dispatcher.publish.remote(*self._published)
+        self._told.publish(policy.version, quota, [self._reference(policy)])
 
     def stop(self) -> None:
-        self._dispatcher.hold_back.remote()
+        self._told.hold_back()
 
     def order(self, works: Sequence[Work], policy: PolicyBundle | None = None) -> None:
         version = -1 if policy is None else policy.version
         reference = None if policy is None else [self._reference(policy)]
-        self._orders.append((list(works), version, reference))
-        self._dispatcher.order.remote(*self._orders[-1])
+        self._told.order(works, version, reference)
 
     def drop(self) -> None:
-        self._orders.clear()
-        self._dispatcher.drop.remote()
+        self._told.drop()
 
     def shards(self, until: Callable[[], bool]) -> Iterator[list[Step]]:
         while not until():
@@ -125,7 +124,7 @@ class RayPool:
                 max_task_retries=-1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
             )
-            .remote(self._config, self._directory)
+            .remote(self._config, self._directory, self._rewards)
         )
 
     def _look(self) -> None:
@@ -151,8 +150,5 @@ class RayPool:
             say(f"{world}, seed {seed}: ended its process too often, and is not lived any more")
         self.quarantined = said["quarantined"]
         if self._born not in (None, said["born"]):
-            if self._published is not None:
-                self._dispatcher.publish.remote(*self._published)
-            for order in self._orders:
-                self._dispatcher.order.remote(*order)
+            self._told.again()
         self._born = said["born"]

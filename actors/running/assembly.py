@@ -120,7 +120,9 @@ class Parts:
             names.append(skill_name("", ()))  # the names of all skills are of one length
         check_room(engine, worlds.prompt_contexts, names)
         self._late = LateSignals(self._index, worlds.catalogue)
-        self.pool: Pool = make_pool(config, directory.name, directory.shards, self._index)
+        self.pool: Pool = make_pool(
+            config, directory.name, directory.shards, self._index, rewards.version
+        )
         self.evaluator = Evaluator(config, self.pool, self.replay)
         self.metrics = Metrics(
             config,

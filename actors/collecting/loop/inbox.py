@@ -55,7 +55,7 @@ class Inbox:
                 slot.waits_for = ""
                 found.append((slot, answer))
         # after what has come: the loop may not have run while the learner learned
-        for slot, late in self._hosting.overdue(self._slots):
+        for slot, late in self._hosting.overdue():
             slot.waits_for = ""
             found.append((slot, late))
         return found

@@ -11,6 +11,7 @@ from actors.collecting.dispatcher import Dispatcher, Lease, Report
 from actors.collecting.loop.desk import Desk
 from actors.collecting.recorder import Recorder
 from actors.collecting.work import Work
+from experience.errors import ConfigError
 
 _HEARTBEAT_SECONDS = 1.0
 _FEW_STEPS = 32
@@ -161,6 +162,7 @@ class Leases:
         del self._done[: len(report.done)]
         del self._cancelled[: len(report.cancelled)]
         del self._ended[: len(report.ended)]
+        self._check_rewards(lease)
         self._ends_at = asked_at + lease.seconds * _SAFE_SHARE
         self._recorder.steps_allowed = lease.steps
         self.is_last_step = lease.is_last_step
@@ -178,6 +180,15 @@ class Leases:
             self._fetched = lease.version
             self._line.fetch(lease.policy, self._load)
         self._pin(lease)
+
+    def _check_rewards(self, lease: Lease) -> None:
+        """Raises ConfigError where this collector's worlds compute another reward than the run."""
+        own = self._recorder.reward_version
+        if lease.rewards not in ("", own):
+            raise ConfigError(
+                f"the worlds here compute the reward {own}, and the run's is {lease.rewards}",
+                "the files of the worlds differ between the machines: bring the same to all",
+            )
 
     def _load(self, policy: Any) -> None:
         self._desk.load(policy)
