@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,9 +24,11 @@ from experience.errors import ConfigError, EnvironmentFailure
 from experience.replay.replay import Replay
 from experience.shards.catalog import Catalog
 from experience.shards.episodes.index import EpisodeIndex
+from experience.shards.journal import Journal
 from experience.shared import Agents, together
 from experience.step import OTHERS, WORLD_STEP, Step
 from tests.alone import SMALLEST_POLICY, Alone
+from tests.conftest import CATALOGUE, make_step
 
 NIM = "envs:Nim-v0"
 AT_ONCE = "tests.at_once_world:AtOnce-v0"
@@ -262,3 +265,33 @@ def test_a_kill_amid_an_episode_of_two_ends_it_for_both_or_for_none(
         steps = sorted(s.info[WORLD_STEP] for e in episodes for s in e.steps)
         assert steps == list(range(len(steps))), "a whole episode, of one life"
     assert replay.dropped.cut_off, "a kill has cut episodes off"
+
+
+def test_the_guides_world_is_checked_and_lived_as_it_stands_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from envs.check import check
+
+    page = (ROOT / "docs/add-an-environment.md").read_text()
+    (source,) = (b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "SharedWorld" in b)
+    assert len(source.splitlines()) <= 35
+    (tmp_path / "match_pennies.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    world = "match_pennies:MatchPennies-v0"
+    found = {result.id: result for result in check(world, episodes=2)}
+    assert [f"{r.id}: {r.detail}" for r in found.values() if r.outcome == "FAIL"] == []
+    assert found["agents_take_their_turns"].outcome == "PASS"
+    rows = lived(tmp_path / "shards", configuration(world), works(world, "random", 3))
+    for episode in by_agent(rows).values():
+        even, odd = (episode[agent][:-1] for agent in ("even", "odd"))
+        assert [r.info[WORLD_STEP] for r in even] == [r.info[WORLD_STEP] for r in odd]
+        assert all((a.reward or 0) + (b.reward or 0) == 0 for a, b in zip(even, odd, strict=True))
+
+
+def test_closing_rows_appended_together_are_on_disk_together_or_not_at_all(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "w", CATALOGUE, durability="sync")
+    journal.append(make_step(0), with_next=True)
+    assert rows_of(tmp_path) == [] and not journal.acknowledged
+    journal.append(make_step(1))
+    assert [row.t for row in rows_of(tmp_path)] == [0, 1]
+    journal.close()
