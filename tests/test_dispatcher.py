@@ -168,7 +168,7 @@ def test_a_policy_that_no_work_is_pinned_to_is_not_kept() -> None:
     assert lease.pins.keys() == {3, 4}
     one.renew(Report("c0", 0, ids(lease)[1:], done=ids(lease)[:1]))
     one.order(works("c", version=5), 5, "pinned 5")
-    assert one._pins.keys() == {4, 5}
+    assert one._policies._pins.keys() == {4, 5}
 
 
 def test_a_task_that_ends_three_processes_is_leased_as_quarantined_and_said() -> None:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from actors.collecting.limits import Deaths, StepLimit
-from actors.collecting.work import Done, Work
+from actors.collecting.policies import Policies
+from actors.collecting.work import Done, Work, training_group
 from actors.config.schema import Config
 
 LEASE_SECONDS = 10.0
@@ -123,9 +122,7 @@ class Dispatcher:
         self._groups: deque[Work] = deque()
         self._roles: dict[str, int] = {}
         self._holders: dict[str, _Holder] = {}
-        self._version = -1
-        self._policy: Any = None
-        self._pins: dict[int, Any] = {}
+        self._policies = Policies()
         self.on_news: Callable[[], None] = lambda: None
         """Is called when a collector that waits may have something to do."""
 
@@ -133,8 +130,7 @@ class Dispatcher:
 
     def publish(self, version: int, allowed: int, policy: Any) -> None:
         """The newest policy, and how many training groups may have been begun in all."""
-        if version >= self._version:
-            self._version, self._policy = version, policy
+        self._policies.publish(version, policy)
         self._allowed = max(self._allowed, allowed)
         self.on_news()
 
@@ -154,10 +150,8 @@ class Dispatcher:
             if work.work_id not in known and work.work_id not in self._finished
         )
         if policy is not None:
-            self._pins[version] = policy
-        # weights that no work is pinned to any more would stay in memory as long as the run
-        wanted = {work.version for work in (*self._orders, *leased)}
-        self._pins = {version: pin for version, pin in self._pins.items() if version in wanted}
+            self._policies.pin(version, policy)
+        self._policies.keep({work.version for work in (*self._orders, *leased)})
         self.on_news()
 
     def drop(self) -> None:
@@ -188,16 +182,15 @@ class Dispatcher:
         self._limit.allow(holder, self._holders.values())
         works = tuple(self._next(holder, report.wants))
         holder.works |= {work.work_id: work for work in works}
-        versions = {work.version for work in holder.works.values()}
         return Lease(
             works,
             lost,
             self._lease_seconds,
             holder.steps,
             self._limit.left(self._holders.values()) <= 0,
-            self._version,
-            self._policy if self._version > report.version else None,
-            {version: self._pins[version] for version in versions & self._pins.keys()},
+            self._policies.version,
+            self._policies.newer_than(report.version),
+            self._policies.pinned({work.version for work in holder.works.values()}),
             self._rewards,
         )
 
@@ -247,22 +240,12 @@ class Dispatcher:
             self._groups.extend(self._new_group())
         return self._groups.popleft() if self._groups else None
 
-    def _new_group(self) -> Iterator[Work]:
-        """The next training group: worlds in turn by their share, tasks by a counter that no crash
-        rewinds."""
-        shares = [world.id for world in self._config.worlds for _ in range(world.groups)]
-        number = self._next_group
+    def _new_group(self) -> list[Work]:
+        """The next training group, by a counter that no crash rewinds."""
+        group = training_group(self._config, self._next_group)
         self._next_group += 1
-        env_id = shares[number % len(shares)]
-        self._started += self._roles.get(env_id, 1)
-        seed = int(np.random.default_rng([self._config.seed, 1, number]).integers(2**31))
-        for n in range(self._config.collecting.group_size):
-            yield Work.named(
-                f"{self._config.seed}/train/{number}/{n}",
-                env_id=env_id,
-                seed=seed,
-                group_id=f"0-{number}",
-            )
+        self._started += self._roles.get(group[0].env_id, 1)
+        return group
 
     def _expire(self, now: float, but: str) -> None:
         for name, holder in list(self._holders.items()):

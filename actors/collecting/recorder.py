@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from actors.agents.options import OptionStack
-from actors.collecting.hosts.messages import Failed
 from actors.collecting.rows import Marks, row, tool_results
-from actors.collecting.slot import Slot, Table
+from actors.collecting.slot import Slot
 from experience.answers import StepAnswer
 from experience.planning.world_models.change import Outcome
 from experience.policy import Decision
 from experience.shards.journal import Journal
 from experience.signal import LateSignals
 from experience.step import Boundary, Ending, discount_after
-
-_ENDINGS = {"terminated": Boundary.TERMINATED, "truncated": Boundary.TRUNCATED}
-_MOST_ERROR_CHARACTERS = 500
 
 
 class Recorder:
@@ -39,36 +34,21 @@ class Recorder:
     ) -> None:
         self.steps_allowed = 0.0
         self.steps_taken = 0
-        self.closed = 0
-        """Episodes closed so far."""
-        self._closed: deque[tuple[bytes, Ending, bytes, int]] = deque()
-        """Work that was closed, its ending, and the stream and t of its last row (-1: no row)."""
         self.failures: Counter[str] = Counter()
         """Of the machinery around the worlds; what a world failed in stands in its rows."""
-        self._journal = journal
+        self.journal = journal
         self.reward_version = reward_version
         self._discount = discount
         self._remembers = remembers
-        self._failed: set[str] = set()
 
     @property
     def steps_left(self) -> float:
         return self.steps_allowed - self.steps_taken
 
-    def take_kept(self) -> list[tuple[bytes, Ending]]:
-        """The work that was closed, with its ending, as far as its rows are acknowledged. Each is
-        given once."""
-        kept = []
-        acknowledged = self._journal.acknowledged
-        while self._closed and self._closed[0][3] <= acknowledged.get(self._closed[0][2], -1):
-            work_id, ending, _, _ = self._closed.popleft()
-            kept.append((work_id, ending))
-        return kept
-
     @property
     def is_paused(self) -> bool:
         """Whether the journal waits for room on its disk."""
-        return self._journal.paused
+        return self.journal.paused
 
     def aside(self, slot: Slot, info: Mapping[str, Any] | None = None) -> None:
         """An option was started, the agent wrote a summary or a note, or a program asked the model:
@@ -78,7 +58,7 @@ class Recorder:
             slot.boundary |= Boundary.CONTEXT_COMPACTED
             slot.context.is_aside = False
             marks = (None, None)  # an option under way has nothing to do with it
-        self._append(slot, slot.decision, marks=marks, reward=0.0, discount=1.0, info=info or {})
+        self.append(slot, slot.decision, marks=marks, reward=0.0, discount=1.0, info=info or {})
         slot.turn += 1
         slot.decision = None
 
@@ -89,7 +69,7 @@ class Recorder:
         step that the world has not taken in this stream.
         """
         if tag is not None:
-            slot.ledger.note(self._journal.next_t(slot.stream_id), tag)
+            slot.ledger.note(self.journal.next_t(slot.stream_id), tag)
         for one in late:
             t = slot.ledger.row(slot.env_id, one.of)
             slot.late += [
@@ -106,7 +86,7 @@ class Recorder:
             or ending != "none"
         ):
             slot.boundary |= Boundary.OPTION_END
-        self._append(
+        self.append(
             slot,
             slot.decision,
             signals=answer.signals,
@@ -129,90 +109,7 @@ class Recorder:
             slot.stand()
         return ending
 
-    def failure(self, slot: Slot, failed: Failed) -> None:
-        """The world or the model broke: a turn under way is kept without a reward, the episode
-        closed. At a table all its agents' episodes are."""
-        what = f"{failed.kind}: {failed.what}"[:_MOST_ERROR_CHARACTERS]
-        why = {"error": what}
-        about = why | self._traceback(slot, failed)
-        for seat in slot.everyone:
-            if seat.decision is not None:
-                self._append(seat, seat.decision, ending=failed.ending, info=why)
-                seat.turn += 1
-        if slot.table is None:
-            self.close(slot, failed.ending, **about)
-        else:
-            self.close_table(slot.table, failed.ending, **about)
-
-    def _traceback(self, slot: Slot, failed: Failed) -> dict[str, str]:
-        """The traceback of an error, the first time that it is met in a world: it is long."""
-        name = f"{slot.env_id}: {failed.kind}"
-        if name in self._failed or not failed.traceback:
-            return {}
-        self._failed.add(name)
-        return {"traceback": failed.traceback}
-
-    def abandon(self, slot: Slot) -> None:
-        """Leaves an episode that another collector lives again: its rows here have no end."""
-        for one in slot.everyone:
-            if one.table is None or one.has_begun:
-                one.boundary |= Boundary.GAP
-            one.decision = None
-            one.option_stack = OptionStack()
-            one.free()
-
-    def cancel(self, slot: Slot) -> None:
-        """Ends an episode that nobody waits for; an episode without a turn leaves no row."""
-        if not any(one.turn for one in slot.everyone):
-            self._leave(slot)
-        elif slot.table is None:
-            self.close(slot, "cancelled")
-        else:
-            self.close_table(slot.table, "cancelled")
-
-    def _leave(self, slot: Slot) -> None:
-        """Frees a slot whose work has no row."""
-        assert slot.work is not None
-        self._closed.append((slot.work.work_id, "cancelled", slot.stream_id, -1))
-        for one in slot.everyone:
-            one.decision = None
-            one.free()
-
-    def close(self, slot: Slot, ending: Ending, **info: Any) -> None:
-        """Appends the closing row, which has no action, and frees the slot."""
-        assert slot.work is not None
-        work_id = slot.work.work_id
-        self._end(slot, ending, with_next=False, info=info)
-        last = self._journal.next_t(slot.stream_id) - 1
-        self._closed.append((work_id, ending, slot.stream_id, last))
-
-    def close_table(self, table: Table, ending: Ending | None = None, **info: Any) -> None:
-        """Closes the episodes of all agents, and frees their seats and the slot of the world.
-
-        All closing rows are committed together: after a crash an episode has ended for all its
-        agents, or for none. ending: None is each agent's own.
-        """
-        work = table.owner.work
-        assert work is not None
-        # those that have seen nothing, too: their group waits for this episode
-        seats = list(table.seats.values())
-        for seat in seats:
-            own = ending or table.endings[seat.agent]
-            self._end(seat, own, with_next=seat is not seats[-1], info=info)
-        stream = seats[-1].stream_id
-        last = self._journal.next_t(stream) - 1
-        self._closed.append((work.work_id, ending or "terminated", stream, last))
-        table.owner.free()
-
-    def _end(self, slot: Slot, ending: Ending, *, with_next: bool, info: dict[str, Any]) -> None:
-        slot.decision = None
-        slot.option_stack = OptionStack()
-        slot.boundary |= _ENDINGS.get(ending, Boundary.NONE)
-        self._append(slot, None, with_next=with_next, ending=ending, info=info)
-        self.closed += 1
-        slot.free()
-
-    def _append(
+    def append(
         self,
         slot: Slot,
         decision: Decision | None,
@@ -221,10 +118,11 @@ class Recorder:
         with_next: bool = False,
         **answer: Any,
     ) -> None:
+        """Appends the next row of a slot's stream; see `row` and `Journal.append`."""
         marks = marks or slot.option_stack.mark
         answer["reward_version"] = self.reward_version
-        step = row(slot, decision, self._journal, marks, **answer)
+        step = row(slot, decision, self.journal, marks, **answer)
         if decision is not None:
             slot.last_t = step.t
         self.steps_taken += step.is_training
-        self._journal.append(step, with_next=with_next)
+        self.journal.append(step, with_next=with_next)

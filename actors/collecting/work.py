@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from actors.config.schema import Config
 from experience.shards.catalog import Catalog
 
@@ -35,6 +37,21 @@ class Work:
     @classmethod
     def named(cls, name: str, **what: Any) -> Work:
         return cls(work_id=uuid.uuid5(uuid.NAMESPACE_OID, name).bytes, **what)
+
+
+def training_group(config: Config, number: int) -> list[Work]:
+    """Training group `number`: worlds in turn by their share, one task for all its episodes."""
+    shares = [world.id for world in config.worlds for _ in range(world.groups)]
+    seed = int(np.random.default_rng([config.seed, 1, number]).integers(2**31))
+    return [
+        Work.named(
+            f"{config.seed}/train/{number}/{n}",
+            env_id=shares[number % len(shares)],
+            seed=seed,
+            group_id=f"0-{number}",
+        )
+        for n in range(config.collecting.group_size)
+    ]
 
 
 def in_step(config: Config) -> bool:

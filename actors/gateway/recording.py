@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, get_args
 
 from actors.agents.context import Context
+from actors.collecting.endings import Endings
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Failed
 from actors.collecting.loop.desk import Broken
@@ -87,6 +88,7 @@ class Recording:
         if policy is not None:
             self._lanes.load(policy)
         room = config.policy.context - config.policy.max_tokens
+        self._endings = Endings(self._recorder)
         at = self._lanes, self._mailbox, False, _MOST_THREADS, self._recorder, self._journal
         self._desk = CallDesk(*at, room)
         self._rollouts: dict[str, Rollout] = {}
@@ -235,7 +237,7 @@ class Recording:
         slot.waits_for = ""
         if ending in FAILED:
             last -= 1
-            self._recorder.failure(slot, Failed(ending, "Told", f"by {_ENDED_BY}"))
+            self._endings.failure(slot, Failed(ending, "Told", f"by {_ENDED_BY}"))
         else:
             version = self._lanes.engine.version
             slot.decision = Decision("end", version, behaviour_id=f"harness:{_ENDED_BY}")
@@ -243,7 +245,7 @@ class Recording:
             answer = StepAnswer(slot.observation, signals, *told, slot.info)
             reward = self._rewards.reward(ENV_ID, signals) if signals else None
             self._recorder.turn(slot, answer, reward)
-            self._recorder.close(slot, ending)
+            self._endings.close(slot, ending)
         self._journal.commit()
         self._ended[ticket.rollout] = last, ending
         return {"rollout": ticket.rollout, "ending": ending, "kept": True}

@@ -7,7 +7,7 @@
         def to_act(self): return (self.agents[self.turn],)          # all of them: at once
         def observe_as(self, agent): return f"{self.left} stones"
         def read(self, agent, action): ...                          # a move, or ValueError
-        def play(self, moves): ...                                  # signals by agent, who has ended
+        def play(self, moves): ...                                  # signals, who has ended
 
 It speaks as PettingZoo's parallel environments do (experience/shared.py), so a stranger's world
 needs none of this.

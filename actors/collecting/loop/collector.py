@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.agents.players import roles
+from actors.collecting.endings import Endings
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.described import describe_worlds
 from actors.collecting.hosts.mailbox import Mailbox
@@ -76,6 +77,7 @@ class Collector:
             config.collecting.discount,
             remembers=config.planning.lookahead.candidates > 0,
         )
+        self._endings = Endings(self._recorder)
         self.mailbox = Mailbox()
         log = directory.parent / "logs" / "worlds.log"
         self._hosting = Hosting(config, self.mailbox, described, log)
@@ -93,15 +95,17 @@ class Collector:
             line,
             self._desk,
             self._recorder,
+            self._endings,
             {env_id: roles(card) for env_id, card in described.shared.items()},
         )
         self._loop = SlotLoop(
             self._slots,
             self.leases,
             self._recorder,
+            self._endings,
             self._desk,
             self._hosting,
-            Tables(described.shared, self._hosting, self._recorder, streams.seat),
+            Tables(described.shared, self._hosting, self._recorder, self._endings, streams.seat),
             self.mailbox,
             self.in_step,
         )
@@ -109,7 +113,7 @@ class Collector:
     @property
     def closed(self) -> int:
         """Episodes closed so far."""
-        return self._recorder.closed
+        return self._endings.closed
 
     @property
     def idle(self) -> bool:
@@ -134,7 +138,7 @@ class Collector:
         the last acknowledged t of each stream."""
         for slot in self._slots:
             if slot.work is not None:
-                self._recorder.cancel(slot)
+                self._endings.cancel(slot)
         self.journal.close()
         self._desk.close()
         wrong = self._hosting.close(self._slots)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from actors.collecting.dispatcher import Dispatcher, Lease, Report
+from actors.collecting.endings import Endings
 from actors.collecting.loop.desk import Desk
 from actors.collecting.recorder import Recorder
 from actors.collecting.work import Work
@@ -59,6 +60,7 @@ class Leases:
         line: Line,
         desk: Desk,
         recorder: Recorder,
+        endings: Endings,
         roles: Mapping[str, int],
     ) -> None:
         self._name = name
@@ -66,6 +68,7 @@ class Leases:
         self._line = line
         self._desk = desk
         self._recorder = recorder
+        self._endings = endings
         self._queue: deque[Work] = deque()
         self._held: dict[bytes, Work] = {}
         """Work that is queued, under way, or closed by rows that are not acknowledged yet."""
@@ -101,7 +104,7 @@ class Leases:
 
     def keep(self, free: int) -> None:
         """Asks the dispatcher if there is a reason to. free: slots without work."""
-        for work_id, ending in self._recorder.take_kept():
+        for work_id, ending in self._endings.take_kept():
             if self._held.pop(work_id, None) is not None:
                 (self._cancelled if ending == "cancelled" else self._done).append(work_id)
         now = _now()

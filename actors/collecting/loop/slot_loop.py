@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from actors.collecting.endings import Endings
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.mailbox import Mailbox
 from actors.collecting.hosts.messages import Failed
@@ -38,6 +39,7 @@ class SlotLoop:
         slots: Sequence[Slot],
         leases: Leases,
         recorder: Recorder,
+        endings: Endings,
         desk: Desk,
         hosting: Hosting,
         tables: Tables,
@@ -49,11 +51,12 @@ class SlotLoop:
         self._leases = leases
         leases.on_lost = self.give_up
         self._recorder = recorder
+        self._endings = endings
         self._desk = desk
         self._hosting = hosting
         self._in_step = in_step
         self._inbox = Inbox(slots, hosting, mailbox, in_step)
-        self._turns = Turns(hosting, recorder, tables, leases)
+        self._turns = Turns(hosting, recorder, endings, tables, leases)
         self._free = list(slots)
         """Slots without work."""
         self._ready: dict[int, Slot] = {}
@@ -145,10 +148,10 @@ class SlotLoop:
         for seat in slot.everyone:
             self._ready.pop(seat.number, None)
         if work.lane == "train" and not is_held:
-            self._recorder.abandon(slot)
+            self._endings.abandon(slot)
         else:
             slot.stand()
-            self._recorder.cancel(slot)
+            self._endings.cancel(slot)
 
     def _ask(self) -> None:
         asked = self._within_limit([self._ready[number] for number in sorted(self._ready)])

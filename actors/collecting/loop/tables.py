@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from actors.collecting.endings import Endings
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.messages import Round, Told
 from actors.collecting.recorder import Recorder
@@ -29,11 +30,13 @@ class Tables:
         shared: Mapping[str, WorldCard],
         hosting: Hosting,
         recorder: Recorder,
+        endings: Endings,
         seat: Callable[[Slot, str], Slot],
     ) -> None:
         self._shared = shared
         self._hosting = hosting
         self._recorder = recorder
+        self._endings = endings
         self._seat = seat
 
     def has(self, work: Work) -> bool:
@@ -77,7 +80,7 @@ class Tables:
         for told in answer.told:
             self._tell(table.seats[told.agent], told)
         if table.is_over:
-            self._recorder.close_table(table)
+            self._endings.close_table(table)
 
     def _tell(self, seat: Slot, told: Told) -> None:
         assert seat.table is not None

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from actors.collecting.endings import Endings
 from actors.collecting.hosting import Hosting
 from actors.collecting.hosts.messages import WORLD_ENDED, Answered, Arrived, Failed, Round, Seen
 from actors.collecting.loop.leases import Leases
@@ -21,10 +22,16 @@ class Turns:
     """Takes answers for slots whose work is still this collector's."""
 
     def __init__(
-        self, hosting: Hosting, recorder: Recorder, tables: Tables, leases: Leases
+        self,
+        hosting: Hosting,
+        recorder: Recorder,
+        endings: Endings,
+        tables: Tables,
+        leases: Leases,
     ) -> None:
         self._hosting = hosting
         self._recorder = recorder
+        self._endings = endings
         self._tables = tables
         self._leases = leases
 
@@ -49,7 +56,7 @@ class Turns:
                 slot.view, slot.script_failed = answer.view, answer.script_failed
                 ending = self._recorder.turn(slot, answer.step, reward)
                 if ending != "none":
-                    self._recorder.close(slot, ending)
+                    self._endings.close(slot, ending)
             case Round():
                 self._tables.take(slot, answer)
             case Seen():
@@ -66,7 +73,7 @@ class Turns:
             slot.stand()
         else:
             self._hosting.discard(slot, work)
-        self._recorder.failure(slot, failed)
+        self._endings.failure(slot, failed)
 
     def _arrive(self, slot: Slot, answer: Arrived) -> None:
         if answer.card is not None:

@@ -57,6 +57,7 @@ class Players(SharedWorld[int]):
         self.game = game
         self.max_turns = max_turns
         self._style = Style(digits)
+        self._has_begun = False
         self._inside, self._is_parallel = _made(game, parallel, settings)
         self.agents = tuple(map(str, self._inside.possible_agents))  # type: ignore[misc]
         actions = [self._inside.action_space(agent) for agent in self.agents]
@@ -73,6 +74,7 @@ class Players(SharedWorld[int]):
         with _failing(self.game):
             found = self._inside.reset(seed=self.task)
         self._seen: dict[str, Any] = dict(found[0]) if self._is_parallel else {}
+        self._has_begun = True
 
     def to_act(self) -> tuple[str, ...]:
         if self._is_parallel:
@@ -107,6 +109,9 @@ class Players(SharedWorld[int]):
         space = self._inside.action_space(agent)
         if not isinstance(space, spaces.Discrete) or space.n > _MOST_ACTIONS:
             return ()
+        legal = self._legal(agent) if self._has_begun else None
+        if legal:
+            return tuple(map(str, legal))
         return tuple(str(space.start + number) for number in range(int(space.n)))
 
     def random_action_as(self, agent: str, rng: np.random.Generator) -> str:
