@@ -9,7 +9,7 @@ from actors.reading.survey import Lived
 from experience.errors import XpError
 from experience.reward import RewardModel, context_of_step
 from experience.signal import Signal, read_signals
-from experience.step import Boundary, Step
+from experience.step import WORLD_STEP, Boundary, Step
 from experience.text.characters import readable
 
 
@@ -70,6 +70,8 @@ def relive(steps: Sequence[Step], world: Any, rewards: RewardModel) -> str:
         )
     if steps[0].boundary & Boundary.CONTINUES:
         return "it goes on where another segment of its stream stopped: a reset does not lead there"
+    if any(WORLD_STEP in step.info for step in steps):
+        return "it is one agent's part of an episode of several: a replay needs all their actions"
     observation, _ = world.reset(seed=steps[0].seed, options={"split": steps[0].split})
     for step in steps:
         if observation != step.obs_text:
