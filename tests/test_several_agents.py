@@ -147,6 +147,7 @@ def test_rows_of_who_the_policy_does_not_play_are_kept_and_never_learned_from(
     assert not any(row.is_training for row in theirs)
     replay = Replay(EpisodeIndex.open(tmp_path), 2, 9, takes_work_once=True)
     assert len(replay.episodes["real"]) == 4 and replay.dropped.lived_twice == 0
+    assert replay.held_out(0, behaviour="random") == [], "nor measured, as a baseline is"
     assert len(replay.finished) == 4
 
 

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from actors.commands.launch import _kept
+from actors.running.progress import Progress
+from actors.runs.directory import RunDirectory
+from experience.shards.journal import Journal
+from tests.conftest import CATALOGUE, make_step
 from tests.test_house import ROOT
 
 _WRITES = """
@@ -54,3 +59,15 @@ def test_a_signal_between_any_two_lines_leaves_no_half_written_row(tmp_path: Pat
         check=False,
     )
     assert done.stdout.endswith("all whole\n"), done.stderr[-2000:]
+
+
+def test_an_interrupt_before_the_collectors_were_heard_says_what_the_store_holds(
+    tmp_path: Path,
+) -> None:
+    directory = RunDirectory(tmp_path)
+    journal = Journal(directory.shards / "collector-0000", CATALOGUE)
+    for t in range(5):
+        journal.append(make_step(t))
+    journal.close()
+    assert _kept(directory, Progress("run", acknowledged=0)) == "5 rows"
+    assert _kept(directory, Progress("run", acknowledged=3)) == "3 rows"
