@@ -9,6 +9,7 @@ import pytest
 from actors.collecting.dispatcher import Dispatcher, Lease, Report
 from actors.collecting.hosts.hosted_world import HostedWorld
 from actors.collecting.hosts.messages import Arrived, Close, Reset, Wants
+from actors.collecting.loop.collector import Collector
 from actors.collecting.loop.leases import DirectLine
 from actors.collecting.work import Done, Work
 from actors.config.schema import load
@@ -214,6 +215,28 @@ def test_a_lease_names_the_reward_in_force_and_a_collector_of_another_one_stops(
     one.leases.hear()
     with pytest.raises(ConfigError, match="the run's is another"):
         one.pump(0)
+
+
+def test_work_that_a_killed_collector_finished_unheard_is_not_lived_again(tmp_path: Path) -> None:
+    config = load(
+        [], [f"worlds=[{{id: '{WORLD}', groups: 1}}]", *SMALLEST_POLICY, "collecting.slots=1"]
+    )[0]
+    ordered = [
+        Work.named(f"{n}", env_id=WORLD, seed=n, lane="random", split="heldout") for n in range(3)
+    ]
+    shared, clock = dispatcher()
+    shared.order(ordered)
+    held = shared.renew(Report("collector-0000/1", 3))
+    first = Alone(config, tmp_path)
+    first.order(ordered)
+    while first.closed < 3:
+        first.pump()
+    first.journal.commit()  # it dies now: the rows are there, and `shared` has not heard of them
+    again = Collector(config, "r", tmp_path, 0, DirectLine(shared))
+    again.pump(0)
+    clock.now = 60
+    assert shared.renew(Report("c9", 9)).works == () and len(held.works) == 3
+    again.close()
 
 
 def test_a_dispatcher_that_starts_again_is_told_what_still_holds() -> None:

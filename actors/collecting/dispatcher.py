@@ -263,5 +263,11 @@ class Dispatcher:
         self.on_news()
 
     def _return(self, work: Work) -> None:
-        """Work that nobody has any more comes before what is new: others of its group wait."""
+        """Work that nobody has any more comes before what is new: others of its group wait.
+
+        Work that was done meanwhile is passed over: a collector that died after its last row was
+        acknowledged, and before it said so, says it when it comes back.
+        """
+        if work.work_id in self._finished:
+            return
         (self._groups if work.lane == "train" else self._orders).appendleft(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +14,21 @@ from actors.config.sense import history_of
 from experience.shards.catalog import Catalog
 from experience.step import Boundary
 
+_MOST_UNHEARD = 10_000
+"""So much work at most was done between two reports to the dispatcher."""
+
 
 @dataclass
 class Left:
     """What a writer left in the store, by stream.
 
     next_episode: the number of the next episode. notes: what its agents noted for later, in order.
+    finished: the work that was lived to an end last, of which the dispatcher may not have heard.
     """
 
     next_episode: dict[bytes, int] = field(default_factory=dict)
     notes: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
+    finished: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MOST_UNHEARD))
 
 
 def left_behind(shards: Path, writer: str, notes: bool) -> Left:
@@ -31,6 +36,8 @@ def left_behind(shards: Path, writer: str, notes: bool) -> Left:
     left = Left()
     for step in (step for steps in Catalog(shards, writer=writer).follow() for step in steps):
         left.next_episode[step.stream_id] = step.episode + 1
+        if step.is_closing and step.ending != "cancelled":
+            left.finished.append(step.work_id)
         is_own = step.boundary & Boundary.CONTEXT_COMPACTED
         if notes and is_own and step.decision is not None:
             note = note_in(step.decision.text)

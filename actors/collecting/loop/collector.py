@@ -97,6 +97,7 @@ class Collector:
             self._recorder,
             self._endings,
             {env_id: roles(card) for env_id, card in described.shared.items()},
+            before.finished,
         )
         self._loop = SlotLoop(
             self._slots,

@@ -62,6 +62,7 @@ class Leases:
         recorder: Recorder,
         endings: Endings,
         roles: Mapping[str, int],
+        done: Iterable[bytes] = (),
     ) -> None:
         self._name = name
         self._roles = roles
@@ -72,7 +73,7 @@ class Leases:
         self._queue: deque[Work] = deque()
         self._held: dict[bytes, Work] = {}
         """Work that is queued, under way, or closed by rows that are not acknowledged yet."""
-        self._done: list[bytes] = []
+        self._done: list[bytes] = list(dict.fromkeys(done))
         self._cancelled: list[bytes] = []
         self._ended: list[tuple[str, int]] = []
         self._asked_at = 0.0
