@@ -122,10 +122,9 @@ class SlotLoop:
             owner.unwanted = True  # another lives this episode now
             self._settle(owner)
             return
-        seats = [] if slot.table is None else list(slot.table.seats.values())
+        everyone = owner.everyone
         self._turns.take(slot, answer)
-        # an answer to one agent may be what another waits for
-        for one in {id(one): one for one in (*seats, slot, owner)}.values():
+        for one in everyone:  # an answer to one agent may be what another waits for
             self._settle(one)
 
     def _settle(self, slot: Slot) -> None:
