@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experience.reward import RewardFunction
-from experience.shared import POLICY, agents_of, seat_of
+from experience.several.agents import POLICY, agents_of, seat_of
 from experience.signal import SignalKind, as_number
 from experience.text.tools import Schema
 
@@ -126,7 +126,7 @@ class WorldCard:
     tools: tuple[Schema, ...] = ()
     """What language models may call, if the world has tools: see `tool_schemas`."""
     agents: tuple[str, ...] = ()
-    """The names of its agents, where the world has several (see experience/shared.py)."""
+    """The names of its agents, where the world has several (see experience/several/agents.py)."""
     others: Any = POLICY
     """Who plays the agents that the policy does not: for all, or by agent."""
     others_heldout: Any = None

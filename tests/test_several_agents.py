@@ -22,10 +22,10 @@ from actors.collecting.work import Done, Lane, Work, done_before
 from actors.config.schema import Config, load
 from experience.errors import ConfigError, EnvironmentFailure
 from experience.replay.replay import Replay
+from experience.several.agents import Agents, together
 from experience.shards.catalog import Catalog
 from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.journal import Journal
-from experience.shared import Agents, together
 from experience.step import OTHERS, WORLD_STEP, Step
 from tests.alone import SMALLEST_POLICY, Alone
 from tests.conftest import CATALOGUE, make_step

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from experience.errors import ConfigError
-from experience.shared import POLICY
+from experience.several.agents import POLICY
 from experience.text.strict_json import dumps
 from experience.world import WorldCard
 

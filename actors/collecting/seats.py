@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.agents.players import is_script, name_of, players
 from actors.collecting.work import Lane, Work
-from experience.shared import POLICY
+from experience.several.agents import POLICY
 from experience.step import OTHERS
 from experience.world import WorldCard
 

@@ -10,7 +10,7 @@ import numpy as np
 from envs.check.subject import Failed, Skipped, Subject, check
 from envs.contract import INVALID
 from envs.episode import MOST_STEPS, actor_rng
-from experience.shared import Agents, Told, agents_of, seat_of
+from experience.several.agents import Agents, Told, agents_of, seat_of
 from experience.world import random_action
 
 

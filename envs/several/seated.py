@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from envs.contract import ending_of, rewarded
-from experience.shared import Agents, Told, agents_of, seat_of
+from experience.several.agents import Agents, Told, agents_of, seat_of
 from experience.world import random_action
 
 _SEATS, _OTHERS = 0x5EA7, 0x07E5

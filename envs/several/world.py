@@ -9,7 +9,7 @@
         def read(self, agent, action): ...                          # a move, or ValueError
         def play(self, moves): ...                                  # signals, who has ended
 
-It speaks as PettingZoo's parallel environments do (experience/shared.py), so a stranger's world
+It speaks as PettingZoo's parallel environments do (experience/several/agents.py), so a stranger's world
 needs none of this.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from envs.contract import INVALID, Task, WorldDefinition, check_length, rewarded
 from envs.wording import plain_observation
 from experience.errors import EnvironmentFailure
-from experience.shared import POLICY
+from experience.several.agents import POLICY
 from experience.text.characters import readable, without_lone_surrogates
 
 Moves = Mapping[str, Any]

@@ -31,8 +31,8 @@ from actors.collecting.hosts.messages import (
 )
 from actors.collecting.hosts.reserved import ReservedKeys
 from actors.making import make_world
-from experience import shared
 from experience.answers import read_late, read_reset, read_step
+from experience.several import agents as shared
 from experience.signal import SignalKind
 from experience.world import WorldCard, WorldView, random_action
 

@@ -1,0 +1,1 @@
+"""Worlds with several agents: the form that they speak in."""
