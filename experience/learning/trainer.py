@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from experience.learning.batch import TokenBatch, TokenCounts, Turn, as_arrays, micro_batches
-from experience.learning.machine.finite import FiniteSteps
 from experience.learning.learner import LearnerSettings
+from experience.learning.machine.finite import FiniteSteps
 from experience.learning.machine.precision import Precision
 from experience.learning.machine.ranks import ONE, Ranks
 from experience.learning.machine.scorer import Scorer

@@ -16,8 +16,8 @@ import numpy as np
 
 from experience.episode import Group
 from experience.errors import DivergedError
-from experience.learning.machine.finite import MOST_IN_A_ROW
 from experience.learning.learner import Watch, to_the_end
+from experience.learning.machine.finite import MOST_IN_A_ROW
 from experience.models.table import Table
 from experience.models.weights import PolicyBundle
 from experience.planning.world_models.change import Outcome
