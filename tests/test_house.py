@@ -30,6 +30,8 @@ HOMES = {
         "experience/learning/",
         "experience/planning/",
         "experience/opened/loader.py",  # a dataset for torch's DataLoader is a class of torch
+        "experience/preferences/",  # the preference model, and losses over rankings
+        "experience/pretraining/",  # which scores texts with models
         "actors/engines/",
         "actors/pool/ray_actors.py",
         "actors/running/assembly.py",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from experience.episode import Episode, Group
 from experience.learning.sequences.turn import Turn
 from experience.policy import Decision
+from experience.preferences.losses import Rule, agreement, answer_weights, implied_rewards
+from experience.preferences.rankings import Ranking, by_people, by_return
 from experience.returns import Floats, discounted_returns
 from experience.step import Step
 
@@ -120,3 +124,63 @@ def best_turns(groups: Iterable[Group], bar: Mapping[str, float]) -> list[Turn]:
         best = group.episodes[int(np.argmax(returns))]
         turns += [turn for step in best.steps if (turn := as_turn(step)) is not None]
     return turns
+
+
+Likelihoods = Callable[[Sequence[Turn]], tuple[Tensor, Tensor]]
+"""Turns -> log π and log π_ref of their actions, float [N] each."""
+
+
+def ranked(groups: Sequence[Group]) -> list[Ranking]:
+    """The groups' rankings by people where they said something, else by return."""
+    found = []
+    for group in groups:
+        found += by_people([group]) or by_return([group])
+    return found
+
+
+def ranked_turns(
+    rankings: Sequence[Ranking], rule: Rule, beta: float, likelihoods: Likelihoods
+) -> tuple[list[Turn], dict[str, float]]:
+    """The turns of ranked episodes; as advantages, −∂L/∂log π of their episode, L the rule's mean.
+
+    An episode's log-probability is the sum over its turns. Episodes whose tokens are not known are
+    left out. Advantages are multiplied by the number of tokens that a loss divides its sum by.
+    """
+    answers = [[_turns_of(e) for e in ranking.episodes] for ranking in rankings]
+    flat = [turn for turns in answers for some in turns for turn in some]
+    if not flat:
+        return [], {"rankings": 0.0}
+    widest = max(len(turns) for turns in answers)
+    grades = torch.full((len(answers), widest), torch.nan)
+    sums = torch.zeros(2, len(answers), widest)
+    scored = torch.stack(likelihoods(flat))
+    start = 0
+    for row, (ranking, turns) in enumerate(zip(rankings, answers, strict=True)):
+        for column, some in enumerate(turns):
+            if some:
+                grades[row, column] = ranking.grades[column]
+                sums[:, row, column] = scored[:, start : start + len(some)].sum(1)
+                start += len(some)
+    weights, loss, count = answer_weights(rule, sums[0], sums[1], grades, beta)
+    implied = implied_rewards(sums[0], sums[1], beta)
+    right, _ = agreement(implied, grades)
+    tokens = max(sum(turn.chosen for turn in flat), 1)
+    found = [
+        replace(turn, advantage=float(weights[row, column]) * tokens)
+        for row, turns in enumerate(answers)
+        for column, some in enumerate(turns)
+        for turn in some
+    ]
+    return found, {
+        "rankings": count,
+        "preference_loss": loss,
+        "preference_agreement": float(right) / max(count, 1.0),
+        "turns": float(len(found)),
+    }
+
+
+def _turns_of(episode: Episode) -> list[Turn]:
+    """All turns of an episode; empty if the tokens of one of them are not known."""
+    turns = [as_turn(step) for step in episode.steps if step.decision is not None]
+    known = [turn for turn in turns if turn is not None]
+    return known if len(known) == len(turns) else []

@@ -31,6 +31,7 @@ from experience.learning.surrogates.ratios import (
     stale_negatives,
     within,
 )
+from experience.preferences.losses import Rule, direct, identity
 
 Metrics = dict[str, float]
 
@@ -194,8 +195,30 @@ class WeightedLikelihood:
         return nll, {"weighted_nll": float(nll.detach())}
 
 
+RULES: Mapping[str, Rule] = {"dpo": direct, "ipo": identity}
+"""Surrogates that learn from rankings; `kl_weight` is their β."""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """−Σ Â·log π, where Â is −∂L/∂log π of a whole answer and L a rule of `RULES`.
+
+    The learner gives the turns of an answer that advantage, anew for each update: so the gradient
+    is that of L, however an update is cut.
+    """
+
+    rule: Rule
+    beta: float
+    reads_reference: ClassVar[bool] = True
+
+    def loss(self, logp: Tensor, batch: TokenBatch, counts: TokenCounts) -> tuple[Tensor, Metrics]:
+        return -(masked(logp, batch.mask) * batch.advantages).sum() / counts.chosen, {}
+
+
 def lived_terms(recipe: Recipe) -> list[Term]:
     """The terms over lived, remembered and imagined experience."""
+    if recipe.surrogate in RULES:
+        return [Term(Preferences(RULES[recipe.surrogate], recipe.kl_weight))]
     if ":" in recipe.surrogate:
         own = Term(_constructed(recipe.surrogate, recipe.cells()))
     elif recipe.surrogate == "sft":

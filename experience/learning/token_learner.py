@@ -15,12 +15,13 @@ import numpy as np
 from torch import nn
 
 from experience.episode import Group
+from experience.learning.advantages import ranked, ranked_turns
 from experience.learning.batch import TokenSequence, Turn, join
 from experience.learning.credit import AdvantageEstimator
 from experience.learning.demonstrations import Demonstrations
 from experience.learning.learner import LearnerSettings, Watch, to_the_end
 from experience.learning.mismatch import engine_mismatch
-from experience.learning.objectives import text_terms
+from experience.learning.objectives import Preferences, text_terms
 from experience.learning.sequences.sequence import count_turns
 from experience.learning.trainer import Part, Trainer
 from experience.learning.value import ValueFunction
@@ -154,6 +155,8 @@ class TokenLearner:
         if not groups:
             return {}
         self.trainer.keep_reference()
+        if isinstance(rule := self.trainer.terms[0].objective, Preferences):
+            return self._prefer(groups, rate, rule)
         library = library_in(self.options)
         mismatch = engine_mismatch(self.trainer.scorer, groups, self.version)
         turns, metrics = self.advantages(groups, library)
@@ -181,6 +184,23 @@ class TokenLearner:
         if not imagined:
             return metrics
         return {f"imagined_{name}": value for name, value in metrics.items()}
+
+    def _prefer(self, groups: Sequence[Group], rate: float, by: Preferences) -> dict[str, float]:
+        """One pass of a preference rule over the groups' rankings, with imitation mixed in."""
+        rankings = ranked(groups)
+        self.trainer.set_rate(self.settings.learning_rate * rate)
+        found = defaultdict[str, list[float]](list)
+        for part in self._minibatches.cut(len(rankings), False, self._rng):
+            # Anew for each step: the weights of answers are a gradient, and hold at one point.
+            turns, metrics = ranked_turns(
+                [rankings[i] for i in part], by.rule, by.beta, self.trainer.likelihoods
+            )
+            wanted = int(self.settings.imitation_ratio * len(turns))
+            shown = self._demonstrations.sample(max(wanted, _FEWEST_DEMONSTRATIONS), self._rng)
+            metrics |= self.trainer.update(join(turns), shown, self.settings.imitation_weight)
+            for name, value in metrics.items():
+                found[name].append(value)
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
     def imitate_plans(self, plans: Sequence[Turn], rate: float = 1.0) -> dict[str, float]:
         """Imitates the plans and some demonstrations (expert iteration, Anthony et al. 2017)."""

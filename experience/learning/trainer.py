@@ -128,6 +128,16 @@ class Trainer:
         self.updates += 1
         return {**metrics, "gradient_norm": norm}
 
+    def likelihoods(self, turns: Sequence[Turn]) -> tuple[Tensor, Tensor]:
+        """log π and log π_ref of each turn's action, float [N] each: sums over its chosen tokens.
+
+        Without a reference the two are the same.
+        """
+        found = self.scorer.likelihoods(turns, self.model)
+        if self._reference is None:
+            return found, found
+        return found, self.scorer.likelihoods(turns, self._reference)
+
     def save(self) -> dict[str, bytes]:
         """The moments of the optimiser, and the weights of the reference if there is one."""
         files = {"optimizer.safetensors": pack_optimizer(self.optimizer)}

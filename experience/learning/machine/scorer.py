@@ -65,6 +65,21 @@ class Scorer:
         scored = self._scored(turns)
         return np.concatenate([_away(logp, t) for sequence, logp in scored for t in sequence.turns])
 
+    @torch.no_grad()
+    def likelihoods(self, turns: Sequence[Turn], model: nn.Module) -> Tensor:
+        """log π of each turn's action under `model`, float [N]: the sum over its chosen tokens."""
+        model.eval()
+        found = torch.zeros(len(turns))
+        place = {id(turn): number for number, turn in enumerate(turns)}
+        for micro in micro_batches(turns, self._most_tokens):
+            batch = self.batch(micro)
+            logp = self.score(model, batch, None)
+            # Where the mask is 0, a log-probability may be −∞.
+            found[[place[id(turn)] for turn in micro]] = (
+                torch.where(batch.mask > 0, logp, 0.0).sum(1).cpu()
+            )
+        return found
+
     def _scored(
         self, sequences: Sequence[Turn | TokenSequence]
     ) -> Iterator[tuple[TokenSequence, np.ndarray]]:

@@ -23,7 +23,7 @@ CHOICES = {
     "ratio": ("token", "turn", "sequence"),
     "over": ("tokens", "responses", "constant"),
     "mask": ("none", "stale_negatives", "icepop"),
-    "surrogate": ("none", "clip", "cispo", "sft"),
+    "surrogate": ("none", "clip", "cispo", "sft", "dpo", "ipo"),
 }
 """What cells of words take. A surrogate may also be a loss of one's own, as package:Class."""
 

@@ -112,6 +112,16 @@ ROWS: dict[str, dict[str, Any]] = {
         "kl_weight": 0.04,
         "kl_to_go": True,
     },
+    "dpo": {
+        "source": "Rafailov et al. 2023, over all pairs of a group; kl_weight is β",
+        "surrogate": "dpo",
+        "kl_weight": 0.1,
+    },
+    "ipo": {
+        "source": "Azar et al. 2023, likewise",
+        "surrogate": "ipo",
+        "kl_weight": 0.1,
+    },
     "sft": {
         "source": "Peng et al. 2019 with a linear weight",
         "surrogate": "sft",
