@@ -12,6 +12,7 @@ from actors.config.schema import Config
 from actors.making import unknown
 from experience.command.plain_yaml import Problems
 from experience.errors import XpError
+from experience.preferences.naming import is_given
 from experience.reward import check_weights
 
 
@@ -56,6 +57,6 @@ def check_worlds(config: Config) -> None:
             known = look_at(world, config.collecting.step_timeout_seconds).card.signals
         check_weights(
             f"{world.place('rewards')}: worlds[{number}].rewards ({world.id})",
-            world.rewards or {},
+            {name: w for name, w in (world.rewards or {}).items() if not is_given(name)},
             known,
         )

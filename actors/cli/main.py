@@ -6,7 +6,7 @@ stand in experience/command/ending.py.
 
 from __future__ import annotations
 
-from actors.cli import config, env, gathering, keeping, machine, reading, running
+from actors.cli import config, env, gathering, keeping, language, machine, reading, running
 from actors.cli.verbs import Verbs
 from experience.command.ending import run_command
 
@@ -22,6 +22,7 @@ for _family in (
     running,
     gathering,
     reading,
+    language,
     keeping,
     machine,
 ):  # without a name: its verbs are top-level

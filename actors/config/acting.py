@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from actors.config.section import PathText, Section
+from actors.config.section import PathText, Section, absolute
+from experience.preferences.naming import GIVEN, file_of, is_given
+
+
+def _models_here(weights: dict[str, float] | None) -> dict[str, float] | None:
+    """The weights with the files of preference models as places on this machine."""
+    if weights is None:
+        return None
+    return {f"{GIVEN}{absolute(file_of(n))}" if is_given(n) else n: w for n, w in weights.items()}
 
 
 class Budget(Section):
@@ -58,8 +66,12 @@ class World(Section):
         description="an endless world: turns of a segment, which ends as truncated and goes on "
         "without a reset; null takes the world's own, 0 if its episodes end by themselves",
     )
-    rewards: dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None = Field(
-        None, description="weights of signals; null takes the world's own"
+    rewards: Annotated[
+        dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None, AfterValidator(_models_here)
+    ] = Field(
+        None,
+        description="weights of signals, and of preference models as preference:FILE; null takes "
+        "the world's own",
     )
 
 

@@ -69,7 +69,8 @@ class Policy(Section):
     )
     model: Annotated[str, AfterValidator(model_here)] = Field(
         "",
-        description="hugging_face, vllm: a folder, a .gguf file, or smollm2; openai: the model's name",
+        description="hugging_face, vllm: a folder, a .gguf file, or smollm2; openai: the model's "
+        "name; small: weights to begin with, as ./xp pretrain makes them",
     )
     base_url: str = Field(
         "",

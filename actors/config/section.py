@@ -38,8 +38,8 @@ def _absolute_or_address(path: str) -> str:
 
 
 def model_here(model: str, info: ValidationInfo) -> str:
-    """A Hugging Face model's folder or file as a place on this machine; a name stays a name."""
-    is_path = info.data.get("engine") in ("hugging_face", "vllm") and (
+    """A model's folder or file as a place on this machine; a name stays a name."""
+    is_path = info.data.get("engine") in ("hugging_face", "vllm", "small") and (
         model.startswith("~") or (model and Path(model).exists())
     )
     return _absolute_or_address(model) if is_path else model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from experience.models.decoding import fit
 from experience.models.sight import read_picture
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
+from experience.models.weights import Weights
 
 
 class ByteTurns:
@@ -48,7 +50,10 @@ class ByteTurns:
 
 
 def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
-    """A transformer with new weights, which `seed` alone decides."""
+    """A transformer with new weights, which `seed` alone decides, or with those of `policy.model`.
+
+    Raises ConfigError if that file cannot be read, WeightsError if it is of another shape.
+    """
     shape = TransformerShape(
         ByteTokenizer.size,
         policy.layers,
@@ -60,7 +65,20 @@ def make_model(policy: PolicySettings, seed: int) -> TrainedModel:
     # nn.Module draws its first weights from the global generator: give it back as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TrainedModel(Transformer(shape), ByteTurns())
+        model = Transformer(shape)
+    if policy.model:
+        read_weights(policy.model).put_into(model)
+    return TrainedModel(model, ByteTurns())
+
+
+def read_weights(path: str) -> Weights:
+    """The weights in a file. Raises ConfigError if it cannot be read."""
+    try:
+        return Weights.read(0, Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"policy.model: {error}", "./xp pretrain SOURCE --out FILE.safetensors makes weights"
+        ) from error
 
 
 def make_engine(policy: PolicySettings, seed: int, trained: TrainedModel | None) -> LocalEngine:

@@ -52,6 +52,7 @@ from experience.options.hierarchy import in_hindsight
 from experience.planning.discovery import skill_name
 from experience.planning.tabular import DynaSettings, TabularLearner
 from experience.planning.world_models.world_model import LearnedModel
+from experience.preferences.measured import PreferenceSignals
 from experience.replay.late import LateSignals
 from experience.replay.limits import RateLimiter
 from experience.replay.replay import Replay
@@ -119,7 +120,8 @@ class Parts:
         if config.planning.options.skills:
             names.append(skill_name("", ()))  # the names of all skills are of one length
         check_room(engine, worlds.prompt_contexts, names)
-        self._late = LateSignals(self._index, worlds.catalogue)
+        tastes = PreferenceSignals({w.id: w.rewards or {} for w in config.worlds})
+        self._late = LateSignals(self._index, worlds.catalogue, tastes)
         self.pool: Pool = make_pool(
             config, directory.name, directory.shards, self._index, rewards.version
         )
@@ -320,13 +322,18 @@ def make_learner(
             "that is trained here",
             "set policy.learns=false",
         )
-    known = {f.name for f in fields(LearnerSettings)}
-    shared = {name: value for name, value in learning if name in known}
-    settings = LearnerSettings(**shared, seed=config.seed)
+    settings = learner_settings(config)
     value = make_value(config) if recipe(learning.recipe).needs_values else None
     pixels = config.policy.pixels
     album = Album(BlobReader(shards).read, pixels) if pixels else None
     return TokenLearner(trained.model, settings, value, album)
+
+
+def learner_settings(config: Config) -> LearnerSettings:
+    """The section `learning`, as a learner takes it."""
+    known = {f.name for f in fields(LearnerSettings)}
+    shared = {name: value for name, value in config.learning if name in known}
+    return LearnerSettings(**shared, seed=config.seed)
 
 
 def make_world(config: Config, signals: Sequence[str]) -> LearnedModel | None:

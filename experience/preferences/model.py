@@ -6,7 +6,6 @@ So episodes of any engine, of people and of other projects can be scored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from experience.errors import WeightsError
 from experience.models.decoding import fit
 from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
+from experience.preferences.naming import version_of
 from experience.text.strict_json import dumps
 
 _SHAPE = "shape"
@@ -83,11 +83,6 @@ class PreferenceModel(nn.Module):
         """The weights and the shape as safetensors."""
         tensors = {n: p.detach().contiguous() for n, p in self.named_parameters()}
         return save(tensors, {"form": _FORM, _SHAPE: dumps(asdict(self.trunk.shape))})
-
-
-def version_of(data: bytes) -> str:
-    """The name of exactly these weights."""
-    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def read_model(path: Path) -> tuple[PreferenceModel, str]:

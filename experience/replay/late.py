@@ -9,8 +9,8 @@ reports show them; whatever a crash kept from being written, the rows tell again
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from experience.shards.amend import Amendment, amend_held
 from experience.shards.episodes.index import EpisodeIndex
@@ -19,6 +19,19 @@ from experience.step import LATE_INFO, Step
 
 Key = tuple[bytes, int]
 """(stream_id, t) of a row."""
+
+
+class Measured(Protocol):
+    """Measures whole episodes, such as a preference model: see `preferences.measured`."""
+
+    @property
+    def catalogue(self) -> Mapping[str, SignalKind]: ...
+
+    def __call__(
+        self, rows: Sequence[Step], knows: Callable[[Key, str], bool]
+    ) -> list[tuple[Key, Signal]]: ...
+
+
 _WRITE_SECONDS = 60.0
 """Each write is a file, and every query reads all of them."""
 
@@ -26,8 +39,13 @@ _WRITE_SECONDS = 60.0
 class LateSignals:
     """Brings what rows tell of earlier rows into an index, and writes it as amendments."""
 
-    def __init__(self, index: EpisodeIndex, catalogue: Mapping[str, SignalKind]) -> None:
-        self._index, self._catalogue = index, catalogue
+    def __init__(
+        self,
+        index: EpisodeIndex,
+        catalogue: Mapping[str, SignalKind],
+        measured: Measured | None = None,
+    ) -> None:
+        self._index, self._catalogue, self._measured = index, catalogue, measured
         self._unwritten: dict[Key, dict[str, Signal]] = {}
         self._wrote = time.monotonic()
 
@@ -38,8 +56,9 @@ class LateSignals:
         """
         for row in rows:
             for key, signal in self._told_by(row):
-                if self._index.amend(key, signal):
-                    self._unwritten.setdefault(key, {})[signal.name] = signal
+                self._note(key, signal)
+        for key, signal in self._measured(rows, self._index.rewards.knows) if self._measured else ():
+            self._note(key, signal)
         if self._unwritten and time.monotonic() - self._wrote > _WRITE_SECONDS:
             self.write()
         return self._index.take_amended()
@@ -61,7 +80,11 @@ class LateSignals:
         self._unwritten.clear()
         self._wrote = time.monotonic()
         if given:
-            amend_held(self._index.store, given)
+            amend_held(self._index.store, given, self._measured.catalogue if self._measured else {})
+
+    def _note(self, key: Key, signal: Signal) -> None:
+        if self._index.amend(key, signal):
+            self._unwritten.setdefault(key, {})[signal.name] = signal
 
     def _told_by(self, row: Step) -> list[tuple[Key, Signal]]:
         return [

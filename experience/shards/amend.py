@@ -123,16 +123,18 @@ def amend(
     return _write(store, [_check(a, known, new or {}, clean) for a in amendments], disk)
 
 
-def amend_held(store: Path, amendments: Iterable[Amendment]) -> int:
+def amend_held(
+    store: Path, amendments: Iterable[Amendment], new: Mapping[str, SignalKind] | None = None
+) -> int:
     """Writes the amendments of the rows that the store still holds; how many those are.
 
     For amendments that a program made of rows which it has read: retention, or a person's right to
-    be forgotten, may have removed some of the rows meanwhile.
+    be forgotten, may have removed some of the rows meanwhile. new: as in `amend`.
     """
     known, clean = Known(store), Redactor.current().text
     held = [a for a in amendments if known.holds(a.stream_id, a.t)]
     if held:
-        _write(store, [_check(a, known, {}, clean) for a in held], REAL)
+        _write(store, [_check(a, known, new or {}, clean) for a in held], REAL)
     return len(held)
 
 

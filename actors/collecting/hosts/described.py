@@ -12,6 +12,7 @@ from actors.config.schema import Config
 from actors.engines.engine import Situation
 from actors.making import reward_function
 from experience.errors import ConfigError
+from experience.preferences.naming import versioned
 from experience.reward import RewardFunction, RewardModel
 from experience.signal import SignalKind
 from experience.world import PLAIN_SIGNALS, WorldCard
@@ -56,7 +57,7 @@ def describe_worlds(config: Config) -> Described:
             )
         found.catalogue.update(seen.card.signals)
         weights = seen.card.rewards if world.rewards is None else world.rewards
-        found.weights[world.id] = weights
+        found.weights[world.id] = versioned(weights)
         if seen.card.deadline_seconds is not None:
             found.deadlines[world.id] = seen.card.deadline_seconds
         if seen.card.reward_source:

@@ -83,6 +83,10 @@ class Rewards:
         self._signals.setdefault(key, {})[signal.name] = signal
         return True
 
+    def knows(self, key: Key, name: str) -> bool:
+        """Whether a row has a late signal of that name."""
+        return name in self._signals.get(key, ())
+
     def of_step(self, step: Step) -> Step:
         """The row as it is known now: its late signals, and its reward in force."""
         if step.decision is None:
