@@ -23,7 +23,8 @@ app = Verbs()
 @app.command()
 def bench(
     what: Annotated[
-        str, typer.Argument(help="store, collecting, viewer, worlds, browser or planning")
+        str,
+        typer.Argument(help="store, collecting, viewer, worlds, browser, planning or methods"),
     ],
     as_json: Json = False,
     rows: Annotated[int, typer.Option(help="store: how many rows of about 4 KB")] = 20_000,
@@ -33,21 +34,22 @@ def bench(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="planning: one part, e.g. dyna, options, science; worlds: one world"),
+        typer.Option(help="planning, methods: one part, e.g. dyna, scaling; worlds: one world"),
     ] = None,
     write: Annotated[
         bool,
         typer.Option(
             "--write",
             help="worlds: into docs/environments.md; planning: into "
-            "benchmarks/planning/results.json and docs/planning-results.md",
+            "benchmarks/planning/results.json and docs/planning-results.md; methods: likewise",
         ),
     ] = False,
 ) -> None:
-    """Measures the store against its peers, a collector, the viewer, worlds, browser, or planning.
+    """Measures the store against its peers, a collector, the viewer, the worlds, the browser,
+    planning, or the methods of learning.
 
-    Takes minutes, with nothing else running. Exit code 1: a goal of planning, of the viewer or of
-    the browser was missed.
+    Takes minutes, with nothing else running. Exit code 1: a goal of planning, of methods, of the
+    viewer or of the browser was missed.
     """
     _need_a_checkout("bench")
     from actors.commands.bench import measure

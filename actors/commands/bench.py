@@ -27,6 +27,10 @@ def measure(
         from benchmarks.planning.bench import main as measure_planning
 
         return 0 if measure_planning(only, as_json, write) else 1
+    if what == "methods":
+        from benchmarks.methods.bench import main as measure_methods
+
+        return 0 if measure_methods(only, as_json, write) else 1
     if what == "browser":
         from benchmarks.worlds.browser import main as measure_browser
 
@@ -47,7 +51,7 @@ def measure(
     if what != "store":
         raise ConfigError(
             f"no benchmark {what!r}",
-            "there are: store, collecting, viewer, worlds, browser, planning",
+            "there are: store, collecting, viewer, worlds, browser, planning, methods",
         )
     try:
         import datasets  # noqa: F401
