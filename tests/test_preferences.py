@@ -136,14 +136,14 @@ def test_an_update_by_weights_is_the_update_by_the_loss_however_it_is_cut(
     grades = torch.tensor([ranking.grades])
     gradients = []
     for most in (64, 1 << 20):
-        settings = LearnerSettings(objective="dpo", micro_batch_tokens=most, gradient_norm=1e9)
+        settings = LearnerSettings(recipe="dpo", micro_batch_tokens=most, gradient_norm=1e9)
         trainer = Trainer(tiny(), settings)
         trainer.keep_reference()
         _shift(trainer)
         turns, metrics = ranked_turns([ranking], rule, 0.3, trainer.likelihoods)
         trainer.update(turns, [], 0.0)
         gradients.append(_gradient(trainer))
-    trainer = Trainer(tiny(), LearnerSettings(objective="dpo", micro_batch_tokens=1 << 20))
+    trainer = Trainer(tiny(), LearnerSettings(recipe="dpo", micro_batch_tokens=1 << 20))
     trainer.keep_reference()
     _shift(trainer)
     logp = torch.stack([_likelihood(trainer.model, t) for t in turns])[None]
@@ -178,7 +178,7 @@ def _likelihood(model: torch.nn.Module, turn) -> torch.Tensor:  # type: ignore[n
 @pytest.mark.parametrize("objective", ["dpo", "ipo"])
 def test_a_run_may_learn_from_rankings_by_the_objectives_name(objective: str) -> None:
     settings = LearnerSettings(
-        objective=objective, kl_weight=0.1, learning_rate=1e-3, imitation_weight=0.0, minibatches=1
+        recipe=objective, learning_rate=1e-3, imitation_weight=0.0, minibatches=1
     )
     learner = TokenLearner(tiny(), settings)
     groups = [group("a", "bbb"), group("ccc", "d")]

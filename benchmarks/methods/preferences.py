@@ -89,7 +89,7 @@ def how_many() -> Iterator[Row]:
         direct,
         "",
         {"explicit, same rankings": float(np.mean(most)), "chance": 0.5},
-        "the policy's own log π/π_ref, through the trainer of learning.objective=dpo",
+        "the policy's own log π/π_ref, through the trainer of learning.recipe=dpo",
     )
 
 
@@ -97,7 +97,7 @@ def _direct(shown: list[Answers], held_out: Answers, seed: int) -> float:
     """The share of held-out pairs that log π/π_ref orders right, after DPO on the rankings."""
     torch.manual_seed(seed)
     model = Transformer(TransformerShape(LETTERS + 1, 1, 16, 2, LENGTH + 1))
-    trainer = Trainer(model, LearnerSettings(objective="dpo", learning_rate=5e-3))
+    trainer = Trainer(model, LearnerSettings(recipe="dpo", learning_rate=5e-3))
     trainer.keep_reference()
     rng = np.random.default_rng(seed)
     for _ in range(20):
@@ -187,7 +187,9 @@ def curve(tastes: Tastes, beta: float, seed: int) -> list[list[float]]:
     rng = np.random.default_rng(seed)
     model = Transformer(TransformerShape(CHOICES + 1, 1, 32, 2, 4))
     settings = LearnerSettings(
-        objective="ppo_kl", kl_weight=beta, learning_rate=3e-3, imitation_rate=1e-2
+        recipe={"like": "ppo_kl", "kl_weight": beta},
+        learning_rate=3e-3,
+        imitation_rate=1e-2,
     )
     trainer = Trainer(model, settings)
     for step in range(100):
