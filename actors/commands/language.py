@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from actors.config.schema import Config
 from actors.config.section import absolute
 from actors.engines.registry import make_model
@@ -23,7 +21,7 @@ from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.models.weights import Weights
 from experience.preferences.fitting import FitSettings, Fitted, answers_of, fit_model
-from experience.preferences.model import PreferenceModel
+from experience.preferences.model import PreferenceModel, new_model
 from experience.preferences.rankings import By, rankings, split
 from experience.pretraining.budget import Plan, measured_of
 from experience.pretraining.budget import plan as plan_budget
@@ -207,10 +205,7 @@ def _new_model(trunk: str, config: Config) -> PreferenceModel:
         model.trunk.load_state_dict(begun.state_dict())
         return model
     policy = config.policy
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return PreferenceModel(
-            TransformerShape(
-                ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context
-            )
-        )
+    shape = TransformerShape(
+        ByteTokenizer.size, policy.layers, policy.width, policy.heads, policy.context
+    )
+    return new_model(shape, config.seed)

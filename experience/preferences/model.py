@@ -85,6 +85,13 @@ class PreferenceModel(nn.Module):
         return save(tensors, {"form": _FORM, _SHAPE: dumps(asdict(self.trunk.shape))})
 
 
+def new_model(shape: TransformerShape, seed: int) -> PreferenceModel:
+    """A model with new weights, which `seed` alone decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PreferenceModel(shape)
+
+
 def read_model(path: Path) -> tuple[PreferenceModel, str]:
     """The model that `save` wrote to a file, and its version.
 

@@ -142,8 +142,8 @@ def _choose(law: Law, speed: Speed, flops: float | None, seconds: float | None) 
     assert seconds is not None
     # No closed form: seconds are not proportional to N·D in a small model.
     sizes = np.geomspace(1e1, 1e12, _FINE * 11)
-    lengths = speed.tokens(sizes, seconds)  # type: ignore[arg-type]
-    losses = law.loss(sizes, lengths)  # type: ignore[arg-type]
+    lengths: Any = speed.tokens(sizes, seconds)  # type: ignore[arg-type]
+    losses: Any = law.loss(sizes, lengths)  # type: ignore[arg-type]
     best = int(np.argmin(losses))
     return Choice(float(sizes[best]), float(lengths[best]), float(losses[best]))
 

@@ -63,4 +63,5 @@ class NGrams:
             for t in range(1, len(tokens))
         ]
         with np.errstate(divide="ignore"):
-            return np.log(np.array(found, float))
+            logs: np.ndarray = np.log(np.array(found, float))
+        return logs

@@ -41,11 +41,12 @@ class Law:
 
     def loss(self, parameters: float, tokens: float) -> float:
         """L(N, D), in nats a token."""
-        return (
+        loss: float = (
             self.floor
             + self.of_parameters / parameters**self.alpha
             + self.of_tokens / tokens**self.beta
         )
+        return loss
 
     def best(self, flops: float) -> tuple[float, float]:
         """(N, D) of the lowest loss under C = 6·N·D.
@@ -86,7 +87,8 @@ class Measured:
     @property
     def logs(self) -> Floats:
         """log N, log D and log L, float [3, R]."""
-        return np.log(np.stack([self.parameters, self.tokens, self.nats]))
+        logs: Floats = np.log(np.stack([self.parameters, self.tokens, self.nats]))
+        return logs
 
     @property
     def _kinds(self) -> tuple[int, int]:
