@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from experience.step import FAILED, Boundary, Ending, Step
 
-
 BEGINS = Boundary.RESET | Boundary.WORKER_RESTART
 """Marks of a row that begins an episode. A row after a closing row begins one, too."""
 

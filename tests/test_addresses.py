@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from actors.pool.cluster import check_address
+from actors.pool.starting.cluster import check_address
 from experience.errors import ConfigError
 from tests.conftest import free_port
 from tests.test_house import ROOT

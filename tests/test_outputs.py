@@ -191,7 +191,7 @@ def test_without_a_home_that_can_be_written_to_a_run_is_as_it_is_with_one(tmp_pa
     done = xp("run", *words, "--json", at=tmp_path, HOME="/proc/nothing")
     assert done.returncode == 0, done.stderr
     assert strict(done.stdout.splitlines()[-1])["status"] == "succeeded"
-    code = "import os; from actors.pool.ray_start import give_token; give_token(); print(len(os.environ.get('RAY_AUTH_TOKEN', '')))"
+    code = "import os; from actors.pool.starting.ray_start import give_token; give_token(); print(len(os.environ.get('RAY_AUTH_TOKEN', '')))"
     for home, length in (("/proc/nothing", "64"), (str(tmp_path), "0")):
         given = subprocess.run(
             [sys.executable, "-c", code],

@@ -15,11 +15,11 @@ from experience.preferences.measured import PreferenceSignals
 from experience.preferences.model import PreferenceModel
 from experience.preferences.naming import STORED, signal_of, versioned
 from experience.replay.late import LateSignals
-from experience.replay.memory import Replay
+from experience.replay.replay import Replay
 from experience.reward import RewardModel
 from experience.shards.amend import follow_amended
 from experience.shards.catalog import Catalog
-from experience.step import Step
+from experience.shards.episodes.index import EpisodeIndex
 from tests.test_preferences import episode, written
 
 WORLD = "envs:Test-v0"
@@ -34,24 +34,21 @@ def model_file(folder: Path, seed: int = 0) -> Path:
     return path
 
 
-def taken(store: Path, weights: dict[str, float]) -> tuple[Replay, LateSignals, list[Step]]:
+def taken(store: Path, weights: dict[str, float]) -> tuple[Replay, LateSignals, EpisodeIndex]:
     """The store's rows as a run takes them, one by one."""
-    rewards = RewardModel({WORLD: versioned(weights)})
-    late = LateSignals(store, rewards, {}, PreferenceSignals({WORLD: weights}))
-    replay = Replay(group_size=2, max_lag=5)
-    rows = [step for block in Catalog(store).follow() for step in block]
-    for row in rows:
-        changed = late.take([row])
-        replay.add(late.amend([row]))
-        replay.amend(changed, late.amended)
-    return replay, late, rows
+    index = EpisodeIndex.open(store, RewardModel({WORLD: versioned(weights)}))
+    late = LateSignals(index, {}, PreferenceSignals({WORLD: weights}))
+    replay = Replay(index, 2, 5)
+    for row in (step for block in Catalog(store).follow() for step in block):
+        replay.amend(late.take([row]))
+    return replay, late, index
 
 
 def test_an_episode_earns_its_score_when_it_is_over(tmp_path: Path) -> None:
     file = model_file(tmp_path)
     store = written(tmp_path, [episode("a", 0), episode("bbb", 1)])
     name = f"preference:{file}"
-    replay, late, _ = taken(store, {name: 2.0, "done": 1.0})
+    replay, late, index = taken(store, {name: 2.0, "done": 1.0})
     (group,) = replay.window(3)
     (_, model), *_ = PreferenceSignals({WORLD: {name: 1.0}})._models[WORLD]
     scores = model.score(group.episodes).tolist()
@@ -59,7 +56,7 @@ def test_an_episode_earns_its_score_when_it_is_over(tmp_path: Path) -> None:
     earned = [e.total_reward for e in group.episodes]
     assert earned == pytest.approx([2 * scores[0] + 0.5, 2 * scores[1] + 0.5])  # `done` is 0.5
     late.write()
-    stored = [s for block in follow_amended(store, late._rewards.version) for s in block]
+    stored = [s for block in follow_amended(store, index.rewards.model.version) for s in block]
     assert [s.reward for s in stored if s.decision] == pytest.approx(earned)
     names = {s.name for step in stored for s in step.signals if s.source == "model"}
     assert names == {signal_of(name)}
@@ -71,10 +68,9 @@ def test_a_run_that_goes_on_measures_no_episode_again(tmp_path: Path) -> None:
     store = written(tmp_path, [episode("a", 0), episode("bbb", 1)])
     _, late, _ = taken(store, {name: 1.0})
     late.write()
-    measured = PreferenceSignals({WORLD: {name: 1.0}})
-    again = LateSignals(store, RewardModel({WORLD: versioned({name: 1.0})}), {}, measured)
+    index = EpisodeIndex.open(store, RewardModel({WORLD: versioned({name: 1.0})}))
     rows = [step for block in Catalog(store).follow() for step in block]
-    assert measured(rows, again._knows) == []
+    assert PreferenceSignals({WORLD: {name: 1.0}})(rows, index.rewards.knows) == []
     assert len(PreferenceSignals({WORLD: {name: 1.0}})(rows, lambda key, name: False)) == 2
 
 

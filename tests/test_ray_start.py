@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _ASKS = """
-from actors.pool.ray_start import start_ray
+from actors.pool.starting.ray_start import start_ray
 ray = start_ray(None)
 @ray.remote
 class Actor:

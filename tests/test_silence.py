@@ -360,7 +360,7 @@ def test_seconds_go_on_while_nothing_happens(
 def test_what_ray_says_goes_to_a_file_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "ray.log"
     code = (
-        "import logging, pathlib\nfrom actors.pool.ray_start import log_ray_to\n"
+        "import logging, pathlib\nfrom actors.pool.starting.ray_start import log_ray_to\n"
         f"log_ray_to(pathlib.Path({str(path)!r}))\nfrom ray._private import worker\n"
         "worker.print_to_stdstream({'lines': ['a worker died'], 'pid': 'raylet', 'is_err': "
         "True}, ignore_prefix=False)\n"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from actors.config.section import PathText, Section, absolute
+from actors.engines.registry import CHAT_ENGINES
 from experience.preferences.naming import GIVEN, file_of, is_given
+
+_BUNDLED = "envs:"
+WORDING = "wording"
+"""The argument of every bundled world. Other worlds get it only from their own `arguments`."""
 
 
 def _models_here(weights: dict[str, float] | None) -> dict[str, float] | None:
@@ -182,3 +188,18 @@ class Evaluation(Section):
     temperature: float = Field(
         0.0, ge=0, le=10, description="sampling temperature when evaluating; 0 is greedy"
     )
+
+
+def with_wording(worlds: Sequence[World], engine: str) -> list[World]:
+    """The worlds, each bundled one with `wording: plain` if it is told nothing else and the
+    engine's model reads chats.
+
+    It stands among the world's arguments, so that all who make the world, and the store, know it.
+    """
+    return [_plainly(world) for world in worlds] if engine in CHAT_ENGINES else list(worlds)
+
+
+def _plainly(world: World) -> World:
+    if not world.id.startswith(_BUNDLED) or WORDING in world.arguments:
+        return world
+    return world.model_copy(update={"arguments": {**world.arguments, WORDING: "plain"}})

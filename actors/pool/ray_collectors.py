@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.config.schema import Config
 from actors.pool.ray_actors import RayCollector
-from actors.pool.ray_start import session_logs
+from actors.pool.starting.ray_start import session_logs
 from experience.command.output import say
 from experience.errors import XpError
 

@@ -19,7 +19,7 @@ from actors.pool.pool import Follows, all_new
 from actors.pool.ray_actors import RayDispatcher, RemoteTeller
 from actors.pool.ray_collectors import RayCollectors
 from actors.pool.ray_engines import end_engines
-from actors.pool.ray_start import log_ray_to, start_ray
+from actors.pool.starting.ray_start import log_ray_to, start_ray
 from actors.pool.told import Told
 from experience.command.output import say
 from experience.models.weights import PolicyBundle

@@ -107,7 +107,7 @@ def _scored(model: PreferenceModel, some: Sequence[Answers]) -> tuple[Tensor, Te
     flat = model(*padded([t for transcripts, _ in some for t in transcripts]))
     widest = max(len(grades) for _, grades in some)
     grades = torch.full((len(some), widest), torch.nan)
-    rows, columns = [], []
+    rows, columns = list[int](), list[int]()
     for row, (_, given) in enumerate(some):
         grades[row, : len(given)] = torch.tensor(given, dtype=torch.float32)
         rows += [row] * len(given)

@@ -57,7 +57,9 @@ class LateSignals:
         for row in rows:
             for key, signal in self._told_by(row):
                 self._note(key, signal)
-        for key, signal in self._measured(rows, self._index.rewards.knows) if self._measured else ():
+        for key, signal in (
+            self._measured(rows, self._index.rewards.knows) if self._measured else ()
+        ):
             self._note(key, signal)
         if self._unwritten and time.monotonic() - self._wrote > _WRITE_SECONDS:
             self.write()

@@ -199,7 +199,7 @@ def test_a_run_writes_tensorboard_files_that_agree_with_its_metrics(tmp_path: Pa
 @pytest.mark.long
 def test_prometheus_reads_the_metrics_of_a_run_from_ray() -> None:
     code = (
-        "from actors.pool.ray_start import start_ray\n"
+        "from actors.pool.starting.ray_start import start_ray\n"
         "from tests.api.test_trackers import FLAT\n"
         "from actors.pool.ray_metrics import RayMetrics\n"
         "import time, urllib.request\n"

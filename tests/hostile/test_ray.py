@@ -32,7 +32,7 @@ token = os.stat(os.path.expanduser("~/.ray/auth_token")).st_mode & 0o777
 print(json.dumps({{"heard": heard, "folder": folder, "token": token}}), flush=True)
 sys.stdin.read()
 """
-_OURS = "from actors.pool.ray_start import start_ray\nray = start_ray(None)"
+_OURS = "from actors.pool.starting.ray_start import start_ray\nray = start_ray(None)"
 _PLAIN = "import ray\nray.init(address='local', include_dashboard=False, num_cpus=1, log_to_driver=False)"
 
 

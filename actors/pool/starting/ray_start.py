@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import CALLED_FROM, ROOT
-from actors.pool.cluster import check_address
+from actors.pool.starting.cluster import check_address
 from experience.errors import ConfigError, IsolationError
 
 

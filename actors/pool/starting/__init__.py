@@ -1,0 +1,1 @@
+"""How Ray is started on this machine, or a cluster joined."""
