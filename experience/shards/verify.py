@@ -27,6 +27,7 @@ from experience.shards.storage.blocks import (
     read_commits,
 )
 from experience.shards.storage.disk import REAL, Disk
+from experience.shards.storage.locate import EPISODES
 from experience.shards.storage.manifest import Line, read_manifest
 from experience.shards.storage.sums import read_checked
 
@@ -95,6 +96,7 @@ def verify(store: Path, *, deep: bool = False, disk: Disk = REAL) -> Verified:
         (store, _blobs(store, named, deep, disk, result)),
         (store / FOLDER, _amendments(store, streams, disk)),
         (store, _streams(snapshot, streams)),
+        (store / EPISODES, _saved_index(store, disk)),
     ]
     for where, problems in looked:
         with _noted(result.problems, str(where)):
@@ -114,6 +116,16 @@ def _noted(
     except Exception as error:  # noqa: BLE001
         said = f"it cannot be read: {type(error).__name__}: {error}"
         problems.append(Problem(where, said.partition("\n")[0], remedy))
+
+
+def _saved_index(store: Path, disk: Disk) -> Iterator[Problem]:
+    """It ends in the SHA-256 of what stands before it."""
+    if not disk.exists(store / EPISODES):
+        return
+    data = disk.read(store / EPISODES)
+    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        what = "the saved index of episodes is damaged, and no reader believes it"
+        yield Problem(str(store / EPISODES), what, "remove it: it is made again from the rows")
 
 
 def _amendments(

@@ -21,6 +21,7 @@ from experience.replay.replay import Replay
 from experience.shards.amend import Amendment, amend, amendments, follow_amended
 from experience.shards.catalog import Catalog, check_acknowledged
 from experience.shards.cold.compaction import compact
+from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.exchange import export
 from experience.shards.journal import Journal
 from experience.shards.sampling.windows import WindowReader
@@ -67,6 +68,7 @@ def a_run(run: Path) -> dict[bytes, int]:
     for name, data in (files | {sums.NAME: sums.sums(files)}).items():
         (checkpoint / name).write_bytes(data)
     (run / "run.json").write_text("{}")
+    EpisodeIndex.open(run / "shards").save()
     return dict(journal.acknowledged)
 
 
@@ -106,9 +108,7 @@ class Readers:
         return drawn.numbers["t"].tolist(), {n: r.values.tobytes() for n, r in drawn.ragged.items()}
 
     def replay(self) -> object:
-        replay = Replay(2, 1)
-        for steps in Catalog(self.shards).follow():
-            replay.add(steps)
+        replay = Replay(EpisodeIndex.open(self.shards), 2, 1)
         return [(plain(a), plain(b)) for a, b in replay.transitions]
 
     def amended(self) -> object:

@@ -4,10 +4,13 @@ learned from once."""
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import time
+from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.policy import Decision, VersionSpan
 from experience.replay.replay import Replay
-from experience.shards.catalog import Catalog
+from experience.shards.episodes.index import EpisodeIndex
 from experience.shards.journal import Journal
 from experience.step import Step
 from tests.conftest import CATALOGUE, make_step
@@ -87,9 +90,7 @@ def begun(
     learner = TokenLearner(
         Transformer(TransformerShape(ByteTokenizer.size, 1, 16, 2, 64)), settings
     )
-    replay = Replay(GROUP, max_lag=1000, seed=0)
-    for steps in Catalog(directory.shards).follow():
-        replay.add(steps)
+    replay = Replay(EpisodeIndex.open(directory.shards), GROUP, max_lag=1000, seed=0)
     return (
         directory,
         learner,
@@ -121,21 +122,27 @@ def consumed(run: Path) -> list[list[object]]:
     return list(json.loads(saved["replay.json"])["consumed"])
 
 
+@cache
+def forking() -> ForkServerContext:
+    """Forks from a process without threads: torch's imports crash in a fork of this one."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__])
+    first = forks.Process(target=int)  # takes the time of the server's start
+    first.start()
+    first.join()
+    return forks
+
+
 def in_a_child(run: Path, kill_after: float | None) -> bool:
-    """Whether a forked learner came to its end; killed after `kill_after` seconds otherwise."""
-    child = os.fork()
-    if child == 0:
-        try:
-            learn(run)
-            os._exit(0)
-        finally:
-            os._exit(1)
+    """Whether a learner in a process of its own came to its end; killed after `kill_after` seconds otherwise."""
+    child = forking().Process(target=learn, args=(run,))
+    child.start()
     if kill_after is not None:
         time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), "a learner that resumes never fails"
-    return status == 0
+        child.kill()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL), "a learner that resumes never fails"
+    return child.exitcode == 0
 
 
 @pytest.mark.timeout(0)
@@ -145,6 +152,7 @@ def test_a_learner_killed_at_random_ends_with_the_same_weights_and_each_group_on
     wanted = 200 if request.config.getoption("--long") else 6
     (tmp_path / "plain" / "checkpoints").mkdir(parents=True)
     a_store(tmp_path / "plain" / "shards")
+    forking()
     started = time.monotonic()
     assert in_a_child(tmp_path / "plain", None)
     whole = time.monotonic() - started
@@ -175,7 +183,8 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
     saved = RunDirectory(tmp_path).checkpoints.newest()
     assert saved is not None
     with pytest.raises(ShardError, match="another store"):
-        Replay(GROUP, max_lag=1000).restore(saved)
+        (tmp_path / "other").mkdir()
+        Replay(EpisodeIndex.open(tmp_path / "other"), GROUP, max_lag=1000).restore(saved)
 
 
 def imitate(run: Path, passes: int, stop_after: int | None = None) -> bytes:
