@@ -34,7 +34,14 @@ def test_a_bundled_world_fails_no_check(name: str, request: pytest.FixtureReques
     assert sum(r.outcome == "PASS" for r in results) >= (2 if name in _SLOW and not long else 13)
 
 
-@pytest.mark.parametrize("name", ["PythonTask-v0", "Reactor-v0", "Coach-v0", "Metamath-v0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PythonTask-v0",
+        "Reactor-v0",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("Coach-v0", "Metamath-v0")),
+    ],
+)
 def test_a_broken_reward_is_noticed(name: str) -> None:
     results = [
         r

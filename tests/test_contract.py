@@ -52,7 +52,7 @@ def test_images_arguments_threads_and_close_are_as_the_guide_says(tmp_path: Path
 def test_a_split_of_its_own_is_kept_with_the_rows_and_never_learned_from(tmp_path: Path) -> None:
     rows = lived(tmp_path, "{}", "hard")
     assert {s.split for s in rows} == {"hard"} and int(rows[0].task_id) >= 100
-    replay = Replay(EpisodeIndex.open(tmp_path / "shards"), group_size=1, max_lag=1)
+    replay = Replay(EpisodeIndex.open(tmp_path), group_size=1, max_lag=1)
     assert not replay.episodes["real"] and replay.training_steps == 0
     with pytest.raises(ValueError, match="train and heldout and hard"):
         Full().reset(options={"split": "harder"})

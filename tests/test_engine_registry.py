@@ -86,7 +86,7 @@ def test_a_file_in_the_folder_is_an_engine_and_nothing_else_changes(
 
 
 def test_the_configuration_takes_the_names_of_the_folder_and_no_other() -> None:
-    assert names() == ["hugging_face", "openai", "small", "table"]
+    assert names() == ["hugging_face", "openai", "small", "table", "vllm"]
     for name in names():
         assert find(name).make_engine is not None
     for wrong in ("smal", "a:b:c", "my-package:Engine", ":Engine", "package:"):

@@ -112,7 +112,7 @@ def test_new_weights_read_nothing_that_old_weights_have_seen(tiny: str) -> None:
 def mismatch(engine: LocalEngine, decisions: list[Decision]) -> float:
     """What the run's metric `engine_mismatch` is made of."""
     turns: list[Turn] = [of_decision(decision) for decision in decisions]
-    return float(np.abs(Trainer(engine._model, LearnerSettings()).differences(turns)).mean())
+    return float(np.abs(Trainer(engine._model, LearnerSettings()).scorer.differences(turns)).mean())
 
 
 def test_a_stale_cache_planted_on_purpose_shows_as_a_mismatch(

@@ -18,7 +18,7 @@ def test_tests_without_a_verdict_in_time_are_a_failure_and_mend_nothing(
     """No test passes in an empty reference, so that any file would have them all."""
     world: Any = gymnasium.make("envs:Repo-v0").unwrapped
     world.task = faults("euler")[0]
-    world._lines = world.task.lines()
+    world._lines, world._unwanted = world.task.lines(), ""
     monkeypatch.setattr(package, "TEST_SECONDS", 0.05)
     package.reference.cache_clear()
     with pytest.raises(EnvironmentFailure, match=r"gave no verdict in 0\.05 s"):

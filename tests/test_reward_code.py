@@ -26,6 +26,7 @@ from experience.replay.late import LateSignals
 from experience.reward import RewardFunction, RewardModel
 from experience.shards.amend import follow_amended, reward_again
 from experience.shards.catalog import Catalog
+from experience.shards.episodes.index import EpisodeIndex
 from experience.step import Step
 from tests.alone import SMALLEST_POLICY, Alone
 from tests.priced_world import Priced
@@ -110,9 +111,9 @@ def test_history_is_rewarded_again_by_another_version(tmp_path: Path) -> None:
 def test_a_late_signal_is_rewarded_by_the_function(tmp_path: Path) -> None:
     rows = lived(tmp_path, ", arguments: {late: true}")
     assert [s.reward for s in rows if s.decision] == [None] * 6
-    late = LateSignals(tmp_path, MODEL, Priced.signal_catalogue)
-    late.take(rows)
-    first, second = [s for s in late.amend(rows) if s.decision][:2]
+    index = EpisodeIndex.open(tmp_path, MODEL)
+    LateSignals(index, Priced.signal_catalogue).take(rows)
+    first, second = [s for s in map(index.rewards.of_step, rows) if s.decision][:2]
     assert first.reward == pytest.approx(expected(first, 3.0)) and second.reward is None
 
 

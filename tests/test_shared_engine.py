@@ -151,7 +151,7 @@ def test_evaluations_of_two_versions_are_each_answered_by_their_own() -> None:
     lanes = Lanes(Config(), RewardModel({}), 0, make=lambda policy, seed: Held())
     for version in (3, 7):
         lanes.pin(PolicyBundle(weights(version)))
-    agents = [lanes._policy("evaluation", version) for version in (3, 7, 3)]
+    agents = [lanes.agent("evaluation", version) for version in (3, 7, 3)]
     assert [agent.engine.version for agent in agents] == [3, 7, 3]
     assert agents[0] is agents[2]
     lanes.keep_pinned({7})

@@ -409,7 +409,7 @@ def test_a_job_is_refused_before_anything_is_sent(
 def test_an_unknown_benchmark_and_a_set_up_from_python_say_what_to_type(
     xp: Xp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "there are: store, collecting, worlds, browser, planning" in refused(
+    assert "there are: store, collecting, viewer, worlds, browser, planning, methods" in refused(
         xp("bench", "nothing"), 2
     )
     assert f"{ROOT}/xp setup wiki" in refused(xp("setup", "wiki"), 2)

@@ -11,7 +11,6 @@ and answers whose version is older than the newest that was in force when they w
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import time
 from typing import Any
@@ -24,6 +23,7 @@ from actors.engines.registry import make_engine, make_model
 from actors.engines.serving.shared import SharedEngine
 from experience.errors import XpError
 from experience.models.weights import Weights
+from experience.text.strict_json import dumps
 
 
 class Askers:
@@ -104,7 +104,7 @@ def main() -> None:
     askers.close()
     waits = [askers.first[v] - at for v, at in committed.items() if v in askers.first]
     print(
-        json.dumps(
+        dumps(
             {
                 "engine": policy.engine,
                 "bytes": len(Weights.of(trained.model, 0).data),

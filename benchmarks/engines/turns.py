@@ -9,7 +9,6 @@ peer is `transformers.generate` on the batch of whole prompts, as most agent pro
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from experience.models.decoding import sample
 from experience.models.hugging_face import CausalModel, load
 from experience.models.prefixes import PrefixStore
+from experience.text.strict_json import dumps
 
 Answers = list[np.ndarray]
 
@@ -121,9 +121,9 @@ def main() -> None:
         "ratio_last_turn": round(plain[0][-1] / ours[0][-1], 2),
         "equal_greedy_answers": f"{sum(equal)} of {len(equal)}",
     }
-    print(json.dumps(result, indent=1))
+    print(dumps(result, indent=1))
     if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1))
+        asked.out.write_text(dumps(result, indent=1))
 
 
 if __name__ == "__main__":

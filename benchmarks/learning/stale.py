@@ -31,6 +31,7 @@ from experience.models.tokenizer import ByteTokenizer
 from experience.models.transformer import Transformer, TransformerShape
 from experience.policy import Decision, VersionSpan
 from experience.step import Step
+from experience.text.strict_json import dumps
 
 TOKENS = ByteTokenizer()
 SUMS = [(a, b) for a in range(5) for b in range(5)]
@@ -160,5 +161,5 @@ if __name__ == "__main__":
     for number in numbers:
         known[number] = one_seed(int(number))
         if file is not None:
-            file.write_text(json.dumps(known))
+            file.write_text(dumps(known))
     tell(known)

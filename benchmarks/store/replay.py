@@ -41,6 +41,7 @@ from experience.shards.journal import Journal
 from experience.shards.storage.disk import REAL
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Step
+from experience.text.strict_json import dumps
 
 CATALOGUE = {"done": SignalKind("fraction", "env_state")}
 STREAMS, TURNS, GROUP, BASE = 16, 19, 8, 100_000
@@ -201,6 +202,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "make":
         make(int(sys.argv[2]), Path(sys.argv[3]))
     elif len(sys.argv) > 1 and sys.argv[1] in MEASURES:
-        print(json.dumps(MEASURES[sys.argv[1]](Path(sys.argv[2]))))  # type: ignore[operator]
+        print(dumps(MEASURES[sys.argv[1]](Path(sys.argv[2]))))  # type: ignore[operator]
     else:
         main([int(word) for word in sys.argv[1:]] or [BASE, 1_000_000, 10_000_000])

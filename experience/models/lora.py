@@ -6,7 +6,6 @@ files are those of the package peft, so that every server that takes adapters re
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from experience.errors import ConfigError
 from experience.models.weights import ADAPTERS, Weights, pack
+from experience.text.strict_json import dumps
 
 _PEFT = "base_model.model."
 """What peft writes before the name of each tensor."""
@@ -95,6 +95,6 @@ def write_adapter(weights: Weights, folder: Path, alpha: float) -> None:
         "inference_mode": True,
         "target_modules": modules,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1))
+    (folder / "adapter_config.json").write_text(dumps(config, indent=1))
     # weights last: a folder with weights is a whole adapter
     (folder / "adapter_model.safetensors").write_bytes(pack(named))

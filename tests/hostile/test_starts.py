@@ -27,6 +27,7 @@ ALLOWED = {
     "envs/check/containment.py": "asks whether a network namespace can be made here, before a "
     "world is checked",
     "envs/check/__main__.py": "mount of the check's own second process, in namespaces of its own",
+    "envs/code_execution/forward.py": "runs inside the workspace's place, whose environment is given",
     "envs/desktop/office/libreoffice_reader.py": "runs inside the judge's place, whose environment is empty",
     "envs/proof/lean/elaborator.py": "asks the user's own toolchain where it is, before an agent acts",
 }

@@ -269,7 +269,7 @@ def test_a_blob_that_is_no_picture_is_never_given_as_a_page(tmp_path: Path) -> N
 def test_random_requests_are_answered_or_refused_and_never_break_the_server(
     served: Served, request: pytest.FixtureRequest
 ) -> None:
-    number = 10_000 if request.config.getoption("--long") else 2_000
+    number = 10_000 if request.config.getoption("--long") else 300
     chance = random.Random(7)
     before = sorted(
         str(p)

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from actors.engines.servers.passwords import with_password
 from experience.errors import EngineError
 from experience.shards.redaction.redact import Redactor
+from experience.text.strict_json import dumps
 
 _MOST_BYTES = 64 << 20
 """Of one answer: a server that sends more is no model server."""
@@ -82,7 +83,7 @@ class Connection:
     def _answer(
         self, method: str, path: str, body: Any, timeout_seconds: float | None
     ) -> http.client.HTTPResponse:
-        sent = None if body is None else json.dumps(body).encode()
+        sent = None if body is None else dumps(body).encode()
         try:
             line = self._line(timeout_seconds or self._timeout)
             line.request(method, self._path + path, sent, self._headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from actors.runs.trust import read_bounded, read_json
 from experience.episode import Episode
 from experience.options.option import option_id
 from experience.step import Step
+from experience.text.strict_json import dumps
 
 _PAGE = 30
 
@@ -115,7 +115,7 @@ def options(shelf: Shelf, name: str) -> dict[str, Any]:
                 "name": name_of,
                 "id": option_id(name_of),
                 "kind": str(described.get("kind", "")),
-                "described": json.dumps(described, indent=1, ensure_ascii=False),
+                "described": dumps(described, indent=1, ensure_ascii=False),
                 "record": _numbers(records.get(name_of)),
             }
         )

@@ -9,6 +9,7 @@ from actors.reading.viewer.shelf.shelf import config_of
 from actors.reading.viewer.shelf.worlds import world_class
 from actors.runs.directory import RunDirectory
 from experience.step import Step
+from experience.world import WorldCard
 
 _EXACT = 1e-6
 REWARDS = "rewards"
@@ -73,8 +74,7 @@ class Terms:
             if world.id == env_id and world.rewards is not None:
                 return world.rewards
         made = world_class(env_id, self._directory)
-        weights = getattr(made, "reward_weights", None)
-        return weights if isinstance(weights, Mapping) else None
+        return None if made is None else WorldCard.of(made).rewards
 
 
 def _recorded(found: Any) -> dict[str, Mapping[str, Any]]:
