@@ -10,7 +10,7 @@ from actors import ROOT
 from experience.command.output import data
 
 # Most tests wait for another program half of the time.
-_IN_TWO = ("--numprocesses=2", "--dist=worksteal")
+_AT_ONCE = ("--numprocesses=3", "--dist=worksteal")
 
 
 def run_all(long: bool, extras: str, coverage: bool, words: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def run_all(long: bool, extras: str, coverage: bool, words: Sequence[str]) -> in
         which.append(f"--extras={extras}")
     if coverage:
         which += ["--cov", "--cov-report=term:skip-covered"]
-    pytest = [sys.executable, "-m", "pytest", *which, *(words or _IN_TWO)]
+    pytest = [sys.executable, "-m", "pytest", *which, *(words or _AT_ONCE)]
     tools = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
     checks = [[sys.executable, "-m", *tool] for tool in tools]
     checks.append([sys.executable, "-m", "benchmarks.house"])
