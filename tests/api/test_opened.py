@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import experience as xp
+from experience.errors import MissingPartError
 from experience.shards.amend import follow_amended, reward_again
 from experience.shards.cold.compaction import compact
 from experience.shards.storage.remote import RemoteDisk, mirror
@@ -101,11 +102,24 @@ def test_steps_are_the_same_rows_in_every_library(path: Path) -> None:
     assert len(steps) == len(table) == sum(LENGTHS) * 2
     assert steps.columns == ["t", "reward", "signal.done"]
     assert steps.polars().rows() == [tuple(row.values()) for row in table.to_pylist()]
-    assert steps.pandas()["reward"].tolist() == table["reward"].to_pylist()
     [(count, total)] = steps.relation().query("s", "select count(*), sum(reward) from s").fetchall()
     assert (count, total) == (len(table), sum(table["reward"].to_pylist()))
     sizes = [batch.num_rows for batch in steps.batches(7)]
     assert sum(sizes) == len(table) and max(sizes) <= 7
+
+
+def test_steps_are_the_same_rows_in_pandas(path: Path) -> None:
+    pytest.importorskip("pandas")
+    steps = xp.open(path).steps(["t", "reward"], "reward is not null")
+    assert steps.pandas()["reward"].tolist() == steps.arrow()["reward"].to_pylist()
+
+
+def test_a_library_that_is_not_installed_is_named_with_the_line_to_type(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingPartError, match=r"(?s)polars is not installed.*pip install polars"):
+        xp.open(path).steps(["t"]).polars()
 
 
 @pytest.mark.parametrize(
