@@ -110,8 +110,6 @@ else:
 # A dataset for PyTorch: any number of workers, each row once a pass.
 
 # %%
-from torch.utils.data import DataLoader
-
 dataset = run.torch(("action_ids", "reward", "discount"), "split = 'train'", k=4, batch=64, seed=0)
-batch = next(iter(DataLoader(dataset, batch_size=None)))
+batch = next(iter(dataset.loader()))
 {name: getattr(column, "shape", len(column)) for name, column in batch.items()}

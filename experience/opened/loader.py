@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from experience.opened.rows import RowReader, Spans
 from experience.reward import RewardModel
@@ -49,12 +49,22 @@ class StepDataset(IterableDataset[Batch]):
         return [RowReader(store, self._columns, self._reward) for store, _ in self._chosen]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Mapped files are not sent to a worker that is started anew; forked ones share them.
+        # Mapped files are not sent to a worker: it opens its own.
         return self.__dict__ | {"_readers": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._readers = self._open()
+
+    def loader(self, workers: int = 0) -> DataLoader[Batch]:
+        """A DataLoader of this dataset with so many worker processes; 0 reads in this one.
+
+        Workers are started anew, not forked: Arrow, DuckDB and Polars have threads, and a fork of a
+        process with threads may crash. A script keeps its own work below `if __name__ ==
+        "__main__":`, because each worker imports it.
+        """
+        anew = {"multiprocessing_context": "forkserver"} if workers else {}
+        return DataLoader(self, batch_size=None, num_workers=workers, **anew)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         """Batches of a pass, of all workers of this process together."""

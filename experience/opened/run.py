@@ -127,7 +127,7 @@ class Run:
         seed: int | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> StepDataset:
-        """A dataset for `DataLoader(dataset, batch_size=None, num_workers=…)`.
+        """A dataset for PyTorch; `dataset.loader(workers)` is its DataLoader.
 
         One pass gives each row of the chosen episodes once, by whichever worker: windows of `k`
         rows within an episode, `batch` windows at a time (see `as_tensors` for the shapes). where:
