@@ -136,6 +136,9 @@ def _phases(directory: RunDirectory, lines: Sequence[Mapping[str, Any]]) -> list
     last = number(lines[-1].get("t")) if lines else None
     if phases and directory.is_held is False:
         phases[-1]["to"] = max(filter(None, (last, phases[-1]["to"], phases[-1]["from"])))
+    for phase in phases:
+        if phase["to"] is not None:
+            phase["counts"] = {}  # as they were when it began: of a phase that is over, too few
     return phases
 
 
