@@ -90,6 +90,16 @@ def learned(tmp_path: Path, config: Config) -> Offline:
     return offline
 
 
+def test_latest_is_the_run_that_it_was_when_the_command_was_typed(tmp_path: Path) -> None:
+    first, second = a_run(tmp_path / "first"), tmp_path / "second"
+    latest = tmp_path / "latest"
+    latest.symlink_to(first)
+    config = configured(tmp_path, latest)
+    latest.unlink()
+    latest.symlink_to(second)
+    assert [Path(source.run) for source in config.experience] == [first]
+
+
 def test_a_policy_is_learned_from_runs_an_import_and_a_cold_store_at_once(tmp_path: Path) -> None:
     one, two, imported = (tmp_path / name for name in ("one", "two", "imported"))
     a_run(one), a_run(two, groups=5)

@@ -34,6 +34,11 @@ def test_five_updates_without_a_group_that_differs_are_warned_of() -> None:
     assert look([flat(4, 3), *[flat(4, 4)] * 5]).verdict == "warn"
 
 
+def test_turns_compared_with_a_value_function_have_no_flat_groups() -> None:
+    """A run of the recipe turn_ppo ended at its fifth update with a KeyError."""
+    assert MONITORS["flat_groups"]([line(metrics={"groups": 4.0})] * 6) == OK
+
+
 def test_samples_far_from_the_present_policy_are_warned_of() -> None:
     look = MONITORS["policy_drift"]
     assert look([line(metrics={"kl": 0.05})]) == OK

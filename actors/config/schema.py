@@ -30,7 +30,7 @@ from actors.config.layers import merge, note_places, origins
 from actors.config.moved import report_moved
 from actors.config.planning import Planning
 from actors.config.reader import check_secrets, read_file, read_override
-from actors.config.section import SEEDS, PathText, Section, at_home, model_here
+from actors.config.section import SEEDS, PathText, ResolvedText, Section, at_home, model_here
 from actors.config.sense import check_sense, names_of_secrets, without_password
 from actors.config.words import check_keys, explain_error
 from actors.engines.registry import OUTSIDE
@@ -201,7 +201,7 @@ class Learning(Section):
 class ExperienceSource(Section):
     """Another run, an imported store or a cold store that is learned from, too."""
 
-    run: PathText = Field(description="its folder, e.g. runs/latest; or a store of shards")
+    run: ResolvedText = Field(description="its folder, e.g. runs/latest; or a store of shards")
     share: float = Field(
         0.5,
         gt=0,

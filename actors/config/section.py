@@ -48,6 +48,14 @@ def model_here(model: str, info: ValidationInfo) -> str:
 PathText = Annotated[str, AfterValidator(_absolute_or_address)]
 
 
+def _resolved(path: str) -> str:
+    return path if not path or ADDRESS.match(path) else str(Path(path).resolve())
+
+
+ResolvedText = Annotated[PathText, AfterValidator(_resolved)]
+"""A path whose links are followed now: `runs/latest` is another run once this one has begun."""
+
+
 SEEDS = 2**31
 """Seeds are below this: what NumPy, PyTorch, Gymnasium and the worlds behind them all take."""
 

@@ -45,8 +45,9 @@ def flat_groups(window: Window) -> Finding:
     2402.03300).
     """
     last = [line.get("metrics", {}) for line in window[-_FEW_UPDATES:]]
-    # A line without groups says nothing, neither that they are flat nor that they are not.
-    groups = [m for m in last if m.get("groups")]
+    # A line without groups says nothing, neither that they are flat nor that they are not. Where
+    # turns are compared with a value function, no group is flat, and none is counted.
+    groups = [m for m in last if m.get("groups") and "flat_groups" in m]
     if len(groups) < _FEW_UPDATES or any(m["flat_groups"] < m["groups"] for m in groups):
         return OK
     return Finding(
