@@ -41,6 +41,7 @@ class ServerChild:
         self._seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        self._is_closed = False
         self._lock = threading.Lock()
 
     @property
@@ -58,6 +59,8 @@ class ServerChild:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return False
+            if self._is_closed:  # the run ends, while requests are still asked again
+                raise EngineError("the model server was ended", "the run is over")
             if self._starts >= _MOST_STARTS:
                 raise self._gone(f"it ended {self._starts} times")
             self._starts += 1
@@ -75,7 +78,11 @@ class ServerChild:
             return True
 
     def close(self) -> None:
-        """Ends the server."""
+        """Ends the server for good."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin is not None
@@ -96,7 +103,7 @@ class ServerChild:
                 time.sleep(0.5)
             else:
                 return
-        self.close()
+        self._end()
         raise self._gone(f"it did not answer within {self._seconds:g} s")
 
     def _gone(self, why: str) -> EngineError:
